@@ -1,0 +1,48 @@
+# leptonflow: `make retrain` trains on real images, `make test` checks everything that is quick to check.
+# Nothing but Python 3.11 to 3.13 and make is needed; the first command sets up .venv.
+
+# Compiled bytecode is what keeps every start short; a caller's PYTHONDONTWRITEBYTECODE would cost seconds each time.
+unexport PYTHONDONTWRITEBYTECODE
+unexport PYTHONHOME
+
+BIN := .venv/bin
+READY := .venv/.installed
+DIGITS := build/digits
+
+.DEFAULT_GOAL := help
+.PHONY: help retrain test test-all lint bench lock setup
+
+help: ## what can be made
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+$(READY): requirements.lock pyproject.toml .ci/setup
+	@sh .ci/setup
+
+setup: $(READY) ## .venv with the locked packages (every other target does it by itself)
+
+retrain: $(READY) ## the digits: land them if they are not there, train, weigh, promote
+	@$(BIN)/leptonflow status digits --json 2>/dev/null | grep -q '"sklearn-digits"' || { \
+	  $(BIN)/python -m leptonflow.samples $(DIGITS) && \
+	  $(BIN)/leptonflow ingest digits $(DIGITS) --batch sklearn-digits; }
+	@$(BIN)/leptonflow retrain digits
+
+lint: $(READY) ## style, types, and who may import whom
+	@$(BIN)/ruff check .
+	@$(BIN)/lint-imports --no-logo 2>/dev/null >.venv/lint-imports.log || { cat .venv/lint-imports.log; exit 1; }
+	@$(BIN)/mypy
+
+test: lint ## lint, types and every test but the slow ones
+	@$(BIN)/pytest
+
+test-all: lint ## the slow tests too: a kill at every write, every store
+	@$(BIN)/pytest -m 'slow or not slow'
+
+bench: $(READY) ## measured comparisons, about an hour (QUICK=1: a few minutes, small)
+	@for each in startup unchanged ingest overhead; do \
+	  $(BIN)/python -m benchmarks.$$each $(if $(QUICK),--quick) || exit 1; done
+
+lock: ## requirements.lock and requirements-gpu.lock from pyproject.toml (needs uv)
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \
+	  --extra s3 --extra dev pyproject.toml -o requirements.lock
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \
+	  --extra gpu pyproject.toml -o requirements-gpu.lock

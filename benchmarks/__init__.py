@@ -1,0 +1,1 @@
+"""Measured comparisons that anyone can run: `make bench`, or one by `python -m benchmarks.overhead`. Never tests."""

@@ -1,0 +1,131 @@
+"""`doctor`: whether this machine and store are fit, one line each. Looks, and with --fix sets up the bucket."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib import metadata
+from typing import Any
+
+from schemas.errors import AlreadyExists, LeptonflowError
+
+LOWEST, HIGHEST = (3, 11), (3, 13)
+NEEDED = ("prefect", "tensorflow", "keras", "numpy", "pandas", "great-expectations", "duckdb", "obstore", "pyarrow")
+
+
+def checks(uri: str, fix: bool) -> list[dict[str, Any]]:
+    """[{name, ok, detail}] in a fixed order; a check that fails never hides the next."""
+    parts: list[tuple[str, Callable[[], str]]] = [
+        ("python", _python),
+        ("packages", _packages),
+        ("store", lambda: _store(uri, fix)),
+        ("landing", lambda: _landing(uri)),
+        ("prefect", _prefect),
+        ("accelerator", _accelerator),
+    ]
+    return [_check(name, look) for name, look in parts]
+
+
+def _check(name: str, look: Callable[[], str]) -> dict[str, Any]:
+    try:
+        return {"name": name, "ok": True, "detail": look()}
+    except LeptonflowError as error:
+        return {"name": name, "ok": False, "detail": error.line()}
+
+
+def _python() -> str:
+    version = ".".join(map(str, sys.version_info[:3]))
+    if not LOWEST <= sys.version_info[:2] <= HIGHEST:
+        raise LeptonflowError("this Python is not supported", expected="3.11 to 3.13", received=version)
+    return version
+
+
+def _packages() -> str:
+    missing = []
+    found = []
+    for name in NEEDED:
+        try:
+            found.append(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            missing.append(name)
+    if missing:
+        raise LeptonflowError(
+            "packages are missing",
+            expected=", ".join(NEEDED),
+            received=f"no {', '.join(missing)}",
+            hint="Run make test",
+        )
+    return ", ".join(found)
+
+
+def _store(uri: str, fix: bool) -> str:
+    """Can it be reached, and does `create` refuse a key that exists?"""
+    from leptonflow import store
+
+    done: list[str] = []
+    if fix and uri.startswith("s3://"):
+        from leptonflow import bucket
+
+        done = bucket.ensure_bucket(uri)
+    opened = store.open_store(uri)
+    identity = store.store_id(opened)
+    store.adopt(opened, "doctor/probe", b"probe")
+    try:
+        opened.create("doctor/probe", b"again")
+    except AlreadyExists:
+        return "; ".join([f"{uri} (id {identity[:8]}) creates atomically", *done])
+    raise LeptonflowError(
+        f"{uri} overwrote an object that existed",
+        expected="a store whose conditional writes (If-None-Match) work",
+        received="a second create of one key that succeeded",
+        hint="Use a server that supports conditional writes, such as MinIO or SeaweedFS",
+    )
+
+
+def _landing(uri: str) -> str:
+    """Closed batches that are never read because of their names, and accepted ones that changed since."""
+    from leptonflow import changes, landing, store
+
+    opened = store.open_store(uri)
+    pipelines = opened.folders("landing")
+    misnamed = [f"{p}/{batch} (no batch's name)" for p in pipelines for batch in landing.misnamed_batches(opened, p)]
+    changed = [f"{p}/{name}" for p in pipelines for name in changes.changed(opened, p)]
+    if misnamed or changed:
+        raise LeptonflowError(
+            "landing holds what is never read",
+            expected="batch names that match [a-z0-9][a-z0-9._-]{0,62}, and landed files as they were listed",
+            received="; ".join([*misnamed, *changed][:10]),
+            hint="Land them again under another batch name",
+        )
+    return "every closed batch is as it was listed"
+
+
+def _prefect() -> str:
+    from flows import server
+
+    url = server.configured()
+    if url is None:
+        return "none configured: each retrain starts this folder's own, on 127.0.0.1"
+    server.check(url)
+    return f"{server.without_credentials(url)} answers"
+
+
+def _accelerator() -> str:
+    """Asked of the driver, not of TensorFlow, whose import takes seconds."""
+    if shutil.which("nvidia-smi") is None:
+        return "none (training runs on the CPU)"
+    asked = subprocess.run(
+        ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"],
+        capture_output=True, text=True, timeout=20, check=False,
+    )  # fmt: skip
+    if asked.returncode != 0:
+        raise LeptonflowError(
+            "nvidia-smi fails", expected="a driver that answers", received=(asked.stderr or asked.stdout).strip()[:200]
+        )
+    try:
+        metadata.version("nvidia-cudnn-cu12")
+    except metadata.PackageNotFoundError:
+        return f"{asked.stdout.strip()}, unused: pip install 'leptonflow[gpu]' for CUDA"
+    return asked.stdout.strip()

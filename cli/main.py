@@ -1,0 +1,350 @@
+"""The `leptonflow` command: one function a subcommand. Thin: parse, call, print.
+
+Names, `--json` keys and exit statuses are DESIGN section 5. What does not belong here: any decision.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from schemas.errors import LeptonflowError, UsageError
+from schemas.settings import quiet, store_uri
+
+app = typer.Typer(
+    name="leptonflow",
+    help="Continuous training: new labelled data in, a weighed and promoted champion out.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+PIPELINE = Annotated[str, typer.Argument(metavar="PIPELINE", help="a name under pipelines/, or a path to a YAML")]
+STORE = Annotated[
+    str | None, typer.Option("--store", metavar="URI", help="file:///..., s3://bucket/prefix or a folder")
+]
+JSON = Annotated[bool, typer.Option("--json", help="exactly one JSON document on standard output")]
+DEBUG = Annotated[bool, typer.Option("--debug", help="a traceback where there is an error")]
+
+VERDICT_STATUS = {"promoted": 0, "unchanged": 0, "rejected-data": 3, "refused": 4}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command has to say: a document for --json, a function that shows it to a person."""
+
+    document: Any
+    show: Callable[[], None]
+    status: int = 0
+
+
+def _answer(answer: Answer, as_json: bool) -> int:
+    if as_json:
+        print(json.dumps(answer.document, ensure_ascii=False, allow_nan=False, default=str))
+    else:
+        answer.show()
+    return answer.status
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="where the YAML is written")],
+    source: Annotated[
+        Path | None, typer.Option("--from", metavar="SOURCE", help="data whose classes are listed")
+    ] = None,
+    as_json: JSON = False,
+    debug: DEBUG = False,
+) -> int:
+    """Write a commented pipeline YAML and contract to start from."""
+    from cli import starting
+
+    path = starting.write(folder, source)
+    return _answer(Answer({"path": str(path)}, lambda: print(starting.next_steps(path, source))), as_json)
+
+
+@app.command()
+def ingest(
+    pipeline: PIPELINE,
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="a folder, a .npy pair's folder, or a table")],
+    batch: Annotated[str | None, typer.Option("--batch", metavar="NAME", help="default: from SOURCE's content")] = None,
+    store: STORE = None,
+    as_json: JSON = False,
+    debug: DEBUG = False,
+) -> int:
+    """Land a source as a closed batch, validate it, commit it to the dataset."""
+    from cli import show
+    from leptonflow import ingesting, planning
+    from leptonflow.store import open_store
+
+    config = planning.load_config(pipeline)
+    with show.progress():
+        document, warnings = ingesting.ingest(open_store(store_uri(store)), config, source, batch)
+    for warning in warnings:
+        show.warn(warning)
+    status = 3 if document["outcome"] == "refused" else 0
+    return _answer(Answer(document, lambda: show.ingested(config.name, document), status), as_json)
+
+
+@app.command()
+def retrain(
+    pipeline: PIPELINE,
+    force: Annotated[bool, typer.Option("--force", help="a new attempt although nothing is new")] = False,
+    store: STORE = None,
+    as_json: JSON = False,
+    debug: DEBUG = False,
+) -> int:
+    """Ingest what waits, train with cross-validation, weigh, and promote only on evidence."""
+    from cli import show
+    from leptonflow import locking, planning, unchanged
+    from leptonflow.store import open_store
+
+    uri = store_uri(store)
+    config = planning.load_config(pipeline)
+    opened = open_store(uri)
+    with show.progress(), locking.one_at_a_time(opened, config.name):
+        document = None if force else unchanged.document(opened, config)
+        if document is None:
+            from flows import running
+
+            document = running.retrain(config, pipeline, uri, force)
+    if document["verdict"] == "unchanged":
+        line = unchanged.why_not_champion(config.name, document)
+        if line:
+            show.warn(line)
+    return _answer(
+        Answer(document, lambda: show.retrained(opened, config, document), VERDICT_STATUS[document["verdict"]]), as_json
+    )
+
+
+@app.command()
+def status(pipeline: PIPELINE, store: STORE = None, as_json: JSON = False, debug: DEBUG = False) -> int:
+    """The champion, its metrics, the newest version, the dataset, what waits."""
+    from cli import show
+    from leptonflow import planning, reading
+    from leptonflow.store import open_store
+
+    config = planning.load_config(pipeline)
+    document = reading.status(open_store(store_uri(store)), config)
+    return _answer(Answer(document, lambda: show.status(config.name, document)), as_json)
+
+
+@app.command()
+def runs(pipeline: PIPELINE, store: STORE = None, as_json: JSON = False, debug: DEBUG = False) -> int:
+    """The runs of a pipeline, newest last."""
+    from leptonflow import reading
+
+    return _listing(pipeline, store, as_json, reading.runs, ("run_id", "verdict", "version", "snapshot", "finished_at"))
+
+
+@app.command()
+def models(pipeline: PIPELINE, store: STORE = None, as_json: JSON = False, debug: DEBUG = False) -> int:
+    """The model versions of a pipeline, newest last."""
+    from leptonflow import reading
+
+    return _listing(
+        pipeline, store, as_json, reading.models, ("version", "run_id", "snapshot", "bytes", "created_at", "champion")
+    )
+
+
+@app.command()
+def history(pipeline: PIPELINE, store: STORE = None, as_json: JSON = False, debug: DEBUG = False) -> int:
+    """The promotions log, oldest first."""
+    from leptonflow import reading
+
+    return _listing(
+        pipeline, store, as_json, reading.history, ("number", "version", "previous", "kind", "who", "reason", "at")
+    )
+
+
+def _listing(
+    pipeline: str, store: str | None, as_json: bool, read: Callable[..., list[dict[str, Any]]], columns: tuple[str, ...]
+) -> int:
+    from cli import show
+    from leptonflow import planning
+    from leptonflow.store import open_store
+
+    config = planning.load_config(pipeline)
+    rows = read(open_store(store_uri(store)), config)
+    return _answer(Answer(rows, lambda: show.rows(rows, columns)), as_json)
+
+
+@app.command()
+def promote(
+    pipeline: PIPELINE,
+    version: Annotated[str, typer.Option("--version", metavar="V")],
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT")],
+    store: STORE = None,
+    as_json: JSON = False,
+    debug: DEBUG = False,
+) -> int:
+    """Make a version the champion against the gate's word: audited."""
+    from leptonflow import overrides
+
+    return _override(pipeline, store, as_json, overrides.promote, version, reason)
+
+
+@app.command()
+def rollback(
+    pipeline: PIPELINE,
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT")],
+    to: Annotated[str | None, typer.Option("--to", metavar="V", help="default: what the champion replaced")] = None,
+    store: STORE = None,
+    as_json: JSON = False,
+    debug: DEBUG = False,
+) -> int:
+    """Make an earlier champion the champion again."""
+    from leptonflow import overrides
+
+    return _override(pipeline, store, as_json, overrides.rollback, to, reason)
+
+
+def _override(
+    pipeline: str,
+    store: str | None,
+    as_json: bool,
+    decide: Callable[..., dict[str, Any]],
+    version: str | None,
+    reason: str,
+) -> int:
+    from cli import show
+    from leptonflow import infra, overrides, planning
+    from leptonflow.store import open_store
+
+    config = planning.load_config(pipeline)
+    opened = open_store(store_uri(store))
+
+    def ensure(candidate: str, manifest_sha256: str) -> Any:
+        return infra.validate(opened, config, candidate, manifest_sha256)
+
+    document = decide(opened, config.name, version, reason, overrides.person(), ensure)
+    return _answer(Answer(document, lambda: show.overridden(document)), as_json)
+
+
+@app.command()
+def predict(
+    pipeline: PIPELINE,
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...")],
+    store: STORE = None,
+    as_json: JSON = False,
+    debug: DEBUG = False,
+) -> int:
+    """The champion's answer for each image."""
+    from cli import show
+    from leptonflow import planning, predicting
+    from leptonflow.store import open_store
+
+    config = planning.load_config(pipeline)
+    answers = predicting.predict(open_store(store_uri(store)), config, files)
+    failed = any(a["error"] for a in answers)
+    return _answer(Answer(answers, lambda: show.predicted(answers), 1 if failed else 0), as_json)
+
+
+@app.command()
+def query(
+    sql: Annotated[str, typer.Argument(metavar="SQL")],
+    form: Annotated[str, typer.Option("--format", help="table, csv, json or parquet")] = "table",
+    output: Annotated[Path | None, typer.Option("--output", metavar="FILE", help="for parquet")] = None,
+    store: STORE = None,
+    as_json: JSON = False,
+    debug: DEBUG = False,
+) -> int:
+    """DuckDB over the tables: one statement that only reads."""
+    from cli import show
+    from leptonflow import analytics
+    from leptonflow.store import open_store
+
+    form = "json" if as_json else form
+    if form not in ("table", "csv", "json", "parquet"):
+        raise UsageError("no such format", expected="table, csv, json or parquet", received=form)
+    if form == "parquet" and output is None:
+        raise UsageError("parquet goes to a file", expected="--output FILE", received="no --output")
+    table = analytics.query(open_store(store_uri(store)), sql)
+    show.queried(table, form, output)
+    return 0
+
+
+@app.command()
+def report(
+    run_id: Annotated[str, typer.Argument(metavar="RUN_ID")],
+    store: STORE = None,
+    as_json: JSON = False,
+    debug: DEBUG = False,
+) -> int:
+    """The path of a run's HTML report."""
+    from leptonflow import reading
+    from leptonflow.store import open_store
+
+    path = reading.report(open_store(store_uri(store)), run_id)
+    return _answer(Answer({"path": path}, lambda: print(path)), as_json)
+
+
+@app.command()
+def doctor(
+    fix: Annotated[bool, typer.Option("--fix", help="create the bucket and switch its versioning on")] = False,
+    store: STORE = None,
+    as_json: JSON = False,
+    debug: DEBUG = False,
+) -> int:
+    """Whether this machine and store are fit: one line each."""
+    from cli import checkup, show
+
+    checks = checkup.checks(store_uri(store), fix)
+    status = 0 if all(c["ok"] for c in checks) else 1
+    return _answer(Answer({"checks": checks}, lambda: show.checks(checks), status), as_json)
+
+
+def main(arguments: list[str]) -> int:
+    """Run one command; every failure is one clear line on standard error, and a document with --json."""
+    quiet()
+    debug = "--debug" in arguments
+    as_json = "--json" in arguments
+    try:
+        status = app(arguments, prog_name="leptonflow", standalone_mode=False)
+    except LeptonflowError as error:
+        if debug:
+            raise
+        return _failed(error, as_json)
+    except typer.TyperException as error:
+        command = getattr(getattr(error, "ctx", None), "command_path", "leptonflow")
+        message = error.format_message() if hasattr(error, "format_message") else str(error)
+        if not message.strip():
+            return 2
+        return _failed(UsageError(message, hint=f"`{command} --help` shows what it takes"), as_json)
+    except (KeyboardInterrupt, typer.Abort):
+        print("leptonflow: stopped; the same command again goes on from here", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on: nothing more to say
+        return 1
+    except Exception as error:  # the last net: one line for a person, the traceback with --debug
+        if debug:
+            raise
+        what = f"{type(error).__name__}: {error}".strip()
+        return _failed(
+            LeptonflowError(f"unexpected: {what}", hint="Run it again with --debug for the traceback"), as_json
+        )
+    return status if isinstance(status, int) else 0
+
+
+def _failed(error: LeptonflowError, as_json: bool) -> int:
+    if as_json:
+        print(json.dumps(error.document(), ensure_ascii=False))
+    print(f"leptonflow: {error.line()}", file=sys.stderr)
+    return error.exit_status
+
+
+def run() -> None:
+    """The console script."""
+    sys.exit(main(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,246 @@
+"""How answers look to a person: tables on standard output, progress and warnings on standard error."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from leptonflow import progress as reports
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from rich.console import Console
+    from rich.table import Table
+
+    from leptonflow.store import Store
+    from schemas.config import Pipeline
+
+STAGES = {
+    "landing": "landing files",
+    "examining": "checking examples",
+    "training": "training",
+}
+
+
+def warn(text: str) -> None:
+    """One line on standard error."""
+    print(f"leptonflow: {plain(text)}", file=sys.stderr)
+
+
+def plain(text: str) -> str:
+    """Text from outside, made safe for a terminal: control characters escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+@contextmanager
+def progress() -> Iterator[None]:
+    """Show the engine's progress as bars while the block runs; nothing where stderr is no terminal."""
+    if not sys.stderr.isatty():
+        with reports.listen(None, warn):
+            yield
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        shown: dict[str, Any] = {}
+
+        def report(stage: str, done: int, total: int) -> None:
+            if stage not in shown:
+                shown[stage] = bars.add_task(STAGES.get(stage, stage), total=total or None)
+            bars.update(shown[stage], completed=done, total=total or None)
+
+        with reports.listen(report, lambda text: bars.console.print(f"leptonflow: {plain(text)}", highlight=False)):
+            yield
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    # A file or a pipe has no width of its own: wide enough that no cell is cut.
+    width = None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "120"))
+    return Console(width=width, highlight=False, soft_wrap=False)
+
+
+def _table(*columns: str) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE, show_edge=False, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _number(value: Any) -> str:
+    if isinstance(value, float):
+        # A tolerance of 1e-05 must not read as 0.
+        return f"{value:g}" if value.is_integer() or abs(value) < 1e-3 else f"{value:.4f}"
+    return "-" if value is None else plain(str(value))
+
+
+def ingested(pipeline: str, document: dict[str, Any]) -> None:
+    """What became of a batch."""
+    rows = {"reused": "was accepted before", "accepted": "accepted", "refused": "refused"}
+    print(f"batch {document['batch']}: {rows[document['outcome']]}")
+    counts = ", ".join(f"{document[n]} {n}" for n in ("accepted", "quarantined", "known"))
+    print(f"  {document['arrived']} arrived: {counts}; {document['ignored']} hidden files ignored")
+    for rule, count in document["reasons"].items():
+        print(f"  {count} {rule}")
+    if document["outcome"] == "refused":
+        print(f"  {plain(document['sentence'])}")
+        print(f'  Why, row by row:  leptonflow query "select source, rule, reason from quarantine where batch = '
+              f"'{document['batch']}'\"")  # fmt: skip
+    else:
+        print(f"  dataset {document['snapshot']}   next: leptonflow retrain {pipeline}")
+
+
+def retrained(store: Store, config: Pipeline, document: dict[str, Any]) -> None:
+    """The short table at the end of a retraining."""
+    from rich.markup import escape
+    from rich.text import Text
+
+    from leptonflow import planning
+
+    console = _console()
+    log = planning.snapshots(store, config.name)
+    counts = [entry.body["counts"] for entry in log.entries if entry.kind == "batch"]
+    data = ", ".join(f"{sum(c[n] for c in counts)} {n}" for n in ("accepted", "quarantined", "known"))
+    console.print()
+    colours = {"promoted": "green", "unchanged": "blue", "refused": "yellow", "rejected-data": "red"}
+    verdict = document["verdict"]
+    console.print(f"[bold {colours[verdict]}]{verdict}[/]  {escape(plain(document.get('sentence') or ''))}")
+    console.print()
+    facts = _table("", "")
+    facts.show_header = False
+    facts.add_row("pipeline", config.name)
+    facts.add_row("data", f"{data} (snapshot {document['snapshot'] or '-'})")
+    if document["examples"]:
+        facts.add_row("split", f"{document['examples']['train']} train, {document['examples']['holdout']} holdout")
+    for metric, result in (document["cv"] or {}).items():
+        if metric == "accuracy":
+            folds = "  ".join(f"{v:.4f}" for v in result["folds"])
+            facts.add_row("folds, accuracy", f"{folds}   mean {result['mean']:.4f}, std {result['std']:.4f}")
+    if document["holdout"]:
+        shown = ("accuracy", "precision", "recall", "f1", "log_loss")
+        facts.add_row("holdout", "  ".join(f"{m} {_number(document['holdout'].get(m))}" for m in shown))
+    facts.add_row("candidate", document["version"] or "-")
+    facts.add_row("champion", document["champion"] or "none")
+    console.print(facts)
+    if document["gate"]:
+        console.print()
+        rules = _table("gate rule", "metric", "value", "bound", "passed")
+        for rule in document["gate"]:
+            passed = {True: "[green]yes[/]", False: "[red]no[/]", None: "n/a"}[rule["passed"]]
+            rules.add_row(
+                rule["rule"], escape(rule.get("metric") or ""), _number(rule["value"]), _number(rule["bound"]), passed
+            )
+        console.print(rules)
+    console.print()
+    if document["report"]:
+        console.print(Text(f"report    {document['report']}"), soft_wrap=True)
+    console.print(Text(f"tables    {store.uri}/tables"), soft_wrap=True)
+    console.print(Text(f"next      leptonflow status {config.name}"))
+    console.print(Text('          leptonflow query "select metric, avg(value) from folds group by all"'))
+    if verdict == "rejected-data":
+        console.print(Text('          leptonflow query "select source, rule, reason from quarantine"'))
+
+
+def status(pipeline: str, document: dict[str, Any]) -> None:
+    """Where a pipeline stands."""
+    console = _console()
+    table = _table("", "")
+    table.show_header = False
+    since = f" since {document['since']}" if document["champion"] else ""
+    table.add_row("champion", f"{document['champion'] or 'none'}{since}")
+    if document["metrics"]:
+        shown = ("accuracy", "precision", "recall", "f1", "log_loss")
+        table.add_row("its holdout", "  ".join(f"{m} {_number(document['metrics'].get(m))}" for m in shown))
+    table.add_row("newest version", document["newest"] or "none")
+    batches = f", {len(document['batches'])} batches" if document["batches"] else ""
+    table.add_row("dataset", f"{document['snapshot'] or 'empty'} ({document['examples']} examples{batches})")
+    table.add_row("waiting", plain(", ".join(document["waiting"]) or "nothing"))
+    if document["misnamed"]:
+        table.add_row("never read", plain(", ".join(document["misnamed"])) + " (not a batch's name)")
+    last = document["last_run"]
+    table.add_row("last run", f"{last['run_id']} {last['verdict']} at {last['finished_at']}" if last else "none")
+    console.print(table)
+
+
+def rows(found: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
+    """A list of records."""
+    from rich.markup import escape
+
+    if not found:
+        print("none yet")
+        return
+    table = _table(*columns)
+    for record in found:
+        table.add_row(*(escape(_number(record.get(c))) for c in columns))
+    _console().print(table)
+
+
+def overridden(document: dict[str, Any]) -> None:
+    """What a person's decision did."""
+    record = document["record"]
+    if record is None:
+        print(f"{document['champion']} is the champion already; nothing was recorded")
+        return
+    print(f"champion {document['champion']} (record {record['number']}, {record['kind']} by {plain(record['who'])})")
+
+
+def predicted(answers: Sequence[dict[str, Any]]) -> None:
+    """One line a file."""
+    for answer in answers:
+        file = plain(answer["file"])
+        if answer["error"]:
+            print(f"{file}: {plain(answer['error'])}", file=sys.stderr)
+        else:
+            print(f"{file}: {plain(answer['label'])} ({answer['probability']:.4f})")
+
+
+def queried(table: pa.Table, form: str, output: Path | None) -> None:
+    """A query's rows in the format asked for."""
+    import json
+
+    from leptonflow import formats
+
+    if form == "parquet":
+        assert output is not None
+        formats.write_parquet(table, output)
+        return
+    if form == "json":
+        text = json.dumps(formats.to_json(table), ensure_ascii=False, allow_nan=False)
+    else:
+        text = formats.to_csv(table) if form == "csv" else _as_text(table)
+    if output is not None:
+        output.write_text(text, encoding="utf-8")
+    else:
+        sys.stdout.write(text if text.endswith("\n") else text + "\n")
+
+
+def _as_text(table: pa.Table) -> str:
+    from io import StringIO
+
+    from rich.console import Console
+    from rich.markup import escape
+
+    shown = _table(*(escape(name) for name in table.column_names))
+    for record in table.to_pylist():
+        shown.add_row(*(escape(_number(value)) for value in record.values()))
+    width = None if sys.stdout.isatty() else 200
+    text = StringIO()
+    Console(file=text, width=width, highlight=False).print(shown)
+    return text.getvalue() + f"{table.num_rows} rows\n"
+
+
+def checks(found: Sequence[dict[str, Any]]) -> None:
+    """One line each."""
+    for check in found:
+        mark = "ok   " if check["ok"] else "WRONG"
+        print(f"{mark} {check['name']:<12} {plain(check['detail'])}")

@@ -1,0 +1,96 @@
+"""Runs the retraining flow in this process, against the configured Prefect API or this folder's own server.
+
+Start-ups overlap here: the server and the children that validation needs boot while Prefect and
+Keras are imported. Nothing heavy is imported before they are under way.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from flows import server
+from leptonflow import admission, infra, keras_models, planning, progress
+from leptonflow.store import open_store
+from schemas.config import Pipeline
+
+# The run's log goes to the API. The terminal belongs to the command, which says in one line what went wrong.
+QUIET = {
+    "PREFECT_LOGGING_LEVEL": "INFO",
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    "PREFECT_LOGGING_HANDLERS_DEBUG_LEVEL": "CRITICAL",
+}
+
+
+def retrain(config: Pipeline, pipeline: str, store: str, force: bool = False) -> dict[str, Any]:
+    """The document of a retraining of `pipeline` (a name or a YAML's path, read already as `config`).
+
+    Raises the engine's errors as they are, and ServerError where there is no Prefect API.
+    """
+
+    def imports() -> None:
+        import flows.retrain  # noqa: F401
+
+        keras_models.keras()
+
+    with ExitStack() as stack:
+        stack.callback(infra.stop)
+        opened = open_store(store)
+        if planning.waiting(opened, config, planning.snapshots(opened, config.name)):
+            stack.enter_context(admission.tools())
+        stack.enter_context(prefect(meanwhile=imports))
+        from flows.retrain import retrain as flow
+
+        try:
+            document: dict[str, Any] = flow(pipeline=pipeline, store=store, force=force)  # type: ignore[assignment]
+        except KeyboardInterrupt:
+            progress.stop()
+            raise
+    return document
+
+
+@contextmanager
+def prefect(meanwhile: Callable[[], object] = lambda: None) -> Iterator[None]:
+    """A Prefect API for the flows of this process, and no word of theirs on its terminal.
+
+    `meanwhile` is called, to import what the flows need, while the server boots.
+    """
+    with server.api() as api, _environment(QUIET), ExitStack() as stack:
+        with _imports():
+            from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+            meanwhile()
+        api.wait()
+        settings: dict[Any, Any] = {PREFECT_API_URL: api.url}  # even where Prefect was imported for another API
+        if api.folder is not None:
+            settings[PREFECT_FLOWS_HEARTBEAT_FREQUENCY] = None  # no automation listens there; ending it takes a second
+        stack.enter_context(temporary_settings(settings))
+        yield
+
+
+@contextmanager
+def _imports() -> Iterator[None]:
+    """Imports without garbage collections, which take a quarter of their time and find nothing."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+@contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

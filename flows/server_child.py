@@ -1,0 +1,118 @@
+"""The process of a folder's Prefect server: `python -m flows.server_child FOLDER SOCKET PIPE`.
+
+`flows.server` starts it, with a socket that listens already and the read end of the pipe whose
+write ends its users hold. What the server serves is Prefect's own application, unchanged.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import select
+import socket
+import sqlite3
+import sys
+import threading
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flows.server import locked
+
+if TYPE_CHECKING:
+    import uvicorn
+
+GRACE = 1.0  # seconds in which the next command may take over, and the last events are written
+SHUTDOWN_SECONDS = 5.0
+SCHEMA = Path(__file__).with_name("prefect_schema.sql")
+
+
+def main(folder: Path, listener: socket.socket, pipe: int) -> None:
+    """Serve until nobody holds the pipe's write end."""
+    os.chdir(folder)  # the database's URL below is relative: a folder's name may hold any character
+    os.environ["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = "sqlite+aiosqlite:///prefect.db"
+    gc.disable()  # collections while importing cost a quarter of the boot and free nothing
+    import prefect
+    import uvicorn
+
+    create_database(Path("prefect.db"), prefect.__version__)
+    from prefect.server.api.server import create_app
+
+    app = create_app(final=True)
+    gc.freeze()
+    gc.enable()
+    server = uvicorn.Server(
+        uvicorn.Config(app, log_level="error", access_log=False, lifespan="on", timeout_graceful_shutdown=2)
+    )
+    threading.Thread(target=end_with_users, args=(folder, pipe, server), daemon=True).start()
+    server.run(sockets=[listener])
+
+
+def create_database(path: Path, version: str) -> None:
+    """Give a new database the tables of this Prefect version, which its migrations build in seconds.
+
+    Prefect's migrations run afterwards in any case. They find their newest revision in it, or bring
+    it there; for a version that the file was not made with, they do it all.
+    """
+    if path.exists():
+        return
+    script = SCHEMA.read_text(encoding="utf-8")
+    if script.split("\n", 1)[0] != f"-- prefect {version}":
+        return
+    draft = path.with_suffix(".new")
+    draft.unlink(missing_ok=True)
+    with closing(sqlite3.connect(draft)) as connection:
+        connection.executescript(script)
+    draft.replace(path)
+
+
+def end_with_users(folder: Path, pipe: int, server: uvicorn.Server) -> None:
+    """Wait until the pipe has no writer; then, under the folder's lock, end the server.
+
+    While it boots it does not leave: two servers must not create the same database.
+    """
+    writers = select.poll()
+    writers.register(pipe, 0)  # the kernel reports the hang-up without being asked to
+    while True:
+        writers.poll()
+        time.sleep(GRACE)
+        if not server.started:
+            continue
+        with locked(folder):
+            if not writers.poll(0):
+                continue  # somebody joined
+            (folder / "server.json").unlink(missing_ok=True)
+            os.close(pipe)
+            server.should_exit = True
+            # The lock is kept until the process has ended, which main's return does.
+            time.sleep(SHUTDOWN_SECONDS)
+            os._exit(1)
+
+
+def write_schema(target: Path) -> None:
+    """Write the tables that Prefect's own migrations build: after each change of Prefect's version."""
+    import asyncio
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        database = Path(folder) / "prefect.db"
+        os.environ["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = f"sqlite+aiosqlite:///{database}"
+        import prefect
+        from prefect.server.database import provide_database_interface
+
+        asyncio.run(provide_database_interface().create_db())
+        with closing(sqlite3.connect(database)) as connection:
+            objects = connection.execute("select sql from sqlite_master where sql not null order by type desc, name")
+            statements = [f"{sql};" for (sql,) in objects]
+            (revision,) = connection.execute("select version_num from alembic_version").fetchone()
+    record = f"INSERT INTO alembic_version VALUES('{revision}');"
+    lines = [f"-- prefect {prefect.__version__}", "-- written by python -m flows.server_child --write-schema", "BEGIN;", *statements, record, "COMMIT;"]
+    target.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "--write-schema":
+        write_schema(Path(sys.argv[2]) if len(sys.argv) > 2 else SCHEMA)
+        sys.exit()
+    main(Path(sys.argv[1]), socket.socket(fileno=int(sys.argv[2])), int(sys.argv[3]))

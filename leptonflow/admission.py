@@ -1,0 +1,370 @@
+"""Admits a landed batch to the dataset: examine, judge, validate, write the parts, commit one record.
+
+The record in the snapshots log is the truth; batches/*.json and table rows are written from it
+afterwards. What does not belong here: walking a source (landing), and the rules (judging).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from leptonflow import contracts, datasets, examining, landing, log, planning, progress, recording, workloads
+from leptonflow.digests import canonical, digest, sha256, short
+from leptonflow.judging import Judgement, Knowledge, judge, refuse_whole
+from leptonflow.store import Store, adopt
+from schemas.config import Pipeline
+from schemas.errors import Overtaken
+from schemas.records import Expectation, Outcome, PartRef, QuarantineRef
+
+ATTEMPTS = 3
+MOST_CLASSES = 10_000
+
+
+@dataclass
+class Tools:
+    """The child processes that admission needs, started early so that their imports cost no waiting."""
+
+    validator: contracts.Validator
+    workers: examining.Examiners
+
+    def close(self) -> None:
+        self.validator.close()
+        self.workers.close()
+
+
+_TOOLS: list[Tools] = []
+
+
+@contextmanager
+def tools() -> Iterator[Tools]:
+    """The tools of this process: started now, or those of an enclosing `with`; ended with the outermost."""
+    if _TOOLS:
+        yield _TOOLS[-1]
+        return
+    started = Tools(contracts.Validator(), examining.Examiners())
+    _TOOLS.append(started)
+    try:
+        started.validator.start()
+        started.workers.start()
+        yield started
+    finally:
+        _TOOLS.remove(started)
+        started.close()
+
+
+def now() -> str:
+    """The time, UTC, as it is recorded."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def who() -> str:
+    """The person that a record names."""
+    import getpass
+    import socket
+
+    return os.environ.get("LEPTONFLOW_USER") or f"{getpass.getuser()}@{socket.gethostname()}"
+
+
+def knowledge(store: Store, config: Pipeline, history: log.Log) -> Knowledge:
+    """What the dataset holds, and what accepted batches had quarantined under today's contract.
+
+    A refused batch teaches nothing: sent again with more files, it must meet the limit again.
+    """
+    import pyarrow.parquet as pq
+    from pyarrow import BufferReader
+
+    files: dict[str, tuple[str, str]] = {}
+    examples: dict[str, tuple[str, str]] = {}
+    recalled: dict[tuple[str, str], tuple[str, str]] = {}
+    contract = contracts.digest(config)
+    for entry in history.entries:
+        if entry.kind != "batch":
+            continue
+        for part in entry.body["parts"]:
+            table = datasets.read_columns(store, PartRef.model_validate(part), datasets.IDENTITY)
+            for example, file, label, batch in zip(*(table[c].to_pylist() for c in datasets.IDENTITY), strict=True):
+                files[file] = examples[example] = (label, batch)
+        refused = entry.body["quarantine"]
+        if refused and entry.body["contract"] == contract:
+            table = pq.read_table(
+                BufferReader(store.get(refused["key"])), columns=["sha256", "label", "rule", "reason"]
+            )
+            for file, label, rule, reason in zip(*(c.to_pylist() for c in table.columns), strict=True):
+                if file and label:
+                    recalled.setdefault((file, label), (rule, reason))
+    return Knowledge(files, examples, recalled)
+
+
+def index(store: Store, config: Pipeline) -> landing.Index:
+    """What `ingest` need not land again."""
+    history = planning.snapshots(store, config.name)
+    found = knowledge(store, config, history)
+    return landing.Index(
+        known={file: label for file, (label, _) in found.files.items()},
+        recalled=found.recalled,
+        classes=classes(config, history),
+    )
+
+
+def earlier(store: Store, config: Pipeline, batch: str) -> Outcome | None:
+    """The outcome that stands: accepted is final, refused holds under today's contract."""
+    for entry in planning.snapshots(store, config.name).entries:
+        if entry.kind == "batch" and entry.body["batch"] == batch:
+            return Outcome.model_validate(entry.body["outcome"])
+    key = planning.outcome_key(config.name, batch, contracts.digest(config))
+    if store.size(key) is None:
+        return None
+    return Outcome.model_validate_json(store.get(key))
+
+
+def admit(store: Store, config: Pipeline, batch: str) -> Outcome:
+    """Validate a closed batch and commit it to the dataset, or refuse it whole.
+
+    Idempotent: a batch that was admitted or refused before answers with that outcome. After a lost
+    race the batch is judged again against the new dataset, three times at most (Overtaken).
+    """
+    before = earlier(store, config, batch)
+    if before is not None:
+        recording.repair_batches(store, config.name)
+        return before
+    with tools() as at_hand:
+        history = planning.snapshots(store, config.name)
+        if history.head is not None:
+            from leptonflow import reencoding
+
+            # One dataset has one preprocessing: what is there follows the YAML before anything is added.
+            reencoding.preprocess(store, config)
+            history = planning.snapshots(store, config.name)
+        landed = landing.open_batch(store, config.name, batch)
+        workload = workloads.load(config.workload)
+        known_classes = classes(config, history)
+        rows = examining.examine(
+            store, config, landed, workload, classes=known_classes, progress=progress.report, workers=at_hand.workers
+        )
+        found, complaint = _first_classes(known_classes, rows, landed)
+        for attempt in range(ATTEMPTS):
+            judgement = judge(
+                rows,
+                knowledge(store, config, history),
+                found,
+                limit=config.quarantine.limit,
+                known_at_landing=landed.known,
+            )
+            expectations = _validate(config, judgement, at_hand)
+            failed = [e for e in expectations if not e.success]
+            sentence = complaint or judgement.over or (_failed_sentence(failed) if failed else None)
+            if sentence is not None:
+                outcome = _refuse(store, config, landed, refuse_whole(judgement, sentence), expectations, sentence)
+                recording.repair_batches(store, config.name)
+                return outcome
+            try:
+                outcome = _commit(store, config, history, landed, judgement, expectations, found)
+            except Overtaken:
+                if attempt == ATTEMPTS - 1:
+                    raise
+                history = planning.snapshots(store, config.name)
+                before = earlier(store, config, batch)
+                if before is not None:
+                    return before
+                found = classes(config, history) or found
+                continue
+            recording.repair_batches(store, config.name)
+            return outcome
+    raise AssertionError("unreachable")
+
+
+def classes(config: Pipeline, history: log.Log) -> tuple[str, ...] | None:
+    if config.classes is not None:
+        return config.classes
+    return tuple(history.head.body["classes"]) if history.head else None
+
+
+def _first_classes(
+    known: tuple[str, ...] | None, rows: Sequence[examining.Row], landed: landing.Batch
+) -> tuple[tuple[str, ...], str | None]:
+    """The classes that a first batch fixes: 0..max of .npy, else the labels that occur, sorted."""
+    if known is not None:
+        return known, None
+    labels = {row.label for row in rows if row.label}
+    if landed.layout == "npy":
+        numbers = [int(name) for name in labels if name.isascii() and name.isdigit()]
+        if numbers and max(numbers) >= MOST_CLASSES:
+            return (), f"the labels reach {max(numbers)}; set `classes` in the YAML if there are so many"
+        found = tuple(str(n) for n in range(max(numbers, default=-1) + 1))
+    else:
+        found = tuple(sorted(labels))
+    if len(found) < 2:
+        return found, f"a first batch fixes the classes and needs at least two; it has {', '.join(found) or 'none'}"
+    return found, None
+
+
+def _validate(config: Pipeline, judgement: Judgement, at_hand: Tools) -> tuple[Expectation, ...]:
+    if not judgement.accepted or judgement.over is not None:
+        return ()
+    import pyarrow as pa
+
+    facts = pa.Table.from_pylist([{**(row.facts or {}), "label": row.label} for row in judgement.accepted])
+    return at_hand.validator.validate(facts, contracts.read_contract(config))
+
+
+def _failed_sentence(failed: Sequence[Expectation]) -> str:
+    first = failed[0]
+    where = f" of {first.column}" if first.column else ""
+    return f"{len(failed)} expectations failed, the first {first.expectation}{where} (observed {first.observed})"
+
+
+def _write_quarantine(
+    store: Store, config: Pipeline, batch: str, contract: str, judgement: Judgement
+) -> QuarantineRef | None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from schemas.tables import QUARANTINE
+
+    if not judgement.refused:
+        return None
+    rows = [
+        {"pipeline": config.name, "batch": batch, "contract": contract, "source": r.row.source, "label": r.row.label,
+         "sha256": r.row.sha256, "rule": r.rule, "reason": r.reason}
+        for r in judgement.refused
+    ]  # fmt: skip
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(rows, QUARANTINE), sink, compression="zstd")
+    data = bytes(sink.getvalue())
+    key = f"quarantine/{config.name}/{batch}/{sha256(data)}.parquet"
+    adopt(store, key, data)
+    return QuarantineRef(key=key, sha256=sha256(data), rows=len(rows))
+
+
+def _outcome(
+    config: Pipeline,
+    landed: landing.Batch,
+    judgement: Judgement,
+    expectations: tuple[Expectation, ...],
+    *,
+    outcome: str,
+    snapshot: str | None,
+    quarantine: QuarantineRef | None,
+    sentence: str,
+) -> Outcome:
+    return Outcome(
+        pipeline=config.name,
+        batch=landed.name,
+        contract=contracts.digest(config),
+        outcome=outcome,
+        arrived=len(judgement.accepted) + len(judgement.refused) + judgement.known,
+        accepted=len(judgement.accepted),
+        quarantined=len(judgement.refused),
+        known=judgement.known,
+        ignored=landed.ignored,
+        snapshot=snapshot,
+        reasons=judgement.reasons(),
+        quarantine=quarantine,
+        expectations=expectations,
+        warnings=landed.warnings,
+        sentence=sentence,
+        listing=landed.listing.digest if landed.listing else None,
+        at=now(),
+    )
+
+
+def _refuse(
+    store: Store,
+    config: Pipeline,
+    landed: landing.Batch,
+    judgement: Judgement,
+    expectations: tuple[Expectation, ...],
+    sentence: str,
+) -> Outcome:
+    """A refused batch has only its outcome object: the dataset's log does not know it."""
+    contract = contracts.digest(config)
+    quarantine = _write_quarantine(store, config, landed.name, contract, judgement)
+    outcome = _outcome(
+        config, landed, judgement, expectations,
+        outcome="refused", snapshot=None, quarantine=quarantine, sentence=sentence,
+    )  # fmt: skip
+    key = planning.outcome_key(config.name, landed.name, contract)
+    return Outcome.model_validate_json(adopt(store, key, canonical(outcome)))
+
+
+def _commit(
+    store: Store,
+    config: Pipeline,
+    history: log.Log,
+    landed: landing.Batch,
+    judgement: Judgement,
+    expectations: tuple[Expectation, ...],
+    classes: Sequence[str],
+) -> Outcome:
+    """Data first: the parts, then the one record that makes them the dataset."""
+    contract = contracts.digest(config)
+    preprocessing = planning.preprocessing(config)
+    rows = judgement.accepted
+    part = datasets.write_part(
+        store,
+        config.name,
+        landed.name,
+        preprocessing,
+        [
+            datasets.Accepted(
+                id=str(r.id), sha256=str(r.sha256), label=str(r.label), source=r.source, key=r.key, row=r.row,
+                facts=r.facts or {}, encoded=r.encoded or b"",
+            )
+            for r in rows
+        ],
+    )  # fmt: skip
+    quarantine = _write_quarantine(store, config, landed.name, contract, judgement)
+    pairs, labels = existing(store, history)
+    for row in rows:
+        pairs.append((str(row.id), str(row.label)))
+        labels[str(row.label)] = labels.get(str(row.label), 0) + 1
+    content = datasets.content_digest(pairs, preprocessing)
+    counts = f"{len(rows)} accepted, {len(judgement.refused)} quarantined, {judgement.known} known"
+    outcome = _outcome(
+        config, landed, judgement, expectations,
+        outcome="accepted", snapshot=short(content), quarantine=quarantine, sentence=counts,
+    )  # fmt: skip
+    body: dict[str, Any] = {
+        "batch": landed.name,
+        "contract": contract,
+        "outcome": outcome.model_dump(mode="json"),
+        "counts": {n: getattr(outcome, n) for n in ("arrived", "accepted", "quarantined", "known", "ignored")},
+        "reasons": outcome.reasons,
+        "quarantine": quarantine.model_dump(mode="json") if quarantine else None,
+        "parts": [part.model_dump(mode="json")] if part else [],
+        "snapshot": short(content),
+        "content": content,
+        "classes": list(classes),
+        "labels": labels,
+        "preprocessing": preprocessing,
+        "holdout": history.head.body["holdout"] if history.head else config.holdout.fraction,
+        "examples": len(pairs),
+    }
+    log.commit(
+        store,
+        history,
+        id=digest("batch", config.name, landed.name, contract, history.number),
+        kind="batch",
+        body=body,
+        who=who(),
+        why=f"batch {landed.name}: {counts}",
+    )
+    # An own record whose reply was lost is the one that lies there: take its outcome, not ours.
+    return earlier(store, config, landed.name) or outcome
+
+
+def existing(store: Store, history: log.Log) -> tuple[list[tuple[str, str]], dict[str, int]]:
+    """(example id, label) of all that the dataset holds, and how many there are of each label."""
+    pairs: list[tuple[str, str]] = []
+    for entry in history.entries:
+        if entry.kind == "batch":
+            for part in entry.body["parts"]:
+                table = datasets.read_columns(store, PartRef.model_validate(part), ("id", "label"))
+                pairs += zip(table["id"].to_pylist(), table["label"].to_pylist(), strict=True)
+    labels = dict(history.head.body["labels"]) if history.head else {}
+    return pairs, labels

@@ -1,0 +1,221 @@
+"""A pair of `.npy` files as rows with labels: what each row's rule is before its pixels are looked at.
+
+Nothing is ever unpickled: an array of objects is refused from its header. What does not belong here:
+what a row's pixels mean (the workload), and where the files come from (landing, examining).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Rule = tuple[str, str]  # rule, reason
+Source = bytes | str  # the file's bytes, or its path: then it is mapped into memory
+PIECE = 1024  # rows looked at together
+
+
+@dataclass(frozen=True)
+class Pair:
+    """N rows. `values` is None where no row can be examined; then every row has a rule.
+
+    values  N x H x W or N x H x W x C, C in 1, 3, 4
+    labels  the class's name, or what stands there where that is no class
+    rules   (rule, reason) of a row that is refused already
+    unit    floats that all lie in 0..1: to be multiplied by 255
+    whole   the one rule of a file that has no countable rows: then there is a single row, the file
+    """
+
+    values: NDArray[Any] | None
+    labels: list[str | None]
+    rules: list[Rule | None]
+    unit: bool = False
+    whole: bool = False
+
+    def __len__(self) -> int:
+        return len(self.rules)
+
+    def row(self, number: int) -> NDArray[Any]:
+        """One row, in C order."""
+        import numpy as np
+
+        assert self.values is not None
+        return np.ascontiguousarray(self.values[number])
+
+
+class _Refused(Exception):
+    """A file that cannot be used as an array. `rows`: how many are refused, None if they cannot be counted."""
+
+    def __init__(self, rule: str, reason: str, rows: int | None = None) -> None:
+        super().__init__(reason)
+        self.rule: Rule = (rule, reason)
+        self.rows = rows
+
+
+def read(data: Source, labels: Source, classes: Sequence[str] | None) -> Pair:
+    """The pair as rows. Rules: object-array, unreadable-array, wrong-rank, length-mismatch, label-out-of-range.
+
+    A class number i means classes[i], or the class that is called i where all of `classes` are numbers;
+    without `classes`, the class i.
+    """
+    try:
+        values = _open(data, "the data")
+    except _Refused as refused:
+        rows = 1 if refused.rows is None else refused.rows
+        return Pair(None, [None] * rows, [refused.rule] * rows, whole=refused.rows is None)
+    if values.ndim == 0:
+        return Pair(None, [None], [("wrong-rank", _shapes(values))], whole=True)
+    count = len(values)
+    try:
+        if values.ndim not in (3, 4) or (values.ndim == 4 and values.shape[3] not in (1, 3, 4)):
+            raise _Refused("wrong-rank", _shapes(values))
+        numbers = _open(labels, "the labels")
+        if numbers.ndim not in (1, 2):
+            raise _Refused("wrong-rank", f"labels are N numbers or N x K one-hot, not {_shape(numbers)}")
+        if len(numbers) != count:
+            raise _Refused("length-mismatch", f"{count} rows of data, {len(numbers)} of labels")
+    except _Refused as refused:
+        return Pair(None, [None] * count, [refused.rule] * count)
+    names, rules = _name(numbers, classes)
+    return Pair(values, names, rules, unit=_is_unit(values))
+
+
+def refused(data: Source, rule: str, reason: str) -> Pair:
+    """Every row of the data refused by one rule, such as labels that are missing."""
+    try:
+        values = _open(data, "the data")
+    except _Refused as error:
+        rows = 1 if error.rows is None else error.rows
+        return Pair(None, [None] * rows, [error.rule] * rows, whole=error.rows is None)
+    count = len(values) if values.ndim else 1
+    return Pair(None, [None] * count, [(rule, reason)] * count, whole=values.ndim == 0)
+
+
+def row_sha256(row: NDArray[Any]) -> str:
+    """The sha256 of a row's raw bytes in C order."""
+    import numpy as np
+
+    return hashlib.sha256(np.ascontiguousarray(row).data).hexdigest()
+
+
+def _open(source: Source, what: str) -> NDArray[Any]:
+    """A numeric array, its size held against its header before anything is allocated."""
+    import numpy as np
+
+    try:
+        with open(source, "rb") if isinstance(source, str) else io.BytesIO(source) as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(0)
+            shape, dtype = _header(file)
+            start = file.tell()
+    except (OSError, ValueError, EOFError, SyntaxError) as error:
+        raise _Refused("unreadable-array", f"{what}: {_words(error)}") from None
+    count = 1
+    for side in shape:
+        count *= side
+    if dtype.hasobject:
+        # A pickled object takes a byte at least: a larger count is a header's lie.
+        rows = shape[0] if shape and shape[0] <= size else None
+        raise _Refused("object-array", f"{what} are an array of objects, which is never unpickled", rows)
+    if dtype.kind not in "buif":
+        raise _Refused("unreadable-array", f"{what}: {dtype} is no kind of number that a pixel or a label has")
+    if count * dtype.itemsize != size - start:
+        needed = f"{_times(shape)} of {dtype} take {count * dtype.itemsize} bytes"
+        raise _Refused("unreadable-array", f"{what}: {needed}, and there are {size - start}")
+    try:
+        if isinstance(source, str) and count:
+            mapped: NDArray[Any] = np.load(source, mmap_mode="r", allow_pickle=False)
+            return mapped
+        found: NDArray[Any] = np.load(io.BytesIO(source) if isinstance(source, bytes) else source, allow_pickle=False)
+        return found
+    except (OSError, ValueError) as error:
+        raise _Refused("unreadable-array", f"{what}: {_words(error)}") from None
+
+
+def _header(file: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """(shape, dtype). Raises ValueError where it is no `.npy` header."""
+    from numpy.lib import format as npy
+
+    version = npy.read_magic(file)
+    if version == (1, 0):
+        shape, _, dtype = npy.read_array_header_1_0(file)
+    elif version == (2, 0):
+        shape, _, dtype = npy.read_array_header_2_0(file)
+    else:
+        raise ValueError(f"version {version[0]}.{version[1]} of the format holds no plain numbers")
+    return shape, dtype
+
+
+def _name(numbers: NDArray[Any], classes: Sequence[str] | None) -> tuple[list[str | None], list[Rule | None]]:
+    """The label and the rule of each row of N numbers, N x 1 numbers or N x K one-hot rows."""
+    import numpy as np
+
+    labels: list[str | None] = []
+    rules: list[Rule | None] = []
+    if numbers.ndim == 2 and numbers.shape[1] != 1:
+        hot = ((numbers == 0) | (numbers == 1)).all(axis=1) & (numbers.sum(axis=1) == 1)
+        places = np.argmax(numbers, axis=1).tolist() if numbers.size else []
+        for good, number in zip(hot.tolist(), places, strict=False):
+            label, rule = _class(number, classes) if good else (None, "a one-hot row has exactly one 1")
+            labels.append(label)
+            rules.append(("label-out-of-range", rule) if rule else None)
+        missing = len(numbers) - len(rules)  # N x 0
+        return labels + [None] * missing, rules + [("label-out-of-range", "an empty one-hot row")] * missing
+    for number in numbers.reshape(-1).tolist():
+        label, rule = _class(number, classes)
+        labels.append(label)
+        rules.append(("label-out-of-range", rule) if rule else None)
+    return labels, rules
+
+
+def _class(number: float, classes: Sequence[str] | None) -> tuple[str, str | None]:
+    """(label, why it is none)."""
+    if number != number or number in (float("inf"), float("-inf")) or number != int(number):
+        return str(number), f"{number} is not a class number"
+    name = str(int(number))
+    if number < 0:
+        return name, f"{name} is negative"
+    if classes is None:
+        return name, None
+    if all(c.isascii() and c.isdigit() for c in classes):
+        return name, None if name in classes else f"{name} is not one of the classes {', '.join(classes[:20])}"
+    if number >= len(classes):
+        return name, f"{name} is not below {len(classes)}, the number of classes"
+    return classes[int(number)], None
+
+
+def _is_unit(values: NDArray[Any]) -> bool:
+    """Whether all finite values of a float array lie in 0..1."""
+    import numpy as np
+
+    if values.dtype.kind != "f":
+        return False
+    for start in range(0, len(values), PIECE):
+        piece = values[start : start + PIECE]
+        finite = piece[np.isfinite(piece)]
+        if finite.size and (finite.min() < 0 or finite.max() > 1):
+            return False
+    return True
+
+
+def _shape(values: NDArray[Any]) -> str:
+    return _times(values.shape)
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape)) or "a single number"
+
+
+def _shapes(values: NDArray[Any]) -> str:
+    return f"data are N x H x W or N x H x W x C with C 1, 3 or 4, not {_shape(values)}"
+
+
+def _words(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,0 +1,50 @@
+"""Which landed files are no longer what they were when their batch was validated. For `doctor`.
+
+A batch is compared with its listing once, when it is validated; later changes are never read. They
+matter only where the preprocessing changes and accepted examples must be encoded again.
+"""
+
+from __future__ import annotations
+
+from leptonflow import datasets, landing, log
+from leptonflow.digests import sha256
+from leptonflow.store import Store
+from schemas.records import PartRef
+
+
+def changed(store: Store, pipeline: str) -> list[str]:
+    """The names (`batch/file`) of landed files of accepted batches that are missing, new or other bytes."""
+    found: list[str] = []
+    for entry in log.read(store, f"snapshots/{pipeline}/log").entries:
+        if entry.kind == "batch":
+            batch = str(entry.body["batch"])
+            parts = [PartRef.model_validate(part) for part in entry.body["parts"]]
+            found += [f"{batch}/{name}" for name in _changed(store, pipeline, batch, parts)]
+    return found
+
+
+def _changed(store: Store, pipeline: str, batch: str, parts: list[PartRef]) -> list[str]:
+    prefix = landing.folder_key(pipeline, batch)
+    there = {key.removeprefix(f"{prefix}/"): key for key, _ in store.list(prefix)}
+    listed = landing.listed(store, pipeline, batch)
+    if listed is None:
+        # A plain batch has no listing: what was accepted from it is what must still be there.
+        expected: dict[str, str] = {}
+        for part in parts:
+            table = datasets.read_columns(store, part, ("key", "row", "sha256"))
+            for key, row, digest in zip(*(column.to_pylist() for column in table.columns), strict=True):
+                if key is not None and row is None:
+                    expected[key] = digest
+        strangers: list[str] = []
+    else:
+        expected = {file.key: file.sha256 for file in listed.files}
+        strangers = sorted(set(there) - set(expected) - {landing.READY, landing.INGEST})
+    present = [key for key in expected if key in there]
+    read = store.get_many([there[key] for key in present])
+    other = [key for key, data in zip(present, read, strict=True) if sha256(data) != expected[key]]
+    missing = sorted(set(expected) - set(there))
+    return [
+        *(f"{name} (changed)" for name in other),
+        *(f"{name} (missing)" for name in missing),
+        *(f"{name} (added later)" for name in strangers),
+    ]

@@ -1,0 +1,228 @@
+"""Preprocessed examples as Parquet parts, the snapshots they make up, and how a snapshot is split.
+
+A part is immutable and lies under the digest of its bytes. Pixels are train-ready: uint8, height x
+width x channels, as fixed-size binary. What does not belong here: which examples are accepted
+(admission), and what is learned from them (training).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from leptonflow.digests import canonical, sha256, short
+from leptonflow.store import Store, adopt
+from schemas.config import Pipeline
+from schemas.errors import Damaged
+from schemas.records import PartRef, SnapshotRef, Split
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+IDENTITY = ("id", "sha256", "label", "batch")
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """One accepted example, as it goes into a part. `encoded` are H*W*C bytes."""
+
+    id: str
+    sha256: str
+    label: str
+    source: str
+    key: str | None
+    row: int | None
+    facts: dict[str, Any]
+    encoded: bytes
+
+
+@dataclass(frozen=True)
+class Examples:
+    """N examples, sorted by id. labels: class numbers in the snapshot's order. pixels: uint8 N x H x W x C."""
+
+    ids: list[str]
+    labels: NDArray[np.int64]
+    pixels: NDArray[np.uint8]
+    batches: list[str]
+    sources: list[str]
+
+
+def write_part(
+    store: Store, pipeline: str, batch: str, preprocessing: str, examples: Sequence[Accepted]
+) -> PartRef | None:
+    """Write one part; None where there is no example. The same examples give the same bytes and key."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not examples:
+        return None
+    columns = {name: pa.array([getattr(e, name) for e in examples], pa.string()) for name in ("id", "sha256", "label")}
+    columns["batch"] = pa.array([batch] * len(examples), pa.string())
+    columns["source"] = pa.array([e.source for e in examples], pa.string())
+    columns["key"] = pa.array([e.key for e in examples], pa.string())
+    columns["row"] = pa.array([e.row for e in examples], pa.int64())
+    columns["facts"] = pa.array([e.facts for e in examples])
+    columns["pixels"] = pa.array([e.encoded for e in examples], pa.binary(len(examples[0].encoded)))
+    data = _parquet(pa.table(columns), pq, raw="pixels")
+    key = f"examples/{pipeline}/{sha256(data)}.parquet"
+    adopt(store, key, data)
+    return PartRef(key=key, sha256=sha256(data), rows=len(examples), batch=batch, preprocessing=preprocessing)
+
+
+def _parquet(table: pa.Table, pq: Any, raw: str) -> bytes:
+    import pyarrow as pa
+
+    sink = pa.BufferOutputStream()
+    # A dictionary over pixels would only grow them; the other columns gain from one.
+    dictionaries = [c for c in ("label", "batch") if c in table.column_names]
+    pq.write_table(table, sink, compression="zstd", use_dictionary=dictionaries, row_group_size=16_384)
+    return bytes(sink.getvalue())
+
+
+def read_part(store: Store, part: PartRef, columns: Sequence[str]) -> pa.Table:
+    """Some columns of a part, its bytes held against the recorded sha256. Raises Damaged."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    data = store.get(part.key)
+    if sha256(data) != part.sha256:
+        raise Damaged(
+            f"the part {part.key} was changed",
+            expected=f"sha256 {part.sha256}",
+            received=f"sha256 {sha256(data)}",
+            hint="Put the original object back from a copy of the store",
+        )
+    return pq.read_table(pa.BufferReader(data), columns=list(columns))
+
+
+def read_columns(store: Store, part: PartRef, columns: Sequence[str]) -> pa.Table:
+    """Some small columns of a part without reading its pixels where the store has local files."""
+    import pyarrow.parquet as pq
+
+    path = store.path(part.key)
+    if path is not None and path.is_file():
+        return pq.ParquetFile(path).read(columns=list(columns))
+    return read_part(store, part, columns)
+
+
+def content_digest(pairs: Iterable[tuple[str, str]], preprocessing: str) -> str:
+    """The snapshot content of DESIGN section 4: sorted (example id, label) and the preprocessing digest."""
+    state = hashlib.sha256()
+    state.update(canonical(preprocessing))
+    for example, label in sorted(pairs):
+        state.update(f"\n{example} {label}".encode())
+    return state.hexdigest()
+
+
+def in_holdout(example: str, fraction: float) -> bool:
+    """u(sha256("holdout" + id)) < fraction; u reads the first 64 bits as a number in [0, 1)."""
+    value = int.from_bytes(hashlib.sha256(b"holdout" + example.encode()).digest()[:8], "big")
+    return value / 2**64 < fraction
+
+
+def split(store: Store, config: Pipeline, snapshot: SnapshotRef) -> Split:
+    """Counts of training and holdout examples, and the sentence that says why they cannot be trained."""
+    train: Counter[str] = Counter(dict.fromkeys(snapshot.classes, 0))
+    holdout: Counter[str] = Counter(dict.fromkeys(snapshot.classes, 0))
+    for part in snapshot.parts:
+        table = read_columns(store, part, ("id", "label"))
+        for example, label in zip(table["id"].to_pylist(), table["label"].to_pylist(), strict=True):
+            (holdout if in_holdout(example, snapshot.holdout) else train)[label] += 1
+    folds = config.training.folds
+    short_of = {name: train[name] for name in snapshot.classes if train[name] < folds}
+    rejected = None
+    if not holdout.total():
+        rejected = f"the holdout is empty: {train.total()} examples, none of which fell into {snapshot.holdout:g}"
+    elif short_of:
+        counts = ", ".join(f"{name}: {count}" for name, count in short_of.items())
+        rejected = f"{folds} folds need at least {folds} training examples of each class; there are too few of {counts}"
+    return Split(
+        train=train.total(),
+        holdout=holdout.total(),
+        train_per_class=dict(train),
+        holdout_per_class=dict(holdout),
+        rejected=rejected,
+    )
+
+
+def training_set(store: Store, config: Pipeline, snapshot: SnapshotRef) -> Examples:
+    """The examples outside the holdout. The last one asked for is kept, since every fold needs it."""
+    key = (store.uri, snapshot.content, snapshot.holdout, snapshot.classes)
+    if _KEPT.get("key") != key:
+        _KEPT.clear()
+        _KEPT.update(
+            key=key, examples=_load(store, snapshot, config.input, lambda e: not in_holdout(e, snapshot.holdout))
+        )
+    kept: Examples = _KEPT["examples"]
+    return kept
+
+
+_KEPT: dict[str, Any] = {}
+
+
+def holdout_set(
+    store: Store, config: Pipeline, snapshot: SnapshotRef, shape: tuple[int, int, int] | None = None
+) -> Examples:
+    """The holdout's examples; with `shape`, encoded for another input (a champion's own)."""
+    if shape is not None and shape != config.input:
+        from leptonflow import reencoding
+
+        snapshot = reencoding.reencoded(store, config, snapshot, shape)
+    return _load(store, snapshot, shape or config.input, lambda e: in_holdout(e, snapshot.holdout))
+
+
+def _load(store: Store, snapshot: SnapshotRef, shape: tuple[int, int, int], keep: Callable[[str], bool]) -> Examples:
+    import numpy as np
+    import pyarrow as pa
+
+    numbers = {name: n for n, name in enumerate(snapshot.classes)}
+    ids: list[str] = []
+    labels: list[int] = []
+    batches: list[str] = []
+    sources: list[str] = []
+    pixels: list[NDArray[np.uint8]] = []
+    for part in snapshot.parts:
+        table = read_part(store, part, ("id", "label", "batch", "source", "pixels"))
+        kept = pa.array([keep(e) for e in table["id"].to_pylist()], pa.bool_())
+        table = table.filter(kept)
+        ids += table["id"].to_pylist()
+        labels += [numbers[name] for name in table["label"].to_pylist()]
+        batches += table["batch"].to_pylist()
+        sources += table["source"].to_pylist()
+        for chunk in table["pixels"].chunks:
+            width = chunk.type.byte_width
+            flat = np.frombuffer(chunk.buffers()[1], np.uint8)[
+                chunk.offset * width : (chunk.offset + len(chunk)) * width
+            ]
+            pixels.append(flat.reshape(-1, *shape))
+    order = sorted(range(len(ids)), key=ids.__getitem__)
+    stacked = np.concatenate(pixels) if pixels else np.zeros((0, *shape), np.uint8)
+    return Examples(
+        ids=[ids[i] for i in order],
+        labels=np.asarray(labels, np.int64)[order] if order else np.zeros(0, np.int64),
+        pixels=stacked[order],
+        batches=[batches[i] for i in order],
+        sources=[sources[i] for i in order],
+    )
+
+
+def folds(labels: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]:
+    """The fold number of each training example: stratified, shuffled with `seed`."""
+    import numpy as np
+    from sklearn.model_selection import StratifiedKFold
+
+    numbers = np.zeros(len(labels), np.int64)
+    splitter = StratifiedKFold(n_splits=count, shuffle=True, random_state=seed)
+    for number, (_, held) in enumerate(splitter.split(np.zeros(len(labels)), labels)):
+        numbers[held] = number
+    return numbers
+
+
+def snapshot_name(content: str) -> str:
+    """What a snapshot is shown as: the first 12 hex digits of its content."""
+    return short(content)

@@ -1,0 +1,134 @@
+"""Digests: of values, of bytes, and of the code that a result depends on (DESIGN sections 2 and 4).
+
+Code is read as files and never imported, so that planning needs no heavy library. What does not
+belong here: what a digest is used for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from functools import lru_cache
+from importlib import metadata, util
+from pathlib import Path
+from typing import Any
+
+from schemas.config import Pipeline
+from schemas.errors import ConfigurationError
+
+ROOT = Path(__file__).resolve().parent.parent
+SHORT = 12
+
+DATA_MODULES = ("leptonflow/datasets.py", "leptonflow/contracts.py", "schemas/config.py", "schemas/records.py")
+TRAIN_MODULES = ("leptonflow/training.py", "leptonflow/keras_models.py", "leptonflow/user_models.py")
+GATE_MODULES = ("leptonflow/evaluation.py", "leptonflow/infra.py", "leptonflow/gate.py")
+
+
+def sha256(data: bytes) -> str:
+    """The sha256 of some bytes, as 64 hex digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def canonical(value: Any) -> bytes:
+    """JSON with sorted keys and no spaces: equal values have equal bytes."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=_plain).encode()
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json")
+    raise TypeError(f"a digest is made of plain values, not of {type(value).__name__}")
+
+
+def digest(*values: Any) -> str:
+    """The sha256 of plain values (or pydantic records), as 64 hex digits."""
+    return sha256(canonical(list(values)))
+
+
+def short(hexadecimal: str) -> str:
+    """The first 12 hex digits: what versions, run ids and snapshots are shown as."""
+    return hexadecimal[:SHORT]
+
+
+def backend() -> str:
+    """The name of Keras's backend in this process, read without importing Keras."""
+    return os.environ.get("KERAS_BACKEND") or "tensorflow"
+
+
+@lru_cache(maxsize=1)
+def libraries() -> dict[str, str]:
+    """The versions that a trained model depends on: Keras and its backend."""
+    name = backend()
+    package = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}.get(name, name)
+    try:
+        return {"keras": metadata.version("keras"), name: metadata.version(package)}
+    except metadata.PackageNotFoundError as error:
+        raise ConfigurationError(
+            "Keras's backend is not installed",
+            expected="KERAS_BACKEND names an installed backend",
+            received=f"KERAS_BACKEND={name}",
+            hint=f"pip install {error.name}",
+        ) from None
+
+
+def code_digests(config: Pipeline) -> dict[str, str]:
+    """The digests `data`, `train` and `gate` of the code that this pipeline's results depend on."""
+    data = digest({name: _file(ROOT / name) for name in (*DATA_MODULES, *_workload_modules(config.workload))})
+    own = user_code(config)
+    train = digest(
+        data,
+        {name: _file(ROOT / name) for name in TRAIN_MODULES},
+        {name: _file(path) for name, path in own.items()},
+        libraries(),
+    )
+    gate = digest(train, {name: _file(ROOT / name) for name in GATE_MODULES})
+    return {"data": data, "train": train, "gate": gate}
+
+
+def _file(path: Path) -> str:
+    return sha256(path.read_bytes())
+
+
+def _workload_modules(name: str) -> list[str]:
+    """The workload's module, and what it imports of its own package."""
+    found = ["leptonflow/workloads/__init__.py"]
+    waiting = [name]
+    while waiting:
+        path = f"leptonflow/workloads/{waiting.pop()}.py"
+        if path in found or not (ROOT / path).exists():
+            continue
+        found.append(path)
+        text = (ROOT / path).read_text()
+        waiting += re.findall(r"from leptonflow\.workloads\.(\w+) import", text)
+        for names in re.findall(r"from leptonflow\.workloads import ([\w, ]+)", text):
+            waiting += [n.strip() for n in names.split(",")]
+    return sorted(found)
+
+
+def user_code(config: Pipeline) -> dict[str, Path]:
+    """Every `.py` of the top-level package of the user's model function, or the module and its siblings.
+
+    Raises ConfigurationError where the module is neither beside the YAML nor installed.
+    """
+    if config.model.function is None:
+        return {}
+    top = config.model.function.split(":")[0].split(".")[0]
+    folder = config.folder
+    if (folder / top).is_dir():
+        return {str(p.relative_to(folder)): p for p in sorted((folder / top).rglob("*.py"))}
+    if (folder / f"{top}.py").is_file():
+        return {p.name: p for p in sorted(folder.glob("*.py"))}
+    spec = util.find_spec(top)
+    if spec is None or spec.origin is None:
+        raise ConfigurationError(
+            "model.function names a module that is not there",
+            expected=f"{top}.py or a package {top} beside the pipeline's YAML",
+            received=config.model.function,
+            hint=f"Put {top} into the YAML's folder, or install it",
+        )
+    origin = Path(spec.origin)
+    if origin.name == "__init__.py":
+        return {str(p.relative_to(origin.parent)): p for p in sorted(origin.parent.rglob("*.py"))}
+    return {origin.name: origin}

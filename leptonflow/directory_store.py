@@ -1,0 +1,238 @@
+"""A store in a directory, with plain system calls.
+
+Not obstore's LocalStore: its `list` raises for a whole folder on one name with a newline, never shows `photo#1`, and
+follows links out of the store. What does not belong here: what keys mean, and locks (nothing here needs one).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from urllib.parse import unquote_to_bytes, urlsplit
+
+from leptonflow.keys import TEMPORARY, Names, checked_key, checked_prefix, in_order, new_key
+from leptonflow.store import already_exists, not_found
+from schemas.errors import AlreadyExists, StoreUnreachable
+
+_NOTHING_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
+_HINTS = {
+    errno.EACCES: "Check that this user may read and write there, or choose another --store",
+    errno.EPERM: "Check that this user may write there, on a file system with hard links, or choose another --store",
+    errno.EROFS: "The file system is mounted read-only: mount it for writing, or choose another --store",
+    errno.ENOSPC: "The disk is full: free some space, then run the command again",
+    errno.EDQUOT: "The quota is used up: free some space, then run the command again",
+    errno.ENOTDIR: "A file lies where a folder is needed: move it away, or choose another --store",
+    errno.EOPNOTSUPP: "The file system has no hard links, which an atomic create needs: choose another --store",
+}
+
+
+class DirectoryStore:
+    """Objects as files under one root, which is made on the first `create`."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        # The names on disk are bytes, and a URI may quote bytes that are no UTF-8.
+        self.root = os.path.realpath(os.fsdecode(unquote_to_bytes(urlsplit(uri).path)))
+        self._inside = self.root.rstrip("/") + "/"
+        self._known: set[str] = set()  # folders that were seen to lie inside the root
+
+    def create(self, key: str, data: bytes) -> None:
+        path = self._file(new_key(key))
+        try:
+            self._link(key, path, data)
+        except AlreadyExists:
+            # What its writer linked may not have reached the disk yet, and our caller is about to build on it.
+            self._barrier({os.path.dirname(path)})
+            raise
+        self._barrier({os.path.dirname(path)})
+
+    def create_many(self, items: Iterable[tuple[str, bytes]]) -> Names:
+        folders: set[str] = set()
+
+        def one(item: tuple[str, bytes]) -> str | None:
+            key, data = item
+            path = self._file(new_key(key))
+            folders.add(os.path.dirname(path))
+            try:
+                self._link(key, path, data)
+            except AlreadyExists:
+                return key
+            return None
+
+        # Data is on the disk before its name is (a name over missing bytes would be adopted after a power cut), so each
+        # file is fsynced, on 16 threads, and only the folders wait for the one barrier at the end. 2000 files of 800
+        # bytes on ext4: 0.3 to 0.8 s; one after another 0.6 to 0.9 s; os.sync, which also waits for everybody else's
+        # data, 0.9 s; nothing at all 0.1 s.
+        existing = [key for key in in_order(one, items) if key is not None]
+        self._barrier(folders)
+        return existing
+
+    def get(self, key: str) -> bytes:
+        path = self._file(checked_key(key))
+        try:
+            with open(self._open(key, path), "rb") as file:
+                return file.read()
+        except OSError as error:
+            raise self._said(error, path, "read") from error
+
+    def get_many(self, keys: Sequence[str]) -> Iterator[bytes]:
+        return (self.get(key) for key in keys)
+
+    def size(self, key: str) -> int | None:
+        path = os.path.join(self.root, checked_key(key))
+        real = os.path.realpath(path)
+        try:
+            found = os.stat(real)
+        except OSError as error:
+            if error.errno in _NOTHING_THERE and self._root_is_no_file():
+                return None
+            raise self._said(error, path, "read") from error
+        return found.st_size if real.startswith(self._inside) and stat.S_ISREG(found.st_mode) else None
+
+    def list(self, prefix: str) -> Iterator[tuple[str, int]]:
+        prefix = checked_prefix(prefix)
+        return iter(sorted(self._walk(prefix + "/" if prefix else "")))
+
+    def folders(self, prefix: str) -> Names:
+        entries = self._scan(checked_prefix(prefix))
+        return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+
+    def path(self, key: str) -> Path | None:
+        key = checked_prefix(key)
+        return Path(self._file(key) if key else self.root)
+
+    def _walk(self, start: str) -> Iterator[tuple[str, int]]:
+        """All that is no folder under `start` ("" or ending in a slash), links unfollowed, in any order."""
+        waiting = [start]
+        while waiting:
+            start = waiting.pop()
+            for entry in self._scan(start.rstrip("/")):
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(f"{start}{entry.name}/")
+                    continue
+                if TEMPORARY.fullmatch(entry.name):
+                    continue
+                with contextlib.suppress(FileNotFoundError):  # a person removed it while we looked
+                    yield start + entry.name, entry.stat(follow_symlinks=False).st_size
+
+    def _scan(self, prefix: str) -> tuple[os.DirEntry[str], ...]:
+        folder = os.path.join(self.root, prefix) if prefix else self.root
+        if prefix and not self._leads_inside(folder):
+            raise not_found(self.uri, prefix, "it leads outside the store, and is never opened")
+        try:
+            with os.scandir(folder) as entries:
+                return tuple(entries)
+        except OSError as error:
+            if error.errno in _NOTHING_THERE and self._root_is_no_file():
+                return ()
+            raise self._said(error, folder, "read") from error
+
+    def _file(self, key: str) -> str:
+        """The file of `key`. NotFound where a link in its folders leads outside the store."""
+        if "//" in key or key.endswith("/"):
+            raise not_found(self.uri, key, "a file's name has no empty segment")
+        path = self._inside + key
+        if not self._leads_inside(os.path.dirname(path)):
+            raise not_found(self.uri, key, "its folder leads outside the store, and is never opened")
+        return path
+
+    def _leads_inside(self, folder: str) -> bool:
+        if folder in self._known:
+            return True
+        inside = (os.path.realpath(folder) + "/").startswith(self._inside)
+        if inside and os.path.isdir(folder):  # what is not there yet may become a link
+            self._known.add(folder)
+        return inside
+
+    def _open(self, key: str, path: str) -> int:
+        """A descriptor of a regular file inside the store, or NotFound."""
+        # A FIFO would block without O_NONBLOCK; it means nothing on a regular file.
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+        try:
+            if os.path.islink(path):
+                path = os.path.realpath(path)
+                if not path.startswith(self._inside):
+                    raise not_found(self.uri, key, "it is a link that leads outside the store, and is never opened")
+            if not stat.S_ISREG(os.stat(path).st_mode):
+                raise not_found(self.uri, key, "it is no regular file")
+            return os.open(path, flags | os.O_NOFOLLOW)
+        except OSError as error:
+            if error.errno in _NOTHING_THERE and self._root_is_no_file():
+                raise not_found(self.uri, key) from None
+            raise
+
+    def _link(self, key: str, path: str, data: bytes) -> None:
+        """The whole, fsynced object under its final name. A kill leaves at most a temporary file: no object."""
+        if os.path.lexists(path):
+            raise already_exists(self.uri, key)
+        folder = os.path.dirname(path)
+        temporary = os.path.join(folder, f".tmp-{os.getpid()}-{secrets.token_hex(8)}")
+        try:
+            try:
+                _write(temporary, data)
+            except FileNotFoundError:
+                self._make(folder)
+                _write(temporary, data)
+            os.link(temporary, path)
+        except FileExistsError:
+            raise already_exists(self.uri, key) from None
+        except OSError as error:
+            raise self._said(error, path, "written") from error
+        finally:
+            with contextlib.suppress(OSError):  # what went wrong before says more
+                os.unlink(temporary)
+
+    def _make(self, folder: str) -> None:
+        """`folder` and what is missing above it, each new name on the disk."""
+        missing = []
+        while not os.path.isdir(folder):
+            missing.append(folder)
+            folder = os.path.dirname(folder)
+        for each in reversed(missing):
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(each)
+            with contextlib.suppress(PermissionError):  # a root's parent may be closed to us
+                _sync_folder(os.path.dirname(each))
+
+    def _barrier(self, folders: set[str]) -> None:
+        for folder in sorted(folders):
+            try:
+                _sync_folder(folder)
+            except OSError as error:
+                raise self._said(error, folder, "written") from error
+
+    def _root_is_no_file(self) -> bool:
+        return os.path.isdir(self.root) or not os.path.lexists(self.root)
+
+    def _said(self, error: OSError, path: str, what: str) -> StoreUnreachable:
+        return StoreUnreachable(
+            f"{self.uri}: {path!r} cannot be {what}",
+            received=error.strerror or str(error),
+            hint=_HINTS.get(error.errno or 0, "Check the folder and its disk, or choose another --store"),
+        )
+
+
+def _write(path: str, data: bytes) -> None:
+    """A new file with all of `data` on the disk."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    with open(descriptor, "wb", buffering=0) as file:
+        view = memoryview(data)
+        while view:
+            view = view[file.write(view) :]
+        os.fsync(descriptor)
+
+
+def _sync_folder(folder: str) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # some network file systems cannot, and need not
+            raise
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,129 @@
+"""Candidate and champion on the same holdout, each as its package lies on the store.
+
+Predictions are written first and scored from the bytes that lie there. What does not belong here:
+which metric matters (gate), and how a metric is computed (the workload).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from leptonflow import datasets, packages, predictions, workloads
+from leptonflow.digests import canonical, sha256
+from leptonflow.packages import Package
+from leptonflow.store import Store, adopt
+from leptonflow.training import cross_validation as cross_validation
+from leptonflow.training import planned
+from schemas.config import Pipeline
+from schemas.errors import Damaged, LandingChanged, NotFound, TrainingError
+from schemas.records import Evaluation, HoldoutScores, ObjectRef, Plan, SnapshotRef
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from leptonflow.registry import Champion
+
+
+class NotComparable(Exception):
+    """Why a champion has no scores on this holdout. Never leaves this module."""
+
+
+def evaluate(store: Store, config: Pipeline, plan: Plan, champion: Champion | None) -> Evaluation:
+    """Score the plan's package and the champion's on today's holdout. Safe to repeat.
+
+    Writes holdout-predictions.parquet and evaluation-<N>.json under the run, N being the record
+    that names the champion (0: none). A champion that is damaged or has other classes has no
+    scores, and `not_comparable` says why; it never ends the run. Raises NotFound and Damaged for
+    the candidate's own package.
+    """
+    version, snapshot = planned(plan)
+    folder = f"runs/{config.name}/{plan.run_id}"
+    key = f"{folder}/evaluation-{champion.number if champion else 0}.json"
+    if store.size(key) is not None:
+        return Evaluation.model_validate_json(store.get(key))
+    candidate = packages.load(store, config.name, version)
+    examples = datasets.holdout_set(store, config, snapshot)
+    data = predictions.write(
+        examples.ids, examples.labels, candidate.predict(examples.pixels), snapshot.classes, fold=None
+    )
+    where = f"{folder}/holdout-predictions.parquet"
+    data = adopt(store, where, data)
+    _, labels, probabilities = predictions.read(data, snapshot.classes)
+    scores = _scores(config, version, labels, probabilities, snapshot.classes)
+    champion_scores, reason = None, None
+    if champion is not None and champion.version == version:
+        champion_scores = scores
+    elif champion is not None:
+        try:
+            champion_scores = _champion_scores(store, config, snapshot, champion, examples)
+        except NotComparable as error:
+            reason = str(error)
+    result = Evaluation(
+        run_id=plan.run_id or "",
+        version=version,
+        champion=champion.version if champion else None,
+        candidate_scores=scores,
+        champion_scores=champion_scores,
+        not_comparable=reason,
+        predictions=ObjectRef(key=where, sha256=sha256(data), bytes=len(data)),
+    )
+    return Evaluation.model_validate_json(adopt(store, key, canonical(result)))
+
+
+def _champion_scores(
+    store: Store, config: Pipeline, snapshot: SnapshotRef, champion: Champion, examples: datasets.Examples
+) -> HoldoutScores:
+    """The champion's scores, through the preprocessing and the class order of its own package."""
+    try:
+        package = packages.load(store, config.name, champion.version, champion.manifest_sha256)
+        own = package.manifest
+        if own.workload != config.workload or set(own.classes) != set(snapshot.classes):
+            gone = ", ".join(sorted(set(own.classes) - set(snapshot.classes))) or "none"
+            new = ", ".join(sorted(set(snapshot.classes) - set(own.classes))) or "none"
+            raise NotComparable(f"the champion {champion.version} has other classes (only its own: {gone}; new: {new})")
+        columns = [own.classes.index(name) for name in snapshot.classes]
+        probabilities = package.predict(_encoded(store, config, snapshot, package, examples).pixels)[:, columns]
+    except (Damaged, NotFound, TrainingError, LandingChanged) as error:
+        raise NotComparable(f"the champion {champion.version} cannot be scored: {error.line()}") from error
+    return _scores(config, champion.version, examples.labels, probabilities, snapshot.classes)
+
+
+def _encoded(
+    store: Store, config: Pipeline, snapshot: SnapshotRef, package: Package, examples: datasets.Examples
+) -> datasets.Examples:
+    """The same holdout as the champion's own preprocessing gives it."""
+    own = package.manifest
+    if own.preprocessing == snapshot.preprocessing:
+        return examples
+    version = workloads.load(config.workload).preprocessing_version
+    if package.preprocessing["preprocessing_version"] != version:
+        raise NotComparable(
+            f"the champion {own.version} was trained with preprocessing version "
+            f"{package.preprocessing['preprocessing_version']}, and this code has only version {version}"
+        )
+    again = datasets.holdout_set(store, config, snapshot, own.input)
+    if again.ids != examples.ids:
+        raise NotComparable(f"the holdout encoded for the champion {own.version} has other examples")
+    return again
+
+
+def _scores(
+    config: Pipeline,
+    version: str,
+    labels: NDArray[np.int64],
+    probabilities: NDArray[np.float64],
+    classes: Sequence[str],
+) -> HoldoutScores:
+    import numpy as np
+    from sklearn.metrics import confusion_matrix
+
+    metrics = workloads.load(config.workload).score(labels, probabilities, classes)
+    confusion = confusion_matrix(labels, probabilities.argmax(axis=1), labels=np.arange(len(classes)))
+    return HoldoutScores(
+        version=version,
+        metrics=metrics,
+        confusion=tuple(tuple(int(n) for n in row) for row in confusion),
+        examples=len(labels),
+    )

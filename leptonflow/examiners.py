@@ -1,0 +1,196 @@
+"""Child processes that examine files side by side: one per core, with Pillow and NumPy and no more.
+
+Not multiprocessing: its children import the program's main module again (Prefect's engine, say), and
+outlive a parent that was killed. These read tasks from a pipe and end with it. A message is JSON and
+the raw bytes of the encoded examples. What a task does belongs to examining.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from leptonflow.keys import in_order
+from schemas import errors
+from schemas.errors import LeptonflowError
+
+_HEAD = struct.Struct("<II")  # bytes of JSON, bytes of raw data
+_CHILD = "from leptonflow.examiners import serve; serve()"
+Task = dict[str, Any]
+Answer = tuple[list[Any], bytes]
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass
+class _Child:
+    """A process with room for two tasks: one that it works on, and the next, so that it never waits."""
+
+    process: subprocess.Popen[bytes]
+    sending: threading.Lock = field(default_factory=threading.Lock)
+    turn: threading.Condition = field(default_factory=threading.Condition)
+    asked: int = 0
+    answered: int = 0
+
+    def ask(self, task: Task) -> tuple[dict[str, Any], bytes]:
+        """Its reply to a task. Replies come in the order of the tasks. Raises OSError, EOFError if it died."""
+        assert self.process.stdin is not None and self.process.stdout is not None
+        with self.sending:
+            number = self.asked
+            self.asked += 1
+            failed = None
+            try:
+                _send(self.process.stdin, task, b"")
+            except OSError as error:
+                failed = error
+        with self.turn:
+            self.turn.wait_for(lambda: self.answered == number)
+        try:
+            if failed is not None:
+                raise failed
+            return _receive(self.process.stdout)
+        finally:
+            with self.turn:
+                self.answered += 1
+                self.turn.notify_all()
+
+
+class Examiners:
+    """A pool of such processes. `start` early: their imports then cost no waiting. Reusable; close it once."""
+
+    def __init__(self, count: int | None = None) -> None:
+        self.count = count or cores()
+        self._children: list[_Child] = []
+        self._free: queue.SimpleQueue[_Child] = queue.SimpleQueue()
+
+    def __enter__(self) -> Examiners:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def started(self) -> bool:
+        return bool(self._children)
+
+    def start(self) -> Examiners:
+        """Start the processes; returns at once. A second call does nothing."""
+        if not self._children:
+            root = str(Path(__file__).resolve().parent.parent)
+            path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+            # Side by side already: a library's own threads would only fight over the same cores.
+            single = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+            for _ in range(self.count):
+                process = subprocess.Popen(
+                    [sys.executable, "-P", "-W", "ignore", "-c", _CHILD],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,  # decoders written in C complain there; every image has a rule
+                    env={**os.environ, **single, "PYTHONPATH": path},
+                )
+                self._children.append(_Child(process))
+            for child in self._children * 2:
+                self._free.put(child)
+        return self
+
+    def close(self) -> None:
+        """End the processes. One that still works is not waited for."""
+        children, self._children = self._children, []
+        self._free = queue.SimpleQueue()
+        for process in (child.process for child in children):
+            assert process.stdin is not None and process.stdout is not None
+            process.kill()  # it holds nothing that must be written
+            process.wait()
+            process.stdout.close()
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.close()
+
+    def map(self, tasks: Sequence[Task]) -> Iterator[Answer]:
+        """The answer to each task, in order. Raises what a task raised, LeptonflowError where a process died."""
+        self.start()
+        return in_order(self._ask, tasks, 2 * self.count)
+
+    def _ask(self, task: Task) -> Answer:
+        child = self._free.get()
+        try:
+            reply, raw = child.ask(task)
+        except (OSError, EOFError):
+            status = child.process.wait()
+            how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+            raise LeptonflowError(
+                "a process that examines images ended",
+                expected="it answers until it is told to end",
+                received=how,
+                hint="If the machine ran out of memory, give it more or fewer cores; then run the same command again",
+            ) from None
+        finally:
+            self._free.put(child)
+        if "error" in reply:
+            kind = getattr(errors, reply["error"], LeptonflowError)
+            raise kind(reply["message"], expected=reply["expected"], received=reply["received"], hint=reply["hint"])
+        return reply["rows"], raw
+
+
+def serve() -> None:
+    """What a child does: examine until its standard input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    source = os.fdopen(os.dup(0), "rb")
+    target = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a library prints must not land between two messages
+    from leptonflow import examining
+
+    examining.warm()
+    while True:
+        try:
+            task, _ = _receive(source)
+        except EOFError:
+            return
+        raw = b""
+        try:
+            rows, raw = examining.perform(task)
+            reply: dict[str, Any] = {"rows": rows}
+        except LeptonflowError as error:
+            reply = {"error": type(error).__name__, **error.document()["error"]}
+        except Exception as error:  # noqa: BLE001 - the parent raises it, in one line
+            words = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            reply = {"error": "LeptonflowError", "message": "an image could not be examined", "received": words[:300]}
+            reply |= {"expected": None, "hint": "Please report this; `--debug` shows more"}
+        try:
+            _send(target, reply, raw)
+        except BrokenPipeError:
+            return
+
+
+def _send(pipe: IO[bytes], value: Any, raw: bytes) -> None:
+    text = json.dumps(value, separators=(",", ":")).encode()
+    pipe.write(_HEAD.pack(len(text), len(raw)) + text)
+    if raw:
+        pipe.write(raw)
+    pipe.flush()
+
+
+def _receive(pipe: IO[bytes]) -> tuple[Any, bytes]:
+    text, raw = _HEAD.unpack(_exactly(pipe, _HEAD.size))
+    return json.loads(_exactly(pipe, text)), _exactly(pipe, raw)
+
+
+def _exactly(pipe: IO[bytes], count: int) -> bytes:
+    data = pipe.read(count) if count else b""
+    if len(data) != count:
+        raise EOFError
+    return data

@@ -1,0 +1,373 @@
+"""Examines the rows of a landed batch: each file is read, hashed, held against the listing and decoded.
+
+The result is one Row for each row that arrived and was not known when it landed. Large batches are
+examined by child processes (examiners). What does not belong here: whether an examined row is
+accepted (judging), and what an image is (the workload).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from leptonflow import arrays, label_tables, layouts, workloads
+from leptonflow.digests import sha256
+from leptonflow.examiners import Answer, Examiners, Task
+from leptonflow.layouts import Batch, Item
+from leptonflow.store import Store, open_store
+from leptonflow.walking import Refusal, measure, read_file, resolve
+from leptonflow.workloads import Examined, Workload
+from schemas.config import WORKLOADS, Pipeline
+from schemas.errors import NotFound
+from schemas.records import SourceRow
+
+__all__ = ["Examiners", "Row", "examine", "start_workers"]
+
+MANY = 400  # files from which child processes pay, where none runs yet
+SOME = 100  # ... and where they do
+CHUNK = 64  # files of one task: some ten milliseconds of work
+CHUNK_BYTES = 16 << 20  # encoded bytes of one task
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row that arrived. Either `rule` and `reason`, or `id`, `facts` and `encoded`.
+
+    source the original name, or `file.npy[i]`, `labels.csv[i]`
+    key    of the landed file, relative to the batch's folder; row: its number in `.npy` or a table
+    sha256 of the file, or of a `.npy` row's raw bytes
+    """
+
+    source: str
+    label: str | None
+    key: str | None
+    row: int | None
+    sha256: str | None
+    rule: str | None
+    reason: str | None
+    id: str | None = None
+    facts: dict[str, Any] | None = None
+    encoded: bytes | None = None
+
+
+def start_workers() -> Examiners:
+    """The child processes, started now so that their imports overlap with landing. Close them once."""
+    return Examiners().start()
+
+
+def examine(
+    store: Store,
+    config: Pipeline,
+    batch: Batch,
+    workload: Workload,
+    *,
+    classes: Sequence[str] | None = None,
+    progress: Progress | None = None,
+    workers: Examiners | None = None,
+) -> list[Row]:
+    """Every row of a batch, in the order of the source: by name, or by row number.
+
+    classes  the dataset's, by which `.npy` class numbers are read (else the pipeline's own)
+    workers  child processes to use; without them some are started for a large batch
+    """
+    report = progress or (lambda stage, done, total: None)
+    classes = classes or config.classes
+    if batch.layout == "npy":
+        return _examine_npy(store, config, batch, workload, classes, report)
+    if batch.layout == "table":
+        return _examine_table(store, config, batch, workload, report, workers)
+    looked = _look(store, config, batch, workload, batch.items, report, workers)
+    rows = [
+        _row(item.name, layouts.label_of(item.name), item.key, None, result)
+        for item, result in zip(batch.items, looked, strict=True)
+    ]
+    rows += [_source_row(row, numbered=False) for row in batch.refused]
+    return sorted(rows, key=lambda row: (row.source, row.key or ""))
+
+
+# --- files -------------------------------------------------------------------------------------------
+
+Looked = tuple[str | None, Examined]  # the file's sha256, what was seen
+
+
+def _look(
+    store: Store,
+    config: Pipeline,
+    batch: Batch,
+    workload: Workload,
+    items: Sequence[Item],
+    report: Progress,
+    workers: Examiners | None,
+) -> list[Looked]:
+    """Each file examined, in the order given, in this process or in others."""
+    tasks = _tasks(store, config, batch, workload, items)
+    alone = store.uri.startswith("memory://") or workload.name not in WORKLOADS
+    enough = len(items) >= (SOME if workers is not None and workers.started else MANY)
+    report("examining", 0, len(items))
+    if alone or not enough:
+        answers: Iterator[Answer] = (_perform(store, workload, task) for task in tasks)
+    elif workers is None:
+        with Examiners() as own:
+            return _gather(own.map(tasks), len(items), report)
+    else:
+        answers = workers.map(tasks)
+    return _gather(answers, len(items), report)
+
+
+def _gather(answers: Iterator[Answer], total: int, report: Progress) -> list[Looked]:
+    done: list[Looked] = []
+    for rows, raw in answers:
+        done += _unpack(rows, raw)
+        report("examining", len(done), total)
+    return done
+
+
+def _tasks(
+    store: Store, config: Pipeline, batch: Batch, workload: Workload, items: Sequence[Item]
+) -> list[Task]:
+    height, width, channels = config.input
+    size = max(1, min(CHUNK, CHUNK_BYTES // (height * width * channels)))
+    common = {"store": store.uri, "workload": workload.name, "input": list(config.input), "prefix": batch.prefix}
+    return [
+        {**common, "files": [(item.key, item.sha256) for item in items[start : start + size]]}
+        for start in range(0, len(items), size)
+    ]
+
+
+def warm() -> None:
+    """Import, before the first task, what every task needs: a byte that is no example asks for all of it."""
+    import numpy  # noqa: F401
+
+    for name in WORKLOADS:
+        workloads.load(name).examine(b"-", (2, 2, 1))
+
+
+def perform(task: Task) -> Answer:
+    """A task in a child process: the store by its URI, the workload by its name."""
+    return _perform(_store(task["store"]), workloads.load(task["workload"]), task)
+
+
+@lru_cache(maxsize=1)
+def _store(uri: str) -> Store:
+    return open_store(uri)
+
+
+def _perform(store: Store, workload: Workload, task: Task) -> Answer:
+    """Rows of [sha256, rule, reason, id, facts, encoded size], and all encoded bytes in a row."""
+    height, width, channels = task["input"]
+    rows: list[Any] = []
+    raw: list[bytes] = []
+    for (_, expected), data in zip(task["files"], _read(store, task), strict=True):
+        if isinstance(data, Refusal):
+            rows.append([None, data.rule, data.reason, None, None, 0])
+            continue
+        digits = sha256(data)
+        changed = _changed(digits, expected)
+        if changed is not None:
+            rows.append([digits, changed.rule, changed.reason, None, None, 0])
+            continue
+        found = workload.examine(data, (height, width, channels))
+        encoded = found.encoded or b""
+        rows.append([digits, found.rule, found.reason, found.id, found.facts, len(encoded)])
+        raw.append(encoded)
+    return rows, b"".join(raw)
+
+
+def _unpack(rows: list[Any], raw: bytes) -> Iterator[Looked]:
+    start = 0
+    for digits, rule, reason, identity, facts, size in rows:
+        encoded = raw[start : start + size] if size else None
+        start += size
+        yield digits, Examined(rule, reason, identity, facts, encoded)
+
+
+def _read(store: Store, task: Task) -> Iterator[bytes | Refusal]:
+    """The bytes of a task's files, in order; on a directory store no link out of the batch is opened."""
+    keys = [key for key, _ in task["files"]]
+    folder = store.path(task["prefix"])
+    if folder is not None:
+        root = os.path.realpath(folder)
+        yield from (_read_local(root, key) for key in keys)
+        return
+    wanted = [f"{task['prefix']}/{key}" for key in keys]
+    got: list[bytes | Refusal] = []
+    try:
+        for data in store.get_many(wanted):
+            got.append(data)
+    except NotFound:  # one of them is gone: the others still count
+        got += [_get(store, key) for key in wanted[len(got) :]]
+    yield from got
+
+
+def _get(store: Store, key: str) -> bytes | Refusal:
+    try:
+        return store.get(key)
+    except NotFound:
+        return Refusal("missing-file", "it was landed and is no longer there")
+
+
+def _read_local(root: str, key: str) -> bytes | Refusal:
+    folder, _, name = key.rpartition("/")
+    inside = _inside(root, folder)
+    if inside is None:
+        return Refusal("path-escape", "its folder leads out of the batch")
+    data = read_file(f"{inside}/{name}")
+    if isinstance(data, Refusal) and data.rule == "path-escape":  # a link: it may lead to another file of the batch
+        real = resolve(root, key)
+        return real if isinstance(real, Refusal) else read_file(real)
+    return data
+
+
+@lru_cache(maxsize=4096)
+def _inside(root: str, folder: str) -> str | None:
+    real = os.path.realpath(f"{root}/{folder}") if folder else root
+    return real if real == root or real.startswith(root + "/") else None
+
+
+# --- .npy pairs --------------------------------------------------------------------------------------
+
+
+def _examine_npy(
+    store: Store,
+    config: Pipeline,
+    batch: Batch,
+    workload: Workload,
+    classes: Sequence[str] | None,
+    report: Progress,
+) -> list[Row]:
+    refused = [_source_row(row, numbered=True) for row in batch.refused if batch.listing is not None]
+    named = {item.name: item for item in batch.items}
+    data, labels = named.get(batch.shape.data or ""), named.get(batch.shape.labels or "")
+    if data is None or labels is None:  # all of it was known, or quarantined before
+        return sorted(refused, key=_number)
+    values = _array(store, batch, data)
+    if isinstance(values, Refusal):
+        return [Row(data.name, None, data.key, None, None, values.rule, values.reason)]
+    numbers = _array(store, batch, labels)
+    if isinstance(numbers, Refusal):
+        pair = arrays.refused(values, numbers.rule, f"{labels.name}: {numbers.reason}")
+    else:
+        pair = arrays.read(values, numbers, classes)
+    rows: list[Row] = []
+    total = len(pair)
+    for number in range(total):
+        rule, label = pair.rules[number], pair.labels[number]
+        source = data.name if pair.whole else f"{data.name}[{number}]"
+        at = None if pair.whole else number
+        if pair.values is None:
+            assert rule is not None
+            rows.append(Row(source, label, data.key, at, None, *rule))
+            continue
+        pixels = pair.row(number)
+        digits = arrays.row_sha256(pixels)
+        found = Examined(*rule) if rule else workload.examine_array(pixels, config.input, pair.unit)
+        rows.append(_row(source, label, data.key, at, (digits, found)))
+        if number % CHUNK == CHUNK - 1 or number == total - 1:
+            report("examining", number + 1, total)
+    return rows
+
+
+def _array(store: Store, batch: Batch, item: Item) -> arrays.Source | Refusal:
+    """A `.npy` file, held against its listing: its path on a directory store (to be mapped), else its bytes."""
+    folder = store.path(batch.prefix)
+    if folder is None:
+        data = next(_read(store, {"prefix": batch.prefix, "files": [(item.key, item.sha256)]}))
+        return _spoiled(data, item) or data
+    real = resolve(os.path.realpath(folder), item.key)
+    if isinstance(real, Refusal):
+        return real
+    measured = measure(real)
+    if isinstance(measured, Refusal):
+        return measured
+    return _changed(measured[1], item.sha256) or real
+
+
+def _spoiled(data: bytes | Refusal, item: Item) -> Refusal | None:
+    """Why a landed file's bytes are not used, if they are not."""
+    return data if isinstance(data, Refusal) else _changed(sha256(data), item.sha256)
+
+
+def _changed(digits: str, expected: str | None) -> Refusal | None:
+    if expected is None or digits == expected:
+        return None
+    return Refusal("changed-after-landing", f"its sha256 is {digits[:12]}..., and {expected[:12]}... was landed")
+
+
+# --- tables ------------------------------------------------------------------------------------------
+
+
+def _examine_table(
+    store: Store,
+    config: Pipeline,
+    batch: Batch,
+    workload: Workload,
+    report: Progress,
+    workers: Examiners | None,
+) -> list[Row]:
+    ours = batch.listing is not None
+    refused = [_source_row(row, numbered=True) for row in batch.refused if ours]
+    named = {item.name: item for item in batch.items}
+    table = named.get(batch.shape.table or "")
+    if table is None:  # each of its rows was known, or refused at the source
+        return sorted(refused, key=_number)
+    numbers = batch.listing.rows if batch.listing is not None else None
+    data = next(_read(store, {"prefix": batch.prefix, "files": [(table.key, table.sha256)]}))
+    spoiled = _spoiled(data, table)
+    if spoiled is not None or isinstance(data, Refusal):
+        rule = (spoiled.rule, spoiled.reason) if spoiled is not None else ("missing-file", "")
+        rows = [_table_row(table, number, None, rule) for number in numbers or ()]
+        return sorted((rows or [Row(table.name, None, table.key, None, None, *rule)]) + refused, key=_number)
+    found = label_tables.read(table.name, data)
+    if found.broken:
+        return [Row(table.name, None, table.key, None, sha256(data), *found.broken), *refused]
+    numbers = numbers if numbers is not None else tuple(range(len(found)))
+    if found.missing:
+        return [_table_row(table, number, None, found.missing) for number in numbers]
+    meant = [label_tables.name_of(path) for path in found.paths]
+    images = {name: named[name] for name, _ in meant if name is not None and name in named}
+    escaped = {} if ours else {row.source: (row.rule, row.reason) for row in batch.refused}
+    results = _look(store, config, batch, workload, list(images.values()), report, workers)
+    looked = dict(zip(images, results, strict=True))
+    rows = []
+    for at, (name, broken) in enumerate(meant):
+        label = found.labels[at]
+        if name is not None and name in looked:
+            rows.append(_row(f"{table.name}[{numbers[at]}]", label, images[name].key, numbers[at], looked[name]))
+        else:
+            missing = ("missing-file", f"{name!r} is not in the batch")
+            rule = broken or _escape(name or "", escaped) or missing
+            rows.append(_table_row(table, numbers[at], label, rule))
+    return sorted(rows + refused, key=_number)
+
+
+def _escape(name: str, escaped: dict[str, tuple[str, str]]) -> tuple[str, str] | None:
+    """The rule of a link that stands in this name, if one does."""
+    parts = name.split("/")
+    return next((escaped[p] for p in ("/".join(parts[: n + 1]) for n in range(len(parts))) if p in escaped), None)
+
+
+def _table_row(table: Item, number: int, label: str | None, rule: tuple[str, str]) -> Row:
+    return Row(f"{table.name}[{number}]", label, None, number, None, *rule)
+
+
+# --- rows --------------------------------------------------------------------------------------------
+
+
+def _row(source: str, label: str | None, key: str | None, number: int | None, looked: Looked) -> Row:
+    digits, found = looked
+    return Row(source, label, key, number, digits, found.rule, found.reason, found.id, found.facts, found.encoded)
+
+
+def _source_row(row: SourceRow, numbered: bool) -> Row:
+    """A row that was refused at the source. `numbered`: its source ends with its number in brackets."""
+    number = int(row.source.rpartition("[")[2].rstrip("]")) if numbered else None
+    return Row(row.source, row.label, None, number, row.sha256, row.rule, row.reason)
+
+
+def _number(row: Row) -> int:
+    return -1 if row.row is None else row.row

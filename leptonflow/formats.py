@@ -1,0 +1,88 @@
+"""A query's answer as JSON objects, CSV or a Parquet file.
+
+JSON knows no infinity and no time: what is not finite becomes null, times are ISO 8601 in UTC.
+Asking (analytics) does not belong here, nor a table for the terminal (cli).
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import math
+from collections.abc import Mapping
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from schemas.errors import UsageError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def to_json(table: pa.Table) -> list[dict[str, Any]]:
+    """One object per row, of plain values that `json.dumps(..., allow_nan=False)` takes."""
+    return [{name: plain(value) for name, value in row.items()} for row in table.to_pylist()]
+
+
+def to_csv(table: pa.Table) -> str:
+    """A header and one line per row (RFC 4180, but with \\n); null is empty, booleans are true and false."""
+    sink = io.StringIO()
+    writer = csv.writer(sink, lineterminator="\n")
+    writer.writerow(table.column_names)
+    for row in table.to_pylist():
+        writer.writerow([_cell(value) for value in row.values()])
+    return sink.getvalue()
+
+
+def write_parquet(table: pa.Table, path: Path) -> None:
+    """Write the answer to a local file. Raises UsageError where that cannot be written."""
+    import pyarrow.parquet as pq
+
+    try:
+        pq.write_table(table, path, compression="zstd")
+    except OSError as error:
+        raise UsageError(
+            "the file cannot be written", expected="--output names a file in a folder that exists",
+            received=f"{path}: {error.strerror or error}",
+        ) from None  # fmt: skip
+
+
+def plain(value: Any) -> Any:
+    """A value of DuckDB's as a plain JSON value."""
+    match value:
+        case float():
+            return value if math.isfinite(value) else None
+        case Decimal():  # sums of whole numbers come as decimals without a fraction
+            if not value.is_finite():
+                return None
+            return int(value) if value == value.to_integral_value() else float(value)
+        case datetime():
+            if value.tzinfo is None:
+                return value.isoformat()
+            return value.astimezone(UTC).replace(tzinfo=None).isoformat() + "Z"
+        case date() | time():
+            return value.isoformat()
+        case timedelta():
+            return value.total_seconds()
+        case bytes():
+            return base64.b64encode(value).decode()
+        case Mapping():
+            return {str(k): plain(v) for k, v in value.items()}
+        case list() | tuple():
+            return [plain(v) for v in value]
+        case None | bool() | int() | str():
+            return value
+        case _:
+            return str(value)
+
+
+def _cell(value: Any) -> str:
+    import json
+
+    found = plain(value)
+    if found is None:
+        return ""
+    return found if isinstance(found, str) else json.dumps(found, ensure_ascii=False)

@@ -1,0 +1,273 @@
+"""Infra-validation: a package, loaded in a fresh process, must reproduce its own predictions.
+
+`python -m leptonflow.infra` is that process. It imports Keras at once and then waits for one request,
+so that it can start beside the final fit; it ends with its standard input. What does not belong
+here: judging the predictions (gate).
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import IO, Any
+
+from leptonflow.digests import ROOT, backend, canonical, code_digests, digest, short
+from leptonflow.store import Store, adopt, open_store
+from schemas.config import Model, Pipeline
+from schemas.errors import Damaged, LeptonflowError, NotFound, StoreUnreachable
+from schemas.records import InfraResult, Plan, SnapshotRef
+from schemas.settings import quiet
+
+TOLERANCE = 1e-5
+TIMEOUT = 120.0
+HOLDOUT_EXAMPLES = 256
+
+
+@dataclass(frozen=True)
+class _Child:
+    process: subprocess.Popen[bytes]
+    errors: IO[bytes]
+
+
+_child: _Child | None = None
+_lock = threading.Lock()
+
+
+# --- this process --------------------------------------------------------------------------------
+
+
+def start() -> None:
+    """Start the fresh process, unless one waits already. It ends with this process, however that ends."""
+    global _child
+    with _lock:
+        if _child is not None and _child.process.poll() is None:
+            return
+        quiet()
+        path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+        errors = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the child
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "leptonflow.infra"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, env={**os.environ, "PYTHONPATH": path},
+        )  # fmt: skip
+        _child = _Child(process, errors)
+        atexit.unregister(stop)
+        atexit.register(stop)
+
+
+def stop() -> None:
+    """End the fresh process where one waits."""
+    global _child
+    with _lock:
+        child, _child = _child, None
+    if child is not None:
+        _end(child)
+
+
+def _end(child: _Child) -> None:
+    child.process.kill()
+    for pipe in (child.process.stdin, child.process.stdout, child.errors):
+        if pipe is not None:
+            pipe.close()
+    child.process.wait()
+
+
+def record_key(pipeline: str, version: str, manifest_sha256: str, config: Pipeline) -> str:
+    """Where a pass is recorded: under the manifest's sha256, the `gate` code and the platform.
+
+    A package holds no code of the user's, so the user's own is not in it.
+    """
+    code = code_digests(config.model_copy(update={"model": Model()}))["gate"]
+    machine = (platform.system(), platform.machine(), platform.python_version(), backend())
+    return f"models/{pipeline}/{version}/infra/{short(digest(manifest_sha256, code, machine))}.json"
+
+
+def validate(
+    store: Store, config: Pipeline, version: str, manifest_sha256: str, plan: Plan | None = None
+) -> InfraResult:
+    """Hash the version's files, load it in a fresh process and compare what it predicts.
+
+    It must reproduce the predictions that lie in the package and, with `plan`, the run's holdout
+    predictions, within 1e-5. A pass is recorded and reused; the files are hashed each time. A bad
+    package is a result that did not pass, never an exception; StoreUnreachable is raised.
+    """
+    from leptonflow import packages
+
+    started = time.perf_counter()
+
+    def result(passed: bool, sentence: str, difference: float | None = None, examples: int = 0) -> InfraResult:
+        return InfraResult(
+            version=version, manifest_sha256=manifest_sha256, passed=passed, largest_difference=difference,
+            tolerance=TOLERANCE, examples=examples, sentence=sentence, seconds=time.perf_counter() - started,
+        )  # fmt: skip
+
+    try:
+        packages.verify(store, config.name, version, manifest_sha256)
+    except (Damaged, NotFound) as error:
+        stop()
+        return result(False, f"the package is not whole: {error.line()}")
+    key = record_key(config.name, version, manifest_sha256, config)
+    if store.size(key) is not None:
+        stop()
+        return _recorded(key, store.get(key), manifest_sha256)
+    request: dict[str, Any] = {
+        "pipeline": config.name, "version": version, "manifest_sha256": manifest_sha256, "holdout": None,
+    }  # fmt: skip
+    with _reachable(store, config.name, version) as uri:
+        if plan is not None and plan.snapshot is not None and uri == store.uri:
+            predictions = f"runs/{config.name}/{plan.run_id}/holdout-predictions.parquet"
+            request["holdout"] = {
+                "config": config.model_dump(mode="json"),
+                "snapshot": plan.snapshot.model_dump(mode="json"),
+                "predictions": predictions,
+            }
+        answer = _ask({**request, "store": uri})
+    if "unreachable" in answer:
+        raise StoreUnreachable(answer["unreachable"])
+    if "error" in answer:
+        return result(False, f"the package did not work in a fresh process: {answer['error']}")
+    difference, examples = answer["largest_difference"], int(answer["examples"])
+    if difference is None:
+        return result(False, f"a fresh process gave other shapes or no numbers on {examples} examples", None, examples)
+    within = f"on {examples} examples; at most {TOLERANCE:g} is allowed"
+    if not difference <= TOLERANCE:
+        return result(False, f"a fresh process differed by up to {difference:.2g} {within}", difference, examples)
+    passed = result(True, f"a fresh process differed by no more than {difference:.2g} {within}", difference, examples)
+    adopt(store, key, canonical(passed))
+    return passed
+
+
+def _recorded(key: str, data: bytes, manifest_sha256: str) -> InfraResult:
+    from pydantic import ValidationError
+
+    try:
+        found = InfraResult.model_validate_json(data)
+    except ValidationError:
+        found = None
+    if found is None or not found.passed or found.manifest_sha256 != manifest_sha256:
+        raise Damaged(
+            f"{key} is not the record of a passed infra-validation",
+            expected=f"a pass of the manifest {manifest_sha256}",
+            received="something else",
+            hint="Put the original object back from a copy of the store",
+        )
+    return found.model_copy(update={"reused": True})
+
+
+@contextmanager
+def _reachable(store: Store, pipeline: str, version: str) -> Iterator[str]:
+    """A URI under which another process finds the package: a memory store's is copied to a folder."""
+    if not store.uri.startswith("memory://"):
+        yield store.uri
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy = open_store(folder)
+        for key, _ in store.list(f"models/{pipeline}/{version}"):
+            copy.create(key, store.get(key))
+        yield copy.uri
+
+
+def _ask(request: dict[str, Any]) -> dict[str, Any]:
+    """The fresh process's answer, or {"error": why there is none}."""
+    global _child
+    start()
+    with _lock:
+        child, _child = _child, None
+    if child is None:
+        return {"error": "it was stopped"}
+    try:
+        output, _ = child.process.communicate(json.dumps(request).encode() + b"\n", timeout=TIMEOUT)
+        child.errors.seek(0)
+        told = child.errors.read().decode(errors="replace").strip().splitlines()
+        try:
+            answer = json.loads(output)
+        except ValueError:
+            why = f": {told[-1]}" if told else ""
+            return {"error": f"it ended with status {child.process.returncode}{why}"}
+        return answer if isinstance(answer, dict) else {"error": "its answer is not one"}
+    except subprocess.TimeoutExpired:
+        return {"error": f"it gave no answer within {TIMEOUT:.0f} s"}
+    finally:
+        _end(child)
+
+
+# --- the fresh process ---------------------------------------------------------------------------
+
+
+def main() -> None:
+    """Import Keras, answer one request from standard input on standard output, and end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is the parent's to handle; its end is ours
+    os.nice(5)  # the final fit goes first
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever a library prints is no answer
+    answer: dict[str, Any] | None = None
+    try:
+        _prepare()
+    except LeptonflowError as error:
+        answer = {"error": error.line()}
+    line = sys.stdin.readline()
+    if not line:
+        return
+    answers.write(json.dumps(answer or _answer(json.loads(line))).encode())
+    answers.flush()
+
+
+def _prepare() -> None:
+    from leptonflow.keras_models import keras
+
+    keras()
+    import pyarrow.parquet  # noqa: F401 - loaded while the parent still trains
+
+    from leptonflow import packages  # noqa: F401
+
+
+def _answer(request: dict[str, Any]) -> dict[str, Any]:
+    from leptonflow import packages
+
+    try:
+        store = open_store(request["store"])
+        package = packages.load(store, request["pipeline"], request["version"], request["manifest_sha256"])
+        pixels, expected = packages.read_reference(store, package.manifest)
+        pairs = [(package.predict(pixels), expected)]
+        if request["holdout"] is not None:
+            pairs.append(_holdout(store, package, **request["holdout"]))
+    except StoreUnreachable as error:
+        return {"unreachable": error.message}
+    except Exception as error:  # noqa: BLE001 - a package that breaks a library is a finding, not a crash
+        return {"error": error.line() if isinstance(error, LeptonflowError) else f"{type(error).__name__}: {error}"}
+    return {"largest_difference": _largest(pairs), "examples": sum(len(expected) for _, expected in pairs)}
+
+
+def _holdout(store: Store, package: Any, config: dict[str, Any], snapshot: dict[str, Any], predictions: str) -> Any:
+    """(found, recorded) of up to 256 holdout examples, read from their parts as evaluation read them."""
+    from leptonflow import datasets
+    from leptonflow.predictions import read
+
+    pipeline = Pipeline.model_validate_json(json.dumps(config))
+    state = SnapshotRef.model_validate(snapshot)
+    _, _, recorded = read(store.get(predictions), state.classes)
+    pixels = datasets.holdout_set(store, pipeline, state).pixels[:HOLDOUT_EXAMPLES]
+    return package.predict(pixels), recorded[:HOLDOUT_EXAMPLES]
+
+
+def _largest(pairs: list[tuple[Any, Any]]) -> float | None:
+    """The largest absolute difference, None for other shapes or what is no number."""
+    import numpy as np
+
+    if any(found.shape != expected.shape or not np.isfinite(found).all() for found, expected in pairs):
+        return None
+    return float(max((np.abs(found - expected).max() for found, expected in pairs if expected.size), default=0.0))
+
+
+if __name__ == "__main__":
+    main()

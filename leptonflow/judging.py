@@ -1,0 +1,123 @@
+"""Which rows of a batch are accepted: a pure function over examined rows and what is known.
+
+Reading, writing and Great Expectations do not belong here (admission).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from leptonflow.examining import Row
+
+DUPLICATE = "duplicate"
+CONFLICT = "conflicting-label"
+UNKNOWN_LABEL = "unknown-label"
+REFUSED = "batch-refused"
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """What the dataset holds and what was quarantined before under this contract.
+
+    files     file sha256 -> (label, batch)
+    examples  example id -> (label, batch)
+    recalled  (file sha256, label) -> (rule, reason)
+    """
+
+    files: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    examples: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    recalled: Mapping[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """One row that goes to quarantine. `new`: not quarantined before under this contract."""
+
+    row: Row
+    rule: str
+    reason: str
+    new: bool
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """accepted + refused + known = the rows. `over` is the sentence of a batch over its limit."""
+
+    accepted: tuple[Row, ...]
+    refused: tuple[Refusal, ...]
+    known: int
+    over: str | None
+
+    def reasons(self) -> dict[str, int]:
+        """How many rows each rule refused, most first."""
+        return dict(Counter(r.rule for r in self.refused).most_common())
+
+
+def judge(
+    rows: Sequence[Row], knowledge: Knowledge, classes: Sequence[str], *, limit: float, known_at_landing: int
+) -> Judgement:
+    """Judge each row. The order of the rules is part of the contract:
+
+    what the source or the decoder refused, an unknown label, known by file, quarantined before, known by
+    example, another label in the dataset, two labels within the batch, a duplicate within the batch.
+    """
+    valid = set(classes)
+    accepted: list[Row] = []
+    refused: list[Refusal] = []
+    known = known_at_landing
+    labels_of: dict[str, set[str]] = {}
+    for row in rows:
+        if row.rule is None and row.id is not None and row.label in valid and not _is_known(row, knowledge):
+            labels_of.setdefault(row.id, set()).add(str(row.label))
+    seen: dict[str, str] = {}
+    for row in rows:
+        label = row.label
+        before = knowledge.recalled.get((row.sha256 or "", label or ""))
+        if row.rule is not None:
+            refused.append(Refusal(row, row.rule, row.reason or row.rule, before is None))
+        elif label is None or label not in valid:
+            reason = "the file lies outside a class folder" if label is None else f"{label!r} is not one of the classes"
+            refused.append(Refusal(row, UNKNOWN_LABEL, reason, before is None))
+        elif _has(knowledge.files, row.sha256, label):
+            known += 1
+        elif before is not None:
+            refused.append(Refusal(row, *before, new=False))
+        elif _has(knowledge.examples, row.id, label):
+            known += 1
+        elif (held := knowledge.examples.get(row.id or "")) is not None:
+            other, batch = held
+            refused.append(Refusal(row, CONFLICT, f"batch {batch} has this image as {other!r}", True))
+        elif len(labels_of[row.id or ""]) > 1:
+            names = ", ".join(repr(n) for n in sorted(labels_of[row.id or ""]))
+            refused.append(Refusal(row, CONFLICT, f"this image is in the batch under {names}", True))
+        elif row.id in seen:
+            refused.append(Refusal(row, DUPLICATE, f"the same image as {seen[row.id]}", True))
+        else:
+            seen[row.id or ""] = row.source
+            accepted.append(row)
+    arrived = len(rows) + known_at_landing
+    new = sum(r.new and r.rule != DUPLICATE for r in refused)
+    over = None
+    if arrived == 0:
+        over = "nothing arrived: the batch is empty"
+    elif new / arrived > limit:
+        over = f"{new} of {arrived} rows were newly quarantined, duplicates apart; quarantine.limit allows {limit:g}"
+    return Judgement(tuple(accepted), tuple(refused), known, over)
+
+
+def refuse_whole(judgement: Judgement, sentence: str) -> Judgement:
+    """The whole batch is refused: its good rows are counted as quarantined too."""
+    good = tuple(Refusal(row, REFUSED, sentence, True) for row in judgement.accepted)
+    return Judgement((), judgement.refused + good, judgement.known, sentence)
+
+
+def _has(index: Mapping[str, tuple[str, str]], key: str | None, label: str) -> bool:
+    found = index.get(key) if key else None
+    return found is not None and found[0] == label
+
+
+def _is_known(row: Row, knowledge: Knowledge) -> bool:
+    label = str(row.label)
+    return _has(knowledge.files, row.sha256, label) or _has(knowledge.examples, row.id, label)

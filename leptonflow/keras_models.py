@@ -1,0 +1,281 @@
+"""Keras, imported in silence, and what every holder of a model does with it: build, reset, predict, save, load.
+
+Backend-neutral: nothing here names TensorFlow, JAX or PyTorch except to switch XLA off. What does
+not belong here: examples, folds, stores, and which model a workload builds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import tempfile
+import threading
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from leptonflow.digests import backend, digest, sha256, user_code
+from leptonflow.workloads import Workload
+from schemas.config import Pipeline
+from schemas.errors import ConfigurationError, TrainingError
+from schemas.settings import quiet
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+# Two processes share an accelerator (training, and infra-validation beside it), and TensorFloat-32 would make
+# their predictions differ by more than any tolerance worth having.
+DEVICE = {
+    "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+    "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+    "NVIDIA_TF32_OVERRIDE": "0",
+}
+# What the C++ side of a backend writes before any switch can silence it.
+NOISE = re.compile(
+    rb"WARNING: All log messages before absl::InitializeLog|[IWE]\d{4} [\d:. ]+\S+\.cc:\d+\]"
+    rb"|\d{4}-\d\d-\d\d [\d:.]+: [IWE] \S+\.cc:\d+\]|To enable the following instructions:"
+)
+_IMPORT = threading.Lock()
+MODEL_LOCK = threading.RLock()  # seeds and graphs belong to the process: one fit at a time
+_shared: tuple[str, Any] | None = None
+_checked: set[str] = set()
+
+
+def keras() -> Any:
+    """The keras module. Its first import takes seconds and prints nothing.
+
+    Raises ConfigurationError where the backend of KERAS_BACKEND cannot be imported.
+    """
+    if "keras" in sys.modules and not _IMPORT.locked():
+        import keras as module
+
+        return module
+    with _IMPORT:
+        quiet()
+        for name, value in DEVICE.items():
+            os.environ.setdefault(name, value)
+        with _without_noise():
+            try:
+                import keras as module
+            except ImportError as error:
+                raise ConfigurationError(
+                    "Keras cannot be imported",
+                    expected=f"the backend {backend()} installed and whole",
+                    received=" ".join(str(error).split()),
+                    hint="`leptonflow doctor` says what this machine has; KERAS_BACKEND names the backend",
+                ) from error
+            # A ~/.keras/keras.json of the user's own must not change what a pipeline trains.
+            module.config.set_image_data_format("channels_last")
+            module.config.set_floatx("float32")
+            module.ops.convert_to_numpy(module.ops.zeros(1))  # opens the device, which logs too
+    return module
+
+
+@contextmanager
+def _without_noise() -> Iterator[None]:
+    """Hold back what is written to file descriptor 2, and pass on all but known noise afterwards."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # no standard error at all: nothing to keep clean
+        yield
+        return
+    with tempfile.TemporaryFile() as held:
+        sys.stderr.flush()
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            os.close(kept)
+            held.seek(0)
+            for line in held.read().splitlines(keepends=True):
+                if not NOISE.match(line):
+                    os.write(2, line)
+
+
+def jit() -> bool | str:
+    """XLA gains a small CNN nothing on TensorFlow and costs it a compilation; JAX is nothing without it."""
+    return False if backend() == "tensorflow" else "auto"
+
+
+def key(config: Pipeline, classes: Sequence[str]) -> str:
+    """What a traced model depends on: equal keys may share one."""
+    code = {name: sha256(path.read_bytes()) for name, path in user_code(config).items()}
+    training = config.training
+    return digest(
+        config.workload, config.input, config.model, training.optimizer, training.learning_rate, list(classes),
+        str(config.folder), code,
+    )  # fmt: skip
+
+
+def seed_all(seed: int) -> None:
+    """Seed Python, NumPy and Keras. Keras imports TensorFlow for it wherever that is installed."""
+    if "tensorflow" in sys.modules:
+        keras().utils.set_random_seed(seed)
+        return
+    module = keras()
+    with _without_noise():
+        module.utils.set_random_seed(seed)
+
+
+def _fresh(workload: Workload, config: Pipeline, classes: Sequence[str], seed: int) -> Any:
+    seed_all(seed)
+    model = workload.build(config, classes)
+    workload.compile(model, config)
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def reset_model(workload: Workload, config: Pipeline, classes: Sequence[str], seed: int) -> Any:
+    """The process's one compiled model of this configuration, as new: as `seed` alone makes it.
+
+    Tracing a model costs more than building one. So the first model is kept, and for each later fit
+    every variable of a new one is copied into it: weights, moving statistics, the states of random
+    layers, and the optimiser's moments, step count and learning rate. Hold MODEL_LOCK meanwhile.
+    """
+    global _shared
+    name = key(config, classes)
+    fresh = _fresh(workload, config, classes, seed)
+    if _shared is None or _shared[0] != name:
+        _shared = (name, fresh)
+        return fresh
+    model = _shared[1]
+    copy_variables(fresh.variables, model.variables)
+    copy_variables(fresh.optimizer.variables, model.optimizer.variables)
+    return model
+
+
+def copy_variables(source: Sequence[Any], target: Sequence[Any]) -> None:
+    """Assign each variable of one model to its counterpart in another of the same structure.
+
+    Raises ConfigurationError where the structures differ: a model function must not depend on chance.
+    """
+    shapes = [tuple(v.shape) for v in source]
+    if shapes != [tuple(v.shape) for v in target]:
+        raise ConfigurationError(
+            "two calls of the model function built two different models",
+            expected="the same layers at every call",
+            received=f"{len(shapes)} variables, then {len(target)} of other shapes",
+            hint="Make model.function depend on its arguments alone",
+        )
+    for new, old in zip(source, target, strict=True):
+        old.assign(new.value)
+
+
+def batch_size(pixels: NDArray[np.uint8]) -> int:
+    """Examples in one prediction: 256 small ones, fewer of a size whose activations would fill the memory."""
+    area = int(pixels.shape[1] * pixels.shape[2])
+    return min(256, max(16, 2**20 // max(1, area)))
+
+
+def predict(model: Any, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Probabilities N x K of uint8 examples N x H x W x C.
+
+    Every batch has the same shape, the last one padded with zeros, so that nothing is traced twice.
+    """
+    import numpy as np
+
+    size = batch_size(pixels)
+    found: list[NDArray[np.float64]] = []
+    for start in range(0, len(pixels), size):
+        batch = pixels[start : start + size]
+        count = len(batch)
+        if count < size:
+            batch = np.concatenate([batch, np.zeros((size - count, *pixels.shape[1:]), np.uint8)])
+        found.append(np.asarray(model.predict_on_batch(batch), np.float64)[:count])
+    return np.concatenate(found) if found else np.zeros((0, model.output_shape[-1]), np.float64)
+
+
+def save(model: Any) -> bytes:
+    """The model as the bytes of a `.keras` file. It should be uncompiled: the optimiser doubles its size."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.keras"
+        model.save(path)
+        return path.read_bytes()
+
+
+def load(data: bytes) -> Any:
+    """The model in the bytes of a `.keras` file, not compiled. Code in it is never run (safe mode)."""
+    module = keras()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.keras"
+        path.write_bytes(data)
+        try:
+            model = module.saving.load_model(path, compile=False, safe_mode=True)
+        except Exception as error:
+            raise TrainingError(
+                "Keras cannot load the saved model",
+                expected="a .keras file of Keras's own layers",
+                received=_first_line(error),
+                hint="Was it saved by another version of Keras? `leptonflow doctor` names this one",
+            ) from error
+    model.jit_compile = jit() is not False
+    return model
+
+
+def check_loadable(workload: Workload, config: Pipeline, classes: Sequence[str]) -> None:
+    """Save the untrained model and load it again in safe mode, once in a process for each configuration.
+
+    A package holds no code, so a model with classes or functions of the user's own could be trained
+    and never be loaded again. Raises ConfigurationError, before any training.
+    """
+    name = key(config, classes)
+    if name in _checked:
+        return
+    with MODEL_LOCK:
+        seed_all(0)
+        model = workload.build(config, classes)
+        try:
+            data = save(model)
+            foreign = sorted(set(_foreign(_layers(data))))
+            if not foreign:
+                load(data)
+        except Exception as error:
+            raise ConfigurationError(
+                "the model cannot be saved and loaded again in safe mode",
+                expected="a model of Keras's own layers, without Python lambdas",
+                received=_first_line(error.__cause__ or error),
+                hint="Build it of keras.layers and keras.ops",
+            ) from error
+        if foreign:
+            raise ConfigurationError(
+                "the model could not be loaded without the code that built it",
+                expected="a model of Keras's own layers and functions: a package holds no code",
+                received=", ".join(foreign),
+                hint="Build it of keras.layers and keras.ops",
+            )
+    _checked.add(name)
+
+
+def _layers(data: bytes) -> Any:
+    with zipfile.ZipFile(BytesIO(data)) as file:
+        return json.loads(file.read("config.json"))
+
+
+def _foreign(node: Any) -> Iterator[str]:
+    """The names of all classes and functions in a model's configuration that are not Keras's own."""
+    if isinstance(node, list):
+        for item in node:
+            yield from _foreign(item)
+    elif isinstance(node, dict):
+        if "class_name" in node and "config" in node and "module" in node:
+            module = node["module"] or ""
+            own = module == "keras" or module.startswith("keras.")
+            if node["class_name"] == "function" and not own:
+                yield str(node["config"])
+            elif not own and module not in ("", "builtins"):
+                yield f"{module}.{node['class_name']}"
+        for item in node.values():
+            yield from _foreign(item)
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:300]

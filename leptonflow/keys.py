@@ -1,0 +1,83 @@
+"""Which keys a store takes, and a window of threads over many of them. Plain functions, no store.
+
+A key is relative to the store's root, its segments separated by `/`. What others put on a store may be named anything;
+what we create may not. What does not belong here: any input or output.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+from schemas.errors import UsageError
+
+# Inside a class with a method `list` the word no longer names the type.
+Names = list[str]
+
+# A temporary file beside its final name. `list` never shows it, and no key may look like it.
+TEMPORARY = re.compile(r"\.tmp-\d+-[0-9a-f]{16}")
+# obstore refuses control characters, SeaweedFS turns a backslash into a slash, lone surrogates are no UTF-8, a listing
+# in XML cannot hold U+FFFE and U+FFFF, and U+FFFD is what a server says for a character that it cannot list.
+_NOT_IN_NEW_KEYS = re.compile("[\x00-\x1f\x7f\\\\\ud800-\udfff\ufffd-\uffff]")
+LONGEST_SEGMENT = 255  # bytes: a file's name on disk, and MinIO keeps each segment as one
+
+WORKERS = 16
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def checked_key(key: str) -> str:
+    """`key`, if it can be asked for. UsageError where it is empty, absolute, or has a `.` or `..` segment or a NUL."""
+    segments = key.split("/")
+    if not key or key.startswith("/") or "\0" in key or "." in segments or ".." in segments:
+        raise UsageError(
+            "this is no key of a store",
+            expected="a path relative to the store's root, without . or .. in it",
+            received=repr(key),
+        )
+    return key
+
+
+def new_key(key: str) -> str:
+    """`key`, if it may be created: every store and every server can name it, and nothing of ours hides it."""
+    checked_key(key)
+    if _NOT_IN_NEW_KEYS.search(key) or not all(_names_one(segment) for segment in key.split("/")):
+        raise UsageError(
+            "no object can be created under this key",
+            expected="segments of 1 to 255 bytes of UTF-8 without control characters and backslashes",
+            received=repr(key),
+            hint="Names from outside are escaped before they become keys",
+        )
+    return key
+
+
+def _names_one(segment: str) -> bool:
+    return 0 < len(segment.encode()) <= LONGEST_SEGMENT and not TEMPORARY.fullmatch(segment)
+
+
+def checked_prefix(prefix: str) -> str:
+    """`prefix` without a slash at its end, if it can be listed; an empty one is the whole store."""
+    return checked_key(prefix.rstrip("/")) if prefix else ""
+
+
+def in_order(function: Callable[[Item], Result], items: Iterable[Item], workers: int = WORKERS) -> Iterator[Result]:
+    """`function` of each item on `workers` threads, results in the order of `items`.
+
+    At most twice as many items as workers are in flight, so a stream of large objects never lies in memory whole.
+    The first exception is raised at its item's turn, and what has not started by then never starts.
+    """
+    waiting: deque[Future[Result]] = deque()
+    pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="store")
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) >= 2 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,256 @@
+"""Lands a source as a batch, and lists and opens the batches that lie in landing/.
+
+The protocol (DESIGN section 2): `_INGEST`, with the listing, first; the files; `_READY`, the same
+bytes, last. So a landing that was cut short goes on from what it had decided, and ends in the same
+`_READY`. Nothing is overwritten. Judging a batch's rows does not belong here (examining, admission).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from leptonflow import layouts
+from leptonflow.arriving import Arrival, Progress, arrive
+from leptonflow.digests import canonical
+from leptonflow.layouts import INGEST, READY, Batch, Index, Item, Layout, default_name, folder_key
+from leptonflow.store import Store
+from leptonflow.walking import walk
+from schemas.config import NAME, Pipeline
+from schemas.errors import AlreadyExists, Damaged, NotFound, StoreError, UsageError
+from schemas.records import Listing, SourceRow
+
+__all__ = [
+    "INGEST", "READY", "Batch", "Index", "Landed", "closed_batches", "default_name", "folder_key", "land", "listed",
+    "misnamed_batches", "open_batch",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Landed:
+    """A batch that is closed now. `already`: it was before; `resumed`: an earlier landing was cut short."""
+
+    batch: str
+    listing: Listing
+    resumed: bool
+    already: bool
+
+
+def land(
+    store: Store, config: Pipeline, source: Path, name: str | None, index: Index, progress: Progress | None = None
+) -> Landed:
+    """Land a source as a closed batch called `name`, or as `<source>-<digest of its listing>`.
+
+    The same content under the same name again is `already`. Raises UsageError where the source cannot
+    be ingested, the name is no name, or the name belongs to other content.
+    """
+    progress = progress or (lambda stage, done, total: None)
+    if name is not None and not NAME.fullmatch(name):
+        raise UsageError("this is no name for a batch", expected=f"a name that matches {NAME.pattern}", received=name)
+    arrival = arrive(source, index, config.classes, progress)
+    batch = name or default_name(_stem(source), arrival.listing.digest)
+    prefix = folder_key(config.name, batch)
+    closed = store.size(f"{prefix}/{READY}")
+    if closed is not None:
+        found = _listing(store, f"{prefix}/{READY}")
+        if found is None or found.digest != arrival.listing.digest:
+            raise _other_content(batch, "closed")
+        return Landed(batch, found, resumed=False, already=True)
+    listing, resumed = _begin(store, prefix, batch, arrival.listing)
+    _put(store, prefix, arrival, listing, progress)
+    try:
+        store.create(f"{prefix}/{READY}", canonical(listing))
+    except AlreadyExists:  # another landing of the same source was as fast
+        found = _listing(store, f"{prefix}/{READY}")
+        if found != listing:
+            raise _other_content(batch, "closed") from None
+    return Landed(batch, listing, resumed=resumed, already=False)
+
+
+def _begin(store: Store, prefix: str, batch: str, listing: Listing) -> tuple[Listing, bool]:
+    """The listing that this landing follows: ours, or that of the landing it resumes."""
+    key = f"{prefix}/{INGEST}"
+    if store.size(key) is None:
+        stranger = next(iter(store.list(prefix)), None)
+        if stranger is not None:
+            raise UsageError(
+                f"the batch {batch} is open and was not begun by `ingest`",
+                expected="a new batch, or one whose landing was cut short",
+                received=f"objects such as {stranger[0]}",
+                hint="Pass another --batch; whoever writes there closes it with an empty _READY",
+            )
+        try:
+            store.create(key, canonical(listing))
+        except AlreadyExists:
+            pass
+        else:
+            return listing, False
+    begun = _listing(store, key)
+    if begun is None or begun.digest != listing.digest:
+        raise _other_content(batch, "begun")
+    return begun, True
+
+
+def _put(store: Store, prefix: str, arrival: Arrival, listing: Listing, progress: Progress) -> None:
+    """Create each file, those that lie there already left alone."""
+    total = len(listing.files)
+    progress("landing", 0, total)
+
+    def counted() -> Iterable[tuple[str, bytes]]:
+        for number, item in enumerate(arrival.items(listing, prefix), 1):
+            yield item
+            if number % 64 == 0 or number == total:
+                progress("landing", number, total)
+
+    store.create_many(counted())
+
+
+def _other_content(batch: str, state: str) -> UsageError:
+    return UsageError(
+        f"the batch {batch} was {state} with other content",
+        expected="the same files as before under the same name",
+        received="a source with another listing",
+        hint="Pass another --batch, or none",
+    )
+
+
+def _stem(source: Path) -> str:
+    """What the source is called: a table without its suffix, a folder as it is."""
+    absolute = Path(os.path.abspath(source))
+    return absolute.stem if absolute.suffix.lower() in layouts.TABLES and absolute.is_file() else absolute.name
+
+
+def closed_batches(store: Store, pipeline: str, besides: Collection[str] = ()) -> list[str]:
+    """The names of closed batches, sorted. `besides`: names that need not be asked for."""
+    names = [name for name in store.folders(f"landing/{pipeline}") if NAME.fullmatch(name) and name not in besides]
+    return [name for name in names if store.size(f"{folder_key(pipeline, name)}/{READY}") is not None]
+
+
+def misnamed_batches(store: Store, pipeline: str) -> list[str]:
+    """Closed batches under names that are none. They are never read; `status` and `doctor` name them."""
+    found = []
+    for name in store.folders(f"landing/{pipeline}"):
+        if NAME.fullmatch(name):
+            continue
+        try:
+            closed = store.size(f"{folder_key(pipeline, name)}/{READY}") is not None
+        except UsageError:  # a name that no key can have
+            continue
+        if closed:
+            found.append(layouts.shown(name))
+    return found
+
+
+def open_batch(store: Store, pipeline: str, batch: str) -> Batch:
+    """A closed batch: by its listing, or, where `_READY` is empty, by the names that lie there.
+
+    Raises NotFound where it is not closed, Damaged where its `_READY` is neither empty nor a listing.
+    """
+    prefix = folder_key(pipeline, batch)
+    listing = _listing(store, f"{prefix}/{READY}")
+    if listing is None:
+        return _plain(store, pipeline, batch)
+    shape = Layout("folders")
+    if listing.layout == "table" and listing.files:
+        shape = Layout("table", table=listing.files[0].name)
+    elif listing.layout == "npy":
+        shape = layouts.layout([file.name for file in listing.files]) if listing.files else Layout("npy")
+    return Batch(
+        pipeline=pipeline,
+        name=batch,
+        layout=listing.layout,
+        shape=shape,
+        items=tuple(Item(file.key, file.name, file.sha256) for file in listing.files),
+        listing=listing,
+        refused=listing.refused,
+        known=listing.known,
+        ignored=listing.ignored,
+        warnings=listing.warnings,
+    )
+
+
+def _plain(store: Store, pipeline: str, batch: str) -> Batch:
+    """A batch that some S3 client, or a person with `cp`, put there: its keys are its names."""
+    prefix = folder_key(pipeline, batch)
+    folder = store.path(prefix)
+    refused: tuple[SourceRow, ...] = ()
+    warnings: list[str] = []
+    if folder is not None:
+        # Our own walk, which sees links, pipes and folders without permission for what they are.
+        try:
+            found = walk(str(folder))
+        except OSError as error:
+            raise StoreError(f"{prefix} cannot be listed", received=error.strerror or str(error)) from None
+        names, ignored = [file.name for file in found.files], found.ignored
+        refused = tuple(
+            SourceRow(
+                source=layouts.shown(name),
+                label=layouts.label_of(layouts.shown(name)),
+                sha256=None,
+                rule=why.rule,
+                reason=why.reason,
+            )
+            for name, why in sorted(found.refused.items())
+        )
+        warnings = found.warnings()
+        # The markers are hidden to a walk, but no file that somebody sent.
+        ignored -= sum(name in (READY, INGEST) for name in os.listdir(found.root))
+    else:
+        every = [key.removeprefix(f"{prefix}/") for key, _ in store.list(prefix)]
+        # A client's "folder" is an object whose name ends with a slash, and holds nothing.
+        every = [name for name in every if name not in (READY, INGEST) and not name.endswith("/")]
+        names = [name for name in every if not layouts.is_hidden(name)]
+        ignored = len(every) - len(names)
+    shape = layouts.layout(names)
+    if shape.kind == "npy":
+        beside = layouts.extras(shape, names)
+        ignored += len(beside)
+        warnings = [layouts.extras_warning(beside)] if beside else []
+    elif shape.kind == "table":
+        warnings = []
+    items = tuple(sorted((Item(name, layouts.shown(name)) for name in names), key=lambda item: (item.name, item.key)))
+    return Batch(
+        pipeline=pipeline,
+        name=batch,
+        layout=shape.kind,
+        shape=shape,
+        items=items,
+        listing=None,
+        refused=refused,
+        ignored=ignored,
+        warnings=(*shape.warnings, *warnings),
+    )
+
+
+def listed(store: Store, pipeline: str, batch: str) -> Listing | None:
+    """The listing of a closed batch; None where its `_READY` is empty. Raises NotFound, Damaged."""
+    return _listing(store, f"{folder_key(pipeline, batch)}/{READY}")
+
+
+def _listing(store: Store, key: str) -> Listing | None:
+    """The listing under a key, None where it is empty. Raises NotFound, Damaged."""
+    try:
+        data = store.get(key)
+    except NotFound:
+        raise NotFound(f"{key} is not there", expected="a closed batch", hint="Close it with _READY first") from None
+    if not data.strip():
+        return None
+    try:
+        listing = Listing.model_validate_json(data)
+        if listing.layout not in ("folders", "npy", "table"):
+            raise ValueError(f"layout {listing.layout}")
+        for file in listing.files:
+            if file.key.startswith("/") or {"", ".", ".."} & set(file.key.split("/")):
+                raise ValueError("a key that leads out of the batch")
+    except (ValidationError, ValueError) as error:
+        raise Damaged(
+            f"{key} is damaged",
+            expected="an empty object, or the listing that `ingest` wrote",
+            received=" ".join(str(error).split())[:120],
+            hint="Close the batch again under another name",
+        ) from None
+    return listing

@@ -1,0 +1,47 @@
+"""One retraining at a time on a directory store: a kernel lock that saves work and guards nothing.
+
+Correctness rests on the commit log alone. On S3 and in memory there is no lock, and parallel runs
+adopt each other's results.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from leptonflow import progress
+from leptonflow.store import Store
+from schemas.errors import StoreUnreachable
+
+
+@contextmanager
+def one_at_a_time(store: Store, pipeline: str) -> Iterator[bool]:
+    """Hold the pipeline's lock; True where another process had to be waited for. kill -9 frees it."""
+    root = store.path("")
+    if root is None:
+        yield False
+        return
+    folder = root / ".locks"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder / pipeline, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise StoreUnreachable(
+            f"the store {store.uri} cannot be written",
+            expected="a folder that this user may write to",
+            received=error.strerror or str(error),
+            hint="Check the folder's owner and free space",
+        ) from None
+    waited = False
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waited = True
+            progress.note(f"another retraining of {pipeline} is at work on this store; waiting for it to end")
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield waited
+    finally:
+        os.close(handle)

@@ -1,0 +1,238 @@
+"""An append-only, numbered commit log on a store: promotions and snapshots are both kept by it.
+
+Record N+1 is committed by creating `<prefix>/<N+1>.json`. The store lets one writer win; the last record is the state,
+the records are the history, and each names its predecessor's sha256. What does not belong here: what a record's body
+means, and deciding again after a lost race.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from leptonflow.digests import canonical, sha256
+from leptonflow.keys import in_order
+from leptonflow.store import Store, store_id
+from schemas.errors import AlreadyExists, Damaged, NotFound, Overtaken
+
+WINDOW = 16
+_FIELDS = {"number", "id", "kind", "who", "why", "at", "previous", "store", "body"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One record. `sha256` is of its bytes on the store; the next record's `previous` repeats it."""
+
+    number: int  # from 1
+    id: str  # derived from the decision, so that a writer knows its own
+    kind: str
+    who: str
+    why: str
+    at: str  # UTC, ISO 8601 with milliseconds and a Z
+    previous: str | None  # None for the first record
+    store: str  # the id of the store it was committed to
+    body: dict[str, Any]
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Log:
+    """A verified log as it was read: every record from 1 to the head."""
+
+    prefix: str
+    entries: tuple[Entry, ...]
+
+    @property
+    def head(self) -> Entry | None:
+        """The last record, which is the state; None for an empty log."""
+        return self.entries[-1] if self.entries else None
+
+    @property
+    def number(self) -> int:
+        """The head's number, 0 for an empty log."""
+        return len(self.entries)
+
+
+class LostRace(Overtaken):
+    """Another writer committed first. `log` is the log with its record, to decide again against."""
+
+    log: Log
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (*super().__reduce__(), {"log": self.log})
+
+
+# What this process has verified, by store and prefix: a later read begins at its head.
+_verified: dict[tuple[str, str], Log] = {}
+_verified_lock = threading.Lock()
+
+
+def read(store: Store, prefix: str) -> Log:
+    """The whole log under `prefix`, its chain verified.
+
+    Raises Damaged, naming the key, for a gap, a broken chain, a record of another store or garbage.
+    """
+    entries = list(_known(store, prefix).entries)
+    identity: str | None = None
+    while True:
+        numbers = range(len(entries) + 1, len(entries) + 1 + WINDOW)
+        window = _get_window(store, [_key(prefix, number) for number in numbers])
+        later = [number for number, data in zip(numbers, window, strict=True) if data is not None]
+        if not later:
+            break
+        if window[0] is None:
+            _gap_or_race(store, prefix, numbers[0], later[-1])
+            continue
+        identity = identity or store_id(store)
+        for number, data in zip(numbers, window, strict=True):
+            if data is None:
+                break
+            previous = entries[-1].sha256 if entries else None
+            entries.append(_entry(store, _key(prefix, number), data, number, previous, identity))
+    log = Log(prefix, tuple(entries))
+    _remember(store, log)
+    return log
+
+
+def commit(store: Store, log: Log, *, id: str, kind: str, body: Mapping[str, Any], who: str, why: str) -> Log:
+    """One attempt to add a record after `log`'s head; returns the log with it.
+
+    `id` is derived from the decision. Where N+1 is taken and carries this id, it is our own, its reply lost: success,
+    and the log that is returned may go on past it. Where it carries another, LostRace (an Overtaken) tells who was
+    first, and its `log` is the new state. StoreUnreachable leaves open whether the record was written.
+    """
+    number = log.number + 1
+    key = _key(log.prefix, number)
+    record = {
+        "number": number,
+        "id": id,
+        "kind": kind,
+        "who": _text(who),
+        "why": _text(why),
+        "at": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "previous": log.head.sha256 if log.head else None,
+        "store": store_id(store),
+        "body": dict(body),
+    }
+    data = canonical(record)
+    try:
+        store.create(key, data)
+    except AlreadyExists:
+        now = read(store, log.prefix)
+        first = now.entries[number - 1] if now.number >= number else None
+        if first is not None and first.id == id:
+            return now
+        raise _lost(key, number, kind, first, now) from None
+    # Parsed from its own bytes, so that the writer and every reader hold equal entries.
+    entry = Entry(**json.loads(data), sha256=sha256(data))
+    new = Log(log.prefix, (*log.entries, entry))
+    _remember(store, new)
+    return new
+
+
+def _lost(key: str, number: int, kind: str, first: Entry | None, now: Log) -> LostRace:
+    if first is None:  # S3 may answer a conditional put with a conflict and keep neither
+        winner = "the store refused it and holds no such record"
+    else:
+        winner = f"{first.who} committed record {number}, a {first.kind}, at {first.at} ({first.why})"
+    error = LostRace(
+        f"this {kind} was overtaken: {winner}",
+        received=key,
+        hint="Run the command again: it decides against the new state",
+    )
+    error.log = now
+    return error
+
+
+def _gap_or_race(store: Store, prefix: str, missing: int, later: int) -> None:
+    """Damaged, unless the record that was missing a moment ago is there by now.
+
+    Two writers may have committed between our two looks; record N+1 is always created before N+2.
+    """
+    key = _key(prefix, missing)
+    if _get_window(store, [key]) == [None]:
+        raise Damaged(
+            f"{store.uri}: {key} is missing, though record {later} is there",
+            expected="records without a gap",
+            hint="Put the missing record back from a backup or the bucket's versions; nothing commits until then",
+        )
+
+
+def _known(store: Store, prefix: str) -> Log:
+    """What this process verified before, if its head still lies there byte for byte; else an empty log."""
+    with _verified_lock:
+        known = _verified.get((store.uri, prefix))
+    if known is None or known.head is None:
+        return Log(prefix, ())
+    key = _key(prefix, known.number)
+    (data,) = _get_window(store, [key])
+    if data is not None and sha256(data) == known.head.sha256:
+        return known
+    if store_id(store) != known.head.store:  # another store lies at this address now
+        return Log(prefix, ())
+    raise Damaged(
+        f"{store.uri}: {key} is {'missing' if data is None else 'changed'}, though this process has read it before",
+        expected=f"the record with sha256 {known.head.sha256}",
+        received=None if data is None else f"one with sha256 {sha256(data)}",
+        hint="Put the record back from a backup or the bucket's versions",
+    )
+
+
+def _remember(store: Store, log: Log) -> None:
+    with _verified_lock:
+        known = _verified.get((store.uri, log.prefix))
+        if known is None or known.number < log.number or not _extends(known, log):
+            _verified[store.uri, log.prefix] = log
+
+
+def _extends(known: Log, log: Log) -> bool:
+    """Whether `known`, the longer one, goes on where `log` ends. If not, it was of another store."""
+    return known.entries[: log.number] == log.entries
+
+
+def _entry(store: Store, key: str, data: bytes, number: int, previous: str | None, identity: str | None) -> Entry:
+    """The record in `data`, if it is what must stand at `key`."""
+    hint = "Put the original back from a backup or the bucket's versions; nothing commits until then"
+    try:
+        record = json.loads(data)
+    except ValueError:
+        record = None
+    if not isinstance(record, dict) or set(record) != _FIELDS or not isinstance(record["body"], dict):
+        raise Damaged(
+            f"{store.uri}: {key} is no record of a commit log",
+            expected=f"a JSON object with {', '.join(sorted(_FIELDS))}",
+            received=repr(data[:120]),
+            hint=hint,
+        )
+    for name, expected in (("number", number), ("store", identity), ("previous", previous)):
+        if record[name] != expected:
+            raise Damaged(
+                f"{store.uri}: the record {key} does not belong here",
+                expected=f"{name} {expected}",
+                received=f"{name} {record[name]}",
+                hint=hint,
+            )
+    return Entry(**record, sha256=sha256(data))
+
+
+def _get_window(store: Store, keys: list[str]) -> list[bytes | None]:
+    def one(key: str) -> bytes | None:
+        try:
+            return store.get(key)
+        except NotFound:
+            return None
+
+    return list(in_order(one, keys)) if len(keys) > 1 else [one(key) for key in keys]
+
+
+def _key(prefix: str, number: int) -> str:
+    return f"{prefix}/{number:08d}.json"
+
+
+def _text(value: str) -> str:
+    """A command line's bytes that are no UTF-8 become escapes: a record is UTF-8."""
+    return value.encode("utf-8", "backslashreplace").decode()

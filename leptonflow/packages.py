@@ -1,0 +1,263 @@
+"""Immutable model versions: a folder with the model, what it needs to be used, and a manifest of sha256s.
+
+models/<pipeline>/<version>/: model.keras, preprocessing.json, labels.json, config.json,
+reference.parquet, then manifest.json. Nothing here is trusted before its bytes were held against
+the manifest. What does not belong here: which version is the champion (registry).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from leptonflow import datasets, keras_models, predictions, training, workloads
+from leptonflow.digests import canonical, code_digests, libraries, sha256
+from leptonflow.store import Store, adopt
+from schemas.config import Pipeline
+from schemas.errors import Damaged, NotFound, TrainingError
+from schemas.records import ModelManifest, ObjectRef, PackageRef, Plan
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from leptonflow.datasets import Examples
+
+REFERENCE_EXAMPLES = 64
+_models: dict[str, Any] = {}  # sha256 of a model.keras: the loaded model; the last two
+
+
+@dataclass(frozen=True)
+class Package:
+    """A loaded version, every file of it held against its manifest.
+
+    classes are the columns of `predict`, in order; preprocessing is {input, workload,
+    preprocessing_version, digest}.
+    """
+
+    manifest: ModelManifest
+    manifest_sha256: str
+    preprocessing: dict[str, Any]
+    model: Any
+
+    def predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """Probabilities N x K of preprocessed examples N x H x W x C (uint8). Raises TrainingError."""
+        if tuple(pixels.shape[1:]) != tuple(self.manifest.input):
+            raise TrainingError(
+                f"the version {self.manifest.version} does not take these examples",
+                expected=f"N x {' x '.join(map(str, self.manifest.input))} pixels",
+                received=f"shape {tuple(pixels.shape)}",
+            )
+        return keras_models.predict(self.model, pixels)
+
+
+def package_key(pipeline: str, version: str, name: str) -> str:
+    """The key of one file of a package."""
+    return f"models/{pipeline}/{version}/{name}"
+
+
+def package(store: Store, config: Pipeline, plan: Plan) -> PackageRef:
+    """Make the finished final fit an immutable version; what lies there is adopted. Safe to repeat.
+
+    Raises TrainingError where a fold or the final fit is not finished.
+    """
+    version, snapshot = training.planned(plan)
+    try:
+        return reference(store, config.name, version)
+    except NotFound:
+        pass
+    fits = [training.fit_result(store, config.name, version, fold) for fold in range(config.training.folds)]
+    finished = [fit for fit in fits if fit is not None]
+    final = training.fit_result(store, config.name, version, None)
+    if final is None or len(finished) < len(fits):
+        raise TrainingError(
+            f"the version {version} is not trained yet",
+            expected=f"{len(fits)} finished folds and a final fit",
+            received=f"{len(finished)} folds and {'a' if final else 'no'} final fit",
+            hint=f"Run `leptonflow retrain {config.name}`",
+        )
+    workload = workloads.load(config.workload)
+    files: dict[str, bytes] = {
+        "model.keras": _verified(store, final.files[0].key, final.files[0]),
+        "preprocessing.json": canonical(
+            {
+                "input": config.input,
+                "workload": workload.name,
+                "preprocessing_version": workload.preprocessing_version,
+                "digest": snapshot.preprocessing,
+            }
+        ),
+        "labels.json": canonical(snapshot.classes),
+        "config.json": canonical(config),
+    }
+    lying = {name: adopt(store, package_key(config.name, version, name), data) for name, data in files.items()}
+    model = _model(lying["model.keras"])
+    examples = datasets.training_set(store, config, snapshot)
+    name = "reference.parquet"
+    adopt(store, package_key(config.name, version, name), write_reference(model, examples))
+    code = code_digests(config)
+    manifest = ModelManifest(
+        pipeline=config.name,
+        version=version,
+        run_id=plan.run_id or "",
+        workload=config.workload,
+        classes=snapshot.classes,
+        input=config.input,
+        preprocessing=snapshot.preprocessing,
+        snapshot=snapshot.snapshot,
+        snapshot_number=snapshot.number,
+        config=json.loads(lying["config.json"]),
+        cv=training.cross_validation(finished),
+        code={"data": code["data"], "train": code["train"]},
+        libraries=libraries(),
+        files=tuple(_read_back(store, config.name, version, n) for n in (*files, name)),
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    adopt(store, package_key(config.name, version, "manifest.json"), canonical(manifest))
+    return reference(store, config.name, version)
+
+
+def _read_back(store: Store, pipeline: str, version: str, name: str) -> ObjectRef:
+    data = store.get(package_key(pipeline, version, name))
+    return ObjectRef(key=name, sha256=sha256(data), bytes=len(data))
+
+
+def write_reference(model: Any, examples: Examples) -> bytes:
+    """Some training examples and the probabilities that the packaged model gives for them, as Parquet.
+
+    It lets a fresh process check the package on the spot, with nothing of any run. Columns:
+    example_id, pixels (fixed-size binary, H*W*C), probabilities (list of K float64).
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pixels = examples.pixels[:REFERENCE_EXAMPLES]  # sorted by id, a digest: these are of all classes
+    rows = keras_models.predict(model, pixels)
+    table = pa.table(
+        {
+            "example_id": pa.array(examples.ids[: len(pixels)], pa.string()),
+            "pixels": pa.array([p.tobytes() for p in pixels], pa.binary(pixels[0].nbytes)),
+            "probabilities": pa.array(rows.tolist(), pa.list_(pa.float64())),
+        }
+    )
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd", use_dictionary=False)
+    return bytes(sink.getvalue())
+
+
+def read_reference(store: Store, manifest: ModelManifest) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """(pixels N x H x W x C, probabilities N x K) that the package carries."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    file = next(f for f in manifest.files if f.key == "reference.parquet")
+    data = _verified(store, package_key(manifest.pipeline, manifest.version, file.key), file)
+    table = pq.read_table(pa.BufferReader(data))
+    pixels = np.frombuffer(b"".join(table["pixels"].to_pylist()), np.uint8).reshape(-1, *manifest.input)
+    return pixels, predictions.matrix(table["probabilities"], len(manifest.classes))
+
+
+def manifest(store: Store, pipeline: str, version: str) -> ModelManifest:
+    """What a version's manifest says. Raises NotFound where there is none, Damaged where it is garbage."""
+    return _manifest(store, pipeline, version)[0]
+
+
+def _manifest(
+    store: Store, pipeline: str, version: str, expected: str | None = None
+) -> tuple[ModelManifest, str]:
+    key = package_key(pipeline, version, "manifest.json")
+    if store.size(key) is None:
+        raise NotFound(
+            f"the pipeline {pipeline} has no version {version}",
+            expected=f"{key} on {store.uri}",
+            received="no such object",
+            hint=f"`leptonflow models {pipeline}` lists the versions",
+        )
+    data = store.get(key)
+    if expected is not None and sha256(data) != expected:
+        raise _damaged(key, f"sha256 {expected}", f"sha256 {sha256(data)}")
+    try:
+        found = ModelManifest.model_validate_json(data)
+    except ValidationError as error:
+        raise _damaged(key, "a package's manifest", error.errors(include_url=False)[0]["msg"]) from None
+    if (found.pipeline, found.version) != (pipeline, version):
+        raise _damaged(key, f"the manifest of {pipeline} {version}", f"that of {found.pipeline} {found.version}")
+    return found, sha256(data)
+
+
+def reference(store: Store, pipeline: str, version: str) -> PackageRef:
+    """A reference to a whole version. Raises NotFound."""
+    found, digest = _manifest(store, pipeline, version)
+    return PackageRef(
+        pipeline=pipeline, version=version, manifest_sha256=digest, bytes=sum(file.bytes for file in found.files)
+    )
+
+
+def verify(store: Store, pipeline: str, version: str, manifest_sha256: str | None = None) -> ModelManifest:
+    """Hash every file of a version. Raises NotFound without a manifest, Damaged naming the file."""
+    found, _ = _manifest(store, pipeline, version, manifest_sha256)
+    _files(store, found)
+    return found
+
+
+def load(store: Store, pipeline: str, version: str, manifest_sha256: str | None = None) -> Package:
+    """The version, ready to predict. Every file is hashed before Keras opens one.
+
+    Raises NotFound, Damaged naming the file, or TrainingError where this Keras cannot load it.
+    """
+    found, digest = _manifest(store, pipeline, version, manifest_sha256)
+    files = _files(store, found)
+    return Package(
+        manifest=found,
+        manifest_sha256=digest,
+        preprocessing=json.loads(files["preprocessing.json"]),
+        model=_model(files["model.keras"]),
+    )
+
+
+def versions(store: Store, pipeline: str) -> list[ModelManifest]:
+    """Every whole version of the pipeline, newest last."""
+    names = store.folders(f"models/{pipeline}")
+    whole = [n for n in names if store.size(package_key(pipeline, n, "manifest.json")) is not None]
+    return sorted((manifest(store, pipeline, name) for name in whole), key=lambda m: (m.created_at, m.version))
+
+
+def _files(store: Store, found: ModelManifest) -> Mapping[str, bytes]:
+    return {
+        file.key: _verified(store, package_key(found.pipeline, found.version, file.key), file) for file in found.files
+    }
+
+
+def _verified(store: Store, key: str, file: ObjectRef) -> bytes:
+    try:
+        data = store.get(key)
+    except NotFound:
+        raise _damaged(key, f"{file.bytes} bytes", "no such object") from None
+    if sha256(data) != file.sha256:
+        raise _damaged(key, f"sha256 {file.sha256}", f"sha256 {sha256(data)}")
+    return data
+
+
+def _damaged(key: str, expected: str, received: str) -> Damaged:
+    return Damaged(
+        f"{key} is not what was recorded",
+        expected=expected,
+        received=received,
+        hint="Put the original object back from a copy of the store, or promote another version",
+    )
+
+
+def _model(data: bytes) -> Any:
+    """The Keras model in these verified bytes; loading the same bytes twice in a process is saved."""
+    digest = sha256(data)
+    if digest not in _models:
+        while len(_models) > 1:
+            _models.pop(next(iter(_models)))
+        _models[digest] = keras_models.load(data)
+    return _models[digest]

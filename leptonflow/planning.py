@@ -1,0 +1,188 @@
+"""What is new, and the ids of DESIGN section 4. Decides `unchanged` with no heavy import.
+
+Reading the pipeline's YAML, the dataset's state and the ids belongs here; doing any of it does not.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from leptonflow import contracts, landing, log, workloads
+from leptonflow.digests import code_digests, digest, short
+from leptonflow.store import Store
+from schemas.config import NAME, Pipeline, parse
+from schemas.errors import ConfigurationError, UsageError
+from schemas.records import PartRef, Plan, SnapshotRef
+
+PIPELINES = Path("pipelines")
+
+
+class Loader(yaml.SafeLoader):
+    """YAML 1.2's booleans, true and false alone: `on` is a rule's key here, and `no` may be a class."""
+
+
+Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("true|True|TRUE|false|False|FALSE"), list("tTfF"))
+
+
+def load_config(name_or_path: str) -> Pipeline:
+    """The pipeline of that name under pipelines/, or of that YAML file.
+
+    Raises UsageError where there is none, ConfigurationError where it is wrong.
+    """
+    path = Path(name_or_path)
+    if path.suffix not in (".yaml", ".yml"):
+        if not NAME.fullmatch(name_or_path):
+            raise UsageError(
+                "not a pipeline's name",
+                expected=f"a name that matches {NAME.pattern}, or a path to a .yaml",
+                received=name_or_path,
+            )
+        path = PIPELINES / f"{name_or_path}.yaml"
+    if not path.is_file():
+        there = sorted(p.stem for p in PIPELINES.glob("*.yaml") if not p.name.endswith(".contract.yaml"))
+        raise UsageError(
+            "no such pipeline",
+            expected=f"one of {', '.join(there)}, or a path to a .yaml" if there else "a path to a pipeline's YAML",
+            received=name_or_path,
+            hint="`leptonflow init DIR` writes one to start from",
+        )
+    try:
+        document = yaml.load(path.read_text(encoding="utf-8"), Loader)
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise ConfigurationError(
+            f"{path} cannot be read as YAML", expected="a YAML mapping", received=" ".join(str(error).split())
+        ) from None
+    return parse(document, where=str(path), folder=path.parent.absolute())
+
+
+def snapshots(store: Store, pipeline: str) -> log.Log:
+    """The commit log of the pipeline's dataset."""
+    return log.read(store, f"snapshots/{pipeline}/log")
+
+
+def preprocessing(config: Pipeline, shape: tuple[int, int, int] | None = None) -> str:
+    """The digest of how examples are encoded: the workload, its preprocessing version, the input shape."""
+    workload = workloads.load(config.workload)
+    return short(digest(workload.name, workload.preprocessing_version, shape or config.input))
+
+
+def state(config: Pipeline, history: log.Log) -> SnapshotRef | None:
+    """The dataset after the last record of its log, or None while it is empty.
+
+    Raises ConfigurationError where the YAML contradicts what the dataset has fixed.
+    """
+    if history.head is None:
+        return None
+    body = history.head.body
+    fraction = float(body["holdout"])
+    if config.holdout.fraction != fraction:
+        raise ConfigurationError(
+            "holdout.fraction cannot change once a dataset exists",
+            expected=f"{fraction}, fixed by the first snapshot",
+            received=str(config.holdout.fraction),
+            hint=f"Set holdout.fraction to {fraction}, or start a pipeline of another name",
+        )
+    classes = config.classes or tuple(body["classes"])
+    strangers = sorted(set(body["labels"]) - set(classes))
+    if strangers:
+        raise ConfigurationError(
+            "classes leaves out classes that the dataset holds",
+            expected=f"all of {', '.join(sorted(body['labels']))}",
+            received=f"classes without {', '.join(strangers)}",
+            hint="Add them to classes, or start a pipeline of another name",
+        )
+    parts: list[PartRef] = []
+    batches: list[str] = []
+    for entry in history.entries:
+        if entry.kind == "preprocessing":
+            parts = []
+        else:
+            batches.append(entry.body["batch"])
+        parts += [PartRef.model_validate(p) for p in entry.body["parts"]]
+    return SnapshotRef(
+        pipeline=config.name,
+        number=history.number,
+        snapshot=short(body["content"]),
+        content=body["content"],
+        classes=classes,
+        preprocessing=body["preprocessing"],
+        holdout=fraction,
+        parts=tuple(parts),
+        batches=tuple(batches),
+        examples=int(body["examples"]),
+    )
+
+
+def outcome_key(pipeline: str, batch: str, contract: str) -> str:
+    """Where a batch's outcome under one contract lies."""
+    return f"batches/{pipeline}/{batch}/{contract}.json"
+
+
+def waiting(store: Store, config: Pipeline, history: log.Log) -> tuple[str, ...]:
+    """Closed batches that neither the log names nor a refusal under today's contract."""
+    accepted = {entry.body["batch"] for entry in history.entries if entry.kind == "batch"}
+    closed = [b for b in landing.closed_batches(store, config.name) if b not in accepted]
+    if not closed:
+        return ()
+    contract = contracts.digest(config)
+    return tuple(b for b in closed if store.size(outcome_key(config.name, b, contract)) is None)
+
+
+def ids(config: Pipeline, snapshot: SnapshotRef, code: dict[str, str], attempt: int) -> tuple[str, str]:
+    """(version, run_id) of DESIGN section 4, 12 hex digits each."""
+    values: list[Any] = [
+        snapshot.content,
+        snapshot.holdout,
+        config.workload,
+        snapshot.classes,
+        config.input,
+        config.model,
+        config.training,
+        code["train"],
+    ]
+    version = short(digest("version", *values, *([attempt] if attempt else [])))
+    rules = [rule.model_dump(mode="json") for rule in config.gate]
+    return version, short(digest("run", version, rules, code["gate"]))
+
+
+def run_key(pipeline: str, run_id: str, name: str) -> str:
+    """The key of one of a run's objects."""
+    return f"runs/{pipeline}/{run_id}/{name}"
+
+
+def plan(store: Store, config: Pipeline, force: bool = False) -> Plan:
+    """What `retrain` would do now.
+
+    With `force`: the newest attempt that is unfinished, or else a new one. An attempt whose package
+    exists although this run never began was trained for another gate, and is passed over.
+    """
+    history = snapshots(store, config.name)
+    snapshot = state(config, history)
+    new = waiting(store, config, history)
+    empty = Plan(
+        pipeline=config.name, attempt=0, version=None, run_id=None, snapshot=snapshot, waiting=new,
+        trained=False, finished=False,
+    )  # fmt: skip
+    if snapshot is None or snapshot.preprocessing != preprocessing(config):
+        return empty
+    code = code_digests(config)
+    attempt = 0
+    while True:
+        version, run_id = ids(config, snapshot, code, attempt)
+        finished = store.size(run_key(config.name, run_id, "manifest.json")) is not None
+        trained = store.size(f"models/{config.name}/{version}/manifest.json") is not None
+        begun = store.size(run_key(config.name, run_id, "started.json")) is not None
+        if force and (finished or (trained and not begun)):
+            attempt += 1
+            continue
+        return empty.model_copy(
+            update={"attempt": attempt, "version": version, "run_id": run_id, "trained": trained, "finished": finished}
+        )

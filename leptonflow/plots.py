@@ -1,0 +1,124 @@
+"""A report's plots, as SVG that takes its colours from the page: one picture for light, dark and print.
+
+Drawn with matplotlib's object interface (no pyplot, no display, no global figure). Only numbers and
+our own metric names are drawn: a class name from outside never reaches matplotlib.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from schemas.records import FitResult
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Colours that no palette has, replaced by the page's own afterwards.
+_INK, _FAINT, _FOLD, _TRAIN, _FINAL = "#010203", "#010204", "#010205", "#010206", "#010207"
+_PAGE = {
+    _INK: "var(--muted)", _FAINT: "var(--line)", _FOLD: "var(--series-1)", _TRAIN: "var(--series-2)",
+    _FINAL: "var(--series-3)",
+}  # fmt: skip
+_STYLE: Any = {  # matplotlib types each key by name
+    "svg.fonttype": "none",  # text stays text, in the page's font
+    "text.parse_math": False,
+    "font.size": 9,
+    "axes.edgecolor": _FAINT,
+    "axes.labelcolor": _INK,
+    "text.color": _INK,
+    "xtick.color": _FAINT,
+    "ytick.color": _FAINT,
+    "xtick.labelcolor": _INK,
+    "ytick.labelcolor": _INK,
+    "grid.color": _FAINT,
+    "grid.linewidth": 0.6,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+}
+_WIDTH, _HEIGHT = 4.6, 2.5  # inches: still legible at the width of a phone
+
+
+def folds(cv: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> str:
+    """Each fold as a dot and the mean as a bar, one row per metric in 0..1; "" where there is nothing to draw."""
+    shown = [name for name in names if cv.get(name, {}).get("mean") is not None]
+    if not shown:
+        return ""
+    with _axes("folds", height=0.75 + 0.38 * len(shown)) as (figure, axes):
+        for row, name in enumerate(shown):
+            values = [value for value in cv[name]["folds"] if value is not None]
+            axes.plot(values, [row] * len(values), "o", color=_FOLD, markersize=6, alpha=0.75, markeredgewidth=0)
+            axes.plot([cv[name]["mean"]] * 2, [row - 0.3, row + 0.3], color=_TRAIN, linewidth=2)
+        axes.set_yticks(range(len(shown)), shown)
+        axes.set_ylim(len(shown) - 0.4, -0.6)
+        axes.margins(x=0.06)
+        axes.grid(axis="y", visible=False)
+        return _svg(figure, "folds")
+
+
+def curves(fits: Sequence[FitResult], final: FitResult, metric: str) -> str:
+    """A metric over the epochs: each fold's training and held-out curve, and the final fit; "" without values."""
+    lines = [
+        *((_curve(fit, metric), _TRAIN, "fold, training", 1.0) for fit in fits),
+        *((_curve(fit, f"val_{metric}"), _FOLD, "fold, held out", 1.0) for fit in fits),
+        (_curve(final, metric), _FINAL, "final fit, training", 2.0),
+    ]
+    from matplotlib.ticker import MaxNLocator
+
+    drawn = [line for line in lines if line[0][0]]
+    if not drawn:
+        return ""
+    with _axes(metric, height=_HEIGHT) as (figure, axes):
+        named: set[str] = set()
+        for (epochs, values), colour, label, width in drawn:
+            # A label that starts with _ has no entry in the legend: one entry for all folds is enough.
+            shown = f"_{label}" if label in named else label
+            named.add(label)
+            style = "o" if len(epochs) == 1 else "-"
+            axes.plot(epochs, values, style, color=colour, linewidth=width, markersize=5, label=shown)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlabel("epoch")
+        axes.set_title(metric, loc="left", fontsize=10)
+        axes.legend(loc="best")
+        return _svg(figure, metric)
+
+
+def _curve(fit: FitResult, metric: str) -> tuple[list[int], list[float]]:
+    points = [(e.epoch, e.value) for e in fit.epochs if e.metric == metric]
+    return [epoch for epoch, _ in points], [value for _, value in points]
+
+
+@contextmanager
+def _axes(salt: str, height: float) -> Iterator[tuple[Figure, Axes]]:
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context({**_STYLE, "svg.hashsalt": salt}):
+        figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+        yield figure, figure.subplots()
+
+
+def _svg(figure: Figure, name: str) -> str:
+    """The figure as an <svg> to stand inside a page: no ids that collide, no namespaces, the page's colours."""
+    sink = io.StringIO()
+    figure.savefig(sink, format="svg", transparent=True, metadata={"Date": None})
+    text = sink.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
+    text = re.sub(r'\s+xmlns(:\w+)?="[^"]*"', "", text)
+    text = re.sub(r'\bid="', f'id="{name}-', text)
+    text = re.sub(r'(url\(#|href="#)', rf"\g<1>{name}-", text)
+    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
+    text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
+    for ours, theirs in _PAGE.items():
+        text = text.replace(ours, theirs)
+    return re.sub(r">\s+<", "><", text)

@@ -1,0 +1,314 @@
+"""Leaves a finished run behind: verdict.json, the tables, the report, and the manifest last.
+
+Everything is created or adopted, so a crash and a re-run leave each row once, and the numbers that
+were recorded first are the run's. Also writes what a batch leaves in batches/ and in the tables, from
+its record in the snapshots log. What the files look like belongs to `tables` and `report`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from leptonflow import log as commits
+from leptonflow.digests import canonical, code_digests, sha256
+from leptonflow.store import Store, adopt
+from schemas.config import Pipeline
+from schemas.errors import Damaged, LeptonflowError
+from schemas.records import Evaluation, FitResult, InfraResult, ObjectRef, Outcome, Plan, Record, Split, Verdict
+
+if TYPE_CHECKING:
+    from leptonflow.datasets import Examples
+    from leptonflow.report import Mistake
+
+
+class RunRecord(Record):
+    """runs/<pipeline>/<run_id>/verdict.json: the verdict that stands, and what else is told of the run."""
+
+    verdict: Verdict
+    champion: str | None  # after the run
+    batches: tuple[str, ...]  # that the run committed or refused
+    started_at: str
+    finished_at: str
+    seconds: dict[str, float]
+
+
+def record(
+    store: Store,
+    config: Pipeline,
+    plan: Plan,
+    *,
+    verdict: Verdict,
+    evaluation: Evaluation,
+    fits: Sequence[FitResult],
+    final: FitResult,
+    split: Split,
+    infra: InfraResult,
+    champion_after: str | None,
+    batches: Sequence[str],
+    started_at: str,
+    seconds: dict[str, float],
+    holdout: Examples | None = None,
+) -> dict[str, Any]:
+    """Write what a run leaves behind; the document of `retrain --json` with a report that can be opened.
+
+    holdout: the holdout's examples where the caller has them, to spare a second reading.
+    Safe to repeat: what an earlier, killed call wrote is adopted, its verdict and times included.
+    """
+    done = finished(store, config.name, verdict.run_id)
+    if done is not None:
+        return done
+    from leptonflow import formats, packages, tables
+
+    mine = RunRecord(
+        verdict=verdict, champion=champion_after, batches=tuple(batches), started_at=started_at,
+        finished_at=_now(), seconds=seconds,
+    )  # fmt: skip
+    key = _key(config.name, verdict.run_id, "verdict.json")
+    told = _run_record(adopt(store, key, canonical(mine)), key)
+    package = packages.reference(store, config.name, verdict.version)
+    manifest = packages.manifest(store, config.name, verdict.version)
+    document = _document(config, plan, told, evaluation, manifest.cv, split)
+    written = tables.write(
+        store,
+        [
+            *tables.version_files(store, manifest, package, fits, final),
+            *tables.run_files(store, config.name, told.verdict, evaluation, _run_row(plan, told, split)),
+        ],
+    )
+    page = document["report"]
+    if store.size(page) is None:
+        from leptonflow import report
+
+        contents = report.Contents(
+            config=config, document=document, started_at=told.started_at, finished_at=told.finished_at,
+            verdict=told.verdict, evaluation=evaluation, fits=tuple(fits), final=final, manifest=manifest, split=split,
+            infra=infra, outcomes=_outcomes(store, config, plan, told), code={**code_digests(config), **manifest.code},
+            mistakes=_mistakes(store, config, plan, evaluation, holdout),
+        )  # fmt: skip
+        adopt(store, page, report.render(contents))
+    files = [*(_reference(store, name) for name in (key, page)), *written, evaluation.predictions]
+    whole = {
+        "document": document,
+        "started_at": told.started_at,
+        "finished_at": told.finished_at,
+        "files": [file.model_dump() for file in files],
+    }
+    manifest_key = _key(config.name, verdict.run_id, "manifest.json")
+    # In the order that a person reads, and without the NaN that JSON does not know.
+    data = json.dumps(formats.plain(whole), ensure_ascii=False, allow_nan=False).encode()
+    return _openable(store, _manifest(adopt(store, manifest_key, data), manifest_key)["document"])
+
+
+def finished(store: Store, pipeline: str, run_id: str) -> dict[str, Any] | None:
+    """The document of a finished run, or None. Raises Damaged where its manifest is garbage."""
+    key = _key(pipeline, run_id, "manifest.json")
+    if store.size(key) is None:
+        return None
+    return _openable(store, _manifest(store.get(key), key)["document"])
+
+
+def standing(store: Store, pipeline: str, run_id: str) -> Verdict | None:
+    """The verdict that a killed run had recorded already: a resumed run keeps it."""
+    key = _key(pipeline, run_id, "verdict.json")
+    return None if store.size(key) is None else _run_record(store.get(key), key).verdict
+
+
+def runs(store: Store, pipeline: str) -> list[dict[str, Any]]:
+    """The document of each finished run, with started_at and finished_at, newest last."""
+    keys = [key for key, _ in store.list(f"runs/{pipeline}") if key.count("/") == 3 and key.endswith("/manifest.json")]
+    found = []
+    for key, data in zip(keys, store.get_many(keys), strict=True):
+        manifest = _manifest(data, key)
+        times = {name: manifest[name] for name in ("started_at", "finished_at")}
+        found.append({**_openable(store, manifest["document"]), **times})
+    return sorted(found, key=lambda run: (run["finished_at"], run["run_id"]))
+
+
+def repair_batches(store: Store, pipeline: str) -> None:
+    """Write what is missing of batches/ and the tables `batches` and `validations`, from the log's records.
+
+    A refused batch has no record: there its outcome object is the source. Costs one reading of the log
+    and three listings where nothing is missing.
+    """
+    outcomes = [Outcome.model_validate(o) for o in _recorded(store, pipeline)]
+    objects = {key for key, _ in store.list(f"batches/{pipeline}") if key.endswith(".json")}
+    from_log = {_outcome_key(o): o for o in outcomes}
+    missing = [(key, canonical(o)) for key, o in from_log.items() if key not in objects]
+    if missing:
+        store.create_many(missing)
+
+    rows = {name: _table_files(store, name, pipeline) for name in ("batches", "validations")}
+    refused = [key for key in sorted(objects - set(from_log)) if not all(_file_of(key) in rows[name] for name in rows)]
+    wanted = [o for key, o in from_log.items() if not all(_file_of(key) in rows[name] for name in rows)]
+    if not wanted and not refused:
+        return
+    from leptonflow import tables
+
+    wanted += [_outcome(data, key) for key, data in zip(refused, store.get_many(refused), strict=True)]
+    tables.write(store, [file for outcome in wanted for file in tables.batch_files(outcome)])
+
+
+# --- a batch's outcome ---------------------------------------------------------------------------
+
+
+def _recorded(store: Store, pipeline: str, until: int | None = None) -> list[dict[str, Any]]:
+    entries = commits.read(store, f"snapshots/{pipeline}/log").entries[:until]
+    return [entry.body["outcome"] for entry in entries if entry.body.get("outcome")]
+
+
+def _outcome_key(outcome: Outcome) -> str:
+    return f"batches/{outcome.pipeline}/{outcome.batch}/{outcome.contract}.json"
+
+
+def _file_of(outcome_key: str) -> str:
+    """The name of the table files that belong to batches/<pipeline>/<batch>/<contract>.json."""
+    from leptonflow.tables import batch_id
+
+    _, _, batch, contract = outcome_key.removesuffix(".json").split("/")
+    return f"{batch_id(batch, contract)}.parquet"
+
+
+def _table_files(store: Store, table: str, pipeline: str) -> set[str]:
+    return {key.rsplit("/", 1)[1] for key, _ in store.list(f"tables/{table}/pipeline={pipeline}")}
+
+
+def _outcome(data: bytes, key: str) -> Outcome:
+    try:
+        return Outcome.model_validate_json(data)
+    except ValidationError as error:
+        raise _damaged(key, error) from None
+
+
+def _outcomes(store: Store, config: Pipeline, plan: Plan, told: RunRecord) -> tuple[Outcome, ...]:
+    """Of the batches that make up the snapshot, then of those that this run refused."""
+    number = plan.snapshot.number if plan.snapshot else 0
+    accepted = [Outcome.model_validate(o) for o in _recorded(store, config.name, number)]
+    names = {outcome.batch for outcome in accepted}
+    refused = []
+    for batch in told.batches:
+        if batch not in names:
+            keys = [key for key, _ in store.list(f"batches/{config.name}/{batch}") if key.endswith(".json")]
+            found = [_outcome(data, key) for key, data in zip(keys, store.get_many(keys), strict=True)]
+            refused += sorted(found, key=lambda outcome: outcome.at)[-1:]
+    return (*accepted, *refused)
+
+
+# --- a run ---------------------------------------------------------------------------------------
+
+
+def _key(pipeline: str, run_id: str, name: str) -> str:
+    return f"runs/{pipeline}/{run_id}/{name}"
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _document(
+    config: Pipeline, plan: Plan, told: RunRecord, evaluation: Evaluation, cv: dict[str, Any], split: Split
+) -> dict[str, Any]:
+    """The document as it is recorded: its report is a key, which still holds after the store has moved."""
+    verdict = told.verdict
+    return {
+        "run_id": verdict.run_id,
+        "verdict": verdict.verdict,
+        "version": verdict.version,
+        "champion": told.champion,
+        "snapshot": plan.snapshot.snapshot if plan.snapshot else None,
+        "batches": list(told.batches),
+        "examples": {"train": split.train, "holdout": split.holdout},
+        "cv": cv,
+        "holdout": evaluation.candidate_scores.metrics,
+        "gate": [rule.model_dump() for rule in verdict.rules],
+        "report": _key(config.name, verdict.run_id, "report.html"),
+        "seconds": told.seconds,
+        "sentence": verdict.sentence,
+    }
+
+
+def _run_row(plan: Plan, told: RunRecord, split: Split) -> dict[str, Any]:
+    started, ended = (datetime.fromisoformat(text) for text in (told.started_at, told.finished_at))
+    return {
+        "verdict": told.verdict.verdict,
+        "snapshot": plan.snapshot.snapshot if plan.snapshot else None,
+        "started_at": told.started_at,
+        "finished_at": told.finished_at,
+        "seconds": (ended - started).total_seconds(),
+        "champion": told.champion,
+        "champion_before": told.verdict.champion,
+        "attempt": plan.attempt,
+        "train": split.train,
+        "holdout": split.holdout,
+        "sentence": told.verdict.sentence,
+    }
+
+
+def _mistakes(
+    store: Store, config: Pipeline, plan: Plan, evaluation: Evaluation, holdout: Examples | None
+) -> tuple[Mistake, ...]:
+    """The holdout examples that were given a wrong label with the most confidence."""
+    from leptonflow import datasets, tables
+    from leptonflow.report import MOST_MISTAKES, Mistake
+
+    where = evaluation.predictions.key
+    table = tables.decode(store.get(where), where)
+    columns = (table[name].to_pylist() for name in ("example_id", "label", "predicted", "probability"))
+    wrong = sorted((row for row in zip(*columns, strict=True) if row[1] != row[2]), key=lambda row: (-row[3], row[0]))
+    worst = wrong[:MOST_MISTAKES]
+    if not worst or plan.snapshot is None:
+        return ()
+    examples = holdout if holdout is not None else datasets.holdout_set(store, config, plan.snapshot)
+    at = {example: index for index, example in enumerate(examples.ids)}
+    return tuple(
+        Mistake(
+            label=label,
+            predicted=predicted,
+            probability=probability,
+            source=examples.sources[at[example]],
+            batch=examples.batches[at[example]],
+            pixels=examples.pixels[at[example]],
+        )
+        for example, label, predicted, probability in worst
+        if example in at
+    )
+
+
+def _reference(store: Store, key: str) -> ObjectRef:
+    data = store.get(key)
+    return ObjectRef(key=key, sha256=sha256(data), bytes=len(data))
+
+
+def _openable(store: Store, document: dict[str, Any]) -> dict[str, Any]:
+    """The document with a report that the caller can open: a local path, or the object's URI."""
+    key = document["report"]
+    path = store.path(key)
+    return {**document, "report": str(path) if path is not None else f"{store.uri.rstrip('/')}/{key}"}
+
+
+def _run_record(data: bytes, key: str) -> RunRecord:
+    try:
+        return RunRecord.model_validate_json(data)
+    except ValidationError as error:
+        raise _damaged(key, error) from None
+
+
+def _manifest(data: bytes, key: str) -> dict[str, Any]:
+    try:
+        found = json.loads(data)
+        if not isinstance(found["document"]["report"], str):
+            raise TypeError("document.report is not text")
+    except (ValueError, TypeError, KeyError) as error:
+        raise _damaged(key, error) from None
+    return dict(found)
+
+
+def _damaged(key: str, error: Exception) -> LeptonflowError:
+    return Damaged(
+        f"{key} is not what leptonflow writes there", expected="the JSON that a run or a batch leaves",
+        received=str(error).splitlines()[0], hint="Put the original object back from a copy of the store",
+    )  # fmt: skip

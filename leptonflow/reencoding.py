@@ -1,0 +1,103 @@
+"""Encodes accepted examples again from landing/ when the preprocessing changes.
+
+The examples, their ids and labels stay; only their pixels are made anew, each landed file held
+against its recorded sha256. What does not belong here: judging (an accepted example stays accepted).
+"""
+
+from __future__ import annotations
+
+from leptonflow import admission, datasets, examining, landing, log, planning, progress, workloads
+from leptonflow.digests import digest, short
+from leptonflow.store import Store
+from schemas.config import Pipeline
+from schemas.errors import LandingChanged, Overtaken, UsageError
+from schemas.records import PartRef, SnapshotRef
+
+RECORDED = ("id", "sha256", "label", "source", "key", "row", "facts")
+
+
+def preprocess(store: Store, config: Pipeline) -> SnapshotRef:
+    """The dataset's state with the pipeline's preprocessing, encoded again and committed where it differs.
+
+    Raises LandingChanged, before any commit, where a landed file is missing or was changed.
+    """
+    for attempt in range(admission.ATTEMPTS):
+        history = planning.snapshots(store, config.name)
+        snapshot = planning.state(config, history)
+        if snapshot is None or history.head is None:
+            raise UsageError("there is no dataset to preprocess", hint=f"leptonflow ingest {config.name} SOURCE")
+        target = planning.preprocessing(config)
+        if snapshot.preprocessing == target:
+            return snapshot
+        parts = _parts(store, config, history, config.input)
+        pairs, _ = admission.existing(store, history)
+        content = datasets.content_digest(pairs, target)
+        why = f"input is {list(config.input)} now: {len(pairs)} examples encoded again from landing/"
+        body = {
+            **{k: history.head.body[k] for k in ("classes", "labels", "holdout", "examples")},
+            "batch": None,
+            "parts": [p.model_dump(mode="json") for p in parts],
+            "snapshot": short(content),
+            "content": content,
+            "preprocessing": target,
+        }
+        identity = digest("preprocessing", config.name, target, history.number)
+        try:
+            log.commit(store, history, id=identity, kind="preprocessing", body=body, who=admission.who(), why=why)
+        except Overtaken:
+            if attempt == admission.ATTEMPTS - 1:
+                raise
+    raise AssertionError("unreachable")
+
+
+def reencoded(store: Store, config: Pipeline, snapshot: SnapshotRef, shape: tuple[int, int, int]) -> SnapshotRef:
+    """The same examples encoded for another input shape, with no record: how an old champion is scored."""
+    history = planning.snapshots(store, config.name)
+    parts = tuple(p for p in _parts(store, config, history, shape) if p.batch in snapshot.batches)
+    return snapshot.model_copy(update={"parts": parts, "preprocessing": planning.preprocessing(config, shape)})
+
+
+def _parts(store: Store, config: Pipeline, history: log.Log, shape: tuple[int, int, int]) -> list[PartRef]:
+    """A part of that shape for each batch: one that some record names already, else a new one."""
+    target = planning.preprocessing(config, shape)
+    named = [PartRef.model_validate(p) for entry in history.entries for p in entry.body["parts"]]
+    there = {p.batch: p for p in named if p.preprocessing == target and store.size(p.key) is not None}
+    parts: list[PartRef] = []
+    for entry in history.entries:
+        if entry.kind != "batch":
+            continue
+        for recorded in (PartRef.model_validate(p) for p in entry.body["parts"]):
+            part = there.get(recorded.batch) or _encode_again(store, config, recorded, target, shape)
+            parts.append(part)
+    return parts
+
+
+def _encode_again(
+    store: Store, config: Pipeline, recorded: PartRef, target: str, shape: tuple[int, int, int]
+) -> PartRef:
+    table = datasets.read_part(store, recorded, RECORDED)
+    landed = landing.open_batch(store, config.name, recorded.batch)
+    workload = workloads.load(config.workload)
+    classes = config.classes
+    wanted = config.model_copy(update={"input": shape})
+    rows = examining.examine(store, wanted, landed, workload, classes=classes, progress=progress.report)
+    by_source = {row.source: row for row in rows}
+    examples: list[datasets.Accepted] = []
+    changed: list[str] = []
+    for old in table.to_pylist():
+        row = by_source.get(old["source"])
+        if row is None or row.sha256 != old["sha256"] or row.encoded is None:
+            changed.append(f"landing/{config.name}/{recorded.batch}/{old['key']}")
+            continue
+        examples.append(datasets.Accepted(**old, encoded=row.encoded))
+    if changed:
+        shown = ", ".join(changed[:5]) + (f" and {len(changed) - 5} more" if len(changed) > 5 else "")
+        raise LandingChanged(
+            f"{len(changed)} landed files are not those that were accepted",
+            expected="each accepted file under landing/ as it arrived",
+            received=f"changed or missing: {shown}",
+            hint="Put the original files back under these keys, then run the same command again",
+        )
+    part = datasets.write_part(store, config.name, recorded.batch, target, examples)
+    assert part is not None
+    return part

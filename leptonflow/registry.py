@@ -1,0 +1,207 @@
+"""The champion and its history: a commit log per pipeline, and how a run's verdict becomes a record of it.
+
+Reading the promotions log and settling a run's decision belongs here. What a person decides is
+`overrides`; what lies in a package is `packages`; weighing is `gate`.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from leptonflow import log as commits
+from leptonflow.digests import canonical, digest
+from leptonflow.gate import PROMOTED
+from leptonflow.log import Entry, Log, LostRace
+from leptonflow.store import Store, adopt
+from schemas.errors import Damaged, LeptonflowError, NotFound
+from schemas.records import Plan, Record, Verdict
+
+PROMOTION, OVERRIDE, ROLLBACK = KINDS = ("promotion", "override", "rollback")
+
+
+class Promotion(Record):
+    """The body of one record of a promotions log. `run_id` is the run that decided, null for a person."""
+
+    version: str
+    previous: str | None  # the champion before
+    run_id: str | None
+    manifest_sha256: str
+    snapshot: str
+    snapshot_number: int
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The version that the last record names. `number` and `since` are that record's."""
+
+    version: str
+    number: int
+    manifest_sha256: str
+    since: str
+    run_id: str | None
+    kind: str
+    previous: str | None
+    snapshot: str
+    snapshot_number: int
+
+
+def promotions(store: Store, pipeline: str) -> Log:
+    """The pipeline's promotions log. Raises Damaged on a gap, a broken chain or garbage."""
+    return commits.read(store, f"promotions/{pipeline}/log")
+
+
+def promotion(log: Log, entry: Entry) -> Promotion:
+    """What a record of a promotions log says. Raises Damaged, naming the key, where it is no promotion."""
+    try:
+        body = Promotion.model_validate(entry.body)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        received = f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+    else:
+        if entry.kind in KINDS:
+            return body
+        received = f"kind {entry.kind!r}"
+    raise Damaged(
+        f"{log.prefix}/{entry.number:08d}.json is not a record of a promotions log",
+        expected=f"one of {', '.join(KINDS)} with {', '.join(Promotion.model_fields)}",
+        received=received,
+        hint="No earlier champion is taken in its place: put the object back from a backup",
+    ) from None
+
+
+def champion(log: Log) -> Champion | None:
+    """The version that the log's last record names, None while the log is empty."""
+    if log.head is None:
+        return None
+    body = promotion(log, log.head)
+    return Champion(number=log.number, since=log.head.at, kind=log.head.kind, **body.model_dump())
+
+
+def history(log: Log) -> list[dict[str, Any]]:
+    """Every record, oldest first, as the rows of the table `promotions`."""
+    return [_row(log, entry) for entry in log.entries]
+
+
+def _row(log: Log, entry: Entry) -> dict[str, Any]:
+    body = promotion(log, entry)
+    return {
+        "number": entry.number,
+        "version": body.version,
+        "previous": body.previous,
+        "run_id": body.run_id,
+        "kind": entry.kind,
+        "who": entry.who,
+        "reason": entry.why,
+        "at": entry.at,
+    }
+
+
+def overtaken(log: Log, number: int, what: str) -> LostRace:
+    """The error for a decision that record `number` of the log has made void before it was tried."""
+    first = log.entries[number - 1]
+    winner = f"{first.who} committed record {number}, {first.kind}, at {first.at} ({first.why})"
+    error = LostRace(
+        f"this {what} was overtaken: {winner}",
+        expected=f"record {number - 1} as the last one",
+        received=f"record {log.number} as the last one",
+        hint="Run the command again: it decides against the new state",
+    )
+    error.log = log
+    return error
+
+
+# --- a run's decision ----------------------------------------------------------------------------
+
+
+def decision_key(pipeline: str, run_id: str, number: int) -> str:
+    """Where a run's decision against record `number` of the promotions log lies."""
+    return f"runs/{pipeline}/{run_id}/decisions/{number}.json"
+
+
+def settle(
+    store: Store, plan: Plan, verdict: Verdict, manifest_sha256: str, who: str | None = None
+) -> tuple[Verdict, Log]:
+    """Record a run's decision, and commit it where it makes its version champion. Safe to repeat.
+
+    Returns the decision that stands and the log with it. It is another one than `verdict` where
+    another process of the same run decided first. A refused verdict, and one on the champion
+    itself, commits nothing. Raises Overtaken (with the new `log`) where the champion is no longer
+    the one that was weighed: evaluate and decide again.
+    """
+    log = promotions(store, plan.pipeline)
+    number, own = verdict.against, digest("promotion", verdict.run_id, verdict.against)
+    if log.number < number:
+        raise Damaged(
+            f"{log.prefix} is shorter than it was",
+            expected=f"at least {number} records, which the run {verdict.run_id} has read",
+            received=f"{log.number} records",
+            hint="Put the missing records back from a backup",
+        )
+    if log.number > number and log.entries[number].id != own:
+        raise overtaken(log, number + 1, f"decision of run {verdict.run_id}")
+    # The decision lies there before its commit, so that a kill between the two cannot change it.
+    key = decision_key(plan.pipeline, verdict.run_id, number)
+    verdict = _decision(key, adopt(store, key, canonical(verdict)), verdict.run_id, number)
+    if verdict.verdict != PROMOTED or verdict.version == verdict.champion or log.number > number:
+        return verdict, log
+    body = Promotion(
+        version=verdict.version,
+        previous=verdict.champion,
+        run_id=verdict.run_id,
+        manifest_sha256=manifest_sha256,
+        **_data(plan),
+    )
+    log = commits.commit(
+        store,
+        log,
+        id=own,
+        kind=PROMOTION,
+        body=body.model_dump(mode="json"),
+        who=who or f"run {verdict.run_id}",
+        why=verdict.sentence,
+    )
+    return verdict, log
+
+
+def standing_decision(store: Store, plan: Plan, log: Log) -> Verdict | None:
+    """The decision of an earlier, killed attempt of this run that still stands, else None.
+
+    One that reached the log stands whatever followed. One that did not stands while the head it
+    was made against is the head. The caller settles it again: that adds only what is missing.
+    """
+    if plan.run_id is None:
+        return None
+    for entry in reversed(log.entries):
+        if promotion(log, entry).run_id == plan.run_id:
+            key = decision_key(plan.pipeline, plan.run_id, entry.number - 1)
+            return _decision(key, store.get(key), plan.run_id, entry.number - 1)
+    key = decision_key(plan.pipeline, plan.run_id, log.number)
+    try:
+        data = store.get(key)
+    except NotFound:
+        return None
+    return _decision(key, data, plan.run_id, log.number)
+
+
+def _decision(key: str, data: bytes, run_id: str, number: int) -> Verdict:
+    verdict: Verdict | None = None
+    with suppress(ValidationError):
+        verdict = Verdict.model_validate_json(data)
+    if verdict is None or (verdict.run_id, verdict.against) != (run_id, number):
+        raise Damaged(
+            f"{key} is not the decision that it should be",
+            expected=f"the verdict of run {run_id} against record {number}",
+            received="something else" if verdict else "bytes that are no verdict",
+            hint="Put the object back from a backup",
+        )
+    return verdict
+
+
+def _data(plan: Plan) -> dict[str, Any]:
+    if plan.snapshot is None:
+        raise LeptonflowError("a run without a snapshot has nothing to promote", expected="a plan with a snapshot")
+    return {"snapshot": plan.snapshot.snapshot, "snapshot_number": plan.snapshot.number}

@@ -1,0 +1,202 @@
+"""Writes the tables' rows: one Parquet file per table and run (or version, or batch), its key fixed by both.
+
+The rows of a file follow from recorded things alone (an outcome, a fit's manifest, a verdict that was
+adopted), and a file is only ever created. So a crash and a re-run leave each row once, and whoever
+comes second adopts what is there. Reading them as SQL belongs to `analytics`; the columns to
+`schemas.tables`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from leptonflow.digests import canonical, sha256, short
+from leptonflow.store import Store
+from schemas.errors import Damaged
+from schemas.records import Evaluation, FitResult, ModelManifest, ObjectRef, Outcome, PackageRef, Verdict
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Row = Mapping[str, Any]
+BY_BATCH = ("batches", "validations")
+
+
+def key(table: str, pipeline: str, name: str) -> str:
+    """Where the file of that table and id lies."""
+    return f"tables/{table}/pipeline={pipeline}/{name}.parquet"
+
+
+def batch_id(batch: str, contract: str) -> str:
+    """The id of a batch's files: one for each contract that it was judged under."""
+    return f"{batch}-{short(contract)}"
+
+
+def moment(text: str | None) -> datetime | None:
+    """A recorded time (ISO 8601, UTC) as an aware datetime."""
+    if text is None:
+        return None
+    found = datetime.fromisoformat(text)
+    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+
+
+def arrow(table: str, rows: Sequence[Row]) -> pa.Table:
+    """Rows as the table's schema says. A missing column is null, an unknown one a programming error."""
+    import pyarrow as pa
+
+    from schemas.tables import TABLES
+
+    schema = TABLES[table]
+    strangers = {name for row in rows for name in row} - set(schema.names)
+    if strangers:
+        raise ValueError(f"the table {table} has no column {', '.join(sorted(strangers))}")
+    times = {field.name for field in schema if pa.types.is_timestamp(field.type)}
+    columns = [
+        pa.array([moment(row.get(n)) if n in times else row.get(n) for row in rows], schema.field(n).type)
+        for n in schema.names
+    ]
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def encode(table: pa.Table) -> bytes:
+    """A table as Parquet bytes; the same rows give the same bytes."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    return bytes(sink.getvalue())
+
+
+def decode(data: bytes, where: str) -> pa.Table:
+    """Parquet bytes as a table. Raises Damaged, naming `where`."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.read_table(pa.BufferReader(data))
+    except pa.ArrowInvalid as error:
+        raise Damaged(
+            f"{where} cannot be read", expected="a Parquet file", received=str(error).splitlines()[0],
+            hint="Put the original object back from a copy of the store",
+        ) from None  # fmt: skip
+
+
+def write(store: Store, files: Iterable[tuple[str, pa.Table]]) -> list[ObjectRef]:
+    """Create each (key, table), or adopt what lies there already; references to what now lies there."""
+    written = {name: encode(table) for name, table in files}
+    there = store.create_many(written.items())
+    written.update(zip(there, store.get_many(there), strict=True))
+    return [ObjectRef(key=name, sha256=sha256(data), bytes=len(data)) for name, data in written.items()]
+
+
+# --- what a batch leaves -------------------------------------------------------------------------
+
+
+def batch_files(outcome: Outcome) -> list[tuple[str, pa.Table]]:
+    """The files of the tables `batches` and `validations` for one outcome."""
+    same = {"pipeline": outcome.pipeline, "batch": outcome.batch, "contract": outcome.contract, "at": outcome.at}
+    counts = ("outcome", "arrived", "accepted", "quarantined", "known", "ignored", "snapshot", "listing", "sentence")
+    batch = {**same, **{name: getattr(outcome, name) for name in counts}}
+    validations = [
+        {
+            **same,
+            "number": number,
+            "expectation": found.expectation,
+            "fact": found.column,
+            "kwargs": canonical(found.kwargs).decode(),
+            "success": found.success,
+            "observed": found.observed,
+            "unexpected": found.unexpected,
+        }
+        for number, found in enumerate(outcome.expectations, start=1)
+    ]
+    name = batch_id(outcome.batch, outcome.contract)
+    return [
+        (key("batches", outcome.pipeline, name), arrow("batches", [batch])),
+        (key("validations", outcome.pipeline, name), arrow("validations", validations)),
+    ]
+
+
+# --- what a version and a run leave --------------------------------------------------------------
+
+
+def version_files(
+    store: Store, manifest: ModelManifest, package: PackageRef, fits: Sequence[FitResult], final: FitResult
+) -> list[tuple[str, pa.Table]]:
+    """The files that a version leaves once: models, folds, epochs and its out-of-fold predictions.
+
+    They carry the run that trained the version, as its manifest names it, whoever writes them.
+    """
+    p = manifest.pipeline
+    same = {"pipeline": p, "version": manifest.version, "run_id": manifest.run_id}
+    model = {
+        **same,
+        "manifest_sha256": package.manifest_sha256,
+        "bytes": package.bytes,
+        "created_at": manifest.created_at,
+        "workload": manifest.workload,
+        "snapshot": manifest.snapshot,
+        "snapshot_number": manifest.snapshot_number,
+    }
+    folds = [
+        {**same, "fold": fit.fold, "metric": metric, "value": value}
+        for fit in fits
+        for metric, value in fit.metrics.items()
+    ]
+    epochs = [
+        {**same, "fold": fit.fold, **epoch.model_dump()}
+        for fit in (*fits, final)
+        for epoch in fit.epochs
+    ]
+    return [
+        (key("models", p, manifest.version), arrow("models", [model])),
+        (key("folds", p, manifest.version), arrow("folds", folds)),
+        (key("epochs", p, manifest.version), arrow("epochs", epochs)),
+        (key("predictions", p, f"{manifest.version}-oof"), _out_of_fold(store, same, fits)),
+    ]
+
+
+def run_files(
+    store: Store, pipeline: str, verdict: Verdict, evaluation: Evaluation, run: Row
+) -> list[tuple[str, pa.Table]]:
+    """The files that a run leaves once: runs, verdicts and its holdout predictions. `run` is its row in `runs`."""
+    same = {"pipeline": pipeline, "run_id": verdict.run_id, "version": verdict.version}
+    rules = [{**same, "number": n, **rule.model_dump()} for n, rule in enumerate(verdict.rules, start=1)]
+    found = _predictions(store, evaluation.predictions.key, {**same, "split": "holdout"}, fold=None)
+    return [
+        (key("runs", pipeline, verdict.run_id), arrow("runs", [{**same, **run}])),
+        (key("verdicts", pipeline, verdict.run_id), arrow("verdicts", rules)),
+        (key("predictions", pipeline, f"{verdict.run_id}-holdout"), found),
+    ]
+
+
+def _out_of_fold(store: Store, same: Row, fits: Sequence[FitResult]) -> pa.Table:
+    import pyarrow as pa
+
+    tables = [
+        _predictions(store, file.key, {**same, "split": "oof"}, fold=fit.fold)
+        for fit in fits
+        for file in fit.files
+        if file.key.endswith("oof.parquet")
+    ]
+    return pa.concat_tables(tables) if tables else arrow("predictions", [])
+
+
+def _predictions(store: Store, where: str, same: Row, fold: int | None) -> pa.Table:
+    """The rows that training or evaluation left at `where`, under the columns of the table."""
+    import pyarrow as pa
+
+    from schemas.tables import PREDICTIONS
+
+    found = decode(store.get(where), where)
+    constants = {**same, "fold": fold}
+    columns = [
+        found[field.name].cast(field.type).combine_chunks()
+        if field.name not in constants
+        else pa.repeat(pa.scalar(constants[field.name], field.type), found.num_rows)
+        for field in PREDICTIONS
+    ]
+    return pa.Table.from_arrays(columns, schema=PREDICTIONS)

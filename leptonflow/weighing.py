@@ -1,0 +1,96 @@
+"""One run's way to its verdict: its beginning, what it is weighed against, and the decision that stands.
+
+A killed run's decision is found again here, so that its resumption adds only what is missing.
+What does not belong here: the rules (gate), the log's records (registry), scores (evaluation).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from leptonflow import gate, packages, planning, recording, registry
+from leptonflow.digests import canonical
+from leptonflow.registry import Champion
+from leptonflow.store import Store, adopt
+from schemas.config import Pipeline
+from schemas.records import Evaluation, InfraResult, PackageRef, Plan, Record, Verdict
+
+
+class Opponent(Record):
+    """What the candidate is weighed against: record `against` of the promotions log, and its champion.
+
+    verdict  the decision of an earlier, killed attempt of this run that stands, else None
+    told     whether that decision was settled and recorded, so that it is not settled again
+    """
+
+    against: int
+    champion: Champion | None
+    verdict: Verdict | None
+    told: bool
+
+
+def begin(store: Store, config: Pipeline, plan: Plan) -> str:
+    """Mark the run as begun, and return since when (UTC): its first beginning where it is resumed.
+
+    Raises ConfigurationError where the gate weighs a class that the dataset does not have.
+    """
+    assert plan.run_id is not None and plan.snapshot is not None
+    gate.check_metrics(config, plan.snapshot.classes)
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    key = planning.run_key(config.name, plan.run_id, "started.json")
+    began = adopt(store, key, canonical({"started_at": now, "version": plan.version, "attempt": plan.attempt}))
+    return str(json.loads(began)["started_at"])
+
+
+def opponent(store: Store, plan: Plan) -> Opponent:
+    """Today's champion; or, where a decision of this run stands, the one that it was made against."""
+    assert plan.run_id is not None
+    log = registry.promotions(store, plan.pipeline)
+    told = recording.standing(store, plan.pipeline, plan.run_id)
+    verdict = told or registry.standing_decision(store, plan, log)
+    against = log.number if verdict is None else verdict.against
+    champion = registry.champion(replace(log, entries=log.entries[:against]))
+    return Opponent(against=against, champion=champion, verdict=verdict, told=told is not None)
+
+
+def decide(
+    store: Store, config: Pipeline, plan: Plan, opponent: Opponent, evaluation: Evaluation, infra: InfraResult
+) -> Verdict:
+    """The decision that stands, else the gate's on these scores."""
+    if opponent.verdict is not None:
+        return opponent.verdict
+    assert plan.run_id is not None and plan.version is not None and plan.snapshot is not None
+    log = registry.promotions(store, config.name)
+    champion = opponent.champion
+    return gate.decide(
+        config,
+        run_id=plan.run_id,
+        version=plan.version,
+        cv=packages.manifest(store, config.name, plan.version).cv,
+        evaluation=evaluation,
+        infra=infra,
+        champion=champion,
+        against=opponent.against,
+        history=replace(log, entries=log.entries[: opponent.against]),
+        snapshot_number=plan.snapshot.number,
+        champion_snapshot_number=champion.snapshot_number if champion else None,
+    )
+
+
+def settle(store: Store, plan: Plan, opponent: Opponent, verdict: Verdict, package: PackageRef) -> Verdict:
+    """Record the decision, and promote where it says so; the decision that stands.
+
+    Raises Overtaken where the champion changed meanwhile.
+    """
+    if opponent.told:
+        return verdict
+    settled, _ = registry.settle(store, plan, verdict, package.manifest_sha256)
+    return settled
+
+
+def champion_after(store: Store, pipeline: str) -> str | None:
+    """The version that is champion now, whoever made it so."""
+    champion = registry.champion(registry.promotions(store, pipeline))
+    return champion.version if champion else None

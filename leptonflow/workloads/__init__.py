@@ -1,0 +1,64 @@
+"""What an ML task must bring: a frozen record of functions, one module per task.
+
+A workload knows how to examine one raw example, how to build its Keras model and how to score its
+outputs. It knows nothing of stores, batches, folds, gates or flows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from schemas.config import WORKLOADS, Pipeline
+from schemas.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Examined:
+    """One raw example after a look at it: a rule and reason where it is refused, else id, facts, pixels.
+
+    id      sha256 (hex) of the decoded pixels: mode, size, bytes; orientation applied, before resizing
+    facts   plain numbers and strings about the example (width, height, channels, format, brightness, ...)
+    encoded the train-ready bytes (uint8, height x width x channels of the pipeline's input)
+    """
+
+    rule: str | None
+    reason: str | None
+    id: str | None = None
+    facts: dict[str, Any] | None = None
+    encoded: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Workload:
+    """An ML task as functions. Shapes: N examples, H x W x C input, K classes."""
+
+    name: str
+    preprocessing_version: int
+    checks_version: int
+    contract: str  # the default contract's file name under schemas/
+    examine: Callable[[bytes, tuple[int, int, int]], Examined]  # a file's bytes -> Examined
+    examine_array: Callable[[NDArray[Any], tuple[int, int, int], bool], Examined]
+    # ^ one row of a .npy array (H x W [x C]); True: floats in 0..1 that are multiplied by 255
+    build: Callable[[Pipeline, Sequence[str]], Any]  # -> an uncompiled keras.Model, N x H x W x C -> N x K
+    compile: Callable[[Any, Pipeline], None]  # loss and optimiser
+    targets: Callable[[NDArray[np.int64], int], NDArray[np.float32]]  # N class numbers -> N x K
+    score: Callable[[NDArray[np.int64], NDArray[np.float64], Sequence[str]], dict[str, float | None]]
+    # ^ N true class numbers, N x K probabilities -> metrics; null for a class without examples
+    request: Callable[[bytes, tuple[int, int, int]], NDArray[np.uint8]]  # a served file -> H x W x C
+
+
+def load(name: str) -> Workload:
+    """The workload of that name; its module is imported now and not before."""
+    if name not in WORKLOADS:
+        raise ConfigurationError(
+            "unknown workload", expected=f"one of {', '.join(WORKLOADS)}", received=name, hint="Mend the key workload"
+        )
+    workload: Workload = import_module(f"leptonflow.workloads.{name}").WORKLOAD
+    return workload

@@ -1,0 +1,255 @@
+"""A pipeline's YAML as a frozen record: DESIGN section 8.
+
+Parsing belongs here, with errors that name the key's path and the valid choices. What a value
+means belongs to the engine.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from schemas.errors import ConfigurationError
+
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+WORKLOADS = ("image_classification",)
+METRICS = ("accuracy", "precision", "recall", "f1", "log_loss")
+CLASS_METRICS = ("precision", "recall", "f1")
+OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop", "nadam", "adagrad", "adamax")
+
+
+class Frozen(BaseModel):
+    """Immutable, and strict about unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Holdout(Frozen):
+    fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+
+
+class Quarantine(Frozen):
+    limit: Annotated[float, Field(ge=0, le=1)] = 0.2
+
+
+class Model(Frozen):
+    """The classic small CNN, or a function of the user's own: `module:function`."""
+
+    filters: tuple[Annotated[int, Field(ge=1)], ...] = (32, 64, 64)
+    dense: Annotated[int, Field(ge=1)] = 64
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    function: str | None = None
+
+    @field_validator("filters", mode="before")
+    @classmethod
+    def _as_tuple(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+    @field_validator("function")
+    @classmethod
+    def _module_and_function(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", value):
+            raise ValueError("a function is written module:function, such as my_package.my_model:build")
+        return value
+
+
+class Training(Frozen):
+    epochs: Annotated[int, Field(ge=1)] = 10
+    batch_size: Annotated[int, Field(ge=1)] = 32
+    folds: Annotated[int, Field(ge=2)] = 5
+    seed: Annotated[int, Field(ge=0)] = 0
+    optimizer: Literal["adam", "adamw", "sgd", "rmsprop", "nadam", "adagrad", "adamax"] = "adam"
+    learning_rate: Annotated[float, Field(gt=0)] = 0.001
+
+
+def _metric(value: str) -> str:
+    if value in METRICS:
+        return value
+    found = re.fullmatch(r"(\w+)\[(.+)\]", value)
+    if found and found[1] in CLASS_METRICS:
+        return value
+    raise ValueError(
+        f"no metric is named {value!r}; choose from {', '.join(METRICS)}, "
+        f"or per class {', '.join(f'{m}[CLASS]' for m in CLASS_METRICS)}"
+    )
+
+
+Metric = Annotated[str, Field(min_length=1)]
+
+
+class _Rule(Frozen):
+    metric: Metric
+
+    @field_validator("metric")
+    @classmethod
+    def _known_metric(cls, value: str) -> str:
+        return _metric(value)
+
+
+class AtLeast(_Rule):
+    """The metric is at least `value`, on the cross-validation mean or on the holdout."""
+
+    rule: Literal["at_least"]
+    on: Literal["cv", "holdout"] = "cv"
+    value: float
+
+
+class AtMost(_Rule):
+    """The metric is at most `value`, on the cross-validation mean or on the holdout."""
+
+    rule: Literal["at_most"]
+    on: Literal["cv", "holdout"] = "cv"
+    value: float
+
+
+class FoldSpread(_Rule):
+    """The sample standard deviation of the metric over the folds is at most `value`."""
+
+    rule: Literal["fold_spread"]
+    value: Annotated[float, Field(ge=0)]
+
+
+class AgainstChampion(_Rule):
+    """On today's holdout the candidate is no worse than the champion by more than `margin`."""
+
+    rule: Literal["against_champion"]
+    margin: Annotated[float, Field(ge=0)] = 0.0
+
+
+Rule = Annotated[AtLeast | AtMost | FoldSpread | AgainstChampion, Field(discriminator="rule")]
+
+
+class Schedule(Frozen):
+    cron: str
+    timezone: str = "UTC"
+
+
+class Pipeline(Frozen):
+    """One pipeline's configuration. `folder` is where its YAML lies, and is in no digest."""
+
+    name: str
+    workload: Literal["image_classification"]
+    input: tuple[Annotated[int, Field(ge=1, le=4096)], Annotated[int, Field(ge=1, le=4096)], Literal[1, 3]]
+    gate: tuple[Rule, ...]
+    classes: tuple[str, ...] | None = None
+    contract: str | None = None
+    holdout: Holdout = Holdout()
+    quarantine: Quarantine = Quarantine()
+    model: Model = Model()
+    training: Training = Training()
+    schedule: Schedule | None = None
+    debounce: Annotated[float, Field(ge=0)] = 30
+    folder: Path = Field(default=Path("."), exclude=True)
+
+    @field_validator("input", "gate", "classes", mode="before")
+    @classmethod
+    def _as_tuple(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+    @field_validator("name")
+    @classmethod
+    def _pipeline_name(cls, value: str) -> str:
+        if not NAME.fullmatch(value):
+            raise ValueError(f"a name matches {NAME.pattern}")
+        return value
+
+    @field_validator("gate")
+    @classmethod
+    def _some_rule(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
+        if not value:
+            raise ValueError("a gate has at least one rule: at_least, at_most, fold_spread, against_champion")
+        return value
+
+    @field_validator("classes")
+    @classmethod
+    def _distinct(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if value is not None and (len(value) < 2 or len(set(value)) != len(value)):
+            raise ValueError("classes are at least two different names")
+        return value
+
+    @model_validator(mode="after")
+    def _class_metrics_exist(self) -> Pipeline:
+        if self.classes is not None:
+            for rule in self.gate:
+                found = re.fullmatch(r"(\w+)\[(.+)\]", rule.metric)
+                if found and found[2] not in self.classes:
+                    raise ValueError(
+                        f"gate: the metric {rule.metric!r} names no class; choose from {', '.join(self.classes)}"
+                    )
+        return self
+
+
+def parse(document: object, *, where: str, folder: Path) -> Pipeline:
+    """A pipeline from a parsed YAML document.
+
+    Raises ConfigurationError with the key's path, what was received and the valid choices.
+    """
+    if not isinstance(document, dict):
+        raise ConfigurationError(
+            f"{where} is not a pipeline",
+            expected="a mapping with name, workload, input and gate",
+            received=type(document).__name__,
+            hint="`leptonflow init DIR` writes one to start from",
+        )
+    try:
+        return Pipeline.model_validate({**document, "folder": folder} if "folder" not in document else document)
+    except ValidationError as error:
+        raise _explain(error, document, where) from None
+
+
+def _explain(error: ValidationError, document: dict[Any, Any], where: str) -> ConfigurationError:
+    first = error.errors(include_url=False)[0]
+    path = [p for p in first["loc"] if p not in ("at_least", "at_most", "fold_spread", "against_champion")]
+    key = ".".join(str(p) for p in path) or "(the whole file)"
+    choices: str | None = None
+    expected = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        valid = _valid_keys(path[:-1], document)
+        near = difflib.get_close_matches(str(path[-1]), valid, n=1)
+        expected = f"one of {', '.join(valid)}" if valid else "no such key"
+        choices = f"Did you mean {near[0]}?" if near else "Take the key out or mend its name"
+        return ConfigurationError(
+            f"{where}: unknown key {key}", expected=expected, received=str(path[-1]), hint=choices
+        )
+    if first["type"] == "missing":
+        return ConfigurationError(
+            f"{where}: {key} is missing", expected=f"a value for {key}", received="nothing", hint=f"Add {key}"
+        )
+    if first["type"].startswith("union_tag"):
+        expected = "a rule of at_least, at_most, fold_spread, against_champion"
+    received = repr(first.get("input"))
+    return ConfigurationError(
+        f"{where}: {key} is not valid",
+        expected=expected,
+        received=received if len(received) < 120 else received[:117] + "...",
+        hint=f"Mend {key}",
+    )
+
+
+def _valid_keys(path: list[Any], document: dict[Any, Any]) -> list[str]:
+    """The keys that may stand at this path of the YAML."""
+    if not path:
+        return [k for k in Pipeline.model_fields if k != "folder"]
+    sections: dict[str, type[BaseModel]] = {
+        "holdout": Holdout,
+        "quarantine": Quarantine,
+        "model": Model,
+        "training": Training,
+        "schedule": Schedule,
+    }
+    rules: dict[str, type[BaseModel]] = {
+        "at_least": AtLeast,
+        "at_most": AtMost,
+        "fold_spread": FoldSpread,
+        "against_champion": AgainstChampion,
+    }
+    if path[0] in sections:
+        return list(sections[path[0]].model_fields)
+    if path[0] == "gate" and len(path) > 1:
+        rule = document["gate"][path[1]].get("rule")
+        return list(rules[rule].model_fields) if rule in rules else []
+    return []

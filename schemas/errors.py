@@ -1,0 +1,121 @@
+"""Every error that leptonflow raises on purpose. Catching `LeptonflowError` catches them all.
+
+LeptonflowError             exit 1   a failure; the base of all others
+├── UsageError              exit 2   wrong usage of a command
+│   └── ConfigurationError  exit 2   a pipeline's YAML or contract is wrong
+├── StoreError              exit 1   the store said no
+│   ├── StoreUnreachable    exit 1   cannot be reached, read or written
+│   ├── NotFound            exit 1   no object has that key
+│   ├── AlreadyExists       exit 1   `create` of a key that exists
+│   └── Damaged             exit 1   bytes are not those that were recorded
+├── Overtaken               exit 1   another writer committed first
+├── LandingChanged          exit 1   landed files differ from what was accepted
+├── ServerError             exit 1   the Prefect server does not answer
+└── TrainingError           exit 1   the model cannot be built, trained, saved or loaded
+
+What does not belong here: formatting for a terminal, and any decision about what to do next.
+"""
+
+from __future__ import annotations
+
+
+class LeptonflowError(Exception):
+    """A failure told in one line: what was expected, what was received, what to do."""
+
+    exit_status = 1
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        expected: str | None = None,
+        received: str | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.expected = expected
+        self.received = received
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return self.line()
+
+    def line(self) -> str:
+        """The error as one line of plain text, control characters escaped."""
+        parts = [self.message.rstrip(".")]
+        if self.expected:
+            parts.append(f"Expected: {self.expected.rstrip('.')}")
+        if self.received:
+            parts.append(f"Received: {self.received.rstrip('.')}")
+        if self.hint:
+            parts.append(self.hint.rstrip("."))
+        text = ". ".join(parts) + "."
+        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+    def document(self) -> dict[str, dict[str, str | None]]:
+        """The error as the `--json` document of DESIGN section 5."""
+        return {
+            "error": {
+                "message": self.message,
+                "expected": self.expected,
+                "received": self.received,
+                "hint": self.hint,
+            }
+        }
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (type(self), self.message, self.expected, self.received, self.hint)
+
+
+def _rebuild(
+    kind: type[LeptonflowError], message: str, expected: str | None, received: str | None, hint: str | None
+) -> LeptonflowError:
+    """Errors cross process borders with their keywords."""
+    return kind(message, expected=expected, received=received, hint=hint)
+
+
+class UsageError(LeptonflowError):
+    """A command was used wrongly."""
+
+    exit_status = 2
+
+
+class ConfigurationError(UsageError):
+    """A pipeline's YAML, its contract or its model function is wrong."""
+
+
+class StoreError(LeptonflowError):
+    """The store said no."""
+
+
+class StoreUnreachable(StoreError):
+    """The store cannot be reached, read or written."""
+
+
+class NotFound(StoreError):
+    """No object has that key."""
+
+
+class AlreadyExists(StoreError):
+    """`create` was asked for a key that exists."""
+
+
+class Damaged(StoreError):
+    """What lies on the store is not what was recorded: a broken chain, a changed byte, garbage."""
+
+
+class Overtaken(LeptonflowError):
+    """Another writer committed first; the message names it."""
+
+
+class LandingChanged(LeptonflowError):
+    """Landed files that must be encoded again are missing or are not those that were accepted."""
+
+
+class ServerError(LeptonflowError):
+    """The Prefect server does not answer."""
+
+
+class TrainingError(LeptonflowError):
+    """The model cannot be built, trained, saved or loaded."""

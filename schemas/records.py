@@ -1,0 +1,260 @@
+"""What the parts hand to each other and what lies on the store as JSON. All frozen, all small.
+
+A reference is a key, a digest and counts: never a frame, an array or a model.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Record(BaseModel):
+    """Immutable, and strict about unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ObjectRef(Record):
+    """One object on the store: its key relative to the root and the sha256 of its bytes."""
+
+    key: str
+    sha256: str
+    bytes: int
+
+
+# --- landing -------------------------------------------------------------------------------------
+
+
+class LandedFile(Record):
+    """One file of a batch. `name` is the original name, `key` relative to the batch's folder."""
+
+    key: str
+    name: str
+    size: int
+    sha256: str
+
+
+class SourceRow(Record):
+    """A row that was judged at the source and not landed (path-escape, unreadable, quarantined before)."""
+
+    source: str
+    label: str | None
+    sha256: str | None
+    rule: str
+    reason: str
+
+
+class Listing(Record):
+    """The JSON in a `_READY` that `ingest` writes. A plain, empty `_READY` has none."""
+
+    digest: str
+    layout: str  # folders, npy, table
+    files: tuple[LandedFile, ...]
+    known: int
+    ignored: int
+    rows: tuple[int, ...] | None = None  # table: the original row number of each landed row
+    refused: tuple[SourceRow, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+# --- the dataset ---------------------------------------------------------------------------------
+
+
+class PartRef(Record):
+    """One immutable Parquet part of preprocessed examples."""
+
+    key: str
+    sha256: str
+    rows: int
+    batch: str
+    preprocessing: str
+
+
+class QuarantineRef(Record):
+    """The quarantine part of one batch under one contract."""
+
+    key: str
+    sha256: str
+    rows: int
+
+
+class Expectation(Record):
+    """The result of one Great Expectations expectation over a batch's facts."""
+
+    expectation: str
+    column: str | None
+    kwargs: dict[str, Any]
+    success: bool
+    observed: str | None
+    unexpected: int | None
+
+
+class Outcome(Record):
+    """A batch's outcome under one contract: accepted + quarantined + known = arrived."""
+
+    pipeline: str
+    batch: str
+    contract: str
+    outcome: str  # accepted, refused
+    arrived: int
+    accepted: int
+    quarantined: int
+    known: int
+    ignored: int
+    snapshot: str | None
+    reasons: dict[str, int]
+    quarantine: QuarantineRef | None
+    expectations: tuple[Expectation, ...] = ()
+    warnings: tuple[str, ...] = ()
+    sentence: str
+    listing: str | None  # the digest of the batch's listing
+    at: str
+
+
+class SnapshotRef(Record):
+    """A state of the dataset. `snapshot` are the first 12 hex digits of `content`."""
+
+    pipeline: str
+    number: int
+    snapshot: str
+    content: str  # sha256 of sorted (example id, label) and the preprocessing digest
+    classes: tuple[str, ...]
+    preprocessing: str
+    holdout: float  # the fraction, fixed by the first snapshot
+    parts: tuple[PartRef, ...]
+    batches: tuple[str, ...]
+    examples: int
+
+
+class Split(Record):
+    """Counts of the split, and why it cannot be trained, if it cannot."""
+
+    train: int
+    holdout: int
+    train_per_class: dict[str, int]
+    holdout_per_class: dict[str, int]
+    rejected: str | None
+
+
+# --- a run ---------------------------------------------------------------------------------------
+
+
+class Plan(Record):
+    """What `retrain` would do now. version and run_id are null while there is no snapshot."""
+
+    pipeline: str
+    attempt: int
+    version: str | None
+    run_id: str | None
+    snapshot: SnapshotRef | None
+    waiting: tuple[str, ...]  # closed batches that neither the log nor a refusal names
+    trained: bool  # the package of `version` is whole
+    finished: bool  # the run's manifest lies on the store
+
+
+class EpochValue(Record):
+    epoch: int  # from 1
+    metric: str
+    value: float
+    seconds: float  # of the whole epoch
+
+
+class FitResult(Record):
+    """The manifest of one fold (fold >= 0) or of the final fit (fold is null)."""
+
+    version: str
+    fold: int | None
+    metrics: dict[str, float | None]  # of the out-of-fold predictions; {} for the final fit
+    epochs: tuple[EpochValue, ...]
+    files: tuple[ObjectRef, ...]
+    seconds: float
+    examples: int
+
+
+class PackageRef(Record):
+    """One immutable model version: what its manifest says, and the sha256 of that manifest."""
+
+    pipeline: str
+    version: str
+    manifest_sha256: str
+    bytes: int
+
+
+class ModelManifest(Record):
+    """models/<pipeline>/<version>/manifest.json, written last."""
+
+    pipeline: str
+    version: str
+    run_id: str
+    workload: str
+    classes: tuple[str, ...]
+    input: tuple[int, int, int]
+    preprocessing: str
+    snapshot: str
+    snapshot_number: int
+    config: dict[str, Any]
+    cv: dict[str, dict[str, Any]]  # metric: {mean, std, folds[]}
+    code: dict[str, str]  # data, train digests
+    libraries: dict[str, str]
+    files: tuple[ObjectRef, ...]  # keys relative to the package's folder
+    created_at: str
+
+
+class HoldoutScores(Record):
+    """A version's scores on today's holdout. `metrics` holds per-class ones as recall[cat] too."""
+
+    version: str
+    metrics: dict[str, float | None]
+    confusion: tuple[tuple[int, ...], ...]  # [true][predicted], rows and columns in `classes` order
+    examples: int
+
+
+class Evaluation(Record):
+    """Candidate and champion on the same holdout; the champion's scores or why there are none."""
+
+    run_id: str
+    version: str
+    champion: str | None
+    candidate_scores: HoldoutScores
+    champion_scores: HoldoutScores | None
+    not_comparable: str | None
+    predictions: ObjectRef  # the candidate's holdout predictions
+
+
+class InfraResult(Record):
+    """Whether a package, loaded in a fresh process, reproduced its own predictions."""
+
+    version: str
+    manifest_sha256: str
+    passed: bool
+    largest_difference: float | None
+    tolerance: float
+    examples: int
+    sentence: str
+    seconds: float
+    reused: bool = False
+
+
+class RuleResult(Record):
+    """One rule of a verdict. `passed` is null where the rule does not apply; the sentence says why."""
+
+    rule: str
+    metric: str | None
+    value: float | None
+    bound: float | None
+    passed: bool | None
+    sentence: str
+
+
+class Verdict(Record):
+    """The gate's decision, made against record `against` of the promotions log."""
+
+    run_id: str
+    version: str
+    verdict: str  # promoted, refused
+    rules: tuple[RuleResult, ...]
+    sentence: str
+    champion: str | None  # before the decision
+    against: int

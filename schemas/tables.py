@@ -1,0 +1,185 @@
+"""The tables that analytics reads: DESIGN section 6. One pyarrow schema each, and where its rows come from.
+
+Columns may be added, never renamed: people's queries and other pipelines rely on them. How rows are
+made belongs to `leptonflow.tables`, how they are read to `leptonflow.analytics`.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+_TIME = pa.timestamp("us", tz="UTC")
+_TYPES = {"text": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_(), "time": _TIME}
+
+
+def _schema(**columns: str) -> pa.Schema:
+    return pa.schema([(name, _TYPES[kind]) for name, kind in columns.items()])
+
+
+# --- written once per batch and contract, under <batch>-<contract> --------------------------------
+
+BATCHES = _schema(
+    pipeline="text",
+    batch="text",
+    contract="text",
+    outcome="text",
+    arrived="int",
+    accepted="int",
+    quarantined="int",
+    known="int",
+    ignored="int",
+    snapshot="text",
+    at="time",
+    listing="text",
+    sentence="text",
+)
+
+# `fact` is the column of the example facts that the expectation is about: "column" is a word of SQL's own.
+VALIDATIONS = _schema(
+    pipeline="text",
+    batch="text",
+    contract="text",
+    number="int",
+    expectation="text",
+    fact="text",
+    kwargs="text",
+    success="bool",
+    observed="text",
+    unexpected="int",
+    at="time",
+)
+
+# The schema of quarantine/<pipeline>/<batch>/<digest>.parquet too: the part is the table's only source.
+QUARANTINE = _schema(
+    pipeline="text",
+    batch="text",
+    contract="text",
+    source="text",
+    label="text",
+    sha256="text",
+    rule="text",
+    reason="text",
+)
+
+# --- written once per version, under <version> ---------------------------------------------------
+
+MODELS = _schema(
+    pipeline="text",
+    version="text",
+    run_id="text",
+    manifest_sha256="text",
+    bytes="int",
+    created_at="time",
+    workload="text",
+    snapshot="text",
+    snapshot_number="int",
+)
+
+FOLDS = _schema(pipeline="text", run_id="text", version="text", fold="int", metric="text", value="float")
+
+EPOCHS = _schema(
+    pipeline="text",
+    run_id="text",
+    version="text",
+    fold="int",
+    epoch="int",
+    metric="text",
+    value="float",
+    seconds="float",
+)
+
+# --- written once per version (oof) and once per run (holdout) -----------------------------------
+
+# `probability` is the one given to `predicted`, `probability_true` the one given to `label`.
+PREDICTIONS = _schema(
+    pipeline="text",
+    run_id="text",
+    version="text",
+    split="text",
+    fold="int",
+    example_id="text",
+    label="text",
+    predicted="text",
+    probability="float",
+    probability_true="float",
+)
+
+# --- written once per run, under <run_id> --------------------------------------------------------
+
+RUNS = _schema(
+    pipeline="text",
+    run_id="text",
+    version="text",
+    verdict="text",
+    snapshot="text",
+    started_at="time",
+    finished_at="time",
+    seconds="float",
+    champion="text",
+    champion_before="text",
+    attempt="int",
+    train="int",
+    holdout="int",
+    sentence="text",
+)
+
+VERDICTS = _schema(
+    pipeline="text",
+    run_id="text",
+    version="text",
+    number="int",
+    rule="text",
+    metric="text",
+    value="float",
+    bound="float",
+    passed="bool",
+    sentence="text",
+)
+
+# --- read from the commit logs: they are the only truth ------------------------------------------
+
+SNAPSHOTS = _schema(
+    pipeline="text",
+    number="int",
+    snapshot="text",
+    batch="text",
+    kind="text",
+    arrived="int",
+    accepted="int",
+    quarantined="int",
+    known="int",
+    ignored="int",
+    examples="int",
+    who="text",
+    why="text",
+    at="time",
+)
+
+PROMOTIONS = _schema(
+    pipeline="text",
+    number="int",
+    version="text",
+    previous="text",
+    run_id="text",
+    kind="text",
+    who="text",
+    reason="text",
+    at="time",
+    manifest_sha256="text",
+    snapshot="text",
+    snapshot_number="int",
+)
+
+TABLES: dict[str, pa.Schema] = {
+    "batches": BATCHES,
+    "validations": VALIDATIONS,
+    "quarantine": QUARANTINE,
+    "snapshots": SNAPSHOTS,
+    "runs": RUNS,
+    "folds": FOLDS,
+    "epochs": EPOCHS,
+    "predictions": PREDICTIONS,
+    "verdicts": VERDICTS,
+    "models": MODELS,
+    "promotions": PROMOTIONS,
+}

@@ -1,0 +1,15 @@
+"""Marks the run as begun, so that a killed one is resumed and not begun again."""
+
+from __future__ import annotations
+
+from leptonflow import weighing
+from leptonflow.store import open_store
+from schemas.config import Pipeline
+from schemas.records import Plan
+from tasks import stage
+
+
+@stage("begin")
+def begin(store: str, config: Pipeline, plan: Plan) -> str:
+    """Since when the run exists, UTC."""
+    return weighing.begin(open_store(store), config, plan)

@@ -1,0 +1,22 @@
+"""Candidate and champion on the same holdout."""
+
+from __future__ import annotations
+
+from leptonflow import evaluation, weighing
+from leptonflow.store import open_store
+from leptonflow.weighing import Opponent
+from schemas.config import Pipeline
+from schemas.records import Evaluation, Plan
+from tasks import stage
+
+
+@stage("find-champion")
+def find_champion(store: str, config: Pipeline, plan: Plan) -> Opponent:
+    """What the candidate is weighed against."""
+    return weighing.opponent(open_store(store), plan)
+
+
+@stage("evaluate")
+def evaluate(store: str, config: Pipeline, plan: Plan, opponent: Opponent) -> Evaluation:
+    """Both versions' scores."""
+    return evaluation.evaluate(open_store(store), config, plan, opponent.champion)

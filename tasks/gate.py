@@ -1,0 +1,18 @@
+"""Weighs the candidate: every rule with its value, its bound and whether it passed."""
+
+from __future__ import annotations
+
+from leptonflow import weighing
+from leptonflow.store import open_store
+from leptonflow.weighing import Opponent
+from schemas.config import Pipeline
+from schemas.records import Evaluation, InfraResult, Plan, Verdict
+from tasks import stage
+
+
+@stage("gate")
+def gate(
+    store: str, config: Pipeline, plan: Plan, opponent: Opponent, evaluation: Evaluation, infra: InfraResult
+) -> Verdict:
+    """The verdict, made against one record of the promotions log."""
+    return weighing.decide(open_store(store), config, plan, opponent, evaluation, infra)

@@ -1,0 +1,15 @@
+"""Whether the packaged version, loaded in a fresh process, reproduces its own predictions."""
+
+from __future__ import annotations
+
+from leptonflow import infra
+from leptonflow.store import open_store
+from schemas.config import Pipeline
+from schemas.records import InfraResult, PackageRef, Plan
+from tasks import stage
+
+
+@stage("infra-validate")
+def infra_validate(store: str, config: Pipeline, plan: Plan, package: PackageRef) -> InfraResult:
+    """The largest difference found, and whether it is small enough."""
+    return infra.validate(open_store(store), config, package.version, package.manifest_sha256, plan)

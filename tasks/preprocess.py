@@ -1,0 +1,15 @@
+"""The dataset as the pipeline's preprocessing encodes it; encoded again only where that changed."""
+
+from __future__ import annotations
+
+from leptonflow import reencoding
+from leptonflow.store import open_store
+from schemas.config import Pipeline
+from schemas.records import SnapshotRef
+from tasks import stage
+
+
+@stage("preprocess")
+def preprocess(store: str, config: Pipeline) -> SnapshotRef:
+    """A reference to the dataset's state."""
+    return reencoding.preprocess(open_store(store), config)

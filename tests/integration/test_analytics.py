@@ -1,0 +1,336 @@
+"""SQL over the tables on every kind of store: what answers, what is refused, and that no secret can be read."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from leptonflow import analytics, formats, log, recording, tables
+from leptonflow.digests import sha256
+from leptonflow.store import Store, open_store
+from schemas.errors import Damaged, LeptonflowError, UsageError
+from schemas.records import QuarantineRef
+from schemas.tables import TABLES
+from tests.conftest import fresh_uri
+from tests.run_examples import CONTRACT, make, outcome
+from tests.servers import SECRET_KEY, Server
+
+ROOT = Path(__file__).parent.parent.parent
+PAGE = (ROOT / "docs" / "tables.md").read_text(encoding="utf-8")
+QUERIES = re.findall(r"^```sql\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+
+
+def ask(store: Store, sql: str) -> list[dict[str, Any]]:
+    return formats.to_json(analytics.query(store, sql))
+
+
+def quarantined(store: Store, pipeline: str, batch: str, rows: int = 2) -> QuarantineRef:
+    same = {"pipeline": pipeline, "batch": batch, "contract": CONTRACT, "rule": "unreadable", "reason": "it is empty"}
+    data = tables.encode(tables.arrow("quarantine", [{**same, "source": f"{n}.png"} for n in range(rows)]))
+    key = f"quarantine/{pipeline}/{batch}/{sha256(data)}.parquet"
+    store.create(key, data)
+    return QuarantineRef(key=key, sha256=sha256(data), rows=rows)
+
+
+def commit(store: Store, prefix: str, kind: str, body: dict[str, Any]) -> None:
+    history = log.read(store, prefix)
+    log.commit(store, history, id=f"{kind} {history.number}", kind=kind, body=body, who="someone", why="because")
+
+
+def fill(store: Store, pipeline: str = "digits") -> None:
+    """One accepted and one refused batch, two runs, one promotion."""
+    counts = {"arrived": 100, "accepted": 90, "quarantined": 7, "known": 3, "ignored": 1}
+    done = outcome(pipeline, "first", quarantine=quarantined(store, pipeline, "first"))
+    body = {"batch": "first", "snapshot": done.snapshot, "examples": 90, "counts": counts}
+    commit(store, f"snapshots/{pipeline}/log", "batch", {**body, "outcome": done.model_dump(mode="json")})
+    refused = outcome(pipeline, "second", verdict="refused", quarantine=quarantined(store, pipeline, "second", 97))
+    store.create(f"batches/{pipeline}/second/{CONTRACT}.json", refused.model_dump_json().encode())
+    recording.repair_batches(store, pipeline)
+    for version, run_id, promoted in (("a1" * 6, "b2" * 6, True), ("c3" * 6, "d4" * 6, False)):
+        run = make(store, pipeline=pipeline, version=version, run_id=run_id, promoted=promoted, seed=len(run_id))
+        recording.record(store, run.config, run.plan, **run.keywords())
+    promotion = {"version": "a1" * 6, "previous": None, "run_id": "b2" * 6, "manifest_sha256": "f" * 64,
+                 "snapshot": "5aa5" * 3, "snapshot_number": 1}  # fmt: skip
+    commit(store, f"promotions/{pipeline}/log", "promotion", promotion)
+
+
+@pytest.fixture
+def filled(store: Store) -> Store:
+    fill(store)
+    return store
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Store:
+    return open_store((tmp_path / "store").as_uri())
+
+
+# --- what answers --------------------------------------------------------------------------------
+
+
+def test_every_table_answers_with_its_schema(filled: Store) -> None:
+    for table, schema in TABLES.items():
+        answer = analytics.query(filled, f"FROM {table}")
+        assert answer.schema.equals(schema), table
+        assert answer.num_rows, table
+
+
+def test_the_tables_join_and_agree(filled: Store) -> None:
+    found = ask(
+        filled,
+        "SELECT r.run_id, r.verdict, count(DISTINCT v.rule) AS rules, any_value(m.bytes) AS bytes, any_value(p.number) AS won "
+        "FROM runs r JOIN verdicts v USING (pipeline, run_id) JOIN models m USING (pipeline, version) "
+        "LEFT JOIN promotions p ON p.pipeline = r.pipeline AND p.version = r.version GROUP BY ALL ORDER BY r.run_id",
+    )
+    assert found == [
+        {"run_id": "b2" * 6, "verdict": "promoted", "rules": 3, "bytes": 11, "won": 1},
+        {"run_id": "d4" * 6, "verdict": "refused", "rules": 3, "bytes": 11, "won": None},
+    ]
+    cv = "SELECT avg(value) AS mean FROM folds WHERE metric = 'accuracy' AND version = repeat('a1', 6)"
+    recorded = recording.finished(filled, "digits", "b2" * 6)
+    assert recorded and ask(filled, cv)[0]["mean"] == pytest.approx(recorded["cv"]["accuracy"]["mean"])
+
+
+def test_the_quarantine_is_that_of_the_recorded_outcomes(filled: Store) -> None:
+    """A part that a lost race left behind belongs to no outcome, and its rows are not told."""
+    quarantined(filled, "digits", "first", rows=5)
+    assert ask(filled, "SELECT batch, count(*) AS n FROM quarantine GROUP BY batch ORDER BY batch") == [
+        {"batch": "first", "n": 2},
+        {"batch": "second", "n": 97},
+    ]
+
+
+def test_min_and_max_of_pipeline_over_one_file(filled: Store) -> None:
+    """DuckDB 1.5 crashed on this where pipeline is only a folder's name (hive partitioning)."""
+    assert ask(filled, "SELECT min(pipeline) AS a, max(pipeline) AS z FROM batches WHERE batch = 'first'") == [
+        {"a": "digits", "z": "digits"}
+    ]
+
+
+@pytest.mark.parametrize("sql", QUERIES, ids=lambda sql: sql.split()[0] + sha256(sql.encode())[:4])
+def test_the_queries_of_the_page_run(tmp_path_factory: pytest.TempPathFactory, sql: str) -> None:
+    """docs/tables.md: on a filled store every query answers, and all but the one for what adds up not have rows."""
+    rows = ask(shared(tmp_path_factory), sql)
+    assert bool(rows) == ("<> arrived" not in sql)
+
+
+def test_the_page_lists_every_column() -> None:
+    listed = {name: columns for name, columns in re.findall(r"^\| `(\w+)` \| .*? \| `([^`]*)` \|$", PAGE, re.MULTILINE)}
+    assert {name: columns.split(", ") for name, columns in listed.items()} == {n: s.names for n, s in TABLES.items()}
+
+
+_SHARED: dict[str, Store] = {}
+
+
+def shared(factory: pytest.TempPathFactory) -> Store:
+    """One filled directory store for the tests that only ask, its folder named as people name folders."""
+    if "store" not in _SHARED:
+        store = open_store((factory.mktemp("shared") / "it's [a] store*? 100%").as_uri())
+        fill(store)
+        fill(store, "cifar10")
+        _SHARED["store"] = store
+    return _SHARED["store"]
+
+
+def test_an_empty_store_has_every_table_empty_and_typed(store: Store) -> None:
+    for table, schema in TABLES.items():
+        answer = analytics.query(store, f"FROM {table}")
+        assert answer.schema.equals(schema) and not answer.num_rows
+    assert [row["name"] for row in ask(store, "SHOW TABLES")] == sorted(TABLES)
+
+
+def test_a_file_of_an_older_or_a_newer_release_fits(directory: Store) -> None:
+    """A column that an old file lacks is null, one that a new file adds is not seen, a narrower type is cast."""
+    import pyarrow as pa
+
+    whole = tables.arrow("runs", [{"pipeline": "p", "run_id": "new", "attempt": 1}])
+    directory.create(tables.key("runs", "p", "new"), tables.encode(whole))
+    old = pa.table({"pipeline": ["p"], "run_id": ["old"], "attempt": pa.array([7], pa.int16()), "mood": ["good"]})
+    directory.create(tables.key("runs", "p", "old"), tables.encode(old))
+    assert analytics.query(directory, "FROM runs").schema.equals(TABLES["runs"])
+    assert ask(directory, "SELECT run_id, attempt, sentence FROM runs ORDER BY run_id") == [
+        {"run_id": "new", "attempt": 1, "sentence": None},
+        {"run_id": "old", "attempt": 7, "sentence": None},
+    ]
+
+
+def test_a_table_that_only_a_composed_name_mentions_is_not_empty(filled: Store) -> None:
+    """Views get their files where the text mentions them; query_table() can hide a mention."""
+    assert ask(filled, "SELECT count(*) AS n FROM query_table('ru' || 'ns')") == [{"n": 2}]
+    assert ask(filled, "SELECT count(*) AS n FROM query('FROM ru' || 'ns')") == [{"n": 2}]
+    assert ask(filled, 'SELECT count(*) AS n FROM "RUNS"') == [{"n": 2}]
+
+
+def test_two_columns_of_one_name_are_both_told(directory: Store) -> None:
+    assert ask(directory, "SELECT 1 AS a, 2 AS a, 3 AS a_1") == [{"a": 1, "a_1": 2, "a_1_1": 3}]
+
+
+@pytest.mark.parametrize(
+    "sql", ["SELECT 1;", "/* c */ -- d\n FROM runs -- e", "EXPLAIN FROM runs", "EXPLAIN ANALYZE SELECT count(*) FROM runs",
+            "EXPLAIN (ANALYZE, FORMAT json) FROM runs", "EXPLAIN (SELECT 1)", "SUMMARIZE folds", "DESCRIBE runs",
+            "VALUES (1)", "WITH a AS (FROM runs) FROM a", "SHOW TABLES", "TABLE runs"],
+)  # fmt: skip
+def test_what_reads_is_answered(tmp_path_factory: pytest.TempPathFactory, sql: str) -> None:
+    assert analytics.query(shared(tmp_path_factory), sql).num_rows
+
+
+# --- what is refused -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "sql", ["", "-- nothing", "SELECT 1; SELECT 2", "COPY (SELECT 1) TO 'x.csv'", "COPY runs TO 'x.parquet'",
+            "EXPLAIN ANALYZE COPY (SELECT 1) TO 'x.csv'", "EXPLAIN (ANALYZE) COPY (SELECT 1) TO 'x.csv'",
+            "EXPLAIN /* c */ ANALYZE COPY (SELECT 1) TO 'x.csv'", "EXPLAIN ANALYZE CREATE TABLE t AS SELECT 1",
+            "CREATE TABLE t (i INT)", "INSERT INTO runs VALUES (1)", "DELETE FROM runs", "DROP VIEW runs",
+            "ATTACH 'x.db'", "INSTALL httpfs", "LOAD httpfs", "SET threads = 1", "RESET threads", "PRAGMA version",
+            "/* c */ PRAGMA table_info('runs')", "CALL pragma_version()", "USE memory", "EXPORT DATABASE 'x'",
+            "PREPARE p AS SELECT 1", "BEGIN", "CHECKPOINT", "PIVOT runs ON verdict USING count(*)", "nonsense",
+            "SELECT $1", "SELECT * FROM runs WHERE"],
+)  # fmt: skip
+def test_what_does_not_only_read_is_a_usage_error(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, sql: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError) as caught:
+        analytics.query(shared(tmp_path_factory), sql)
+    assert caught.value.exit_status == 2 and "\n" not in caught.value.line()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "source", ["read_text('{other}')", "read_csv('{other}')", "'{other}'", "read_blob('/proc/self/environ')",
+               "glob('/etc/*')", "read_text('{store}/store.json')", "read_parquet('{store}/fits/*/*/*/oof.parquet')",
+               "read_text('http://127.0.0.1:9/x')", "read_parquet('s3://bucket/x.parquet')", "sniff_csv('{other}')",
+               "read_text('{store}/tables/runs/../../store.json')", "duckdb_secrets(redact = false)",
+               "parquet_metadata('{store}/fits/digits/a/fold-0/oof.parquet')"],
+)  # fmt: skip
+def test_nothing_but_the_tables_can_be_read(tmp_path: Path, directory: Store, source: str) -> None:
+    other = tmp_path / "other.csv"
+    other.write_text("a,b\nthe secret,2\n")
+    fill(directory)
+    folder = directory.path("store.json").parent  # type: ignore[union-attr]
+    # `runs` beside it: the query has files that it may read
+    sql = f"SELECT * FROM {source.format(other=other, store=folder)}, runs"
+    with pytest.raises(UsageError) as caught:
+        analytics.query(directory, sql)
+    assert "the secret" not in caught.value.line()
+
+
+def test_a_query_sees_no_variable_of_ours(directory: Store) -> None:
+    secret = pq.ParquetFile  # noqa: F841  (a name in this frame)
+    with pytest.raises(UsageError, match="secret"):
+        analytics.query(directory, "FROM secret")
+
+
+def test_an_unknown_table_names_those_there_are(directory: Store) -> None:
+    with pytest.raises(UsageError) as caught:
+        analytics.query(directory, "SELECT * FROM run")
+    line = caught.value.line()
+    assert "run does not exist" in line and all(table in line for table in TABLES)
+
+
+def test_an_unknown_column_names_one_that_is_near(directory: Store) -> None:
+    with pytest.raises(UsageError, match="verdict"):
+        analytics.query(directory, "SELECT verdit FROM runs")
+
+
+def test_the_column_at_is_explained(directory: Store) -> None:
+    with pytest.raises(UsageError, match='"at"'):
+        analytics.query(directory, "SELECT batch FROM batches ORDER BY at")
+
+
+def test_a_damaged_file_is_named(filled: Store) -> None:
+    filled.create("tables/runs/pipeline=digits/zz.parquet", b"garbage, and long enough to be opened")
+    with pytest.raises(Damaged, match=r"zz\.parquet"):
+        analytics.query(filled, "FROM runs")
+    assert analytics.query(filled, "FROM models").num_rows == 2
+
+
+def test_a_missing_quarantine_part_is_not_an_empty_table(directory: Store) -> None:
+    gone = QuarantineRef(key="quarantine/digits/first/abc.parquet", sha256="0" * 64, rows=1)
+    body = {"outcome": outcome(quarantine=gone).model_dump(mode="json")}
+    commit(directory, "snapshots/digits/log", "batch", body)
+    with pytest.raises(Damaged, match=r"abc\.parquet"):
+        analytics.query(directory, "FROM quarantine")
+
+
+# --- S3 ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["seaweedfs", "minio"])
+def bucket(request: pytest.FixtureRequest) -> Store:
+    store = open_store(fresh_uri(request.param, request))
+    fill(store)
+    return store
+
+
+EVERYWHERE = "SELECT * FROM runs, {}"
+
+
+@pytest.mark.parametrize(
+    "source", ["read_text('{uri}/store.json')", "read_parquet('{uri}/fits/digits/a1a1a1a1a1a1/fold-0/oof.parquet')",
+               "glob('{uri}/*')", "read_text('{endpoint}/x')", "read_text('s3://another-bucket/x')"],
+)  # fmt: skip
+def test_nothing_else_of_a_bucket_can_be_read(bucket: Store, source: str) -> None:
+    with pytest.raises(UsageError, match="nothing else"):
+        analytics.query(bucket, EVERYWHERE.format(source.format(uri=bucket.uri, endpoint=os.environ["AWS_ENDPOINT_URL"])))
+
+
+@pytest.mark.parametrize("source", ["duckdb_settings()", "duckdb_secrets()", "which_secret('{uri}/x', 's3')"])
+def test_no_secret_can_be_read(bucket: Store, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
+    """httpfs copies AWS_SECRET_ACCESS_KEY into a setting that any query could read, were it left there."""
+    told = json.dumps(ask(bucket, EVERYWHERE.format(source.format(uri=bucket.uri))))
+    assert SECRET_KEY not in told and len(told) > 100
+    assert ask(bucket, "SELECT current_setting('s3_secret_access_key') AS s FROM runs LIMIT 1") == [{"s": ""}]
+
+
+def test_a_wrong_key_is_an_error_without_the_key(bucket: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-wrong-secret-key")
+    with pytest.raises(LeptonflowError) as caught:
+        analytics.query(open_store(bucket.uri), "FROM runs")
+    assert "a-wrong-secret-key" not in caught.value.line() and caught.value.exit_status == 1
+
+
+def test_duckdb_itself_reads_the_bucket(bucket: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table's files are read by DuckDB from s3://, not handed to it; and nothing is installed in the home folder."""
+    monkeypatch.setenv("HOME", "/nonexistent")
+    plan = str(ask(bucket, "EXPLAIN SELECT count(*) FROM folds"))
+    assert "READ_PARQUET" in plan
+    assert ask(bucket, "SELECT count(*) AS n FROM folds") == [{"n": 30}]
+
+
+# --- many files ----------------------------------------------------------------------------------
+
+
+def many(store: Store, count: int) -> None:
+    row = {"pipeline": "many", "run_id": "r", "version": "v", "fold": 0, "metric": "accuracy", "value": 0.5}
+    table = tables.arrow("folds", [row] * 25)
+    tables.write(store, ((tables.key("folds", "many", f"{n:05}"), table) for n in range(count)))
+
+
+def test_a_thousand_files_answer_quickly(directory: Store) -> None:
+    """Measured on two cores: 0.2 s. A view that opened files one by one, or all tables' files, would take longer."""
+    many(directory, 1000)
+    assert seconds(lambda: ask(directory, "SELECT count(*) AS n FROM folds") == [{"n": 25_000}]) < 3
+    assert seconds(lambda: ask(directory, "SELECT count(*) AS n FROM runs") == [{"n": 0}]) < 1
+
+
+@pytest.mark.slow
+def test_a_thousand_files_of_a_bucket_answer(s3_server: Server) -> None:
+    store = open_store(f"s3://{s3_server.bucket}/many")
+    many(store, 1000)
+    assert seconds(lambda: ask(store, "SELECT count(*) AS n FROM folds") == [{"n": 25_000}]) < 20
+
+
+def seconds(true: Callable[[], bool]) -> float:
+    started = time.perf_counter()
+    assert true()
+    return time.perf_counter() - started

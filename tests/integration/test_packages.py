@@ -1,0 +1,218 @@
+"""Packages as they lie on a real store: verified on every load, and reproduced by a fresh process."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from leptonflow import datasets, evaluation, infra, packages, training
+from leptonflow.store import MemoryStore, Store, open_store
+from schemas.config import Pipeline
+from schemas.errors import Damaged, NotFound, TrainingError
+from schemas.records import Plan
+from tests.fit_examples import CLASSES, land, pipeline
+
+FILES = {"model.keras", "preprocessing.json", "labels.json", "config.json", "reference.parquet"}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Pipeline, Plan]:
+    """A directory store with a packaged and evaluated version."""
+    folder = tmp_path_factory.mktemp("trained") / "store"
+    store, config = open_store(str(folder)), pipeline()
+    plan = land(store, config)
+    with pytest.raises(TrainingError, match=r"2 finished folds and a final fit.*0 folds and no final fit"):
+        packages.package(store, pipeline(training={"folds": 2}), plan)
+    for fold in range(3):
+        training.train_fold(store, config, plan, fold)
+    training.fit_final(store, config, plan)
+    packages.package(store, config, plan)
+    evaluation.evaluate(store, config, plan, None)
+    return folder, config, plan
+
+
+@pytest.fixture
+def store(trained: tuple[Path, Pipeline, Plan], tmp_path: Path) -> Store:
+    shutil.copytree(trained[0], tmp_path / "store")
+    return open_store(str(tmp_path / "store"))
+
+
+def change(store: Store, key: str) -> None:
+    """Change one bit of an object, as a failing disk does."""
+    path = store.path(key)
+    assert path is not None
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.chmod(0o644)
+    path.write_bytes(bytes(data))
+
+
+def test_a_package_says_what_it_is_and_predicts(store: Store, trained: Any) -> None:
+    _, config, plan = trained
+    manifest = packages.manifest(store, config.name, plan.version)
+    names = {file.key for file in manifest.files}
+    assert names == FILES
+    assert (manifest.classes, manifest.input, manifest.run_id) == (CLASSES, (12, 12, 1), plan.run_id)
+    assert len(manifest.cv["accuracy"]["folds"]) == 3
+    assert manifest.code.keys() == {"data", "train"}
+    folder = f"models/{config.name}/{plan.version}"
+    assert json.loads(store.get(f"{folder}/labels.json")) == list(CLASSES)
+    assert json.loads(store.get(f"{folder}/preprocessing.json")) == {
+        "input": [12, 12, 1],
+        "workload": "image_classification",
+        "preprocessing_version": 1,
+        "digest": plan.snapshot.preprocessing,
+    }
+    package = packages.load(store, config.name, plan.version)
+    examples = datasets.training_set(store, config, plan.snapshot)
+    found = package.predict(examples.pixels)
+    assert found.shape == (len(examples.ids), 3) and found.dtype == np.float64
+    assert (found.argmax(1) == examples.labels).mean() > 0.5
+    # An answer does not depend on who else is asked about, up to rounding.
+    np.testing.assert_allclose(package.predict(examples.pixels[5:6])[0], found[5], atol=1e-6)
+    assert package.predict(examples.pixels[:0]).shape == (0, 3)
+    with pytest.raises(TrainingError, match="12 x 12 x 1"):
+        package.predict(examples.pixels[:, :5])
+    assert [m.version for m in packages.versions(store, config.name)] == [plan.version]
+
+
+def test_packaging_again_changes_nothing(store: Store, trained: Any) -> None:
+    _, config, plan = trained
+    before = dict(store.list(""))
+    first = packages.reference(store, config.name, plan.version)
+    assert packages.package(store, config, plan) == first
+    assert dict(store.list("")) == before
+
+
+def test_a_package_cut_off_before_its_manifest_is_finished(store: Store, trained: Any) -> None:
+    _, config, plan = trained
+    folder = f"models/{config.name}/{plan.version}"
+    for name in ("manifest.json", "labels.json"):
+        path = store.path(f"{folder}/{name}")
+        assert path is not None
+        path.unlink()
+    with pytest.raises(NotFound, match=f"no version {plan.version}"):
+        packages.load(store, config.name, plan.version)
+    assert packages.versions(store, config.name) == []
+    packages.package(store, config, plan)
+    packages.verify(store, config.name, plan.version)
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_a_changed_file_is_named_before_keras_opens_it(
+    store: Store, trained: Any, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, config, plan = trained
+    key = f"models/{config.name}/{plan.version}/{name}"
+    change(store, key)
+    monkeypatch.setattr(packages, "_models", {})
+    monkeypatch.setattr(packages.keras_models, "load", lambda data: pytest.fail("Keras opened an unverified file"))
+    for check in (packages.verify, packages.load):
+        with pytest.raises(Damaged, match=key):
+            check(store, config.name, plan.version)
+
+
+def test_another_manifest_than_the_recorded_one_is_damage(store: Store, trained: Any) -> None:
+    _, config, plan = trained
+    sha = packages.reference(store, config.name, plan.version).manifest_sha256
+    change(store, f"models/{config.name}/{plan.version}/manifest.json")
+    for check in (packages.verify, packages.load):
+        with pytest.raises(Damaged, match=r"manifest\.json"):
+            check(store, config.name, plan.version, sha)
+
+
+# --- a fresh process -----------------------------------------------------------------------------
+
+
+def test_a_fresh_process_reproduces_the_predictions_and_the_pass_is_recorded(store: Store, trained: Any) -> None:
+    _, config, plan = trained
+    sha = packages.reference(store, config.name, plan.version).manifest_sha256
+    infra.start()
+    first = infra.validate(store, config, plan.version, sha, plan)
+    assert first.passed and not first.reused, first.sentence
+    assert first.largest_difference is not None and first.largest_difference <= infra.TOLERANCE
+    holdout = len(datasets.holdout_set(store, config, plan.snapshot).ids)
+    assert first.examples == packages.REFERENCE_EXAMPLES + holdout
+    began = time.perf_counter()
+    again = infra.validate(store, config, plan.version, sha)
+    assert again.reused and again.passed
+    assert time.perf_counter() - began < 1  # no process was started
+    change(store, f"models/{config.name}/{plan.version}/model.keras")  # a recorded pass hides no later damage
+    later = infra.validate(store, config, plan.version, sha)
+    assert not later.passed and "model.keras" in later.sentence
+
+
+def test_a_package_that_does_not_reproduce_its_predictions_does_not_pass(store: Store, trained: Any) -> None:
+    _, config, plan = trained
+    folder = f"models/{config.name}/{plan.version}"
+    examples = datasets.training_set(store, config, plan.snapshot)
+    package = packages.load(store, config.name, plan.version)
+
+    class Other:
+        def predict_on_batch(self, pixels: Any) -> Any:
+            return np.asarray(package.model.predict_on_batch(pixels)) + 1e-3
+
+    data = packages.write_reference(Other(), examples)
+    manifest = packages.manifest(store, config.name, plan.version)
+    changed = {"sha256": packages.sha256(data), "bytes": len(data)}
+    files = tuple(f.model_copy(update=changed) if f.key == "reference.parquet" else f for f in manifest.files)
+    text = packages.canonical(manifest.model_copy(update={"files": files}))
+    for name, new in (("reference.parquet", data), ("manifest.json", text)):
+        path = store.path(f"{folder}/{name}")
+        assert path is not None
+        path.chmod(0o644)
+        path.write_bytes(new)
+    result = infra.validate(store, config, plan.version, packages.sha256(text))
+    assert not result.passed
+    assert result.largest_difference == pytest.approx(1e-3, rel=1e-3)
+    assert list(store.list(f"{folder}/infra")) == []
+
+
+def test_a_fresh_process_that_dies_is_a_rule_that_did_not_pass(store: Store, trained: Any) -> None:
+    _, config, plan = trained
+    sha = packages.reference(store, config.name, plan.version).manifest_sha256
+    infra.start()
+    assert infra._child is not None
+    os.kill(infra._child.process.pid, signal.SIGSTOP)  # so that it is alive, and dies before it can answer
+    pid = infra._child.process.pid
+    killer = subprocess.Popen([sys.executable, "-c", f"import os, time; time.sleep(1); os.kill({pid}, 9)"])
+    result = infra.validate(store, config, plan.version, sha)
+    killer.wait()
+    assert not result.passed
+    assert "status -9" in result.sentence
+
+
+def test_a_fresh_process_finds_what_lies_in_a_memory_store(store: Store, trained: Any) -> None:
+    _, config, plan = trained
+    memory = MemoryStore("memory://packages")
+    for key, _ in store.list("models"):
+        memory.create(key, store.get(key))
+    with infra._reachable(memory, config.name, plan.version) as uri:
+        assert uri.startswith("file://")
+        packages.verify(open_store(uri), config.name, plan.version)
+
+
+def test_the_fresh_process_ends_with_its_parent() -> None:
+    script = (
+        "import os\n"
+        "from leptonflow import infra\n"
+        "infra.start()\n"
+        "print(infra._child.process.pid, flush=True)\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
+    pid = int(done.stdout)
+    deadline = time.monotonic() + 60
+    while Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().split(")")[1][:3]:
+        assert time.monotonic() < deadline, "the fresh process outlived its parent"
+        time.sleep(0.1)

@@ -1,0 +1,46 @@
+"""Packages of a few bytes, whole by every sha256, for tests that promote without training anything."""
+
+from __future__ import annotations
+
+from leptonflow.digests import canonical, sha256
+from leptonflow.store import Store
+from schemas.records import InfraResult, ModelManifest, ObjectRef, Plan, SnapshotRef
+
+PIPELINE = "digits"
+
+
+def put(store: Store, version: str, number: int = 1) -> str:
+    """A version that learned from snapshot `number`; returns the sha256 of its manifest."""
+    files = {"model.keras": b"weights of " + version.encode(), "labels.json": b'["0","1"]'}
+    for name, data in files.items():
+        store.create(f"models/{PIPELINE}/{version}/{name}", data)
+    manifest = canonical(
+        ModelManifest(
+            pipeline=PIPELINE, version=version, run_id=f"run-{version}", workload="none", classes=("0", "1"),
+            input=(28, 28, 1), preprocessing="p", snapshot=f"s{number}", snapshot_number=number, config={}, cv={},
+            code={}, libraries={}, created_at=f"2026-01-{number:02d}T00:00:00+00:00",
+            files=tuple(ObjectRef(key=n, sha256=sha256(d), bytes=len(d)) for n, d in files.items()),
+        )
+    )  # fmt: skip
+    store.create(f"models/{PIPELINE}/{version}/manifest.json", manifest)
+    return sha256(manifest)
+
+
+def plan(version: str, run_id: str | None = None, number: int = 1) -> Plan:
+    """The plan of the run that trained such a version."""
+    snapshot = SnapshotRef(
+        pipeline=PIPELINE, number=number, snapshot=f"s{number}", content="0" * 64, classes=("0", "1"),
+        preprocessing="p", holdout=0.2, parts=(), batches=(), examples=0,
+    )  # fmt: skip
+    return Plan(
+        pipeline=PIPELINE, attempt=0, version=version, run_id=run_id or f"run-{version}", snapshot=snapshot,
+        waiting=(), trained=True, finished=False,
+    )  # fmt: skip
+
+
+def fit_to_run(version: str, manifest_sha256: str) -> InfraResult:
+    """An infra-validation that every package passes."""
+    return InfraResult(
+        version=version, manifest_sha256=manifest_sha256, passed=True, largest_difference=0.0, tolerance=1e-5,
+        examples=2, sentence="reproduced", seconds=0.0,
+    )  # fmt: skip

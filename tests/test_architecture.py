@@ -1,0 +1,174 @@
+"""The floors of docs/architecture.md, read from the source itself: who may import whom, and what costs start-up time.
+
+import-linter holds the same floors over whole import chains (`make lint`); this file also sees imports by name.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FLOORS = {"schemas": 0, "leptonflow": 1, "tasks": 2, "serving": 2, "flows": 3, "cli": 4}
+HEAVY = {"tensorflow", "keras", "great_expectations", "prefect", "duckdb", "pandas", "sklearn", "matplotlib", "scipy"}
+PICKLES = {"pickle", "_pickle", "cPickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}
+WORKLOAD_NAMES = ("image_classification",)
+
+# What may be imported where: the one place for each outside thing.
+ONLY_IN = {
+    "great_expectations": ("leptonflow.contracts",),
+    "duckdb": ("leptonflow.analytics",),
+    "prefect": ("flows", "tasks", "deployments"),
+    "keras": (
+        "leptonflow.training",
+        "leptonflow.keras_models",
+        "leptonflow.workloads",
+        "leptonflow.packages",
+        "leptonflow.evaluation",
+        "leptonflow.infra",
+    ),
+}
+ONLY_IN["tensorflow"] = ONLY_IN["keras"]
+
+
+def sources() -> dict[str, Path]:
+    """Every module of the project by its dotted name."""
+    found = {}
+    for floor in FLOORS:
+        for path in sorted((ROOT / floor).rglob("*.py")):
+            parts = list(path.relative_to(ROOT).with_suffix("").parts)
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+@functools.cache
+def imports(path: Path) -> frozenset[tuple[str, int]]:
+    """(dotted name, line) of all that a file imports, in functions too, and by import_module("name")."""
+    found: set[tuple[str, int]] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {(alias.name, node.lineno) for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: imports are absolute here"
+            found.add((node.module or "", node.lineno))
+            found |= {(f"{node.module}.{alias.name}", node.lineno) for alias in node.names}
+        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+            called = ast.unparse(node.func)
+            if called in ("import_module", "importlib.import_module", "__import__"):
+                found.add((str(node.args[0].value), node.lineno))
+    return frozenset(found)
+
+
+def within(name: str, package: str) -> bool:
+    return name == package or name.startswith(package + ".")
+
+
+MODULES = sources()
+
+
+def test_the_tree_is_what_these_tests_read() -> None:
+    """A floor that moved or was renamed would make every test below pass without reading it."""
+    assert {"schemas", "leptonflow", "tasks", "flows", "cli"} <= {name.split(".")[0] for name in MODULES}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_imports_point_down(name: str) -> None:
+    """A module imports its own floor and the floors below; tasks and serving, on one floor, not each other."""
+    own = name.split(".")[0]
+    upward = [
+        f"{MODULES[name]}:{line} imports {target}"
+        for target, line in imports(MODULES[name])
+        if (floor := target.split(".")[0]) in FLOORS and floor != own and FLOORS[floor] >= FLOORS[own]
+    ]
+    assert not upward
+
+
+@pytest.mark.parametrize("library", ONLY_IN)
+def test_a_library_has_one_place(library: str) -> None:
+    """Each outside thing is imported where docs/architecture.md says, and nowhere else."""
+    strays = [
+        f"{path}:{line}"
+        for name, path in MODULES.items()
+        if not any(within(name, home) for home in ONLY_IN[library])
+        for target, line in imports(path)
+        if within(target, library)
+    ]
+    assert not strays
+
+
+def test_no_pickle() -> None:
+    """What is read from a store is never executed: no pickle by any name, and arrays without objects."""
+    strays = [
+        f"{path}:{line} imports {target}"
+        for path in MODULES.values()
+        for target, line in imports(path)
+        if target.split(".")[0] in PICKLES
+    ]
+    allowing = [str(path) for path in MODULES.values() if re.search(r"allow_pickle\s*=\s*True", path.read_text())]
+    assert not strays + allowing
+
+
+def test_nothing_names_a_workload() -> None:
+    """Adding a workload is one module and one name in schemas/config.py: no other code may know one by name."""
+    strays = [
+        f"{path}:{number}"
+        for name, path in MODULES.items()
+        if not within(name, "leptonflow.workloads") and name != "schemas.config"
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
+        if any(workload in line for workload in WORKLOAD_NAMES)
+    ]
+    assert not strays
+
+
+def test_the_engine_never_deletes_or_overwrites_on_a_store() -> None:
+    """The store's verbs are create, get, list, size, path: `store.py` has none that takes something away."""
+    tree = ast.parse(MODULES["leptonflow.store"].read_text(encoding="utf-8"))
+    verbs = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    assert "create" in verbs
+    assert not [verb for verb in verbs if re.match(r"(delete|remove|overwrite|put|move|rename)(_|$)", verb)]
+
+
+def loaded_by(code: str) -> set[str]:
+    """The top-level modules that a fresh interpreter holds after running `code`."""
+    report = "import sys; print('\\n'.join({name.split('.')[0] for name in sys.modules}), file=sys.stderr)"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\n{report}"], cwd=ROOT, capture_output=True, text=True, timeout=120, check=True
+    )
+    return set(done.stderr.split())
+
+
+def test_the_command_line_imports_nothing_heavy() -> None:
+    """`leptonflow --help` must answer at once: what is heavy is imported inside the function that needs it."""
+    assert not loaded_by("import cli.main") & (HEAVY | {"numpy", "pyarrow", "PIL"})
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, os; sys.argv = ['leptonflow', '--help']\n"
+        "sys.stdout = open(os.devnull, 'w')\n"
+        "from cli.main import run\n"
+        "try: run()\n"
+        "except SystemExit as end: assert not end.code, end.code"
+    )
+    assert not loaded_by(code) & (HEAVY | {"numpy", "pyarrow", "PIL"})
+
+
+def test_planning_imports_nothing_heavy() -> None:
+    """`unchanged` is decided by planning alone, in a process that holds none of the four."""
+    assert not loaded_by("import leptonflow.planning") & HEAVY
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if within(name, "leptonflow") or within(name, "schemas")])
+def test_heavy_imports_are_lazy(name: str) -> None:
+    """No module of the engine imports TensorFlow, Great Expectations, DuckDB or Prefect at its top."""
+    tree = ast.parse(MODULES[name].read_text(encoding="utf-8"))
+    at_top = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    names = {alias.name for node in at_top if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module or "" for node in at_top if isinstance(node, ast.ImportFrom)}
+    assert not {n for n in names if n.split(".")[0] in {"tensorflow", "keras", "great_expectations", "duckdb"}}

@@ -1,0 +1,152 @@
+"""Candidate and champion on the same holdout, from their packages; a champion that cannot be scored says why."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+
+from leptonflow import datasets, evaluation, packages, predictions, training
+from leptonflow.registry import Champion
+from leptonflow.store import MemoryStore, Store
+from schemas.config import Pipeline
+from schemas.records import Plan
+from tests.fit_examples import CLASSES, land, pipeline, plan_of
+
+
+def train(store: Store, config: Pipeline, plan: Plan) -> str:
+    """Train and package the plan's version; its manifest's sha256."""
+    for fold in range(config.training.folds):
+        training.train_fold(store, config, plan, fold)
+    training.fit_final(store, config, plan)
+    return packages.package(store, config, plan).manifest_sha256
+
+
+def champion_of(plan: Plan, manifest_sha256: str, number: int = 1) -> Champion:
+    assert plan.version is not None and plan.snapshot is not None
+    return Champion(
+        version=plan.version, number=number, manifest_sha256=manifest_sha256, since="2026-01-01T00:00:00+00:00",
+        run_id=plan.run_id, kind="promotion", previous=None, snapshot=plan.snapshot.snapshot, snapshot_number=1,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained() -> tuple[MemoryStore, Pipeline, Plan, str]:
+    store, config = MemoryStore("memory://evaluation"), pipeline()
+    plan = land(store, config)
+    return store, config, plan, train(store, config, plan)
+
+
+@pytest.fixture
+def store(trained: tuple[MemoryStore, Pipeline, Plan, str]) -> MemoryStore:
+    """A copy of the trained store without any run."""
+    copy = MemoryStore("memory://evaluation-copy")
+    for key, _ in trained[0].list(""):
+        if not key.startswith("runs/"):
+            copy.create(key, trained[0].get(key))
+    return copy
+
+
+def test_the_candidate_is_scored_from_its_package_and_the_bytes_that_lie_there(store: Store, trained: Any) -> None:
+    _, config, plan, _ = trained
+    found = evaluation.evaluate(store, config, plan, None)
+    examples = datasets.holdout_set(store, config, plan.snapshot)
+    ids, labels, rows = predictions.read(store.get(found.predictions.key), CLASSES)
+    assert ids == examples.ids
+    np.testing.assert_array_equal(labels, examples.labels)
+    np.testing.assert_array_equal(rows, packages.load(store, config.name, plan.version).predict(examples.pixels))
+    accuracy = (rows.argmax(1) == labels).mean()
+    assert found.candidate_scores.metrics["accuracy"] == pytest.approx(accuracy)
+    assert np.trace(found.candidate_scores.confusion) == round(accuracy * len(labels))
+    assert sum(map(sum, found.candidate_scores.confusion)) == found.candidate_scores.examples == len(labels)
+    assert (found.champion, found.champion_scores, found.not_comparable) == (None, None, None)
+    assert store.size(f"runs/{config.name}/{plan.run_id}/evaluation-0.json")
+    before = dict(store.list(""))
+    assert evaluation.evaluate(store, config, plan, None) == found
+    assert dict(store.list("")) == before
+
+
+def test_the_champion_itself_has_the_same_scores(store: Store, trained: Any) -> None:
+    _, config, plan, sha = trained
+    found = evaluation.evaluate(store, config, plan, champion_of(plan, sha, number=4))
+    assert found.champion_scores == found.candidate_scores
+    assert store.size(f"runs/{config.name}/{plan.run_id}/evaluation-4.json")
+
+
+def test_another_champion_is_scored_on_the_same_holdout(store: Store, trained: Any) -> None:
+    _, config, plan, sha = trained
+    again = pipeline(training={"epochs": 1, "batch_size": 16, "folds": 3})
+    other = plan_of(again, plan.snapshot, version="c" * 12, run_id="d" * 12)
+    train(store, again, other)
+    found = evaluation.evaluate(store, again, other, champion_of(plan, sha))
+    alone = evaluation.evaluate(store, config, plan, None)
+    assert found.champion_scores is not None
+    assert found.champion_scores.version == plan.version
+    assert found.champion_scores.metrics == pytest.approx(alone.candidate_scores.metrics)
+    assert found.candidate_scores.metrics != found.champion_scores.metrics
+
+
+def test_a_champion_with_its_classes_in_another_order_is_scored_by_name(store: Store, trained: Any) -> None:
+    _, config, plan, sha = trained
+    snapshot = plan.snapshot.model_copy(update={"classes": CLASSES[::-1]})
+    turned = plan_of(config, snapshot, version="c" * 12, run_id="d" * 12)
+    train(store, config, turned)
+    found = evaluation.evaluate(store, config, turned, champion_of(plan, sha))
+    alone = evaluation.evaluate(store, config, plan, None)
+    assert found.champion_scores is not None
+    assert found.champion_scores.metrics == pytest.approx(alone.candidate_scores.metrics)
+
+
+def test_a_champion_with_other_preprocessing_is_scored_through_its_own(
+    store: Store, trained: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, _, plan, sha = trained
+    larger = pipeline(input=[18, 18, 1])
+    other = land(store, larger)
+    snapshot = other.snapshot.model_copy(update={"content": "e" * 64})
+    other = plan_of(larger, snapshot, version="c" * 12, run_id="d" * 12)
+    train(store, larger, other)
+    asked = []
+    real = datasets.holdout_set
+
+    def holdout_set(store: Store, config: Pipeline, snapshot: Any, shape: Any = None) -> Any:
+        examples = real(store, config, snapshot)
+        if shape is None:
+            return examples
+        asked.append(shape)
+        return datasets.Examples(**{**vars(examples), "pixels": np.ascontiguousarray(examples.pixels[:, :12, :12])})
+
+    monkeypatch.setattr(datasets, "holdout_set", holdout_set)
+    found = evaluation.evaluate(store, larger, other, champion_of(plan, sha))
+    assert asked == [(12, 12, 1)]
+    assert found.champion_scores is not None and found.not_comparable is None
+
+
+def test_a_champion_with_other_classes_is_not_comparable(store: Store, trained: Any) -> None:
+    _, _, plan, sha = trained
+    config = pipeline()
+    four = (*CLASSES[:2], "top", "bottom")
+    other = land(store, config, classes=four)
+    other = plan_of(config, other.snapshot, version="c" * 12, run_id="d" * 12)
+    train(store, config, other)
+    found = evaluation.evaluate(store, config, other, champion_of(plan, sha))
+    assert found.champion_scores is None
+    assert re.search(r"other classes \(only its own: right; new: bottom, top\)", found.not_comparable or "")
+
+
+@pytest.mark.parametrize("what", ["model.keras", "manifest.json", "missing"])
+def test_a_damaged_champion_never_ends_the_run(store: MemoryStore, trained: Any, what: str) -> None:
+    _, config, plan, sha = trained
+    other = plan_of(config, plan.snapshot, version="c" * 12, run_id="d" * 12)
+    train(store, config, other)
+    name = "labels.json" if what == "missing" else what
+    key = f"models/{config.name}/{plan.version}/{name}"
+    data = store._objects.pop(key)
+    if what != "missing":
+        store._objects[key] = data[:-1] + bytes([data[-1] ^ 1])
+    found = evaluation.evaluate(store, config, other, champion_of(plan, sha))
+    assert found.champion_scores is None
+    assert key in (found.not_comparable or "")
+    assert "\n" not in (found.not_comparable or "")

@@ -1,0 +1,241 @@
+"""The commit log: its chain, what damages it, and who wins a race."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from leptonflow import log as logs
+from leptonflow.digests import sha256
+from leptonflow.log import Log, LostRace, commit, read
+from leptonflow.store import STORE_KEY, Store, open_store, store_id
+from schemas.errors import Damaged, NotFound, Overtaken
+
+PREFIX = "promotions/digits/log"
+
+
+@pytest.fixture(autouse=True)
+def no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test begins as a new process does."""
+    monkeypatch.setattr(logs, "_verified", {})
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def store(folder: Path) -> Store:
+    return open_store(folder.as_uri())
+
+
+def add(store: Store, log: Log, decision: str, body: dict[str, Any] | None = None, who: str = "a test") -> Log:
+    return commit(store, log, id=decision, kind="promotion", body=body or {}, who=who, why="because")
+
+
+def grown(store: Store, count: int) -> Log:
+    log = read(store, PREFIX)
+    for number in range(log.number + 1, log.number + 1 + count):
+        log = add(store, log, f"decision-{number}", {"version": number})
+    return log
+
+
+def forget() -> None:
+    logs._verified.clear()
+
+
+def record(folder: Path, number: int) -> Path:
+    return folder / PREFIX / f"{number:08d}.json"
+
+
+def test_an_empty_log(store: Store) -> None:
+    log = read(store, PREFIX)
+    assert (log.entries, log.head, log.number) == ((), None, 0)
+    assert list(store.list("")) == []  # a read writes nothing, not even the store's id
+
+
+@pytest.mark.parametrize("count", [1, 15, 16, 17, 33])
+def test_records_are_a_chain_and_read_as_they_were_written(store: Store, folder: Path, count: int) -> None:
+    written = grown(store, count)
+    assert read(store, PREFIX) == written
+    forget()
+    assert read(store, PREFIX) == written
+    assert written.number == count
+    assert [key for key, _ in store.list(PREFIX)] == [f"{PREFIX}/{n:08d}.json" for n in range(1, count + 1)]
+    previous = None
+    for number, entry in enumerate(written.entries, start=1):
+        data = record(folder, number).read_bytes()
+        found = json.loads(data)
+        assert data == json.dumps(found, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+        assert found["previous"] == entry.previous == previous
+        assert found["store"] == entry.store == store_id(store)
+        assert (entry.number, entry.id, entry.body) == (number, f"decision-{number}", {"version": number})
+        assert entry.at.endswith("Z")
+        previous = entry.sha256
+        assert previous == sha256(data)
+
+
+def test_a_read_sees_what_another_process_added(store: Store) -> None:
+    first = grown(store, 3)
+    forget()
+    added = add(store, first, "another")
+    logs._verified[store.uri, PREFIX] = first
+    assert read(store, PREFIX) == added
+
+
+def test_odd_text_is_kept(store: Store) -> None:
+    log = commit(
+        store, read(store, PREFIX), id="x", kind="override", body={"ü": ["日本", None, 1.5]}, who="a\udcffb", why="ü\n"
+    )
+    forget()
+    entry = read(store, PREFIX).entries[0]
+    assert entry == log.head
+    assert (entry.body, entry.who, entry.why) == ({"ü": ["日本", None, 1.5]}, "a\\udcffb", "ü\n")
+
+
+def test_a_lost_race_names_the_winner_and_brings_the_new_state(store: Store) -> None:
+    old = grown(store, 2)
+    new = add(store, old, "theirs", who="anna")
+    with pytest.raises(Overtaken, match=r"anna committed record 3, a promotion, at .*Z \(because\)") as caught:
+        add(store, old, "mine")
+    assert isinstance(caught.value, LostRace)
+    assert caught.value.log == new
+    assert caught.value.exit_status == 1
+    assert pickle.loads(pickle.dumps(caught.value)).log == new  # noqa: S301 - as it crosses a process border
+    assert add(store, caught.value.log, "mine").number == 4
+
+
+def test_a_lost_reply_is_a_success(store: Store) -> None:
+    old = grown(store, 2)
+    new = add(store, old, "mine")
+    assert add(store, old, "mine") == new  # the reply was lost, and the client wrote again
+    later = add(store, new, "theirs")
+    assert add(store, old, "mine") == later  # and others went on meanwhile
+    assert read(store, PREFIX).number == 4
+
+
+def test_of_8_racing_writers_each_commits_once(store: Store) -> None:
+    def write(number: int) -> int:
+        log = read(store, PREFIX)
+        lost = 0
+        while True:
+            try:
+                add(store, log, f"writer-{number}")
+                return lost
+            except LostRace as race:
+                log, lost = race.log, lost + 1
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(8)))
+    forget()
+    assert sorted(entry.id for entry in read(store, PREFIX).entries) == [f"writer-{n}" for n in range(8)]
+
+
+@pytest.mark.parametrize(("count", "missing"), [(3, 1), (3, 2), (20, 3), (20, 16), (20, 17), (40, 25)])
+def test_a_gap_is_damage_and_stops_commits(store: Store, folder: Path, count: int, missing: int) -> None:
+    grown(store, count)
+    record(folder, missing).unlink()
+    forget()
+    with pytest.raises(Damaged, match=f"{missing:08d}.json is missing"):
+        read(store, PREFIX)
+
+
+def test_records_that_arrive_between_two_looks_are_no_gap(store: Store) -> None:
+    written = grown(store, 4)
+    forget()
+
+    class Slow:
+        """A store whose first look at record 2 comes before two others commit it and its successors."""
+
+        uri = store.uri
+        early = True
+
+        def get(self, key: str) -> bytes:
+            if key.endswith("00000002.json") and self.early:
+                self.early = False
+                raise NotFound(key)
+            return store.get(key)
+
+    assert read(cast(Store, Slow()), PREFIX) == written
+
+
+def rewritten(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_bytes()), **changes}, sort_keys=True, separators=(",", ":")))
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"", "is no record"),
+        (b'{"number":2', "is no record"),
+        (b"[]", "is no record"),
+        (b'{"number":2}', "is no record"),
+        (b"\xff\x00", "is no record"),
+    ],
+)
+def test_garbage_is_damage(store: Store, folder: Path, data: bytes, says: str) -> None:
+    grown(store, 3)
+    record(folder, 2).write_bytes(data)
+    forget()
+    with pytest.raises(Damaged, match=f"00000002.json {says}"):
+        read(store, PREFIX)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        (
+            {"why": "another reason"},
+            r"00000003.json .*Expected: previous [0-9a-f]{64}. Received: previous [0-9a-f]{64}",
+        ),
+        ({"previous": None}, "00000002.json .*Received: previous None"),
+        ({"number": 7}, "00000002.json .*Expected: number 2. Received: number 7"),
+        ({"store": "0" * 32}, "00000002.json .*Received: store 0000"),
+        ({"body": "text"}, "00000002.json is no record"),
+        ({"extra": 1}, "00000002.json is no record"),
+    ],
+)
+def test_a_changed_record_is_damage(store: Store, folder: Path, changes: dict[str, Any], says: str) -> None:
+    grown(store, 3)
+    rewritten(record(folder, 2), **changes)
+    forget()
+    with pytest.raises(Damaged, match=says):
+        read(store, PREFIX)
+
+
+def test_a_head_that_changes_under_a_process_is_damage(store: Store, folder: Path) -> None:
+    grown(store, 3)
+    rewritten(record(folder, 3), why="another reason")
+    with pytest.raises(Damaged, match=r"00000003.json is changed"):
+        read(store, PREFIX)
+    record(folder, 3).unlink()
+    with pytest.raises(Damaged, match=r"00000003.json is missing"):
+        read(store, PREFIX)
+
+
+def test_another_store_at_the_same_address_is_read_afresh(store: Store, folder: Path) -> None:
+    grown(store, 3)
+    folder.rename(folder.with_name("moved"))
+    assert read(store, PREFIX).number == 0
+    assert grown(store, 1).number == 1
+    assert read(store, PREFIX).number == 1
+
+
+def test_a_moved_store_works_and_a_foreign_log_is_damage(store: Store, folder: Path, tmp_path: Path) -> None:
+    written = grown(store, 3)
+    folder.rename(tmp_path / "moved")
+    moved = open_store((tmp_path / "moved").as_uri())
+    assert read(moved, PREFIX) == written
+    other = open_store((tmp_path / "other").as_uri())
+    store_id(other)
+    for key, _ in moved.list(PREFIX):
+        other.create(key, moved.get(key))
+    with pytest.raises(Damaged, match=r"00000001.json does not belong here.*store"):
+        read(other, PREFIX)
+    assert moved.get(STORE_KEY) != other.get(STORE_KEY)

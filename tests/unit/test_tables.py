@@ -1,0 +1,301 @@
+"""Rows: their types, their keys, and that a crash and a re-run leave each of them once."""
+
+from __future__ import annotations
+
+import io
+import math
+import uuid
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from leptonflow import formats, log, recording, tables
+from leptonflow.digests import sha256
+from leptonflow.store import Store, open_store
+from schemas.errors import Damaged
+from schemas.tables import TABLES
+from tests.run_examples import CONTRACT, make, outcome
+
+
+@pytest.fixture
+def memory() -> Store:
+    return open_store(f"memory://{uuid.uuid4().hex}")
+
+
+def rows(store: Store, table: str) -> list[dict[str, Any]]:
+    found = [pq.read_table(io.BytesIO(store.get(k)), schema=TABLES[table]) for k, _ in store.list(f"tables/{table}")]
+    return [row for one in found for row in one.to_pylist()]
+
+
+class Killed(BaseException):
+    """As a kill: no handler of ours may catch it."""
+
+
+class Mortal:
+    """A store that dies before its n-th object is created."""
+
+    def __init__(self, store: Store, writes: int) -> None:
+        self._store, self._left = store, writes
+        self.uri = store.uri
+
+    def create(self, key: str, data: bytes) -> None:
+        if self._left == 0:
+            raise Killed(key)
+        self._left -= 1
+        self._store.create(key, data)
+
+    def create_many(self, items: Iterable[tuple[str, bytes]]) -> list[str]:
+        existing = []
+        for key, data in items:
+            if self._store.size(key) is None:
+                self.create(key, data)
+            else:
+                existing.append(key)
+        return existing
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+
+def everything(store: Store) -> dict[str, bytes]:
+    return {key: store.get(key) for key, _ in store.list("")}
+
+
+# --- rows ----------------------------------------------------------------------------------------
+
+
+def test_every_table_says_whose_pipeline_a_row_is() -> None:
+    """They join on it: DESIGN section 6."""
+    assert all(schema.names[0] == "pipeline" and schema.field(0).type == pa.string() for schema in TABLES.values())
+
+
+def test_a_row_has_the_declared_types_and_times_are_utc() -> None:
+    table = tables.arrow("batches", [{"pipeline": "p", "arrived": 3, "at": "2026-11-24T12:00:00+02:00"}])
+    assert table.schema == TABLES["batches"]
+    assert table["at"].to_pylist() == [datetime(2026, 11, 24, 10, tzinfo=UTC)]
+    assert table["accepted"].to_pylist() == [None]
+
+
+def test_an_unknown_column_is_an_error() -> None:
+    with pytest.raises(ValueError, match="no column arived"):
+        tables.arrow("batches", [{"arived": 3}])
+
+
+def test_an_outcome_gives_one_row_of_batches_and_one_for_each_expectation(memory: Store) -> None:
+    tables.write(memory, tables.batch_files(outcome()))
+    (batch,) = rows(memory, "batches")
+    assert (batch["arrived"], batch["accepted"], batch["quarantined"], batch["known"]) == (100, 90, 7, 3)
+    found = rows(memory, "validations")
+    assert [(v["number"], v["fact"], v["success"], v["kwargs"]) for v in found] == [
+        (1, "brightness", True, '{"max_value":254,"min_value":1}'),
+        (2, None, True, '{"min_value":1}'),
+    ]
+    assert next(memory.list("tables/batches"))[0] == f"tables/batches/pipeline=digits/first-{CONTRACT[:12]}.parquet"
+
+
+def test_what_lies_there_is_adopted(memory: Store) -> None:
+    first = tables.write(memory, tables.batch_files(outcome()))
+    later = outcome().model_copy(update={"at": "2027-01-01T00:00:00Z"})
+    assert tables.write(memory, tables.batch_files(later)) == first
+    assert rows(memory, "batches")[0]["at"].year == 2026
+
+
+# --- a run ---------------------------------------------------------------------------------------
+
+
+def test_a_run_leaves_every_number(memory: Store) -> None:
+    run = make(memory, champion="0123456789ab")
+    document = recording.record(memory, run.config, run.plan, **run.keywords())
+    assert list(document) == [
+        "run_id", "verdict", "version", "champion", "snapshot", "batches", "examples", "cv", "holdout", "gate",
+        "report", "seconds", "sentence",
+    ]  # fmt: skip
+    assert list(document["gate"][0]) == ["rule", "metric", "value", "bound", "passed", "sentence"]
+    assert document["cv"]["accuracy"]["folds"] == [fit.metrics["accuracy"] for fit in run.fits]
+    assert document["examples"] == {"train": 1600, "holdout": 400}
+    accuracies = [r["value"] for r in rows(memory, "folds") if r["metric"] == "accuracy"]
+    assert accuracies == document["cv"]["accuracy"]["folds"]
+    told = [(r["rule"], r["passed"]) for r in document["gate"]]
+    assert [(r["rule"], r["passed"]) for r in rows(memory, "verdicts")] == told
+    epochs = rows(memory, "epochs")
+    assert {r["fold"] for r in epochs} == {0, 1, 2, None} and len(epochs) == 3 * 6 * 4 + 6 * 2
+    guesses = rows(memory, "predictions")
+    assert {(r["split"], r["fold"]) for r in guesses} == {("oof", 0), ("oof", 1), ("oof", 2), ("holdout", None)}
+    held = [r for r in guesses if r["split"] == "holdout"]
+    right = sum(r["label"] == r["predicted"] for r in held) / len(held)
+    assert right == pytest.approx(document["holdout"]["accuracy"])
+    (model,) = rows(memory, "models")
+    assert model["manifest_sha256"] == run.package.manifest_sha256 and model["bytes"] == run.package.bytes
+    (row,) = rows(memory, "runs")
+    assert (row["verdict"], row["champion"]) == ("promoted", run.verdict.version)
+    assert row["champion_before"] == "0123456789ab"
+
+
+def test_the_manifest_names_every_file_with_its_sha256(memory: Store) -> None:
+    import json
+
+    run = make(memory)
+    recording.record(memory, run.config, run.plan, **run.keywords())
+    manifest = json.loads(memory.get(f"runs/digits/{run.verdict.run_id}/manifest.json"))
+    named = {file["key"]: file["sha256"] for file in manifest["files"]}
+    assert all(sha256(memory.get(key)) == digest for key, digest in named.items())
+    written = {key for key, _ in memory.list("tables")} | {f"runs/digits/{run.verdict.run_id}/report.html"}
+    assert written < set(named)
+    assert not manifest["document"]["report"].startswith(("/", "memory:")), "what is recorded still holds after a move"
+
+
+@pytest.mark.parametrize("writes", range(10))
+def test_a_kill_before_any_write_and_a_second_call_leave_each_row_once(memory: Store, writes: int) -> None:
+    """The first call's verdict and times are the run's; nothing is there twice."""
+    run = make(memory)
+    with pytest.raises(Killed):
+        recording.record(Mortal(memory, writes), run.config, run.plan, **run.keywords())
+    assert recording.finished(memory, "digits", run.verdict.run_id) is None
+    other = run.keywords(started_at="2027-01-01T00:00:00.000000Z", seconds={"train": 1.0}, batches=[])
+    document = recording.record(memory, run.config, run.plan, **other)
+    assert document["seconds"] == ({"train": 1.0} if writes == 0 else run.keywords()["seconds"])
+    counts = {table: len(rows(memory, table)) for table in TABLES}
+    assert counts == {
+        "batches": 0, "validations": 0, "quarantine": 0, "snapshots": 0, "promotions": 0,
+        "runs": 1, "models": 1, "verdicts": 3, "folds": 15, "epochs": 84, "predictions": 1600,
+    }  # fmt: skip
+    before = everything(memory)
+    assert recording.record(memory, run.config, run.plan, **run.keywords()) == document
+    assert everything(memory) == before
+
+
+def test_there_are_exactly_as_many_writes_as_are_killed_above(memory: Store) -> None:
+    run = make(memory)
+    recording.record(Mortal(memory, 10), run.config, run.plan, **run.keywords())
+
+
+def test_a_metric_that_is_no_number_is_null_in_the_document(memory: Store) -> None:
+    run = make(memory)
+    scores = run.evaluation.candidate_scores
+    scores = scores.model_copy(update={"metrics": {**scores.metrics, "log_loss": math.nan}})
+    evaluation = run.evaluation.model_copy(update={"candidate_scores": scores})
+    document = recording.record(memory, run.config, run.plan, **run.keywords(evaluation=evaluation))
+    assert document["holdout"]["log_loss"] is None
+
+
+def test_a_second_run_of_a_version_adds_no_rows_of_the_version(memory: Store) -> None:
+    """Another gate, the same model: folds, epochs, models and oof stay those of the run that trained it."""
+    first = make(memory)
+    recording.record(memory, first.config, first.plan, **first.keywords())
+    second = make(memory, run_id="d4" * 6, trained_by=first.verdict.run_id)
+    recording.record(memory, second.config, second.plan, **second.keywords())
+    for table in ("models", "folds", "epochs"):
+        assert {r["run_id"] for r in rows(memory, table)} == {first.verdict.run_id}
+    assert [r["run_id"] for r in rows(memory, "runs")] == [first.verdict.run_id, second.verdict.run_id]
+    assert len(rows(memory, "predictions")) == 1200 + 2 * 400
+
+
+def test_rows_of_a_version_carry_the_run_that_trained_it_whoever_writes_them(memory: Store) -> None:
+    run = make(memory, trained_by="e5" * 6)
+    recording.record(memory, run.config, run.plan, **run.keywords())
+    assert {r["run_id"] for r in rows(memory, "folds")} == {"e5" * 6}
+    assert {r["run_id"] for r in rows(memory, "predictions") if r["split"] == "oof"} == {"e5" * 6}
+    assert {r["run_id"] for r in rows(memory, "predictions") if r["split"] == "holdout"} == {run.verdict.run_id}
+
+
+def test_runs_are_listed_newest_last_and_unfinished_ones_not_at_all(memory: Store, monkeypatch: Any) -> None:
+    times = iter(["2026-11-24T12:00:00.000000Z", "2026-11-24T11:00:00.000000Z", "2026-11-24T13:00:00.000000Z"])
+    monkeypatch.setattr(recording, "_now", lambda: next(times))
+    for run_id in ("aa" * 6, "bb" * 6):
+        run = make(memory, run_id=run_id)
+        recording.record(memory, run.config, run.plan, **run.keywords())
+    run = make(memory, run_id="cc" * 6)
+    with pytest.raises(Killed):
+        recording.record(Mortal(memory, 3), run.config, run.plan, **run.keywords())
+    assert [r["run_id"] for r in recording.runs(memory, "digits")] == ["bb" * 6, "aa" * 6]
+    assert recording.runs(memory, "other") == []
+    assert recording.standing(memory, "digits", "cc" * 6) == run.verdict
+
+
+def test_a_damaged_manifest_is_named(memory: Store) -> None:
+    memory.create("runs/digits/abc/manifest.json", b"{")
+    with pytest.raises(Damaged, match=r"runs/digits/abc/manifest\.json"):
+        recording.finished(memory, "digits", "abc")
+
+
+def test_the_report_of_a_directory_store_is_a_path(tmp_path: Path) -> None:
+    store = open_store((tmp_path / "store").as_uri())
+    run = make(store)
+    document = recording.record(store, run.config, run.plan, **run.keywords())
+    assert Path(document["report"]).read_text().startswith("<!DOCTYPE html>")
+    (tmp_path / "store").rename(tmp_path / "moved")
+    moved = open_store((tmp_path / "moved").as_uri())
+    again = recording.finished(moved, "digits", run.verdict.run_id)
+    assert again and Path(again["report"]).is_file()
+
+
+# --- batches -------------------------------------------------------------------------------------
+
+
+def committed(store: Store, *batches: str) -> None:
+    for batch in batches:
+        commit(store, "batch", {"outcome": outcome(batch=batch).model_dump(mode="json")})
+
+
+def commit(store: Store, kind: str, body: dict[str, Any]) -> None:
+    history = log.read(store, "snapshots/digits/log")
+    log.commit(store, history, id=f"{kind} {history.number}", kind=kind, body=body, who="t", why="t")
+
+
+def test_what_a_crash_left_out_of_batches_and_tables_is_written_from_the_log(memory: Store) -> None:
+    committed(memory, "first", "second")
+    refused = outcome(batch="third", verdict="refused").model_dump_json().encode()
+    memory.create(f"batches/digits/third/{CONTRACT}.json", refused)
+    commit(memory, "preprocessing", {"parts": []})
+    recording.repair_batches(memory, "digits")
+    assert [r["batch"] for r in rows(memory, "batches")] == ["first", "second", "third"]
+    assert len(rows(memory, "validations")) == 6
+    assert {key.split("/")[2] for key, _ in memory.list("batches/digits")} == {"first", "second", "third"}
+
+
+@pytest.mark.parametrize("writes", range(6))
+def test_a_repair_that_is_killed_is_finished_by_the_next(memory: Store, writes: int) -> None:
+    committed(memory, "first", "second")
+    with pytest.raises(Killed):
+        recording.repair_batches(Mortal(memory, writes), "digits")
+    recording.repair_batches(memory, "digits")
+    assert [r["batch"] for r in rows(memory, "batches")] == ["first", "second"]
+    assert len(rows(memory, "validations")) == 4
+    before = everything(memory)
+    recording.repair_batches(Mortal(memory, 0), "digits")
+    assert everything(memory) == before
+
+
+# --- formats -------------------------------------------------------------------------------------
+
+
+def test_json_has_no_value_that_json_does_not_know() -> None:
+    import decimal
+    import json
+
+    table = pa.table({
+        "f": [1.5, math.nan, math.inf], "d": [decimal.Decimal("3.00")] * 3, "b": [b"x", None, b""],
+        "t": pa.array([0, 1_000_000, None], pa.timestamp("us", tz="UTC")), "l": [[1.0, math.nan], [], None],
+    })  # fmt: skip
+    found = formats.to_json(table)
+    json.dumps(found, allow_nan=False)
+    assert [r["f"] for r in found] == [1.5, None, None] and found[0]["d"] == 3 and found[0]["l"] == [1.0, None]
+    assert [r["t"] for r in found] == ["1970-01-01T00:00:00Z", "1970-01-01T00:00:01Z", None]
+
+
+def test_csv_quotes_what_it_must_and_leaves_null_empty() -> None:
+    table = pa.table({"a b": ['x "y",\nz', None, "ü"], "n": [1, None, 3], "ok": [True, None, False]})
+    assert formats.to_csv(table) == 'a b,n,ok\n"x ""y"",\nz",1,true\n,,\nü,3,false\n'
+
+
+def test_parquet_round_trip(tmp_path: Path) -> None:
+    table = tables.arrow("runs", [{"pipeline": "p", "seconds": 1.0}])
+    formats.write_parquet(table, tmp_path / "x.parquet")
+    assert pq.read_table(tmp_path / "x.parquet").equals(table)
+
+

@@ -1,0 +1,209 @@
+"""Fits: the folds are independent although they share one traced model, and nothing is trained twice."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from leptonflow import datasets, keras_models, predictions, progress, training, workloads
+from leptonflow.store import MemoryStore, Store
+from schemas.config import Pipeline
+from schemas.errors import TrainingError
+from schemas.records import FitResult, Plan
+from tests.fit_examples import CLASSES, land, pipeline
+
+OWN = """
+import keras
+
+def build(input_shape, classes):
+    layers = keras.layers
+    return keras.Sequential([
+        layers.Input(input_shape), layers.Rescaling(1 / 255), layers.Conv2D(4, 3), layers.BatchNormalization(),
+        layers.Flatten(), layers.Dropout(0.5), layers.Dense(len(classes), activation="softmax"),
+    ])
+"""
+
+
+@pytest.fixture
+def store() -> Store:
+    return MemoryStore("memory://training")
+
+
+def alone(store: Store, config: Pipeline, plan: Plan, fold: int | None) -> tuple[FitResult, list[Any]]:
+    """The fit on a model that nothing was trained on before, and all variables after it."""
+    keras_models._shared = None
+    return shared(store, config, plan, fold)
+
+
+def shared(store: Store, config: Pipeline, plan: Plan, fold: int | None) -> tuple[FitResult, list[Any]]:
+    """The fit on whatever model the process holds, and all variables after it, the optimiser's too."""
+    result = training.fit_final(store, config, plan) if fold is None else training.train_fold(store, config, plan, fold)
+    assert keras_models._shared is not None
+    model = keras_models._shared[1]
+    return result, [np.asarray(v) for v in (*model.variables, *model.optimizer.variables)]
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd", "adagrad"])
+def test_a_fold_on_the_shared_model_is_the_fold_alone(store: Store, optimizer: str) -> None:
+    config = pipeline(training={"epochs": 2, "batch_size": 16, "folds": 3, "optimizer": optimizer})
+    _independent(store, config)
+
+
+def test_moving_statistics_and_random_layers_are_reset_too(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "batch_normal.py").write_text(OWN)
+    training_section = {"epochs": 2, "batch_size": 16, "folds": 3}
+    _independent(store, pipeline(model={"function": "batch_normal:build"}, folder=tmp_path, training=training_section))
+
+
+def _independent(store: Store, config: Pipeline) -> None:
+    plan = land(store, config)
+    expected = {}
+    for fold in (1, 2, None):
+        own = MemoryStore("memory://alone")
+        _copy(store, own)
+        expected[fold] = alone(own, config, plan, fold)
+    keras_models._shared = None
+    traced = None
+    for fold in (0, 2, 1, None):  # in another order, after others
+        result, variables = shared(store, config, plan, fold)
+        assert keras_models._shared is not None
+        traced = traced or keras_models._shared[1]
+        assert keras_models._shared[1] is traced  # it was one model all along
+        if fold in expected:
+            same, by_itself = expected[fold]
+            assert len(variables) == len(by_itself)
+            for ours, theirs in zip(variables, by_itself, strict=True):
+                np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)
+            assert [e.value for e in result.epochs] == pytest.approx([e.value for e in same.epochs], abs=1e-6)
+            assert result.metrics == pytest.approx(same.metrics, abs=1e-6)
+    different = [np.abs(a - b).max() for a, b in zip(expected[1][1], expected[2][1], strict=True)]
+    assert max(different) > 1e-3  # and two folds are not the same fit
+
+
+def _copy(source: Store, target: Store) -> None:
+    for key, _ in source.list("examples"):
+        target.create(key, source.get(key))
+
+
+def test_a_fold_leaves_its_predictions_and_its_curve(store: Store) -> None:
+    config = pipeline()
+    plan = land(store, config)
+    told: list[tuple[str, int, int]] = []
+    with progress.listen(lambda *report: told.append(report)):
+        fits = [training.train_fold(store, config, plan, fold) for fold in range(3)]
+    assert plan.snapshot is not None
+    examples = datasets.training_set(store, config, plan.snapshot)
+    seen: list[str] = []
+    for fit in fits:
+        (file,) = fit.files
+        table = pq.read_table(pa.BufferReader(store.get(file.key)))
+        assert table.column_names == [
+            "example_id", "label", "predicted", "probability", "probability_true", "fold", "probabilities",
+        ]  # fmt: skip
+        ids, labels, rows = predictions.read(store.get(file.key), CLASSES)
+        assert workloads.load(config.workload).score(labels, rows, CLASSES) == fit.metrics
+        assert table["fold"].unique().to_pylist() == [fit.fold]
+        names = [CLASSES[n] for n in rows.argmax(1)]
+        assert table["predicted"].to_pylist() == names
+        assert fit.examples == len(examples.ids) - len(ids)
+        seen += ids
+        assert [(e.epoch, e.metric) for e in fit.epochs] == [
+            (epoch, metric) for epoch in (1, 2) for metric in ("loss", "accuracy", "val_loss", "val_accuracy")
+        ]
+        # The curve's last point is of the whole fold where the fold is small.
+        assert fit.epochs[-1].value == pytest.approx(fit.metrics["accuracy"])
+        assert fit.epochs[-2].value == pytest.approx(fit.metrics["log_loss"], rel=1e-4)
+    assert sorted(seen) == examples.ids
+    last = [r for r in told if r[0] == "fold 3"][-1]
+    assert last[1] == last[2] == 2 * fits[2].examples
+    found = training.cross_validation(fits)
+    accuracies = [fit.metrics["accuracy"] for fit in fits]
+    assert found["accuracy"]["folds"] == accuracies
+    assert found["accuracy"]["std"] == pytest.approx(np.std(np.array(accuracies, float), ddof=1))
+
+
+def test_a_finished_fit_is_returned_as_it_is(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = pipeline()
+    plan = land(store, config)
+    first = training.train_fold(store, config, plan, 0), training.fit_final(store, config, plan)
+
+    def never(*_: Any, **__: Any) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(training, "_fit", never)
+    assert (training.train_fold(store, config, plan, 0), training.fit_final(store, config, plan)) == first
+
+
+def test_a_fold_cut_off_before_its_manifest_tells_the_numbers_that_lie_there(store: Store) -> None:
+    config = pipeline()
+    plan = land(store, config)
+    assert plan.snapshot is not None and plan.version is not None
+    examples = datasets.training_set(store, config, plan.snapshot)
+    held = datasets.folds(examples.labels, 3, 0) == 0
+    rows = np.tile([0.1, 0.8, 0.1], (int(held.sum()), 1))
+    ids = [i for i, h in zip(examples.ids, held, strict=True) if h]
+    others = predictions.write(ids, examples.labels[held], rows, CLASSES, 0)
+    key = training.fit_key(config.name, plan.version, 0, "oof.parquet")
+    store.create(key, others)
+    result = training.train_fold(store, config, plan, 0)
+    assert store.get(key) == others
+    assert result.metrics["recall[middle]"] == 1.0
+    assert result.metrics["recall[left]"] == 0.0
+
+
+def test_a_training_that_diverges_says_what_to_change(store: Store) -> None:
+    config = pipeline(training={"epochs": 3, "folds": 3, "optimizer": "sgd", "learning_rate": 1e30})
+    plan = land(store, config)
+    with pytest.raises(TrainingError, match="learning_rate"):
+        training.train_fold(store, config, plan, 0)
+    assert list(store.list("fits")) == []
+
+
+def test_a_seed_depends_on_all_that_it_should() -> None:
+    seeds = [training.seed(*of) for of in ((0, "fold", 0), (0, "fold", 1), (1, "fold", 0), (0, "final", None))]
+    assert len(set(seeds)) == 4
+    assert all(0 <= s < 2**31 for s in seeds)
+    assert training.seed(0, "fold", 0) == seeds[0]
+
+
+def test_the_same_code_trains_on_jax() -> None:
+    pytest.importorskip("jax", reason="jax is not installed: `pip install jax` to run this")
+    script = (
+        "from leptonflow import training, packages, keras_models\n"
+        "from leptonflow.store import MemoryStore\n"
+        "from tests.fit_examples import land, pipeline\n"
+        "store, config = MemoryStore('memory://jax'), pipeline()\n"
+        "plan = land(store, config)\n"
+        "fits = [training.train_fold(store, config, plan, k) for k in range(3)]\n"
+        "training.fit_final(store, config, plan)\n"
+        "packages.package(store, config, plan)\n"
+        "print(keras_models.keras().backend.backend(), training.cross_validation(fits)['accuracy']['mean'])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], env={**os.environ, "KERAS_BACKEND": "jax"}, capture_output=True, text=True,
+        check=False, timeout=200,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    backend, accuracy = done.stdout.split()
+    assert backend == "jax"
+    assert float(accuracy) > 0.5
+
+
+def test_importing_keras_prints_nothing() -> None:
+    script = (
+        "import os\n"
+        "from leptonflow.keras_models import keras\n"
+        "os.write(2, b'before\\n')\n"
+        "keras()\n"
+        "os.write(2, b'after\\n')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=200)
+    assert (done.stdout, done.stderr) == ("", "before\nafter\n")

@@ -1,0 +1,83 @@
+"""What the gate is given, in small: one candidate, maybe a champion, their scores, a history."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from leptonflow import gate
+from leptonflow.log import Entry, Log
+from leptonflow.registry import Champion
+from schemas.config import Pipeline, parse
+from schemas.records import Evaluation, HoldoutScores, InfraResult, ObjectRef, RuleResult, Verdict
+
+CANDIDATE, CHAMPION = "c" * 12, "a" * 12
+
+
+def pipeline(*rules: dict[str, Any]) -> Pipeline:
+    document = {"name": "digits", "workload": "image_classification", "input": [28, 28, 1], "gate": list(rules)}
+    return parse(document, where="digits.yaml", folder=Path())
+
+
+def fold_scores(**metrics: tuple[float | None, float | None]) -> dict[str, dict[str, Any]]:
+    return {name: {"mean": mean, "std": std, "folds": [mean] * 5} for name, (mean, std) in metrics.items()}
+
+
+def scores(version: str, metrics: dict[str, float | None]) -> HoldoutScores:
+    return HoldoutScores(version=version, metrics=metrics, confusion=((1, 0), (0, 1)), examples=2)
+
+
+def evaluation(
+    candidate: dict[str, float | None], champion: dict[str, float | None] | None = None, *,
+    of: str | None = None, not_comparable: str | None = None,
+) -> Evaluation:  # fmt: skip
+    of = of or (CHAMPION if champion is not None or not_comparable else None)
+    return Evaluation(
+        run_id="r1", version=CANDIDATE, champion=of,
+        candidate_scores=scores(CANDIDATE, candidate),
+        champion_scores=scores(of, champion) if of and champion is not None else None,
+        not_comparable=not_comparable,
+        predictions=ObjectRef(key="runs/digits/r1/holdout-predictions.parquet", sha256="0" * 64, bytes=1),
+    )  # fmt: skip
+
+
+def infra(passed: bool = True, version: str = CANDIDATE) -> InfraResult:
+    return InfraResult(
+        version=version, manifest_sha256="0" * 64, passed=passed, largest_difference=0.5 if not passed else 0.0,
+        tolerance=1e-5, examples=2, sentence="a fresh process reproduced 2 predictions", seconds=1.0,
+    )  # fmt: skip
+
+
+def champion(version: str = CHAMPION, snapshot_number: int = 1) -> Champion:
+    return Champion(
+        version=version, number=1, manifest_sha256="0" * 64, since="2026-01-01T00:00:00Z", run_id="r0",
+        kind="promotion", previous=None, snapshot="s", snapshot_number=snapshot_number,
+    )  # fmt: skip
+
+
+def records(*changes: tuple[str, str, str | None]) -> Log:
+    """A log of (kind, version, previous)."""
+    return Log("promotions/digits/log", tuple(
+        Entry(
+            number=n, id=str(n), kind=kind, who="kim@lab", why="too many\nsevens", at="2026-01-01T00:00:00Z",
+            previous=None, store="s", body={"version": version, "previous": previous}, sha256=str(n),
+        )
+        for n, (kind, version, previous) in enumerate(changes, start=1)
+    ))  # fmt: skip
+
+
+def decide(config: Pipeline, **changes: Any) -> Verdict:
+    given: dict[str, Any] = {
+        "run_id": "r1", "version": CANDIDATE, "cv": fold_scores(accuracy=(0.9812, 0.01)),
+        "evaluation": evaluation({"accuracy": 0.97}), "infra": infra(), "champion": None, "against": 0,
+        "history": records(), "snapshot_number": 3, "champion_snapshot_number": None,
+    }  # fmt: skip
+    given.update(changes)
+    if given["champion"] is not None and "champion_snapshot_number" not in changes:
+        given["champion_snapshot_number"] = given["champion"].snapshot_number
+    return gate.decide(config, **given)
+
+
+def only(verdict: Verdict, name: str) -> RuleResult:
+    (found,) = [rule for rule in verdict.rules if rule.rule == name]
+    return found
