@@ -91,15 +91,16 @@ def run(command: Sequence[str], cwd: Path, **variables: str) -> Measured:
     peaks = {"tree": 0.0, "count": 0.0}
 
     def sample() -> None:
-        while not stop.wait(SAMPLE_SECONDS):
+        # Often at first, so that a short command is seen too; then seldom, for a look costs what it measures.
+        while not stop.wait(SAMPLE_SECONDS if time.perf_counter() - began > 2 else 0.04):
             pids = [pid for pid in descendants() if pid not in ours]
             peaks["tree"] = max(peaks["tree"], sum(map(proportional, pids)))
             peaks["count"] = max(peaks["count"], len(pids))
 
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
         sampler = threading.Thread(target=sample, daemon=True)
-        sampler.start()
         began = time.perf_counter()
+        sampler.start()
         child = subprocess.Popen(list(command), cwd=cwd, env=environment(**variables), stdout=output, stderr=errors)
         _, status, usage = os.wait4(child.pid, 0)
         seconds = time.perf_counter() - began

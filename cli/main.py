@@ -90,7 +90,7 @@ def ingest(
     for warning in warnings:
         show.warn(warning)
     status = 3 if document["outcome"] == "refused" else 0
-    return _answer(Answer(document, lambda: show.ingested(config.name, document), status), as_json)
+    return _answer(Answer(document, lambda: show.ingested(pipeline, document), status), as_json)
 
 
 @app.command()
@@ -120,7 +120,7 @@ def retrain(
         if line:
             show.warn(line)
     return _answer(
-        Answer(document, lambda: show.retrained(opened, config, document), VERDICT_STATUS[document["verdict"]]), as_json
+        Answer(document, lambda: show.retrained(opened, config, pipeline, document), VERDICT_STATUS[document["verdict"]]), as_json
     )
 
 
@@ -261,9 +261,9 @@ def query(
     from leptonflow import analytics
     from leptonflow.store import open_store
 
-    form = "json" if as_json else form
     if form not in ("table", "csv", "json", "parquet"):
         raise UsageError("no such format", expected="table, csv, json or parquet", received=form)
+    form = "json" if as_json else form
     if form == "parquet" and output is None:
         raise UsageError("parquet goes to a file", expected="--output FILE", received="no --output")
     table = analytics.query(open_store(store_uri(store)), sql)
@@ -313,10 +313,11 @@ def main(arguments: list[str]) -> int:
             raise
         return _failed(error, as_json)
     except typer.TyperException as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            print(error.format_message(), file=sys.stderr)
+            return 2
         command = getattr(getattr(error, "ctx", None), "command_path", "leptonflow")
         message = error.format_message() if hasattr(error, "format_message") else str(error)
-        if not message.strip():
-            return 2
         return _failed(UsageError(message, hint=f"`{command} --help` shows what it takes"), as_json)
     except (KeyboardInterrupt, typer.Abort):
         print("leptonflow: stopped; the same command again goes on from here", file=sys.stderr)

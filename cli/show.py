@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -84,6 +86,17 @@ def _number(value: Any) -> str:
     return "-" if value is None else plain(str(value))
 
 
+def command() -> str:
+    """How this command is called here: its name where it is on the PATH, else its path."""
+    called = Path(sys.argv[0])
+    if called.name != "leptonflow":
+        return "leptonflow"
+    found = shutil.which("leptonflow")
+    if found and Path(found).resolve() == called.resolve():
+        return "leptonflow"
+    return os.path.relpath(called)
+
+
 def ingested(pipeline: str, document: dict[str, Any]) -> None:
     """What became of a batch."""
     rows = {"reused": "was accepted before", "accepted": "accepted", "refused": "refused"}
@@ -94,13 +107,13 @@ def ingested(pipeline: str, document: dict[str, Any]) -> None:
         print(f"  {count} {rule}")
     if document["outcome"] == "refused":
         print(f"  {plain(document['sentence'])}")
-        print(f'  Why, row by row:  leptonflow query "select source, rule, reason from quarantine where batch = '
-              f"'{document['batch']}'\"")  # fmt: skip
+        sql = f"select source, rule, reason from quarantine where batch = '{document['batch']}'"
+        print(f'  row by row: {command()} query "{sql}"')
     else:
-        print(f"  dataset {document['snapshot']}   next: leptonflow retrain {pipeline}")
+        print(f"  dataset {document['snapshot']}; next: {command()} retrain {shlex.quote(pipeline)}")
 
 
-def retrained(store: Store, config: Pipeline, document: dict[str, Any]) -> None:
+def retrained(store: Store, config: Pipeline, pipeline: str, document: dict[str, Any]) -> None:
     """The short table at the end of a retraining."""
     from rich.markup import escape
     from rich.text import Text
@@ -120,7 +133,7 @@ def retrained(store: Store, config: Pipeline, document: dict[str, Any]) -> None:
     facts.show_header = False
     facts.add_row("pipeline", config.name)
     facts.add_row("data", f"{data} (snapshot {document['snapshot'] or '-'})")
-    if document["examples"]:
+    if document["examples"] and document["examples"]["train"] is not None:
         facts.add_row("split", f"{document['examples']['train']} train, {document['examples']['holdout']} holdout")
     for metric, result in (document["cv"] or {}).items():
         if metric == "accuracy":
@@ -145,10 +158,14 @@ def retrained(store: Store, config: Pipeline, document: dict[str, Any]) -> None:
     if document["report"]:
         console.print(Text(f"report    {document['report']}"), soft_wrap=True)
     console.print(Text(f"tables    {store.uri}/tables"), soft_wrap=True)
-    console.print(Text(f"next      leptonflow status {config.name}"))
-    console.print(Text('          leptonflow query "select metric, avg(value) from folds group by all"'))
+    given = shlex.quote(pipeline)
+    queries = ["select fold, value from folds where metric = 'accuracy'"]
+    commands = [f"status {given}", f"history {given}"]
     if verdict == "rejected-data":
-        console.print(Text('          leptonflow query "select source, rule, reason from quarantine"'))
+        queries = ["select source, rule, reason from quarantine"]
+        commands = [f"ingest {given} SOURCE"]
+    for number, text in enumerate([*commands, *(f'query "{sql}"' for sql in queries)]):
+        console.print(Text(f"{'' if number else 'next':<10}{command()} {text}"), soft_wrap=True)
 
 
 def status(pipeline: str, document: dict[str, Any]) -> None:

@@ -50,7 +50,7 @@ def retrain(pipeline: str, store: str | None = None, force: bool = False) -> Sta
     step = Steps(store_uri(store), load_config(pipeline))
     plan = step(discover, force)
     outcomes = [step(validate, batch) for batch in plan.waiting]
-    if plan.snapshot is None and _all_refused(outcomes):
+    if plan.snapshot is None and all(outcome.outcome == "refused" for outcome in outcomes):
         return _completed(step(reject_data, plan, None, outcomes, step.seconds))
     snapshot = step(preprocess)
     plan = step(discover, force)  # again: the ids follow from what was accepted

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from types import FrameType
 from typing import Any
 
 from flows import server
@@ -42,13 +45,10 @@ def retrain(config: Pipeline, pipeline: str, store: str, force: bool = False) ->
         if planning.waiting(opened, config, planning.snapshots(opened, config.name)):
             stack.enter_context(admission.tools())
         stack.enter_context(prefect(meanwhile=imports))
+        stack.enter_context(_interruptible())
         from flows.retrain import retrain as flow
 
-        try:
-            document: dict[str, Any] = flow(pipeline=pipeline, store=store, force=force)  # type: ignore[assignment]
-        except KeyboardInterrupt:
-            progress.stop()
-            raise
+        document: dict[str, Any] = flow(pipeline=pipeline, store=store, force=force)  # type: ignore[assignment]
     return document
 
 
@@ -69,6 +69,27 @@ def prefect(meanwhile: Callable[[], object] = lambda: None) -> Iterator[None]:
             settings[PREFECT_FLOWS_HEARTBEAT_FREQUENCY] = None  # no automation listens there; ending it takes a second
         stack.enter_context(temporary_settings(settings))
         yield
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C end the thread that trains, at its next batch: Prefect would wait for the whole fold."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        progress.stop()
+        signal.default_int_handler(number, frame)
+
+    ours = (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    )
+    if ours:
+        signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextmanager

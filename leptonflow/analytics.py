@@ -170,8 +170,9 @@ def _open(con: DuckDBPyConnection, store: Store, sql: str) -> list[str]:
             con.unregister("rows")
             continue
         paths = [_location(store, k) for k in keys]
-        allowed += paths
-        _create_view(con, table, paths)
+        patterns = [_pattern(path) for path in paths]
+        allowed += {*paths, *patterns}  # DuckDB asks for the pattern first and then for what it matched
+        _create_view(con, table, patterns)
     return allowed
 
 
@@ -210,10 +211,12 @@ def _types(table: str) -> dict[str, str]:
 
 def _location(store: Store, key: str) -> str:
     path = store.path(key)
-    if path is None:
-        return f"{store.uri.rstrip('/')}/{key}"
-    # DuckDB takes every name for a pattern, so a folder's own * ? [ are written as one-character classes.
-    return re.sub(r"[*?\[]", r"[\g<0>]", str(path))
+    return str(path) if path is not None else f"{store.uri.rstrip('/')}/{key}"
+
+
+def _pattern(path: str) -> str:
+    """DuckDB takes every name for a pattern: a folder's own * ? [ are written as one-character classes."""
+    return re.sub(r"[*?\[]", r"[\g<0>]", path)
 
 
 def _strings(values: Sequence[str]) -> str:

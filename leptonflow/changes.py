@@ -6,7 +6,7 @@ matter only where the preprocessing changes and accepted examples must be encode
 
 from __future__ import annotations
 
-from leptonflow import datasets, landing, log
+from leptonflow import datasets, landing, layouts, log
 from leptonflow.digests import sha256
 from leptonflow.store import Store
 from schemas.records import PartRef
@@ -25,7 +25,8 @@ def changed(store: Store, pipeline: str) -> list[str]:
 
 def _changed(store: Store, pipeline: str, batch: str, parts: list[PartRef]) -> list[str]:
     prefix = landing.folder_key(pipeline, batch)
-    there = {key.removeprefix(f"{prefix}/"): key for key, _ in store.list(prefix)}
+    # A plain batch's keys are recorded as they are shown: a name on a disk need not be Unicode.
+    there = {layouts.shown(key.removeprefix(f"{prefix}/")): key for key, _ in store.list(prefix)}
     listed = landing.listed(store, pipeline, batch)
     if listed is None:
         # A plain batch has no listing: what was accepted from it is what must still be there.

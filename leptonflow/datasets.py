@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from leptonflow.digests import canonical, sha256, short
+from leptonflow.layouts import shown
 from leptonflow.store import Store, adopt
 from schemas.config import Pipeline
 from schemas.errors import Damaged
@@ -64,7 +65,7 @@ def write_part(
     columns = {name: pa.array([getattr(e, name) for e in examples], pa.string()) for name in ("id", "sha256", "label")}
     columns["batch"] = pa.array([batch] * len(examples), pa.string())
     columns["source"] = pa.array([e.source for e in examples], pa.string())
-    columns["key"] = pa.array([e.key for e in examples], pa.string())
+    columns["key"] = pa.array([shown(e.key) if e.key else None for e in examples], pa.string())
     columns["row"] = pa.array([e.row for e in examples], pa.int64())
     columns["facts"] = pa.array([e.facts for e in examples])
     columns["pixels"] = pa.array([e.encoded for e in examples], pa.binary(len(examples[0].encoded)))

@@ -25,8 +25,8 @@ from schemas.errors import AlreadyExists, Damaged, NotFound, StoreError, UsageEr
 from schemas.records import Listing, SourceRow
 
 __all__ = [
-    "INGEST", "READY", "Batch", "Index", "Landed", "closed_batches", "default_name", "folder_key", "land", "listed",
-    "misnamed_batches", "open_batch",
+    "INGEST", "READY", "Batch", "Index", "Landed", "check_name", "closed_batches", "default_name", "folder_key", "land",
+    "listed", "misnamed_batches", "open_batch",
 ]  # fmt: skip
 
 
@@ -49,8 +49,7 @@ def land(
     be ingested, the name is no name, or the name belongs to other content.
     """
     progress = progress or (lambda stage, done, total: None)
-    if name is not None and not NAME.fullmatch(name):
-        raise UsageError("this is no name for a batch", expected=f"a name that matches {NAME.pattern}", received=name)
+    check_name(name)
     arrival = arrive(source, index, config.classes, progress)
     batch = name or default_name(_stem(source), arrival.listing.digest)
     prefix = folder_key(config.name, batch)
@@ -69,6 +68,12 @@ def land(
         if found != listing:
             raise _other_content(batch, "closed") from None
     return Landed(batch, listing, resumed=resumed, already=False)
+
+
+def check_name(name: str | None) -> None:
+    """Raises UsageError where a batch cannot have that name. None: it will be named after its source."""
+    if name is not None and not NAME.fullmatch(name):
+        raise UsageError("this is no name for a batch", expected=f"a name that matches {NAME.pattern}", received=repr(name))
 
 
 def _begin(store: Store, prefix: str, batch: str, listing: Listing) -> tuple[Listing, bool]:

@@ -135,20 +135,20 @@ def repair_batches(store: Store, pipeline: str) -> None:
     A refused batch has no record: there its outcome object is the source. Costs one reading of the log
     and three listings where nothing is missing.
     """
-    outcomes = [Outcome.model_validate(o) for o in _recorded(store, pipeline)]
+    from_log = {_outcome_key(o): o for o in _recorded(store, pipeline)}
     objects = {key for key, _ in store.list(f"batches/{pipeline}") if key.endswith(".json")}
-    from_log = {_outcome_key(o): o for o in outcomes}
     missing = [(key, canonical(o)) for key, o in from_log.items() if key not in objects]
     if missing:
         store.create_many(missing)
 
     rows = {name: _table_files(store, name, pipeline) for name in ("batches", "validations")}
     refused = [key for key in sorted(objects - set(from_log)) if not all(_file_of(key) in rows[name] for name in rows)]
-    wanted = [o for key, o in from_log.items() if not all(_file_of(key) in rows[name] for name in rows)]
-    if not wanted and not refused:
+    lacking = [o for key, o in from_log.items() if not all(_file_of(key) in rows[name] for name in rows)]
+    if not lacking and not refused:
         return
     from leptonflow import tables
 
+    wanted = [Outcome.model_validate(o) for o in lacking]
     wanted += [_outcome(data, key) for key, data in zip(refused, store.get_many(refused), strict=True)]
     tables.write(store, [file for outcome in wanted for file in tables.batch_files(outcome)])
 
@@ -161,8 +161,8 @@ def _recorded(store: Store, pipeline: str, until: int | None = None) -> list[dic
     return [entry.body["outcome"] for entry in entries if entry.body.get("outcome")]
 
 
-def _outcome_key(outcome: Outcome) -> str:
-    return f"batches/{outcome.pipeline}/{outcome.batch}/{outcome.contract}.json"
+def _outcome_key(outcome: dict[str, Any]) -> str:
+    return f"batches/{outcome['pipeline']}/{outcome['batch']}/{outcome['contract']}.json"
 
 
 def _file_of(outcome_key: str) -> str:

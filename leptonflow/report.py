@@ -29,6 +29,7 @@ MOST_MISTAKES = 24
 MOST_CLASSES = 30  # a confusion matrix of more cannot be read; the most frequent confusions are listed instead
 MOST_BATCHES = 20
 MOST_CONFUSIONS = 15
+LARGEST_PICTURE = 192
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,7 @@ def _view(c: Contents) -> dict[str, Any]:
     from markupsafe import Markup
 
     scores, champion = c.evaluation.candidate_scores, c.evaluation.champion_scores
+    theirs = champion.metrics if champion else {}
     names = [name for name in METRICS if name in scores.metrics]
     cv = c.document["cv"]
     classes = c.manifest.classes
@@ -145,7 +147,7 @@ def _view(c: Contents) -> dict[str, Any]:
         "totals": totals,
         "reasons": sorted(_reasons(c.outcomes).items(), key=lambda r: (-r[1], r[0])),
         "failed": [(o, e) for o in c.outcomes for e in o.expectations if not e.success],
-        "comparison": [_compared(name, scores.metrics[name], champion and champion.metrics.get(name)) for name in names],
+        "comparison": [_compared(name, scores.metrics[name], theirs.get(name)) for name in names],
         "metrics": [name for name in METRICS if name in cv],
         "fold_count": len(c.fits),
         "folds_plot": Markup(plots.folds(cv, [n for n in METRICS if n != "log_loss"])),
@@ -155,11 +157,17 @@ def _view(c: Contents) -> dict[str, Any]:
         "matrix": _matrix(scores.confusion) if len(classes) <= MOST_CLASSES else None,
         "confusions": _confusions(scores.confusion, classes),
         "per_class": _per_class(c),
-        "mistakes": [(m, png(m.pixels)) for m in c.mistakes[:MOST_MISTAKES]],
+        "mistakes": [(m, png(_thumbnail(m.pixels))) for m in c.mistakes[:MOST_MISTAKES]],
         "wrong": sum(n for t, row in enumerate(scores.confusion) for p, n in enumerate(row) if t != p),
         "stages": _stages(c.document["seconds"]),
         "config": json.dumps(c.config.model_dump(mode="json"), indent=2, ensure_ascii=False),
     }
+
+
+def _thumbnail(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Every n-th pixel of a large picture: 24 of them must not make a file of many megabytes."""
+    step = -(-max(pixels.shape[:2]) // LARGEST_PICTURE)
+    return pixels[::step, ::step]
 
 
 def _compared(name: str, mine: float | None, theirs: float | None) -> tuple[str, float | None, float | None, str]:

@@ -146,11 +146,7 @@ def version_files(
         for fit in fits
         for metric, value in fit.metrics.items()
     ]
-    epochs = [
-        {**same, "fold": fit.fold, **epoch.model_dump()}
-        for fit in (*fits, final)
-        for epoch in fit.epochs
-    ]
+    epochs = [{**same, "fold": fit.fold, **epoch.model_dump()} for fit in (*fits, final) for epoch in fit.epochs]
     return [
         (key("models", p, manifest.version), arrow("models", [model])),
         (key("folds", p, manifest.version), arrow("folds", folds)),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from schemas.errors import ConfigurationError
 
@@ -174,12 +175,11 @@ class Pipeline(Frozen):
     @model_validator(mode="after")
     def _class_metrics_exist(self) -> Pipeline:
         if self.classes is not None:
-            for rule in self.gate:
+            for number, rule in enumerate(self.gate):
                 found = re.fullmatch(r"(\w+)\[(.+)\]", rule.metric)
                 if found and found[2] not in self.classes:
-                    raise ValueError(
-                        f"gate: the metric {rule.metric!r} names no class; choose from {', '.join(self.classes)}"
-                    )
+                    told = {"key": f"gate.{number}.metric", "metric": rule.metric, "classes": ", ".join(self.classes)}
+                    raise PydanticCustomError("class_metric", "a metric of one of the classes {classes}", told)
         return self
 
 
@@ -222,6 +222,8 @@ def _explain(error: ValidationError, document: dict[Any, Any], where: str) -> Co
     if first["type"].startswith("union_tag"):
         expected = "a rule of at_least, at_most, fold_spread, against_champion"
     received = repr(first.get("input"))
+    if first["type"] == "class_metric":  # found once the whole file is known: the key is in the error itself
+        key, received = first["ctx"]["key"], repr(first["ctx"]["metric"])
     return ConfigurationError(
         f"{where}: {key} is not valid",
         expected=expected,

@@ -149,12 +149,21 @@ def _as_seen(image: Image) -> Image:
     info = image.info
     if any(key in info for key in _EXIF):
         image = _upright(image)
+    clear = "transparency" in info
     if image.mode in ("P", "PA"):
         # Indices are no pixels: two images with the same indices and other palettes differ.
-        return image.convert("RGBA" if image.mode == "PA" or "transparency" in info else "RGB")
-    if "transparency" in info and image.mode in ("1", "L", "RGB"):
-        return image.convert("RGBA")
+        palette = image.getpalette() or []
+        grey = palette[0::3] == palette[1::3] == palette[2::3]  # how a GIF holds a grey image
+        return _painted(image, grey, clear or image.mode == "PA")
+    if clear and image.mode in ("1", "L", "RGB"):
+        return _painted(image, image.mode != "RGB", clear)
     return image
+
+
+def _painted(image: Image, grey: bool, clear: bool) -> Image:
+    """Indices or a colour key as pixels: L, LA, RGB or RGBA."""
+    colours = image.convert("RGBA" if clear else "RGB")
+    return colours.convert("LA" if clear else "L") if grey else colours
 
 
 def _upright(image: Image) -> Image:

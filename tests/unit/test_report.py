@@ -106,6 +106,12 @@ def decoded(uri: str) -> Any:
     return rows[:, 1:].reshape(height, width, channels)
 
 
+def test_large_pictures_do_not_make_a_large_file(memory: Store) -> None:
+    html = page(make(memory, shape=(600, 450, 3), accuracy=0.8, examples=150), memory)
+    first = decoded(next(str(a["src"]) for t, a in Tags(html).tags if t == "img"))
+    assert first.shape == (150, 113, 3)
+
+
 def test_grey_pictures_and_pillow_agree() -> None:
     import io
 

@@ -297,5 +297,3 @@ def test_parquet_round_trip(tmp_path: Path) -> None:
     table = tables.arrow("runs", [{"pipeline": "p", "seconds": 1.0}])
     formats.write_parquet(table, tmp_path / "x.parquet")
     assert pq.read_table(tmp_path / "x.parquet").equals(table)
-
-
