@@ -119,9 +119,9 @@ def retrain(
         line = unchanged.why_not_champion(config.name, document)
         if line:
             show.warn(line)
-    return _answer(
-        Answer(document, lambda: show.retrained(opened, config, pipeline, document), VERDICT_STATUS[document["verdict"]]), as_json
-    )
+    answer = Answer(document, lambda: show.retrained(opened, config, pipeline, document))
+    _answer(answer, as_json)
+    return VERDICT_STATUS[document["verdict"]]
 
 
 @app.command()

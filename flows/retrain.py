@@ -79,11 +79,8 @@ def retrain(pipeline: str, store: str | None = None, force: bool = False) -> Sta
         except Overtaken:
             if attempt == ATTEMPTS - 1:
                 raise
-    return _completed(
-        step(
-            record, plan, verdict, evaluation, checked, fits, final, parts, outcomes, started_at, dict(step.seconds)
-        )  # fmt: skip
-    )
+    weighed = (verdict, evaluation, checked)
+    return _completed(step(record, plan, *weighed, fits, final, parts, outcomes, started_at, dict(step.seconds)))
 
 
 def _all_refused(outcomes: list[Outcome]) -> bool:

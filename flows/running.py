@@ -7,6 +7,7 @@ Keras are imported. Nothing heavy is imported before they are under way.
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import signal
 import threading
@@ -19,6 +20,7 @@ from flows import server
 from leptonflow import admission, infra, keras_models, planning, progress
 from leptonflow.store import open_store
 from schemas.config import Pipeline
+from schemas.errors import ServerError
 
 # The run's log goes to the API. The terminal belongs to the command, which says in one line what went wrong.
 QUIET = {
@@ -60,15 +62,26 @@ def prefect(meanwhile: Callable[[], object] = lambda: None) -> Iterator[None]:
     """
     with server.api() as api, _environment(QUIET), ExitStack() as stack:
         with _imports():
-            from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+            import httpx
+            from prefect import settings
 
             meanwhile()
         api.wait()
-        settings: dict[Any, Any] = {PREFECT_API_URL: api.url}  # even where Prefect was imported for another API
+        changed: dict[Any, Any] = {settings.PREFECT_API_URL: api.url}  # Prefect may have been imported for another API
         if api.folder is not None:
-            settings[PREFECT_FLOWS_HEARTBEAT_FREQUENCY] = None  # no automation listens there; ending it takes a second
-        stack.enter_context(temporary_settings(settings))
-        yield
+            changed[settings.PREFECT_FLOWS_HEARTBEAT_FREQUENCY] = None  # no automation listens; its end takes a second
+            changed[settings.PREFECT_CLIENT_MAX_RETRIES] = 2  # a server on this machine is there or is gone
+        stack.enter_context(settings.temporary_settings(changed))
+        logging.raiseExceptions = False  # a log record that the API did not take is no word for the terminal
+        try:
+            yield
+        except httpx.HTTPError as error:  # what Prefect's client raises; the engine has no use of httpx
+            raise ServerError(
+                f"the Prefect server at {server.without_credentials(api.url)} stopped answering",
+                expected="a Prefect API until the run's end",
+                received=str(error) or type(error).__name__,
+                hint="The same command again goes on from here",
+            ) from error
 
 
 @contextmanager

@@ -120,20 +120,33 @@ def api(folder: Path | None = None) -> Iterator[ApiHandle]:
     else:
         handle = start((folder or FOLDER).absolute())
     before = dict(os.environ)
+    changed = _for_client(handle)
     try:
-        os.environ.update(CLIENT, PREFECT_API_URL=handle.url)
-        if handle.folder is not None:
-            # Nothing is read from or written to the user's own Prefect folder, its active profile included.
-            os.environ.update(PREFECT_HOME=str(handle.folder), PREFECT_PROFILES_PATH=str(handle.folder / "profiles.toml"))
-            os.environ.pop("PREFECT_PROFILE", None)
+        for name, value in changed.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
         yield handle
     finally:
-        for name in {*CLIENT, "PREFECT_API_URL", "PREFECT_HOME", "PREFECT_PROFILES_PATH", "PREFECT_PROFILE"}:
+        for name in changed:
+            os.environ.pop(name, None)
             if name in before:
                 os.environ[name] = before[name]
-            else:
-                os.environ.pop(name, None)
         handle.close()
+
+
+def _for_client(handle: ApiHandle) -> dict[str, str | None]:
+    """The environment of the flow in this process; None: a variable that must not be there."""
+    changed: dict[str, str | None] = {**CLIENT, "PREFECT_API_URL": handle.url}
+    if handle.folder is not None:
+        # Nothing is read from or written to the user's own Prefect folder, its active profile included.
+        changed["PREFECT_HOME"] = str(handle.folder)
+        changed["PREFECT_PROFILES_PATH"] = str(handle.folder / "profiles.toml")
+        changed["PREFECT_PROFILE"] = None
+        for name in ("no_proxy", "NO_PROXY"):  # a proxy cannot reach this machine's loopback
+            changed[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1"]))
+    return changed
 
 
 # --- the API that somebody configured ------------------------------------------------------------

@@ -107,8 +107,8 @@ def write_schema(target: Path) -> None:
             statements = [f"{sql};" for (sql,) in objects]
             (revision,) = connection.execute("select version_num from alembic_version").fetchone()
     record = f"INSERT INTO alembic_version VALUES('{revision}');"
-    lines = [f"-- prefect {prefect.__version__}", "-- written by python -m flows.server_child --write-schema", "BEGIN;", *statements, record, "COMMIT;"]
-    target.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    head = [f"-- prefect {prefect.__version__}", "-- written by python -m flows.server_child --write-schema", "BEGIN;"]
+    target.write_text("\n".join([*head, *statements, record, "COMMIT;"]) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -31,12 +31,10 @@ class Steps:
         finally:
             self._took(task.name, time.perf_counter() - began)
 
-    def fan_out(
-        self, task: Task[Concatenate[str, Pipeline, P], R], each: Iterable[int], *args: P.args, **kwargs: P.kwargs
-    ) -> list[R]:
+    def fan_out(self, task: Task[..., R], each: Iterable[int], *args: object) -> list[R]:
         """One task for each number, given last; side by side as far as the flow's task runner allows."""
         began = time.perf_counter()
-        futures = [task.submit(self.store, self.config, *args, number, **kwargs) for number in each]  # type: ignore[call-overload]
+        futures = [task.submit(self.store, self.config, *args, number) for number in each]
         results: list[R] = [future.result() for future in futures]
         self._took(task.name, time.perf_counter() - began)
         return results

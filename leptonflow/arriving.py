@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from leptonflow import arrays, label_tables, layouts
@@ -36,18 +37,28 @@ class Seen:
     sha256: str
     data: bytes | None = None
 
+    @cached_property
+    def name(self) -> str:
+        """The name as it is recorded."""
+        return shown(self.found.name)
+
+    @cached_property
+    def key(self) -> str:
+        """The key that it is landed under, relative to the batch's folder."""
+        return escape(self.found.name)
+
     def bytes(self) -> bytes:
-        """The file's bytes, the same as at the first reading. Raises LeptonflowError where it changed."""
+        """The file's bytes, read again where they were not kept; the caller holds them against the sha256."""
         if self.data is not None:
             return self.data
         data = read_file(self.found.real)
-        if isinstance(data, Refusal) or len(data) != self.size or sha256(data) != self.sha256:
+        if isinstance(data, Refusal):
             raise changed(self.found.name)
         return data
 
     def landed(self) -> LandedFile:
-        name = self.found.name
-        return LandedFile(key=escape(name), name=shown(name), size=self.size, sha256=self.sha256)
+        """Its line in the listing."""
+        return LandedFile(key=self.key, name=self.name, size=self.size, sha256=self.sha256)
 
 
 @dataclass(frozen=True)
@@ -114,12 +125,12 @@ def _arrive_folder(source: Path, index: Index, classes: Sequence[str] | None, pr
     content = _content([*_triples(seen), *((row.source, None, row.rule) for row in rows)])
     known, landed = 0, []
     for file in seen:
-        name = shown(file.found.name)
-        before = index.recalled.get((file.sha256, label_of(name) or ""))
-        if index.has(file.sha256, label_of(name)):
+        label = label_of(file.name)
+        before = index.recalled.get((file.sha256, label or ""))
+        if index.has(file.sha256, label):
             known += 1
         elif before is not None:
-            rows.append(_row(name, label_of(name), file.sha256, before))
+            rows.append(_row(file.name, label, file.sha256, before))
         else:
             landed.append(file.landed())
     listing = Listing(
@@ -300,7 +311,7 @@ def _measured(files: Sequence[Found], progress: Progress) -> tuple[list[Seen], d
 
 
 def _triples(seen: Iterable[Seen]) -> Iterator[tuple[str, int | None, str]]:
-    return ((shown(file.found.name), file.size, file.sha256) for file in seen)
+    return ((file.name, file.size, file.sha256) for file in seen)
 
 
 def _content(triples: Iterable[tuple[str, int | None, str]]) -> str:
@@ -309,11 +320,11 @@ def _content(triples: Iterable[tuple[str, int | None, str]]) -> str:
 
 
 def _by_key(seen: Iterable[Seen]) -> dict[str, Seen]:
-    return {escape(file.found.name): file for file in seen}
+    return {file.key: file for file in seen}
 
 
 def _name(file: Seen) -> tuple[str, str]:
-    return shown(file.found.name), file.found.name
+    return file.name, file.found.name
 
 
 def _refused_file(name: str, why: Refusal) -> SourceRow:

@@ -150,7 +150,7 @@ class Validator:
         if self._child is not None:
             return
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-        self._errors = tempfile.TemporaryFile()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the child
         self._child = subprocess.Popen(
             [sys.executable, "-P", "-m", "leptonflow.contracts"],  # -P: no module is taken from the user's folder
             stdin=subprocess.PIPE,
@@ -297,7 +297,7 @@ def _run(suite: Suite, facts: pa.Table) -> dict[str, Any]:
             expectations.add_expectation_configuration(
                 ExpectationConfiguration(type=item["type"], kwargs=item["kwargs"], meta={"number": number})
             )
-        except Exception as error:  # its own pydantic's, whatever their class: the arguments are wrong
+        except Exception as error:  # noqa: BLE001 - of its own pydantic, whatever its class: the arguments are wrong
             return _refusal(number, f"arguments of {item['type']}", " ".join(str(error).split()))
     asset = context.data_sources.add_pandas("facts").add_dataframe_asset("batch")
     batch = asset.add_batch_definition_whole_dataframe("whole").get_batch({"dataframe": facts.to_pandas()})

@@ -22,8 +22,14 @@ ROOT = Path(__file__).resolve().parent.parent
 SHORT = 12
 
 DATA_MODULES = ("leptonflow/datasets.py", "leptonflow/contracts.py", "schemas/config.py", "schemas/records.py")
-TRAIN_MODULES = ("leptonflow/training.py", "leptonflow/keras_models.py", "leptonflow/user_models.py")
-GATE_MODULES = ("leptonflow/evaluation.py", "leptonflow/infra.py", "leptonflow/gate.py")
+TRAIN_MODULES = (
+    "leptonflow/training.py",
+    "leptonflow/keras_models.py",
+    "leptonflow/user_models.py",
+    "leptonflow/predictions.py",
+)
+GATE_MODULES = ("leptonflow/evaluation.py", "leptonflow/packages.py", "leptonflow/infra.py", "leptonflow/gate.py")
+
 
 
 def sha256(data: bytes) -> str:

@@ -136,7 +136,7 @@ def label_of(name: str) -> str | None:
 
 def is_hidden(name: str) -> bool:
     """Whether a file is ignored: hidden, in a hidden folder, or one of our own markers at the root."""
-    return name in (READY, INGEST) or any(part.startswith(".") for part in name.split("/"))
+    return name in (READY, INGEST) or name.startswith(".") or "/." in name
 
 
 def shown(name: str) -> str:

@@ -15,12 +15,18 @@ from leptonflow import progress
 from leptonflow.store import Store
 from schemas.errors import StoreUnreachable
 
+_HELD: set[tuple[str, str]] = set()
+
 
 @contextmanager
 def one_at_a_time(store: Store, pipeline: str) -> Iterator[bool]:
-    """Hold the pipeline's lock; True where another process had to be waited for. kill -9 frees it."""
+    """Hold the pipeline's lock; True where another process had to be waited for. kill -9 frees it.
+
+    Within a block of the same process, the inner one passes: a command holds it before its flow does.
+    """
     root = store.path("")
-    if root is None:
+    mine = (store.uri, pipeline)
+    if root is None or mine in _HELD:
         yield False
         return
     folder = root / ".locks"
@@ -42,6 +48,8 @@ def one_at_a_time(store: Store, pipeline: str) -> Iterator[bool]:
             waited = True
             progress.note(f"another retraining of {pipeline} is at work on this store; waiting for it to end")
             fcntl.flock(handle, fcntl.LOCK_EX)
+        _HELD.add(mine)
         yield waited
     finally:
+        _HELD.discard(mine)
         os.close(handle)

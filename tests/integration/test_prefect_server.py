@@ -130,7 +130,10 @@ def test_users_of_a_folder_share_one_server_which_ends_with_the_last_of_them_eve
 
 
 def test_a_server_whose_starter_was_killed_at_once_ends_too(tmp_path: Path) -> None:
-    script = "from flows import server\nimport os\nserver.api().__enter__()\nprint('started', flush=True)\nos.kill(os.getpid(), 9)"
+    script = (
+        "import os; from flows import server\n"
+        "server.api().__enter__(); print('started', flush=True); os.kill(os.getpid(), 9)"
+    )
     process = python(script, tmp_path)
     assert line(process) == "started"
     process.communicate()
@@ -141,7 +144,7 @@ def test_a_server_whose_starter_was_killed_at_once_ends_too(tmp_path: Path) -> N
 
 def test_a_flow_leaves_its_run_in_the_folder_and_nothing_on_the_terminal(tmp_path: Path) -> None:
     for arguments, expected in (((), "20\n"), (("fail",), "the flow's own error\n")):
-        out, err = python(FLOW, tmp_path, *arguments).communicate()
+        out, err = python(FLOW, tmp_path, *arguments, HTTP_PROXY="http://127.0.0.1:1").communicate()
         assert (out, err) == (expected, "")
     pid = prefect_folder(tmp_path) / "server.json"
     until(lambda: not pid.exists())
@@ -204,6 +207,6 @@ def test_the_shipped_tables_are_those_of_prefects_own_migrations(tmp_path: Path)
 
 
 def normal(script: Path) -> list[list[str]]:
-    """Each statement's lines in a fixed order: the migrations add a table's constraints in any, SQLite quotes as it likes."""
+    """Each statement's lines, sorted: the migrations add constraints in any order, and SQLite quotes as it likes."""
     statements = script.read_text().split(";\n")
     return sorted(sorted(re.sub(r"[\s\"]+", "", line).rstrip(",") for line in s.splitlines()) for s in statements)

@@ -44,9 +44,8 @@ def test_distinct_names_have_distinct_keys(one: str, other: str) -> None:
     assert layouts.escape(one) != layouts.escape(other)
 
 
-@given(FILE)
+@given(st.from_regex(r"([A-Za-z0-9-][A-Za-z0-9._-]{0,199}/){0,2}[A-Za-z0-9-][A-Za-z0-9._-]{0,199}", fullmatch=True))
 def test_a_harmless_name_is_its_own_key(name: str) -> None:
-    assume(re.fullmatch(r"([A-Za-z0-9-][A-Za-z0-9._-]{0,199}/)*[A-Za-z0-9-][A-Za-z0-9._-]{0,199}", name))
     assert layouts.escape(name) == name
 
 
@@ -67,7 +66,7 @@ def test_a_default_name_is_a_batch_name(source: str, digest: str) -> None:
     assert NAME.fullmatch(name) and name.endswith("-" + digest[:12])
 
 
-PATH = st.lists(st.sampled_from(["a", "b.jpg", ".", "..", "", "~", "C:\\x", " "]), max_size=6).map("/".join)
+PATH = st.lists(st.sampled_from(["a", "b.jpg", ".", "..", "", "~", " "]), max_size=6).map("/".join)
 
 
 @given(PATH)

@@ -1,0 +1,163 @@
+"""The whole way on a directory store that moves, and on real S3 servers: what holds on one holds on all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows import server
+from leptonflow.store import open_store
+from tests import servers
+from tests.e2e.helpers import Result, call, command, digits, good, ingest, pipeline, rows, together
+
+KEYS: dict[str, Any] = {
+    "input": [14, 14, 1],
+    "model": {"filters": [8], "dense": 16},
+    "training": {"epochs": 1, "batch_size": 8, "folds": 2, "learning_rate": 0.005},
+    "holdout": {"fraction": 0.25},
+    "gate": [
+        {"rule": "at_least", "metric": "accuracy", "value": 0.2},
+        {"rule": "against_champion", "metric": "accuracy", "margin": 1.0},
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The working folder of all commands here, and its Prefect server, held until the module ends."""
+    folder, before = tmp_path_factory.mktemp("work"), Path.cwd()
+    names = ("LEPTONFLOW_STORE", "PREFECT_API_URL")
+    kept = {name: os.environ.pop(name) for name in names if name in os.environ}
+    os.chdir(folder)
+    held = server.start((folder / server.FOLDER).absolute())
+    try:
+        yield folder
+    finally:
+        held.close()
+        os.chdir(before)
+        os.environ.update(kept)
+
+
+@pytest.fixture(scope="module")
+def data(work: Path) -> Path:
+    """The pipeline's YAML, beside the folder `monday` of 90 digits."""
+    digits(work / "monday", 3, 30)
+    (work / "monday" / "1" / "broken.png").write_text("no picture")
+    return pipeline(work / "p", **KEYS)
+
+
+def whole_way(yaml: Path, uri: str) -> dict[str, dict[str, Any]]:
+    """ingest, retrain, nothing new, more data, retrain, query, rollback: the same on every store."""
+
+    def do(name: str, *arguments: object) -> Result:
+        return call(name, yaml, *arguments, "--store", uri, "--json")
+
+    landed, _ = ingest(yaml, yaml.parents[1] / "monday", "--batch", "monday", "--store", uri)
+    assert (landed["accepted"], landed["reasons"]) == (90, {"unreadable-image": 1})
+    first = do("retrain")
+    assert first.status == 0, first.told()
+    a = first.document
+    assert (a["verdict"], a["champion"]) == ("promoted", a["version"])
+
+    store = open_store(uri)
+    before = sorted(store.list(""))
+    again = do("retrain")
+    assert (again.status, again.err) == (0, "")
+    assert again.document == {**a, "verdict": "unchanged"}
+    assert ingest(yaml, yaml.parents[1] / "monday", "--batch", "monday", "--store", uri)[0]["outcome"] == "reused"
+    assert sorted(store.list("")) == before
+
+    # Another client puts a batch there, under names that it likes, and closes it.
+    more = yaml.parents[1] / f"more-{uuid.uuid4().hex[:6]}"
+    digits(more, 3, 8, skip=30)
+    for number, file in enumerate(sorted(more.rglob("*.png"))):
+        name = f"{file.parent.name}/photo #{number} \u00fc.png"
+        store.create(f"landing/small/by-hand/{name}", file.read_bytes())
+    store.create("landing/small/by-hand/_READY", b"")
+    assert do("status").document["waiting"] == ["by-hand"]
+    second = do("retrain")
+    assert second.status == 0, second.told()
+    b = second.document
+    assert (b["verdict"], b["batches"]) == ("promoted", ["by-hand"])
+    assert sum(b["examples"].values()) == 114
+
+    found = rows(uri, "select r.version, count(*) as n from runs r join predictions p using (run_id) group by all")
+    assert {row["version"]: row["n"] for row in found} == {a["version"]: 90, b["version"]: 114}
+    assert rows(uri, "select count(*) as n from quarantine") == [{"n": 1}]
+    assert rows(uri, "select count(*) as n from models join promotions using (version)") == [{"n": 2}]
+    report = call("report", b["run_id"], "--store", uri, "--json").document["path"]
+    assert report.endswith("report.html")
+
+    back = do("rollback", "--reason", "worse in the field")
+    assert (back.status, back.document["champion"]) == (0, a["version"])
+    assert [record["kind"] for record in do("history").document] == ["promotion", "promotion", "rollback"]
+    image = next((yaml.parents[1] / "monday" / "0").glob("digit*"))
+    answer = do("predict", image)
+    assert answer.status == 0 and answer.document[0]["version"] == a["version"]
+    kept = do("retrain")
+    assert (kept.document["verdict"], kept.document["champion"]) == ("unchanged", a["version"])
+    return {"A": a, "B": b}
+
+
+def test_a_directory_store_that_was_moved_still_works(data: Path, work: Path, tmp_path: Path) -> None:
+    told = whole_way(data, (tmp_path / "here").as_uri())
+    shutil.move(tmp_path / "here", tmp_path / "there")
+    uri = (tmp_path / "there").as_uri()
+    assert call("status", data, "--store", uri, "--json").document["champion"] == told["A"]["version"]
+    result = call("retrain", data, "--store", uri, "--json")
+    assert (result.status, result.document["verdict"]) == (0, "unchanged")
+    assert Path(result.document["report"]).is_file() and str(tmp_path / "there") in result.document["report"]
+    assert len(rows(uri, "select distinct version from predictions")) == 2
+    result = call("promote", data, "--version", told["B"]["version"], "--reason", "moved", "--store", uri, "--json")
+    assert result.document["record"]["number"] == 4
+    forbidden = [f for f in (tmp_path / "there").rglob("*.json") if str(tmp_path).encode() in f.read_bytes()]
+    assert not forbidden  # what is recorded is a key relative to the root
+
+
+def test_the_whole_way_on_s3(data: Path, work: Path, s3_server: servers.Server) -> None:
+    whole_way(data, f"s3://{s3_server.bucket}/{uuid.uuid4().hex}")
+
+
+def test_doctor_creates_the_bucket(data: Path, work: Path, tmp_path: Path, s3_server: servers.Server) -> None:
+    uri = f"s3://fresh-{uuid.uuid4().hex[:12]}/store"
+    missing = call("doctor", "--store", uri, "--json")
+    assert missing.status == 1
+    checks = {check["name"]: check for check in missing.document["checks"]}
+    assert not checks["store"]["ok"] and "doctor --fix" in checks["store"]["detail"]
+    good(tmp_path / "few", ["0", "1"], 2)
+    assert call("ingest", data, tmp_path / "few", "--store", uri, "--json").status == 1
+    for _ in range(2):  # and again, where it is there
+        fixed = call("doctor", "--fix", "--store", uri, "--json")
+        assert fixed.status == 0, fixed.told()
+        assert servers.SECRET_KEY not in fixed.told()
+    from leptonflow import s3
+
+    client = s3.connection().minio("the test looks at the bucket")
+    assert client.get_bucket_versioning(uri.split("/")[2]).status == "Enabled"
+    assert ingest(data, tmp_path / "few", "--batch", "few", "--store", uri)[0]["accepted"] == 4
+
+
+def test_two_at_once_on_s3(data: Path, work: Path, s3_server: servers.Server) -> None:
+    """Parallel runs are allowed there: both end, with one version, one promotion and each row once."""
+    if s3_server.name != "minio" and servers.minio_binary():
+        pytest.skip("once is enough")
+    uri = f"s3://{s3_server.bucket}/{uuid.uuid4().hex}"
+    ingest(data, data.parents[1] / "monday", "--batch", "monday", "--store", uri)
+    results = together(work, [["retrain", data, "--store", uri, "--json"]] * 2)
+    assert [result.status for result in results] == [0, 0], [r.told() for r in results]
+    documents = [result.document for result in results]
+    assert len({d["version"] for d in documents}) == len({d["run_id"] for d in documents}) == 1
+    assert {d["verdict"] for d in documents} <= {"promoted", "unchanged"}
+    assert all(result.err == "" for result in results)
+    assert len(call("history", data, "--store", uri, "--json").document) == 1
+    assert rows(uri, "select count(*) as n from runs") == [{"n": 1}]
+    found = rows(uri, "select split, count(*) as n, count(distinct example_id) as d from predictions group by 1")
+    assert all(row["n"] == row["d"] for row in found) and sum(row["n"] for row in found) == 90
+    again = command("retrain", data, "--store", uri, "--json", cwd=work)
+    assert again.document["verdict"] == "unchanged"

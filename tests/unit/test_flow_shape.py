@@ -1,0 +1,175 @@
+"""The flow's order and branches, and what every task has in common. No stage is run here: its results are given."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+
+TRAINING = ["split", "begin", "train-fold", "fit-final", "package"]
+WEIGHING = ["find-champion", "evaluate", "infra-validate", "gate", "promote"]
+
+
+class Told:
+    """A stand-in for any record: the attributes that it was given."""
+
+    def __init__(self, **attributes: Any) -> None:
+        self.__dict__.update(attributes)
+
+
+class Script:
+    """Stands for `Steps`: notes the tasks' names and answers with what the test has given for each."""
+
+    def __init__(self, answers: dict[str, Any]) -> None:
+        self.answers = answers
+        self.order: list[str] = []
+        self.given: dict[str, tuple[Any, ...]] = {}
+        self.seconds: dict[str, float] = {}
+        self.config = Told(name="digits", training=Told(folds=3))
+        self.names: list[str] = []
+
+    def __call__(self, task: Any, *args: Any) -> Any:
+        self.order.append(task.name)
+        self.given[task.name] = args
+        answer = self.answers.get(task.name, f"<{task.name}>")
+        if isinstance(answer, list):
+            answer = answer.pop(0) if len(answer) > 1 else answer[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def fan_out(self, task: Any, each: Sequence[int], *args: Any) -> list[str]:
+        self.order.append(task.name)
+        return [f"fold {number}" for number in each]
+
+    def name_run(self, name: str) -> None:
+        self.names.append(name)
+
+
+Run = Callable[..., tuple[Script, Any]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs the flow's function over given answers; returns the script and the final state."""
+    module = import_module("flows.retrain")
+
+    def run(**answers: Any) -> tuple[Script, Any]:
+        script = Script({name.replace("_", "-"): answer for name, answer in answers.items()})
+        monkeypatch.setattr(module, "Steps", lambda store, config: script)
+        monkeypatch.setattr(module, "load_config", lambda name: None)
+        monkeypatch.setattr(module.infra, "start", lambda: script.order.append("(fresh process)"))
+        return script, module.retrain.fn("digits", "file:///nowhere")
+
+    return run
+
+
+def plan(waiting: tuple[str, ...] = (), snapshot: Any = "<snapshot>", finished: bool = False) -> Told:
+    return Told(waiting=waiting, snapshot=snapshot, finished=finished, run_id="0123456789ab")
+
+
+GOOD: dict[str, Any] = {
+    "preprocess": Told(snapshot="abcdefabcdef"),
+    "split": Told(rejected=None),
+    "record": {"verdict": "promoted"},
+    "unchanged": {"verdict": "unchanged"},
+    "reject_data": {"verdict": "rejected-data"},
+}
+ACCEPTED, REFUSED = Told(outcome="accepted"), Told(outcome="refused")
+
+
+def test_the_stages_come_in_their_order_and_the_verdict_names_the_final_state(run: Run) -> None:
+    script, state = run(discover=[plan(("a", "b")), plan()], validate=[ACCEPTED, REFUSED], **GOOD)
+    head = ["discover", "validate", "validate", "preprocess", "discover"]
+    training = [*TRAINING[:3], "(fresh process)", *TRAINING[3:]]
+    assert script.order == [*head, *training, *WEIGHING, "record"]
+    assert (state.name, state.type.value, state.data) == ("promoted", "COMPLETED", {"verdict": "promoted"})
+    assert script.names == ["digits-abcdefabcdef-0123456789ab"]
+    assert ["fold 0", "fold 1", "fold 2"] in script.given["record"]
+
+
+def test_a_finished_run_is_unchanged_and_trains_nothing(run: Run) -> None:
+    script, state = run(discover=plan(finished=True), **GOOD)
+    assert script.order == ["discover", "preprocess", "discover", "unchanged"]
+    assert state.name == "unchanged"
+
+
+def test_batches_that_are_all_refused_are_rejected_data_where_nothing_else_is_to_do(run: Run) -> None:
+    script, state = run(discover=plan(("a",), snapshot=None), validate=REFUSED, **GOOD)
+    assert (script.order, state.name) == (["discover", "validate", "reject-data"], "rejected-data")
+    script, state = run(discover=plan(("a",), finished=True), validate=REFUSED, **GOOD)
+    assert (script.order[-1], state.name) == ("reject-data", "rejected-data")
+
+
+def test_an_unfinished_run_goes_on_although_a_batch_was_refused(run: Run) -> None:
+    script, state = run(discover=plan(("a",)), validate=REFUSED, **GOOD)
+    assert (script.order[-1], state.name) == ("record", "promoted")
+
+
+def test_a_split_that_cannot_be_trained_is_rejected_data_and_begins_no_run(run: Run) -> None:
+    script, state = run(discover=plan(), **{**GOOD, "split": Told(rejected="no holdout")})
+    assert script.order == ["discover", "preprocess", "discover", "split", "reject-data"]
+    assert state.name == "rejected-data"
+
+
+def test_an_overtaken_decision_is_weighed_again_three_times_at_most(run: Run) -> None:
+    from schemas.errors import Overtaken
+
+    script, state = run(discover=plan(), promote=[Overtaken("first"), Overtaken("second"), "<verdict>"], **GOOD)
+    assert script.order[-16:] == [*WEIGHING * 3, "record"]
+    assert state.name == "promoted"
+    with pytest.raises(Overtaken, match="third"):
+        run(discover=plan(), promote=[Overtaken("first"), Overtaken("second"), Overtaken("third")], **GOOD)
+
+
+def every_task() -> list[Any]:
+    from prefect import Task
+
+    import tasks
+
+    modules = [import_module(f"tasks.{found.name}") for found in iter_modules(tasks.__path__)]
+    return [value for module in modules for value in vars(module).values() if isinstance(value, Task)]
+
+
+def test_every_task_tries_again_where_the_store_is_out_of_reach_and_keeps_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from prefect.cache_policies import NO_CACHE
+    from prefect.states import Failed
+
+    from schemas.errors import Damaged, StoreUnreachable
+
+    found = every_task()
+    assert len(found) >= 14
+    for task in found:
+        assert (task.retries, task.persist_result, task.cache_policy) == (2, False, NO_CACHE), task.name
+        assert task.retry_condition_fn(task, None, Failed(data=StoreUnreachable("gone")))
+        assert not task.retry_condition_fn(task, None, Failed(data=Damaged("not what was recorded")))
+
+
+def test_the_deployments_are_one_for_each_pipeline_and_their_entrypoint_loads() -> None:
+    document = yaml.safe_load((ROOT / "prefect.yaml").read_text())
+    pipelines = {p.stem for p in (ROOT / "pipelines").glob("*.yaml") if not p.name.endswith(".contract.yaml")}
+    assert {d["name"] for d in document["deployments"]} == pipelines
+    assert all(d["parameters"] == {"pipeline": d["name"]} for d in document["deployments"])
+    entrypoints = {d["entrypoint"] for d in document["deployments"]}
+    # As a worker does it, in a process of its own: with flows/ first on sys.path.
+    script = (
+        "import sys; from prefect.flows import load_flow_from_entrypoint\n"
+        "for entrypoint in sys.argv[1:]: print(load_flow_from_entrypoint(entrypoint).name)"
+    )
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    done = subprocess.run(
+        [sys.executable, "-c", script, *entrypoints], cwd=ROOT, env=clean, capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stdout.split()) == (0, ["retrain"] * len(entrypoints)), done.stderr
