@@ -34,6 +34,7 @@ STORE = Annotated[
 JSON = Annotated[bool, typer.Option("--json", help="exactly one JSON document on standard output")]
 DEBUG = Annotated[bool, typer.Option("--debug", help="a traceback where there is an error")]
 
+INTERRUPTED = 130
 VERDICT_STATUS = {"promoted": 0, "unchanged": 0, "rejected-data": 3, "refused": 4}
 
 
@@ -320,8 +321,7 @@ def main(arguments: list[str]) -> int:
         message = error.format_message() if hasattr(error, "format_message") else str(error)
         return _failed(UsageError(message, hint=f"`{command} --help` shows what it takes"), as_json)
     except (KeyboardInterrupt, typer.Abort):
-        print("leptonflow: stopped; the same command again goes on from here", file=sys.stderr)
-        return 130
+        status = INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on: nothing more to say
         return 1
@@ -332,6 +332,8 @@ def main(arguments: list[str]) -> int:
         return _failed(
             LeptonflowError(f"unexpected: {what}", hint="Run it again with --debug for the traceback"), as_json
         )
+    if status == INTERRUPTED:  # Typer turns the interrupt of a running command into this
+        print("leptonflow: stopped; the same command again goes on from here", file=sys.stderr)
     return status if isinstance(status, int) else 0
 
 

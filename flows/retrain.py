@@ -15,8 +15,9 @@ from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.steps import Steps
-from leptonflow import infra
+from leptonflow import infra, locking
 from leptonflow.planning import load_config
+from leptonflow.store import open_store
 from schemas.errors import Overtaken
 from schemas.records import Outcome
 from schemas.settings import store_uri
@@ -48,6 +49,11 @@ def retrain(pipeline: str, store: str | None = None, force: bool = False) -> Sta
     The final state is named by the verdict; its data is the document of `leptonflow retrain --json`.
     """
     step = Steps(store_uri(store), load_config(pipeline))
+    with locking.one_at_a_time(open_store(step.store), step.config.name):
+        return _stages(step, force)
+
+
+def _stages(step: Steps, force: bool) -> State[dict[str, Any]]:
     plan = step(discover, force)
     outcomes = [step(validate, batch) for batch in plan.waiting]
     if plan.snapshot is None and all(outcome.outcome == "refused" for outcome in outcomes):
@@ -64,8 +70,8 @@ def retrain(pipeline: str, store: str | None = None, force: bool = False) -> Sta
 
     step.name_run(f"{step.config.name}-{snapshot.snapshot}-{plan.run_id}")
     started_at = step(begin, plan)
+    infra.start()  # the fresh process imports Keras, at low priority, while the fits compute
     fits = step.fan_out(train_fold, range(step.config.training.folds), plan)
-    infra.start()  # the fresh process imports Keras while the final fit computes
     final = step(fit_final, plan)
     version = step(package, plan)
     for attempt in range(ATTEMPTS):

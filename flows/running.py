@@ -22,6 +22,8 @@ from leptonflow.store import open_store
 from schemas.config import Pipeline
 from schemas.errors import ServerError
 
+DELIVERY_SECONDS = 5.0
+
 # The run's log goes to the API. The terminal belongs to the command, which says in one line what went wrong.
 QUIET = {
     "PREFECT_LOGGING_LEVEL": "INFO",
@@ -82,6 +84,17 @@ def prefect(meanwhile: Callable[[], object] = lambda: None) -> Iterator[None]:
                 received=str(error) or type(error).__name__,
                 hint="The same command again goes on from here",
             ) from error
+        finally:
+            _deliver()
+
+
+def _deliver() -> None:
+    """Send what Prefect still queues: task states travel as events, and the server may end after this."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    for queue in (EventsWorker, APILogWorker):
+        queue.drain_all(timeout=DELIVERY_SECONDS)
 
 
 @contextmanager

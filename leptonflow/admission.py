@@ -19,7 +19,7 @@ from leptonflow.judging import Judgement, Knowledge, judge, refuse_whole
 from leptonflow.store import Store, adopt
 from schemas.config import Pipeline
 from schemas.errors import Overtaken
-from schemas.records import Expectation, Outcome, PartRef, QuarantineRef
+from schemas.records import Expectation, Outcome, PartRef, Plan, QuarantineRef
 
 ATTEMPTS = 3
 MOST_CLASSES = 10_000
@@ -120,6 +120,12 @@ def earlier(store: Store, config: Pipeline, batch: str) -> Outcome | None:
     if store.size(key) is None:
         return None
     return Outcome.model_validate_json(store.get(key))
+
+
+def discover(store: Store, config: Pipeline, force: bool) -> Plan:
+    """What there is to do now, once that is written which a kill left out of earlier batches."""
+    recording.repair_batches(store, config.name)
+    return planning.plan(store, config, force)
 
 
 def admit(store: Store, config: Pipeline, batch: str) -> Outcome:

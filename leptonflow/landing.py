@@ -73,7 +73,8 @@ def land(
 def check_name(name: str | None) -> None:
     """Raises UsageError where a batch cannot have that name. None: it will be named after its source."""
     if name is not None and not NAME.fullmatch(name):
-        raise UsageError("this is no name for a batch", expected=f"a name that matches {NAME.pattern}", received=repr(name))
+        expected = f"a name that matches {NAME.pattern}"
+        raise UsageError("this is no name for a batch", expected=expected, received=repr(name))
 
 
 def _begin(store: Store, prefix: str, batch: str, listing: Listing) -> tuple[Listing, bool]:

@@ -75,7 +75,7 @@ def render(contents: Contents) -> bytes:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(number=number, signed=signed, seconds=duration, when=when, printable=printable)
+    environment.filters.update(number=number, bound=bound, signed=signed, seconds=duration, when=when, printable=printable)
     return environment.get_template("report.html.j2").render(**_view(contents)).encode("utf-8", "replace")
 
 
@@ -87,6 +87,13 @@ def number(value: float | None, digits: int = 4) -> str:
     if value is None:
         return "–"
     return f"{value:,}" if isinstance(value, int) else f"{value:.{digits}f}"
+
+
+def bound(value: float | None) -> str:
+    """Like `number`, but 1 for 1.0 and 1e-05 for what four digits would call nothing."""
+    if value is not None and (float(value).is_integer() or abs(value) < 1e-3):
+        return f"{value:g}"
+    return number(value)
 
 
 def signed(value: float | None) -> str:

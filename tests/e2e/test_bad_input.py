@@ -657,7 +657,11 @@ def test_tables_without_their_columns(tmp_path: Path, lenient: Path, strict: Pat
     pq.write_table(pa.table({"path": ["images/0.png"] * 3, "x": [1, 2, 3]}), tmp_path / "t" / "p.parquet")
     document, _ = ingest(lenient, tmp_path / "t" / "p.parquet", "--batch", "parquet", "--store", store)
     assert document["reasons"] == {"missing-column": 3}
-    for name, data in {"broken.parquet": b"PAR1 no", "broken.csv": b"\xff\xfe\x00path", "quote.csv": b'path,label\n"a'}.items():
+    for name, data in {
+        "broken.parquet": b"PAR1 no",
+        "broken.csv": b"\xff\xfe\x00path",
+        "quote.csv": b'path,label\n"a',
+    }.items():
         (tmp_path / "t" / name).write_bytes(data)
         batch = name.replace(".", "-")
         document, _ = ingest(lenient, tmp_path / "t" / name, "--batch", batch, "--store", store)
@@ -711,7 +715,11 @@ GATE = {"rule": "at_least", "metric": "accuracy", "value": 0.5}
         ({"gate": [{"rule": "at_least", "metric": "accuracy"}]}, "gate.0.value", ["missing"]),
         ({"gate": [{**GATE, "value": "0.9"}]}, "gate.0.value", ["number"]),
         ({"gate": GATE}, "gate", []),
-        ({"classes": CLASSES, "gate": [{**GATE, "metric": "recall[bird]"}]}, "gate.0.metric", ["cat", "dog", "recall[bird]"]),
+        (
+            {"classes": CLASSES, "gate": [{**GATE, "metric": "recall[bird]"}]},
+            "gate.0.metric",
+            ["cat", "dog", "recall[bird]"],
+        ),
         ({"classes": ["cat"]}, "classes", ["two"]),
         ({"classes": [1, 2]}, "classes.0", ["string"]),
         ({"holdout": {"fraction": 1.5}}, "holdout.fraction", ["less than 1"]),
@@ -750,7 +758,7 @@ def test_wrong_contracts(tmp_path: Path, store: Path) -> None:
         "expectation: []": "expectation",
         "expectations:\n  - type: expect_nothing\n": "expectations.0.type",
         "expectations:\n  - type: expect_column_values_to_not_be_null\n    kwargs: {column: colour}\n": "colour",
-        "expectations:\n  - type: expect_column_values_to_be_between\n    kwargs: {column: width, minimum: 1}\n": "minimum",
+        "expectations:\n  - type: expect_column_max_to_be_between\n    kwargs: {column: width, min: 1}\n": "min",
         "[": "mine.yaml",
     }
     assert call("ingest", file, tmp_path / "fine", "--store", store, "--json").status == 2  # no such contract
@@ -800,9 +808,7 @@ SECRET = "hush-hush-secret"
         f"file://user:{SECRET}@host/folder",
     ],
 )
-def test_a_store_with_user_information_is_not_echoed(
-    strict: Path, uri: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_store_with_user_information_is_not_echoed(strict: Path, uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for arguments in (["status", strict], ["retrain", strict], ["query", "select 1"], ["doctor"], ["report", "x"]):
         result = call(*arguments, "--store", uri, "--json")
         assert result.status == 2
@@ -848,9 +854,7 @@ def test_a_full_disk_is_one_line_and_the_same_command_goes_on(tmp_path: Path, st
     assert (document["outcome"], document["accepted"]) == ("accepted", 6)
 
 
-def test_an_s3_endpoint_where_nobody_listens(
-    tmp_path: Path, strict: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_s3_endpoint_where_nobody_listens(tmp_path: Path, strict: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     good(tmp_path / "fine", CLASSES, 2)
     port = servers.free_ports(1)[0]
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "someone")

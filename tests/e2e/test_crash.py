@@ -23,8 +23,10 @@ import pytest
 
 from flows import server
 from leptonflow import analytics
+from leptonflow.planning import load_config
 from leptonflow.store import Store, open_store
 from schemas.tables import TABLES
+from tasks.discover import discover
 from tests.conftest import fresh_uri
 from tests.e2e.killing import AFTER, BEFORE, HOLD, WITHIN, Ended, Kill, finish, launch
 
@@ -259,6 +261,20 @@ def test_a_kill_at_ten_writes_loses_nothing(write: str, ten: dict[str, Future[st
     ten[write].result()
 
 
+def test_what_a_kill_left_out_of_a_batch_is_written_by_the_next_retrain(
+    place: Place, undisturbed: tuple[Scene, Scene], tmp_path: Path
+) -> None:
+    """A `retrain` that was killed right after the snapshot record finds no batch waiting the next time."""
+    ingested = open_store(undisturbed[0].after)
+    left_out = ("batches/", "tables/")
+    keys = [key for key in keys_of(ingested) if not key.startswith(left_out)]
+    store = open_store((tmp_path / "store").as_uri())
+    store.create_many(zip(keys, ingested.get_many(keys), strict=True))
+    plan = discover.fn(store.uri, load_config(str(place.folder / "tiny.yaml")), False)
+    assert plan.waiting == () and plan.snapshot is not None
+    agree(store.uri, ingested.uri)
+
+
 # --- a person's decision between the kill and the next run -------------------------------------------
 
 
@@ -455,15 +471,18 @@ def test_a_kill_at_every_write_loses_nothing(
     failures: list[str] = []
     with ThreadPoolExecutor(AT_ONCE) as pool:
         futures = {pool.submit(survives, place, task[0], new_store(), task[1]): task for task in tasks}
-        for count, future in enumerate(as_completed(futures), start=1):
-            scene, kill = futures[future]
-            error = future.exception()
-            told = f"{scene.command[0]} killed {kill.moment} write {kill.number}"
-            if error is not None:
-                failures.append(f"{told}: {error}")
-            else:
-                told += f" ({future.result()})"
-            with capsys.disabled():
-                seconds = time.monotonic() - began
-                print(f"\n{kind} {count}/{len(tasks)} {seconds:.0f} s: {told}{' FAILED' if error else ''}", end="")
+        try:
+            for count, future in enumerate(as_completed(futures), start=1):
+                scene, kill = futures[future]
+                error = future.exception()
+                told = f"{scene.command[0]} killed {kill.moment} write {kill.number}"
+                if error is not None:
+                    failures.append(f"{told}: {error}")
+                else:
+                    told += f" ({future.result()})"
+                with capsys.disabled():
+                    seconds = time.monotonic() - began
+                    print(f"\n{kind} {count}/{len(tasks)} {seconds:.0f} s: {told}{' FAILED' if error else ''}", end="")
+        finally:
+            pool.shutdown(cancel_futures=True)  # after a Ctrl-C
     assert not failures, "\n".join(failures)

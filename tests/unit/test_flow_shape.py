@@ -35,6 +35,7 @@ class Script:
         self.order: list[str] = []
         self.given: dict[str, tuple[Any, ...]] = {}
         self.seconds: dict[str, float] = {}
+        self.store = "memory://flow-shape"
         self.config = Told(name="digits", training=Told(folds=3))
         self.names: list[str] = []
 
@@ -91,7 +92,7 @@ ACCEPTED, REFUSED = Told(outcome="accepted"), Told(outcome="refused")
 def test_the_stages_come_in_their_order_and_the_verdict_names_the_final_state(run: Run) -> None:
     script, state = run(discover=[plan(("a", "b")), plan()], validate=[ACCEPTED, REFUSED], **GOOD)
     head = ["discover", "validate", "validate", "preprocess", "discover"]
-    training = [*TRAINING[:3], "(fresh process)", *TRAINING[3:]]
+    training = [*TRAINING[:2], "(fresh process)", *TRAINING[2:]]
     assert script.order == [*head, *training, *WEIGHING, "record"]
     assert (state.name, state.type.value, state.data) == ("promoted", "COMPLETED", {"verdict": "promoted"})
     assert script.names == ["digits-abcdefabcdef-0123456789ab"]
