@@ -62,7 +62,8 @@ def keras() -> Any:
             os.environ.setdefault(name, value)
         with _without_noise():
             try:
-                import keras as module
+                with _without_jax():
+                    import keras as module
             except ImportError as error:
                 raise ConfigurationError(
                     "Keras cannot be imported",
@@ -75,6 +76,19 @@ def keras() -> Any:
             module.config.set_floatx("float32")
             module.ops.convert_to_numpy(module.ops.zeros(1))  # opens the device, which logs too
     return module
+
+
+@contextmanager
+def _without_jax() -> Iterator[None]:
+    """TensorFlow's converters import JAX wherever it is installed: a second and 100 MB for nothing."""
+    if backend() != "tensorflow" or "jax" in sys.modules:
+        yield
+        return
+    sys.modules["jax"] = None  # type: ignore[assignment]  # to the import system: there is none
+    try:
+        yield
+    finally:
+        del sys.modules["jax"]
 
 
 @contextmanager

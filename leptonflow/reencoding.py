@@ -6,7 +6,7 @@ against its recorded sha256. What does not belong here: judging (an accepted exa
 
 from __future__ import annotations
 
-from leptonflow import admission, datasets, examining, landing, log, planning, progress, workloads
+from leptonflow import admission, datasets, examining, landing, layouts, log, planning, progress, workloads
 from leptonflow.digests import digest, short
 from leptonflow.store import Store
 from schemas.config import Pipeline
@@ -81,11 +81,12 @@ def _encode_again(
     classes = config.classes
     wanted = config.model_copy(update={"input": shape})
     rows = examining.examine(store, wanted, landed, workload, classes=classes, progress=progress.report)
-    by_source = {row.source: row for row in rows}
+    # Two names of other bytes can be shown alike: the landed key tells them apart, or they are the same file.
+    found = {(row.source, layouts.shown(row.key) if row.key else None): row for row in rows}
     examples: list[datasets.Accepted] = []
     changed: list[str] = []
     for old in table.to_pylist():
-        row = by_source.get(old["source"])
+        row = found.get((old["source"], old["key"]))
         if row is None or row.sha256 != old["sha256"] or row.encoded is None:
             changed.append(f"landing/{config.name}/{recorded.batch}/{old['key']}")
             continue

@@ -75,7 +75,9 @@ def render(contents: Contents) -> bytes:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(number=number, bound=bound, signed=signed, seconds=duration, when=when, printable=printable)
+    environment.filters.update(
+        number=number, bound=bound, signed=signed, seconds=duration, when=when, printable=printable
+    )  # fmt: skip
     return environment.get_template("report.html.j2").render(**_view(contents)).encode("utf-8", "replace")
 
 
