@@ -182,33 +182,32 @@ def _load(store: Store, snapshot: SnapshotRef, shape: tuple[int, int, int], keep
     import pyarrow as pa
 
     numbers = {name: n for n, name in enumerate(snapshot.classes)}
-    ids: list[str] = []
-    labels: list[int] = []
-    batches: list[str] = []
-    sources: list[str] = []
-    pixels: list[NDArray[np.uint8]] = []
+    rows: list[tuple[str, str, str, str]] = []
+    blocks: list[NDArray[np.uint8]] = []
     for part in snapshot.parts:
         table = read_part(store, part, ("id", "label", "batch", "source", "pixels"))
-        kept = pa.array([keep(e) for e in table["id"].to_pylist()], pa.bool_())
-        table = table.filter(kept)
-        ids += table["id"].to_pylist()
-        labels += [numbers[name] for name in table["label"].to_pylist()]
-        batches += table["batch"].to_pylist()
-        sources += table["source"].to_pylist()
+        table = table.filter(pa.array([keep(e) for e in table["id"].to_pylist()], pa.bool_()))
+        rows += zip(*(c.to_pylist() for c in table.columns[:-1]), strict=True)
         for chunk in table["pixels"].chunks:
             width = chunk.type.byte_width
-            flat = np.frombuffer(chunk.buffers()[1], np.uint8)[
-                chunk.offset * width : (chunk.offset + len(chunk)) * width
-            ]
-            pixels.append(flat.reshape(-1, *shape))
-    order = sorted(range(len(ids)), key=ids.__getitem__)
-    stacked = np.concatenate(pixels) if pixels else np.zeros((0, *shape), np.uint8)
+            flat = np.frombuffer(chunk.buffers()[1], np.uint8)
+            blocks.append(flat[chunk.offset * width : (chunk.offset + len(chunk)) * width].reshape(-1, *shape))
+    order = sorted(range(len(rows)), key=lambda i: rows[i][0])
+    places = np.empty(len(rows), np.int64)  # where each row, in the order of the parts, belongs
+    places[order] = np.arange(len(rows))
+    pixels = np.empty((len(rows), *shape), np.uint8)
+    done = 0
+    while blocks:  # images are the bulk of the memory: each block goes as soon as it is copied
+        block = blocks.pop(0)
+        pixels[places[done : done + len(block)]] = block
+        done += len(block)
+    rows = [rows[i] for i in order]
     return Examples(
-        ids=[ids[i] for i in order],
-        labels=np.asarray(labels, np.int64)[order] if order else np.zeros(0, np.int64),
-        pixels=stacked[order],
-        batches=[batches[i] for i in order],
-        sources=[sources[i] for i in order],
+        ids=[row[0] for row in rows],
+        labels=np.array([numbers[row[1]] for row in rows], np.int64),
+        pixels=pixels,
+        batches=[row[2] for row in rows],
+        sources=[row[3] for row in rows],
     )
 
 

@@ -41,14 +41,18 @@ NOISE = re.compile(
     rb"WARNING: All log messages before absl::InitializeLog|[IWE]\d{4} [\d:. ]+\S+\.cc:\d+\]"
     rb"|\d{4}-\d\d-\d\d [\d:.]+: [IWE] \S+\.cc:\d+\]|To enable the following instructions:"
 )
+# JAX alone, for TensorFlow's converters, costs every process a second and 100 MB.
+UNUSED = ("jax", "pandas", "matplotlib")
 _IMPORT = threading.Lock()
 MODEL_LOCK = threading.RLock()  # seeds and graphs belong to the process: one fit at a time
 _shared: tuple[str, Any] | None = None
 _checked: set[str] = set()
 
 
-def keras() -> Any:
+def keras(unused: Sequence[str] = UNUSED) -> Any:
     """The keras module. Its first import takes seconds and prints nothing.
+
+    unused: what Keras and its backend would import wherever it is installed, and nobody needs here.
 
     Raises ConfigurationError where the backend of KERAS_BACKEND cannot be imported.
     """
@@ -62,7 +66,7 @@ def keras() -> Any:
             os.environ.setdefault(name, value)
         with _without_noise():
             try:
-                with _without_jax():
+                with _hidden([name for name in unused if name != backend()]):
                     import keras as module
             except ImportError as error:
                 raise ConfigurationError(
@@ -79,16 +83,15 @@ def keras() -> Any:
 
 
 @contextmanager
-def _without_jax() -> Iterator[None]:
-    """TensorFlow's converters import JAX wherever it is installed: a second and 100 MB for nothing."""
-    if backend() != "tensorflow" or "jax" in sys.modules:
-        yield
-        return
-    sys.modules["jax"] = None  # type: ignore[assignment]  # to the import system: there is none
+def _hidden(names: Sequence[str]) -> Iterator[None]:
+    """To the import system, these modules are not installed; those that are imported already stay."""
+    hidden = [name for name in names if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
     try:
         yield
     finally:
-        del sys.modules["jax"]
+        for name in hidden:
+            del sys.modules[name]
 
 
 @contextmanager

@@ -95,9 +95,9 @@ def bring_pictures(folder: Path) -> None:
 
     source = np.random.default_rng(0)
     rows = ["path,label"]
-    for shade, kind in ((30, "daisy"), (120, "rose"), (220, "tulip")):
-        for number in range(30):
-            picture = np.clip(source.normal(shade, 8, (40, 40, 3)), 0, 255).astype(np.uint8)
+    for colour, kind in (((230, 220, 60), "daisy"), ((200, 30, 60), "rose"), ((90, 60, 200), "tulip")):
+        for number in range(60):
+            picture = np.clip(source.normal(colour, 8, (40, 40, 3)), 0, 255).astype(np.uint8)
             for target in (folder / "photos" / kind, folder / "table" / "more" / kind):
                 target.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(picture).save(target / f"{number}.png")
