@@ -326,8 +326,8 @@ def _commit(
     )  # fmt: skip
     quarantine = _write_quarantine(store, config, landed.name, contract, judgement)
     pairs, labels = existing(store, history)
+    pairs += [(str(row.id), str(row.label)) for row in rows]
     for row in rows:
-        pairs.append((str(row.id), str(row.label)))
         labels[str(row.label)] = labels.get(str(row.label), 0) + 1
     content = datasets.content_digest(pairs, preprocessing)
     counts = f"{len(rows)} accepted, {len(judgement.refused)} quarantined, {judgement.known} known"

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from importlib import util
 from pathlib import Path
 from types import TracebackType
@@ -49,7 +50,7 @@ def read_contract(config: Pipeline) -> Suite:
     else:
         path = ROOT / "schemas" / workloads.load(config.workload).contract
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = _document(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())
         raise ConfigurationError(
@@ -59,6 +60,12 @@ def read_contract(config: Pipeline) -> Suite:
             hint="Mend the file, or the key contract",
         ) from None
     return parse(document, str(path))
+
+
+@lru_cache(maxsize=8)
+def _document(text: str) -> Any:
+    """A batch asks for its contract several times; only reading the file shows that it is still the same."""
+    return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 def parse(document: object, where: str) -> Suite:

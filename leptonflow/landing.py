@@ -8,6 +8,7 @@ bytes, last. So a landing that was cut short goes on from what it had decided, a
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,9 @@ __all__ = [
     "INGEST", "READY", "Batch", "Index", "Landed", "check_name", "closed_batches", "default_name", "folder_key", "land",
     "listed", "misnamed_batches", "open_batch",
 ]  # fmt: skip
+
+
+_LEADS_OUT = re.compile(r"(?:^|/)\.{0,2}(?:/|$)")  # an empty component, `.` or `..`
 
 
 @dataclass(frozen=True)
@@ -250,7 +254,7 @@ def _listing(store: Store, key: str) -> Listing | None:
         if listing.layout not in ("folders", "npy", "table"):
             raise ValueError(f"layout {listing.layout}")
         for file in listing.files:
-            if file.key.startswith("/") or {"", ".", ".."} & set(file.key.split("/")):
+            if _LEADS_OUT.search(file.key):
                 raise ValueError("a key that leads out of the batch")
     except (ValidationError, ValueError) as error:
         raise Damaged(
