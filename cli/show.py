@@ -127,7 +127,12 @@ def retrained(store: Store, config: Pipeline, pipeline: str, document: dict[str,
     console.print()
     colours = {"promoted": "green", "unchanged": "blue", "refused": "yellow", "rejected-data": "red"}
     verdict = document["verdict"]
-    console.print(f"[bold {colours[verdict]}]{verdict}[/]  {escape(plain(document.get('sentence') or ''))}")
+    sentence = (document.get("sentence") or "").removeprefix(verdict)
+    if verdict == "unchanged":
+        sentence = f": nothing is new since run {document['run_id']}, which was {sentence}"
+    elif not sentence.startswith((",", " ")):
+        sentence = f": {sentence}"
+    console.print(f"[bold {colours[verdict]}]{verdict}[/]{escape(plain(sentence))}")
     console.print()
     facts = _table("", "")
     facts.show_header = False
