@@ -6,16 +6,15 @@ afterwards. What does not belong here: walking a source (landing), and the rules
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
-from leptonflow import contracts, datasets, examining, landing, log, planning, progress, recording, workloads
+from leptonflow import clock, contracts, datasets, examining, landing, log, planning, progress, recording, workloads
 from leptonflow.digests import canonical, digest, sha256, short
 from leptonflow.judging import Judgement, Knowledge, judge, refuse_whole
+from leptonflow.overrides import person
 from leptonflow.store import Store, adopt
 from schemas.config import Pipeline
 from schemas.errors import Overtaken
@@ -55,19 +54,6 @@ def tools() -> Iterator[Tools]:
     finally:
         _TOOLS.remove(started)
         started.close()
-
-
-def now() -> str:
-    """The time, UTC, as it is recorded."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
-def who() -> str:
-    """The person that a record names."""
-    import getpass
-    import socket
-
-    return os.environ.get("LEPTONFLOW_USER") or f"{getpass.getuser()}@{socket.gethostname()}"
 
 
 def knowledge(store: Store, config: Pipeline, history: log.Log) -> Knowledge:
@@ -275,7 +261,7 @@ def _outcome(
         warnings=landed.warnings,
         sentence=sentence,
         listing=landed.listing.digest if landed.listing else None,
-        at=now(),
+        at=clock.now(),
     )
 
 
@@ -357,7 +343,7 @@ def _commit(
         id=digest("batch", config.name, landed.name, contract, history.number),
         kind="batch",
         body=body,
-        who=who(),
+        who=person(),
         why=f"batch {landed.name}: {counts}",
     )
     # An own record whose reply was lost is the one that lies there: take its outcome, not ours.

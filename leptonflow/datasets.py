@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from leptonflow.digests import canonical, sha256, short
+from leptonflow.digests import canonical, sha256
 from leptonflow.layouts import shown
 from leptonflow.store import Store, adopt
 from schemas.config import Pipeline
@@ -221,8 +221,3 @@ def folds(labels: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]
     for number, (_, held) in enumerate(splitter.split(np.zeros(len(labels)), labels)):
         numbers[held] = number
     return numbers
-
-
-def snapshot_name(content: str) -> str:
-    """What a snapshot is shown as: the first 12 hex digits of its content."""
-    return short(content)

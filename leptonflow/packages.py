@@ -10,12 +10,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from leptonflow import datasets, keras_models, predictions, training, workloads
+from leptonflow import clock, datasets, keras_models, predictions, training, workloads
 from leptonflow.digests import canonical, code_digests, libraries, sha256
 from leptonflow.store import Store, adopt
 from schemas.config import Pipeline
@@ -116,7 +115,7 @@ def package(store: Store, config: Pipeline, plan: Plan) -> PackageRef:
         code={"data": code["data"], "train": code["train"]},
         libraries=libraries(),
         files=tuple(_read_back(store, config.name, version, n) for n in (*files, name)),
-        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        created_at=clock.now(),
     )
     adopt(store, package_key(config.name, version, "manifest.json"), canonical(manifest))
     return reference(store, config.name, version)

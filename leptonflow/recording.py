@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from leptonflow import clock
 from leptonflow import log as commits
 from leptonflow.digests import canonical, code_digests, sha256
 from leptonflow.store import Store, adopt
@@ -66,7 +67,7 @@ def record(
 
     mine = RunRecord(
         verdict=verdict, champion=champion_after, batches=tuple(batches), started_at=started_at,
-        finished_at=_now(), seconds=seconds,
+        finished_at=clock.now(), seconds=seconds,
     )  # fmt: skip
     key = _key(config.name, verdict.run_id, "verdict.json")
     told = _run_record(adopt(store, key, canonical(mine)), key)
@@ -203,10 +204,6 @@ def _outcomes(store: Store, config: Pipeline, plan: Plan, told: RunRecord) -> tu
 
 def _key(pipeline: str, run_id: str, name: str) -> str:
     return f"runs/{pipeline}/{run_id}/{name}"
-
-
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def _document(

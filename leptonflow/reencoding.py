@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from leptonflow import admission, datasets, examining, landing, layouts, log, planning, progress, workloads
 from leptonflow.digests import digest, short
+from leptonflow.overrides import person
 from leptonflow.store import Store
 from schemas.config import Pipeline
 from schemas.errors import LandingChanged, Overtaken, UsageError
@@ -43,7 +44,7 @@ def preprocess(store: Store, config: Pipeline) -> SnapshotRef:
         }
         identity = digest("preprocessing", config.name, target, history.number)
         try:
-            log.commit(store, history, id=identity, kind="preprocessing", body=body, who=admission.who(), why=why)
+            log.commit(store, history, id=identity, kind="preprocessing", body=body, who=person(), why=why)
         except Overtaken:
             if attempt == admission.ATTEMPTS - 1:
                 raise

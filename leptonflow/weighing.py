@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from datetime import UTC, datetime
 
-from leptonflow import gate, packages, planning, recording, registry
+from leptonflow import clock, gate, packages, planning, recording, registry
 from leptonflow.digests import canonical
 from leptonflow.registry import Champion
 from leptonflow.store import Store, adopt
@@ -38,9 +37,8 @@ def begin(store: Store, config: Pipeline, plan: Plan) -> str:
     """
     assert plan.run_id is not None and plan.snapshot is not None
     gate.check_metrics(config, plan.snapshot.classes)
-    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     key = planning.run_key(config.name, plan.run_id, "started.json")
-    began = adopt(store, key, canonical({"started_at": now, "version": plan.version, "attempt": plan.attempt}))
+    began = adopt(store, key, canonical({"started_at": clock.now(), "version": plan.version, "attempt": plan.attempt}))
     return str(json.loads(began)["started_at"])
 
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from leptonflow import formats, log, recording, tables
+from leptonflow import clock, formats, log, recording, tables
 from leptonflow.digests import sha256
 from leptonflow.store import Store, open_store
 from schemas.errors import Damaged
@@ -205,7 +205,7 @@ def test_rows_of_a_version_carry_the_run_that_trained_it_whoever_writes_them(mem
 
 def test_runs_are_listed_newest_last_and_unfinished_ones_not_at_all(memory: Store, monkeypatch: Any) -> None:
     times = iter(["2026-11-24T12:00:00.000000Z", "2026-11-24T11:00:00.000000Z", "2026-11-24T13:00:00.000000Z"])
-    monkeypatch.setattr(recording, "_now", lambda: next(times))
+    monkeypatch.setattr(clock, "now", lambda: next(times))
     for run_id in ("aa" * 6, "bb" * 6):
         run = make(memory, run_id=run_id)
         recording.record(memory, run.config, run.plan, **run.keywords())
