@@ -63,7 +63,7 @@ def train_fold(store: Store, config: Pipeline, plan: Plan, fold: int) -> FitResu
     version, snapshot = planned(plan)
     done = fit_result(store, config.name, version, fold)
     if done is not None:
-        return done
+        return _reused(done, f"fold {fold + 1}")
     workload = workloads.load(config.workload)
     examples = datasets.training_set(store, config, snapshot)
     numbers = datasets.folds(examples.labels, config.training.folds, config.training.seed)
@@ -103,7 +103,7 @@ def fit_final(store: Store, config: Pipeline, plan: Plan) -> FitResult:
     version, snapshot = planned(plan)
     done = fit_result(store, config.name, version, None)
     if done is not None:
-        return done
+        return _reused(done, "final fit")
     workload = workloads.load(config.workload)
     examples = datasets.training_set(store, config, snapshot)
     started = time.perf_counter()
@@ -144,6 +144,11 @@ def planned(plan: Plan) -> tuple[str, SnapshotRef]:
             hint="`leptonflow ingest` adds a batch",
         )
     return plan.version, plan.snapshot
+
+
+def _reused(done: FitResult, what: str) -> FitResult:
+    progress.note(f"{what} reused: same data, same config, same code")
+    return done
 
 
 def _commit(store: Store, pipeline: str, result: FitResult) -> FitResult:

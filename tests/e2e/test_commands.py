@@ -413,7 +413,9 @@ def test_two_at_once_on_one_folder(copy: Place, work: Path) -> None:
     results = together(work, [["retrain", copy.yaml, "--store", copy.store, "--json"]] * 2)
     verdicts = {result.document["verdict"]: result for result in results}
     assert set(verdicts) == {"promoted", "unchanged"}, [r.told() for r in results]
-    assert verdicts["promoted"].err == ""  # no library's words, nothing of a server
+    same = "reused: same data, same config, same code"  # the gate alone is new
+    told = [f"leptonflow: {what} {same}" for what in ("fold 1", "fold 2", "final fit")]
+    assert verdicts["promoted"].err.splitlines() == told  # no library's words, nothing of a server
     (line,) = verdicts["unchanged"].err.splitlines()
     assert "waiting" in line
     assert len(copy("runs").document) == 2 and len(copy.history()) == 1  # the champion itself: no new record
