@@ -6,7 +6,6 @@ Keras are imported. Nothing heavy is imported before they are under way.
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import signal
@@ -17,7 +16,7 @@ from types import FrameType
 from typing import Any
 
 from flows import server
-from leptonflow import admission, infra, keras_models, planning, progress
+from leptonflow import admission, collector, infra, keras_models, planning, progress
 from leptonflow.store import open_store
 from schemas.config import Pipeline
 from schemas.errors import ServerError
@@ -63,7 +62,7 @@ def prefect(meanwhile: Callable[[], object] = lambda: None) -> Iterator[None]:
     `meanwhile` is called, to import what the flows need, while the server boots.
     """
     with server.api() as api, _environment(QUIET), ExitStack() as stack:
-        with _imports():
+        with collector.paused(freeze=True):  # collections take a quarter of the time of imports
             import httpx
             from prefect import settings
 
@@ -116,17 +115,6 @@ def _interruptible() -> Iterator[None]:
     finally:
         if ours:
             signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-@contextmanager
-def _imports() -> Iterator[None]:
-    """Imports without garbage collections, which take a quarter of their time and find nothing."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()
 
 
 @contextmanager

@@ -6,7 +6,6 @@ write ends its users hold. What the server serves is Prefect's own application, 
 
 from __future__ import annotations
 
-import gc
 import os
 import select
 import socket
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.server import locked
+from leptonflow import collector
 
 if TYPE_CHECKING:
     import uvicorn
@@ -32,16 +32,14 @@ def main(folder: Path, listener: socket.socket, pipe: int) -> None:
     """Serve until nobody holds the pipe's write end."""
     os.chdir(folder)  # the database's URL below is relative: a folder's name may hold any character
     os.environ["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = "sqlite+aiosqlite:///prefect.db"
-    gc.disable()  # collections while importing cost a quarter of the boot and free nothing
-    import prefect
-    import uvicorn
+    with collector.paused(freeze=True):  # collections take a quarter of the boot
+        import prefect
+        import uvicorn
 
-    create_database(Path("prefect.db"), prefect.__version__)
-    from prefect.server.api.server import create_app
+        create_database(Path("prefect.db"), prefect.__version__)
+        from prefect.server.api.server import create_app
 
-    app = create_app(final=True)
-    gc.freeze()
-    gc.enable()
+        app = create_app(final=True)
     server = uvicorn.Server(
         uvicorn.Config(app, log_level="error", access_log=False, lifespan="on", timeout_graceful_shutdown=2)
     )

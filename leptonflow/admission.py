@@ -7,11 +7,24 @@ afterwards. What does not belong here: walking a source (landing), and the rules
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from leptonflow import clock, contracts, datasets, examining, landing, log, planning, progress, recording, workloads
+from leptonflow import (
+    clock,
+    collector,
+    contracts,
+    datasets,
+    examining,
+    landing,
+    log,
+    planning,
+    progress,
+    recording,
+    workloads,
+)
 from leptonflow.digests import canonical, digest, sha256, short
 from leptonflow.judging import Judgement, Knowledge, judge, refuse_whole
 from leptonflow.overrides import person
@@ -124,7 +137,7 @@ def admit(store: Store, config: Pipeline, batch: str) -> Outcome:
     if before is not None:
         recording.repair_batches(store, config.name)
         return before
-    with tools() as at_hand:
+    with tools() as at_hand, collector.paused():
         history = planning.snapshots(store, config.name)
         if history.head is not None:
             from leptonflow import reencoding
@@ -147,7 +160,7 @@ def admit(store: Store, config: Pipeline, batch: str) -> Outcome:
                 limit=config.quarantine.limit,
                 known_at_landing=landed.known,
             )
-            expectations = _validate(config, judgement, at_hand)
+            expectations, part = _validate_and_encode(config, landed.name, judgement, at_hand)
             failed = [e for e in expectations if not e.success]
             sentence = complaint or judgement.over or (_failed_sentence(failed) if failed else None)
             if sentence is not None:
@@ -155,7 +168,7 @@ def admit(store: Store, config: Pipeline, batch: str) -> Outcome:
                 recording.repair_batches(store, config.name)
                 return outcome
             try:
-                outcome = _commit(store, config, history, landed, judgement, expectations, found)
+                outcome = _commit(store, config, history, landed, judgement, expectations, found, part)
             except Overtaken:
                 if attempt == ATTEMPTS - 1:
                     raise
@@ -195,13 +208,28 @@ def _first_classes(
     return found, None
 
 
-def _validate(config: Pipeline, judgement: Judgement, at_hand: Tools) -> tuple[Expectation, ...]:
-    if not judgement.accepted or judgement.over is not None:
-        return ()
+def _validate_and_encode(
+    config: Pipeline, batch: str, judgement: Judgement, at_hand: Tools
+) -> tuple[tuple[Expectation, ...], datasets.EncodedPart | None]:
+    """The suite's answers and the part of the accepted rows, which is encoded while the child validates."""
+    rows = judgement.accepted
+    if not rows or judgement.over is not None:
+        return (), None
     import pyarrow as pa
 
-    facts = pa.Table.from_pylist([{**(row.facts or {}), "label": row.label} for row in judgement.accepted])
-    return at_hand.validator.validate(facts, contracts.read_contract(config))
+    facts = datasets.facts_columns([row.facts or {} for row in rows])
+    table = pa.table({**facts, "label": [row.label for row in rows]})
+    with ThreadPoolExecutor(1) as beside:
+        expectations = beside.submit(at_hand.validator.validate, table, contracts.read_contract(config))
+        part = datasets.encode_part(batch, [_accepted(row) for row in rows], facts)
+        return expectations.result(), part
+
+
+def _accepted(row: examining.Row) -> datasets.Accepted:
+    return datasets.Accepted(
+        id=str(row.id), sha256=str(row.sha256), label=str(row.label), source=row.source, key=row.key, row=row.row,
+        facts=row.facts or {}, encoded=row.encoded or b"",
+    )  # fmt: skip
 
 
 def _failed_sentence(failed: Sequence[Expectation]) -> str:
@@ -292,24 +320,13 @@ def _commit(
     judgement: Judgement,
     expectations: tuple[Expectation, ...],
     classes: Sequence[str],
+    encoded: datasets.EncodedPart | None,
 ) -> Outcome:
     """Data first: the parts, then the one record that makes them the dataset."""
     contract = contracts.digest(config)
     preprocessing = planning.preprocessing(config)
     rows = judgement.accepted
-    part = datasets.write_part(
-        store,
-        config.name,
-        landed.name,
-        preprocessing,
-        [
-            datasets.Accepted(
-                id=str(r.id), sha256=str(r.sha256), label=str(r.label), source=r.source, key=r.key, row=r.row,
-                facts=r.facts or {}, encoded=r.encoded or b"",
-            )
-            for r in rows
-        ],
-    )  # fmt: skip
+    part = encoded and datasets.create_part(store, config.name, landed.name, preprocessing, encoded)
     quarantine = _write_quarantine(store, config, landed.name, contract, judgement)
     pairs, labels = existing(store, history)
     pairs += [(str(row.id), str(row.label)) for row in rows]

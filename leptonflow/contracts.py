@@ -8,7 +8,6 @@ What does not belong here: judging single examples, and what a failed expectatio
 from __future__ import annotations
 
 import difflib
-import gc
 import json
 import os
 import signal
@@ -25,7 +24,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import yaml
 
-from leptonflow import digests, workloads
+from leptonflow import collector, digests, workloads
 from schemas.config import Pipeline
 from schemas.errors import ConfigurationError, LeptonflowError
 from schemas.records import Expectation
@@ -237,10 +236,8 @@ def serve() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the command's, and it ends us
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints is no answer
-    gc.disable()  # collections while importing cost time and free nothing
-    _import()
-    gc.freeze()
-    gc.enable()
+    with collector.paused(freeze=True):
+        _import()
     questions = sys.stdin.buffer
     while header := questions.read(HEADER.size):
         contract, table = HEADER.unpack(header)

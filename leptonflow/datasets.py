@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from leptonflow.digests import canonical, sha256
 from leptonflow.layouts import shown
@@ -28,8 +28,7 @@ if TYPE_CHECKING:
 IDENTITY = ("id", "sha256", "label", "batch")
 
 
-@dataclass(frozen=True)
-class Accepted:
+class Accepted(NamedTuple):
     """One accepted example, as it goes into a part. `encoded` are H*W*C bytes."""
 
     id: str
@@ -53,36 +52,73 @@ class Examples:
     sources: list[str]
 
 
-def write_part(
-    store: Store, pipeline: str, batch: str, preprocessing: str, examples: Sequence[Accepted]
-) -> PartRef | None:
-    """Write one part; None where there is no example. The same examples give the same bytes and key."""
+@dataclass(frozen=True)
+class EncodedPart:
+    """A part's bytes, not yet on a store."""
+
+    data: bytes
+    sha256: str
+    rows: int
+
+
+def facts_columns(facts: Sequence[dict[str, Any]]) -> dict[str, pa.Array]:
+    """The facts of N examples, one array of N for each fact, in the order in which they first occur."""
+    import pyarrow as pa
+
+    names = dict.fromkeys(name for row in facts for name in row)
+    return {name: pa.array([row.get(name) for row in facts]) for name in names}
+
+
+def encode_part(
+    batch: str, examples: Sequence[Accepted], facts: Mapping[str, pa.Array] | None = None
+) -> EncodedPart | None:
+    """The Parquet of some examples; None where there is no example. The same examples give the same bytes.
+
+    facts  theirs as `facts_columns` gives them, where they are at hand
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     if not examples:
         return None
+    facts = facts_columns([e.facts for e in examples]) if facts is None else facts
     columns = {name: pa.array([getattr(e, name) for e in examples], pa.string()) for name in ("id", "sha256", "label")}
     columns["batch"] = pa.array([batch] * len(examples), pa.string())
     columns["source"] = pa.array([e.source for e in examples], pa.string())
     columns["key"] = pa.array([shown(e.key) if e.key else None for e in examples], pa.string())
     columns["row"] = pa.array([e.row for e in examples], pa.int64())
-    columns["facts"] = pa.array([e.facts for e in examples])
+    columns["facts"] = _struct(facts, len(examples))
     columns["pixels"] = pa.array([e.encoded for e in examples], pa.binary(len(examples[0].encoded)))
-    data = _parquet(pa.table(columns), pq, raw="pixels")
-    key = f"examples/{pipeline}/{sha256(data)}.parquet"
-    adopt(store, key, data)
-    return PartRef(key=key, sha256=sha256(data), rows=len(examples), batch=batch, preprocessing=preprocessing)
+    sink = pa.BufferOutputStream()
+    # A dictionary over pixels would only grow them; these columns gain from one.
+    pq.write_table(
+        pa.table(columns), sink, compression="zstd", use_dictionary=["label", "batch"], row_group_size=16_384
+    )
+    data = sink.getvalue().to_pybytes()
+    return EncodedPart(data, sha256(data), len(examples))
 
 
-def _parquet(table: pa.Table, pq: Any, raw: str) -> bytes:
+def _struct(columns: Mapping[str, pa.Array], rows: int) -> pa.Array:
     import pyarrow as pa
 
-    sink = pa.BufferOutputStream()
-    # A dictionary over pixels would only grow them; the other columns gain from one.
-    dictionaries = [c for c in ("label", "batch") if c in table.column_names]
-    pq.write_table(table, sink, compression="zstd", use_dictionary=dictionaries, row_group_size=16_384)
-    return bytes(sink.getvalue())
+    if not columns:
+        return pa.array([{}] * rows, pa.struct([]))
+    return pa.StructArray.from_arrays(list(columns.values()), list(columns))
+
+
+def create_part(store: Store, pipeline: str, batch: str, preprocessing: str, part: EncodedPart) -> PartRef:
+    """Put a part where its digest says."""
+    key = f"examples/{pipeline}/{part.sha256}.parquet"
+    adopt(store, key, part.data)
+    return PartRef(key=key, sha256=part.sha256, rows=part.rows, batch=batch, preprocessing=preprocessing)
+
+
+def write_part(
+    store: Store, pipeline: str, batch: str, preprocessing: str, examples: Sequence[Accepted]
+) -> PartRef | None:
+    """Write one part; None where there is no example. The same examples give the same bytes and key."""
+    part = encode_part(batch, examples)
+    return None if part is None else create_part(store, pipeline, batch, preprocessing, part)
 
 
 def read_part(store: Store, part: PartRef, columns: Sequence[str]) -> pa.Table:

@@ -8,6 +8,8 @@ the raw bytes of the encoded examples. What a task does belongs to examining.
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import gc
 import json
 import os
 import queue
@@ -27,6 +29,7 @@ from schemas.errors import LeptonflowError
 
 _HEAD = struct.Struct("<II")  # bytes of JSON, bytes of raw data
 _CHILD = "from leptonflow.examiners import serve; serve()"
+PIPE_BYTES = 1 << 20
 Task = dict[str, Any]
 Answer = tuple[list[Any], bytes]
 
@@ -103,6 +106,7 @@ class Examiners:
                     stderr=subprocess.DEVNULL,  # decoders written in C complain there; every image has a rule
                     env={**os.environ, **single, "PYTHONPATH": path},
                 )
+                _widen(process)
                 self._children.append(_Child(process))
             for child in self._children * 2:
                 self._free.put(child)
@@ -155,6 +159,7 @@ def serve() -> None:
     from leptonflow import examining
 
     examining.warm()
+    gc.freeze()
     while True:
         try:
             task, _ = _receive(source)
@@ -174,6 +179,14 @@ def serve() -> None:
             _send(target, reply, raw)
         except BrokenPipeError:
             return
+
+
+def _widen(process: subprocess.Popen[bytes]) -> None:
+    """Let a whole answer lie in the pipe, so that a child goes on with its next task at once."""
+    assert process.stdin is not None and process.stdout is not None
+    for pipe in (process.stdin, process.stdout):
+        with contextlib.suppress(OSError, AttributeError):  # more than this user may have, or not Linux
+            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
 
 def _send(pipe: IO[bytes], value: Any, raw: bytes) -> None:

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from leptonflow import arrays, label_tables, layouts, workloads
 from leptonflow.digests import sha256
@@ -34,8 +33,7 @@ CHUNK_BYTES = 16 << 20  # encoded bytes of one task
 Progress = Callable[[str, int, int], None]
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """One row that arrived. Either `rule` and `reason`, or `id`, `facts` and `encoded`.
 
     source the original name, or `file.npy[i]`, `labels.csv[i]`

@@ -141,7 +141,7 @@ def is_hidden(name: str) -> bool:
 
 def shown(name: str) -> str:
     """A file's name as it is recorded: valid Unicode, what does not decode as \\xNN."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    return name if name.isascii() else os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def escape(name: str) -> str:

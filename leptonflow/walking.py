@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from leptonflow.layouts import is_hidden, shown
 from schemas.errors import LeptonflowError
 
+PIECE = 64 << 10  # bytes of the first read: most images, whole
 WHOLE = 8 << 20  # files up to this size are read at once, larger ones are hashed in pieces
 
 
@@ -136,10 +137,14 @@ def read_file(real: str) -> bytes | Refusal:
     if isinstance(descriptor, Refusal):
         return descriptor
     try:
-        with open(descriptor, "rb", buffering=0) as file:
-            return file.readall()
+        data = os.read(descriptor, PIECE)
+        while piece := os.read(descriptor, max(PIECE, len(data))):  # a short read is no end on every file system
+            data += piece
+        return data
     except OSError as error:
         return Refusal("unreadable-file", _words(error))
+    finally:
+        os.close(descriptor)
 
 
 def measure(real: str) -> tuple[int, str, bytes | None] | Refusal:
