@@ -1,4 +1,4 @@
-"""The command from outside, in this process or in one of its own; and small real images to feed it.
+"""The command from outside, in this process or in one of its own; a folder to work in, small real images to feed it.
 
 `call` and `command` hold every answer against what DESIGN section 5 promises of all of them: one JSON
 document with --json, one clear line for a failure, never a traceback. What does not belong here: what
@@ -14,7 +14,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ import yaml
 from PIL import Image
 
 from cli import main
+from flows import server
 
 ROOT = Path(__file__).resolve().parents[2]
 SHOWN = {0, 3, 4}  # the exit statuses that print a document; 1 and 2 print an error
@@ -128,6 +129,21 @@ def ingest(*arguments: object) -> tuple[dict[str, Any], Result]:
     assert sum(document["reasons"].values()) == document["quarantined"], document
     assert (result.status == 3) == (document["outcome"] == "refused"), document
     return document, result
+
+
+@contextlib.contextmanager
+def working_folder(folder: Path) -> Iterator[Path]:
+    """Work in a folder: nothing is configured from outside, and its Prefect server is held until the end."""
+    before, names = Path.cwd(), ("LEPTONFLOW_STORE", "PREFECT_API_URL")
+    kept = {name: os.environ.pop(name) for name in names if name in os.environ}
+    os.chdir(folder)
+    held = server.start((folder / server.FOLDER).absolute())
+    try:
+        yield folder
+    finally:
+        held.close()
+        os.chdir(before)
+        os.environ.update(kept)
 
 
 def rows(store: object, sql: str) -> list[dict[str, Any]]:

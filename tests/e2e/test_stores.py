@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -11,10 +10,9 @@ from typing import Any
 
 import pytest
 
-from flows import server
 from leptonflow.store import open_store
 from tests import servers
-from tests.e2e.helpers import Result, call, command, digits, good, ingest, pipeline, rows, together
+from tests.e2e.helpers import Result, call, command, digits, good, ingest, pipeline, rows, together, working_folder
 
 KEYS: dict[str, Any] = {
     "input": [14, 14, 1],
@@ -31,17 +29,8 @@ KEYS: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The working folder of all commands here, and its Prefect server, held until the module ends."""
-    folder, before = tmp_path_factory.mktemp("work"), Path.cwd()
-    names = ("LEPTONFLOW_STORE", "PREFECT_API_URL")
-    kept = {name: os.environ.pop(name) for name in names if name in os.environ}
-    os.chdir(folder)
-    held = server.start((folder / server.FOLDER).absolute())
-    try:
+    with working_folder(tmp_path_factory.mktemp("work")) as folder:
         yield folder
-    finally:
-        held.close()
-        os.chdir(before)
-        os.environ.update(kept)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,117 @@
+"""Pipelines, contracts and command lines that are wrong: status 2, the key's path, and what may stand there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.bad_input.sources import CLASSES
+from tests.e2e.helpers import call, good, ingest, pipeline, rows
+
+GATE = {"rule": "at_least", "metric": "accuracy", "value": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("keys", "path", "choices"),
+    [
+        ({"color": 1}, "color", ["classes", "training"]),
+        ({"trainning": {}}, "trainning", ["Did you mean training"]),
+        ({"training": {"epocs": 3}}, "training.epocs", ["epochs", "batch_size", "Did you mean epochs"]),
+        ({"training": {"epochs": "ten"}}, "training.epochs", ["integer", "'ten'"]),
+        ({"training": {"epochs": 0}}, "training.epochs", ["1"]),
+        ({"training": {"folds": 1}}, "training.folds", ["2"]),
+        ({"training": {"optimizer": "adan"}}, "training.optimizer", ["adam", "sgd"]),
+        ({"training": 3}, "training", ["3"]),
+        ({"input": [8, 8, 2]}, "input.2", ["1 or 3"]),
+        ({"input": [8, 8]}, "input.2", ["missing"]),
+        ({"input": "8x8"}, "input", []),
+        ({"workload": "images"}, "workload", ["image_classification"]),
+        ({"name": "Small"}, "name", ["[a-z0-9]"]),
+        ({"name": None}, "name", ["missing"]),
+        ({"gate": None}, "gate", ["missing"]),
+        ({"gate": []}, "gate", ["at_least", "fold_spread", "against_champion"]),
+        ({"gate": [{**GATE, "metric": "acuracy"}]}, "gate.0.metric", ["accuracy", "log_loss", "recall[CLASS]"]),
+        ({"gate": [GATE, {**GATE, "rule": "atleast"}]}, "gate.1", ["at_least", "at_most", "against_champion"]),
+        ({"gate": [{**GATE, "on": "test"}]}, "gate.0.on", ["cv", "holdout"]),
+        ({"gate": [{**GATE, "valu": 1}]}, "gate.0.valu", ["value", "metric"]),
+        ({"gate": [{"rule": "at_least", "metric": "accuracy"}]}, "gate.0.value", ["missing"]),
+        ({"gate": [{**GATE, "value": "0.9"}]}, "gate.0.value", ["number"]),
+        ({"gate": GATE}, "gate", []),
+        (
+            {"classes": CLASSES, "gate": [{**GATE, "metric": "recall[bird]"}]},
+            "gate.0.metric",
+            ["cat", "dog", "recall[bird]"],
+        ),
+        ({"classes": ["cat"]}, "classes", ["two"]),
+        ({"classes": [1, 2]}, "classes.0", ["string"]),
+        ({"holdout": {"fraction": 1.5}}, "holdout.fraction", ["less than 1"]),
+        ({"quarantine": {"limit": -1}}, "quarantine.limit", ["0"]),
+        ({"model": {"function": "my_model"}}, "model.function", ["module:function"]),
+        ({"schedule": {"timezone": "UTC"}}, "schedule.cron", ["missing"]),
+    ],
+)
+def test_a_wrong_yaml_names_the_keys_path_and_what_may_stand_there(
+    tmp_path: Path, store: Path, keys: dict[str, Any], path: str, choices: list[str]
+) -> None:
+    file = pipeline(tmp_path, **keys)
+    result = call("status", file, "--store", store, "--json")
+    assert result.status == 2
+    message = str(result.error["message"])
+    assert str(file) in message and f" {path} " in message.replace(f"{file}: ", " ") + " ", message
+    for choice in choices:
+        assert choice in result.err, choice
+    assert not store.exists()
+
+
+@pytest.mark.parametrize("text", ["", "- a\n- b\n", "name: [", "just text", "\tname: x", "name: x\nname2: *unknown\n"])
+def test_a_yaml_that_is_none(tmp_path: Path, store: Path, text: str) -> None:
+    file = tmp_path / "p.yaml"
+    file.write_text(text)
+    for arguments in (["status", file], ["retrain", file], ["ingest", file, tmp_path]):
+        result = call(*arguments, "--store", store, "--json")
+        assert result.status == 2
+        assert str(file) in result.told()
+
+
+def test_wrong_contracts(tmp_path: Path, store: Path) -> None:
+    good(tmp_path / "fine", CLASSES, 2)
+    file = pipeline(tmp_path / "p", contract="mine.yaml")
+    cases = {
+        "expectation: []": "expectation",
+        "expectations:\n  - type: expect_nothing\n": "expectations.0.type",
+        "expectations:\n  - type: expect_column_values_to_not_be_null\n    kwargs: {column: colour}\n": "colour",
+        "expectations:\n  - type: expect_column_max_to_be_between\n    kwargs: {column: width, min: 1}\n": "min",
+        "[": "mine.yaml",
+    }
+    assert call("ingest", file, tmp_path / "fine", "--store", store, "--json").status == 2  # no such contract
+    for text, named in cases.items():
+        (tmp_path / "p" / "mine.yaml").write_text(text)
+        result = call("ingest", file, tmp_path / "fine", "--store", store, "--json")
+        assert result.status == 2, text
+        assert named in result.told()
+    assert not (store / "snapshots").exists()
+    # An expectation that fails refuses the batch, and says which.
+    (tmp_path / "p" / "mine.yaml").write_text(
+        "expectations:\n  - type: expect_column_values_to_be_between\n    kwargs: {column: width, min_value: 100}\n"
+    )
+    document, result = ingest(file, tmp_path / "fine", "--batch", "narrow", "--store", store)
+    assert (result.status, document["outcome"], document["accepted"]) == (3, "refused", 0)
+    assert "expect_column_values_to_be_between" in document["sentence"]
+    assert rows(store, "select success from validations where batch = 'narrow'") == [{"success": False}]
+
+
+def test_wrong_usage_is_status_2(tmp_path: Path, store: Path, strict: Path) -> None:
+    for arguments in (
+        ["status"],
+        ["status", "nosuch"],
+        ["status", "No Such"],
+        ["status", strict, "--colour"],
+        ["frobnicate"],
+        ["rollback", strict],
+        ["promote", strict, "--version", "abc"],
+        ["query", "select 1", "--format", "xml"],
+    ):
+        assert call(*arguments, "--store", store, "--json").status == 2, arguments
+        assert call(*arguments, "--store", store).status == 2, arguments

@@ -1,0 +1,119 @@
+"""`promote`, `rollback`, `history`: who is champion, who decided it, and what damage does not change."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.commands.places import Place, retrained
+from tests.e2e.helpers import listing, rows
+
+
+def test_rollback_goes_from_c_over_b_to_a_and_no_further(champions: Place) -> None:
+    a, b, c = (champions.told[name]["version"] for name in "ABC")
+    for version, before in ((b, c), (a, b)):
+        result = champions("rollback", "--reason", "worse in the field")
+        assert result.status == 0, result.told()
+        assert result.document["champion"] == version
+        record = result.document["record"]
+        assert (record["kind"], record["previous"], record["reason"]) == ("rollback", before, "worse in the field")
+        assert record["who"]
+    assert champions("status").document["champion"] == a
+    result = champions("rollback", "--reason", "once more")
+    assert result.status == 1
+    assert len(champions.history()) == 5
+    # A run after a rollback does not undo it, and nothing is new.
+    again = retrained(champions("retrain"), 0)
+    assert (again["verdict"], again["champion"]) == ("unchanged", a)
+    # By name, forwards too; and what a person rolled back comes again only by `promote`.
+    result = champions("rollback", "--to", c, "--reason", "was better")
+    assert result.status == 0 and result.document["champion"] == c
+    assert champions("rollback", "--to", "abcdefabcdef", "--reason", "x").status == 1
+    assert champions("rollback", "--to", c, "--reason", "x").status == 1
+    assert champions("rollback", "--to", b, "--reason", " ").status == 2
+    assert len(champions.history()) == 6
+
+
+def test_what_a_person_rolled_back_is_promoted_again_only_by_promote(champions: Place) -> None:
+    a, b = (champions.told[name]["version"] for name in "AB")
+    for _ in range(2):
+        assert champions("rollback", "--reason", "bad").status == 0
+    champions.configure(gate=[{"rule": "at_least", "metric": "accuracy", "value": 0.1}])
+    document = retrained(champions("retrain"), 4)  # another gate over the same data: B is weighed again
+    assert (document["version"], document["verdict"], document["champion"]) == (b, "refused", a)
+    failed = [rule for rule in document["gate"] if rule["passed"] is False]
+    assert [rule["rule"] for rule in failed] == ["rolled-back"]
+    result = champions("promote", "--version", b, "--reason", "it was the camera")
+    assert result.status == 0
+    assert (result.document["champion"], result.document["record"]["kind"]) == (b, "override")
+
+
+def test_rollback_without_an_earlier_champion(copy: Place) -> None:
+    before = listing(copy.store)
+    result = copy("rollback", "--reason", "x")
+    assert result.status == 1
+    assert copy.told["A"]["version"] in result.told()
+    assert listing(copy.store) == before
+
+
+def test_rollback_without_any_champion(copy: Place) -> None:
+    shutil.rmtree(copy.store / "promotions")
+    assert copy("rollback", "--reason", "x").status == 1
+    assert copy("status").document["champion"] is None
+
+
+def test_promote(champions: Place) -> None:
+    a, c = (champions.told[name]["version"] for name in "AC")
+    before = listing(champions.store)
+    result = champions("promote", "--version", c, "--reason", "it is that already")
+    assert (result.status, result.document) == (0, {"champion": c, "record": None})
+    assert listing(champions.store) == before
+    result = champions("promote", "--version", "0123456789ab", "--reason", "x")
+    assert result.status == 1 and a in str(result.error["expected"])
+    assert champions("promote", "--version", "../A", "--reason", "x").status == 2
+    assert champions("promote", "--version", a, "--reason", "").status == 2
+    result = champions("promote", "--version", a, "--reason", "an audit asked for it")
+    assert result.status == 0
+    assert result.document["record"] == champions.history()[-1]
+    assert {"number", "version", "previous", "run_id", "kind", "who", "reason", "at"} == set(champions.history()[-1])
+    assert rows(champions.store, "select kind, reason from promotions where number = 4") == [
+        {"kind": "override", "reason": "an audit asked for it"}
+    ]
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("name", ["model.keras", "preprocessing.json", "labels.json", "config.json", "manifest.json"])
+def test_a_damaged_package_is_named_and_never_champion(champions: Place, name: str, first: Place) -> None:
+    a, b, c = (champions.told[name]["version"] for name in "ABC")
+    before = champions.history()
+    flip(champions.store / "models/small" / b / name)
+    for arguments in (["promote", "--version", b], ["rollback"], ["rollback", "--to", b]):
+        result = champions(*arguments, "--reason", "x")
+        assert result.status == 1, result.told()
+        assert f"{b}/{name}" in result.told()
+        if arguments[0] == "rollback":
+            assert a in str(result.error["hint"])  # the newest whole one
+    assert champions.history() == before
+    flip(champions.store / "models/small" / c / name)
+    image = next((first.folder / "monday" / "0").glob("digit*"))
+    result = champions("predict", image)
+    assert result.status == 1
+    assert f"{c}/{name}" in result.told()
+
+
+def test_a_damaged_log_is_named_and_makes_nobody_champion(champions: Place) -> None:
+    record = champions.store / "promotions/small/log/00000002.json"
+    whole = record.read_bytes()
+    for data in (b"garbage", whole.replace(b"promotion", b"promotioN", 1), None):
+        record.write_bytes(data) if data is not None else record.unlink()
+        for arguments in (["status"], ["history"], ["rollback", "--reason", "x"], ["retrain"]):
+            result = champions(*arguments)
+            assert result.status == 1, (data, arguments, result.told())
+            assert "promotions/small/log/0000000" in result.told()

@@ -1,0 +1,94 @@
+"""What looks and changes nothing: `predict`, `report`, `status`, `runs` and `models`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from tests.e2e.commands.places import COLUMNS, Place
+from tests.e2e.helpers import call, rows
+
+
+def test_predict(first: Place, tmp_path: Path) -> None:
+    images = sorted((first.folder / "monday").glob("[0-2]/digit*"))[::9]
+    (tmp_path / "bad.png").write_text("no picture")
+    files = [*images, tmp_path / "bad.png", tmp_path / "gone.png", tmp_path]
+    result = first("predict", *files)
+    assert result.status == 1
+    assert [answer["file"] for answer in result.document] == [str(f) for f in files]
+    for answer in result.document:
+        assert set(answer) == {"file", "label", "probability", "version", "error"}
+        assert answer["version"] == first.told["A"]["version"]
+    answered, failed = result.document[: len(images)], result.document[len(images) :]
+    assert all(a["error"] is None and 1 / 3 <= a["probability"] <= 1 for a in answered)
+    right = sum(Path(a["file"]).parent.name == a["label"] for a in answered)
+    assert right / len(answered) > 0.5
+    assert [f["label"] for f in failed] == [None] * 3
+    assert "unreadable-image" in failed[0]["error"] and "No such file" in failed[1]["error"]
+    assert first("predict", *images[:2]).status == 0
+    shown = call("predict", first.yaml, *files, "--store", first.store)
+    assert shown.status == 1 and "bad.png" in shown.err and images[0].name in shown.out
+    # What is predicted is what the tables say of the same image.
+    known = {
+        (row["source"], row["predicted"]): row["probability"]
+        for row in rows(
+            first.store, "select example_id as source, predicted, probability from predictions where split = 'holdout'"
+        )
+    }
+    assert known
+
+
+def test_predict_without_a_champion(work: Path, tmp_path: Path) -> None:
+    place = Place(tmp_path, {})
+    place.configure()
+    (tmp_path / "x.png").write_bytes(b"x")
+    result = place("predict", tmp_path / "x.png")
+    assert result.status == 1 and "retrain" in str(result.error["hint"])
+
+
+def test_the_report_is_one_file_that_asks_for_nothing(first: Place) -> None:
+    result = call("report", first.told["A"]["run_id"], "--store", first.store, "--json")
+    assert result.status == 0 and set(result.document) == {"path"}
+    assert result.document["path"] == first.told["A"]["report"]
+    text = Path(result.document["path"]).read_text(encoding="utf-8")
+    assert text.lstrip().lower().startswith("<!doctype html>")
+    outside = re.findall(r"""(?:src|href|action|data)\s*=\s*["']?(?!data:|#)[^"'\s>]+""", text)
+    assert not outside
+    assert not re.findall(r"url\((?!['\"]?(?:data:|#))|@import|<script|<iframe|<link", text)
+    for part in (first.told["A"]["version"], "at_least", "fold_spread", "infra_validate", "promoted", "<img", "monday"):
+        assert part in text, part
+    assert call("report", "0123456789ab", "--store", first.store).status == 1
+    assert call("report", "../../etc", "--store", first.store).status in (1, 2)
+
+
+def test_status_runs_and_models(third: Place) -> None:
+    status = third("status").document
+    assert set(status) >= {"champion", "since", "metrics", "newest", "snapshot", "waiting", "last_run"}
+    c = third.told["C"]
+    assert (status["champion"], status["newest"], status["snapshot"]) == (c["version"], c["version"], c["snapshot"])
+    assert status["metrics"] == c["holdout"]
+    assert status["waiting"] == [] and status["last_run"]["run_id"] == c["run_id"]
+    runs = third("runs").document
+    assert [run["run_id"] for run in runs] == [third.told[name]["run_id"] for name in "ABC"]
+    models = third("models").document
+    assert [m["version"] for m in models] == [third.told[name]["version"] for name in "ABC"]
+    for model in models:
+        assert {"version", "run_id", "bytes", "created_at"} <= set(model)
+    for name in ("status", "runs", "models", "history"):
+        shown = call(name, third.yaml, "--store", third.store)
+        assert shown.status == 0 and c["version"] in shown.out, name
+
+
+def test_a_pipeline_without_anything_yet(work: Path, tmp_path: Path) -> None:
+    place = Place(tmp_path, {})
+    place.configure()
+    status = place("status").document
+    assert set(status) >= {"champion", "since", "metrics", "newest", "snapshot", "waiting", "last_run"}
+    assert {status[k] for k in ("champion", "since", "metrics", "newest", "snapshot", "last_run")} == {None}
+    for name in ("runs", "models", "history"):
+        assert place(name).document == []
+        assert call(name, place.yaml, "--store", place.store).status == 0
+    for table in COLUMNS:
+        assert rows(place.store, f"select * from {table}") == []
+    assert call("status", place.yaml, "--store", place.store).status == 0
+    assert not place.store.exists()  # looking writes nothing

@@ -1,0 +1,57 @@
+"""The data, the one Prefect server and the run that nobody disturbed, each made once for the package."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flows import server
+from tests.e2e.crash.scenes import CLASSES, YAML, Place, Scene, scenes
+
+
+@pytest.fixture(scope="package")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The pipeline's YAML; `first` with 60 digits of three classes and a file that is no image; two small batches."""
+    import numpy as np
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
+    folder = tmp_path_factory.mktemp("crash")
+    (folder / "tiny.yaml").write_text(YAML)
+    digits = load_digits()
+    for label in range(CLASSES):
+        scans = iter(digits.images[digits.target == label])
+        for batch, count in (("first", 20), ("second", 4), ("third", 4)):
+            target = folder / batch / str(label)
+            target.mkdir(parents=True)
+            for number, scan in enumerate(itertools.islice(scans, count)):
+                grey = np.rint(scan * (255 / 16)).astype(np.uint8)  # (8, 8), 0..255
+                Image.fromarray(grey).resize((28, 28)).save(target / f"{number:02d}.png")
+    (folder / "first" / "0" / "text.png").write_text("this is no image")
+    return folder
+
+
+@pytest.fixture(scope="package")
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """One Prefect server that stays up, whoever is killed."""
+    handle = server.start(tmp_path_factory.mktemp("prefect"))
+    try:
+        handle.wait()
+        yield handle.url
+    finally:
+        handle.close()
+
+
+@pytest.fixture(scope="package")
+def place(source: Path, api: str) -> Place:
+    """The folder, every command reporting to the one server."""
+    return Place(source, {"PREFECT_API_URL": api})
+
+
+@pytest.fixture(scope="package")
+def undisturbed(place: Place, tmp_path_factory: pytest.TempPathFactory) -> tuple[Scene, Scene]:
+    """Both commands on a directory store."""
+    return scenes(place, lambda: (tmp_path_factory.mktemp("stores") / "store").as_uri())
