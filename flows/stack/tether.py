@@ -1,0 +1,48 @@
+"""Ends a child with its parent, kill -9 included: the parent alone holds the write end of a pipe, the child watches it.
+
+`create` and `child` are the parent's side, `hold` the child's. What does not belong here: which processes there are.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+NAME = "LEPTONFLOW_TETHER"  # the number of the pipe's read end, in a child's environment
+
+_thread: threading.Thread | None = None
+
+
+def create() -> tuple[int, int]:
+    """(read end for the children, write end). The write end closes with this process and is inherited by none."""
+    reader, writer = os.pipe()
+    os.set_inheritable(reader, True)
+    return reader, writer
+
+
+def descriptors() -> tuple[int, ...]:
+    """What a child of this process must inherit (`pass_fds`) to be tethered as this process is."""
+    number = os.environ.get(NAME)
+    return (int(number),) if number else ()
+
+
+def held() -> bool:
+    """Whether this process watches a pipe."""
+    return _thread is not None and _thread.is_alive()
+
+
+def hold() -> None:
+    """End this process's group as soon as the pipe's writer is gone. Without a tether it does nothing."""
+    global _thread
+    found = descriptors()
+    if not found or held():
+        return
+    _thread = threading.Thread(target=_watch, args=found, name="tether", daemon=True)
+    _thread.start()
+
+
+def _watch(reader: int) -> None:
+    while os.read(reader, 1):  # nobody writes: it returns at the end
+        pass
+    os.killpg(os.getpgid(0), signal.SIGKILL)

@@ -1,0 +1,39 @@
+"""The event that a closed batch raises, and the names by which deployments and watchers meet on a Prefect server.
+
+What does not belong here: who raises it, and what happens then.
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+EVENT = "leptonflow.batch.arrived"
+FLOW = "retrain"
+POOL = "default"
+TAG = "leptonflow"
+PIPELINE_LABEL = "leptonflow.pipeline"
+STORE_LABEL = "leptonflow.store"
+
+_NAMESPACE = uuid.UUID("5f0d3f9e-6f2d-5d7e-9a51-2f8a6c1f7b30")
+
+
+def event_id(store_id: str, pipeline: str, batch: str) -> uuid.UUID:
+    """The one id of a batch's arrival, whoever raises it and however often."""
+    return uuid.uuid5(_NAMESPACE, f"{store_id}/{pipeline}/{batch}")
+
+
+def batch_event(store_id: str, pipeline: str, batch: str, count: int | None, size: int | None) -> dict[str, Any]:
+    """The event's document, without `occurred`. count: files or rows; size: bytes; None where it is not known."""
+    return {
+        "id": str(event_id(store_id, pipeline, batch)),
+        "event": EVENT,
+        "resource": {
+            "prefect.resource.id": f"leptonflow.batch.{pipeline}.{batch}",
+            "prefect.resource.name": batch,
+            PIPELINE_LABEL: pipeline,
+            STORE_LABEL: store_id,
+        },
+        "related": [{"prefect.resource.id": f"leptonflow.pipeline.{pipeline}", "prefect.resource.role": "pipeline"}],
+        "payload": {"pipeline": pipeline, "batch": batch, "count": count, "bytes": size},
+    }
