@@ -10,7 +10,7 @@ READY := .venv/.installed
 DIGITS := build/digits
 
 .DEFAULT_GOAL := help
-.PHONY: help retrain test test-all lint bench lock setup
+.PHONY: help retrain up test test-all lint bench lock setup
 
 help: ## what can be made
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -26,6 +26,9 @@ retrain: $(READY) ## the digits: land them if they are not there, train, weigh, 
 	  $(BIN)/leptonflow ingest digits $(DIGITS) --batch sklearn-digits; }
 	@$(BIN)/leptonflow retrain digits
 
+up: $(READY) ## Prefect's server and UI, a worker, the deployments and the arrival watcher, until Ctrl-C
+	@$(BIN)/leptonflow up
+
 lint: $(READY) ## style, types, and who may import whom
 	@$(BIN)/ruff check .
 	@$(BIN)/lint-imports --no-logo 2>/dev/null >.venv/lint-imports.log || { cat .venv/lint-imports.log; exit 1; }
@@ -38,7 +41,7 @@ test-all: lint ## the slow tests too: a kill at every write, every store
 	@$(BIN)/pytest -m 'slow or not slow'
 
 bench: $(READY) ## measured comparisons, about an hour (QUICK=1: a few minutes, small)
-	@for each in startup unchanged ingest overhead; do \
+	@for each in startup unchanged ingest overhead arrivals deployed; do \
 	  $(BIN)/python -m benchmarks.$$each $(if $(QUICK),--quick) || exit 1; done
 
 lock: ## requirements.lock and requirements-gpu.lock from pyproject.toml (needs uv)

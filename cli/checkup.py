@@ -9,7 +9,7 @@ from collections.abc import Callable
 from importlib import metadata
 from typing import Any
 
-from schemas.errors import AlreadyExists, LeptonflowError
+from schemas.errors import AlreadyExists, LeptonflowError, UsageError
 
 LOWEST, HIGHEST = (3, 11), (3, 13)
 NEEDED = ("prefect", "tensorflow", "keras", "numpy", "pandas", "great-expectations", "duckdb", "obstore", "pyarrow")
@@ -22,6 +22,7 @@ def checks(uri: str, fix: bool) -> list[dict[str, Any]]:
         ("packages", _packages),
         ("store", lambda: _store(uri, fix)),
         ("landing", lambda: _landing(uri)),
+        ("arrivals", lambda: _arrivals(uri, fix)),
         ("prefect", _prefect),
         ("accelerator", _accelerator),
     ]
@@ -100,6 +101,22 @@ def _landing(uri: str) -> str:
             hint="Land them again under another batch name",
         )
     return "every closed batch is as it was listed"
+
+
+def _arrivals(uri: str, fix: bool) -> str:
+    """How `watch` learns of a batch that was closed; on every store there is a way."""
+    if not uri.startswith("s3://"):
+        return "by the file system's events, and a poll every 60 s"
+    from leptonflow import bucket
+
+    try:
+        if bucket.ensure_notification(uri) if fix else bucket.notifies(uri):
+            return f"by MinIO's notifications ({bucket.ARN}), and a poll every 60 s"
+    except UsageError as error:  # the extra is not installed
+        return f"by a poll every 5 s ({error.line()})"
+    if fix:
+        return f"by a poll every 5 s: the server has no target {bucket.ARN}"
+    return "by a poll every 5 s; `doctor --fix` sets notifications up where MinIO has the webhook target leptonflow"
 
 
 def _prefect() -> str:

@@ -288,6 +288,66 @@ def report(
 
 
 @app.command()
+def watch(
+    pipelines: Annotated[list[str], typer.Argument(metavar="PIPELINE...", help="names under pipelines/, or paths")],
+    poll: Annotated[float | None, typer.Option("--poll", min=0.1, metavar="SECONDS", help="between two looks")] = None,
+    once: Annotated[bool, typer.Option("--once", help="raise what waits now, and end")] = False,
+    webhook_port: Annotated[
+        int | None, typer.Option("--webhook-port", min=1, max=65535, help="where MinIO's notifications are received")
+    ] = None,
+    store: STORE = None,
+    debug: DEBUG = False,
+) -> int:
+    """Raise the event leptonflow.batch.arrived for each closed batch."""
+    from cli import watching
+
+    return watching.watch(pipelines, store, poll, once, webhook_port)
+
+
+@app.command()
+def deploy(as_json: JSON = False, debug: DEBUG = False) -> int:
+    """Register the deployments of prefect.yaml and pipelines/ on the Prefect server, with schedules and triggers."""
+    from cli import show
+    from flows import deploying, server
+
+    document = deploying.deploy(Path.cwd(), server.found(say=show.warn))
+    return _answer(Answer(document, lambda: show.deployed(document)), as_json)
+
+
+@app.command()
+def up(
+    s3: Annotated[bool, typer.Option("--s3", help="with an S3 server: minio if there is one, else SeaweedFS")] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="end once all is healthy; see `leptonflow down`")] = False,
+    store: STORE = None,
+    debug: DEBUG = False,
+) -> int:
+    """Start Prefect's server and UI, a worker, the deployments and the watcher, until Ctrl-C."""
+    from cli import stack
+
+    return stack.up(store, s3, detach)
+
+
+@app.command()
+def down(debug: DEBUG = False) -> int:
+    """End what `up` started in this folder."""
+    from cli import stack
+
+    return stack.down()
+
+
+@app.command()
+def logs(
+    service: Annotated[str | None, typer.Argument(metavar="[SERVICE]", help="default: all of them")] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="go on as they grow")] = False,
+    debug: DEBUG = False,
+) -> int:
+    """What the services of `up` wrote."""
+    from cli import stack
+
+    return stack.logs(service, follow)
+
+
+@app.command()
 def doctor(
     fix: Annotated[bool, typer.Option("--fix", help="create the bucket and switch its versioning on")] = False,
     store: STORE = None,

@@ -261,6 +261,14 @@ def _as_text(table: pa.Table) -> str:
     return text.getvalue() + f"{table.num_rows} rows\n"
 
 
+def deployed(document: dict[str, Any]) -> None:
+    """Each deployment with what calls it, and each automation."""
+    columns = ("name", "schedule", "debounce", "outcome")
+    rows(document["deployments"], columns)
+    for automation in document["automations"]:
+        print(f"{automation['outcome']:<10} {plain(automation['name'])}")
+
+
 def checks(found: Sequence[dict[str, Any]]) -> None:
     """One line each."""
     for check in found:

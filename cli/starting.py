@@ -48,6 +48,12 @@ gate:
   - {{rule: at_least, metric: accuracy, on: cv, value: 0.5}}
   - {{rule: fold_spread, metric: accuracy, value: 0.1}}
   - {{rule: against_champion, metric: accuracy, margin: 0.01}}
+
+# How long each stage may take in one run, in seconds. These are the defaults.
+# limits: {{validate: 3600, preprocess: 3600, train: 86400, evaluate: 3600, infra_validate: 600}}
+
+# Which Prefect notification block is told of which ends of a run (rejected-data is one more).
+# notify: {{block: custom-webhook/ops, on: [failure, refused, promoted]}}
 """
 
 

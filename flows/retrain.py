@@ -11,14 +11,17 @@ from __future__ import annotations
 from typing import Any
 
 from prefect import State, flow
-from prefect.states import Completed
+from prefect.states import Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from flows import notifying
 from flows.steps import Steps
-from leptonflow import infra, locking
+from flows.telling import Story, Trained
+from leptonflow import infra
 from leptonflow.planning import load_config
-from leptonflow.store import open_store
-from schemas.errors import Overtaken
+from schemas.arrivals import FLOW
+from schemas.errors import LeptonflowError, Overtaken
+from schemas.parameters import PipelineName, StoreUri
 from schemas.records import Outcome
 from schemas.settings import store_uri
 from tasks.begin import begin
@@ -37,48 +40,33 @@ from tasks.validate import validate
 ATTEMPTS = 3  # to weigh the candidate, each against the champion that somebody else has just made
 
 
-# One fold at a time: seeds and graphs belong to the process. A runner with a process for each may take more.
-@flow(name="retrain", task_runner=ThreadPoolTaskRunner(max_workers=1), persist_result=False)  # type: ignore[arg-type]
-def retrain(pipeline: str, store: str | None = None, force: bool = False) -> State[dict[str, Any]]:
-    """Ingest what waits, train, weigh, and promote only on evidence.
-
-    pipeline  a name under pipelines/, or a path to a YAML
-    store     a store's URI, else LEPTONFLOW_STORE, else ./.leptonflow
-    force     a new attempt although nothing is new
-
-    The final state is named by the verdict; its data is the document of `leptonflow retrain --json`.
-    """
-    step = Steps(store_uri(store), load_config(pipeline))
-    with locking.one_at_a_time(open_store(step.store), step.config.name):
-        return _stages(step, force)
-
-
-def _stages(step: Steps, force: bool) -> State[dict[str, Any]]:
+def _stages(step: Steps, force: bool) -> Story:
     plan = step(discover, force)
-    outcomes = [step(validate, batch) for batch in plan.waiting]
+    with step.prepared(plan):
+        outcomes = [step(validate, batch, step.limit("validate")) for batch in plan.waiting]
     if plan.snapshot is None and all(outcome.outcome == "refused" for outcome in outcomes):
-        return _completed(step(reject_data, plan, None, outcomes, step.seconds))
-    snapshot = step(preprocess)
+        return Story(step(reject_data, plan, None, outcomes, step.seconds), outcomes)
+    snapshot = step(preprocess, step.limit("preprocess"))
     plan = step(discover, force)  # again: the ids follow from what was accepted
     if plan.finished:
         if _all_refused(outcomes):
-            return _completed(step(reject_data, plan, None, outcomes, step.seconds))
-        return _completed(step(unchanged, plan))
+            return Story(step(reject_data, plan, None, outcomes, step.seconds), outcomes)
+        return Story(step(unchanged, plan), outcomes)
     parts = step(split, plan.snapshot or snapshot)
     if parts.rejected:
-        return _completed(step(reject_data, plan, parts, outcomes, step.seconds))
+        return Story(step(reject_data, plan, parts, outcomes, step.seconds), outcomes)
 
-    step.name_run(f"{step.config.name}-{snapshot.snapshot}-{plan.run_id}")
+    step.trains_on(snapshot.snapshot)
     started_at = step(begin, plan)
     infra.start()  # the fresh process imports Keras, at low priority, while the fits compute
-    fits = step.fan_out(train_fold, range(step.config.training.folds), plan)
-    final = step(fit_final, plan)
+    fits = step.fan_out(train_fold, range(step.config.training.folds), plan, step.limit("train"))
+    final = step(fit_final, plan, step.limit("train"))
     version = step(package, plan)
     for attempt in range(ATTEMPTS):
         try:
             opponent = step(find_champion, plan)
-            evaluation = step(evaluate, plan, opponent)
-            checked = step(infra_validate, plan, version)
+            evaluation = step(evaluate, plan, opponent, step.limit("evaluate"))
+            checked = step(infra_validate, plan, version, step.limit("infra_validate"))
             verdict = step(gate, plan, opponent, evaluation, checked)
             verdict = step(promote, plan, opponent, verdict, version)
             break
@@ -86,12 +74,36 @@ def _stages(step: Steps, force: bool) -> State[dict[str, Any]]:
             if attempt == ATTEMPTS - 1:
                 raise
     weighed = (verdict, evaluation, checked)
-    return _completed(step(record, plan, *weighed, fits, final, parts, outcomes, started_at, dict(step.seconds)))
+    document = step(record, plan, *weighed, fits, final, parts, outcomes, started_at, dict(step.seconds))
+    return Story(document, outcomes, Trained(plan.snapshot or snapshot, evaluation, fits, final, verdict))
 
 
 def _all_refused(outcomes: list[Outcome]) -> bool:
     return bool(outcomes) and all(outcome.outcome == "refused" for outcome in outcomes)
 
 
-def _completed(document: dict[str, Any]) -> State[dict[str, Any]]:
-    return Completed(name=document["verdict"], data=document)
+# One fold at a time: seeds and graphs belong to the process. A runner with a process for each may take more.
+@flow(
+    name=FLOW,
+    task_runner=ThreadPoolTaskRunner(max_workers=1),  # type: ignore[arg-type]
+    persist_result=False,
+    on_failure=[notifying.failed],
+    on_crashed=[notifying.failed],
+)
+def retrain(pipeline: PipelineName, store: StoreUri = None, force: bool = False) -> State[dict[str, Any]]:
+    """Ingest what waits, train, weigh, and promote only on evidence.
+
+    The final state is named by the verdict; its data is the document of `leptonflow retrain --json`.
+    A failure's message is its one line.
+
+    Args:
+        pipeline: a name under pipelines/, or a path to a YAML
+        store: a store's URI, else LEPTONFLOW_STORE, else ./.leptonflow
+        force: a new attempt although nothing is new
+    """
+    try:
+        step = Steps(store_uri(store), load_config(pipeline))
+        with step.at_work():
+            return step.end(_stages(step, force))
+    except LeptonflowError as error:
+        return Failed(message=error.line(), data=error)

@@ -22,6 +22,9 @@ from schemas.config import Pipeline
 from schemas.errors import ServerError
 
 DELIVERY_SECONDS = 5.0
+# Prefect's client waits 2, 4, 8, ... seconds between its tries: with this many, two minutes in all.
+RETRIES = 6
+LOCAL_RETRIES = 2  # an embedded server is on this machine: it is there or it is gone
 
 # The run's log goes to the API. The terminal belongs to the command, which says in one line what went wrong.
 QUIET = {
@@ -70,8 +73,11 @@ def prefect(meanwhile: Callable[[], object] = lambda: None) -> Iterator[None]:
         api.wait()
         changed: dict[Any, Any] = {settings.PREFECT_API_URL: api.url}  # Prefect may have been imported for another API
         if api.folder is not None:
-            changed[settings.PREFECT_FLOWS_HEARTBEAT_FREQUENCY] = None  # no automation listens; its end takes a second
-            changed[settings.PREFECT_CLIENT_MAX_RETRIES] = 2  # a server on this machine is there or is gone
+            # No worker is there to run a terminal's run again, and the end of its heartbeat takes a second.
+            changed[settings.PREFECT_FLOWS_HEARTBEAT_FREQUENCY] = None
+        embedded = api.folder is not None and not api.full
+        least = LOCAL_RETRIES if embedded else max(RETRIES, settings.PREFECT_CLIENT_MAX_RETRIES.value())
+        changed[settings.PREFECT_CLIENT_MAX_RETRIES] = least
         stack.enter_context(settings.temporary_settings(changed))
         logging.raiseExceptions = False  # a log record that the API did not take is no word for the terminal
         try:

@@ -1,9 +1,10 @@
 """The Prefect API that a flow run reports to: the one that is configured, or this folder's own server.
 
-A folder has one embedded server at most. Its commands share it, and it ends when the last of them
-is gone, however that one ended: each holds the write end of a named pipe whose read end only the
-server holds, so the kernel tells the server, kill -9 included. Starting, joining and ending happen
-under one flock, which the kernel frees with its holder; so nobody joins a server that is leaving.
+A folder has one server at most: an embedded one that a command starts for itself, or the full one
+of `leptonflow up`. All that use it share it, and it ends when the last of them is gone, however that
+one ended: each holds the write end of a named pipe whose read end only the server holds, so the
+kernel tells the server, kill -9 included. Starting, joining and ending happen under one flock, which
+the kernel frees with its holder; so nobody joins a server that is leaving.
 
 Importing this module must stay cheap, because the server is started before anything else is
 imported: Prefect itself is never imported here.
@@ -14,6 +15,7 @@ from __future__ import annotations
 import base64
 import fcntl
 import http.client
+import importlib.util
 import json
 import os
 import re
@@ -23,7 +25,7 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,11 +37,11 @@ FOLDER = Path(".leptonflow/prefect")
 ROOT = Path(__file__).resolve().parent.parent
 BOOT_SECONDS = 60.0
 ANSWER_SECONDS = 5.0
+BACKLOG = 128
 
 # What an embedded server does not need: it schedules nothing, runs no automation, and outlives no command.
 # Block types are for workers and for the UI's block catalogue; `up` registers them on the same database.
-SERVER = {
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+EMBEDDED = {
     "PREFECT_SERVER_REGISTER_BLOCKS_ON_START": "false",
     "PREFECT_SERVER_MEMOIZE_BLOCK_AUTO_REGISTRATION": "false",
     "PREFECT_SERVER_SERVICES_SCHEDULER_ENABLED": "false",
@@ -52,6 +54,16 @@ SERVER = {
     "PREFECT_SERVER_SERVICES_REPOSSESSOR_ENABLED": "false",
     "PREFECT_SERVER_EVENTS_STREAM_OUT_ENABLED": "false",
     "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
+}
+
+# The server of `up` has all of Prefect's services. Whoever holds a deployment's slot is remembered on disk: the
+# default keeps it in memory, where a restarted server takes a running flow's renewal for a loss and cancels the flow.
+FULL = {
+    "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+    "PREFECT_SERVER_EVENTS_CAUSAL_ORDERING": "flows.stack.ordering",
+    "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "5",  # how long a run that must wait, waits
+    "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+    "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
 }
 
 # For the flow in this process, wherever the server is.
@@ -71,6 +83,8 @@ class ApiHandle:
     url: str
     folder: Path | None = None  # None: configured from outside
     hold: int | None = None  # the write end of the server's pipe
+    log: Path | None = None
+    full: bool = False  # the server of `up`
 
     def wait(self, timeout: float = BOOT_SECONDS) -> None:
         """Until the server answers. Raises ServerError when it ends first or takes longer than that."""
@@ -81,15 +95,15 @@ class ApiHandle:
         while time.monotonic() < deadline and not self._ended():
             # The socket listens from before the server's start, so that one request waits out the boot.
             try:
-                _get(f"{self.url}/health", deadline - time.monotonic())
+                get(f"{self.url}/health", deadline - time.monotonic())
                 return
             except (OSError, http.client.HTTPException):
                 continue
         raise ServerError(
             "the Prefect server of this folder did not start" if self._ended() else "the Prefect server is too slow",
             expected=f"{self.url} to answer within {timeout:.0f} seconds",
-            received=_complaint(self.folder / "server.log"),
-            hint=f"See {self.folder / 'server.log'}, or set PREFECT_API_URL to a server that runs",
+            received=complaint(self.log) if self.log is not None else None,
+            hint=f"See {self.log}, or set PREFECT_API_URL to a server that runs",
         )
 
     def _ended(self) -> bool:
@@ -120,7 +134,7 @@ def api(folder: Path | None = None) -> Iterator[ApiHandle]:
     else:
         handle = start((folder or FOLDER).absolute())
     before = dict(os.environ)
-    changed = _for_client(handle)
+    changed = for_client(handle)
     try:
         for name, value in changed.items():
             if value is None:
@@ -136,8 +150,8 @@ def api(folder: Path | None = None) -> Iterator[ApiHandle]:
         handle.close()
 
 
-def _for_client(handle: ApiHandle) -> dict[str, str | None]:
-    """The environment of the flow in this process; None: a variable that must not be there."""
+def for_client(handle: ApiHandle) -> dict[str, str | None]:
+    """The environment of a process whose flows report there; None: a variable that must not be there."""
     changed: dict[str, str | None] = {**CLIENT, "PREFECT_API_URL": handle.url}
     if handle.folder is not None:
         # Nothing is read from or written to the user's own Prefect folder, its active profile included.
@@ -167,11 +181,11 @@ def configured() -> str | None:
     return profile.get("PREFECT_API_URL") or None
 
 
-def check(url: str) -> None:
+def check(url: str, timeout: float = ANSWER_SECONDS) -> None:
     """Raises ServerError, without the address's credentials, unless a Prefect API answers there."""
     shown = without_credentials(url)
     try:
-        status = _get(f"{url.rstrip('/')}/health", ANSWER_SECONDS)
+        status = get(f"{url.rstrip('/')}/health", timeout)
     except (OSError, ValueError, http.client.HTTPException) as error:
         received = str(error) or type(error).__name__
         hint = "Start that server, mend PREFECT_API_URL, or unset it (and the active profile's) for an embedded one"
@@ -196,7 +210,7 @@ def without_credentials(url: str) -> str:
     return f"{parts.scheme}://{host}{port}{parts.path}"
 
 
-def _get(url: str, timeout: float) -> int:
+def get(url: str, timeout: float) -> int:
     """The HTTP status of a GET. Raises OSError where nothing answers in time."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -221,10 +235,95 @@ def _get(url: str, timeout: float) -> int:
 
 def start(folder: Path) -> ApiHandle:
     """Join the folder's server, or start it. Returns at once: the server may still be booting."""
+    with _usable(folder), locked(folder):
+        joined = _join(folder)
+        if joined is not None:
+            return joined
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            listener.listen(BACKLOG)
+            handle, child = _launch(folder, listener, EMBEDDED, folder / "server.log", full=False)
+        child.returncode = 0  # it outlives us on purpose: no warning about that from subprocess
+        return handle
+
+
+def launch(folder: Path, listener: socket.socket, log: Path) -> tuple[ApiHandle, subprocess.Popen[bytes]] | None:
+    """Start the full server of `up` on a socket that listens; None while another server has the folder."""
+    with _usable(folder), locked(folder):
+        other = _join(folder)
+        if other is not None:
+            other.close()
+            return None
+        return _launch(folder, listener, {**FULL, **_own_ui(folder)}, log, full=True)
+
+
+def _own_ui(folder: Path) -> dict[str, str]:
+    """Where this user may not write to Prefect's own folder, its UI is unpacked into ours."""
+    found = importlib.util.find_spec("prefect")  # finds, and imports nothing
+    places = (found.submodule_search_locations if found is not None else None) or []
+    writable = all(os.access(Path(place) / "server", os.W_OK) for place in places)
+    return {} if writable else {"PREFECT_UI_STATIC_DIRECTORY": str(folder / "ui")}
+
+
+def running(folder: Path | None = None) -> str | None:
+    """The URL of the configured API, else of the server of a `leptonflow up` in this folder, else None.
+
+    An embedded server does not count: it ends with its command. Nothing is started, and what is
+    configured need not answer.
+    """
+    url = configured()
+    if url is not None:
+        return url
+    return full_server((folder or FOLDER).absolute())
+
+
+def full_server(folder: Path) -> str | None:
+    """The URL of the full server that runs in this folder, or None."""
+    if not (folder / "server.json").exists():
+        return None
+    try:
+        with locked(folder):
+            handle = _join(folder)
+    except PermissionError:  # somebody else's folder
+        return None
+    if handle is None:
+        return None
+    handle.close()
+    return handle.url if handle.full else None
+
+
+def found(folder: Path | None = None, patience: float = 60.0, say: Callable[[str], None] = lambda line: None) -> str:
+    """The URL of `running`, once it answers. One message where it has to be waited for; then ServerError."""
+    deadline = time.monotonic() + patience
+    told = False
+    while True:
+        url = running(folder)
+        try:
+            if url is not None:
+                # What boots is connected already and answers late: only the first look is a short one.
+                check(url, max(deadline - time.monotonic(), ANSWER_SECONDS) if told else ANSWER_SECONDS)
+                return url
+            raise ServerError(
+                "there is no Prefect server",
+                expected="PREFECT_API_URL, or a `leptonflow up` in this folder",
+                received="neither",
+                hint="Start `leptonflow up` here, or set PREFECT_API_URL to a server that runs",
+            )
+        except ServerError as error:
+            if time.monotonic() >= deadline:
+                raise
+            if not told:
+                say(f"{error.message}; waiting up to {patience:.0f} seconds for one")
+                told = True
+        time.sleep(min(0.2, max(deadline - time.monotonic(), 0)))
+
+
+@contextmanager
+def _usable(folder: Path) -> Iterator[None]:
+    """Make the folder; what cannot be done in it is one error."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with locked(folder):
-            return _join(folder) or _launch(folder)
+        yield
     except OSError as error:
         raise ServerError(
             "this folder cannot hold a Prefect server",
@@ -252,14 +351,16 @@ def _join(folder: Path) -> ApiHandle | None:
     except OSError:  # ENXIO: nobody reads; ENOENT: never started here
         return None
     try:
-        url = str(json.loads((folder / "server.json").read_text(encoding="utf-8"))["url"])
+        document = json.loads((folder / "server.json").read_text(encoding="utf-8"))
+        return ApiHandle(str(document["url"]), folder, hold, Path(document["log"]), document["full"] is True)
     except (OSError, ValueError, KeyError, TypeError):  # somebody took the file away: start another
         os.close(hold)
         return None
-    return ApiHandle(url, folder, hold)
 
 
-def _launch(folder: Path) -> ApiHandle:
+def _launch(
+    folder: Path, listener: socket.socket, settings: Mapping[str, str], log: Path, full: bool
+) -> tuple[ApiHandle, subprocess.Popen[bytes]]:
     """Start the server. The caller has the lock.
 
     Socket, pipe and address exist before the process does: the next command can join a server
@@ -271,28 +372,27 @@ def _launch(folder: Path) -> ApiHandle:
     os.mkfifo(fifo, 0o600)
     reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
     hold = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
-    with socket.socket() as listener, open(folder / "server.log", "wb") as log:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(128)
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
-        publish(folder, {"url": url, "pid": None})
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-        environment |= SERVER | {"DO_NOT_TRACK": "1", "PREFECT_HOME": str(folder), "PREFECT_UI_API_URL": url}
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
+    document: dict[str, object] = {"url": url, "pid": None, "full": full, "log": str(log)}
+    publish(folder, document)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    environment |= {**settings, "DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+    environment |= {"PREFECT_HOME": str(folder), "PREFECT_UI_API_URL": url}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    with log.open("ab" if full else "wb") as sink:
         child = subprocess.Popen(
             # -P: a file of the user's folder must not be taken for a module
             [sys.executable, "-P", "-m", "flows.server_child", str(folder), str(listener.fileno()), str(reader)],
             pass_fds=(listener.fileno(), reader),
             env=environment,
             stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
+            stdout=sink,
+            stderr=sink,
             start_new_session=True,  # Ctrl-C is for the command; the server ends after it
         )
     os.close(reader)
-    publish(folder, {"url": url, "pid": child.pid})
-    child.returncode = 0  # it outlives us on purpose: no warning about that from subprocess
-    return ApiHandle(url, folder, hold)
+    publish(folder, {**document, "pid": child.pid})
+    return ApiHandle(url, folder, hold, log, full), child
 
 
 def publish(folder: Path, document: dict[str, object]) -> None:
@@ -302,8 +402,11 @@ def publish(folder: Path, document: dict[str, object]) -> None:
     draft.replace(folder / "server.json")
 
 
-def _complaint(path: Path) -> str:
+def complaint(path: Path) -> str:
     """The last line of a log that names an error, else its last line."""
-    lines = [line.strip() for line in path.read_text(errors="replace").splitlines() if line.strip()]
+    with path.open("rb") as file:
+        file.seek(max(path.stat().st_size - 65536, 0))
+        text = file.read().decode(errors="replace")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     named = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line) and not line.startswith("ERROR")]
     return (named or lines or ["nothing in its log"])[-1]

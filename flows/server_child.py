@@ -1,11 +1,13 @@
 """The process of a folder's Prefect server: `python -m flows.server_child FOLDER SOCKET PIPE`.
 
 `flows.server` starts it, with a socket that listens already and the read end of the pipe whose
-write ends its users hold. What the server serves is Prefect's own application, unchanged.
+write ends its users hold. What the server serves is Prefect's own application, unchanged; which of
+its services run is said by the environment. No two of these processes open a folder's database at once.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import socket
@@ -31,6 +33,7 @@ SCHEMA = Path(__file__).with_name("prefect_schema.sql")
 def main(folder: Path, listener: socket.socket, pipe: int) -> None:
     """Serve until nobody holds the pipe's write end."""
     os.chdir(folder)  # the database's URL below is relative: a folder's name may hold any character
+    only_one(Path("serving.lock"), pipe)
     os.environ["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = "sqlite+aiosqlite:///prefect.db"
     with collector.paused(freeze=True):  # collections take a quarter of the boot
         import prefect
@@ -47,6 +50,24 @@ def main(folder: Path, listener: socket.socket, pipe: int) -> None:
     server.run(sockets=[listener])
 
 
+def only_one(lock: Path, pipe: int) -> None:
+    """Wait until no other process serves this folder, whatever became of its pipe and its address.
+
+    The kernel frees the lock when this process ends: the descriptor is kept open until then.
+    Ends this process where nobody waits for it any more.
+    """
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
+    writers = select.poll()
+    writers.register(pipe, 0)
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if writers.poll(100):
+                sys.exit("nobody waits for this server any more, and another one serves this folder")
+
+
 def create_database(path: Path, version: str) -> None:
     """Give a new database the tables of this Prefect version, which its migrations build in seconds.
 
@@ -55,6 +76,7 @@ def create_database(path: Path, version: str) -> None:
     """
     if path.exists():
         return
+    Path("memo_store.toml").unlink(missing_ok=True)  # it says that the block types are in the database
     script = SCHEMA.read_text(encoding="utf-8")
     if script.split("\n", 1)[0] != f"-- prefect {version}":
         return
@@ -77,15 +99,22 @@ def end_with_users(folder: Path, pipe: int, server: uvicorn.Server) -> None:
         time.sleep(GRACE)
         if not server.started:
             continue
-        with locked(folder):
-            if not writers.poll(0):
-                continue  # somebody joined
-            (folder / "server.json").unlink(missing_ok=True)
-            os.close(pipe)
-            server.should_exit = True
-            # The lock is kept until the process has ended, which main's return does.
-            time.sleep(SHUTDOWN_SECONDS)
-            os._exit(1)
+        try:
+            with locked(folder):
+                if not writers.poll(0):
+                    continue  # somebody joined
+                (folder / "server.json").unlink(missing_ok=True)
+                os.close(pipe)
+                _end(server)  # with the lock, which is kept until the process has ended
+        except FileNotFoundError:  # the folder was taken away, and nobody can join
+            _end(server)
+
+
+def _end(server: uvicorn.Server) -> None:
+    """Let `main` return, which ends the process; or end it here if that takes too long."""
+    server.should_exit = True
+    time.sleep(SHUTDOWN_SECONDS)
+    os._exit(1)
 
 
 def write_schema(target: Path) -> None:

@@ -1,15 +1,26 @@
-"""Runs a flow's tasks one after another, each on the same store and pipeline, and keeps how long each took."""
+"""One run of the flow at work: its tasks one after another on one store and pipeline, and what lasts as long as it.
+
+What does not belong here: which stages there are, and in what order (retrain).
+"""
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Iterable
-from typing import Concatenate, ParamSpec, TypeVar
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from prefect import Task, get_run_logger
-from prefect.context import FlowRunContext, SyncClientContext
+from prefect import State, Task
+from prefect.states import Completed
 
+from flows import naming, notifying, showing, telling
+from flows.telling import Story
+from leptonflow import admission, collector, infra, keras_models, limits, locking, progress, reading
+from leptonflow.limits import Limit
+from leptonflow.store import open_store
 from schemas.config import Pipeline
+from schemas.records import Plan
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -22,30 +33,99 @@ class Steps:
         self.store = store
         self.config = config
         self.seconds: dict[str, float] = {}
+        self._limits: dict[str, Limit] = {}
+        self._page = showing.Page(config.name)
 
     def __call__(self, task: Task[Concatenate[str, Pipeline, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         """The task's result, computed here and now. Raises what the engine raises."""
-        began = time.perf_counter()
-        try:
-            return task(self.store, self.config, *args, **kwargs)
-        finally:
-            self._took(task.name, time.perf_counter() - began)
+        with self._timed(task.name) as told:
+            result = task(self.store, self.config, *args, **kwargs)
+            told.append(naming.line(task.name, result))
+        return result
 
     def fan_out(self, task: Task[..., R], each: Iterable[int], *args: object) -> list[R]:
         """One task for each number, given last; side by side as far as the flow's task runner allows."""
-        began = time.perf_counter()
-        futures = [task.submit(self.store, self.config, *args, number) for number in each]
-        results: list[R] = [future.result() for future in futures]
-        self._took(task.name, time.perf_counter() - began)
+        with self._timed(task.name) as told:
+            futures = [task.submit(self.store, self.config, *args, number) for number in each]
+            try:
+                results: list[R] = [future.result() for future in futures]
+            except BaseException:
+                progress.stop()  # the next one computes already, and would be waited for
+                raise
+            told.append(naming.line(task.name, results))
         return results
 
-    def name_run(self, name: str) -> None:
-        """Rename the flow run: its name tells what it is about only once the batches are in."""
-        run = FlowRunContext.get()
-        if run is not None and run.flow_run is not None:
-            with SyncClientContext.get_or_create() as context:
-                context.client.update_flow_run(run.flow_run.id, name=name)
+    def limit(self, stage: str) -> Limit:
+        """The stage's time limit, by its name in the YAML. Its clock starts when it is asked for first."""
+        if stage not in self._limits:
+            self._limits[stage] = limits.start(self.config, stage)
+        return self._limits[stage]
 
-    def _took(self, stage: str, seconds: float) -> None:
-        self.seconds[stage] = round(self.seconds.get(stage, 0.0) + seconds, 3)
-        get_run_logger().info("%s took %.2f s", stage, seconds)
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Hold the pipeline's lock, and follow the work on the run's page. The fresh process ends with this block."""
+        page = self._page
+        page.name(None, naming.STARTING)
+        with ExitStack() as stack:
+            stack.callback(infra.stop)
+            stack.enter_context(_plain_log())
+            moving = showing.Moving(page, self.config.training.folds)
+            stack.callback(moving.close)
+            stack.enter_context(progress.listen(moving.report, lambda text: page.log.info("%s", text)))
+            stack.enter_context(locking.one_at_a_time(open_store(self.store), self.config.name))
+            yield
+
+    @contextmanager
+    def prepared(self, plan: Plan) -> Iterator[None]:
+        """Start the children that judge batches, where some wait; Keras is imported while they start."""
+        with ExitStack() as stack:
+            if plan.waiting:
+                stack.enter_context(admission.tools())
+                with collector.paused(freeze=True):
+                    keras_models.keras()
+            yield
+
+    def trains_on(self, snapshot: str) -> None:
+        """Rename the run: what it is about is known once the batches are in."""
+        self._page.name(snapshot, naming.TRAINING)
+
+    def end(self, story: Story) -> State[dict[str, Any]]:
+        """Tell how it went, on the run's page and to whoever asked; the final state, named by the verdict."""
+        document, page, name = story.document, self._page, self.config.name
+        why = naming.sentence(document)
+        page.show(telling.artifacts(name, self.store, story))
+        with showing.tolerated(page.log):
+            champion = telling.champion(name, self.store, reading.history(open_store(self.store), self.config))
+            if champion is not None:
+                page.show_changed(champion)
+        page.name(document["snapshot"], document["verdict"], end=document["verdict"])
+        notifying.notify(self.config, document["verdict"], why, page.run, page.log)
+        return Completed(name=document["verdict"], message=why, data=document)
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[list[str]]:
+        """Add the block's time to the stage's, and say so in one line with what the block appends."""
+        began = time.perf_counter()
+        told: list[str] = []
+        try:
+            yield told
+        finally:
+            seconds = time.perf_counter() - began
+            self.seconds[stage] = round(self.seconds.get(stage, 0.0) + seconds, 3)
+            outcome = told[0] if told else "failed"
+            self._page.log.info("%s took %.2f s%s", stage, seconds, f": {outcome}" if outcome else "")
+
+
+@contextmanager
+def _plain_log() -> Iterator[None]:
+    """One line a stage, which is ours: Prefect's own of each task that completed is left out."""
+
+    def is_news(record: logging.LogRecord) -> bool:
+        return record.levelno != logging.INFO or not str(record.msg).startswith("Finished in state")
+
+    logger = logging.getLogger("prefect.task_runs")
+    logger.addFilter(is_news)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_news)

@@ -22,7 +22,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any
 
+from leptonflow import limits
 from leptonflow.digests import ROOT, backend, canonical, code_digests, digest, short
+from leptonflow.limits import Limit
 from leptonflow.store import Store, adopt, open_store
 from schemas.config import Model, Pipeline
 from schemas.errors import Damaged, LeptonflowError, NotFound, StoreUnreachable
@@ -30,7 +32,6 @@ from schemas.records import InfraResult, Plan, SnapshotRef
 from schemas.settings import quiet
 
 TOLERANCE = 1e-5
-TIMEOUT = 120.0
 HOLDOUT_EXAMPLES = 256
 
 
@@ -99,7 +100,8 @@ def validate(
 
     It must reproduce the predictions that lie in the package and, with `plan`, the run's holdout
     predictions, within 1e-5. A pass is recorded and reused; the files are hashed each time. A bad
-    package is a result that did not pass, never an exception; StoreUnreachable is raised.
+    package is a result that did not pass, never an exception. Raises StoreUnreachable, and TimeLimit
+    where the fresh process has no answer within `limits.infra_validate`.
     """
     from leptonflow import packages
 
@@ -131,7 +133,7 @@ def validate(
                 "snapshot": plan.snapshot.model_dump(mode="json"),
                 "predictions": predictions,
             }
-        answer = _ask({**request, "store": uri})
+        answer = _ask({**request, "store": uri}, limits.current() or limits.start(config, "infra_validate"))
     if "unreachable" in answer:
         raise StoreUnreachable(answer["unreachable"])
     if "error" in answer:
@@ -177,8 +179,8 @@ def _reachable(store: Store, pipeline: str, version: str) -> Iterator[str]:
         yield copy.uri
 
 
-def _ask(request: dict[str, Any]) -> dict[str, Any]:
-    """The fresh process's answer, or {"error": why there is none}."""
+def _ask(request: dict[str, Any], limit: Limit) -> dict[str, Any]:
+    """The fresh process's answer, or {"error": why there is none}. Raises TimeLimit."""
     global _child
     start()
     with _lock:
@@ -186,7 +188,7 @@ def _ask(request: dict[str, Any]) -> dict[str, Any]:
     if child is None:
         return {"error": "it was stopped"}
     try:
-        output, _ = child.process.communicate(json.dumps(request).encode() + b"\n", timeout=TIMEOUT)
+        output, _ = child.process.communicate(json.dumps(request).encode() + b"\n", timeout=max(0.0, limit.left()))
         child.errors.seek(0)
         told = child.errors.read().decode(errors="replace").strip().splitlines()
         try:
@@ -196,7 +198,7 @@ def _ask(request: dict[str, Any]) -> dict[str, Any]:
             return {"error": f"it ended with status {child.process.returncode}{why}"}
         return answer if isinstance(answer, dict) else {"error": "its answer is not one"}
     except subprocess.TimeoutExpired:
-        return {"error": f"it gave no answer within {TIMEOUT:.0f} s"}
+        raise limit.exceeded() from None
     finally:
         _end(child)
 

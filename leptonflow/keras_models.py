@@ -19,6 +19,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from leptonflow import progress
 from leptonflow.digests import backend, digest, sha256, user_code
 from leptonflow.workloads import Workload
 from schemas.config import Pipeline
@@ -202,6 +203,7 @@ def predict(model: Any, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
     size = batch_size(pixels)
     found: list[NDArray[np.float64]] = []
     for start in range(0, len(pixels), size):
+        progress.pulse()
         batch = pixels[start : start + size]
         count = len(batch)
         if count < size:

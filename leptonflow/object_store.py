@@ -6,6 +6,7 @@ What does not belong here: how the server is reached and how its errors read (s3
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from leptonflow.keys import Names, checked_key, checked_prefix, in_order, new_key
-from leptonflow.s3 import connection, no_bucket, unreachable
+from leptonflow.s3 import connection, interrupted, no_bucket, unreachable
 from leptonflow.store import already_exists, not_found
 from schemas.errors import AlreadyExists, NotFound
 
@@ -56,7 +57,15 @@ class ObjectStore:
         full = self._full(new_key(key))
         client = self._patient if len(data) > LARGE else self._client
         with self._translated(key):
-            obstore.put(client, full, data, mode="create", use_multipart=False)
+            for pause in self._link.pauses():
+                try:
+                    obstore.put(client, full, data, mode="create", use_multipart=False)
+                    return
+                except obstore.exceptions.BaseError as error:
+                    # obstore repeats no write whose connection was lost. A repeated `create` changes nothing.
+                    if pause is None or not interrupted(error):
+                        raise
+                    time.sleep(pause)
 
     def create_many(self, items: Iterable[tuple[str, bytes]]) -> Names:
         def one(item: tuple[str, bytes]) -> str | None:
@@ -186,7 +195,10 @@ class ObjectStore:
 
     @contextlib.contextmanager
     def _translated(self, key: str) -> Iterator[None]:
-        """Both clients' exceptions as ours. What is not theirs passes."""
+        """Both clients' exceptions as ours. What is not theirs passes.
+
+        Theirs are not kept as a cause: a traceback in a log would quote the request's signed headers.
+        """
         import obstore.exceptions
 
         try:
@@ -198,10 +210,10 @@ class ObjectStore:
         except obstore.exceptions.AlreadyExistsError:
             raise already_exists(self.uri, key) from None
         except obstore.exceptions.BaseError as error:
-            raise unreachable(self._link, self.bucket, error) from error
+            raise unreachable(self._link, self.bucket, error) from None
         except Exception as error:
             if type(error).__module__.split(".")[0] not in ("minio", "urllib3"):
                 raise
             if getattr(error, "code", None) in ("NoSuchKey", "NoSuchObject", "XMinioInvalidObjectName"):
                 raise not_found(self.uri, key) from None
-            raise unreachable(self._link, self.bucket, error) from error
+            raise unreachable(self._link, self.bucket, error) from None

@@ -10,6 +10,7 @@ import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from schemas.records import FitResult
@@ -44,6 +45,7 @@ _STYLE: Any = {  # matplotlib types each key by name
     "legend.frameon": False,
     "legend.fontsize": 8,
 }
+_Points = tuple[tuple[int, ...], tuple[float, ...]]  # epochs, values
 _WIDTH, _HEIGHT = 4.6, 2.5  # inches: still legible at the width of a phone
 
 
@@ -66,19 +68,28 @@ def folds(cv: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> str:
 
 def curves(fits: Sequence[FitResult], final: FitResult, metric: str) -> str:
     """A metric over the epochs: each fold's training and held-out curve, and the final fit; "" without values."""
-    lines = [
+    lines = (
         *((_curve(fit, metric), _TRAIN, "fold, training", 1.0) for fit in fits),
         *((_curve(fit, f"val_{metric}"), _FOLD, "fold, held out", 1.0) for fit in fits),
         (_curve(final, metric), _FINAL, "final fit, training", 2.0),
-    ]
+    )
+    return _drawn(metric, tuple(line for line in lines if line[0][0]))
+
+
+def _curve(fit: FitResult, metric: str) -> _Points:
+    points = [(e.epoch, e.value) for e in fit.epochs if e.metric == metric]
+    return tuple(epoch for epoch, _ in points), tuple(value for _, value in points)
+
+
+@lru_cache(maxsize=4)  # the report and the Prefect UI show the same curves, and drawing one takes 80 ms
+def _drawn(metric: str, lines: tuple[tuple[_Points, str, str, float], ...]) -> str:
+    if not lines:
+        return ""
     from matplotlib.ticker import MaxNLocator
 
-    drawn = [line for line in lines if line[0][0]]
-    if not drawn:
-        return ""
     with _axes(metric, height=_HEIGHT) as (figure, axes):
         named: set[str] = set()
-        for (epochs, values), colour, label, width in drawn:
+        for (epochs, values), colour, label, width in lines:
             # A label that starts with _ has no entry in the legend: one entry for all folds is enough.
             shown = f"_{label}" if label in named else label
             named.add(label)
@@ -89,11 +100,6 @@ def curves(fits: Sequence[FitResult], final: FitResult, metric: str) -> str:
         axes.set_title(metric, loc="left", fontsize=10)
         axes.legend(loc="best")
         return _svg(figure, metric)
-
-
-def _curve(fit: FitResult, metric: str) -> tuple[list[int], list[float]]:
-    points = [(e.epoch, e.value) for e in fit.epochs if e.metric == metric]
-    return [epoch for epoch, _ in points], [value for _, value in points]
 
 
 @contextmanager

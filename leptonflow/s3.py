@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import os
 import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from schemas.errors import StoreUnreachable, UsageError
+from schemas.errors import StoreRefused, StoreUnreachable, UsageError
 
 if TYPE_CHECKING:
     from minio import Minio
@@ -23,10 +27,12 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 5
 SILENCE_SECONDS = 30  # between two bytes of a server that was reached
 RETRY_SECONDS = 10  # no retry starts later than this: with one last connect, 15 s until a dead server is told
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0  # seconds between two retries
 REQUEST_MINUTES = 30  # a large model over a slow line
 
 _VARIABLES = "AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION"
 _DENIED = ("AccessDenied", "SignatureDoesNotMatch", "InvalidAccessKeyId", "ExpiredToken", "InvalidToken")
+_LOST = "connection ?reset|connection ?closed|incomplete ?message|broken pipe"
 # What a person understands of the clients' debug output.
 _SPOKEN = (
     ("connection ?refused", "connection refused"),
@@ -34,7 +40,7 @@ _SPOKEN = (
     ("certificate", "the server's certificate is not trusted"),
     ("network is unreachable|no route to host", "no route to the host"),
     (r"timed ?out|kind: timeout", "no answer in time"),
-    ("connection ?reset|connection ?closed|incomplete ?message|broken pipe", "the connection was closed"),
+    (_LOST, "the connection was closed"),
 )
 
 
@@ -47,11 +53,21 @@ class Connection:
     access_key: str | None = field(repr=False)
     secret_key: str | None = field(repr=False)
     token: str | None = field(repr=False)
+    patience: float = RETRY_SECONDS  # no retry of a request starts later than this, in seconds
 
     @property
     def address(self) -> str:
         """The server as it may be shown."""
         return self.endpoint or "https://s3.amazonaws.com"
+
+    def pauses(self) -> Iterator[float | None]:
+        """How long to wait after each try that failed; None once patience has run out."""
+        deadline = time.monotonic() + self.patience
+        pause = FIRST_PAUSE
+        while time.monotonic() + pause < deadline:
+            yield pause
+            pause = min(2 * pause, LONGEST_PAUSE)
+        yield None
 
     def obstore(self, bucket: str, *, patient: bool = False) -> S3Store:
         """A client of one bucket. A `patient` one is for large uploads, whose silence means nothing."""
@@ -66,11 +82,11 @@ class Connection:
             # The HTTP library counts the sending of the body as silence too, hence the patient client.
             options["read_timeout"] = timedelta(seconds=SILENCE_SECONDS)
         retry: RetryConfig = {
-            "max_retries": 8,
-            "retry_timeout": timedelta(seconds=RETRY_SECONDS),
+            "max_retries": 10_000,  # as many as fit: their pauses are random, many of them short
+            "retry_timeout": timedelta(seconds=self.patience),
             "backoff": {
-                "init_backoff": timedelta(milliseconds=100),
-                "max_backoff": timedelta(seconds=2),
+                "init_backoff": timedelta(seconds=FIRST_PAUSE),
+                "max_backoff": timedelta(seconds=LONGEST_PAUSE),
                 "base": 2,
             },
         }
@@ -108,10 +124,27 @@ class Connection:
             secure=parts.scheme == "https",
             http_client=urllib3.PoolManager(
                 timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=SILENCE_SECONDS),
-                retries=urllib3.Retry(total=2, backoff_factor=0.2),
+                retries=urllib3.Retry(
+                    total=2 + int((self.patience - RETRY_SECONDS) / LONGEST_PAUSE),
+                    backoff_factor=0.2,
+                    backoff_max=LONGEST_PAUSE,
+                ),
                 maxsize=16,
             ),
         )
+
+
+_patience: ContextVar[float] = ContextVar("patience", default=RETRY_SECONDS)
+
+
+@contextmanager
+def patient(seconds: float) -> Iterator[None]:
+    """Stores opened in this block try again for that long: work of hours must not be lost to a server's restart."""
+    token = _patience.set(seconds)
+    try:
+        yield
+    finally:
+        _patience.reset(token)
 
 
 def connection() -> Connection:
@@ -131,6 +164,7 @@ def connection() -> Connection:
         access_key=os.environ.get("AWS_ACCESS_KEY_ID") or None,
         secret_key=os.environ.get("AWS_SECRET_ACCESS_KEY") or None,
         token=os.environ.get("AWS_SESSION_TOKEN") or None,
+        patience=_patience.get(),
     )
 
 
@@ -147,14 +181,14 @@ def unreachable(link: Connection, bucket: str, error: Exception) -> StoreUnreach
     half = link.access_key is None or link.secret_key is None
     # The address is that of a cloud machine's own credentials, which a client asks when it was given none.
     if half and (refused or "169.254.169.254" in text or re.search("Missing (AccessKey|Secret)", text)):
-        return StoreUnreachable(
+        return StoreRefused(
             f"no S3 credentials for {link.address}",
             expected="AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment",
             received="one of them missing" if link.access_key or link.secret_key else "neither",
             hint=f"Set {_VARIABLES}",
         )
     if refused:
-        return StoreUnreachable(
+        return StoreRefused(
             f"the S3 server {link.address} refused these credentials for the bucket {bucket!r}",
             received=code or "403 Forbidden",
             hint="Check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and what they may do in this bucket",
@@ -169,9 +203,14 @@ def unreachable(link: Connection, bucket: str, error: Exception) -> StoreUnreach
     )
 
 
-def no_bucket(link: Connection, bucket: str) -> StoreUnreachable:
+def interrupted(error: Exception) -> bool:
+    """Whether the connection was lost while a request was under way: whether the server took it is not known."""
+    return re.search(_LOST + "|kind: interrupted", str(error), re.IGNORECASE) is not None
+
+
+def no_bucket(link: Connection, bucket: str) -> StoreRefused:
     """The server is there, the bucket is not."""
-    return StoreUnreachable(
+    return StoreRefused(
         f"the S3 server {link.address} has no bucket {bucket!r}",
         hint="`leptonflow doctor --fix` creates it, with versioning on",
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -125,8 +126,78 @@ Rule = Annotated[AtLeast | AtMost | FoldSpread | AgainstChampion, Field(discrimi
 
 
 class Schedule(Frozen):
+    """When a deployed retraining starts by itself: five fields of cron, read in that time zone."""
+
     cron: str
     timezone: str = "UTC"
+
+    @field_validator("cron")
+    @classmethod
+    def _five_fields(cls, value: str) -> str:
+        from cronsim import CronSim, CronSimError  # a command without a schedule imports neither
+
+        said = "minute, hour, day of month, month, day of week, such as 0 3 * * 1 for Mondays at 3:00"
+        if len(value.split()) != 5 or re.search(r"\dL|LW", value.upper()):  # Prefect knows no last Friday
+            raise ValueError(f"five fields of cron: {said}")
+        try:
+            next(CronSim(value, datetime(2020, 1, 1)))
+        except (CronSimError, StopIteration) as error:
+            raise ValueError(f"five fields of cron: {said} ({str(error).lower() or 'it never comes'})") from None
+        return value
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_timezone(cls, value: str) -> str:
+        from zoneinfo import ZoneInfo
+
+        try:
+            ZoneInfo(value)
+        except (LookupError, ValueError, OSError):  # unknown, no name at all, a folder's name
+            raise ValueError("a time zone of the IANA database, such as UTC or Europe/Berlin") from None
+        return value
+
+
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Limits(Frozen):
+    """How long each stage may take in one run: all of its batches, all of its folds with the final fit."""
+
+    validation: Seconds = Field(default=3600, alias="validate")  # pydantic's models have a method of that name
+    preprocess: Seconds = 3600
+    train: Seconds = 86400
+    evaluate: Seconds = 3600
+    infra_validate: Seconds = 600
+
+    def of(self, stage: str) -> float:
+        """The seconds of a stage, by its name in the YAML."""
+        return float(getattr(self, "validation" if stage == "validate" else stage))
+
+
+class Notify(Frozen):
+    """Which Prefect notification block is told of which ends of a run."""
+
+    block: str
+    on: tuple[Literal["failure", "refused", "promoted", "rejected-data"], ...] = ("failure", "refused", "promoted")
+
+    @field_validator("on", mode="before")
+    @classmethod
+    def _as_tuple(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+    @field_validator("on")
+    @classmethod
+    def _some_end(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value:
+            raise ValueError("at least one of failure, refused, promoted, rejected-data")
+        return value
+
+    @field_validator("block")
+    @classmethod
+    def _type_and_name(cls, value: str) -> str:
+        if not re.fullmatch(r"[a-z0-9-]+/[a-z0-9-]+", value):
+            raise ValueError("a block is written type/name, such as custom-webhook/ops or slack-webhook/team")
+        return value
 
 
 class Pipeline(Frozen):
@@ -144,6 +215,9 @@ class Pipeline(Frozen):
     training: Training = Training()
     schedule: Schedule | None = None
     debounce: Annotated[float, Field(ge=0)] = 30
+    # How long, and who is told: no matter of what is made, hence in no document, id or digest.
+    limits: Limits = Field(default=Limits(), exclude=True)
+    notify: Notify | None = Field(default=None, exclude=True)
     folder: Path = Field(default=Path("."), exclude=True)
 
     @field_validator("input", "gate", "classes", mode="before")
@@ -242,6 +316,8 @@ def _valid_keys(path: list[Any], document: dict[Any, Any]) -> list[str]:
         "model": Model,
         "training": Training,
         "schedule": Schedule,
+        "limits": Limits,
+        "notify": Notify,
     }
     rules: dict[str, type[BaseModel]] = {
         "at_least": AtLeast,
@@ -250,7 +326,7 @@ def _valid_keys(path: list[Any], document: dict[Any, Any]) -> list[str]:
         "against_champion": AgainstChampion,
     }
     if path[0] in sections:
-        return list(sections[path[0]].model_fields)
+        return [field.alias or name for name, field in sections[path[0]].model_fields.items()]
     if path[0] == "gate" and len(path) > 1:
         rule = document["gate"][path[1]].get("rule")
         return list(rules[rule].model_fields) if rule in rules else []

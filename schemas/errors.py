@@ -5,12 +5,14 @@ LeptonflowError             exit 1   a failure; the base of all others
 │   └── ConfigurationError  exit 2   a pipeline's YAML or contract is wrong
 ├── StoreError              exit 1   the store said no
 │   ├── StoreUnreachable    exit 1   cannot be reached, read or written
+│   │   └── StoreRefused    exit 1   answers, and says no: credentials, a missing bucket
 │   ├── NotFound            exit 1   no object has that key
 │   ├── AlreadyExists       exit 1   `create` of a key that exists
 │   └── Damaged             exit 1   bytes are not those that were recorded
 ├── Overtaken               exit 1   another writer committed first
 ├── LandingChanged          exit 1   landed files differ from what was accepted
 ├── ServerError             exit 1   the Prefect server does not answer
+├── TimeLimit               exit 1   a stage took longer than the pipeline's YAML allows
 └── TrainingError           exit 1   the model cannot be built, trained, saved or loaded
 
 What does not belong here: formatting for a terminal, and any decision about what to do next.
@@ -93,6 +95,10 @@ class StoreUnreachable(StoreError):
     """The store cannot be reached, read or written."""
 
 
+class StoreRefused(StoreUnreachable):
+    """The store answers and refuses: wrong credentials, no such bucket. Trying again changes nothing."""
+
+
 class NotFound(StoreError):
     """No object has that key."""
 
@@ -115,6 +121,10 @@ class LandingChanged(LeptonflowError):
 
 class ServerError(LeptonflowError):
     """The Prefect server does not answer."""
+
+
+class TimeLimit(LeptonflowError):
+    """A stage took longer than `limits` in the pipeline's YAML allows."""
 
 
 class TrainingError(LeptonflowError):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from leptonflow import evaluation, weighing
+from leptonflow import evaluation, limits, weighing
+from leptonflow.limits import Limit
 from leptonflow.store import open_store
 from leptonflow.weighing import Opponent
 from schemas.config import Pipeline
@@ -17,6 +18,7 @@ def find_champion(store: str, config: Pipeline, plan: Plan) -> Opponent:
 
 
 @stage("evaluate")
-def evaluate(store: str, config: Pipeline, plan: Plan, opponent: Opponent) -> Evaluation:
+def evaluate(store: str, config: Pipeline, plan: Plan, opponent: Opponent, limit: Limit) -> Evaluation:
     """Both versions' scores."""
-    return evaluation.evaluate(open_store(store), config, plan, opponent.champion)
+    with limits.within(limit):
+        return evaluation.evaluate(open_store(store), config, plan, opponent.champion)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from leptonflow import infra
+from leptonflow import infra, limits
+from leptonflow.limits import Limit
 from leptonflow.store import open_store
 from schemas.config import Pipeline
 from schemas.records import InfraResult, PackageRef, Plan
@@ -10,6 +11,7 @@ from tasks import stage
 
 
 @stage("infra-validate")
-def infra_validate(store: str, config: Pipeline, plan: Plan, package: PackageRef) -> InfraResult:
+def infra_validate(store: str, config: Pipeline, plan: Plan, package: PackageRef, limit: Limit) -> InfraResult:
     """The largest difference found, and whether it is small enough."""
-    return infra.validate(open_store(store), config, package.version, package.manifest_sha256, plan)
+    with limits.within(limit):
+        return infra.validate(open_store(store), config, package.version, package.manifest_sha256, plan)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from leptonflow import reencoding
+from leptonflow import limits, reencoding
+from leptonflow.limits import Limit
 from leptonflow.store import open_store
 from schemas.config import Pipeline
 from schemas.records import SnapshotRef
@@ -10,6 +11,7 @@ from tasks import stage
 
 
 @stage("preprocess")
-def preprocess(store: str, config: Pipeline) -> SnapshotRef:
+def preprocess(store: str, config: Pipeline, limit: Limit) -> SnapshotRef:
     """A reference to the dataset's state."""
-    return reencoding.preprocess(open_store(store), config)
+    with limits.within(limit):
+        return reencoding.preprocess(open_store(store), config)

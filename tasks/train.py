@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from leptonflow import training
+from typing import Any
+
+from leptonflow import limits, training
+from leptonflow.limits import Limit
 from leptonflow.store import open_store
 from schemas.config import Pipeline
 from schemas.records import FitResult, Plan
 from tasks import stage
 
 
-@stage("train-fold")
-def train_fold(store: str, config: Pipeline, plan: Plan, fold: int) -> FitResult:
+def _fold(parameters: dict[str, Any]) -> str:
+    """As progress and the report count them: from 1."""
+    return f"train fold {parameters['fold'] + 1}"
+
+
+@stage("train-fold", run_name=_fold)
+def train_fold(store: str, config: Pipeline, plan: Plan, limit: Limit, fold: int) -> FitResult:
     """The manifest of one fold; what lies there already is returned."""
-    return training.train_fold(open_store(store), config, plan, fold)
+    with limits.within(limit):
+        return training.train_fold(open_store(store), config, plan, fold)
 
 
 @stage("fit-final")
-def fit_final(store: str, config: Pipeline, plan: Plan) -> FitResult:
+def fit_final(store: str, config: Pipeline, plan: Plan, limit: Limit) -> FitResult:
     """The manifest of the final fit; what lies there already is returned."""
-    return training.fit_final(open_store(store), config, plan)
+    with limits.within(limit):
+        return training.fit_final(open_store(store), config, plan)

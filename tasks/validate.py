@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from leptonflow import admission
+from leptonflow import admission, limits
+from leptonflow.limits import Limit
 from leptonflow.store import open_store
 from schemas.config import Pipeline
 from schemas.records import Outcome
 from tasks import stage
 
 
-@stage("validate")
-def validate(store: str, config: Pipeline, batch: str) -> Outcome:
+@stage("validate", run_name="validate {batch}")
+def validate(store: str, config: Pipeline, batch: str, limit: Limit) -> Outcome:
     """The batch's outcome."""
-    return admission.admit(open_store(store), config, batch)
+    with limits.within(limit):
+        return admission.admit(open_store(store), config, batch)

@@ -129,8 +129,24 @@ def seaweedfs() -> Iterator[Server]:
             yield server
 
 
+@dataclass(frozen=True)
+class Webhook:
+    """Where MinIO sends its notifications, and where it keeps what was not taken yet. `name` is the target's id."""
+
+    endpoint: str
+    token: str
+    queue: Path
+    name: str = "leptonflow"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables that configure the target on the server's side."""
+        target = {"ENABLE": "on", "ENDPOINT": self.endpoint, "AUTH_TOKEN": self.token, "QUEUE_DIR": str(self.queue)}
+        return {f"MINIO_NOTIFY_WEBHOOK_{name}_{self.name}": value for name, value in target.items()}
+
+
 @contextlib.contextmanager
-def minio() -> Iterator[Server]:
+def minio(*webhooks: Webhook) -> Iterator[Server]:
     """MinIO on one folder, its console on a free port as well, no update check."""
     binary = minio_binary()
     if binary is None:
@@ -157,6 +173,8 @@ def minio() -> Iterator[Server]:
             "MINIO_CALLHOME_ENABLE": "off",
             "MINIO_SCANNER_SPEED": "slowest",
         }
+        for webhook in webhooks:
+            environment |= webhook.environment
         with _running("minio", command, port, "/minio/health/ready", folder, environment) as server:
             yield server
 

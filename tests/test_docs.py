@@ -29,8 +29,16 @@ ELSEWHERE = {
     "make retrain": "tests/e2e",
     "make test": "you are looking at it",
     "make test-all": "the same with the slow ones",
+    "make up": "tests/e2e/stack",
+    "leptonflow up": "tests/e2e/stack",
+    "leptonflow up --s3": "tests/e2e/stack",
+    "leptonflow up --detach": "tests/integration/test_stack.py, with logs and down",
+    "leptonflow logs worker --follow": "the same",
+    "leptonflow deploy": "tests/integration/test_deploying.py",
+    "leptonflow watch digits": "tests/integration/test_watching.py",
     "make bench": "python -m benchmarks.overhead --quick and its siblings",
 }
+SERVICES = {"up", "down", "logs", "watch"}  # they run on, and have no one document to print
 NEEDS_S3 = re.compile(r"AWS_|s3://")  # tests/integration: the same commands on real servers
 
 
@@ -162,7 +170,7 @@ def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -
     assert main([name, "--help"]) == 0
     shown = capsys.readouterr().out
     assert "Usage:" in shown
-    assert "--json" in shown
+    assert ("--json" in shown) == (name not in SERVICES)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=name_of)

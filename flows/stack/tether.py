@@ -1,12 +1,15 @@
 """Ends a child with its parent, kill -9 included: the parent alone holds the write end of a pipe, the child watches it.
 
-`create` and `child` are the parent's side, `hold` the child's. What does not belong here: which processes there are.
+`create` is the parent's side, `hold` the child's; `main` runs a module that knows nothing of it. What does not belong
+here: which processes there are.
 """
 
 from __future__ import annotations
 
 import os
+import runpy
 import signal
+import sys
 import threading
 
 NAME = "LEPTONFLOW_TETHER"  # the number of the pipe's read end, in a child's environment
@@ -46,3 +49,16 @@ def _watch(reader: int) -> None:
     while os.read(reader, 1):  # nobody writes: it returns at the end
         pass
     os.killpg(os.getpgid(0), signal.SIGKILL)
+
+
+def main() -> None:
+    """`python -m flows.stack.tether MODULE ARGUMENT...`: a module's program, tethered."""
+    from flows.stack import tether  # not __main__: the program may hold as well, and would not see that this does
+
+    tether.hold()
+    sys.argv = sys.argv[1:]
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()

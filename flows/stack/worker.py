@@ -67,7 +67,7 @@ async def _work(pool: str, address: str, process: subprocess.Popen[bytes] | None
                 self.command = command
                 self._command_configured = True
 
-    worker = ProcessWorker(work_pool_name=pool, name=f"leptonflow-{os.uname().nodename}-{os.getpid()}")
+    worker = ProcessWorker(work_pool_name=pool, name=f"leptonflow-{os.uname().nodename}")
     worker.job_configuration = Configuration  # of this one: a subclass would take the type's name in Prefect's registry
     task = asyncio.ensure_future(worker.start())
     loop = asyncio.get_running_loop()

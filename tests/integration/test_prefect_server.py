@@ -6,6 +6,7 @@ import json
 import os
 import re
 import select
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -18,6 +19,7 @@ import pytest
 
 from flows import server
 from flows.server_child import SCHEMA
+from flows.stack import processes
 from schemas.errors import ServerError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -174,6 +176,67 @@ def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ServerError, match="cannot hold a Prefect server"), server.api(tmp_path / "file" / "prefect"):
         pass
+
+
+def test_an_embedded_server_is_nobodys_to_find_alone_on_its_database_and_ends_without_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in os.environ if name.startswith("PREFECT_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folder = prefect_folder(tmp_path)
+    first = python(USER, tmp_path)
+    line(first)
+    pid = server_pid(tmp_path)
+    assert server.running(folder) is None
+    told: list[str] = []
+    with pytest.raises(ServerError, match="leptonflow up"):
+        server.found(folder, patience=1, say=told.append)
+    assert told == ["there is no Prefect server; waiting up to 1 seconds for one"]
+    # Its address is gone, and so another one is started: it leaves the database alone until the first has ended.
+    (folder / "server.json").unlink()
+    second = python(USER, tmp_path)
+    until(lambda: (folder / "server.json").exists() and bool(json.loads((folder / "server.json").read_text())["pid"]))
+    other = server_pid(tmp_path)
+    until(lambda: not starting(other))
+    assert holders(folder / "prefect.db") == {pid}
+    first.communicate("")
+    line(second)
+    assert holders(folder / "prefect.db") == {other} and not alive(pid)
+    shutil.rmtree(folder)  # as at the end of a test or a benchmark: the server outlives its users by a moment
+    second.communicate("")
+    until(lambda: not alive(other))
+
+
+def starting(pid: int) -> bool:
+    """Whether the server has not come to the lock yet."""
+    return not any(os.path.realpath(link).endswith("serving.lock") for link in Path(f"/proc/{pid}/fd").iterdir())
+
+
+def holders(path: Path) -> set[int]:
+    return set(processes.holders(path))
+
+
+def test_a_full_server_is_found_and_one_that_does_not_answer_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The address alone: a server of `up` with its page is in test_stack."""
+    for name in [name for name in os.environ if name.startswith("PREFECT_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    os.mkfifo(tmp_path / "server.fifo")
+    reader = os.open(tmp_path / "server.fifo", os.O_RDONLY | os.O_NONBLOCK)
+    url = "http://127.0.0.1:1/api"
+    server.publish(tmp_path, {"url": url, "pid": 1, "full": True, "log": "no.log"})
+    try:
+        assert server.running(tmp_path) == url
+        with pytest.raises(ServerError, match="does not answer"):
+            server.found(tmp_path, patience=0.5)
+    finally:
+        os.close(reader)
+    assert server.running(tmp_path) is None  # nobody reads: it is gone, whatever the file says
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:2/api")
+    assert server.running(tmp_path) == "http://127.0.0.1:2/api"
 
 
 @pytest.mark.parametrize("where", ["environment", "profile"])

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
@@ -38,6 +39,8 @@ class Script:
         self.store = "memory://flow-shape"
         self.config = Told(name="digits", training=Told(folds=3))
         self.names: list[str] = []
+        self.story: Any = None
+        self.fanned: Any = None
 
     def __call__(self, task: Any, *args: Any) -> Any:
         self.order.append(task.name)
@@ -51,10 +54,26 @@ class Script:
 
     def fan_out(self, task: Any, each: Sequence[int], *args: Any) -> list[str]:
         self.order.append(task.name)
+        self.fanned = args[-1]
         return [f"fold {number}" for number in each]
 
-    def name_run(self, name: str) -> None:
-        self.names.append(name)
+    def limit(self, stage: str) -> str:
+        return f"limit of {stage}"
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        yield
+
+    @contextmanager
+    def prepared(self, plan: Any) -> Iterator[None]:
+        yield
+
+    def trains_on(self, snapshot: str) -> None:
+        self.names.append(snapshot)
+
+    def end(self, story: Any) -> Any:
+        self.story = story
+        return story
 
 
 Run = Callable[..., tuple[Script, Any]]
@@ -62,7 +81,7 @@ Run = Callable[..., tuple[Script, Any]]
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs the flow's function over given answers; returns the script and the final state."""
+    """Runs the flow's function over given answers; returns the script and the story that it ends with."""
     module = import_module("flows.retrain")
 
     def run(**answers: Any) -> tuple[Script, Any]:
@@ -89,48 +108,64 @@ GOOD: dict[str, Any] = {
 ACCEPTED, REFUSED = Told(outcome="accepted"), Told(outcome="refused")
 
 
-def test_the_stages_come_in_their_order_and_the_verdict_names_the_final_state(run: Run) -> None:
-    script, state = run(discover=[plan(("a", "b")), plan()], validate=[ACCEPTED, REFUSED], **GOOD)
+def test_the_stages_come_in_their_order_each_long_one_within_its_limit(run: Run) -> None:
+    script, story = run(discover=[plan(("a", "b")), plan()], validate=[ACCEPTED, REFUSED], **GOOD)
     head = ["discover", "validate", "validate", "preprocess", "discover"]
     training = [*TRAINING[:2], "(fresh process)", *TRAINING[2:]]
     assert script.order == [*head, *training, *WEIGHING, "record"]
-    assert (state.name, state.type.value, state.data) == ("promoted", "COMPLETED", {"verdict": "promoted"})
-    assert script.names == ["digits-abcdefabcdef-0123456789ab"]
+    assert (story.document, story.outcomes) == ({"verdict": "promoted"}, [ACCEPTED, REFUSED])
+    assert script.names == ["abcdefabcdef"]
     assert ["fold 0", "fold 1", "fold 2"] in script.given["record"]
+    assert story.trained.fits == ["fold 0", "fold 1", "fold 2"]
+    limited = {name: given[-1] for name, given in script.given.items() if str(given[-1:]).startswith("('limit of")}
+    assert limited == {
+        "validate": "limit of validate", "preprocess": "limit of preprocess", "fit-final": "limit of train",
+        "evaluate": "limit of evaluate", "infra-validate": "limit of infra_validate",
+    }  # fmt: skip
+    assert script.fanned == "limit of train"
 
 
 def test_a_finished_run_is_unchanged_and_trains_nothing(run: Run) -> None:
-    script, state = run(discover=plan(finished=True), **GOOD)
+    script, story = run(discover=plan(finished=True), **GOOD)
     assert script.order == ["discover", "preprocess", "discover", "unchanged"]
-    assert state.name == "unchanged"
+    assert (story.document["verdict"], story.trained) == ("unchanged", None)
 
 
 def test_batches_that_are_all_refused_are_rejected_data_where_nothing_else_is_to_do(run: Run) -> None:
-    script, state = run(discover=plan(("a",), snapshot=None), validate=REFUSED, **GOOD)
-    assert (script.order, state.name) == (["discover", "validate", "reject-data"], "rejected-data")
-    script, state = run(discover=plan(("a",), finished=True), validate=REFUSED, **GOOD)
-    assert (script.order[-1], state.name) == ("reject-data", "rejected-data")
+    script, story = run(discover=plan(("a",), snapshot=None), validate=REFUSED, **GOOD)
+    assert (script.order, story.document["verdict"]) == (["discover", "validate", "reject-data"], "rejected-data")
+    script, story = run(discover=plan(("a",), finished=True), validate=REFUSED, **GOOD)
+    assert (script.order[-1], story.document["verdict"]) == ("reject-data", "rejected-data")
 
 
 def test_an_unfinished_run_goes_on_although_a_batch_was_refused(run: Run) -> None:
-    script, state = run(discover=plan(("a",)), validate=REFUSED, **GOOD)
-    assert (script.order[-1], state.name) == ("record", "promoted")
+    script, story = run(discover=plan(("a",)), validate=REFUSED, **GOOD)
+    assert (script.order[-1], story.document["verdict"]) == ("record", "promoted")
 
 
 def test_a_split_that_cannot_be_trained_is_rejected_data_and_begins_no_run(run: Run) -> None:
-    script, state = run(discover=plan(), **{**GOOD, "split": Told(rejected="no holdout")})
+    script, story = run(discover=plan(), **{**GOOD, "split": Told(rejected="no holdout")})
     assert script.order == ["discover", "preprocess", "discover", "split", "reject-data"]
-    assert state.name == "rejected-data"
+    assert story.document["verdict"] == "rejected-data"
 
 
 def test_an_overtaken_decision_is_weighed_again_three_times_at_most(run: Run) -> None:
     from schemas.errors import Overtaken
 
-    script, state = run(discover=plan(), promote=[Overtaken("first"), Overtaken("second"), "<verdict>"], **GOOD)
+    script, story = run(discover=plan(), promote=[Overtaken("first"), Overtaken("second"), "<verdict>"], **GOOD)
     assert script.order[-16:] == [*WEIGHING * 3, "record"]
-    assert state.name == "promoted"
-    with pytest.raises(Overtaken, match="third"):
-        run(discover=plan(), promote=[Overtaken("first"), Overtaken("second"), Overtaken("third")], **GOOD)
+    assert story.document["verdict"] == "promoted"
+    _, state = run(discover=plan(), promote=[Overtaken("first"), Overtaken("second"), Overtaken("third")], **GOOD)
+    assert (state.type.value, state.message) == ("FAILED", "third.")
+
+
+def test_an_error_is_the_failed_state_that_says_its_one_line(run: Run) -> None:
+    from schemas.errors import TimeLimit
+
+    error = TimeLimit("the stage train took longer than its limit", hint="Raise limits.train")
+    _, state = run(discover=plan(), fit_final=error, **GOOD)
+    assert (state.type.value, state.name, state.data) == ("FAILED", "Failed", error)
+    assert state.message == "the stage train took longer than its limit. Raise limits.train."
 
 
 def every_task() -> list[Any]:
@@ -148,14 +183,15 @@ def test_every_task_tries_again_where_the_store_is_out_of_reach_and_keeps_nothin
     from prefect.cache_policies import NO_CACHE
     from prefect.states import Failed
 
-    from schemas.errors import Damaged, StoreUnreachable
+    from schemas.errors import Damaged, StoreRefused, StoreUnreachable, TimeLimit
 
     found = every_task()
     assert len(found) >= 14
     for task in found:
         assert (task.retries, task.persist_result, task.cache_policy) == (2, False, NO_CACHE), task.name
         assert task.retry_condition_fn(task, None, Failed(data=StoreUnreachable("gone")))
-        assert not task.retry_condition_fn(task, None, Failed(data=Damaged("not what was recorded")))
+        for final in (Damaged("not what was recorded"), StoreRefused("wrong credentials"), TimeLimit("too long")):
+            assert not task.retry_condition_fn(task, None, Failed(data=final))
 
 
 def test_the_deployments_are_one_for_each_pipeline_and_their_entrypoint_loads() -> None:

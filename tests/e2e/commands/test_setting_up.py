@@ -69,6 +69,6 @@ def test_help_is_light_and_names_no_command_that_does_not_work(tmp_path: Path) -
     here = re.findall(r"^  ([a-z]+)  ", out, re.MULTILINE)
     assert here == [
         "init", "ingest", "retrain", "status", "runs", "models", "history", "promote", "rollback", "predict", "query",
-        "report", "doctor",
+        "report", "watch", "deploy", "up", "down", "logs", "doctor",
     ]  # fmt: skip
     assert not (HEAVY | {"pyarrow", "numpy"}) & set((tmp_path / "modules").read_text().split())

@@ -1,0 +1,78 @@
+"""`watch`: says what arrives, until it is told to end. What it watches and raises is flows.arrivals."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from queue import SimpleQueue
+from types import FrameType
+
+from schemas.errors import UsageError
+from schemas.settings import store_uri
+
+END_SECONDS = 3.0
+
+
+def watch(pipelines: list[str], store: str | None, poll: float | None, once: bool, webhook_port: int | None) -> int:
+    """Watch until SIGTERM or Ctrl-C, which are its end and no failure."""
+    from flows.arrivals.watching import Watcher
+    from flows.stack import tether
+    from leptonflow.store import open_store
+
+    tether.hold()
+    uri = store_uri(store)
+    port = webhook_port if webhook_port is not None else _configured_port(uri)
+    watcher = Watcher(
+        pipelines,
+        open_store(uri),
+        _say,
+        poll=poll,
+        port=None if once else port,
+        token=os.environ.get("LEPTONFLOW_WEBHOOK_TOKEN"),
+    )
+    ended: SimpleQueue[None] = SimpleQueue()  # which a signal's handler may fill wherever it interrupts
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            watcher.run(once)
+        except BaseException as error:  # noqa: BLE001 - raised again by the main thread
+            failures.append(error)
+        finally:
+            ended.put(None)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        ended.put(None)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    thread = threading.Thread(target=run, name="watch", daemon=True)
+    thread.start()
+    ended.get()
+    watcher.stop()
+    thread.join(END_SECONDS)
+    if thread.is_alive():
+        # It waits for a store or a server that does not answer. Nothing of it is half done: it only reads, and what it
+        # tells is told again.
+        sys.stdout.flush()
+        os._exit(0)
+    if failures:
+        raise failures[0]
+    return 0
+
+
+def _say(line: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {line}" if not line.startswith("Watching ") else line, flush=True)
+
+
+def _configured_port(uri: str) -> int | None:
+    """The port of the environment, which is for a store on S3."""
+    given = os.environ.get("LEPTONFLOW_WEBHOOK_PORT")
+    if not given or not uri.startswith("s3://"):
+        return None
+    if not given.isascii() or not given.isdigit() or not 0 < int(given) < 65536:
+        raise UsageError("LEPTONFLOW_WEBHOOK_PORT is no port", expected="a number from 1 to 65535", received=given)
+    return int(given)

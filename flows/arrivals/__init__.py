@@ -1,0 +1,1 @@
+"""How a closed batch becomes an event on the Prefect server."""

@@ -1,0 +1,181 @@
+"""A small client of the Prefect REST API: raise events, find a deployment and its runs, ask for a run.
+
+Prefect itself is never imported, whose client alone takes more memory than the whole watcher. Address and credentials
+are those of Prefect's own settings. What does not belong here: when an event is raised, and what is done about an
+answer that does not come.
+"""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import os
+import ssl
+import tomllib
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
+
+from flows.server import without_credentials
+from schemas.arrivals import FLOW
+from schemas.errors import ServerError
+
+SECONDS = 10.0  # for one answer
+SKEW = timedelta(seconds=2)  # less than that between two clocks is the whole seconds of an HTTP date
+
+
+class CredentialsRefused(ServerError):
+    """The server is there, and does not know us."""
+
+
+class Api:
+    """The API at an address. Every call raises ServerError where it does not answer, or says no."""
+
+    def __init__(self, url: str) -> None:
+        self.shown = without_credentials(url)
+        parts = urlsplit(url)
+        host = parts.netloc.rpartition("@")[2]
+        self._base = urlunsplit((parts.scheme, host, parts.path.rstrip("/"), "", ""))
+        self._headers = {"Content-Type": "application/json", **_authorization(url)}
+        self._skew = timedelta(0)
+        loopback = parts.hostname in ("127.0.0.1", "localhost", "::1")
+        self._opener = urllib.request.build_opener(
+            _NoRedirect,  # it would take the credentials to another server
+            urllib.request.ProxyHandler({} if loopback else None),
+            *([urllib.request.HTTPSHandler(context=_tls())] if parts.scheme == "https" else []),
+        )
+
+    def now(self) -> datetime:
+        """The time on the server's clock, UTC."""
+        return datetime.now(UTC) + self._skew
+
+    def raise_events(self, events: Sequence[Mapping[str, Any]]) -> datetime:
+        """Record events, as of now. Returns when that was."""
+        at = self.now()
+        self._call("POST", "/events", [{**event, "occurred": at.isoformat()} for event in events])
+        return at
+
+    def knows(self, event: str) -> bool:
+        """Whether the server has recorded an event of this id."""
+        found = self._call("POST", "/events/filter", {"filter": {"id": {"id": [event]}}, "limit": 1})
+        return bool(found["events"])
+
+    def deployment(self, name: str) -> str | None:
+        """The id of the deployment `retrain/<name>`, or None."""
+        found = self._call("GET", f"/deployments/name/{FLOW}/{quote(name, safe='')}", missing=True)
+        return None if found is None else str(found["id"])
+
+    def expects_run(self, deployment: str, since: datetime, until: datetime) -> bool:
+        """Whether a run of the deployment was due after `since`, or has yet to begin and is due by `until`."""
+        due = {"before_": until.isoformat()}
+        ours = {"deployment_id": {"any_": [deployment]}}
+        unbegun = {"state": {"type": {"any_": ["SCHEDULED", "PENDING"]}}, "expected_start_time": due}
+        for more in ({"expected_start_time": {**due, "after_": since.isoformat()}}, unbegun):
+            if self._call("POST", "/flow_runs/filter", {"flow_runs": {**ours, **more}, "limit": 1}):
+                return True
+        return False
+
+    def create_run(self, deployment: str, key: str) -> str:
+        """Ask for a run of the deployment, once for each idempotency key. Returns the run's name."""
+        run = self._call("POST", f"/deployments/{deployment}/create_flow_run", {"idempotency_key": key})
+        return str(run["name"])
+
+    def _call(self, method: str, path: str, body: object = None, *, missing: bool = False) -> Any:
+        """The answer's JSON, None for no content, and for "not found" where that is an answer (`missing`)."""
+        data = None if body is None else json.dumps(body).encode()
+        try:
+            request = urllib.request.Request(self._base + path, data, self._headers, method=method)
+            with self._opener.open(request, timeout=SECONDS) as response:
+                self._set_clock(response.headers.get("Date"))
+                answer = response.read()
+            return json.loads(answer) if answer else None
+        except urllib.error.HTTPError as error:
+            error.close()
+            if missing and error.code == 404:
+                return None
+            raise self._refused(error.code) from None
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            reason = getattr(error, "reason", None) or error
+            received = getattr(reason, "strerror", None) or str(reason) or type(reason).__name__
+            raise ServerError(
+                f"the Prefect server at {self.shown} does not answer",
+                expected="a Prefect API",
+                received=str(received),
+                hint="Start that server, or mend PREFECT_API_URL",
+            ) from None
+
+    def _refused(self, status: int) -> ServerError:
+        if status in (401, 403):
+            return CredentialsRefused(
+                f"the Prefect server at {self.shown} refused the credentials",
+                expected="PREFECT_API_AUTH_STRING or PREFECT_API_KEY as that server has it",
+                received=f"HTTP status {status}",
+                hint="Set it in the environment, or in Prefect's active profile",
+            )
+        return ServerError(
+            f"the Prefect server at {self.shown} did not do what it was asked to",
+            expected="a Prefect 3 API, whose address ends in /api",
+            received=f"HTTP status {status}",
+            hint="See that server's log",
+        )
+
+    def _set_clock(self, date: str | None) -> None:
+        """Learn how far the server's clock is from ours: it compares the times of events from many machines."""
+        try:
+            skew = parsedate_to_datetime(date or "") - datetime.now(UTC)
+        except (ValueError, TypeError):
+            return
+        self._skew = skew if abs(skew) > SKEW else timedelta(0)
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *arguments: Any, **more: Any) -> None:
+        return None
+
+
+def _authorization(url: str) -> dict[str, str]:
+    """As Prefect's client: the auth string, else the key; else what the address carries."""
+    pair, key = _setting("PREFECT_API_AUTH_STRING"), _setting("PREFECT_API_KEY")
+    parts = urlsplit(url)
+    if pair is None and key is None and parts.username is not None:
+        pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    if pair is not None:
+        return {"Authorization": "Basic " + base64.b64encode(pair.encode()).decode()}
+    return {} if key is None else {"Authorization": f"Bearer {key}"}
+
+
+def _tls() -> ssl.SSLContext:
+    file = _setting("PREFECT_API_SSL_CERT_FILE")
+    try:
+        context = ssl.create_default_context(cafile=file)
+    except OSError as error:
+        raise ServerError(
+            "PREFECT_API_SSL_CERT_FILE cannot be read",
+            expected="a file of certificates, PEM",
+            received=f"{file}: {error.strerror or error}",
+        ) from None
+    if (_setting("PREFECT_API_TLS_INSECURE_SKIP_VERIFY") or "").lower() in ("1", "true", "yes", "on"):
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _setting(name: str) -> str | None:
+    """A setting of Prefect's: of the environment, else of its active profile."""
+    if os.environ.get(name):
+        return os.environ[name]
+    home = Path(os.environ.get("PREFECT_HOME") or Path("~/.prefect")).expanduser()
+    path = Path(os.environ.get("PREFECT_PROFILES_PATH") or home / "profiles.toml").expanduser()
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # no profiles, or none that Prefect could read either
+        return None
+    profile = document.get("profiles", {}).get(os.environ.get("PREFECT_PROFILE") or document.get("active"), {})
+    value = profile.get(name)
+    return str(value) if value else None

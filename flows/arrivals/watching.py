@@ -1,0 +1,255 @@
+"""The watcher's loop: what wakes it, and what it does when the store or the Prefect server is away.
+
+It keeps nothing on a disk: what waits lies on the store, so that one that was killed finds it all again. What does not
+belong here: what is raised (raising), and how it is told (events).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from flows import server
+from flows.arrivals.events import Api, CredentialsRefused
+from flows.arrivals.listening import Listener
+from flows.arrivals.raising import Raiser
+from flows.arrivals.webhook import Receiver
+from leptonflow.store import Store
+from schemas.errors import LeptonflowError, ServerError, StoreError, UsageError
+
+FAR_SECONDS = 60.0  # between two looks where events tell, and the look only finds what they missed
+NEAR_SECONDS = 5.0  # where nothing else tells
+PATIENCE_SECONDS = 60.0  # for a server that is not there at the start
+BACK_OFF_SECONDS = (1.0, 30.0)
+EVENT, POLL = "file system event", "poll"
+
+
+class Watcher:
+    """Watches the pipelines' landing folders on one store. `run` in one thread, `stop` from any."""
+
+    def __init__(
+        self,
+        pipelines: Sequence[str],
+        store: Store,
+        say: Callable[[str], None],
+        *,
+        poll: float | None = None,
+        port: int | None = None,
+        token: str | None = None,
+    ) -> None:
+        """poll: seconds between two looks, else what fits. port: where MinIO's notifications are received, if they are.
+
+        Raises UsageError, ConfigurationError for what cannot be watched.
+        """
+        self._store, self._say, self._poll = store, say, poll
+        self._raisers = {raiser.name: raiser for raiser in (Raiser(given, store, say) for given in pipelines)}
+        self._wake = threading.Event()
+        self._ending = False
+        self._hints: set[tuple[str, str]] = set()
+        self._lock = threading.Lock()
+        self._url = ""
+        self._api: Api | None = None
+        self._away = 0.0  # the present back-off; 0: the server answers
+        self._retry = 0.0
+        self._store_problem: str | None = None
+        self._deaf = False  # the webhook did not tell of a batch that the poll found
+        self._listener = Listener() if store.path("") is not None else None
+        self._receiver = self._receive(port, token) if port is not None else None
+
+    def stop(self) -> None:
+        """End soon. Whatever is cut off is done by the next watcher."""
+        self._ending = True
+        self._wake.set()
+
+    def run(self, once: bool = False) -> None:
+        """Watch until `stop`; with `once`, raise what waits now. Raises what is wrong at the start."""
+        self._reach()
+        try:
+            self._look("there at the start")
+            if once:
+                self._tell_all()
+                return
+            self._listen()
+            self._tell()
+            self._say(self._opening())
+            self._loop()
+        finally:
+            if self._listener is not None:
+                self._listener.close()
+            if self._receiver is not None:
+                self._receiver.close()
+
+    # --- one turn after another ----------------------------------------------------------------------
+
+    def _loop(self) -> None:
+        # Something may have happened between the first look and the listening.
+        how = EVENT if self._listener is not None else None
+        looked = time.monotonic()
+        while not self._ending:
+            try:
+                if how is not None:
+                    self._look(how)
+                    looked = time.monotonic()
+                self._look_at(self._take_hints())
+                again = self._listen()
+                if time.monotonic() >= self._retry:
+                    self._tell()
+                self._store_problem = None
+            except (StoreError, UsageError) as error:
+                if error.message != self._store_problem:
+                    self._say(f"{error.line()} Trying again")
+                self._store_problem, again = error.message, False
+                looked = time.monotonic() + NEAR_SECONDS - self._interval()  # then all is looked at
+            heard = again or self._wait(looked + self._interval())
+            how = EVENT if heard else POLL if time.monotonic() >= looked + self._interval() else None
+
+    def _wait(self, poll: float) -> bool:
+        """Until there is something to do; whether the file system said so."""
+        raisers = self._raisers.values()
+        tell = 0.0 if any(raiser.pending for raiser in raisers) else min(raiser.check for raiser in raisers)
+        if self._store_problem is None:
+            poll = min(poll, max(tell, self._retry))
+        seconds = max(0.0, poll - time.monotonic())
+        heard = False
+        if self._listener is not None:
+            heard = self._listener.wait(seconds, self._wake)
+        else:
+            self._wake.wait(seconds)
+        self._wake.clear()  # whoever sets it has said before what for
+        return heard
+
+    def _interval(self) -> float:
+        if self._poll is not None:
+            return self._poll
+        if self._listener is not None:
+            return FAR_SECONDS if self._listener.problem is None else NEAR_SECONDS
+        return FAR_SECONDS if self._receiver is not None and not self._deaf else NEAR_SECONDS
+
+    def _opening(self) -> str:
+        means = []
+        if self._listener is not None:
+            problem = self._listener.problem
+            means.append("file system events" if problem is None else f"no file system events: {problem}")
+        if self._receiver is not None:
+            means.append(f"MinIO's notifications at {self._receiver.address}")
+        means.append(f"poll every {self._interval():g} s")
+        return f"Watching {', '.join(self._raisers)} on {self._store.uri} ({', '.join(means)})"
+
+    # --- the store -----------------------------------------------------------------------------------
+
+    def _look(self, how: str) -> None:
+        errors: list[LeptonflowError] = []
+        for raiser in self._raisers.values():
+            try:
+                found = raiser.look(how)
+            except (StoreError, UsageError) as error:  # a contract that cannot be read is no reason to leave the rest
+                errors.append(error)
+                continue
+            if found and how == POLL and self._receiver is not None:
+                self._deaf = True
+        if errors:
+            raise errors[0]
+
+    def _look_at(self, hints: set[tuple[str, str]]) -> None:
+        for name, raiser in self._raisers.items():
+            batches = {batch for pipeline, batch in hints if pipeline == name}
+            if batches:
+                raiser.look("notification", batches)
+
+    def _listen(self) -> bool:
+        """Listen to what there is now; whether that calls for another look."""
+        if self._listener is None:
+            return False
+        before, landings, batches = self._listener.problem, [], []
+        for name, raiser in self._raisers.items():
+            folder = self._store.path(f"landing/{name}")
+            if folder is not None:
+                landings.append(folder)
+                batches += [folder / batch for batch in raiser.arrivals.open]
+        changed = self._listener.listen(landings, batches)
+        problem = self._listener.problem
+        if problem != before and problem is not None:
+            self._say(f"no file system events ({problem}): looking every {self._interval():g} s")
+        return changed
+
+    def _receive(self, port: int, token: str | None) -> Receiver:
+        from leptonflow.object_store import ObjectStore
+
+        if not isinstance(self._store, ObjectStore):
+            raise UsageError(
+                "only a store on MinIO sends notifications to a webhook",
+                expected="s3://bucket/prefix",
+                received=self._store.uri,
+                hint="On a directory the file system's own events are listened to",
+            )
+        prefix = f"{self._store.prefix}/" if self._store.prefix else ""
+        return Receiver(port, token, self._store.bucket, prefix, self._hint, self._say)
+
+    def _hint(self, pipeline: str, batch: str) -> None:
+        with self._lock:
+            if pipeline in self._raisers and len(self._hints) < 10_000:  # beyond that the poll finds them
+                self._hints.add((pipeline, batch))
+        self._deaf = False
+        self._wake.set()
+
+    def _take_hints(self) -> set[tuple[str, str]]:
+        with self._lock:
+            hints, self._hints = self._hints, set()
+        return hints
+
+    # --- the server ----------------------------------------------------------------------------------
+
+    def _reach(self) -> None:
+        """Find the server, waiting for it. Raises ServerError where it does not come, or refuses us."""
+        self._url = server.found(patience=PATIENCE_SECONDS, say=self._say)
+        self._api = Api(self._url)
+
+    def _tell(self) -> None:
+        """Tell the server what is new; where it is away, what is pending stays so until it is back."""
+        try:
+            self._tell_each()
+        except CredentialsRefused as error:
+            if self._away == 0.0 and self._retry == 0.0:  # at the start that is a mistake of configuration
+                raise
+            self._back_off(error)
+        except ServerError as error:
+            self._back_off(error)
+        else:
+            if self._away:
+                self._say(f"the Prefect server at {server.without_credentials(self._url)} answers again")
+            self._away, self._retry = 0.0, time.monotonic()
+
+    def _tell_each(self) -> None:
+        if self._api is None:
+            self._api = Api(self._url)
+        for raiser in self._raisers.values():
+            if self._away:
+                raiser.ask_again()
+            raiser.tell(self._api)
+
+    def _back_off(self, error: ServerError) -> None:
+        shortest, longest = BACK_OFF_SECONDS
+        if not self._away:
+            count = sum(len(raiser.pending) for raiser in self._raisers.values())
+            self._say(f"{error.line()} Trying again; {count} events wait to be raised")
+        self._away = min(longest, self._away * 2) if self._away else shortest
+        self._retry = time.monotonic() + self._away
+        url = server.running()
+        if url is not None and url != self._url:  # the folder's server came back at another address
+            self._url, self._api = url, None
+
+    def _tell_all(self) -> None:
+        """Raise what is pending, for as long as one waits for a server at the start. Raises ServerError."""
+        until = time.monotonic() + PATIENCE_SECONDS
+        while not self._ending:
+            try:
+                self._tell_each()
+                return
+            except CredentialsRefused:
+                raise
+            except ServerError as error:
+                if time.monotonic() >= until:
+                    raise
+                self._back_off(error)
+                self._wake.wait(self._away)

@@ -1,0 +1,241 @@
+"""Receives MinIO's bucket notifications, over HTTP on this machine, and passes on which batch to look at.
+
+A notification is a hint and proves nothing: the watcher looks at the store. Whoever does not know the token is heard
+no further. What does not belong here: the bucket's side (leptonflow.bucket) and the look.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import hmac
+import os
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import unquote_plus
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from leptonflow.landing import READY
+from schemas.config import NAME
+from schemas.errors import LeptonflowError, UsageError
+
+PATH = "/minio"
+HEALTH = (PATH, "/health", "/")
+LARGEST = 1 << 20  # bytes of a body; MinIO's are about a kilobyte
+AT_ONCE = 32  # connections
+SILENCE_SECONDS = 10.0
+LINGER_SECONDS = 1.0
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True)  # MinIO says more than is read here
+
+
+class _Bucket(_Part):
+    name: str
+
+
+class _Object(_Part):
+    key: str  # quoted as in a URL
+
+
+class _S3(_Part):
+    bucket: _Bucket
+    object: _Object
+
+
+class _Record(_Part):
+    eventName: str
+    s3: _S3
+
+
+class _Notification(_Part):
+    Records: tuple[_Record, ...]
+
+
+class Receiver:
+    """Listens from the start until `close`. `hint(pipeline, batch)` is called for each batch that a call names.
+
+    bucket, prefix: what is watched; prefix is empty or ends in a slash. Raises UsageError without a token,
+    LeptonflowError where the port is taken.
+    """
+
+    def __init__(
+        self,
+        port: int,
+        token: str | None,
+        bucket: str,
+        prefix: str,
+        hint: Callable[[str, str], None],
+        say: Callable[[str], None],
+    ) -> None:
+        if not token:
+            raise UsageError(
+                "a webhook needs a token, or anybody could call it",
+                expected="LEPTONFLOW_WEBHOOK_TOKEN, the same as in MinIO's MINIO_NOTIFY_WEBHOOK_AUTH_TOKEN_leptonflow",
+                received="none",
+            )
+        # MinIO sends a token of two words as it is, and puts "Bearer" before any other.
+        self._expected = (token if len(token.split()) == 2 else f"Bearer {token}").encode()
+        self._bucket, self._landing = bucket, f"{prefix}landing/"
+        self._hint, self._say = hint, say
+        self._told: set[str] = set()
+        self._refused: deque[str] = deque(maxlen=64)
+        host = os.environ.get("LEPTONFLOW_WEBHOOK_HOST") or "127.0.0.1"
+        try:
+            self._server = _Server((host, port), _handler(self))
+        except OSError as error:
+            raise LeptonflowError(
+                f"MinIO's notifications cannot be received at {host}:{port}",
+                expected="a free port of this machine",
+                received=error.strerror or str(error),
+                hint="Choose another --webhook-port, and give MinIO the same",
+            ) from None
+        self.address = f"{host}:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, args=(0.1,), name="webhook", daemon=True).start()
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._server.shutdown()
+        self._server.server_close()
+
+    def knows(self, authorization: str) -> bool:
+        """Whether the caller has the token; compared in constant time."""
+        if hmac.compare_digest(authorization.encode("utf-8", "replace"), self._expected):
+            return True
+        self.tell("token", "a call without the right token")
+        return False
+
+    def receive(self, body: bytes) -> int:
+        """The HTTP status for a call whose token is right."""
+        try:
+            records = _Notification.model_validate_json(body).Records
+        except ValidationError:
+            self.tell("garbage", "a call that is no bucket notification")
+            return 400
+        places = [self._place(record) for record in records]
+        if not places or None in places:
+            return self._strange(body)
+        for place in places:
+            if place is not None:
+                self._hint(*place)
+        return 204
+
+    def _place(self, record: _Record) -> tuple[str, str] | None:
+        """(pipeline, batch) of a `_READY` that was created in our landing."""
+        key = unquote_plus(record.s3.object.key)
+        if record.s3.bucket.name != self._bucket:
+            self.tell("bucket", "a notification about another bucket")
+        elif not key.startswith(self._landing):
+            self.tell("prefix", f"a notification about a key outside {self._landing}")
+        elif not record.eventName.removeprefix("s3:").startswith("ObjectCreated:"):
+            self.tell("event", "a notification of something other than a created object")
+        else:
+            names = key.removeprefix(self._landing).split("/")
+            if len(names) == 3 and names[2] == READY and all(NAME.fullmatch(name) for name in names[:2]):
+                return names[0], names[1]
+            self.tell("key", f"a notification about a key that is no batch's {READY}")
+        return None
+
+    def _strange(self, body: bytes) -> int:
+        """Refuse what is not ours, once. MinIO keeps what was refused and sends it again before anything else, so a
+        notification that belongs to another store on the same server would hold up all of ours for ever."""
+        digest = hashlib.sha256(body).hexdigest()
+        if digest in self._refused:
+            return 204
+        self._refused.append(digest)
+        return 422
+
+    def tell(self, kind: str, what: str) -> None:
+        """Say that something was refused: once for each kind, whoever calls how often."""
+        if kind not in self._told:
+            self._told.add(kind)
+            self._say(f"webhook: refused {what} (said once)")
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 64
+
+    def __init__(self, *arguments: Any) -> None:
+        self._free = threading.BoundedSemaphore(AT_ONCE)
+        super().__init__(*arguments)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if self._free.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)  # MinIO sends it again
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A caller that went away is no error of ours."""
+
+
+def _handler(receiver: Receiver) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        server_version, sys_version = "leptonflow", ""
+        timeout = SILENCE_SECONDS
+
+        def do_POST(self) -> None:
+            length = self.headers.get("Content-Length", "")
+            if self.path.partition("?")[0] != PATH:
+                receiver.tell("path", f"a call of another path than {PATH}")
+                self._answer(404)
+            elif not receiver.knows(self.headers.get("Authorization", "")):
+                self._answer(401)
+            elif not (length.isascii() and length.isdigit()):
+                receiver.tell("length", "a call that does not say how long it is")
+                self._answer(411)
+            elif len(length) > 10 or int(length) > LARGEST:
+                receiver.tell("large", f"a call of more than {LARGEST >> 20} MiB")
+                self._answer(413)
+            else:
+                body = self.rfile.read(int(length))
+                if len(body) == int(length):
+                    self._answer(receiver.receive(body), read=True)
+
+        def do_GET(self) -> None:
+            self._answer(200 if self.path in HEALTH else 404)
+
+        do_HEAD = do_GET
+
+        def _answer(self, status: int, *, read: bool = False) -> None:
+            self.send_response(status)
+            if status == 401:
+                self.send_header("WWW-Authenticate", "Bearer")
+            if status != 204:
+                self.send_header("Content-Length", "0")
+            unread = not read and self.command == "POST"
+            if unread:  # what was not read would be taken for the next request
+                self.send_header("Connection", "close")
+            self.end_headers()
+            if unread:
+                self._linger()
+
+        def _linger(self) -> None:
+            """Take in what is still being sent, within bounds: a caller that is cut off does not hear the answer."""
+            with contextlib.suppress(OSError):
+                self.wfile.flush()
+                self.connection.shutdown(socket.SHUT_WR)
+                self.connection.settimeout(LINGER_SECONDS)
+                left = 8 * LARGEST
+                while left > 0 and (piece := self.connection.recv(1 << 16)):
+                    left -= len(piece)
+
+        def log_message(self, format: str, *arguments: Any) -> None:
+            """Calls are not logged: a queue may send thousands."""
+
+    return Handler

@@ -1,0 +1,171 @@
+"""What a folder wants registered on a Prefect server: prefect.yaml's deployments, and a pipeline that it leaves out.
+
+The pipeline's YAML is the truth for schedule and debounce; prefect.yaml says where it runs (work pool, tags, further
+parameters). Read before anything is registered, and without Prefect. What does not belong here: the server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from leptonflow.planning import PIPELINES, load_config
+from schemas.arrivals import POOL, TAG
+from schemas.config import NAME, Pipeline
+from schemas.errors import ConfigurationError
+from schemas.parameters import Parameters
+
+FILE = Path("prefect.yaml")
+ENTRYPOINT = "flows.retrain.retrain"  # a module's: it is found where leptonflow is installed, whatever the folder
+OURS = (ENTRYPOINT, "flows.retrain:retrain", "flows/retrain.py:retrain")
+M = TypeVar("M", bound=BaseModel)
+DESCRIPTION = "Ingest what waits, train, weigh, and promote only on evidence."
+
+
+class WorkPool(BaseModel):
+    """The keys of `work_pool` that are read here; Prefect has more."""
+
+    name: str = Field(default=POOL, min_length=1)
+    work_queue_name: str | None = None
+    job_variables: dict[str, Any] = {}
+
+
+class Entry(BaseModel):
+    """The keys of a deployment in prefect.yaml that are read here; Prefect has more."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str | None = None
+    parameters: dict[str, Any]
+    tags: list[str] = []
+    description: str | None = None
+    work_pool: WorkPool = WorkPool()
+
+
+@dataclass(frozen=True)
+class Deployable:
+    """One pipeline, as it is to be registered."""
+
+    config: Pipeline
+    parameters: dict[str, Any]
+    work_pool: WorkPool = field(default_factory=WorkPool)
+    tags: tuple[str, ...] = ()
+    description: str = DESCRIPTION
+
+    @property
+    def name(self) -> str:
+        """The deployment's name: the pipeline's."""
+        return self.config.name
+
+
+def read(folder: Path) -> list[Deployable]:
+    """What `folder` wants, in the order of prefect.yaml, then of the other pipelines' names.
+
+    Raises ConfigurationError for a pipeline that does not exist or is wrong, and for two of one name.
+    """
+    found = [_listed(folder, key, entry) for key, entry in _entries(folder)]
+    paths = {_path(folder, each.parameters["pipeline"]).resolve() for each in found}
+    for name in available(folder):
+        path = folder / PIPELINES / f"{name}.yaml"
+        if path.resolve() not in paths:
+            config = _load(folder, path)
+            reference = name if name == config.name else str(PIPELINES / f"{name}.yaml")
+            found.append(Deployable(config, {"pipeline": reference}, tags=_tags(config)))
+    names = [each.name for each in found]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        references = [str(each.parameters["pipeline"]) for each in found if each.name == name]
+        raise ConfigurationError(
+            f"two deployments are of the pipeline {name}",
+            expected="one deployment for each pipeline, and another name in every YAML",
+            received=", ".join(references),
+            hint=f"Take one out of {FILE}, or give its YAML another name",
+        )
+    return found
+
+
+def available(folder: Path) -> list[str]:
+    """The names of the YAMLs under the folder's pipelines/."""
+    files = (folder / PIPELINES).glob("*.yaml")
+    return sorted(path.stem for path in files if not path.name.endswith(".contract.yaml"))
+
+
+def _entries(folder: Path) -> Iterator[tuple[str, Entry]]:
+    """The deployments in prefect.yaml of this flow, each with its key's path; those of other flows are not ours."""
+    path = folder / FILE
+    if not path.exists():
+        return
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise ConfigurationError(
+            f"{FILE} cannot be read as YAML", expected="a YAML mapping", received=" ".join(str(error).split())
+        ) from None
+    deployments = document.get("deployments") if isinstance(document, dict) else None
+    if not isinstance(deployments, list):
+        raise ConfigurationError(
+            f"{FILE} lists no deployments",
+            expected="a mapping with the list `deployments`",
+            received=type(document).__name__ if not isinstance(document, dict) else type(deployments).__name__,
+            hint=f"Mend it, or take {FILE} away: every YAML under {PIPELINES}/ is registered without it",
+        )
+    for number, raw in enumerate(deployments):
+        key = f"{FILE}: deployments.{number}"
+        if isinstance(raw, dict) and str(raw.get("entrypoint") or ENTRYPOINT).removeprefix("./") not in OURS:
+            continue
+        yield key, _checked(Entry, raw, key)
+
+
+def _checked(model: type[M], raw: object, key: str) -> M:
+    """`raw` as that model. The error does not show the value, which may hold a secret."""
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join([key, *map(str, first["loc"])])
+        raise ConfigurationError(f"{where} is not valid", expected=first["msg"], hint="Mend it") from None
+
+
+def _listed(folder: Path, key: str, entry: Entry) -> Deployable:
+    reference = entry.parameters.get("pipeline")
+    path = _path(folder, reference)
+    if not path.is_file():
+        names = available(folder)
+        raise ConfigurationError(
+            f"{key}.parameters.pipeline names a pipeline that does not exist",
+            expected=f"one of {', '.join(names)}, or a path to a .yaml" if names else "a path to a pipeline's YAML",
+            received="nothing" if reference is None else str(reference),
+            hint="Mend it, or take the deployment out",
+        )
+    config = _load(folder, path)
+    if entry.name not in (None, config.name):
+        raise ConfigurationError(
+            f"{key}.name is not its pipeline's",
+            expected=config.name,
+            received=str(entry.name),
+            hint="A pipeline has one deployment, of its own name",
+        )
+    parameters = _checked(Parameters, entry.parameters, f"{key}.parameters").given()
+    return Deployable(config, parameters, entry.work_pool, _tags(config, entry.tags), entry.description or DESCRIPTION)
+
+
+def _path(folder: Path, reference: object) -> Path:
+    """Where the YAML of a pipeline's name or path lies, whether or not there is one."""
+    text = str(reference)
+    if Path(text).suffix in (".yaml", ".yml"):
+        return folder / text
+    return folder / PIPELINES / (f"{text}.yaml" if NAME.fullmatch(text) else "")
+
+
+def _load(folder: Path, path: Path) -> Pipeline:
+    """The pipeline; its errors name the path as a person in the folder would."""
+    here = folder == Path.cwd() and path.is_relative_to(folder)
+    return load_config(str(path.relative_to(folder) if here else path))
+
+
+def _tags(config: Pipeline, others: list[str] | None = None) -> tuple[str, ...]:
+    return tuple(dict.fromkeys([TAG, config.name, *(others or [])]))

@@ -1,0 +1,166 @@
+"""Registers a folder's pipelines on a Prefect server: deployments, their schedules and triggers, the work pool.
+
+Done twice, nothing is there twice, and what is as wanted is not touched. What the folder no longer has is taken away,
+and only what this folder registered. What does not belong here: what the folder wants (deployable), what the
+automations say (automations), how one thing is made as wanted (registering).
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+from flows import automations, deployable, registering, server
+from flows.deployable import Deployable
+from schemas.arrivals import FLOW, POOL, TAG
+from schemas.errors import ConfigurationError
+
+Document = dict[str, Any]
+
+FOLDER_LABEL = "leptonflow.folder"
+HOST_LABEL = "leptonflow.host"
+ONE_AT_A_TIME = {"concurrency_limit": 1, "concurrency_options": {"collision_strategy": "ENQUEUE"}}  # a second one waits
+
+
+def deploy(folder: Path, api: str) -> Document:
+    """Register what `folder` wants on the server at `api`; what was done, deployment by deployment.
+
+    Raises ConfigurationError before anything is registered, and ServerError where the server does not do its part.
+    """
+    folder = folder.resolve()
+    wanted = deployable.read(folder)
+    schedules = {each.name: _schedule(each) for each in wanted}
+    with registering.connected(api) as client:
+        there = {each["name"]: each for each in registering.deployments(client)}
+        for each in wanted:
+            _check_owner(there.get(each.name), folder)
+        names = sorted({each.work_pool.name for each in wanted} - {POOL})
+        pools = {name: registering.work_pool(client, name) for name in [*names, POOL]}
+        flow = str(client.create_flow_from_name(FLOW))
+        lines: list[Document] = []
+        triggers: list[Document] = []
+        for each in wanted:
+            document = {**_document(each, folder, pools[each.work_pool.name]), "flow_id": flow}
+            outcome, identity = registering.deployment(client, document, there.get(each.name), schedules[each.name])
+            owned = registering.arrivals(client, identity) if each.name in there else []
+            wish = automations.on_arrival(each.config, identity)
+            triggers.append(registering.automation(client, wish, owned, f"prefect.deployment.{identity}"))
+            if outcome == "unchanged" and triggers[-1]["outcome"] != "unchanged":
+                outcome = "updated"
+            lines.append(_line(each.name, outcome, each))
+        for name in sorted(there.keys() - {each.name for each in wanted}):
+            if _is_ours(there[name], folder):
+                triggers += registering.remove(client, there[name])
+                lines.append(_line(name, "removed"))
+        for wish in automations.for_lost_runs():
+            triggers.append(registering.automation(client, wish, registering.named(client, wish["name"])))
+        registering.watch_runs(client)
+    return {"deployments": lines, "automations": triggers}
+
+
+def _line(name: str, outcome: str, each: Deployable | None = None) -> Document:
+    schedule = each.config.schedule if each is not None else None
+    return {
+        "name": f"{FLOW}/{name}",
+        "schedule": f"{schedule.cron} {schedule.timezone}" if schedule is not None else None,
+        "debounce": each.config.debounce if each is not None else None,
+        "outcome": outcome,
+    }
+
+
+def _schedule(each: Deployable) -> Document | None:
+    """The YAML's schedule as the API takes it. Raises ConfigurationError where Prefect does not know it."""
+    if each.config.schedule is None:
+        return None
+    from prefect.client.schemas.schedules import CronSchedule
+
+    said = each.config.schedule.model_dump()
+    try:
+        return CronSchedule(**said).model_dump(mode="json")
+    except ValueError:
+        raise ConfigurationError(
+            f"the schedule of the pipeline {each.name} is none that Prefect knows",
+            expected="five fields of cron and a time zone of the IANA database",
+            received=f"{said['cron']} {said['timezone']}",
+        ) from None
+
+
+def _document(each: Deployable, folder: Path, pool: Document) -> Document:
+    """The deployment as the API takes it, its flow and schedule apart."""
+    from prefect.utilities.callables import parameter_schema
+
+    from flows.retrain import retrain
+
+    return {
+        "name": each.name,
+        "description": each.description,
+        "tags": list(each.tags),
+        "entrypoint": deployable.ENTRYPOINT,
+        "path": None,
+        "pull_steps": [],
+        "parameters": each.parameters,
+        "parameter_openapi_schema": parameter_schema(retrain).model_dump(mode="json", exclude_unset=True),
+        "enforce_parameter_schema": True,
+        "work_pool_name": pool["name"],
+        **({"work_queue_name": each.work_pool.work_queue_name} if each.work_pool.work_queue_name else {}),
+        "job_variables": _job_variables(each, folder, pool["type"]),
+        **ONE_AT_A_TIME,
+        "labels": {FOLDER_LABEL: str(folder), HOST_LABEL: socket.gethostname()},
+    }
+
+
+def _job_variables(each: Deployable, folder: Path, kind: str) -> Document:
+    """What the worker is told: heartbeats, and for a process the folder in which the flow finds pipelines/."""
+    from prefect.utilities.templating import apply_values
+
+    given: Document = apply_values(each.work_pool.job_variables, dict(os.environ), remove_notset=True)  # {{ $NAME }}
+    environment = {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(automations.HEARTBEAT_SECONDS)}
+    if kind != "process":
+        return {**given, "env": environment | (given.get("env") or {})}
+    if folder != server.ROOT:  # what a user's folder calls flows/ or tasks/ must not be taken for ours
+        environment["PYTHONSAFEPATH"] = "1"
+    return {"working_dir": str(folder), **given, "env": environment | (given.get("env") or {})}
+
+
+# --- whose a deployment is -----------------------------------------------------------------------
+
+
+def _check_owner(there: Document | None, folder: Path) -> None:
+    """Raises ConfigurationError where a deployment of that name is another's.
+
+    A folder that is gone from this machine has moved: its deployments go with it.
+    """
+    if there is None:
+        return
+    owner = _folder(there)
+    moved = owner is not None and _here(there) and not Path(owner).exists()
+    if owner == str(folder) or moved or (owner is None and there["entrypoint"] in deployable.OURS):
+        return
+    raise ConfigurationError(
+        f"the deployment {FLOW}/{there['name']} is another's on that Prefect server",
+        expected="a pipeline's name that nobody else has deployed there",
+        received=f"one of {owner}" if owner else f"one with the entrypoint {there['entrypoint']}",
+        hint=f"Give the pipeline another name; or, if it has moved, `prefect deployment delete {FLOW}/{there['name']}`",
+    )
+
+
+def _is_ours(there: Document, folder: Path) -> bool:
+    return TAG in there["tags"] and _folder(there) == str(folder) and _here(there)
+
+
+def _folder(there: Document) -> str | None:
+    """Which folder's a deployment is, or None where it does not say."""
+    steps = [step.get("prefect.deployments.steps.set_working_directory") for step in there["pull_steps"] or []]
+    pulled = next((step.get("directory") for step in steps if step), None)
+    found = _labels(there).get(FOLDER_LABEL) or (there["job_variables"] or {}).get("working_dir") or pulled
+    return str(found) if found else None
+
+
+def _here(there: Document) -> bool:
+    return _labels(there).get(HOST_LABEL) in (None, socket.gethostname())
+
+
+def _labels(there: Document) -> Document:
+    return there["labels"] or {}

@@ -1,0 +1,89 @@
+"""A run in a few words: its name, its tags, a stage's line in the log, a sentence for its end. Pure functions.
+
+What does not belong here: artifacts (telling), and Prefect's API (showing).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from leptonflow.report import number, printable
+from schemas.arrivals import TAG
+from schemas.records import Evaluation, FitResult, InfraResult, Outcome, PackageRef, Plan, SnapshotRef, Split, Verdict
+
+FAILED, CRASHED = "failed", "crashed"
+STARTING, TRAINING = "starting", "training"
+ENDS = ("promoted", "refused", "unchanged", "rejected-data", FAILED, CRASHED)
+
+
+def run_name(pipeline: str, snapshot: str | None, doing: str) -> str:
+    """Pipeline, data, and what the run does or how it ended: digits-3fa2c1d07e55-training."""
+    return "-".join(part for part in (pipeline, snapshot, doing) if part)
+
+
+def tags(before: Sequence[str], pipeline: str, end: str | None = None) -> list[str]:
+    """The run's tags with ours: leptonflow, the pipeline, and how it ended; an earlier attempt's end is gone."""
+    kept = [tag for tag in before if tag not in ENDS]
+    return sorted({*kept, TAG, pipeline, *([end] if end else [])})
+
+
+def failed_name(before: str, pipeline: str, end: str) -> str:
+    """The name of a run that failed or crashed, from the one that it had: what it was about is kept."""
+    about = re.sub(rf"-({'|'.join((STARTING, TRAINING, *ENDS))})$", "", before)
+    return f"{about if about.startswith(pipeline) else pipeline}-{end}"
+
+
+def sentence(document: Mapping[str, Any]) -> str:
+    """Why the run ended as it did, as plain text: the final state's message."""
+    told = printable(str(document.get("sentence") or document["verdict"]))
+    if document["verdict"] == "unchanged":
+        return f"nothing is new since run {document['run_id']}, which was: {told}"
+    return told
+
+
+def line(stage: str, result: object) -> str:
+    """A stage's result in a few words, for its line in the log; "" where its name says it all."""
+    match result:
+        case [FitResult(), *_] as fits:
+            found = [number(fit.metrics.get("accuracy")) for fit in fits if isinstance(fit, FitResult)]
+            return f"accuracy {', '.join(found)}"
+        case Verdict() if stage != "gate":
+            return result.verdict  # the gate's own line says why
+        case Outcome():
+            return f"{result.batch} {result.outcome}: {result.sentence}"
+        case SnapshotRef():
+            return f"snapshot {result.snapshot}, {result.examples} examples"
+        case Split():
+            return result.rejected or f"{result.train} train, {result.holdout} holdout"
+        case Plan():
+            return f"{some(len(result.waiting), 'batch', 'batches')} waiting"
+        case PackageRef():
+            return f"version {result.version}, {result.bytes} bytes"
+        case Evaluation():
+            return f"holdout accuracy {number(result.candidate_scores.metrics.get('accuracy'))}"
+        case InfraResult() | Verdict():
+            return result.sentence
+    return ""
+
+
+def some(count: int, one: str, more: str) -> str:
+    """1 batch, 2 batches, no batch."""
+    return f"{number(count) if count else 'no'} {one if count < 2 else more}"
+
+
+def moved(stage: str, done: int, total: int, folds: int) -> tuple[float, str] | None:
+    """(percent of all training, where it is), from a report of the engine; None for what is no training.
+
+    A fold trains on all but one part of the examples, the final fit on all of them.
+    """
+    share = done / total if total else 0.0
+    fold = re.fullmatch(r"fold (\d+)", stage)
+    weight = (folds - 1) / folds  # of a fold, where the final fit has 1: all of them together have `folds`
+    if fold:
+        return 100 * weight * (int(fold[1]) - 1 + share) / folds, f"fold {fold[1]} of {folds}"
+    if stage == "final fit":
+        told = f"{folds} folds and the final fit are trained" if share == 1 else f"{folds} folds are trained, final fit"
+        return 100 * (folds - 1 + share) / folds, told
+    return None

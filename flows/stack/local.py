@@ -1,0 +1,131 @@
+"""One local stack from its start to its end: the folder's lock, the ports, the plan, the children.
+
+What does not belong here: the command line, and how a service is started (services) or kept (supervising).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from flows import server
+from flows.stack import place, ports, processes, s3, services, tether
+from flows.stack.prefect_server import PrefectServer, await_leaving
+from flows.stack.supervising import Stop, Supervisor
+from schemas.settings import store_uri
+
+PREFECT_PORT = 4200
+WEBHOOK_PORT = 4280
+
+
+@dataclass(frozen=True)
+class Voice:
+    """Where it is told: `say` a line about each service, `note` what else a person should know."""
+
+    say: Callable[[str], None]
+    note: Callable[[str], None]
+
+
+def run(
+    store: str | None,
+    with_s3: bool,
+    voice: Voice,
+    ready: Callable[[], None] = lambda: None,
+    programs: Mapping[str, Sequence[str]] = services.PROGRAMS,
+) -> None:
+    """Start the stack in the current folder and keep it until SIGINT, SIGTERM or SIGHUP.
+
+    `ready` is called when all is healthy. Raises LeptonflowError where a stack runs here already, or a
+    service cannot be started; nothing is left then.
+    """
+    began = time.monotonic()
+    kind = s3.choose(s3.DATA.absolute()) if with_s3 else None
+    given = store or os.environ.get("LEPTONFLOW_STORE")
+    uri = store_uri(given or (f"s3://{s3.BUCKET}" if with_s3 else None))
+    folder = place.open_folder(place.FOLDER.absolute())
+    with ExitStack() as stack:
+        stack.callback(os.close, place.claim(folder))
+        stop = stack.enter_context(Stop().listening())
+        place.set_logs_aside(folder)
+        processes.adopt_orphans()
+        configured = server.configured()
+        if configured is not None:
+            shown = server.without_credentials(configured)
+            voice.note(f"the Prefect server {shown} is configured, but this stack uses its own")
+        await_leaving(server.FOLDER.absolute())
+        listener = stack.enter_context(closing(ports.listen(PREFECT_PORT, "Prefect", voice.note)))
+        prefect = PrefectServer(server.FOLDER.absolute(), listener, place.log(folder, "prefect"), voice.note)
+        reader, writer = tether.create()
+        stack.callback(os.close, reader)
+        stack.callback(os.close, writer)
+        chosen, webhook = _s3(folder, kind, uri, voice) if kind else (None, {})
+        plan = services.Plan(folder, uri, services.pipelines(), prefect, chosen, webhook, reader)
+        state = State(folder)
+        stack.callback(state.remove)
+
+        def say(line: str) -> None:
+            state.lines.append(line)
+            voice.say(line)
+
+        def healthy() -> None:
+            state.ready = True
+            seconds = time.monotonic() - began
+            say(f"Ready in {seconds:.1f} s; `leptonflow logs` tells more, Ctrl-C or `leptonflow down` ends it")
+            state.write()
+            ready()
+
+        supervisor = Supervisor(services.services(plan, programs), stop, say, voice.note, state.update)
+        try:
+            supervisor.run(healthy)
+        finally:
+            ending = time.monotonic()
+            supervisor.end()
+            users = prefect.others()
+            if users:
+                voice.note(f"the Prefect server stays until {users} has ended")
+            voice.note(f"all {'else ' if users else ''}has ended, in {time.monotonic() - ending:.1f} s")
+
+
+@dataclass
+class State:
+    """What stack.json tells of this stack."""
+
+    folder: Path
+    ready: bool = False
+
+    def __post_init__(self) -> None:
+        self.lines: list[str] = []
+        self._services: dict[str, dict[str, object]] = {}
+        self.write()
+
+    def update(self, services: dict[str, dict[str, object]]) -> None:
+        self._services = services
+        self.write()
+
+    def write(self) -> None:
+        place.publish(
+            self.folder,
+            {"pid": os.getpid(), "ready": self.ready, "lines": self.lines, "services": self._services},
+        )
+
+    def remove(self) -> None:
+        (self.folder / "stack.json").unlink(missing_ok=True)
+
+
+def _s3(folder: Path, kind: tuple[str, str], store: str, voice: Voice) -> tuple[s3.Server, dict[str, str]]:
+    """The S3 server to start, and what the watcher's receiver of notifications is told."""
+    data = s3.DATA.absolute()
+    webhook: dict[str, str] = {}
+    notify: dict[str, str] = {}
+    if kind[0] == "minio":
+        port = ports.choose(WEBHOOK_PORT, "the receiver of MinIO's notifications", voice.note)
+        token = place.secret(folder / "webhook.token")
+        webhook = {"LEPTONFLOW_WEBHOOK_PORT": str(port), "LEPTONFLOW_WEBHOOK_TOKEN": token}
+        notify = s3.notifications(data, port, token)
+    chosen = s3.server(*kind, data, folder, ports.choose(s3.PORT, "S3", voice.note), notify)
+    place.write(folder / "s3.env", s3.exports({**chosen.client, "LEPTONFLOW_STORE": store}))
+    return chosen, webhook

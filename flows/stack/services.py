@@ -1,0 +1,223 @@
+"""The one table of what `up` starts: each service's command, environment, and how it is known to be healthy.
+
+What does not belong here: starting and ending them (supervising).
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from flows import server
+from flows.stack import place, processes, s3, tether
+from flows.stack.prefect_server import ANSWER_SECONDS, PrefectServer
+from flows.stack.supervising import Service
+from schemas.arrivals import FLOW, POOL
+
+PIPELINES = Path("pipelines")
+NO_PIPELINES = "none under pipelines/: `leptonflow init DIR` writes one; put it there, and start again"
+# The programs of our own that `up` runs: a module and its arguments. The watcher's are the pipelines, after these.
+PROGRAMS: dict[str, tuple[str, ...]] = {
+    "bucket": ("flows.stack.s3",),
+    "deploy": ("cli.main", "deploy"),
+    "worker": ("flows.stack.worker",),
+    "watcher": ("cli.main", "watch"),
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one `up` starts."""
+
+    folder: Path  # place.FOLDER, absolute
+    store: str
+    pipelines: Sequence[str]
+    prefect: PrefectServer
+    s3: s3.Server | None
+    webhook: Mapping[str, str]  # what the watcher's receiver of notifications is told; empty without MinIO
+    tether: int  # the read end of the pipe that ends the children with `up`
+
+
+def pipelines(folder: Path = PIPELINES) -> list[str]:
+    """The names of the pipelines' YAMLs in this folder; contracts lie beside them."""
+    return sorted(path.stem for path in folder.glob("*.yaml") if not path.name.endswith(".contract.yaml"))
+
+
+def services(plan: Plan, programs: Mapping[str, Sequence[str]] = PROGRAMS) -> list[Service]:
+    """The services in the order in which a person reads about them."""
+    environment = child_environment(plan)
+
+    def program(name: str, *arguments: str) -> Callable[[], subprocess.Popen[bytes]]:
+        command = [sys.executable, "-P", "-m", "flows.stack.tether", *programs[name], *arguments]
+        return lambda: spawn(command, environment, place.log(plan.folder, name), tethers=(plan.tether,))
+
+    def table(name: str, needs: tuple[str, ...], **others: Any) -> Service:
+        return Service(name, place.log(plan.folder, name), needs=needs, **others)
+
+    prefect = plan.prefect
+    found = [
+        table(
+            "prefect", (), spawn=prefect.spawn, healthy=prefect.healthy, stop=prefect.stop, shared=prefect.shared,
+            server=True, url=prefect.url, line=lambda pid: f"Prefect {prefect.url}",
+        )
+    ]  # fmt: skip
+    stored: tuple[str, ...] = ()
+    if plan.s3 is not None:
+        stored = ("bucket",)
+        bucket = plan.store if plan.store.startswith("s3://") else f"s3://{s3.BUCKET}"
+        found += [_s3(plan, plan.s3), table("bucket", ("s3",), spawn=program("bucket", bucket), once=True)]
+    names = ", ".join(f"{FLOW}/{name}" for name in plan.pipelines) or NO_PIPELINES
+    found.append(
+        table(
+            "deploy",
+            (),
+            beside=("prefect",),
+            spawn=program("deploy"),
+            once=True,
+            line=lambda pid: f"Deployments {names}",
+        )
+    )
+    found.append(
+        table(
+            "worker", stored, beside=("prefect",), spawn=program("worker"),
+            healthy=lambda since: online(prefect.api, since),
+            line=lambda pid: f"Worker process {pid}, work pool {POOL}",
+        )
+    )  # fmt: skip
+    if plan.pipelines:
+        watcher = Told(place.log(plan.folder, "watcher"), "Watching ")
+        found.append(
+            table(
+                "watcher", stored, beside=("prefect",), spawn=watcher.after(program("watcher", *plan.pipelines)),
+                healthy=watcher.said, line=lambda pid: f"Watcher process {pid}: {watcher.line}",
+            )
+        )  # fmt: skip
+    return found
+
+
+def _s3(plan: Plan, chosen: s3.Server) -> Service:
+    log = place.log(plan.folder, "s3")
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "MINIO_", "WEED_", "S3_"))}
+    environment = without_proxy({**kept, **chosen.environment})
+    return Service(
+        "s3",
+        log,
+        spawn=lambda: spawn(list(chosen.command), environment, log, cwd=chosen.folder),
+        healthy=lambda since: answers(chosen.health),
+        line=lambda pid: f"S3 {chosen.endpoint} ({chosen.name}); in another terminal: . {place.FOLDER}/s3.env",
+        url=chosen.endpoint,
+        server=True,
+    )
+
+
+def child_environment(plan: Plan) -> dict[str, str]:
+    """What our own programs are told: where the API, the store and the S3 server are."""
+    changed = server.for_client(server.ApiHandle(plan.prefect.api, (Path.cwd() / server.FOLDER).absolute()))
+    environment = {name: value for name, value in os.environ.items() if name not in changed}
+    environment |= {name: value for name, value in changed.items() if value is not None}
+    if plan.s3 is not None:
+        environment.pop("AWS_SESSION_TOKEN", None)
+        environment |= plan.s3.client
+    environment |= plan.webhook
+    environment |= {"LEPTONFLOW_STORE": plan.store, tether.NAME: str(plan.tether)}
+    if environment.get("PREFECT_LOGGING_LEVEL", "ERROR") == "ERROR":  # a command's own default: runs tell more
+        environment["PREFECT_LOGGING_LEVEL"] = "INFO"
+    environment["PYTHONUNBUFFERED"] = "1"  # `logs --follow` shows a line when it is written
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(server.ROOT), environment.get("PYTHONPATH")]))
+    return environment
+
+
+def without_proxy(environment: Mapping[str, str]) -> dict[str, str]:
+    """No proxy for this machine's loopback, which none can reach."""
+    changed = {name: ",".join(filter(None, [environment.get(name), "127.0.0.1"])) for name in ("no_proxy", "NO_PROXY")}
+    return {**environment, **changed}
+
+
+def spawn(
+    command: list[str], environment: Mapping[str, str], log: Path, cwd: Path | None = None, tethers: Sequence[int] = ()
+) -> subprocess.Popen[bytes]:
+    """A child in a session of its own (Ctrl-C is for `up`), its output in the log; it ends with `up`, kill -9 included.
+
+    By the tether that it inherits where it is ours, else by the kernel (Linux).
+    """
+    with log.open("ab") as sink:
+        return subprocess.Popen(
+            command,
+            env=environment,
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=sink,
+            pass_fds=tethers,
+            start_new_session=True,
+            preexec_fn=None if tethers else processes.die_with_parent,
+        )
+
+
+# --- health --------------------------------------------------------------------------------------
+
+
+def answers(url: str) -> bool:
+    """Whether a GET is answered with 200."""
+    try:
+        return server.get(url, ANSWER_SECONDS) == 200
+    except (OSError, http.client.HTTPException):
+        return False
+
+
+def online(api: str, since: float) -> bool:
+    """Whether a worker of the pool reported after `since`."""
+    workers = ask(f"{api}/work_pools/{POOL}/workers/filter", {})
+    beats = [datetime.fromisoformat(worker["last_heartbeat_time"]).timestamp() for worker in workers or []]
+    return any(beat >= since for beat in beats)
+
+
+class Told:
+    """A service that writes a line with this beginning when it is healthy; `line` is the last one."""
+
+    def __init__(self, log: Path, beginning: str) -> None:
+        self._log = log
+        self._beginning = beginning
+        self._from = 0
+        self.line = ""
+
+    def after(self, spawn: Callable[[], subprocess.Popen[bytes]]) -> Callable[[], subprocess.Popen[bytes]]:
+        """The same start; what was in the log before it does not count."""
+
+        def start() -> subprocess.Popen[bytes]:
+            self._from = self._log.stat().st_size if self._log.exists() else 0
+            return spawn()
+
+        return start
+
+    def said(self, since: float) -> bool:
+        """Whether the process of the last start wrote the line."""
+        with self._log.open("rb") as file:
+            file.seek(self._from)
+            lines = [line for line in file.read().decode(errors="replace").splitlines(True) if line.endswith("\n")]
+        told = [line.strip() for line in lines if line.startswith(self._beginning)]
+        self.line = told[-1] if told else self.line
+        return bool(told)
+
+
+def ask(url: str, document: Any) -> Any:
+    """The parsed answer to a POST, None where there is none."""
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=ANSWER_SECONDS)
+    try:
+        connection.request("POST", parts.path, json.dumps(document), {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        return json.loads(answer.read()) if answer.status == 200 else None
+    except (OSError, ValueError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()

@@ -1,0 +1,269 @@
+"""What the Prefect UI shows of a run: its artifacts. Pure functions of documents and records.
+
+A person reads a run there without its logs, so each artifact says what it is about in its description, which is
+all that the run's page shows of it. Names come from outside: they are escaped. What does not belong here: names and
+tags (naming), Prefect's API (showing), and what a run decides.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flows.naming import sentence, some
+from leptonflow import pictures, plots, unchanged
+from leptonflow.digests import digest, short
+from leptonflow.report import bound, duration, number, printable, signed, when
+from schemas.config import METRICS
+from schemas.records import Evaluation, FitResult, Outcome, RuleResult, SnapshotRef, Verdict
+
+MOST_RECORDS = 20
+MOST_CONFUSIONS = 5
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One artifact of Prefect's. Its key is one series over the runs of a pipeline."""
+
+    key: str
+    type: str  # markdown, table (a list of rows), image (its address), progress (percent)
+    description: str  # markdown, one line
+    data: Any
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a run that trained and weighed a candidate knows besides its document."""
+
+    snapshot: SnapshotRef
+    evaluation: Evaluation
+    fits: Sequence[FitResult]
+    final: FitResult
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Story:
+    """How a run ended: its document (that of `retrain --json`), the batches that it judged, what it trained."""
+
+    document: dict[str, Any]
+    outcomes: Sequence[Outcome] = ()
+    trained: Trained | None = None
+
+
+def key(kind: str, pipeline: str) -> str:
+    """An artifact's key, of lower case letters, digits and dashes. A name that has others gets a digest."""
+    plain = re.sub(r"[^a-z0-9-]+", "-", pipeline)
+    return f"{kind}-{plain}" if plain == pipeline else f"{kind}-{plain}-{short(digest(pipeline))[:6]}"
+
+
+def artifacts(pipeline: str, store: str, story: Story) -> list[Artifact]:
+    """All that a run leaves in the UI, the summary first."""
+    document = story.document
+    found = [Artifact(key("summary", pipeline), "markdown", _text(sentence(document)), summary(pipeline, story))]
+    if document["report"]:
+        found.append(report(pipeline, store, document))
+    if story.trained is not None:
+        found += [gate(pipeline, document), *images(pipeline, story.trained)]
+    return found
+
+
+def summary(pipeline: str, story: Story) -> str:
+    """The verdict and why, data in and out, folds, candidate against champion, what it took."""
+    document, trained = story.document, story.trained
+    parts = [f"# {document['verdict']}", f"**{pipeline}**: {_text(sentence(document))}"]
+    if document["verdict"] == "unchanged":
+        line = unchanged.why_not_champion(pipeline, dict(document))
+        parts += [_text(line)] if line else []
+    parts.append(_table(("", ""), [(name, value) for name, value in _facts(story) if value]))
+    if story.outcomes:
+        parts += ["## Data in", _batches(story.outcomes), _reasons(story.outcomes)]
+    if document["cv"]:
+        parts += ["## Folds", _folds(document["cv"])]
+    if trained is not None:
+        parts += ["## Candidate against champion", *_comparison(trained), "## Gate", _gate(document["gate"])]
+        longest = sorted(document["seconds"].items(), key=lambda each: (-each[1], each[0]))
+        parts += ["## Time", _table(("stage", "took"), [(stage, duration(seconds)) for stage, seconds in longest])]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _facts(story: Story) -> list[tuple[str, str]]:
+    document, trained = story.document, story.trained
+    snapshot = f"`{document['snapshot']}`" if document["snapshot"] else "empty"
+    if trained is not None:
+        batches = some(len(trained.snapshot.batches), "batch", "batches")
+        snapshot += f": {number(trained.snapshot.examples)} examples of {batches}"
+    split = document["examples"]
+    counts = f"{number(split['train'])} train, {number(split['holdout'])} holdout" if split["train"] is not None else ""
+    return [
+        ("dataset", snapshot),
+        ("split", counts),
+        ("candidate", f"`{document['version']}`" if document["version"] else ""),
+        ("champion", f"`{document['champion']}`" if document["champion"] else "none"),
+        ("run", f"`{document['run_id']}`" if document["run_id"] else ""),
+    ]
+
+
+def _batches(outcomes: Sequence[Outcome]) -> str:
+    head = ("batch", "outcome", "arrived", "accepted", "quarantined", "known", "why")
+    counts = ("arrived", "accepted", "quarantined", "known")
+    return _table(
+        head,
+        [(o.batch, o.outcome, *(number(getattr(o, n)) for n in counts), _text(o.sentence)) for o in outcomes],
+    )
+
+
+def _reasons(outcomes: Sequence[Outcome]) -> str:
+    total: Counter[str] = Counter()
+    for outcome in outcomes:
+        total.update(outcome.reasons)
+    rows = [(_text(rule), number(count)) for rule, count in sorted(total.items(), key=lambda each: (-each[1], each[0]))]
+    return _table(("quarantined by rule", "rows"), rows) if rows else ""
+
+
+def _folds(cv: Mapping[str, Mapping[str, Any]]) -> str:
+    names = [name for name in METRICS if name in cv]
+    count = max((len(cv[name]["folds"]) for name in names), default=0)
+    head = ("metric", "mean", "std", *(f"fold {n + 1}" for n in range(count)))
+    return _table(
+        head,
+        [(n, number(cv[n]["mean"]), number(cv[n]["std"]), *(number(value) for value in cv[n]["folds"])) for n in names],
+    )
+
+
+def _comparison(trained: Trained) -> list[str]:
+    mine, theirs = trained.evaluation.candidate_scores, trained.evaluation.champion_scores
+    on = f"On the same {number(mine.examples)} holdout examples."
+    if trained.evaluation.champion is None:
+        on = f"On {number(mine.examples)} holdout examples. There was no champion."
+    elif theirs is None:
+        on += f" {_text(trained.evaluation.not_comparable or 'The champion has no scores.')}"
+    rows = []
+    for name in (name for name in METRICS if name in mine.metrics):
+        own, other = mine.metrics[name], theirs.metrics.get(name) if theirs else None
+        rows.append((name, number(own), number(other), signed(None if None in (own, other) else own - other)))  # type: ignore[operator]
+    champion = f"champion `{trained.evaluation.champion}`" if trained.evaluation.champion else "champion"
+    return [on, _table(("metric", f"candidate `{mine.version}`", champion, "difference"), rows), _confused(trained)]
+
+
+def _confused(trained: Trained) -> str:
+    classes = trained.snapshot.classes
+    matrix = trained.evaluation.candidate_scores.confusion
+    found = [
+        (_text(classes[t]), _text(classes[p]), number(count), number(sum(row)))
+        for t, row in enumerate(matrix)
+        for p, count in enumerate(row)
+        if t != p and count
+    ]
+    rows = sorted(found, key=lambda row: -int(row[2].replace(",", "")))[:MOST_CONFUSIONS]
+    return _table(("most confused", "as", "examples", "of"), rows) if rows else ""
+
+
+def _gate(rules: Sequence[Mapping[str, Any]]) -> str:
+    return "\n".join(f"- {_passed(rule['passed'])}: {_text(str(rule['sentence']))}" for rule in rules)
+
+
+def gate(pipeline: str, document: Mapping[str, Any]) -> Artifact:
+    """The gate's rules as a table, one row a rule."""
+    rules = [RuleResult.model_validate(rule) for rule in document["gate"]]
+    rows = [
+        {
+            "rule": rule.rule,
+            "metric": printable(rule.metric or ""),
+            "value": number(rule.value),
+            "bound": bound(rule.bound),
+            "passed": _passed(rule.passed),
+            "sentence": printable(rule.sentence),
+        }
+        for rule in rules
+    ]
+    counts = Counter(_passed(rule.passed) for rule in rules)
+    told = ", ".join(f"{counts[word]} {word}" for word in ("passed", "failed", "not applicable") if counts[word])
+    return Artifact(key("gate", pipeline), "table", f"The gate's {len(rules)} rules: {told}", rows)
+
+
+def images(pipeline: str, trained: Trained) -> list[Artifact]:
+    """The learning curves and the confusion matrix, where there is something to draw."""
+    drawn = [svg for metric in ("loss", "accuracy") if (svg := plots.curves(trained.fits, trained.final, metric))]
+    matrix = pictures.confusion(trained.evaluation.candidate_scores.confusion, trained.snapshot.classes)
+    of = f"version {trained.verdict.version}"
+    found = []
+    if drawn:
+        told = f"Learning curves of {len(trained.fits)} folds and the final fit, {of}"
+        found.append(Artifact(key("curves", pipeline), "image", told, pictures.data_uri(pictures.standalone(*drawn))))
+    if matrix:
+        right = number(trained.evaluation.candidate_scores.metrics.get("accuracy"))
+        told = f"Confusion on the holdout, {of}: accuracy {right}"
+        found.append(Artifact(key("confusion", pipeline), "image", told, pictures.data_uri(matrix)))
+    return found
+
+
+def report(pipeline: str, store: str, document: Mapping[str, Any]) -> Artifact:
+    """Where the report is. A browser opens no file: link from a page that came by http, hence path and command."""
+    place = str(document["report"])
+    link = place if "://" in place else Path(place).as_uri()
+    command = f"leptonflow report {document['run_id']} --store {shlex.quote(store)}"
+    told = (
+        f"[Report of run {document['run_id']}](<{link}>)\n\n"
+        "Browsers do not open a file or an s3 address from here. Copy its address into a new tab:\n\n"
+        f"{_code(link)}\n\nor ask for its path:\n\n{_code(command)}\n"
+    )
+    return Artifact(key("report", pipeline), "markdown", f"`{command}`", told)
+
+
+def champion(pipeline: str, store: str, history: Sequence[Mapping[str, Any]]) -> Artifact | None:
+    """The promotions log's last records, newest first; None where nothing was promoted yet.
+
+    It depends on the log alone: the same text means that no promotion, rollback or override came since.
+    """
+    if not history:
+        return None
+    last = history[-1]
+    told = f"`{last['version']}` by {_by(last)}: {_text(str(last['reason']))}"
+    rows = [
+        (str(r["number"]), f"`{r['version']}`", f"`{r['previous']}`" if r["previous"] else "none", r["kind"],
+         _text(str(r["who"])), when(str(r["at"])), _text(str(r["reason"])))
+        for r in list(reversed(history))[:MOST_RECORDS]
+    ]  # fmt: skip
+    text = "\n\n".join(
+        (
+            f"# {last['version']}",
+            f"Champion of **{pipeline}** since {when(str(last['at']))}, by {_by(last)}: {_text(str(last['reason']))}",
+            "## Promotions",
+            _table(("record", "version", "instead of", "kind", "who", "when", "why"), rows),
+            f"In the store\n\n{_code(store)}",
+        )
+    )
+    return Artifact(key("champion", pipeline), "markdown", told, text + "\n")
+
+
+def _by(record: Mapping[str, Any]) -> str:
+    return f"{record['kind']} of {_text(str(record['who']))}"
+
+
+# --- markdown ------------------------------------------------------------------------------------
+
+
+def _passed(value: bool | None) -> str:
+    return {True: "passed", False: "failed", None: "not applicable"}[value]
+
+
+def _text(text: str) -> str:
+    """Text from outside as one line of markdown that shows it and means nothing else."""
+    return re.sub(r"([\\`*_{}\[\]<>#|~!&])", r"\\\1", printable(text))
+
+
+def _code(text: str) -> str:
+    """A block to copy from. Its fence is longer than any in the text."""
+    fence = "`" * max(3, max((len(run) + 1 for run in re.findall(r"`+", text)), default=3))
+    return f"{fence}\n{printable(text)}\n{fence}"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [" | ".join(head), " | ".join("---" for _ in head), *(" | ".join(row) for row in rows)]
+    return "\n".join(f"| {line} |" for line in lines)

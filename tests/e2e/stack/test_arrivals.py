@@ -1,0 +1,132 @@
+"""Files that others put on the store, closed by `_READY`: a run starts by itself, and promotes."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import servers
+from tests.e2e.helpers import command, digits
+from tests.e2e.stack.stacks import Stack, project, until, up
+
+SECONDS = 30  # from `_READY` to a run, debounce 5 included
+Put = Callable[[str, bytes], None]  # key relative to landing/small/, content
+
+
+def send(put: Put, batch: str, source: Path) -> None:
+    """A batch as any client sends one: its files, and `_READY` last."""
+    for file in sorted(source.rglob("*.png")):
+        put(f"{batch}/{file.parent.name}/{file.name}", file.read_bytes())
+    put(f"{batch}/_READY", b"")
+
+
+def into_folder(store: Path) -> Put:
+    def put(key: str, content: bytes) -> None:
+        path = store / "landing" / "small" / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+    return put
+
+
+def into_bucket(environment: dict[str, str], bucket: str) -> Put:
+    """A plain S3 client: minio's."""
+    import minio
+
+    client = minio.Minio(
+        environment["AWS_ENDPOINT_URL"].removeprefix("http://"),
+        access_key=environment["AWS_ACCESS_KEY_ID"],
+        secret_key=environment["AWS_SECRET_ACCESS_KEY"],
+        region=environment.get("AWS_REGION", "us-east-1"),
+        secure=False,
+    )
+
+    def put(key: str, content: bytes) -> None:
+        client.put_object(bucket, f"landing/small/{key}", io.BytesIO(content), len(content))
+
+    return put
+
+
+def exports(folder: Path) -> dict[str, str]:
+    """What `. .leptonflow/stack/s3.env` sets in another terminal."""
+    lines = (folder / ".leptonflow" / "stack" / "s3.env").read_text().splitlines()
+    pairs = [line.removeprefix("export ").split("=", 1) for line in lines if "=" in line and not line.startswith("#")]
+    return {name: value.strip("'\"") for name, value in pairs}
+
+
+@contextmanager
+def on_directory(folder: Path) -> Iterator[tuple[Stack, Put, dict[str, str]]]:
+    with up(folder) as stack:
+        yield stack, into_folder(folder / ".leptonflow"), {}
+
+
+@contextmanager
+def on_s3(folder: Path, kind: str) -> Iterator[tuple[Stack, Put, dict[str, str]]]:
+    """`up --s3`: MinIO where it finds a binary of that name, else SeaweedFS."""
+    path = os.environ["PATH"]
+    if kind == "minio":
+        binary = servers.minio_binary()
+        if binary is None:
+            pytest.skip("no `minio` binary on PATH or under $GOPATH/bin")
+        path = f"{Path(binary).parent}{os.pathsep}{path}"
+    else:
+        path = os.pathsep.join(p for p in path.split(os.pathsep) if not (Path(p) / "minio").exists())
+    environment = {"PATH": path}
+    if kind != "minio":
+        environment["GOPATH"] = str(folder)  # nor where `go install` puts it
+        environment["HOME"] = str(folder)
+    with up(folder, "--s3", environment=environment) as stack:
+        found = exports(folder)
+        yield stack, into_bucket(found, "leptonflow"), found
+
+
+STORES: dict[str, Any] = {
+    "directory": on_directory,
+    "seaweedfs": lambda folder: on_s3(folder, "seaweedfs"),
+    "minio": lambda folder: on_s3(folder, "minio"),
+}
+
+
+@pytest.mark.parametrize("kind", STORES)
+def test_a_closed_batch_is_retrained_on_and_a_burst_is_one_run(kind: str, tmp_path: Path) -> None:
+    """A plain upload, then a burst of several batches: every batch is in the dataset once, in few runs."""
+    folder = project(tmp_path / "work")
+    source = digits(tmp_path / "monday", 3, 20)
+    with STORES[kind](folder) as (stack, put, environment):
+        began = time.monotonic()
+        send(put, "monday", source)
+        first = until(lambda: stack.runs("small"), SECONDS, "a run to be scheduled")[0]
+        assert time.monotonic() - began < SECONDS
+        ended = stack.ended(first["id"])
+        assert ended["state"]["name"] == "promoted", ended["state"]
+        assert len(stack.runs("small")) == 1
+
+        pictures = sorted((digits(tmp_path / "tuesday", 3, 8, skip=20)).rglob("*.png"))
+        for number, file in enumerate(pictures[:6]):
+            part = tmp_path / "parts" / str(number) / file.parent.name
+            part.mkdir(parents=True)
+            shutil.copy(file, part)
+            send(put, f"part-{number}", part.parent)
+        wanted = {"monday", *(f"part-{n}" for n in range(6))}
+        until(lambda: batches(folder, environment) == wanted, 90, f"{wanted} to be in the dataset")
+        for run in stack.runs("small"):
+            assert stack.ended(run["id"])["state"]["type"] == "COMPLETED"
+        assert len(stack.runs("small")) <= 3  # one for the first batch, one or two for the burst
+        assert batches(folder, environment) == wanted
+
+
+def batches(folder: Path, environment: dict[str, str]) -> set[str]:
+    """The batches that the dataset holds; each of them once."""
+    result = command("query", "select batch from batches where outcome = 'accepted'", "--json",
+                     cwd=folder, environment=environment)  # fmt: skip
+    found = [row["batch"] for row in result.document]
+    assert len(found) == len(set(found))
+    return set(found)
