@@ -112,7 +112,7 @@ def deployment(
     differ = {key: value for key, value in wanted.items() if key not in ("labels", "flow_id", "name")}
     differ = {key: value for key, value in differ.items() if _shown(there, key) != value}
     if _schedule(client, path, there["schedules"], schedule):
-        differ = differ or {"description": wanted["description"]}  # touched, it is scheduled in seconds; else in a minute
+        differ = differ or {"description": wanted["description"]}  # touched: scheduled in seconds
     if differ:
         client.request("PATCH", "/deployments/{id}", path_params=path, json=differ)
     return "updated" if changed or differ else "unchanged", str(there["id"])
