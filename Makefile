@@ -45,7 +45,7 @@ bench: $(READY) ## measured comparisons, about an hour (QUICK=1: a few minutes, 
 	  $(BIN)/python -m benchmarks.$$each $(if $(QUICK),--quick) || exit 1; done
 
 lock: ## requirements.lock and requirements-gpu.lock from pyproject.toml (needs uv)
-	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \
+	uv pip compile -q --no-strip-extras --universal --python-version 3.11 --generate-hashes --no-header \
 	  --extra s3 --extra dev pyproject.toml -o requirements.lock
-	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \
+	uv pip compile -q --no-strip-extras --universal --python-version 3.11 --generate-hashes --no-header \
 	  --extra gpu pyproject.toml -o requirements-gpu.lock

@@ -171,6 +171,14 @@ def test_the_api_asks_for_its_password(stack: Stack, secret: str | None) -> None
     assert refused.value.code == 401
 
 
+def test_the_ui_is_served(stack: Stack) -> None:
+    """From a folder that the server fills itself: its own packages cannot be written to in an image."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(urllib.request.Request(stack.api.removesuffix("/api"), headers={"Accept": "text/html"})) as page:
+        assert page.status == 200
+        assert "<title>Prefect" in page.read().decode()
+
+
 def test_no_service_fails_or_tells_a_secret(stack: Stack) -> None:
     logs = {name: path.read_text(errors="replace") for name, path in stack.logs.items()}
     assert not [name for name, text in logs.items() if "Traceback" in text]
