@@ -95,7 +95,7 @@ STORES: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("kind", STORES)
+@pytest.mark.parametrize("kind", ["directory", pytest.param("seaweedfs", marks=pytest.mark.slow), "minio"])
 def test_a_closed_batch_is_retrained_on_and_a_burst_is_one_run(kind: str, tmp_path: Path) -> None:
     """A plain upload, then a burst of several batches: every batch is in the dataset once, in few runs."""
     folder = project(tmp_path / "work")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.e2e.helpers import command, digits
 from tests.e2e.stack.stacks import ENDED, TINY, Stack, project, until, up
 
@@ -15,6 +17,7 @@ def scheduled(stack: Stack, name: str) -> list[dict[str, object]]:
     return [run for run in found if run["auto_scheduled"] and run["state"]["type"] in ENDED]
 
 
+@pytest.mark.slow  # a schedule fires once a minute at most
 def test_a_schedule_fires_and_an_interrupted_run_is_finished_by_the_next_up(tmp_path: Path) -> None:
     folder = project(
         tmp_path / "work", debounce=3600,
