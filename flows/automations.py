@@ -125,9 +125,9 @@ def _plain(like: Any, value: Any) -> Any:
 def _silence(after: list[str], seconds: int) -> Document:
     """After one of these, nothing more of the same run.
 
-    Whatever must not be missed is among `after`, although the silence that matters may begin before: for an event of
-    `after` Prefect writes first, for another it reads and then writes, which SQLite refuses under load, and an event
-    that was refused four times is dropped.
+    Whatever must not be missed is among `after`, although the silence that matters may have begun before: for an event
+    of `after` Prefect writes first, for another it reads and then writes, which a server on SQLite may refuse
+    (server_database).
     """
     return {
         "type": "event",

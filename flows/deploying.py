@@ -12,7 +12,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from flows import automations, deployable, registering, server
+from flows import automations, deployable, registering
 from flows.deployable import Deployable
 from schemas.arrivals import FLOW, POOL, TAG
 from schemas.errors import ConfigurationError
@@ -21,6 +21,7 @@ Document = dict[str, Any]
 
 FOLDER_LABEL = "leptonflow.folder"
 HOST_LABEL = "leptonflow.host"
+PACKAGES = ("cli", "flows", "leptonflow", "schemas", "tasks")
 ONE_AT_A_TIME = {"concurrency_limit": 1, "concurrency_options": {"collision_strategy": "ENQUEUE"}}  # a second one waits
 
 
@@ -38,11 +39,12 @@ def deploy(folder: Path, api: str) -> Document:
             _check_owner(there.get(each.name), folder)
         names = sorted({each.work_pool.name for each in wanted} - {POOL})
         pools = {name: registering.work_pool(client, name) for name in [*names, POOL]}
+        documents = {each.name: _document(each, folder, pools[each.work_pool.name]) for each in wanted}
         flow = str(client.create_flow_from_name(FLOW))
         lines: list[Document] = []
         triggers: list[Document] = []
         for each in wanted:
-            document = {**_document(each, folder, pools[each.work_pool.name]), "flow_id": flow}
+            document = {**documents[each.name], "flow_id": flow}
             outcome, identity = registering.deployment(client, document, there.get(each.name), schedules[each.name])
             owned = registering.arrivals(client, identity) if each.name in there else []
             wish = automations.on_arrival(each.config, identity)
@@ -116,12 +118,27 @@ def _job_variables(each: Deployable, folder: Path, kind: str) -> Document:
     from prefect.utilities.templating import apply_values
 
     given: Document = apply_values(each.work_pool.job_variables, dict(os.environ), remove_notset=True)  # {{ $NAME }}
-    environment = {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(automations.HEARTBEAT_SECONDS)}
+    heartbeat = {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(automations.HEARTBEAT_SECONDS)}
+    variables = {**given, "env": heartbeat | (given.get("env") or {})}
     if kind != "process":
-        return {**given, "env": environment | (given.get("env") or {})}
-    if folder != server.ROOT:  # what a user's folder calls flows/ or tasks/ must not be taken for ours
-        environment["PYTHONSAFEPATH"] = "1"
-    return {"working_dir": str(folder), **given, "env": environment | (given.get("env") or {})}
+        return variables
+    _check_names(folder)
+    return {"working_dir": str(folder), **variables}
+
+
+def _check_names(folder: Path) -> None:
+    """Raises ConfigurationError where a worker would take the folder's own module for ours: Prefect puts it first."""
+    if (folder / "flows" / "retrain.py").exists():  # a checkout of leptonflow
+        return
+    for name in PACKAGES:
+        for path in (folder / name / "__init__.py", folder / f"{name}.py"):
+            if path.exists():
+                raise ConfigurationError(
+                    f"{path.relative_to(folder)} hides leptonflow's own package {name} from the runs in this folder",
+                    expected=f"a folder without modules named {', '.join(PACKAGES)}",
+                    received=str(folder),
+                    hint="Rename it, or keep pipelines/ in a folder of its own",
+                )
 
 
 # --- whose a deployment is -----------------------------------------------------------------------

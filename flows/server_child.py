@@ -19,6 +19,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flows import server_database
 from flows.server import locked
 from leptonflow import collector
 
@@ -40,6 +41,7 @@ def main(folder: Path, listener: socket.socket, pipe: int) -> None:
         import uvicorn
 
         create_database(Path("prefect.db"), prefect.__version__)
+        server_database.write_in_turn()
         from prefect.server.api.server import create_app
 
         app = create_app(final=True)

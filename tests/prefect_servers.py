@@ -25,6 +25,18 @@ from tests.servers import LOOPBACK, CannotStart, free_ports
 ROOT = Path(__file__).parent.parent
 START_SECONDS = 90.0
 BUSY_ATTEMPTS = 5
+SERVE = """
+import sys
+from pathlib import Path
+import prefect, uvicorn
+from flows import server_child, server_database
+server_child.create_database(Path("prefect.db"), prefect.__version__)
+server_database.write_in_turn()
+uvicorn.run(
+    "prefect.server.api.server:create_app", factory=True, host=sys.argv[1], port=int(sys.argv[2]),
+    log_level="warning", timeout_graceful_shutdown=2,
+)
+"""
 SETTINGS = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -57,13 +69,9 @@ class PrefectServer:
     def start(self) -> None:
         """Start it and wait until it answers."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        create = "from pathlib import Path; import prefect; from flows.server_child import create_database as create;"
-        serve = "prefect.server.api.server:create_app"
         with self.log.open("ab") as log:
             self._child = subprocess.Popen(
-                [sys.executable, "-c", f"{create} create(Path('prefect.db'), prefect.__version__); "
-                 f"import uvicorn; uvicorn.run('{serve}', factory=True, host='{LOOPBACK}', port={self.port}, "
-                 "log_level='warning', timeout_graceful_shutdown=2)"],
+                [sys.executable, "-c", SERVE, LOOPBACK, str(self.port)],
                 cwd=self.folder,
                 env={**plain_environment(), **SETTINGS, "PREFECT_HOME": str(self.folder), **self._settings},
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,

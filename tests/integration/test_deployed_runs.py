@@ -109,7 +109,7 @@ def test_a_run_that_lost_its_worker_is_scheduled_again_and_no_other_is(
     server: PrefectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(automations, "SILENT_SECONDS", 10)  # Prefect's least
-    monkeypatch.setattr(automations, "UNSTARTED_SECONDS", 10)
+    monkeypatch.setattr(automations, "UNSTARTED_SECONDS", 13)  # after the other
     folders = {name: tmp_path / name for name in ("silent", "alive", "done", "unstarted", "forgotten")}
     deployments = {name: deployed(server, folder, name) for name, folder in folders.items()}
     run = {name: started(server, deployment) for name, deployment in deployments.items()}
@@ -199,15 +199,13 @@ def worker(server: PrefectServer, folder: Path, **environment: str) -> Iterator[
 def test_a_plain_worker_runs_it_in_the_users_folder_and_a_second_run_waits(
     server: PrefectServer, tmp_path: Path
 ) -> None:
-    """The folder is not this repository, and what it calls flows/ and tasks.py is not taken for ours."""
+    """The folder is not this repository, and the worker was started in neither."""
     folder, elsewhere = tmp_path / "project", tmp_path / "elsewhere"
     elsewhere.mkdir()
-    (folder / "flows").mkdir(parents=True)
-    (folder / "flows" / "__init__.py").write_text("raise RuntimeError('not ours')\n")
-    (folder / "tasks.py").write_text("raise RuntimeError('not ours')\n")
     training = {"epochs": 1, "folds": 2}
+    model = {"filters": [4], "dense": 4}
     gate = [{"rule": "at_least", "metric": "accuracy", "value": 0.0}]
-    deployment = deployed(server, folder, "small", training=training, gate=gate)
+    deployment = deployed(server, folder, "small", training=training, model=model, gate=gate)
     helpers.good(tmp_path / "source", ["a", "b"], 20)
     ingested = helpers.command("ingest", "small", tmp_path / "source", "--json", cwd=folder)
     assert ingested.status == 0

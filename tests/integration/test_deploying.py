@@ -239,7 +239,7 @@ def test_prefect_yaml_says_where_and_the_pipeline_says_when(server: PrefectServe
     cats = deployment(server, "cats")
     assert cats["parameters"] == {"pipeline": "pipelines/cats.yaml", "store": "s3://bucket/prefix"}
     assert (set(cats["tags"]), cats["description"]) == ({"leptonflow", "cats", "nightly"}, "Cats.")
-    environment = {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30", "PYTHONSAFEPATH": "1", "COLOUR": "black", "A": "b"}
+    environment = {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30", "COLOUR": "black", "A": "b"}
     assert cats["job_variables"] == {"working_dir": str(folder), "env": environment}
     assert [each["schedule"] for each in cats["schedules"]] == [{**SCHEDULE, "day_or": True}]
 
@@ -281,6 +281,17 @@ def test_two_yamls_of_one_name_and_a_wrong_schedule_are_said_too(server: Prefect
     pipeline(folder, "cats", schedule={"cron": "0 3 * * 8"})
     with pytest.raises(ConfigurationError, match=r"cats\.yaml: schedule\.cron is not valid"):
         deploying.deploy(folder, server.url)
+
+
+@pytest.mark.parametrize("name", ["flows/__init__.py", "tasks.py"])
+def test_a_module_that_a_worker_would_take_for_ours_is_said(server: PrefectServer, folder: Path, name: str) -> None:
+    pipeline(folder, "cats")
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).touch()
+    with pytest.raises(ConfigurationError) as refused:
+        deploying.deploy(folder, server.url)
+    assert refused.value.message.startswith(name)
+    assert not server.call("POST", "/deployments/filter", {})
 
 
 def test_prefect_deploy_and_this_one_register_the_same(server: PrefectServer, folder: Path) -> None:

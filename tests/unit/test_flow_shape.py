@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -13,7 +10,6 @@ from pkgutil import iter_modules
 from typing import Any
 
 import pytest
-import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -192,21 +188,3 @@ def test_every_task_tries_again_where_the_store_is_out_of_reach_and_keeps_nothin
         assert task.retry_condition_fn(task, None, Failed(data=StoreUnreachable("gone")))
         for final in (Damaged("not what was recorded"), StoreRefused("wrong credentials"), TimeLimit("too long")):
             assert not task.retry_condition_fn(task, None, Failed(data=final))
-
-
-def test_the_deployments_are_one_for_each_pipeline_and_their_entrypoint_loads() -> None:
-    document = yaml.safe_load((ROOT / "prefect.yaml").read_text())
-    pipelines = {p.stem for p in (ROOT / "pipelines").glob("*.yaml") if not p.name.endswith(".contract.yaml")}
-    assert {d["name"] for d in document["deployments"]} == pipelines
-    assert all(d["parameters"] == {"pipeline": d["name"]} for d in document["deployments"])
-    entrypoints = {d["entrypoint"] for d in document["deployments"]}
-    # As a worker does it, in a process of its own: with flows/ first on sys.path.
-    script = (
-        "import sys; from prefect.flows import load_flow_from_entrypoint\n"
-        "for entrypoint in sys.argv[1:]: print(load_flow_from_entrypoint(entrypoint).name)"
-    )
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    done = subprocess.run(
-        [sys.executable, "-c", script, *entrypoints], cwd=ROOT, env=clean, capture_output=True, text=True, timeout=120
-    )
-    assert (done.returncode, done.stdout.split()) == (0, ["retrain"] * len(entrypoints)), done.stderr
