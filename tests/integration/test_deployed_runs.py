@@ -26,6 +26,8 @@ from schemas.arrivals import FLOW, POOL, batch_event
 from tests.e2e import helpers
 from tests.prefect_servers import PrefectServer, full_server
 
+pytestmark = pytest.mark.slow  # minutes, and many processes: `make test-all` runs these
+
 Document = dict[str, Any]
 
 

@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
-from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
 
 import pytest
-
-ROOT = Path(__file__).resolve().parents[2]
 
 TRAINING = ["split", "begin", "train-fold", "fit-final", "package"]
 WEIGHING = ["find-champion", "evaluate", "infra-validate", "gate", "promote"]

@@ -14,6 +14,8 @@ import pytest
 from tests.e2e.helpers import command, digits
 from tests.e2e.stack.stacks import TINY, Stack, project, until, up
 
+pytestmark = pytest.mark.slow  # minutes, and many processes: `make test-all` runs these
+
 LONG = {"training": {**TINY["training"], "epochs": 40, "folds": 3}}  # some ten seconds: time to kill something
 HEARTBEAT_LIMIT = 90
 

@@ -11,6 +11,8 @@ import pytest
 from tests.e2e.helpers import command, digits
 from tests.e2e.stack.stacks import project, up
 
+pytestmark = pytest.mark.slow  # minutes, and many processes: `make test-all` runs these
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 PICTURES = os.environ.get("LEPTONFLOW_PICTURES")  # a folder to keep the screenshots in, such as docs/images
 
