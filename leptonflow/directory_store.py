@@ -207,7 +207,8 @@ class DirectoryStore:
                 raise self._said(error, folder, "written") from error
 
     def _root_is_no_file(self) -> bool:
-        return os.path.isdir(self.root) or not os.path.lexists(self.root)
+        # In this order: another writer may make the root between the two looks.
+        return not os.path.lexists(self.root) or os.path.isdir(self.root)
 
     def _said(self, error: OSError, path: str, what: str) -> StoreUnreachable:
         return StoreUnreachable(

@@ -246,7 +246,6 @@ BLOCK = """
 import sys
 from prefect.blocks.notifications import CustomWebhookNotificationBlock as Block
 
-pytestmark = pytest.mark.slow  # minutes, and many processes: `make test-all` runs these
 Block(name="ops", url=sys.argv[1], json_data={"subject": "{{subject}}", "body": "{{body}}"}).save("ops")
 """
 
