@@ -24,13 +24,13 @@ import socket
 import subprocess
 import sys
 import time
-import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from flows import profile
 from schemas.errors import ServerError
 
 FOLDER = Path(".leptonflow/prefect")
@@ -168,17 +168,7 @@ def for_client(handle: ApiHandle) -> dict[str, str | None]:
 
 def configured() -> str | None:
     """PREFECT_API_URL of the environment, else of Prefect's active profile, else None."""
-    if os.environ.get("PREFECT_API_URL"):
-        return os.environ["PREFECT_API_URL"]
-    home = Path(os.environ.get("PREFECT_HOME") or Path("~/.prefect")).expanduser()
-    path = Path(os.environ.get("PREFECT_PROFILES_PATH") or home / "profiles.toml").expanduser()
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # no profiles, or none that Prefect could read either
-        return None
-    active = os.environ.get("PREFECT_PROFILE") or document.get("active")
-    profile = document.get("profiles", {}).get(active, {})
-    return profile.get("PREFECT_API_URL") or None
+    return profile.setting("PREFECT_API_URL")
 
 
 def check(url: str, timeout: float = ANSWER_SECONDS) -> None:

@@ -10,18 +10,16 @@ from __future__ import annotations
 import base64
 import http.client
 import json
-import os
 import ssl
-import tomllib
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
+from flows.profile import setting
 from flows.server import without_credentials
 from schemas.arrivals import FLOW
 from schemas.errors import ServerError
@@ -141,7 +139,7 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 def _authorization(url: str) -> dict[str, str]:
     """As Prefect's client: the auth string, else the key; else what the address carries."""
-    pair, key = _setting("PREFECT_API_AUTH_STRING"), _setting("PREFECT_API_KEY")
+    pair, key = setting("PREFECT_API_AUTH_STRING"), setting("PREFECT_API_KEY")
     parts = urlsplit(url)
     if pair is None and key is None and parts.username is not None:
         pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
@@ -151,7 +149,7 @@ def _authorization(url: str) -> dict[str, str]:
 
 
 def _tls() -> ssl.SSLContext:
-    file = _setting("PREFECT_API_SSL_CERT_FILE")
+    file = setting("PREFECT_API_SSL_CERT_FILE")
     try:
         context = ssl.create_default_context(cafile=file)
     except OSError as error:
@@ -160,22 +158,7 @@ def _tls() -> ssl.SSLContext:
             expected="a file of certificates, PEM",
             received=f"{file}: {error.strerror or error}",
         ) from None
-    if (_setting("PREFECT_API_TLS_INSECURE_SKIP_VERIFY") or "").lower() in ("1", "true", "yes", "on"):
+    if (setting("PREFECT_API_TLS_INSECURE_SKIP_VERIFY") or "").lower() in ("1", "true", "yes", "on"):
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
-
-
-def _setting(name: str) -> str | None:
-    """A setting of Prefect's: of the environment, else of its active profile."""
-    if os.environ.get(name):
-        return os.environ[name]
-    home = Path(os.environ.get("PREFECT_HOME") or Path("~/.prefect")).expanduser()
-    path = Path(os.environ.get("PREFECT_PROFILES_PATH") or home / "profiles.toml").expanduser()
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # no profiles, or none that Prefect could read either
-        return None
-    profile = document.get("profiles", {}).get(os.environ.get("PREFECT_PROFILE") or document.get("active"), {})
-    value = profile.get(name)
-    return str(value) if value else None
