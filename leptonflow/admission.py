@@ -326,13 +326,17 @@ def _commit(
     contract = contracts.digest(config)
     preprocessing = planning.preprocessing(config)
     rows = judgement.accepted
-    part = encoded and datasets.create_part(store, config.name, landed.name, preprocessing, encoded)
-    quarantine = _write_quarantine(store, config, landed.name, contract, judgement)
-    pairs, labels = existing(store, history)
-    pairs += [(str(row.id), str(row.label)) for row in rows]
-    for row in rows:
-        labels[str(row.label)] = labels.get(str(row.label), 0) + 1
-    content = datasets.content_digest(pairs, preprocessing)
+    with ThreadPoolExecutor(1) as beside:  # the part is large: the snapshot's digest is ready before it is on the disk
+        writing = encoded and beside.submit(
+            datasets.create_part, store, config.name, landed.name, preprocessing, encoded
+        )
+        quarantine = _write_quarantine(store, config, landed.name, contract, judgement)
+        pairs, labels = existing(store, history)
+        pairs += [(str(row.id), str(row.label)) for row in rows]
+        for row in rows:
+            labels[str(row.label)] = labels.get(str(row.label), 0) + 1
+        content = datasets.content_digest(pairs, preprocessing)
+        part = writing and writing.result()
     counts = f"{len(rows)} accepted, {len(judgement.refused)} quarantined, {judgement.known} known"
     outcome = _outcome(
         config, landed, judgement, expectations,

@@ -96,13 +96,14 @@ def parse(document: object, where: str) -> Suite:
     return {"expectations": expectations}
 
 
-def known_types() -> list[str]:
+@lru_cache(maxsize=1)
+def known_types() -> tuple[str, ...]:
     """The names of Great Expectations's own expectations: its files are listed, none is imported."""
     spec = util.find_spec("great_expectations")
     folders = spec.submodule_search_locations if spec else None
     if not folders:
         raise LeptonflowError("Great Expectations is not installed", hint="pip install great-expectations")
-    return sorted(p.stem for p in (Path(folders[0]) / "expectations" / "core").glob("expect_*.py"))
+    return tuple(sorted(p.stem for p in (Path(folders[0]) / "expectations" / "core").glob("expect_*.py")))
 
 
 def digest(config: Pipeline) -> str:
