@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from prefect import State, flow
+from prefect.runtime import flow_run
 from prefect.states import Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
@@ -38,6 +39,7 @@ from tasks.train import fit_final, train_fold
 from tasks.validate import validate
 
 ATTEMPTS = 3  # to weigh the candidate, each against the champion that somebody else has just made
+MOST_STARTS = 6  # of one run: the worker was lost under it each time before, and may be again
 
 
 def _stages(step: Steps, force: bool) -> Story:
@@ -78,6 +80,17 @@ def _stages(step: Steps, force: bool) -> Story:
     return Story(document, outcomes, Trained(plan.snapshot or snapshot, evaluation, fits, final, verdict))
 
 
+def _not_in_vain(starts: int) -> None:
+    """Raise LeptonflowError for a run that ends its worker each time: begun for ever, it would keep others out."""
+    if starts > MOST_STARTS:
+        raise LeptonflowError(
+            f"this run lost its worker {MOST_STARTS} times and is not begun again",
+            expected="a run that ends",
+            received=f"start {starts} of the same run",
+            hint="The worker's machine may be short of memory; a new run goes on from what is on the store",
+        )
+
+
 def _all_refused(outcomes: list[Outcome]) -> bool:
     return bool(outcomes) and all(outcome.outcome == "refused" for outcome in outcomes)
 
@@ -102,6 +115,7 @@ def retrain(pipeline: PipelineName, store: StoreUri = None, force: bool = False)
         force: a new attempt although nothing is new
     """
     try:
+        _not_in_vain(flow_run.get_run_count())
         step = Steps(store_uri(store), load_config(pipeline))
         with step.at_work():
             return step.end(_stages(step, force))

@@ -112,6 +112,51 @@ def test_the_prefect_server_is_killed_and_started_again_in_the_middle_of_a_run(
     assert {"summary-small", "gate-small", "curves-small", "champion-small"} <= {a["key"] for a in artifacts}
 
 
+def test_a_run_that_loses_its_worker_each_time_is_not_begun_for_ever(
+    prefect_server: PrefectServer, tmp_path: Path
+) -> None:
+    helpers.pipeline(tmp_path)
+    flow = prefect_server.call("POST", "/flows/", {"name": "retrain"})
+    run = prefect_server.call("POST", "/flow_runs/", {"flow_id": flow["id"], "state": {"type": "PENDING"}})
+
+    def becomes(kind: str) -> None:
+        body = {"state": {"type": kind}, "force": True}
+        answer = prefect_server.call("POST", f"/flow_runs/{run['id']}/set_state", body)
+        assert answer["status"] == "ACCEPT", answer
+
+    script = (
+        "import sys\n"
+        "from flows import running\n"
+        "with running.prefect():\n"
+        "    from prefect.client.orchestration import get_client\n"
+        "    from prefect.flow_engine import run_flow\n"
+        "    from flows.retrain import retrain\n"
+        "    run = get_client(sync_client=True).read_flow_run(sys.argv[1])\n"
+        "    given = {'pipeline': 'small.yaml', 'store': 'store'}\n"
+        "    state = run_flow(retrain, flow_run=run, parameters=given, return_type='state')\n"
+        "print(state.name, state.message, sep='|')"
+    )
+
+    def start() -> list[str]:
+        done = subprocess.run(
+            [sys.executable, "-c", script, run["id"]], cwd=tmp_path, capture_output=True, text=True, timeout=120,
+            env={**os.environ, **prefect_server.environment, "PYTHONPATH": str(helpers.ROOT)},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip().split("|")
+
+    for _ in range(5):
+        becomes("RUNNING")
+        becomes("CRASHED")
+        becomes("SCHEDULED")
+    becomes("PENDING")
+    assert start()[0] == "rejected-data"  # the sixth start: there is nothing to train on yet
+    becomes("SCHEDULED")
+    becomes("PENDING")
+    name, message = start()
+    assert name == "Failed" and "lost its worker 6 times" in message and "memory" in message
+
+
 def test_refused_credentials_fail_at_once_and_no_secret_is_logged(
     prefect_server: PrefectServer, seaweedfs: servers.Server, tmp_path: Path
 ) -> None:
