@@ -1,0 +1,100 @@
+"""The subcommand `gate --simulate`: the operating curve, as a table that is a picture too. Its numbers: operating."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cli.common import DEBUG, JSON, PIPELINE, STORE, Answer, answer
+from schemas.errors import UsageError
+from schemas.settings import store_uri
+
+BAR = 40  # characters of a chance of 1
+
+
+def gate(
+    pipeline: PIPELINE,
+    simulate: Annotated[bool, typer.Option("--simulate", help="the chance of promotion by true difference")] = False,
+    discordance: Annotated[
+        float | None, typer.Option("--discordance", metavar="D", help="default: as the newest runs show it")
+    ] = None,
+    holdout: Annotated[int | None, typer.Option("--holdout", metavar="N", help="default: today's holdout")] = None,
+    power: Annotated[float, typer.Option("--power", metavar="P", help="that the better candidate is promoted")] = 0.8,
+    better: Annotated[
+        float | None, typer.Option("--better", metavar="D", help="who is to have that power; default: better by 0.02")
+    ] = None,
+    picture: Annotated[
+        Path | None, typer.Option("--picture", metavar="FILE", help="the curve as an SVG as well")
+    ] = None,
+    store: STORE = None,
+    as_json: JSON = False,
+    debug: DEBUG = False,
+) -> int:
+    """How often the gate promotes the better and the worse: its error rates, and the holdout it needs."""
+    if not simulate:
+        raise UsageError("`gate` has one thing to do", expected="--simulate", received="no option")
+    document, shown = _simulated(pipeline, store_uri(store), discordance, holdout, power, better, picture)
+    return answer(Answer(document, shown), as_json)
+
+
+def _simulated(
+    pipeline: str,
+    uri: str,
+    discordance: float | None,
+    holdout: int | None,
+    power: float,
+    better: float | None,
+    picture: Path | None,
+) -> tuple[dict[str, Any], Callable[[], None]]:
+    """The document of `gate --simulate`, and the function that shows it. Writes the picture where one is asked for."""
+    from leptonflow import operating, planning
+    from leptonflow.store import open_store
+
+    config = planning.load_config(pipeline)
+    curve, seen = operating.curve(
+        open_store(uri), config, discordance=discordance, holdout=holdout, power=power, better=better
+    )
+    document = operating.document(curve, seen)
+    if picture is not None:
+        from leptonflow import plots
+
+        try:
+            picture.write_text(plots.standalone(plots.operating_curve(curve)), encoding="utf-8")
+        except OSError as error:
+            raise UsageError(
+                "the picture cannot be written", expected="a path to a new file", received=str(error)
+            ) from None
+    return document, lambda: _shown(config.name, document, picture)
+
+
+def _shown(pipeline: str, document: dict[str, Any], picture: Path | None) -> None:
+    from cli import show
+
+    bound, confidence = document["bound"], document["confidence"]
+    asked = f"at most {-bound:g} worse" if bound < 0 else f"better by more than {bound:g}" if bound else "better"
+    print(f"{pipeline}: against_champion, accuracy, {asked} at confidence {confidence:g}; {document['method']}")
+    print(f"{document['n']:,} holdout examples, discordance {document['discordance']:.4g}", end=" ")
+    print(f"({show.plain(document['discordance_source'])})")
+    if document["assumption"]:
+        print(f"an assumption: {show.plain(document['assumption'])}")
+    print()
+    print(f"{'true':>9}  {'promoted':>8}  {'computed':>8}")
+    print(f"{'difference':>10} {'simulated':>9}  {'exactly':>7}  0%{'100%':>{BAR - 2}}")
+    for point in document["curve"]:
+        bar = "\u2588" * round(BAR * point["promoted"]) or "\u258f"
+        note = _note(point["difference"], document)
+        figures = f"{point['promoted']:>8.1%}  {point['computed']:>8.1%}"
+        print(f"{point['difference']:>+10.4f}  {figures}  {bar}{note}")
+    print()
+    print(document["sentence"])
+    if picture is not None:
+        print(f"picture: {picture}")
+
+
+def _note(difference: float, document: dict[str, Any]) -> str:
+    if document["bound"] and difference == round(document["bound"], 10):
+        return f"  <- the bound: about {1 - document['confidence']:.0%}"
+    return "  <- no difference" if difference == 0 else ""

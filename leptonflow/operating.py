@@ -1,0 +1,216 @@
+"""A pipeline's own operating curve: its rule, today's holdout, and the discordance that its runs have seen.
+
+Reads, and writes nothing. What does not belong here: the drawing of candidates (leptonflow.simulation),
+and how a curve looks (plots, cli).
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from leptonflow import datasets, packages, planning, recording, simulation, training
+from leptonflow.digests import sha256
+from leptonflow.store import Store
+from schemas.config import AgainstChampion, Pipeline
+from schemas.errors import ConfigurationError, Damaged, LeptonflowError
+from schemas.records import Evaluation, ObjectRef
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+CONFIDENCE = 0.95  # of an against_champion rule that says none
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A discordance, what it was seen on, and what is assumed by taking it (null: nothing)."""
+
+    value: float
+    source: str
+    assumption: str | None
+
+
+def curve(
+    store: Store,
+    config: Pipeline,
+    *,
+    discordance: float | None = None,
+    holdout: int | None = None,
+    power: float = 0.8,
+    better: float | None = None,
+) -> tuple[simulation.Curve, Seen]:
+    """The curve of the pipeline's `against_champion` rule, and where its discordance comes from.
+
+    discordance, holdout  instead of those of the store, which is not read where both are given
+
+    Raises ConfigurationError without such a rule, UsageError on what is out of bounds, and
+    LeptonflowError where the store has no run to learn from.
+    """
+    margin, confidence = rule(config)
+    seen = Seen(discordance, "given", None) if discordance is not None else None
+    if seen is not None:  # said before the store is read
+        simulation.check(1 if holdout is None else holdout, seen.value, power, 0.0 if better is None else better)
+    seen = seen or discordance_seen(store, config)
+    n = holdout if holdout is not None else holdout_size(store, config)
+    found = simulation.simulate(n, seen.value, margin, confidence, power=power, better=better)
+    return found, seen
+
+
+def document(found: simulation.Curve, seen: Seen) -> dict[str, Any]:
+    """The `--json` document of `gate --simulate`."""
+    test = "exact McNemar" if found.margin == 0 else "Tango's score test"
+    return {
+        "n": found.n,
+        "discordance": found.discordance,
+        "discordance_source": seen.source,
+        "assumption": seen.assumption,
+        "margin": abs(found.margin),
+        "bound": 0.0 - found.margin,
+        "confidence": found.confidence,
+        "method": f"{test}, one-sided; {found.retrainings} simulated retrainings for each difference",
+        "curve": [
+            {"difference": p.difference, "promoted": p.promoted, "computed": p.computed} for p in found.points
+        ],
+        "power": found.power,
+        "better": found.better,
+        "chance": found.chance,
+        "needed": found.needed,
+        "reached": found.reached,
+        "sentence": found.sentence,
+    }  # fmt: skip
+
+
+def rule(config: Pipeline) -> tuple[float, float]:
+    """(margin, confidence) of the gate's `against_champion` on accuracy; of several, the strictest.
+
+    Negative where the rule asks for superiority by that margin.
+    """
+    rules = [r for r in config.gate if isinstance(r, AgainstChampion) and r.metric == "accuracy"]
+    if not rules:
+        raise ConfigurationError(
+            f"the gate of {config.name} compares no candidate's accuracy with the champion's: nothing to simulate",
+            expected="a rule against_champion with metric: accuracy",
+            received=", ".join(f"{r.rule} ({getattr(r, 'metric', None) or '-'})" for r in config.gate),
+            hint="Add {rule: against_champion, metric: accuracy, margin: 0.01} to gate",
+        )
+    beyond = [r.margin for r in rules if r.margin >= 1]
+    if beyond:
+        raise ConfigurationError(
+            "a margin of 1 or more is no margin: accuracies differ by 1 at most", expected="a margin below 1",
+            received=f"{beyond[0]:g}", hint="Mend the margin of against_champion",
+        )  # fmt: skip
+    superior = [getattr(r, "test", None) == "superiority" for r in rules]
+    pairs = [
+        (0.0 - r.margin if better else r.margin, float(getattr(r, "confidence", None) or CONFIDENCE))
+        for r, better in zip(rules, superior, strict=True)
+    ]
+    return min(pairs, key=lambda pair: (pair[0], -pair[1]))
+
+
+def holdout_size(store: Store, config: Pipeline) -> int:
+    """Examples in today's holdout. Raises LeptonflowError where there are none."""
+    snapshot = planning.state(config, planning.snapshots(store, config.name))
+    if snapshot is None:
+        raise _nothing(config, "has no data yet", "--holdout N")
+    runs = recording.runs(store, config.name)
+    if runs and runs[-1]["snapshot"] == snapshot.snapshot and runs[-1]["examples"]["holdout"]:
+        return int(runs[-1]["examples"]["holdout"])
+    count = datasets.split(store, config, snapshot).holdout
+    if not count:
+        raise _nothing(config, "has an empty holdout", "--holdout N")
+    return count
+
+
+def discordance_seen(store: Store, config: Pipeline) -> Seen:
+    """Candidate against champion in the newest run that scored two versions; else an assumption, named.
+
+    The assumption: two independent models that are right with the newest version's out-of-fold
+    probability p of the true label disagree in being right on 2 mean(p (1 - p)) of the examples.
+    Raises LeptonflowError where there is neither, or the two never differed.
+    """
+    for run in reversed(recording.runs(store, config.name)):
+        found = _compared(store, config.name, run["run_id"])
+        if found is None:
+            continue
+        share = _discordance(_read(store, found.predictions), _read(store, found.champion_predictions))
+        if share > 0:
+            where = f"{found.version} against the champion {found.champion} on the holdout of run {found.run_id}"
+            return Seen(share, where, None)
+        raise LeptonflowError(
+            f"candidate and champion of run {found.run_id} were right on the same examples: no discordance was seen",
+            hint="Give one with --discordance D",
+        )
+    return _assumed(store, config)
+
+
+def _compared(store: Store, pipeline: str, run_id: str) -> Evaluation | None:
+    """The run's last evaluation, if it holds the predictions of two versions."""
+    prefix = f"runs/{pipeline}/{run_id}/evaluation-"
+    keys = [key for key, _ in store.list(f"runs/{pipeline}/{run_id}") if key.startswith(prefix)]
+    if not keys:
+        return None
+    last = max(keys, key=lambda key: (len(key), key))  # evaluation-10 after evaluation-9
+    found = Evaluation.model_validate_json(store.get(last))
+    return None if found.champion_predictions is None or found.champion == found.version else found
+
+
+def _discordance(candidate: pa.Table, champion: pa.Table) -> float:
+    """The share of examples on which exactly one of the two is right."""
+    rights = []
+    for table in (candidate, champion):
+        columns = (table[name].to_pylist() for name in ("example_id", "label", "predicted"))
+        rights.append({example: label == said for example, label, said in zip(*columns, strict=True)})
+    shared = rights[0].keys() & rights[1].keys()
+    return sum(rights[0][e] != rights[1][e] for e in shared) / len(shared) if shared else 0.0
+
+
+def _assumed(store: Store, config: Pipeline) -> Seen:
+    import numpy as np
+
+    versions = packages.versions(store, config.name)
+    if not versions:
+        raise _nothing(config, "has no trained version yet", "--discordance D")
+    version = versions[-1].version
+    chances: list[float] = []
+    for folder in store.folders(f"fits/{config.name}/{version}"):
+        if not folder.startswith("fold-"):
+            continue
+        fit = training.fit_result(store, config.name, version, int(folder.removeprefix("fold-")))
+        for file in fit.files if fit else ():
+            if file.key.endswith("oof.parquet"):
+                chances += _read(store, file)["probability_true"].to_pylist()
+    if not chances:
+        raise _nothing(config, f"has no out-of-fold predictions of version {version}", "--discordance D")
+    p = np.asarray(chances, np.float64)
+    value = float(2 * np.mean(p * (1 - p)))
+    if not 0 < value <= 1:
+        raise _nothing(config, f"has a version {version} that is certain of every answer", "--discordance D")
+    assumption = (
+        "no run has scored a candidate beside another champion yet: the discordance is assumed to be "
+        "2 mean(p (1 - p)), p the out-of-fold probability of the true label "
+        f"over {len(p)} examples of version {version}"
+    )
+    return Seen(value, f"out-of-fold predictions of {version}", assumption)
+
+
+def _read(store: Store, file: ObjectRef | None) -> pa.Table:
+    """A file of predictions, its bytes held against the recorded sha256. Raises Damaged."""
+    import pyarrow.parquet as pq
+
+    assert file is not None
+    data = store.get(file.key)
+    if sha256(data) != file.sha256:
+        raise Damaged(
+            f"{file.key} was changed", expected=f"sha256 {file.sha256}", received=f"sha256 {sha256(data)}",
+            hint="Put the original object back from a copy of the store",
+        )  # fmt: skip
+    return pq.read_table(io.BytesIO(data))
+
+
+def _nothing(config: Pipeline, why: str, option: str) -> LeptonflowError:
+    return LeptonflowError(
+        f"{config.name} {why}", expected="a finished run to learn from", received="none",
+        hint=f"Retrain, or give {option}",
+    )  # fmt: skip

@@ -1,0 +1,48 @@
+"""Two versions cross-validated on the same folds of the same snapshot.
+
+What does not belong here: whether they were (that is read from their manifests).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from leptonflow.statistics import checks
+
+
+def corrected_t(differences: Sequence[float], train: int, test: int, margin: float) -> tuple[float, float]:
+    """(t, p) of the corrected resampled t-test; the hypothesis to reject is mean difference <= -margin.
+
+    differences  candidate - champion of each fold, positive is better
+    train, test  examples that a fold learned from and was scored on
+
+    t = (mean + margin) / sqrt((1 / k + test / train) * s^2), k - 1 degrees of freedom, s^2 the
+    sample's variance: folds share their training examples, and the plain 1 / k would promise too much.
+    Folds that do not differ at all give t = +-infinity (p 0 or 1), or 0 (p 0.5) on the margin itself.
+
+    Source: Nadeau and Bengio (2003), Machine Learning 52:239-281, section 3.2; for cross-validation
+    as by Bouckaert and Frank (2004), PAKDD, LNCS 3056:3-12. Raises LeptonflowError with fewer than 2 folds,
+    a value that is not finite, no training or test examples, or a margin outside [0, 1).
+    """
+    from scipy.special import stdtr
+
+    checks.margin(margin)
+    checks.size(train)
+    checks.size(test)
+    k = len(differences)
+    if k < 2:
+        raise checks.refuse("a number of folds", "2 or more", k)
+    for value in differences:
+        checks.finite("a fold's difference", value)
+    mean = math.fsum(differences) / k
+    variance = math.fsum((value - mean) ** 2 for value in differences) / (k - 1)
+    above = mean + margin
+    if abs(above) <= 1e-12:
+        above = 0.0
+    spread = math.sqrt((1 / k + test / train) * variance)
+    if spread <= 1e-12:
+        t = math.copysign(math.inf, above) if above else 0.0
+        return t, 0.5 if above == 0 else float(above < 0)
+    t = above / spread
+    return t, float(stdtr(k - 1, -t))
