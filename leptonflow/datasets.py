@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 IDENTITY = ("id", "sha256", "label", "batch")
+SPLIT_RULE = 1  # of `in_holdout`: another rule needs another number, since versions trained by both are compared
 
 
 class Accepted(NamedTuple):

@@ -28,8 +28,17 @@ TRAIN_MODULES = (
     "leptonflow/user_models.py",
     "leptonflow/predictions.py",
 )
-GATE_MODULES = ("leptonflow/evaluation.py", "leptonflow/packages.py", "leptonflow/infra.py", "leptonflow/gate.py")
-
+GATE_MODULES = (
+    "leptonflow/evaluation.py",
+    "leptonflow/baselines.py",
+    "leptonflow/packages.py",
+    "leptonflow/whole.py",
+    "leptonflow/infra.py",
+    "leptonflow/evidence.py",
+    "leptonflow/gate.py",
+    "schemas/rules.py",
+)
+GATE_PACKAGES = ("leptonflow/rules", "leptonflow/statistics")
 
 
 def sha256(data: bytes) -> str:
@@ -79,18 +88,28 @@ def libraries() -> dict[str, str]:
         ) from None
 
 
-def code_digests(config: Pipeline) -> dict[str, str]:
-    """The digests `data`, `train` and `gate` of the code that this pipeline's results depend on."""
+def code_digests(config: Pipeline, versions: dict[str, str] | None = None) -> dict[str, str]:
+    """The digests `data`, `train` and `gate` of the code that this pipeline's results depend on.
+
+    versions are those of Keras and its backend, by default the installed ones: with recorded ones, what
+    differs from a recorded digest is the code.
+    """
     data = digest({name: _file(ROOT / name) for name in (*DATA_MODULES, *_workload_modules(config.workload))})
     own = user_code(config)
     train = digest(
         data,
         {name: _file(ROOT / name) for name in TRAIN_MODULES},
         {name: _file(path) for name, path in own.items()},
-        libraries(),
+        libraries() if versions is None else versions,
     )
-    gate = digest(train, {name: _file(ROOT / name) for name in GATE_MODULES})
+    gate = digest(train, {name: _file(ROOT / name) for name in gate_modules()})
     return {"data": data, "train": train, "gate": gate}
+
+
+def gate_modules() -> list[str]:
+    """The modules of the `gate` digest that are not in `train`: those named, and every one of its packages."""
+    inside = (path for name in GATE_PACKAGES for path in sorted((ROOT / name).glob("*.py")))
+    return [*GATE_MODULES, *(str(path.relative_to(ROOT)) for path in inside)]
 
 
 def _file(path: Path) -> str:

@@ -7,9 +7,10 @@ which metric matters (gate), and how a metric is computed (the workload).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from leptonflow import datasets, packages, predictions, workloads
+from leptonflow import baselines, datasets, packages, predictions, registry, whole, workloads
 from leptonflow.digests import canonical, sha256
 from leptonflow.packages import Package
 from leptonflow.store import Store, adopt
@@ -18,12 +19,16 @@ from leptonflow.training import planned
 from schemas.config import Pipeline
 from schemas.errors import Damaged, LandingChanged, NotFound, TrainingError
 from schemas.records import Evaluation, HoldoutScores, ObjectRef, Plan, SnapshotRef
+from schemas.rules import Baseline, Overfit
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from leptonflow.registry import Champion
+
+
+TRAINING_EXAMPLES = 2000  # that `overfit` scores: the first by id, which is a digest, hence a fair sample
 
 
 class NotComparable(Exception):
@@ -33,10 +38,10 @@ class NotComparable(Exception):
 def evaluate(store: Store, config: Pipeline, plan: Plan, champion: Champion | None) -> Evaluation:
     """Score the plan's package and the champion's on today's holdout. Safe to repeat.
 
-    Writes holdout-predictions.parquet and evaluation-<N>.json under the run, N being the record
-    that names the champion (0: none). A champion that is damaged or has other classes has no
-    scores, and `not_comparable` says why; it never ends the run. Raises NotFound and Damaged for
-    the candidate's own package.
+    Writes holdout-predictions.parquet, champion-predictions-<N>.parquet and evaluation-<N>.json under
+    the run, N being the record that names the champion (0: none). A champion that is damaged or has
+    other classes has no scores, and `not_comparable` says why; it never ends the run. Raises NotFound
+    and Damaged for the candidate's own package.
     """
     version, snapshot = planned(plan)
     folder = f"runs/{config.name}/{plan.run_id}"
@@ -52,14 +57,21 @@ def evaluate(store: Store, config: Pipeline, plan: Plan, champion: Champion | No
     data = adopt(store, where, data)
     _, labels, probabilities = predictions.read(data, snapshot.classes)
     scores = _scores(config, version, labels, probabilities, snapshot.classes)
-    champion_scores, reason = None, None
+    champion_scores, reason, theirs = None, None, None
     if champion is not None and champion.version == version:
-        champion_scores = scores
+        champion_scores, theirs = scores, _reference(where, data)
     elif champion is not None:
         try:
-            champion_scores = _champion_scores(store, config, snapshot, champion, examples)
+            found = _champion_probabilities(store, config, snapshot, champion, examples)
+            its = predictions.write(examples.ids, examples.labels, found, snapshot.classes, fold=None)
+            name = f"{folder}/champion-predictions-{champion.number}.parquet"
+            its = adopt(store, name, its)
+            _, labels, probabilities = predictions.read(its, snapshot.classes)
+            champion_scores = _scores(config, champion.version, labels, probabilities, snapshot.classes)
+            theirs = _reference(name, its)
         except NotComparable as error:
             reason = str(error)
+    training, simple = _besides(store, config, snapshot, candidate, examples)
     result = Evaluation(
         run_id=plan.run_id or "",
         version=version,
@@ -67,15 +79,39 @@ def evaluate(store: Store, config: Pipeline, plan: Plan, champion: Champion | No
         candidate_scores=scores,
         champion_scores=champion_scores,
         not_comparable=reason,
-        predictions=ObjectRef(key=where, sha256=sha256(data), bytes=len(data)),
+        predictions=_reference(where, data),
+        champion_predictions=theirs,
+        training=training,
+        baselines=simple,
     )
     return Evaluation.model_validate_json(adopt(store, key, canonical(result)))
 
 
-def _champion_scores(
+def _reference(key: str, data: bytes) -> ObjectRef:
+    return ObjectRef(key=key, sha256=sha256(data), bytes=len(data))
+
+
+def _besides(
+    store: Store, config: Pipeline, snapshot: SnapshotRef, candidate: Package, holdout: datasets.Examples
+) -> tuple[dict[str, float | None] | None, dict[str, dict[str, float | None]]]:
+    """(the candidate's metrics on training examples, those of simple models), measured where a rule asks."""
+    wanted = {type(rule) for rule in config.gate}
+    if not wanted & {Overfit, Baseline}:
+        return None, {}
+    score, train = workloads.load(config.workload).score, datasets.training_set(store, config, snapshot)
+    training = None
+    if Overfit in wanted:
+        rows = candidate.predict(train.pixels[:TRAINING_EXAMPLES])
+        training = score(train.labels[:TRAINING_EXAMPLES], rows, snapshot.classes)
+    if Baseline not in wanted:
+        return training, {}
+    return training, baselines.scores(train, holdout, snapshot.classes, score, config.training.seed)
+
+
+def _champion_probabilities(
     store: Store, config: Pipeline, snapshot: SnapshotRef, champion: Champion, examples: datasets.Examples
-) -> HoldoutScores:
-    """The champion's scores, through the preprocessing and the class order of its own package."""
+) -> NDArray[np.float64]:
+    """N x K in today's class order, through the preprocessing and the classes of its own package."""
     try:
         package = packages.load(store, config.name, champion.version, champion.manifest_sha256)
         own = package.manifest
@@ -84,10 +120,13 @@ def _champion_scores(
             new = ", ".join(sorted(set(snapshot.classes) - set(own.classes))) or "none"
             raise NotComparable(f"the champion {champion.version} has other classes (only its own: {gone}; new: {new})")
         columns = [own.classes.index(name) for name in snapshot.classes]
-        probabilities = package.predict(_encoded(store, config, snapshot, package, examples).pixels)[:, columns]
-    except (Damaged, NotFound, TrainingError, LandingChanged) as error:
+        return package.predict(_encoded(store, config, snapshot, package, examples).pixels)[:, columns]
+    except (Damaged, NotFound) as error:
+        log = registry.promotions(store, config.name)
+        way = whole.way_back(store, config.name, replace(log, entries=log.entries[: champion.number]), champion.version)
+        raise NotComparable(f"the champion {champion.version} cannot be scored: {error.line()} {way}") from error
+    except (TrainingError, LandingChanged) as error:
         raise NotComparable(f"the champion {champion.version} cannot be scored: {error.line()}") from error
-    return _scores(config, champion.version, examples.labels, probabilities, snapshot.classes)
 
 
 def _encoded(

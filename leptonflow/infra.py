@@ -1,5 +1,7 @@
 """Infra-validation: a package, loaded in a fresh process, must reproduce its own predictions.
 
+It must also answer malformed inputs with errors, and hold the latency and the size that the gate asks.
+
 `python -m leptonflow.infra` is that process. It imports Keras at once and then waits for one request,
 so that it can start beside the final fit; it ends with its standard input. What does not belong
 here: judging the predictions (gate).
@@ -9,6 +11,7 @@ from __future__ import annotations
 
 import atexit
 import json
+import math
 import os
 import platform
 import signal
@@ -17,7 +20,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any
@@ -28,11 +31,14 @@ from leptonflow.limits import Limit
 from leptonflow.store import Store, adopt, open_store
 from schemas.config import Model, Pipeline
 from schemas.errors import Damaged, LeptonflowError, NotFound, StoreUnreachable
-from schemas.records import InfraResult, Plan, SnapshotRef
+from schemas.records import InfraResult, ModelManifest, Plan, SnapshotRef
+from schemas.rules import Latency, Size
 from schemas.settings import quiet
 
 TOLERANCE = 1e-5
 HOLDOUT_EXAMPLES = 256
+SINGLE_IMAGES = 50  # answered one at a time, after some that do not count
+WARM_UP = 5
 
 
 @dataclass(frozen=True)
@@ -99,29 +105,34 @@ def validate(
     """Hash the version's files, load it in a fresh process and compare what it predicts.
 
     It must reproduce the predictions that lie in the package and, with `plan`, the run's holdout
-    predictions, within 1e-5. A pass is recorded and reused; the files are hashed each time. A bad
-    package is a result that did not pass, never an exception. Raises StoreUnreachable, and TimeLimit
-    where the fresh process has no answer within `limits.infra_validate`.
+    predictions, within 1e-5, answer malformed inputs with errors, and hold the budgets of the gate's
+    `latency` and `size`. A pass is recorded with its measurements and reused; the files are hashed, and
+    the budgets held against them, each time. A bad package is a result that did not pass, never an
+    exception. Raises StoreUnreachable, and TimeLimit where the fresh process has no answer within
+    `limits.infra_validate`.
     """
     from leptonflow import packages
 
     started = time.perf_counter()
 
-    def result(passed: bool, sentence: str, difference: float | None = None, examples: int = 0) -> InfraResult:
+    def result(
+        passed: bool, sentence: str, difference: float | None = None, examples: int = 0, **measured: Any
+    ) -> InfraResult:
         return InfraResult(
             version=version, manifest_sha256=manifest_sha256, passed=passed, largest_difference=difference,
             tolerance=TOLERANCE, examples=examples, sentence=sentence, seconds=time.perf_counter() - started,
+            **measured,
         )  # fmt: skip
 
     try:
-        packages.verify(store, config.name, version, manifest_sha256)
+        manifest = packages.verify(store, config.name, version, manifest_sha256)
     except (Damaged, NotFound) as error:
         stop()
         return result(False, f"the package is not whole: {error.line()}")
     key = record_key(config.name, version, manifest_sha256, config)
     if store.size(key) is not None:
         stop()
-        return _recorded(key, store.get(key), manifest_sha256)
+        return within_budget(config, _recorded(key, store.get(key), manifest_sha256))
     request: dict[str, Any] = {
         "pipeline": config.name, "version": version, "manifest_sha256": manifest_sha256, "holdout": None,
     }  # fmt: skip
@@ -138,15 +149,36 @@ def validate(
         raise StoreUnreachable(answer["unreachable"])
     if "error" in answer:
         return result(False, f"the package did not work in a fresh process: {answer['error']}")
+    if answer["garbage"]:
+        return result(False, f"a fresh process answered {answer['garbage']} as if it were an image")
     difference, examples = answer["largest_difference"], int(answer["examples"])
     if difference is None:
         return result(False, f"a fresh process gave other shapes or no numbers on {examples} examples", None, examples)
     within = f"on {examples} examples; at most {TOLERANCE:g} is allowed"
     if not difference <= TOLERANCE:
         return result(False, f"a fresh process differed by up to {difference:.2g} {within}", difference, examples)
-    passed = result(True, f"a fresh process differed by no more than {difference:.2g} {within}", difference, examples)
-    adopt(store, key, canonical(passed))
-    return passed
+    sentence = f"a fresh process differed by no more than {difference:.2g} {within}"
+    sentence += f"; it answered each of {answer['malformed']} malformed inputs with an error"
+    measured = {"latency_ms": answer["latency_ms"], "malformed": answer["malformed"], "package_bytes": _bytes(manifest)}
+    passed = result(True, sentence, difference, examples, **measured)
+    return within_budget(config, InfraResult.model_validate_json(adopt(store, key, canonical(passed))))
+
+
+def _bytes(manifest: ModelManifest) -> int:
+    return sum(file.bytes for file in manifest.files)
+
+
+def within_budget(config: Pipeline, found: InfraResult) -> InfraResult:
+    """The same result, not passed where it is over a budget that the gate's `latency` or `size` names."""
+    over = []
+    for rule in config.gate:
+        if isinstance(rule, Latency) and found.latency_ms is not None and found.latency_ms > rule.value:
+            over.append(f"95 of 100 images take up to {found.latency_ms:.4g} ms, at most {rule.value:g} was asked")
+        if isinstance(rule, Size) and found.package_bytes is not None and found.package_bytes > rule.value * 1e6:
+            over.append(f"the package has {found.package_bytes / 1e6:.4g} MB, at most {rule.value:g} was asked")
+    if not over or not found.passed:
+        return found
+    return found.model_copy(update={"passed": False, "sentence": "; ".join(over)})
 
 
 def _recorded(key: str, data: bytes, manifest_sha256: str) -> InfraResult:
@@ -244,11 +276,17 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
         pairs = [(package.predict(pixels), expected)]
         if request["holdout"] is not None:
             pairs.append(_holdout(store, package, **request["holdout"]))
+        garbage, malformed = _garbage(package)
+        measured = {"garbage": garbage, "malformed": malformed, "latency_ms": _latency(package, pixels)}
     except StoreUnreachable as error:
         return {"unreachable": error.message}
     except Exception as error:  # noqa: BLE001 - a package that breaks a library is a finding, not a crash
         return {"error": error.line() if isinstance(error, LeptonflowError) else f"{type(error).__name__}: {error}"}
-    return {"largest_difference": _largest(pairs), "examples": sum(len(expected) for _, expected in pairs)}
+    return {
+        "largest_difference": _largest(pairs),
+        "examples": sum(len(expected) for _, expected in pairs),
+        **measured,
+    }
 
 
 def _holdout(store: Store, package: Any, config: dict[str, Any], snapshot: dict[str, Any], predictions: str) -> Any:
@@ -261,6 +299,46 @@ def _holdout(store: Store, package: Any, config: dict[str, Any], snapshot: dict[
     _, _, recorded = read(store.get(predictions), state.classes)
     pixels = datasets.holdout_set(store, pipeline, state).pixels[:HOLDOUT_EXAMPLES]
     return package.predict(pixels), recorded[:HOLDOUT_EXAMPLES]
+
+
+def _garbage(package: Any) -> tuple[str | None, int]:
+    """(the first malformed input that was answered with anything but an error, how many were tried)."""
+    import numpy as np
+
+    from leptonflow import workloads
+
+    shape = tuple(package.manifest.input)
+    request = workloads.load(package.manifest.workload).request
+    right = np.zeros((1, *shape), np.uint8)
+    tried: dict[str, Callable[[], Any]] = {
+        "an array of another height": lambda: package.predict(np.zeros((1, shape[0] + 1, *shape[1:]), np.uint8)),
+        "an array of other channels": lambda: package.predict(np.zeros((1, *shape[:2], shape[2] + 1), np.uint8)),
+        "an array without its first axis": lambda: package.predict(right[0]),
+        "an array of floats": lambda: package.predict(right.astype(np.float32)),
+        "an empty file": lambda: request(b"", shape),
+        "a file that is no image": lambda: request(b"this is no image", shape),
+    }
+    for name, call in tried.items():
+        try:
+            call()
+        except LeptonflowError:
+            continue
+        return name, len(tried)
+    return None, len(tried)
+
+
+def _latency(package: Any, pixels: Any) -> float | None:
+    """Milliseconds within which the packaged model answers 95 of 100 images, one at a time; None without an image."""
+    if not len(pixels):
+        return None
+    taken = []
+    for number in range(WARM_UP + SINGLE_IMAGES):
+        at = number % len(pixels)
+        started = time.perf_counter()
+        package.model.predict_on_batch(pixels[at : at + 1])  # `predict` would fill the batch up
+        taken.append((time.perf_counter() - started) * 1000)
+    counted = sorted(taken[WARM_UP:])
+    return round(counted[math.ceil(0.95 * len(counted)) - 1], 3)
 
 
 def _largest(pairs: list[tuple[Any, Any]]) -> float | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from leptonflow import clock, gate, packages, planning, recording, registry
+from leptonflow import clock, evidence, gate, packages, planning, recording, registry
 from leptonflow.digests import canonical
 from leptonflow.registry import Champion
 from leptonflow.store import Store, adopt
@@ -33,10 +33,11 @@ class Opponent(Record):
 def begin(store: Store, config: Pipeline, plan: Plan) -> str:
     """Mark the run as begun, and return since when (UTC): its first beginning where it is resumed.
 
-    Raises ConfigurationError where the gate weighs a class that the dataset does not have.
+    Raises ConfigurationError where the gate weighs a class or a fact that the dataset does not have.
     """
     assert plan.run_id is not None and plan.snapshot is not None
     gate.check_metrics(config, plan.snapshot.classes)
+    evidence.check_facts(store, config, plan.snapshot)
     key = planning.run_key(config.name, plan.run_id, "started.json")
     began = adopt(store, key, canonical({"started_at": clock.now(), "version": plan.version, "attempt": plan.attempt}))
     return str(json.loads(began)["started_at"])
@@ -69,6 +70,7 @@ def decide(
         cv=packages.manifest(store, config.name, plan.version).cv,
         evaluation=evaluation,
         infra=infra,
+        evidence=evidence.gather(store, config, plan, champion, evaluation, infra),
         champion=champion,
         against=opponent.against,
         history=replace(log, entries=log.entries[: opponent.against]),

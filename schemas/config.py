@@ -12,22 +12,19 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from schemas.errors import ConfigurationError
+from schemas.rules import CLASS_METRICS as CLASS_METRICS
+from schemas.rules import KINDS as RULES
+from schemas.rules import METRICS as METRICS
+from schemas.rules import AgainstChampion as AgainstChampion
+from schemas.rules import Frozen, Looks, Rule, class_of
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 WORKLOADS = ("image_classification",)
-METRICS = ("accuracy", "precision", "recall", "f1", "log_loss")
-CLASS_METRICS = ("precision", "recall", "f1")
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop", "nadam", "adagrad", "adamax")
-
-
-class Frozen(BaseModel):
-    """Immutable, and strict about unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class Holdout(Frozen):
@@ -66,63 +63,6 @@ class Training(Frozen):
     seed: Annotated[int, Field(ge=0)] = 0
     optimizer: Literal["adam", "adamw", "sgd", "rmsprop", "nadam", "adagrad", "adamax"] = "adam"
     learning_rate: Annotated[float, Field(gt=0)] = 0.001
-
-
-def _metric(value: str) -> str:
-    if value in METRICS:
-        return value
-    found = re.fullmatch(r"(\w+)\[(.+)\]", value)
-    if found and found[1] in CLASS_METRICS:
-        return value
-    raise ValueError(
-        f"no metric is named {value!r}; choose from {', '.join(METRICS)}, "
-        f"or per class {', '.join(f'{m}[CLASS]' for m in CLASS_METRICS)}"
-    )
-
-
-Metric = Annotated[str, Field(min_length=1)]
-
-
-class _Rule(Frozen):
-    metric: Metric
-
-    @field_validator("metric")
-    @classmethod
-    def _known_metric(cls, value: str) -> str:
-        return _metric(value)
-
-
-class AtLeast(_Rule):
-    """The metric is at least `value`, on the cross-validation mean or on the holdout."""
-
-    rule: Literal["at_least"]
-    on: Literal["cv", "holdout"] = "cv"
-    value: float
-
-
-class AtMost(_Rule):
-    """The metric is at most `value`, on the cross-validation mean or on the holdout."""
-
-    rule: Literal["at_most"]
-    on: Literal["cv", "holdout"] = "cv"
-    value: float
-
-
-class FoldSpread(_Rule):
-    """The sample standard deviation of the metric over the folds is at most `value`."""
-
-    rule: Literal["fold_spread"]
-    value: Annotated[float, Field(ge=0)]
-
-
-class AgainstChampion(_Rule):
-    """On today's holdout the candidate is no worse than the champion by more than `margin`."""
-
-    rule: Literal["against_champion"]
-    margin: Annotated[float, Field(ge=0)] = 0.0
-
-
-Rule = Annotated[AtLeast | AtMost | FoldSpread | AgainstChampion, Field(discriminator="rule")]
 
 
 class Schedule(Frozen):
@@ -218,6 +158,7 @@ class Pipeline(Frozen):
     # How long, and who is told: no matter of what is made, hence in no document, id or digest.
     limits: Limits = Field(default=Limits(), exclude=True)
     notify: Notify | None = Field(default=None, exclude=True)
+    looks: Looks = Field(default=Looks(), exclude=True)
     folder: Path = Field(default=Path("."), exclude=True)
 
     @field_validator("input", "gate", "classes", mode="before")
@@ -236,7 +177,7 @@ class Pipeline(Frozen):
     @classmethod
     def _some_rule(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
         if not value:
-            raise ValueError("a gate has at least one rule: at_least, at_most, fold_spread, against_champion")
+            raise ValueError(f"a gate has at least one rule: {', '.join(RULES)}")
         return value
 
     @field_validator("classes")
@@ -250,9 +191,10 @@ class Pipeline(Frozen):
     def _class_metrics_exist(self) -> Pipeline:
         if self.classes is not None:
             for number, rule in enumerate(self.gate):
-                found = re.fullmatch(r"(\w+)\[(.+)\]", rule.metric)
-                if found and found[2] not in self.classes:
-                    told = {"key": f"gate.{number}.metric", "metric": rule.metric, "classes": ", ".join(self.classes)}
+                metric = getattr(rule, "metric", None)
+                name = class_of(metric)
+                if name is not None and name not in self.classes:
+                    told = {"key": f"gate.{number}.metric", "metric": metric, "classes": ", ".join(self.classes)}
                     raise PydanticCustomError("class_metric", "a metric of one of the classes {classes}", told)
         return self
 
@@ -277,7 +219,7 @@ def parse(document: object, *, where: str, folder: Path) -> Pipeline:
 
 def _explain(error: ValidationError, document: dict[Any, Any], where: str) -> ConfigurationError:
     first = error.errors(include_url=False)[0]
-    path = [p for p in first["loc"] if p not in ("at_least", "at_most", "fold_spread", "against_champion")]
+    path = [p for p in first["loc"] if p not in RULES]  # pydantic names the rule beside its number
     key = ".".join(str(p) for p in path) or "(the whole file)"
     choices: str | None = None
     expected = first["msg"].removeprefix("Value error, ")
@@ -294,7 +236,7 @@ def _explain(error: ValidationError, document: dict[Any, Any], where: str) -> Co
             f"{where}: {key} is missing", expected=f"a value for {key}", received="nothing", hint=f"Add {key}"
         )
     if first["type"].startswith("union_tag"):
-        expected = "a rule of at_least, at_most, fold_spread, against_champion"
+        expected = f"a rule of {', '.join(RULES)}"
     received = repr(first.get("input"))
     if first["type"] == "class_metric":  # found once the whole file is known: the key is in the error itself
         key, received = first["ctx"]["key"], repr(first["ctx"]["metric"])
@@ -318,16 +260,11 @@ def _valid_keys(path: list[Any], document: dict[Any, Any]) -> list[str]:
         "schedule": Schedule,
         "limits": Limits,
         "notify": Notify,
-    }
-    rules: dict[str, type[BaseModel]] = {
-        "at_least": AtLeast,
-        "at_most": AtMost,
-        "fold_spread": FoldSpread,
-        "against_champion": AgainstChampion,
+        "looks": Looks,
     }
     if path[0] in sections:
         return [field.alias or name for name, field in sections[path[0]].model_fields.items()]
     if path[0] == "gate" and len(path) > 1:
         rule = document["gate"][path[1]].get("rule")
-        return list(rules[rule].model_fields) if rule in rules else []
+        return list(RULES[rule].model_fields) if rule in RULES else []
     return []

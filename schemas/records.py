@@ -182,8 +182,34 @@ class PackageRef(Record):
     bytes: int
 
 
+class Hardware(Record):
+    """The machine that a version was trained on. `accelerators` are named by Keras's backend; none: the CPU."""
+
+    cpus: int
+    cpu: str | None
+    machine: str
+    system: str
+    backend: str
+    accelerators: tuple[str, ...]
+
+
+class Lineage(Record):
+    """Where a version comes from. Null is what could not be told: no repository, no lock, no recorded beginning."""
+
+    snapshot: str  # the content's whole sha256
+    code: dict[str, str]  # data, train digests
+    lock: str | None  # sha256 of requirements.lock
+    git_commit: str | None  # of the repository that the YAML lies in
+    git_dirty: bool | None  # whether a tracked file of it differs from that commit
+    seed: int
+    hardware: Hardware
+    libraries: dict[str, str]
+    started_at: str | None
+    finished_at: str
+
+
 class ModelManifest(Record):
-    """models/<pipeline>/<version>/manifest.json, written last."""
+    """models/<pipeline>/<version>/manifest.json, written last. One from before lineage was kept has none."""
 
     pipeline: str
     version: str
@@ -197,9 +223,11 @@ class ModelManifest(Record):
     config: dict[str, Any]
     cv: dict[str, dict[str, Any]]  # metric: {mean, std, folds[]}
     code: dict[str, str]  # data, train digests
+    lineage: Lineage | None = None
     libraries: dict[str, str]
     files: tuple[ObjectRef, ...]  # keys relative to the package's folder
     created_at: str
+    split_rule: int = 1  # datasets.SPLIT_RULE: how what it never learned from was chosen
 
 
 class HoldoutScores(Record):
@@ -212,7 +240,7 @@ class HoldoutScores(Record):
 
 
 class Evaluation(Record):
-    """Candidate and champion on the same holdout; the champion's scores or why there are none."""
+    """Candidate and champion on the same holdout. `champion_scores` is None: see `not_comparable`."""
 
     run_id: str
     version: str
@@ -221,6 +249,9 @@ class Evaluation(Record):
     champion_scores: HoldoutScores | None
     not_comparable: str | None
     predictions: ObjectRef  # the candidate's holdout predictions
+    champion_predictions: ObjectRef | None = None  # the champion's, of the same examples in the same order
+    training: dict[str, float | None] | None = None  # the candidate on training examples, where a rule asks
+    baselines: dict[str, dict[str, float | None]] = {}  # majority, logistic: metrics, where a rule asks
 
 
 class InfraResult(Record):
@@ -235,6 +266,9 @@ class InfraResult(Record):
     sentence: str
     seconds: float
     reused: bool = False
+    latency_ms: float | None = None  # 95 of 100 single images are answered within; null where not measured
+    package_bytes: int | None = None
+    malformed: int = 0  # inputs of a wrong shape, type or length that were each answered with an error
 
 
 class RuleResult(Record):
@@ -246,6 +280,12 @@ class RuleResult(Record):
     bound: float | None
     passed: bool | None
     sentence: str
+    slice: str | None = None  # class=cat, batch=monday, newest, brightness=[0, 63): what part of the holdout
+    low: float | None = None  # the ends of the interval of `value`; null where the rule has none
+    high: float | None = None
+    confidence: float | None = None
+    n: int | None = None  # the examples (or folds) that were weighed
+    method: str | None = None  # of the interval or test, such as wilson, bca bootstrap, tango score, exact mcnemar
 
 
 class Verdict(Record):
@@ -258,3 +298,5 @@ class Verdict(Record):
     sentence: str
     champion: str | None  # before the decision
     against: int
+    looks: int = 0  # finished verdicts of this pipeline before this one: each has looked at the holdout
+    warnings: tuple[str, ...] = ()

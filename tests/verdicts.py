@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from leptonflow import gate
+import numpy as np
+from numpy.typing import NDArray
+
+from leptonflow import gate, workloads
+from leptonflow.evidence import Evidence
 from leptonflow.log import Entry, Log
 from leptonflow.registry import Champion
 from schemas.config import Pipeline, parse
@@ -25,6 +31,51 @@ def fold_scores(**metrics: tuple[float | None, float | None]) -> dict[str, dict[
 
 def scores(version: str, metrics: dict[str, float | None]) -> HoldoutScores:
     return HoldoutScores(version=version, metrics=metrics, confusion=((1, 0), (0, 1)), examples=2)
+
+
+CLASSES = ("cat", "dog")
+
+
+def rows(labels: NDArray[np.int64], right: Sequence[bool] | NDArray[np.bool_], sure: float = 0.9) -> Any:
+    """N x 2 probabilities that give the label where `right`, else the other class."""
+    said = np.where(np.asarray(right, bool), labels, 1 - labels)
+    found = np.full((len(labels), 2), 1 - sure)
+    found[np.arange(len(labels)), said] = sure
+    return found
+
+
+def pairs(b: int, c: int, both: int, neither: int = 0) -> dict[str, Any]:
+    """evaluation and evidence of b + c + both + neither examples that the two of them, or one, got right."""
+    n = b + c + both + neither
+    order = np.random.default_rng(0).permutation(n)
+    mine = np.repeat([True, False, True, False], [b, c, both, neither])[order]
+    theirs = np.repeat([False, True, True, False], [b, c, both, neither])[order]
+    labels = np.arange(n) % 2
+    return measured(labels, rows(labels, mine), rows(labels, theirs))
+
+
+def measured(labels: NDArray[np.int64], mine: Any, theirs: Any = None, **known: Any) -> dict[str, Any]:
+    """evaluation and evidence of these N x K probabilities; `known` are further fields of the evidence."""
+    score = workloads.load("image_classification").score
+    return {
+        "evaluation": evaluation(
+            score(labels, mine, CLASSES), None if theirs is None else score(labels, theirs, CLASSES)
+        ),
+        "evidence": Evidence(classes=CLASSES, labels=labels, candidate=mine, champion=theirs, **known),
+    }
+
+
+def imagined(found: Evaluation, n: int = 1000) -> Evidence:
+    """Examples with the accuracies that the evaluation tells, each wrong one of the better model wrong in both."""
+    labels = np.arange(n) % 2
+
+    def of(told: HoldoutScores | None) -> Any:
+        share = told.metrics.get("accuracy") if told is not None else None
+        share = share if share is not None and math.isfinite(share) else 0.5
+        return rows(labels, np.arange(n) < round(min(max(share, 0.0), 1.0) * n))
+
+    theirs = None if found.champion_scores is None else of(found.champion_scores)
+    return Evidence(classes=CLASSES, labels=labels, candidate=of(found.candidate_scores), champion=theirs)
 
 
 def evaluation(
@@ -73,6 +124,7 @@ def decide(config: Pipeline, **changes: Any) -> Verdict:
         "history": records(), "snapshot_number": 3, "champion_snapshot_number": None,
     }  # fmt: skip
     given.update(changes)
+    given.setdefault("evidence", imagined(given["evaluation"]))
     if given["champion"] is not None and "champion_snapshot_number" not in changes:
         given["champion_snapshot_number"] = given["champion"].snapshot_number
     return gate.decide(config, **given)

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from leptonflow import datasets, evaluation, packages, predictions, training
+from leptonflow import datasets, evaluation, packages, predictions, registry, training
+from leptonflow import log as commits
 from leptonflow.registry import Champion
 from leptonflow.store import MemoryStore, Store
 from schemas.config import Pipeline
@@ -150,3 +151,39 @@ def test_a_damaged_champion_never_ends_the_run(store: MemoryStore, trained: Any,
     assert found.champion_scores is None
     assert key in (found.not_comparable or "")
     assert "\n" not in (found.not_comparable or "")
+
+
+def test_a_damaged_champion_names_the_last_whole_one(store: MemoryStore, trained: Any) -> None:
+    _, config, plan, sha = trained
+    second = plan_of(config, plan.snapshot, version="c" * 12, run_id="d" * 12)
+    third = plan_of(config, plan.snapshot, version="e" * 12, run_id="f" * 12)
+    shas = {plan.version: sha, **{p.version: train(store, config, p) for p in (second, third)}}
+    log = registry.promotions(store, config.name)
+    for version in (plan.version, second.version):
+        body = registry.Promotion(
+            version=version, previous=None, run_id=None, manifest_sha256=shas[version], snapshot="s", snapshot_number=1
+        )
+        log = commits.commit(store, log, id=version, kind="override", body=body.model_dump(), who="kim", why="so")
+    store._objects[f"models/{config.name}/{second.version}/labels.json"] += b" "
+    found = evaluation.evaluate(store, config, third, champion_of(second, shas[second.version], number=2))
+    assert "labels.json is not what was recorded" in (found.not_comparable or "")
+    way = f"The newest whole one is {plan.version}: `leptonflow rollback squares --to {plan.version} --reason TEXT`"
+    assert way in (found.not_comparable or "")
+    store._objects[f"models/{config.name}/{plan.version}/labels.json"] += b" "
+    again = plan_of(config, plan.snapshot, version="e" * 12, run_id="1" * 12)
+    found = evaluation.evaluate(store, config, again, champion_of(second, shas[second.version], number=2))
+    assert "No other earlier champion is whole" in (found.not_comparable or "")
+
+
+def test_training_scores_and_baselines_are_measured_where_a_rule_asks(store: MemoryStore, trained: Any) -> None:
+    _, _, plan, _ = trained
+    asked = [{"rule": "overfit", "metric": "accuracy", "value": 1.0}, {"rule": "baseline", "metric": "accuracy"}]
+    config = pipeline(gate=asked)
+    found = evaluation.evaluate(store, config, plan, None)
+    examples = datasets.training_set(store, config, plan.snapshot)
+    rows = packages.load(store, config.name, plan.version).predict(examples.pixels)
+    assert found.training is not None
+    assert found.training["accuracy"] == pytest.approx((rows.argmax(1) == examples.labels).mean())
+    assert set(found.baselines) == {"majority", "logistic"}
+    assert found.baselines["logistic"]["accuracy"] == 1.0
+    assert evaluation.evaluate(store, config, plan, None) == found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 
 from leptonflow import gate
@@ -18,9 +19,11 @@ from tests.verdicts import (
     evaluation,
     fold_scores,
     infra,
+    measured,
     only,
     pipeline,
     records,
+    rows,
 )
 
 AT_LEAST = {"rule": "at_least", "metric": "accuracy", "value": 0.9}
@@ -71,8 +74,8 @@ def test_a_failed_bound_never_reads_as_met() -> None:
 def test_what_cannot_be_computed_is_null_with_the_reason(on: str) -> None:
     config = pipeline({"rule": "at_least", "metric": "recall[cat]", "on": on, "value": 0.5}, AT_LEAST)
     cv = fold_scores(accuracy=(0.95, 0.0), **{"recall[cat]": (None, None)})
-    for measured in (cv, fold_scores(accuracy=(0.95, 0.0))):
-        verdict = decide(config, cv=measured, evaluation=evaluation({"accuracy": 0.9, "recall[cat]": None}))
+    for folds in (cv, fold_scores(accuracy=(0.95, 0.0))):
+        verdict = decide(config, cv=folds, evaluation=evaluation({"accuracy": 0.9, "recall[cat]": None}))
         assert (verdict.rules[0].value, verdict.rules[0].passed) == (None, None)
         assert "cannot be computed" in verdict.rules[0].sentence
         assert verdict.verdict == "promoted"
@@ -89,6 +92,7 @@ def test_what_is_not_a_finite_number_never_passes(broken: float) -> None:
         evaluation=evaluation({"accuracy": broken}, {"accuracy": 0.5}),
     )  # fmt: skip
     assert [(r.value, r.passed) for r in verdict.rules[:4]] == [(None, False)] * 4
+    assert all("accuracy" in r.sentence and "not a finite number" in r.sentence for r in verdict.rules[:4])
 
 
 def test_check_metrics_names_the_classes() -> None:
@@ -106,7 +110,7 @@ def test_check_metrics_names_the_classes() -> None:
 
 @pytest.mark.parametrize(
     ("candidate", "of_champion", "passed"),
-    [(0.95, 0.96, True), (0.96, 0.95, True), (0.95, 0.95, True), (0.949, 0.96, False)],
+    [(0.96, 0.95, True), (0.95, 0.95, True), (0.95, 0.96, False), (0.949, 0.96, False)],
 )
 def test_against_champion_within_its_margin(candidate: float, of_champion: float, passed: bool) -> None:
     verdict = decide(
@@ -114,19 +118,25 @@ def test_against_champion_within_its_margin(candidate: float, of_champion: float
         evaluation=evaluation({"accuracy": candidate}, {"accuracy": of_champion}),
     )  # fmt: skip
     rule = only(verdict, "against_champion")
-    assert (rule.value, rule.bound, rule.passed) == (candidate - of_champion, -0.01, passed)
+    assert (rule.value, rule.bound, rule.passed) == (pytest.approx(candidate - of_champion), -0.01, passed)
+    assert (rule.low is not None and rule.low > -0.01) is passed
+    assert (rule.n, rule.confidence, rule.method) == (1000, 0.95, "tango score")
     assert verdict.champion == CHAMPION
 
 
 def test_lower_log_loss_is_better() -> None:
     config = pipeline({"rule": "against_champion", "metric": "log_loss"})
-    for candidate, passed in ((0.1, True), (0.3, False)):
-        measured = evaluation({"log_loss": candidate}, {"log_loss": 0.2})
-        rule = decide(config, champion=champion(), against=1, evaluation=measured).rules[0]
+    labels = np.arange(400) % 2
+    right = np.arange(400) % 10 > 0
+    for sure, passed in ((0.9, True), (0.6, False)):
+        found = measured(labels, rows(labels, right, sure), rows(labels, right, 0.7))
+        rule = decide(config, champion=champion(), against=1, **found).rules[0]
+        mine, theirs = (found["evaluation"].candidate_scores, found["evaluation"].champion_scores)
         assert rule.passed is passed
-        assert rule.value == 0.2 - candidate
+        assert rule.value == pytest.approx(theirs.metrics["log_loss"] - mine.metrics["log_loss"])
         assert ("better" if passed else "worse") in rule.sentence.split(", ")[1]
         assert str(rule.bound) == "0.0", "a margin of 0 is not -0.0"
+        assert rule.method == "paired bca bootstrap"
 
 
 def test_without_a_champion_it_is_null_and_alone_it_refuses_naming_the_ways_out() -> None:
@@ -140,8 +150,8 @@ def test_without_a_champion_it_is_null_and_alone_it_refuses_naming_the_ways_out(
 
 @pytest.mark.parametrize("why", ["it has other classes: cat, dog", "models/digits/a/model.keras is damaged", None])
 def test_a_champion_that_cannot_be_compared_refuses_and_names_the_way_out(why: str | None) -> None:
-    measured = evaluation({"accuracy": 0.99}, of=CHAMPION, not_comparable=why)
-    verdict = decide(pipeline(AT_LEAST, AGAINST), champion=champion(), against=1, evaluation=measured)
+    found = evaluation({"accuracy": 0.99}, of=CHAMPION, not_comparable=why)
+    verdict = decide(pipeline(AT_LEAST, AGAINST), champion=champion(), against=1, evaluation=found)
     rule = only(verdict, "against_champion")
     assert (rule.value, rule.passed, verdict.verdict) == (None, False, "refused")
     assert (why or "no scores") in rule.sentence
@@ -149,17 +159,17 @@ def test_a_champion_that_cannot_be_compared_refuses_and_names_the_way_out(why: s
 
 
 def test_a_champion_whose_score_is_no_number_is_not_worse_than_anything() -> None:
-    measured = evaluation({"accuracy": 0.99}, {"accuracy": math.nan})
-    rule = only(decide(pipeline(AGAINST), champion=champion(), against=1, evaluation=measured), "against_champion")
+    found = evaluation({"accuracy": 0.99}, {"accuracy": math.nan})
+    rule = only(decide(pipeline(AGAINST), champion=champion(), against=1, evaluation=found), "against_champion")
     assert (rule.value, rule.passed) == (None, False)
     assert f"leptonflow promote digits --version {CANDIDATE}" in rule.sentence
 
 
 @pytest.mark.parametrize(("mean", "word"), [(0.95, "promoted"), (0.85, "refused")])
 def test_candidate_and_champion_are_the_same_version(mean: float, word: str) -> None:
-    measured = evaluation({"accuracy": 0.9}, {"accuracy": 0.9}, of=CANDIDATE)
+    found = evaluation({"accuracy": 0.9}, {"accuracy": 0.9}, of=CANDIDATE)
     verdict = decide(
-        pipeline(AGAINST, AT_LEAST), champion=champion(CANDIDATE, snapshot_number=9), against=1, evaluation=measured,
+        pipeline(AGAINST, AT_LEAST), champion=champion(CANDIDATE, snapshot_number=9), against=1, evaluation=found,
         cv=fold_scores(accuracy=(mean, 0.0)), snapshot_number=3,
     )  # fmt: skip
     assert verdict.verdict == word
@@ -181,8 +191,8 @@ def test_infra_validate_refuses_alone() -> None:
 
 @pytest.mark.parametrize(("theirs", "passed"), [(4, False), (3, True), (2, True)])
 def test_stale_snapshot(theirs: int, passed: bool) -> None:
-    measured = evaluation({"accuracy": 0.99}, {"accuracy": 0.1})
-    verdict = decide(pipeline(AT_LEAST), champion=champion(snapshot_number=theirs), against=1, evaluation=measured)
+    found = evaluation({"accuracy": 0.99}, {"accuracy": 0.1})
+    verdict = decide(pipeline(AT_LEAST), champion=champion(snapshot_number=theirs), against=1, evaluation=found)
     rule = only(verdict, "stale-snapshot")
     assert (rule.value, rule.bound, rule.passed) == (3, theirs, passed)
     assert verdict.verdict == ("promoted" if passed else "refused")

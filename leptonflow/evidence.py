@@ -1,0 +1,223 @@
+"""What the gate's rules argue from, example by example, gathered from the store.
+
+Reading belongs here, and saying what is not proven. What a rule makes of it does not (rules, gate),
+nor does measuring (evaluation, infra).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from leptonflow import datasets, packages, predictions, training
+from leptonflow.rules.slicing import RESERVED
+from leptonflow.store import Store
+from schemas.config import Pipeline
+from schemas.errors import ConfigurationError, Damaged, NotFound
+from schemas.records import Evaluation, InfraResult, ModelManifest, Plan, SnapshotRef
+from schemas.rules import AtLeast, AtMost, Slices
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from leptonflow.registry import Champion
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """N holdout examples in the order of their ids, K classes in the snapshot's order.
+
+    labels       N class numbers
+    candidate    N x K probabilities; champion: the same examples, None where it has no scores
+    batches      N names; newest: the batch that arrived last. Empty where no rule asks
+    facts        N numbers for each fact that a rule names, NaN where an example has none
+    oof          (M labels, M x K probabilities) out of fold, None where no rule asks
+    champion_cv  the champion's metrics over its folds; other_folds: why they are not the candidate's
+    training     the candidate's metrics on training examples; baselines: those of simple models
+    disjoint     None where the manifests prove that neither learned from the holdout, else why not
+    looks        finished verdicts of this pipeline before this one
+    """
+
+    classes: tuple[str, ...]
+    labels: NDArray[np.int64]
+    candidate: NDArray[np.float64]
+    champion: NDArray[np.float64] | None = None
+    batches: tuple[str, ...] = ()
+    newest: str | None = None
+    facts: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    oof: tuple[NDArray[np.int64], NDArray[np.float64]] | None = None
+    champion_cv: Mapping[str, Mapping[str, Any]] | None = None
+    other_folds: str | None = None
+    training: Mapping[str, float | None] | None = None
+    baselines: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+    latency_ms: float | None = None
+    package_bytes: int | None = None
+    disjoint: str | None = None
+    looks: int = 0
+
+
+def gather(
+    store: Store, config: Pipeline, plan: Plan, champion: Champion | None, evaluation: Evaluation, infra: InfraResult
+) -> Evidence:
+    """Everything that the pipeline's rules may ask for. Raises Damaged where predictions were changed."""
+    version, snapshot = training.planned(plan)
+    ids, labels, candidate = _predictions(store, evaluation.predictions.key, evaluation.predictions.sha256, snapshot)
+    theirs = evaluation.champion_predictions
+    against = None if theirs is None else _predictions(store, theirs.key, theirs.sha256, snapshot)[2]
+    batches, facts = _about(store, config, snapshot, ids)
+    mine = packages.manifest(store, config.name, version)
+    other, disjoint, other_folds = None, None, None
+    if champion is not None and champion.version != version:
+        try:
+            other = packages.manifest(store, config.name, champion.version)
+        except (Damaged, NotFound) as error:
+            disjoint = f"the champion {champion.version} cannot be read: {error.line()}"
+        else:
+            disjoint = not_held_out(mine, snapshot) or not_held_out(other, snapshot)
+            other_folds = not_same_folds(mine, other)
+    return Evidence(
+        classes=snapshot.classes,
+        labels=labels,
+        candidate=candidate,
+        champion=against,
+        batches=batches,
+        newest=snapshot.batches[-1] if snapshot.batches else None,
+        facts=facts,
+        oof=_out_of_fold(store, config, version, snapshot),
+        champion_cv=None if other is None else other.cv,
+        other_folds=other_folds,
+        training=evaluation.training,
+        baselines=evaluation.baselines,
+        latency_ms=infra.latency_ms,
+        package_bytes=infra.package_bytes,
+        disjoint=disjoint,
+        looks=looks(store, config.name, plan.run_id),
+    )
+
+
+def not_held_out(manifest: ModelManifest, snapshot: SnapshotRef) -> str | None:
+    """Why a version's manifest does not prove that it never learned from the snapshot's holdout; None: it does.
+
+    An example is in the holdout by its id alone, in a larger fraction where it is in a smaller one: who
+    held out at least as much, by the same rule, has seen none of it, whatever the data was.
+    """
+    found = manifest.config.get("holdout")
+    fraction = found.get("fraction") if isinstance(found, dict) else None
+    start = f"it is not proven that the version {manifest.version} never learned from this holdout"
+    if not isinstance(fraction, int | float):
+        return f"{start}: its manifest does not say what was held out"
+    if manifest.split_rule != datasets.SPLIT_RULE:
+        return f"{start}: it was split by rule {manifest.split_rule}, the holdout by rule {datasets.SPLIT_RULE}"
+    if not fraction >= snapshot.holdout:
+        return f"{start}: it held out {fraction:g} of the examples, the holdout is {snapshot.holdout:g} of them"
+    return None
+
+
+def not_same_folds(mine: ModelManifest, other: ModelManifest) -> str | None:
+    """Why two versions were not cross-validated on the same folds of the same snapshot; None: they were."""
+    named = ((m.config.get("training") or {}) for m in (mine, other))
+    settings = [(found.get("folds"), found.get("seed")) for found in named]
+    if mine.snapshot != other.snapshot:
+        return f"the candidate was cross-validated on snapshot {mine.snapshot}, the champion on {other.snapshot}"
+    if mine.classes != other.classes:
+        return "candidate and champion were cross-validated with other classes"
+    if settings[0] != settings[1] or None in settings[0]:
+        shown = ["{} folds of seed {}".format(*found) for found in settings]
+        return f"the candidate was cross-validated in {shown[0]}, the champion in {shown[1]}"
+    if mine.config.get("holdout") != other.config.get("holdout"):
+        return "candidate and champion were cross-validated beside other holdouts"
+    return None
+
+
+def looks(store: Store, pipeline: str, run_id: str | None = None) -> int:
+    """The pipeline's finished verdicts but that of `run_id`: each has looked at the holdout. Never resets."""
+    own = f"runs/{pipeline}/{run_id}/verdict.json"
+    keys = (key for key, _ in store.list(f"runs/{pipeline}"))
+    return sum(key.count("/") == 3 and key.endswith("/verdict.json") and key != own for key in keys)
+
+
+def check_facts(store: Store, config: Pipeline, snapshot: SnapshotRef) -> None:
+    """Raise ConfigurationError where a rule slices by a fact that no example has as a number.
+
+    To be asked before any training, like `gate.check_metrics`.
+    """
+    wanted = _facts_asked(config)
+    if not wanted:
+        return
+    numbers: set[str] = set()
+    for part in snapshot.parts:
+        struct = datasets.read_columns(store, part, ("facts",)).schema.field("facts").type
+        numbers |= {field.name for field in struct if str(field.type) in ("int64", "double")}
+    for number, rule in enumerate(config.gate):
+        for name in rule.by if isinstance(rule, Slices) else ():
+            if name in wanted and name not in numbers:
+                raise ConfigurationError(
+                    f"gate.{number}.by names nothing that the examples can be sliced by",
+                    expected=f"one of {', '.join((*RESERVED, *sorted(numbers)))}",
+                    received=name,
+                    hint=f"Mend gate.{number}.by",
+                )
+
+
+def _facts_asked(config: Pipeline) -> list[str]:
+    asked = [name for rule in config.gate if isinstance(rule, Slices) for name in rule.by]
+    return [name for name in dict.fromkeys(asked) if name not in RESERVED]
+
+
+def _predictions(
+    store: Store, key: str, sha256: str, snapshot: SnapshotRef
+) -> tuple[list[str], NDArray[np.int64], NDArray[np.float64]]:
+    from leptonflow import digests
+
+    data = store.get(key)
+    if digests.sha256(data) != sha256:
+        raise Damaged(
+            f"{key} is not what was recorded",
+            expected=f"sha256 {sha256}",
+            received=f"sha256 {digests.sha256(data)}",
+            hint="Put the original object back from a copy of the store",
+        )
+    return predictions.read(data, snapshot.classes)
+
+
+def _about(
+    store: Store, config: Pipeline, snapshot: SnapshotRef, ids: list[str]
+) -> tuple[tuple[str, ...], dict[str, NDArray[np.float64]]]:
+    """(batches, facts) of the holdout's examples, read only where a rule slices by them."""
+    import numpy as np
+
+    facts = _facts_asked(config)
+    by_batch = any(isinstance(rule, Slices) and {"batch", "newest"} & set(rule.by) for rule in config.gate)
+    if not facts and not by_batch:
+        return (), {}
+    batch: dict[str, str] = {}
+    known: dict[str, dict[str, Any]] = {}
+    for part in snapshot.parts:
+        table = datasets.read_columns(store, part, ("id", "batch", "facts"))
+        for example, name, found in zip(*(table[c].to_pylist() for c in ("id", "batch", "facts")), strict=True):
+            batch[example], known[example] = name, found or {}
+    columns: dict[str, NDArray[np.float64]] = {}
+    for name in facts:
+        values = (known[example].get(name) for example in ids)
+        columns[name] = np.array([v if isinstance(v, int | float) else np.nan for v in values], np.float64)
+    return tuple(batch[example] for example in ids), columns
+
+
+def _out_of_fold(
+    store: Store, config: Pipeline, version: str, snapshot: SnapshotRef
+) -> tuple[NDArray[np.int64], NDArray[np.float64]] | None:
+    """The folds' predictions together, read only where a rule wants an interval over the folds."""
+    import numpy as np
+
+    asked = (r for r in config.gate if isinstance(r, AtLeast | AtMost))
+    if not any(rule.on == "cv" and rule.confidence is not None for rule in asked):
+        return None
+    found = []
+    for fold in range(config.training.folds):
+        fit = training.fit_result(store, config.name, version, fold)
+        if fit is None:
+            return None
+        found.append(_predictions(store, fit.files[0].key, fit.files[0].sha256, snapshot)[1:])
+    return np.concatenate([labels for labels, _ in found]), np.concatenate([rows for _, rows in found])

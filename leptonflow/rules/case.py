@@ -1,0 +1,44 @@
+"""What every rule is given, and what it answers with. Plain frozen records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from leptonflow.digests import digest
+from schemas.records import Evaluation, InfraResult, RuleResult
+
+if TYPE_CHECKING:
+    from leptonflow.evidence import Evidence
+    from leptonflow.registry import Champion
+
+
+@dataclass(frozen=True)
+class Case:
+    """One candidate before the gate.
+
+    cv          metric: {"mean", "std" (ddof 1), "folds"} over the candidate's folds; a value may be null
+    evaluation  candidate and champion on the same holdout
+    evidence    the same, example by example
+    """
+
+    pipeline: str
+    version: str
+    cv: Mapping[str, Mapping[str, Any]]
+    evaluation: Evaluation
+    infra: InfraResult
+    champion: Champion | None
+    evidence: Evidence
+
+    def seed(self, *about: str) -> int:
+        """The seed of one rule's resamples: the same candidate and champion draw the same ones each time."""
+        return int(digest(self.version, self.champion.version if self.champion else None, *about)[:8], 16)
+
+
+@dataclass(frozen=True)
+class Weighed:
+    """A rule's rows in the verdict, and what the verdict's sentence must say of them besides."""
+
+    rows: tuple[RuleResult, ...]
+    note: str | None = None

@@ -1,0 +1,181 @@
+"""A gate's rules as the YAML writes them: DESIGN section 8.
+
+Their keys, bounds and defaults belong here. What a rule means is weighed in `leptonflow.rules`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+METRICS = ("accuracy", "precision", "recall", "f1", "log_loss")
+CLASS_METRICS = ("precision", "recall", "f1")
+
+
+class Frozen(BaseModel):
+    """Immutable, and strict about unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+def class_of(metric: str | None) -> str | None:
+    """The class of `recall[cat]`, None for a metric of all classes."""
+    found = re.fullmatch(r"\w+\[(.+)\]", metric or "")
+    return found[1] if found else None
+
+
+def _metric(value: str) -> str:
+    if value in METRICS:
+        return value
+    found = re.fullmatch(r"(\w+)\[(.+)\]", value)
+    if found and found[1] in CLASS_METRICS:
+        return value
+    raise ValueError(
+        f"no metric is named {value!r}; choose from {', '.join(METRICS)}, "
+        f"or per class {', '.join(f'{m}[CLASS]' for m in CLASS_METRICS)}"
+    )
+
+
+Metric = Annotated[str, Field(min_length=1)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Margin = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Confidence = Annotated[float, Field(gt=0.5, lt=1)]
+
+
+class _Rule(Frozen):
+    metric: Metric
+
+    @field_validator("metric")
+    @classmethod
+    def _known_metric(cls, value: str) -> str:
+        return _metric(value)
+
+
+class AtLeast(_Rule):
+    """The metric, or with `confidence` the lower end of its interval, is at least `value`."""
+
+    rule: Literal["at_least"]
+    on: Literal["cv", "holdout"] = "cv"
+    value: Number
+    confidence: Confidence | None = None
+
+
+class AtMost(_Rule):
+    """The metric, or with `confidence` the upper end of its interval, is at most `value`."""
+
+    rule: Literal["at_most"]
+    on: Literal["cv", "holdout"] = "cv"
+    value: Number
+    confidence: Confidence | None = None
+
+
+class FoldSpread(_Rule):
+    """The sample standard deviation of the metric over the folds is at most `value`."""
+
+    rule: Literal["fold_spread"]
+    value: Margin
+
+
+class AgainstChampion(_Rule):
+    """On today's holdout the candidate is no worse than the champion by more than `margin`, or better by it."""
+
+    rule: Literal["against_champion"]
+    margin: Margin = 0.0
+    confidence: Confidence = 0.95
+    test: Literal["non_inferiority", "superiority"] = "non_inferiority"
+
+
+class Slices(Frozen):
+    """In no slice of the holdout is the candidate significantly worse than the champion by more than `margin`."""
+
+    rule: Literal["slices"]
+    metric: Literal["accuracy"] = "accuracy"
+    by: tuple[str, ...] = ("class",)
+    margin: Margin = 0.05
+    confidence: Confidence = 0.95
+    minimum: Annotated[int, Field(ge=1)] = 30
+    buckets: Annotated[int, Field(ge=2, le=100)] = 4
+
+    @field_validator("by", mode="before")
+    @classmethod
+    def _as_tuple(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+    @field_validator("by")
+    @classmethod
+    def _some_slice(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value or len(set(value)) != len(value) or not all(value):
+            raise ValueError("at least one of class, batch, newest, or a fact's name such as brightness, each once")
+        return value
+
+
+class Calibration(Frozen):
+    """The expected calibration error on the holdout, or with `confidence` its upper end, is at most `value`."""
+
+    rule: Literal["calibration"]
+    value: Annotated[float, Field(ge=0, le=1)]
+    confidence: Confidence | None = None
+
+
+class Baseline(_Rule):
+    """On the holdout the metric is better by more than `margin` than what a very simple model has."""
+
+    rule: Literal["baseline"]
+    margin: Margin = 0.0
+
+
+class Overfit(_Rule):
+    """The metric on training examples is better than on the holdout by at most `value`."""
+
+    rule: Literal["overfit"]
+    value: Margin
+
+
+class Latency(Frozen):
+    """95 of 100 images are answered by the packaged version within `value` milliseconds, one at a time."""
+
+    rule: Literal["latency"]
+    value: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Size(Frozen):
+    """The package has at most `value` megabytes (10^6 bytes)."""
+
+    rule: Literal["size"]
+    value: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+KINDS: dict[str, type[Frozen]] = {
+    "at_least": AtLeast,
+    "at_most": AtMost,
+    "fold_spread": FoldSpread,
+    "against_champion": AgainstChampion,
+    "slices": Slices,
+    "calibration": Calibration,
+    "baseline": Baseline,
+    "overfit": Overfit,
+    "latency": Latency,
+    "size": Size,
+}
+
+Rule = Annotated[
+    AtLeast
+    | AtMost
+    | FoldSpread
+    | AgainstChampion
+    | Slices
+    | Calibration
+    | Baseline
+    | Overfit
+    | Latency
+    | Size,
+    Field(discriminator="rule"),
+]
+
+
+class Looks(Frozen):
+    """After how many finished verdicts on one holdout a warning says that it is worn."""
+
+    warn: Annotated[int, Field(ge=1)] = 50

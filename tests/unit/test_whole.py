@@ -1,0 +1,163 @@
+"""A damaged champion, a gap in the log, two stores mixed up: each is one clear line, wherever it is met."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cli import show
+from leptonflow import comparing, overrides, predicting, reading, registry, whole
+from leptonflow import log as commits
+from leptonflow.store import Store, open_store
+from schemas.config import Pipeline
+from schemas.errors import Damaged, LeptonflowError
+from tests.run_examples import make
+from tests.small_packages import PIPELINE, fit_to_run, put
+
+A, B, C = "a1" * 6, "b1" * 6, "c1" * 6
+
+
+def promote(store: Store, version: str) -> dict[str, Any]:
+    return overrides.promote(store, PIPELINE, version, "because", "kim@lab", fit_to_run)
+
+
+def rollback(store: Store, to: str | None = None) -> dict[str, Any]:
+    return overrides.rollback(store, PIPELINE, to, "because", "kim@lab", fit_to_run)
+
+
+@pytest.fixture
+def store() -> Store:
+    return open_store(f"memory://{uuid.uuid4().hex}")
+
+
+@pytest.fixture
+def config(store: Store) -> Pipeline:
+    """Three versions that became champion one after the other."""
+    for version in (A, B, C):
+        config = make(store, version=version, run_id=version[::-1]).config
+        promote(store, version)
+    return config
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    Image.fromarray(np.zeros((28, 28), np.uint8)).save(tmp_path / "digit.png")
+    return tmp_path / "digit.png"
+
+
+def damage(store: Store, version: str, name: str, data: bytes | None) -> None:
+    objects = store._objects  # type: ignore[attr-defined]
+    key = f"models/{PIPELINE}/{version}/{name}"
+    if data is None:
+        del objects[key]
+    else:
+        objects[key] = data
+
+
+BROKEN = [
+    ("model.keras", b"other bytes"),
+    ("model.keras", None),
+    ("manifest.json", b"garbage"),
+    ("manifest.json", None),
+]
+
+
+@pytest.mark.parametrize(("name", "data"), BROKEN)
+def test_a_damaged_champion_is_said_and_the_last_whole_one_named(
+    store: Store, config: Pipeline, image: Path, name: str, data: bytes | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damage(store, C, name, data)
+    damage(store, B, "model.keras", b"other bytes")
+    back = f"The newest whole one is {A}: `leptonflow rollback {PIPELINE} --to {A} --reason TEXT`"
+    with pytest.raises(Damaged, match=f"the package of {C} is not whole: .*{C}") as raised:
+        predicting.predict(store, config, [image])
+    assert raised.value.hint == back
+    document = reading.status(store, config)
+    assert document["champion"] == C, "the log is right: no other is made champion silently"
+    assert f"{C}/{name}" in document["damage"] or f"no version {C}" in document["damage"]
+    assert back in document["damage"]
+    show.status(PIPELINE, document)
+    assert A in "".join(capsys.readouterr().out.split())
+    # The way back that was named is one.
+    assert rollback(store, A)["champion"] == A
+    assert reading.status(store, config)["damage"] is None or name == "manifest.json"
+
+
+def test_a_damaged_version_is_not_promoted_and_the_champion_stays(store: Store, config: Pipeline) -> None:
+    damage(store, B, "model.keras", b"other bytes")
+    with pytest.raises(Damaged, match=rf"{B} is not whole: .*{B}/model\.keras.*The champion {C} is whole, and stays"):
+        promote(store, B)
+    with pytest.raises(Damaged, match=rf"{B}/model\.keras.*The newest whole one is {A}"):
+        rollback(store)
+    damage(store, A, "manifest.json", b"garbage")
+    with pytest.raises(Damaged, match=rf"{A} is not whole: .*{A}/manifest\.json"):
+        promote(store, A)
+    damage(store, C, "model.keras", None)
+    with pytest.raises(Damaged, match="No other earlier champion is whole"):
+        promote(store, B)
+    assert [row["version"] for row in registry.history(registry.promotions(store, PIPELINE))] == [A, B, C]
+
+
+def test_a_whole_champion_and_none_have_no_damage(store: Store, config: Pipeline) -> None:
+    assert whole.champion_damage(store, PIPELINE, registry.promotions(store, PIPELINE)) is None
+    assert whole.champion_damage(store, "other", registry.promotions(store, "other")) is None
+    assert reading.status(store, config)["damage"] is None
+
+
+# --- the log
+
+
+EVERY: list[Callable[[Store, Pipeline], object]] = [
+    reading.status,
+    reading.models,
+    reading.history,
+    lambda store, config: comparing.version(store, config, A),
+    lambda store, config: comparing.compare(store, config, A, B),
+    lambda store, config: predicting.predict(store, config, []),
+    lambda store, config: promote(store, A),
+    lambda store, config: rollback(store),
+]
+
+
+@pytest.mark.parametrize("ask", EVERY)
+def test_a_gap_in_the_log_is_one_line_and_stops_everything(store: Store, config: Pipeline, ask: Any) -> None:
+    key = f"promotions/{PIPELINE}/log/00000002.json"
+    del store._objects[key]  # type: ignore[attr-defined]
+    commits._verified.clear()
+    with pytest.raises(Damaged) as raised:
+        ask(store, config)
+    line = raised.value.line()
+    assert f"{key} is missing, though record 3 is there" in line and "Put the missing record back" in line
+    assert "\n" not in line
+    assert f"promotions/{PIPELINE}/log/00000004.json" not in dict(store.list("promotions"))
+
+
+@pytest.mark.parametrize("ask", EVERY)
+def test_two_stores_mixed_up_are_one_line_that_names_both(tmp_path: Path, ask: Any) -> None:
+    """A folder of another store's, copied over by hand: its records name the store that they were committed to."""
+    stores = [open_store(str(tmp_path / name)) for name in ("mine", "other")]
+    for store in stores:
+        for version in (A, B):
+            put(store, version)
+            promote(store, version)
+    config = make(open_store(f"memory://{uuid.uuid4().hex}")).config
+    log = tmp_path / "mine" / "promotions" / PIPELINE / "log"
+    shutil.copy(tmp_path / "other" / "promotions" / PIPELINE / "log" / "00000002.json", log / "00000002.json")
+    commits._verified.clear()
+    with pytest.raises(LeptonflowError) as raised:
+        ask(stores[0], config)
+    line = raised.value.line()
+    ids = [registry.promotions(stores[1], PIPELINE).entries[0].store]
+    ids.append(json.loads(stores[0].get("store.json"))["id"])
+    assert f"promotions/{PIPELINE}/log/00000002.json does not belong here" in line
+    assert f"Expected: store {ids[1]}. Received: store {ids[0]}" in line
+    assert "Two stores were mixed up" in line
+    assert not (log / "00000003.json").exists()
