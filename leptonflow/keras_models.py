@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import sys
 import tempfile
@@ -143,9 +144,40 @@ def seed_all(seed: int) -> None:
         module.utils.set_random_seed(seed)
 
 
+class _Chance:
+    """Python's `random` as one thread is to see it: a generator of its own. All others keep the global one."""
+
+    def __init__(self, seed: int) -> None:
+        self._own = random.Random(seed)
+        self._thread = threading.get_ident()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._own if threading.get_ident() == self._thread else random, name)
+
+
+@contextmanager
+def _own_chance(seed: int) -> Iterator[None]:
+    """Let Keras draw the seeds of layers from a generator that no other thread draws from.
+
+    It takes them from Python's global one, which every thread of the process shares: a pause of Prefect's
+    client between the seeding and the building gave a fit other first weights than its seed's.
+    """
+    source = sys.modules.get("keras.src.random.seed_generator")
+    before = getattr(source, "python_random", None)
+    if source is None or before is None:  # a Keras that draws elsewhere
+        yield
+        return
+    source.python_random = _Chance(seed)  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        source.python_random = before  # type: ignore[attr-defined]
+
+
 def _fresh(workload: Workload, config: Pipeline, classes: Sequence[str], seed: int) -> Any:
     seed_all(seed)
-    model = workload.build(config, classes)
+    with _own_chance(seed):
+        model = workload.build(config, classes)
     workload.compile(model, config)
     model.optimizer.build(model.trainable_variables)
     return model

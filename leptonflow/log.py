@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from types import EllipsisType
 from typing import Any
 
 from leptonflow.digests import canonical, sha256
@@ -20,6 +21,10 @@ from leptonflow.store import Store, store_id
 from schemas.errors import AlreadyExists, Damaged, NotFound, Overtaken
 
 WINDOW = 16
+MIXED = (
+    "Two stores were mixed up: put this store's own record back, and copy a store only whole, with its store.json; "
+    "nothing commits until then"
+)
 _FIELDS = {"number", "id", "kind", "who", "why", "at", "previous", "store", "body"}
 
 
@@ -96,6 +101,31 @@ def read(store: Store, prefix: str) -> Log:
     log = Log(prefix, tuple(entries))
     _remember(store, log)
     return log
+
+
+def newest(store: Store, prefix: str) -> Entry | None:
+    """The record with the highest number alone, for a reader to whom an older state would do; None where there is none.
+
+    A listing and one object, however long the log is. The chain before it is not verified, and nothing can be committed
+    on it: that takes `read`. Raises Damaged, naming the key, for garbage or a record of another store.
+    """
+    keys = [key for key, _ in store.list(prefix) if key.endswith(".json")]
+    if not keys:
+        return None
+    number = keys[-1].removeprefix(f"{prefix}/").removesuffix(".json")
+    return records(store, prefix, [int(number) if number.isdecimal() else 0])[0]
+
+
+def records(store: Store, prefix: str, numbers: Sequence[int]) -> list[Entry]:
+    """The records of these numbers, in their order, each verified by itself. Raises Damaged, also for a missing one."""
+    identity = store_id(store)
+    keys = [_key(prefix, number) for number in numbers]
+    found = []
+    for number, key, data in zip(numbers, keys, _get_window(store, keys), strict=True):
+        if data is None:
+            raise Damaged(f"{store.uri}: {key} is missing", hint="Put the record back from a backup")
+        found.append(_entry(store, key, data, number, ..., identity))
+    return found
 
 
 def commit(store: Store, log: Log, *, id: str, kind: str, body: Mapping[str, Any], who: str, why: str) -> Log:
@@ -194,8 +224,10 @@ def _extends(known: Log, log: Log) -> bool:
     return known.entries[: log.number] == log.entries
 
 
-def _entry(store: Store, key: str, data: bytes, number: int, previous: str | None, identity: str | None) -> Entry:
-    """The record in `data`, if it is what must stand at `key`."""
+def _entry(
+    store: Store, key: str, data: bytes, number: int, previous: str | EllipsisType | None, identity: str | None
+) -> Entry:
+    """The record in `data`, if it is what must stand at `key`; an ellipsis for `previous` leaves that open."""
     hint = "Put the original back from a backup or the bucket's versions; nothing commits until then"
     try:
         record = json.loads(data)
@@ -209,12 +241,12 @@ def _entry(store: Store, key: str, data: bytes, number: int, previous: str | Non
             hint=hint,
         )
     for name, expected in (("number", number), ("store", identity), ("previous", previous)):
-        if record[name] != expected:
+        if expected is not ... and record[name] != expected:
             raise Damaged(
                 f"{store.uri}: the record {key} does not belong here",
                 expected=f"{name} {expected}",
                 received=f"{name} {record[name]}",
-                hint=hint,
+                hint=MIXED if name == "store" else hint,
             )
     return Entry(**record, sha256=sha256(data))
 

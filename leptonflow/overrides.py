@@ -11,10 +11,11 @@ import os
 import socket
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from leptonflow import log as commits
-from leptonflow import packages
+from leptonflow import packages, whole
 from leptonflow.digests import digest
 from leptonflow.log import Log, LostRace
 from leptonflow.registry import (
@@ -25,13 +26,11 @@ from leptonflow.registry import (
     champion,
     history,
     overtaken,
-    promotion,
     promotions,
 )
 from leptonflow.store import Store
-from schemas.config import NAME
 from schemas.errors import Damaged, LeptonflowError, NotFound, UsageError
-from schemas.records import InfraResult, ModelManifest
+from schemas.records import InfraResult
 
 ATTEMPTS = 3
 
@@ -61,17 +60,9 @@ def promote(
     where a file of it is not what was recorded, LeptonflowError where its infra-validation fails,
     Overtaken where others committed first three times.
     """
-    _checked("--version", version, reason)
-    try:
-        packages.manifest(store, pipeline, version)
-    except NotFound:
-        known = [m.version for m in reversed(packages.versions(store, pipeline))]
-        raise NotFound(
-            f"the pipeline {pipeline} has no version {version}",
-            expected=f"one of {_listed(known)}" if known else "a version, and there is none yet",
-            received=version,
-            hint=f"`leptonflow models {pipeline}` lists them" if known else f"Run `leptonflow retrain {pipeline}`",
-        ) from None
+    _reasoned(reason)
+    with suppress(Damaged):  # told below, with the way back
+        packages.known(store, pipeline, version, "--version")
 
     def choose(log: Log) -> str | None:
         now = champion(log)
@@ -90,7 +81,9 @@ def rollback(
     names the newest earlier champion that is; Overtaken like `promote`, and without `to` at once
     where another version has become champion meanwhile: that one was never meant.
     """
-    _checked("--to", to, reason)
+    if to is not None:
+        packages.named("--to", to)
+    _reasoned(reason)
     log = promotions(store, pipeline)
     meant = champion(log)
 
@@ -113,18 +106,14 @@ def rollback(
                 f"the champion {now.version} replaced no earlier champion",
                 expected="a champion that replaced another one",
                 received=f"record {first['number']}, which made {now.version} the first champion",
-                hint=_newest_whole(store, pipeline, log, now.version),
+                hint=whole.way_back(store, pipeline, log, now.version),
             )
         return str(first["previous"])
 
     return _decide(store, pipeline, log, ROLLBACK, choose, reason, who, ensure_infra)
 
 
-def _checked(option: str, version: str | None, reason: str) -> None:
-    if version is not None and not NAME.fullmatch(version):
-        raise UsageError(
-            f"{option} is not a version's name", expected=f"a name that matches {NAME.pattern}", received=repr(version)
-        )
+def _reasoned(reason: str) -> None:
     if not reason.strip():
         raise UsageError(
             "--reason is empty",
@@ -165,21 +154,21 @@ def _decide(
         return {"champion": version, "record": record}
 
 
-def _body(
-    store: Store, pipeline: str, log: Log, kind: str, version: str, ensure_infra: EnsureInfra
-) -> Promotion:
+def _body(store: Store, pipeline: str, log: Log, kind: str, version: str, ensure_infra: EnsureInfra) -> Promotion:
     """The record's body, after every file was hashed and the package has passed its infra-validation."""
     now = champion(log)
     try:
-        manifest, manifest_sha256 = _verified(store, pipeline, log, version)
+        manifest, manifest_sha256 = whole.verified(store, pipeline, log, version)
     except (Damaged, NotFound) as error:
-        if kind != ROLLBACK or now is None:
+        if now is None:
             raise
+        # Who rolls back means to leave the champion: the way back leads past it.
+        hint = whole.way_back(store, pipeline, log, version, *([now.version] if kind == ROLLBACK else []))
         raise Damaged(
             f"the package of {version} is not whole: {error.message}",
             expected=error.expected,
             received=error.received,
-            hint=_newest_whole(store, pipeline, log, now.version, version),
+            hint=hint,
         ) from error
     infra = ensure_infra(version, manifest_sha256)
     if not infra.passed:
@@ -187,7 +176,7 @@ def _body(
             f"the version {version} does not pass its infra-validation",
             expected="its own predictions, reproduced in a fresh process",
             received=infra.sentence,
-            hint=_newest_whole(store, pipeline, log, now.version, version) if kind == ROLLBACK and now else None,
+            hint=whole.way_back(store, pipeline, log, now.version, version) if kind == ROLLBACK and now else None,
         )
     return Promotion(
         version=version,
@@ -199,46 +188,16 @@ def _body(
     )
 
 
-def _verified(store: Store, pipeline: str, log: Log, version: str) -> tuple[ModelManifest, str]:
-    """The version's manifest and its sha256, after every file it names was hashed.
-
-    A version that was champion before must still have the manifest that its record names.
-    """
-    recorded = [body.manifest_sha256 for e in log.entries if (body := promotion(log, e)).version == version]
-    sha256 = recorded[-1] if recorded else packages.reference(store, pipeline, version).manifest_sha256
-    return packages.verify(store, pipeline, version, sha256), sha256
-
-
 def _earlier(pipeline: str, log: Log, now: Champion, to: str) -> str:
-    earlier = _champions(log, now.version)
+    earlier = whole.champions(log, now.version)
     if to in earlier:
         return to
     command = f"`leptonflow promote {pipeline} --version VERSION --reason TEXT` makes any version the champion"
     raise LeptonflowError(
         f"{to} is already the champion" if to == now.version else f"{to} was never the champion of {pipeline}",
-        expected=f"an earlier champion: {_listed(earlier)}" if earlier else "an earlier champion, and there is none",
+        expected=f"an earlier champion: {packages.listed(earlier)}"
+        if earlier
+        else "an earlier champion, and there is none",
         received=to,
         hint=command if to != now.version or not earlier else f"`leptonflow history {pipeline}` lists them",
     )
-
-
-def _champions(log: Log, *without: str) -> list[str]:
-    """Every version that was ever champion, the newest record first."""
-    versions = dict.fromkeys(promotion(log, entry).version for entry in reversed(log.entries))
-    return [v for v in versions if v not in without]
-
-
-def _newest_whole(store: Store, pipeline: str, log: Log, *without: str) -> str:
-    """A hint: the newest earlier champion whose package is whole."""
-    for version in _champions(log, *without):
-        try:
-            _verified(store, pipeline, log, version)
-        except (Damaged, NotFound):
-            continue
-        return f"The newest whole one is {version}: `leptonflow rollback {pipeline} --to {version} --reason TEXT`"
-    return f"No other earlier champion is whole; `leptonflow models {pipeline}` lists every version"
-
-
-def _listed(versions: list[str], most: int = 10) -> str:
-    more = f" and {len(versions) - most} older" if len(versions) > most else ""
-    return ", ".join(versions[:most]) + more

@@ -1,25 +1,25 @@
 """Immutable model versions: a folder with the model, what it needs to be used, and a manifest of sha256s.
 
-models/<pipeline>/<version>/: model.keras, preprocessing.json, labels.json, config.json,
-reference.parquet, then manifest.json. Nothing here is trusted before its bytes were held against
-the manifest. What does not belong here: which version is the champion (registry).
+models/<pipeline>/<version>/: model.keras, preprocessing.json, labels.json, config.json, metrics.json,
+reference.parquet, lineage.json, model_card.md, then manifest.json. Nothing here is trusted before its
+bytes were held against the manifest. What does not belong here: which version is the champion (registry).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from leptonflow import clock, datasets, keras_models, predictions, training, workloads
+from leptonflow import cards, clock, datasets, keras_models, lineage, predictions, training, workloads
 from leptonflow.digests import canonical, code_digests, libraries, sha256
 from leptonflow.store import Store, adopt
-from schemas.config import Pipeline
-from schemas.errors import Damaged, NotFound, TrainingError
-from schemas.records import ModelManifest, ObjectRef, PackageRef, Plan
+from schemas.config import NAME, Pipeline
+from schemas.errors import Damaged, NotFound, TrainingError, UsageError
+from schemas.records import FitResult, Lineage, ModelManifest, ObjectRef, PackageRef, Plan
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,11 +46,11 @@ class Package:
 
     def predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Probabilities N x K of preprocessed examples N x H x W x C (uint8). Raises TrainingError."""
-        if tuple(pixels.shape[1:]) != tuple(self.manifest.input):
+        if tuple(pixels.shape[1:]) != tuple(self.manifest.input) or pixels.dtype != "uint8":
             raise TrainingError(
                 f"the version {self.manifest.version} does not take these examples",
-                expected=f"N x {' x '.join(map(str, self.manifest.input))} pixels",
-                received=f"shape {tuple(pixels.shape)}",
+                expected=f"N x {' x '.join(map(str, self.manifest.input))} pixels of uint8",
+                received=f"shape {tuple(pixels.shape)} of {pixels.dtype}",
             )
         return keras_models.predict(self.model, pixels)
 
@@ -81,6 +81,7 @@ def package(store: Store, config: Pipeline, plan: Plan) -> PackageRef:
             hint=f"Run `leptonflow retrain {config.name}`",
         )
     workload = workloads.load(config.workload)
+    cv = training.cross_validation(finished)
     files: dict[str, bytes] = {
         "model.keras": _verified(store, final.files[0].key, final.files[0]),
         "preprocessing.json": canonical(
@@ -93,13 +94,24 @@ def package(store: Store, config: Pipeline, plan: Plan) -> PackageRef:
         ),
         "labels.json": canonical(snapshot.classes),
         "config.json": canonical(config),
+        "metrics.json": canonical(_metrics(cv, finished, final)),
     }
-    lying = {name: adopt(store, package_key(config.name, version, name), data) for name, data in files.items()}
+
+    def put(name: str, data: bytes) -> bytes:
+        return adopt(store, package_key(config.name, version, name), data)
+
+    lying = {name: put(name, data) for name, data in files.items()}
     model = _model(lying["model.keras"])
     examples = datasets.training_set(store, config, snapshot)
-    name = "reference.parquet"
-    adopt(store, package_key(config.name, version, name), write_reference(model, examples))
-    code = code_digests(config)
+    put("reference.parquet", write_reference(model, examples))
+    code = {name: value for name, value in code_digests(config).items() if name != "gate"}
+    # A second writer was trained elsewhere and at another time: the card and the manifest tell of the first.
+    mine = lineage.lineage(store, config, plan, snapshot, code)
+    origin = Lineage.model_validate_json(put("lineage.json", canonical(mine)))
+    parts = (*files, "reference.parquet", "lineage.json")
+    refs = tuple(_read_back(store, config.name, version, name) for name in parts)
+    card = cards.card(config, version, plan.run_id or "", snapshot, cv, final, origin, refs)
+    put("model_card.md", card.encode())
     manifest = ModelManifest(
         pipeline=config.name,
         version=version,
@@ -111,14 +123,26 @@ def package(store: Store, config: Pipeline, plan: Plan) -> PackageRef:
         snapshot=snapshot.snapshot,
         snapshot_number=snapshot.number,
         config=json.loads(lying["config.json"]),
-        cv=training.cross_validation(finished),
-        code={"data": code["data"], "train": code["train"]},
+        cv=cv,
+        code=code,
+        lineage=origin,
         libraries=libraries(),
-        files=tuple(_read_back(store, config.name, version, n) for n in (*files, name)),
+        files=(*refs, _read_back(store, config.name, version, "model_card.md")),
         created_at=clock.now(),
+        split_rule=datasets.SPLIT_RULE,
     )
     adopt(store, package_key(config.name, version, "manifest.json"), canonical(manifest))
     return reference(store, config.name, version)
+
+
+def _metrics(cv: dict[str, dict[str, Any]], folds: list[FitResult], final: FitResult) -> dict[str, Any]:
+    """metrics.json: what was measured while training. The holdout's metrics are a run's, not a package's."""
+    kept = {"fold", "metrics", "examples", "seconds"}
+    return {
+        "cv": cv,
+        "folds": [fit.model_dump(mode="json", include=kept) for fit in folds],
+        "final": final.model_dump(mode="json", include={"examples", "seconds", "epochs"}),
+    }
 
 
 def _read_back(store: Store, pipeline: str, version: str, name: str) -> ObjectRef:
@@ -167,9 +191,7 @@ def manifest(store: Store, pipeline: str, version: str) -> ModelManifest:
     return _manifest(store, pipeline, version)[0]
 
 
-def _manifest(
-    store: Store, pipeline: str, version: str, expected: str | None = None
-) -> tuple[ModelManifest, str]:
+def _manifest(store: Store, pipeline: str, version: str, expected: str | None = None) -> tuple[ModelManifest, str]:
     key = package_key(pipeline, version, "manifest.json")
     if store.size(key) is None:
         raise NotFound(
@@ -218,6 +240,38 @@ def load(store: Store, pipeline: str, version: str, manifest_sha256: str | None 
         preprocessing=json.loads(files["preprocessing.json"]),
         model=_model(files["model.keras"]),
     )
+
+
+def known(store: Store, pipeline: str, version: str, what: str) -> ModelManifest:
+    """The manifest of a version that a person named; `what` is how they named it, such as --version.
+
+    Raises UsageError where it is no version's name; NotFound, which lists those that there are; Damaged.
+    """
+    named(what, version)
+    try:
+        return manifest(store, pipeline, version)
+    except NotFound:
+        there = [m.version for m in reversed(versions(store, pipeline))]
+        raise NotFound(
+            f"the pipeline {pipeline} has no version {version}",
+            expected=f"one of {listed(there)}" if there else "a version, and there is none yet",
+            received=version,
+            hint=f"`leptonflow models {pipeline}` lists them" if there else f"Run `leptonflow retrain {pipeline}`",
+        ) from None
+
+
+def named(what: str, version: str) -> None:
+    """Raises UsageError where it is no version's name."""
+    if not NAME.fullmatch(version):
+        raise UsageError(
+            f"{what} is not a version's name", expected=f"a name that matches {NAME.pattern}", received=repr(version)
+        )
+
+
+def listed(names: Sequence[str], most: int = 10) -> str:
+    """The first of some names, and how many more there are."""
+    more = f" and {len(names) - most} older" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def versions(store: Store, pipeline: str) -> list[ModelManifest]:

@@ -6,15 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from leptonflow import packages, registry, workloads
+from leptonflow import packages, registry, whole, workloads
 from leptonflow.store import Store
 from schemas.config import Pipeline
-from schemas.errors import NotFound
+from schemas.errors import Damaged, NotFound
 
 
 def predict(store: Store, config: Pipeline, files: Sequence[Path]) -> list[dict[str, Any]]:
-    """[{file, label, probability, version, error}], in the order given. Raises NotFound without a champion."""
-    champion = registry.champion(registry.promotions(store, config.name))
+    """[{file, label, probability, version, error}], in the order given.
+
+    Raises NotFound without a champion; Damaged where its package is not whole, with the newest that is.
+    """
+    log = registry.promotions(store, config.name)
+    champion = registry.champion(log)
     if champion is None:
         raise NotFound(
             f"the pipeline {config.name} has no champion",
@@ -25,7 +29,10 @@ def predict(store: Store, config: Pipeline, files: Sequence[Path]) -> list[dict[
     import numpy as np
 
     workload = workloads.load(config.workload)
-    manifest = packages.manifest(store, config.name, champion.version)
+    try:
+        manifest = packages.manifest(store, config.name, champion.version)
+    except (Damaged, NotFound) as error:
+        raise whole.damaged(store, config.name, log, champion.version, error) from error
     answers: list[dict[str, Any]] = []
     images = []
     for file in files:
@@ -47,7 +54,10 @@ def predict(store: Store, config: Pipeline, files: Sequence[Path]) -> list[dict[
             continue
         images.append((answer, np.frombuffer(examined.encoded, np.uint8).reshape(manifest.input)))
     if images:
-        package = packages.load(store, config.name, champion.version, champion.manifest_sha256)
+        try:
+            package = packages.load(store, config.name, champion.version, champion.manifest_sha256)
+        except (Damaged, NotFound) as error:
+            raise whole.damaged(store, config.name, log, champion.version, error) from error
         probabilities = package.predict(np.stack([pixels for _, pixels in images]))
         for (answer, _), row in zip(images, probabilities, strict=True):
             best = int(row.argmax())

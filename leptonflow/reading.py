@@ -4,24 +4,34 @@ from __future__ import annotations
 
 from typing import Any
 
-from leptonflow import landing, packages, planning, recording, registry
+from leptonflow import landing, packages, planning, recording, registry, whole
 from leptonflow.store import Store
 from schemas.config import Pipeline
-from schemas.errors import NotFound
+from schemas.errors import Damaged, NotFound
 
 
 def status(store: Store, config: Pipeline) -> dict[str, Any]:
-    """The champion, its holdout metrics, the newest version, the last run, the dataset, what waits."""
+    """The champion, its holdout metrics, the newest version, the last run, the dataset, what waits.
+
+    damage: null, or the line that says what is wrong with the champion's package and which is the newest
+    whole one.
+    """
     log = planning.snapshots(store, config.name)
-    champion = registry.champion(registry.promotions(store, config.name))
+    promotions = registry.promotions(store, config.name)
+    champion = registry.champion(promotions)
+    damage = whole.champion_damage(store, config.name, promotions)
     finished = recording.runs(store, config.name)
-    versions = packages.versions(store, config.name)
+    try:
+        versions = packages.versions(store, config.name)
+    except Damaged as error:  # a manifest that is garbage; the rest of the answer is not less true for it
+        versions, damage = [], damage or error
     own = [r for r in finished if champion and r["version"] == champion.version]
     head = log.head.body if log.head else None
     return {
         "champion": champion.version if champion else None,
         "since": champion.since if champion else None,
         "metrics": own[-1]["holdout"] if own else None,
+        "damage": damage.line() if damage else None,
         "newest": versions[-1].version if versions else None,
         "snapshot": head["snapshot"] if head else None,
         "examples": head["examples"] if head else 0,

@@ -82,7 +82,10 @@ def champion(log: Log) -> Champion | None:
 
 
 def history(log: Log) -> list[dict[str, Any]]:
-    """Every record, oldest first, as the rows of the table `promotions`."""
+    """Every record, oldest first. `against` is the record that it was decided against; 0: none yet.
+
+    A record is only ever committed right after the one that its decision had read, whose sha256 it names.
+    """
     return [_row(log, entry) for entry in log.entries]
 
 
@@ -97,6 +100,7 @@ def _row(log: Log, entry: Entry) -> dict[str, Any]:
         "who": entry.who,
         "reason": entry.why,
         "at": entry.at,
+        "against": entry.number - 1,
     }
 
 

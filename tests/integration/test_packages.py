@@ -22,7 +22,10 @@ from schemas.errors import Damaged, NotFound, TrainingError
 from schemas.records import Plan
 from tests.fit_examples import CLASSES, land, pipeline
 
-FILES = {"model.keras", "preprocessing.json", "labels.json", "config.json", "reference.parquet"}
+FILES = {
+    "model.keras", "preprocessing.json", "labels.json", "config.json", "metrics.json", "reference.parquet",
+    "lineage.json", "model_card.md",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +87,76 @@ def test_a_package_says_what_it_is_and_predicts(store: Store, trained: Any) -> N
     with pytest.raises(TrainingError, match="12 x 12 x 1"):
         package.predict(examples.pixels[:, :5])
     assert [m.version for m in packages.versions(store, config.name)] == [plan.version]
+
+
+def test_a_package_says_where_it_comes_from(store: Store, trained: Any) -> None:
+    _, config, plan = trained
+    manifest = packages.manifest(store, config.name, plan.version)
+    lineage = manifest.lineage
+    assert lineage is not None
+    assert (lineage.snapshot, lineage.seed, lineage.code) == (plan.snapshot.content, 0, manifest.code)
+    assert lineage.libraries.items() >= manifest.libraries.items()
+    assert {"python", "numpy"} <= lineage.libraries.keys()
+    assert lineage.hardware.cpus >= 1 and lineage.hardware.backend in manifest.libraries
+    assert lineage.finished_at <= manifest.created_at
+    folder = f"models/{config.name}/{plan.version}"
+    metrics = json.loads(store.get(f"{folder}/metrics.json"))
+    assert metrics["cv"] == manifest.cv
+    assert [fold["fold"] for fold in metrics["folds"]] == [0, 1, 2]
+    card = store.get(f"{folder}/model_card.md").decode()
+    assert card.startswith(f"# squares {plan.version}\n")
+    for said in (plan.snapshot.content, *CLASSES, "Not filled in", manifest.files[0].sha256, lineage.finished_at):
+        assert said in card
+    mean = manifest.cv["accuracy"]["mean"]
+    assert f"| accuracy | {mean:.4f} |" in card
+
+
+def test_the_card_says_how_to_load_it(store: Store, trained: Any, tmp_path: Path) -> None:
+    """The code in the card, run in the package's folder by a process that knows nothing of leptonflow."""
+    _, config, plan = trained
+    folder = store.path(f"models/{config.name}/{plan.version}")
+    assert folder is not None
+    code = (folder / "model_card.md").read_text().split("```python\n")[1].split("```")[0]
+    examples = datasets.training_set(store, config, plan.snapshot)
+    np.save(tmp_path / "pixels.npy", examples.pixels[:8])
+    script = f"import numpy\npixels = numpy.load({str(tmp_path / 'pixels.npy')!r})\n{code}\nprint(answers)"
+    clean = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", script], cwd=folder, env=clean, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    expected = packages.load(store, config.name, plan.version).predict(examples.pixels[:8]).argmax(1)
+    assert done.stdout.splitlines()[-1] == str([CLASSES[number] for number in expected])
+
+
+def test_a_second_writer_tells_of_the_first_ones_machine(store: Store, trained: Any) -> None:
+    """What one writer left before it was killed is adopted, its times and its hardware included."""
+    _, config, plan = trained
+    folder = f"models/{config.name}/{plan.version}"
+    first = packages.manifest(store, config.name, plan.version).lineage
+    assert first is not None
+    machine = first.hardware.model_copy(update={"cpu": "Another Processor", "cpus": 977})
+    there = first.model_copy(update={"hardware": machine, "finished_at": "2020-01-01T00:00:00.000000Z"})
+    for name in ("manifest.json", "model_card.md", "lineage.json"):
+        path = store.path(f"{folder}/{name}")
+        assert path is not None
+        path.unlink()
+    store.create(f"{folder}/lineage.json", packages.canonical(there))
+    packages.package(store, config, plan)
+    assert packages.verify(store, config.name, plan.version).lineage == there
+    assert "977 CPUs of Another Processor" in store.get(f"{folder}/model_card.md").decode()
+
+
+def test_a_manifest_from_before_lineage_was_kept_is_read(store: Store, trained: Any) -> None:
+    _, config, plan = trained
+    path = store.path(f"models/{config.name}/{plan.version}/manifest.json")
+    assert path is not None
+    old = json.loads(path.read_bytes())
+    del old["lineage"]
+    old["files"] = [f for f in old["files"] if f["key"] not in ("metrics.json", "lineage.json", "model_card.md")]
+    path.chmod(0o644)
+    path.write_bytes(packages.canonical(old))
+    assert packages.load(store, config.name, plan.version).manifest.lineage is None
 
 
 def test_packaging_again_changes_nothing(store: Store, trained: Any) -> None:
@@ -216,3 +289,40 @@ def test_the_fresh_process_ends_with_its_parent() -> None:
     while Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().split(")")[1][:3]:
         assert time.monotonic() < deadline, "the fresh process outlived its parent"
         time.sleep(0.1)
+
+
+# --- malformed inputs, latency and size
+
+
+def test_the_fresh_process_measures_and_a_recorded_pass_keeps_it(store: Store, trained: Any) -> None:
+    _, config, plan = trained
+    sha = packages.reference(store, config.name, plan.version)
+    found = infra.validate(store, config, plan.version, sha.manifest_sha256, plan)
+    assert found.passed, found.sentence
+    assert found.package_bytes == sha.bytes
+    assert found.latency_ms is not None and 0 < found.latency_ms < 10_000
+    assert found.malformed >= 6
+    again = infra.validate(store, config, plan.version, sha.manifest_sha256, plan)
+    assert again.reused and (again.latency_ms, again.malformed) == (found.latency_ms, found.malformed)
+    for rule, why in (({"rule": "latency", "value": 1e-6}, "95 of 100 images take"),
+                      ({"rule": "size", "value": 1e-6}, "the package has")):  # fmt: skip
+        over = infra.validate(store, pipeline(gate=[rule]), plan.version, sha.manifest_sha256)
+        assert over.reused and not over.passed and over.sentence.startswith(why)
+    wide = pipeline(gate=[{"rule": "latency", "value": 1e6}, {"rule": "size", "value": 1e6}])
+    assert infra.validate(store, wide, plan.version, sha.manifest_sha256).passed
+
+
+def test_an_answer_to_what_is_no_image_is_a_finding(store: Store, trained: Any, monkeypatch: Any) -> None:
+    _, config, plan = trained
+    package = packages.load(store, config.name, plan.version)
+    assert infra._garbage(package)[0] is None
+    monkeypatch.setattr(packages.Package, "predict", lambda self, pixels: np.full((1, 3), 1 / 3))
+    assert infra._garbage(package) == ("an array of another height", infra._garbage(package)[1])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int64, np.uint16])
+def test_pixels_of_another_type_are_refused(store: Store, trained: Any, dtype: Any) -> None:
+    _, config, plan = trained
+    package = packages.load(store, config.name, plan.version)
+    with pytest.raises(TrainingError, match=r"uint8.*float32|uint8.*int64|uint8.*uint16"):
+        package.predict(np.zeros((1, 12, 12, 1), dtype))

@@ -76,7 +76,7 @@ def test_the_last_record_is_the_champion_and_the_records_are_the_history(store: 
     assert (now.version, now.number, now.previous, now.run_id, now.kind) == ("b", 2, "a", "run-b", "promotion")
     assert (now.snapshot, now.snapshot_number, now.since) == ("s2", 2, log.entries[-1].at)
     row = registry.history(log)[1]
-    assert list(row) == ["number", "version", "previous", "run_id", "kind", "who", "reason", "at"]
+    assert list(row) == ["number", "version", "previous", "run_id", "kind", "who", "reason", "at", "against"]
     assert (row["who"], row["reason"]) == ("run run-b", "promoted because")
 
 
@@ -215,7 +215,7 @@ def test_a_person_promotes_what_the_gate_refused(store: Store) -> None:
     assert document == {"champion": "b", "record": registry.history(log)[-1]}
     assert document["record"] | {"at": None} == {
         "number": 2, "version": "b", "previous": "a", "run_id": None, "kind": "override", "who": "kim@lab",
-        "reason": "the gate is too strict", "at": None,
+        "reason": "the gate is too strict", "at": None, "against": 1,
     }  # fmt: skip
     assert log.entries[-1].body["snapshot_number"] == 2
     assert asked == [("b", sha)]

@@ -77,7 +77,8 @@ def test_promote(champions: Place) -> None:
     result = champions("promote", "--version", a, "--reason", "an audit asked for it")
     assert result.status == 0
     assert result.document["record"] == champions.history()[-1]
-    assert {"number", "version", "previous", "run_id", "kind", "who", "reason", "at"} == set(champions.history()[-1])
+    columns = {"number", "version", "previous", "run_id", "kind", "who", "reason", "at", "against"}
+    assert set(champions.history()[-1]) == columns
     assert rows(champions.store, "select kind, reason from promotions where number = 4") == [
         {"kind": "override", "reason": "an audit asked for it"}
     ]

@@ -1,0 +1,136 @@
+"""The subcommands that ask about versions and decisions: models, explain, reproduce. Thin: parse, call, print."""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cli.common import DEBUG, JSON, PIPELINE, STORE, Answer, answer
+from schemas.errors import UsageError
+from schemas.settings import store_uri
+
+
+def models(
+    pipeline: PIPELINE,
+    show: Annotated[
+        str | None, typer.Option("--show", metavar="V", help="everything of one version: configuration, data, lineage")
+    ] = None,
+    diff: Annotated[
+        tuple[str, str] | None, typer.Option("--diff", metavar="V W", help="two versions side by side")
+    ] = None,
+    store: STORE = None,
+    as_json: JSON = False,
+    debug: DEBUG = False,
+) -> int:
+    """The model versions of a pipeline, newest last; or one of them whole, or two side by side."""
+    from cli import show as shown
+    from leptonflow import comparing, planning, reading
+    from leptonflow.store import open_store
+
+    if show is not None and diff is not None:
+        raise UsageError("one question at a time", expected="--show V or --diff V W", received="both")
+    config = planning.load_config(pipeline)
+    opened = open_store(store_uri(store))
+    if show is not None:
+        document = comparing.version(opened, config, show)
+        return answer(Answer(document, lambda: _version(document)), as_json)
+    if diff is not None:
+        compared = comparing.compare(opened, config, *diff)
+        return answer(Answer(compared, lambda: _compared(compared)), as_json)
+    rows = reading.models(opened, config)
+    columns = ("version", "run_id", "snapshot", "bytes", "created_at", "champion")
+    return answer(Answer(rows, lambda: shown.rows(rows, columns)), as_json)
+
+
+def explain(
+    pipeline: PIPELINE,
+    run_id: Annotated[str | None, typer.Argument(metavar="[RUN]", help="default: the newest finished run")] = None,
+    store: STORE = None,
+    as_json: JSON = False,
+    debug: DEBUG = False,
+) -> int:
+    """Why a run's candidate was promoted or refused, and what would have changed it."""
+    from cli import show
+    from leptonflow import explaining, planning
+    from leptonflow.store import open_store
+
+    config = planning.load_config(pipeline)
+    document = explaining.explain(open_store(store_uri(store)), config, run_id)
+    return answer(Answer(document, lambda: print(textwrap.fill(show.plain(document["paragraph"]), _width()))), as_json)
+
+
+def reproduce(
+    run_id: Annotated[str, typer.Argument(metavar="RUN_ID")],
+    tolerance: Annotated[
+        float | None, typer.Option("--tolerance", metavar="X", help="of two probabilities; default: 0.001")
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--folder", metavar="DIR", help="of model.function's module; default: pipelines")
+    ] = None,
+    store: STORE = None,
+    as_json: JSON = False,
+    debug: DEBUG = False,
+) -> int:
+    """Train a run's version again from what is recorded of it, and compare; nothing is written."""
+    from cli import show
+    from leptonflow import planning, reproducing
+    from leptonflow.store import open_store
+
+    limit = reproducing.TOLERANCE if tolerance is None else tolerance
+    with show.progress():
+        document = reproducing.reproduce(open_store(store_uri(store)), run_id, limit, folder or planning.PIPELINES)
+    status = 0 if document["within_tolerance"] else 1
+    if status:
+        show.warn(f"not reproduced: {document['sentence']}")
+    return answer(Answer(document, lambda: _reproduced(document), status), as_json)
+
+
+def _reproduced(document: dict[str, Any]) -> None:
+    """The outcome, then whatever is not as it was recorded."""
+    from cli import show
+
+    print(show.plain(document["sentence"]))
+    if document["differs"]:
+        show.rows(document["differs"], ("what", "key", "recorded", "here"))
+
+
+def _width() -> int:
+    return min(100, shutil.get_terminal_size().columns)
+
+
+def _version(document: dict[str, Any]) -> None:
+    """Key by key, with the first line saying whether it is the champion and whole."""
+    from cli import show
+    from leptonflow import comparing
+
+    kind = "the champion" if document["champion"] else "not the champion"
+    print(f"version {document['version']}, {kind}; run {document['run_id']} at {document['created_at']}")
+    print(f"  {show.plain(document['damage'] or 'every file is what was recorded')}")
+    for record in document["promotions"]:
+        print(f"  record {record['number']}: {record['kind']} by {show.plain(record['who'])} at {record['at']}")
+    for key, value in comparing.flat(document).items():
+        print(f"{key:<32} {show.plain(comparing.text(value))}")
+
+
+def _compared(document: dict[str, Any]) -> None:
+    """All keys of both, side by side, those that differ marked."""
+    from cli import show
+    from leptonflow import comparing
+
+    left, right = (comparing.flat(document[side]) for side in ("left", "right"))
+    differing = {each["key"] for each in document["differences"]}
+    rows = [
+        {
+            "": "*" if key in differing else "",
+            "key": key,
+            document["versions"][0]: comparing.text(left.get(key)),
+            document["versions"][1] + " ": comparing.text(right.get(key)),
+        }
+        for key in {**left, **right}
+    ]
+    show.rows(rows, list(rows[0]))
+    print(f"{len(differing)} of {len(rows)} differ (marked *)")

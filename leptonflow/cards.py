@@ -1,0 +1,125 @@
+"""The model card inside a package: what a version is, in Markdown, for whoever finds it without leptonflow.
+
+After Mitchell et al. 2019, "Model Cards for Model Reporting": what it is, its data, its training, its
+metrics, its intended use and its limits. What only people know is said not to be filled in. What does
+not belong here: holdout metrics and the verdict, which are a run's and not the package's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from schemas.config import Pipeline
+from schemas.records import FitResult, Lineage, ObjectRef, SnapshotRef
+
+NOT_FILLED = "Not filled in: nothing that leptonflow records can tell it. Whoever deploys this version answers for it."
+
+
+def card(
+    config: Pipeline,
+    version: str,
+    run_id: str,
+    snapshot: SnapshotRef,
+    cv: dict[str, dict[str, Any]],
+    final: FitResult,
+    lineage: Lineage,
+    files: Sequence[ObjectRef],
+) -> str:
+    """The card as Markdown. files are those of the package that exist beside it, keys relative to its folder."""
+    height, width, channels = config.input
+    overall = {name: result for name, result in cv.items() if "[" not in name}
+    sections = [
+        f"# {plain(config.name)} {version}",
+        f"A model of the workload `{config.workload}`: an image in, one of {len(snapshot.classes)} classes out. "
+        f"Trained by leptonflow's run {run_id}, finished at {lineage.finished_at}.",
+        "## Data",
+        _list(
+            f"snapshot {snapshot.snapshot} (number {snapshot.number}), content sha256 {snapshot.content}",
+            f"{snapshot.examples} examples in {len(snapshot.batches)} batches: {_names(snapshot.batches)}",
+            f"{final.examples} of them for training; a holdout of the fraction {snapshot.holdout:g} was never "
+            "trained on",
+        ),
+        "## Classes",
+        "In the order of the model's outputs: " + _names(snapshot.classes, most=1000) + ".",
+        "## Training",
+        _list(
+            f"input {height} x {width} x {channels}, uint8; normalisation is a layer of the model",
+            f"model {_settings(config.model.model_dump(mode='json'))}",
+            f"training {_settings(config.training.model_dump(mode='json'))}",
+            f"the final fit took {final.seconds:.1f} s",
+        ),
+        "## Cross-validation",
+        f"Over {config.training.folds} stratified folds of the training examples; the standard deviation is the "
+        "sample's. What this version reached on the holdout is in the report of each run that weighed it.",
+        _table(("metric", "mean", "std", "folds"), [_metric(name, result) for name, result in overall.items()]),
+        "## Intended use",
+        NOT_FILLED,
+        "## Limits and risks",
+        NOT_FILLED + " What is known: it answers with one of its classes for every image, also for one of none.",
+        "## Lineage",
+        _list(*_lineage(lineage)),
+        "## How to load it",
+        f"`leptonflow predict {plain(config.name)} FILE` asks the champion. Without leptonflow, of this folder alone:",
+        _CODE.format(height=height, width=width, channels=channels),
+        "Every file here is held against the sha256 in manifest.json before it is used:",
+        _table(("file", "bytes", "sha256"), [(plain(f.key), str(f.bytes), f.sha256) for f in files]),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+_CODE = """```python
+import json, keras
+model = keras.saving.load_model("model.keras", compile=False, safe_mode=True)
+classes = json.load(open("labels.json", encoding="utf-8"))
+# pixels: uint8, N x {height} x {width} x {channels}
+answers = [classes[row.argmax()] for row in model.predict(pixels)]
+```"""
+
+
+def _lineage(lineage: Lineage) -> list[str]:
+    """Each fact of where a version comes from, one a line; what is not known is said so."""
+    machine = lineage.hardware
+    dirty = {True: ", with changes that are not committed", False: "", None: ""}[lineage.git_dirty]
+    return [
+        *(f"code `{name}` sha256 {value}" for name, value in sorted(lineage.code.items())),
+        f"git commit {lineage.git_commit or 'not known'}{dirty}",
+        f"requirements.lock sha256 {lineage.lock or 'not known'}",
+        f"seed {lineage.seed}",
+        f"{machine.cpus} CPUs of {plain(machine.cpu or machine.machine)}, {plain(machine.system)}; "
+        f"accelerators: {', '.join(plain(name) for name in machine.accelerators) or 'none'}",
+        ", ".join(f"{name} {number}" for name, number in lineage.libraries.items()),
+        f"begun at {lineage.started_at or 'not known'}, finished at {lineage.finished_at}",
+    ]
+
+
+def plain(text: str) -> str:
+    """Text from outside as literal Markdown: no markup, no HTML, one line."""
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return re.sub(r"([\\`*_{}\[\]<>()#+!|~&$])", r"\\\1", line)
+
+
+def _names(names: Sequence[str], most: int = 20) -> str:
+    shown = ", ".join(plain(name) for name in names[:most])
+    return shown + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _settings(values: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {plain(str(value))}" for name, value in values.items() if value is not None)
+
+
+def _list(*lines: str) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _metric(name: str, result: dict[str, Any]) -> tuple[str, ...]:
+    def number(value: float | None) -> str:
+        return "not known" if value is None else f"{value:.4f}"
+
+    return name, number(result["mean"]), number(result["std"]), ", ".join(number(v) for v in result["folds"])

@@ -1,0 +1,217 @@
+"""A run's final fit once more, from what is recorded of it, and whether it gives the same holdout predictions.
+
+Snapshot, configuration and seed are the recorded ones, never today's YAML. Everything that is trained
+goes into this process's memory: the store is only read. The folds are not repeated: no prediction on the
+holdout depends on them. What does not belong here: whether today's data would train the same (planning).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from leptonflow import (
+    datasets,
+    digests,
+    keras_models,
+    lineage,
+    packages,
+    planning,
+    predictions,
+    recording,
+    training,
+)
+from leptonflow.store import MemoryStore, Store
+from schemas.config import NAME, Pipeline, parse
+from schemas.errors import Damaged, NotFound, UsageError
+from schemas.records import ModelManifest, Plan, SnapshotRef
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+# Between two probabilities of one example. Retraining elsewhere adds up rounding over every step of the optimiser:
+# more than loading elsewhere does (infra.TOLERANCE), and far less than would turn a label that was not a toss-up.
+TOLERANCE = 1e-3
+READ = "examples/"  # all that a fit reads of the store
+
+
+class Scratch(MemoryStore):
+    """Reads the dataset's parts from a store, and keeps whatever is created to itself. Sees no fit that was made."""
+
+    def __init__(self, origin: Store) -> None:
+        super().__init__(f"memory://reproduce-{uuid.uuid4().hex}")
+        self._origin = origin
+
+    def get(self, key: str) -> bytes:
+        return self._origin.get(key) if key.startswith(READ) else super().get(key)
+
+    def get_many(self, keys: Sequence[str]) -> Iterator[bytes]:
+        return (self.get(key) for key in keys)
+
+    def size(self, key: str) -> int | None:
+        return self._origin.size(key) if key.startswith(READ) else super().size(key)
+
+    def path(self, key: str) -> Path | None:
+        return self._origin.path(key) if key.startswith(READ) else super().path(key)
+
+
+def reproduce(
+    store: Store, run_id: str, tolerance: float = TOLERANCE, folder: Path = planning.PIPELINES
+) -> dict[str, Any]:
+    """Train the run's version again and compare the holdout predictions.
+
+    folder is where the module of the configuration's model.function lies. Returns {pipeline, run_id,
+    version, equal (bit for bit), within_tolerance, largest_difference (of two probabilities; null where
+    the examples are others), tolerance, examples, flipped (labels), differs: [{what, key, recorded, here}],
+    sentence}; `what` is code, libraries, hardware or data. Raises NotFound where no run with predictions has
+    that id, Damaged where the dataset's log is shorter than the recorded snapshot or a part was changed.
+    """
+    if not 0 <= tolerance <= 1:
+        raise UsageError("not a tolerance", expected="a number from 0 to 1", received=str(tolerance))
+    pipeline, manifest, recorded = _recorded(store, run_id)
+    config = parse(dict(manifest.config), where=f"the configuration of {manifest.version}", folder=folder.absolute())
+    snapshot = _snapshot(store, config, manifest)
+    _same_device(manifest)
+    found = _predict(store, config, manifest, snapshot, run_id)
+    differs = _differs(config, manifest, snapshot)
+    compared = _compare(recorded, found, manifest.classes)
+    largest = compared["largest_difference"]
+    document = {
+        "pipeline": pipeline,
+        "run_id": run_id,
+        "version": manifest.version,
+        **compared,
+        "within_tolerance": largest is not None and largest <= tolerance,
+        "tolerance": tolerance,
+        "differs": differs,
+    }
+    return {**document, "sentence": _sentence(document)}
+
+
+def _recorded(store: Store, run_id: str) -> tuple[str, ModelManifest, bytes]:
+    """(pipeline, the manifest of the run's version, its holdout predictions)."""
+    if not NAME.fullmatch(run_id):
+        raise UsageError("not a run's id", expected=f"an id that matches {NAME.pattern}", received=repr(run_id))
+    for pipeline in store.folders("runs"):
+        begun = planning.run_key(pipeline, run_id, "started.json")
+        key = planning.run_key(pipeline, run_id, "holdout-predictions.parquet")
+        version = _version(store, pipeline, run_id, begun)
+        if version is not None and store.size(key) is not None:
+            return pipeline, packages.manifest(store, pipeline, version), store.get(key)
+    raise NotFound(
+        "no run with holdout predictions has that id",
+        expected="a run id of `leptonflow runs PIPELINE`",
+        received=run_id,
+        hint="List the runs, or retrain",
+    )
+
+
+def _version(store: Store, pipeline: str, run_id: str, begun: str) -> str | None:
+    finished = recording.finished(store, pipeline, run_id)
+    if finished is not None:
+        return str(finished["version"])
+    if store.size(begun) is None:
+        return None
+    return str(json.loads(store.get(begun))["version"])
+
+
+def _snapshot(store: Store, config: Pipeline, manifest: ModelManifest) -> SnapshotRef:
+    """The dataset as of the recorded snapshot number, whatever came later."""
+    log = planning.snapshots(store, config.name)
+    number = manifest.snapshot_number
+    state = planning.state(config, replace(log, entries=log.entries[:number]))
+    if state is None or log.number < number:
+        raise Damaged(
+            f"{log.prefix} is shorter than it was",
+            expected=f"record {number}, which the version {manifest.version} learned from",
+            received=f"{log.number} records",
+            hint="Put the missing records back from a backup",
+        )
+    return state.model_copy(update={"classes": manifest.classes})
+
+
+def _same_device(manifest: ModelManifest) -> None:
+    """Compute on the processor where the run had nothing else.
+
+    Everything else stays as it is in training. TF_DETERMINISTIC_OPS=1 would choose other kernels than those that the
+    run was trained with: seen on a processor, its predictions differ by 3e-8 from the recorded ones, and without it
+    those are reached bit for bit.
+    """
+    accelerated = manifest.lineage is None or bool(manifest.lineage.hardware.accelerators)
+    if not accelerated and "keras" not in sys.modules:  # a backend reads it once
+        os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+
+
+def _predict(
+    store: Store, config: Pipeline, manifest: ModelManifest, snapshot: SnapshotRef, run_id: str
+) -> tuple[list[str], NDArray[np.float64]]:
+    """(ids, N x K) on the holdout, of the final fit made again and loaded from its bytes as a package is."""
+    scratch = Scratch(store)
+    plan = Plan(
+        pipeline=config.name, attempt=0, version=manifest.version, run_id=run_id, snapshot=snapshot, waiting=(),
+        trained=False, finished=False,
+    )  # fmt: skip
+    fit = training.fit_final(scratch, config, plan)
+    model = keras_models.load(scratch.get(fit.files[0].key))
+    examples = datasets.holdout_set(scratch, config, snapshot)
+    return examples.ids, keras_models.predict(model, examples.pixels)
+
+
+def _compare(recorded: bytes, found: tuple[list[str], NDArray[np.float64]], classes: Sequence[str]) -> dict[str, Any]:
+    """Bit for bit, and by the largest difference of two probabilities; both of the same examples in the same order."""
+    import numpy as np
+
+    ids, _, before = predictions.read(recorded, classes)
+    again, after = found
+    if ids != again or before.shape != after.shape:
+        return {"equal": False, "largest_difference": None, "examples": len(again), "flipped": None}
+    return {
+        "equal": before.tobytes() == after.tobytes(),
+        "largest_difference": float(np.abs(before - after).max(initial=0.0)),
+        "examples": len(ids),
+        "flipped": int((before.argmax(axis=1) != after.argmax(axis=1)).sum()),
+    }
+
+
+def _differs(config: Pipeline, manifest: ModelManifest, snapshot: SnapshotRef) -> list[dict[str, Any]]:
+    """What is recorded of the run and is otherwise here and now: [{what, key, recorded, here}]."""
+    origin = manifest.lineage
+    # The digest of the code counts Keras and its backend in: with the recorded ones, only the code is left.
+    code = digests.code_digests(config, manifest.libraries)
+    found: list[tuple[str, str, Any, Any]]
+    found = [("code", name, value, code[name]) for name, value in sorted(manifest.code.items())]
+    versions = lineage.versions()
+    libraries = origin.libraries if origin else manifest.libraries
+    found += [("libraries", name, value, versions.get(name)) for name, value in sorted(libraries.items())]
+    here = lineage.hardware().model_dump(mode="json", exclude={"system"})  # a kernel's release computes nothing
+    machine = origin.hardware.model_dump(mode="json") if origin else {}
+    found += [("hardware", name, machine.get(name), value) for name, value in here.items()]
+    content, now = (origin.snapshot, snapshot.content) if origin else (manifest.snapshot, snapshot.snapshot)
+    found.append(("data", "snapshot", content, now))
+    found.append(("data", "preprocessing", manifest.preprocessing, snapshot.preprocessing))
+    return [
+        {"what": what, "key": key, "recorded": before, "here": after}
+        for what, key, before, after in found
+        if before != after
+    ]
+
+
+def _sentence(document: dict[str, Any]) -> str:
+    """The outcome in one line."""
+    about = f"run {document['run_id']}, version {document['version']}: the {document['examples']} holdout predictions"
+    if document["equal"]:
+        return f"{about} are equal bit for bit"
+    kinds = dict.fromkeys(each["what"] for each in document["differs"])
+    why = f"{', '.join(kinds)} differ" if kinds else "nothing that is recorded differs, so chance has a part in it"
+    largest = document["largest_difference"]
+    if largest is None:
+        return f"{about} are of other examples than the recorded ones; {why}"
+    far = f"differ by at most {largest:.3g} ({document['flipped']} labels), {document['tolerance']:g} is tolerated"
+    return f"{about} {far}; {why}"

@@ -1,0 +1,194 @@
+"""A run made again from what is recorded of it: equal bit for bit in a fresh process, else what differs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from leptonflow import evaluation, packages, planning, predictions, reproducing, training
+from leptonflow import log as commits
+from leptonflow.digests import canonical
+from leptonflow.store import Store, open_store
+from schemas.config import Pipeline
+from schemas.errors import Damaged, NotFound, UsageError
+from schemas.records import Plan
+from tests.fit_examples import CLASSES, land, pipeline
+
+ROOT = Path(__file__).resolve().parents[2]
+RUN = "b" * 12
+
+Trained = tuple[Path, Pipeline, Plan]
+
+
+def commit_batch(store: Store, config: Pipeline, plan: Plan, name: str) -> None:
+    """The record in the snapshots log that admitting these parts leaves."""
+    assert plan.snapshot is not None
+    log = planning.snapshots(store, config.name)
+    body = {
+        "batch": name, "parts": [part.model_dump(mode="json") for part in plan.snapshot.parts],
+        "snapshot": plan.snapshot.snapshot, "content": plan.snapshot.content, "classes": list(CLASSES),
+        "labels": dict.fromkeys(CLASSES, 50), "preprocessing": plan.snapshot.preprocessing,
+        "holdout": plan.snapshot.holdout, "examples": plan.snapshot.examples, "outcome": None,
+    }  # fmt: skip
+    commits.commit(store, log, id=name, kind="batch", body=body, who="kim", why="it arrived")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """A store with a version and the holdout predictions of the run that trained it."""
+    folder = tmp_path_factory.mktemp("trained") / "store"
+    store, config = open_store(str(folder)), pipeline()
+    plan = land(store, config)
+    commit_batch(store, config, plan, "first")
+    started = {"started_at": "2026-11-24T10:00:00.000000Z", "version": plan.version, "attempt": 0}
+    store.create(planning.run_key(config.name, RUN, "started.json"), canonical(started))
+    for fold in range(3):
+        training.train_fold(store, config, plan, fold)
+    training.fit_final(store, config, plan)
+    packages.package(store, config, plan)
+    evaluation.evaluate(store, config, plan, None)
+    return folder, config, plan
+
+
+@pytest.fixture
+def store(trained: Trained, tmp_path: Path) -> Store:
+    shutil.copytree(trained[0], tmp_path / "store")
+    return open_store(str(tmp_path / "store"))
+
+
+def rewrite(store: Store, key: str, data: bytes) -> None:
+    path = store.path(key)
+    assert path is not None
+    path.chmod(0o644)
+    path.write_bytes(data)
+
+
+def command(store: Store, *arguments: str) -> tuple[int, dict[str, Any], str]:
+    """`reproduce --json` in a process of its own: its exit status, its document and standard error."""
+    dropped = ("LEPTONFLOW_STORE", "PREFECT_API_URL")
+    clean = {k: v for k, v in os.environ.items() if k not in dropped}
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "cli.main", "reproduce", *arguments, "--store", store.uri, "--json"],
+        env={**clean, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.returncode, json.loads(done.stdout), done.stderr
+
+
+def contents(store: Store) -> dict[str, bytes]:
+    return {key: store.get(key) for key, _ in store.list("")}
+
+
+def test_a_fresh_process_reproduces_a_run_bit_for_bit_and_writes_nothing(store: Store, trained: Trained) -> None:
+    _, config, plan = trained
+    commit_batch(store, config, plan, "later")  # what arrived since is not what the run learned from
+    before = contents(store)
+    status, document, told = command(store, RUN)
+    assert (status, document["equal"], document["largest_difference"]) == (0, True, 0.0), (document, told)
+    assert document["within_tolerance"] and document["flipped"] == 0 and document["differs"] == []
+    assert (document["pipeline"], document["run_id"], document["version"]) == ("squares", RUN, plan.version)
+    assert document["examples"] > 10
+    assert contents(store) == before
+
+
+def test_predictions_within_the_tolerance_and_beyond_it(store: Store, trained: Trained) -> None:
+    _, config, _ = trained
+    key = planning.run_key(config.name, RUN, "holdout-predictions.parquet")
+    ids, labels, probabilities = predictions.read(store.get(key), CLASSES)
+    probabilities = probabilities.copy()
+    probabilities[0, 0] += 1e-4
+    rewrite(store, key, predictions.write(ids, labels, probabilities, CLASSES, None))
+    found = reproducing.reproduce(store, RUN)
+    assert not found["equal"] and found["within_tolerance"]
+    assert found["largest_difference"] == pytest.approx(1e-4, rel=1e-3)
+    assert "nothing that is recorded differs" in found["sentence"]
+    assert not reproducing.reproduce(store, RUN, tolerance=1e-5)["within_tolerance"]
+    # Another seed trains another model: the run's predictions are not reached, and the exit status says so.
+    name = packages.package_key(config.name, "a" * 12, "manifest.json")
+    manifest = json.loads(store.get(name))
+    manifest["config"]["training"]["seed"] = 1
+    rewrite(store, name, canonical(manifest))
+    status, document, told = command(store, RUN)
+    assert (status, document["equal"], document["within_tolerance"]) == (1, False, False)
+    assert document["largest_difference"] > reproducing.TOLERANCE
+    assert told.startswith("leptonflow: not reproduced: run bbbbbbbbbbbb")
+
+
+def test_what_differs_is_named(store: Store, trained: Trained) -> None:
+    _, config, plan = trained
+    key = packages.package_key(config.name, plan.version or "", "manifest.json")
+    manifest = json.loads(store.get(key))
+    manifest["code"]["train"] = "0" * 64
+    manifest["lineage"]["libraries"]["numpy"] = "1.0"
+    manifest["lineage"]["hardware"]["cpus"] = 977
+    manifest["lineage"]["snapshot"] = "f" * 64
+    rewrite(store, key, canonical(manifest))
+    found = reproducing.reproduce(store, RUN)
+    assert [(each["what"], each["key"]) for each in found["differs"]] == [
+        ("code", "train"), ("libraries", "numpy"), ("hardware", "cpus"), ("data", "snapshot"),
+    ]  # fmt: skip
+    assert {each["recorded"] for each in found["differs"]} == {"0" * 64, "1.0", 977, "f" * 64}
+    assert found["equal"], "and yet it is the same model"
+
+
+def test_another_keras_is_a_library_and_not_code(store: Store, trained: Trained) -> None:
+    """The digest of the code counts the versions in: it is compared with the recorded ones."""
+    _, config, plan = trained
+    from leptonflow.digests import code_digests
+
+    key = packages.package_key(config.name, plan.version or "", "manifest.json")
+    manifest = json.loads(store.get(key))
+    manifest["libraries"]["keras"] = manifest["lineage"]["libraries"]["keras"] = "2.0"
+    manifest["code"]["train"] = code_digests(config, manifest["libraries"])["train"]
+    rewrite(store, key, canonical(manifest))
+    assert manifest["code"]["train"] != code_digests(config)["train"]
+    assert [(d["what"], d["key"]) for d in reproducing.reproduce(store, RUN)["differs"]] == [("libraries", "keras")]
+
+
+def test_a_manifest_from_before_lineage_says_that_its_hardware_is_not_known(store: Store, trained: Trained) -> None:
+    _, config, plan = trained
+    key = packages.package_key(config.name, plan.version or "", "manifest.json")
+    manifest = json.loads(store.get(key))
+    del manifest["lineage"]
+    rewrite(store, key, canonical(manifest))
+    found = reproducing.reproduce(store, RUN)
+    assert found["equal"]
+    assert {(each["what"], each["recorded"]) for each in found["differs"]} == {("hardware", None)}
+
+
+def test_other_examples_have_no_difference(store: Store, trained: Trained) -> None:
+    _, config, _ = trained
+    key = planning.run_key(config.name, RUN, "holdout-predictions.parquet")
+    ids, labels, probabilities = predictions.read(store.get(key), CLASSES)
+    rewrite(store, key, predictions.write(ids[1:], labels[1:], np.asarray(probabilities[1:]), CLASSES, None))
+    found = reproducing.reproduce(store, RUN)
+    assert (found["equal"], found["within_tolerance"], found["largest_difference"]) == (False, False, None)
+    assert "other examples" in found["sentence"]
+
+
+def test_bad_input_is_one_clear_line(store: Store, trained: Trained) -> None:
+    _, config, plan = trained
+    with pytest.raises(NotFound, match=f"no run with holdout predictions.*{'0' * 12}"):
+        reproducing.reproduce(store, "0" * 12)
+    with pytest.raises(UsageError, match="not a run's id"):
+        reproducing.reproduce(store, "../x")
+    with pytest.raises(UsageError, match="not a tolerance"):
+        reproducing.reproduce(store, RUN, tolerance=-1)
+    assert plan.snapshot is not None
+    part = plan.snapshot.parts[0].key
+    rewrite(store, part, store.get(part)[:-1] + b"x")
+    with pytest.raises(Damaged, match=part):
+        reproducing.reproduce(store, RUN)
+    key = packages.package_key(config.name, plan.version or "", "manifest.json")
+    manifest = json.loads(store.get(key))
+    rewrite(store, key, canonical({**manifest, "snapshot_number": 2}))
+    with pytest.raises(Damaged, match="shorter than it was"):
+        reproducing.reproduce(store, RUN)

@@ -1,0 +1,56 @@
+"""A fit's first weights are its seed's alone, whatever the other threads of the process draw meanwhile."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+from leptonflow import keras_models, workloads
+from tests.fit_examples import CLASSES, pipeline
+
+
+@contextmanager
+def others_drawing() -> Iterator[None]:
+    """Threads that use Python's global generator, as Prefect's clients do for the length of their pauses."""
+    done = threading.Event()
+
+    def draw() -> None:
+        while not done.is_set():
+            random.random()
+
+    threads = [threading.Thread(target=draw) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+
+
+def weights(seed: int) -> list[bytes]:
+    config = pipeline()
+    with keras_models.MODEL_LOCK:
+        model = keras_models._fresh(workloads.load(config.workload), config, CLASSES, seed)
+    return [np.asarray(variable.value).tobytes() for variable in model.variables]
+
+
+def test_other_threads_have_no_part_in_the_first_weights() -> None:
+    quiet = weights(7)
+    assert weights(7) == quiet
+    assert weights(8) != quiet
+    with others_drawing():
+        disturbed = [weights(7) for _ in range(5)]
+    assert disturbed == [quiet] * 5
+
+
+def test_keras_draws_from_the_global_generator_again_afterwards() -> None:
+    from keras.src.random import seed_generator
+
+    weights(7)
+    assert seed_generator.python_random is random
