@@ -56,7 +56,9 @@ def main() -> None:
                     first.seconds + second.seconds,
                     max(first.largest, second.largest),
                     max(first.tree, second.tree),
-                    "", "", max(first.processes, second.processes),
+                    "",
+                    "",
+                    max(first.processes, second.processes),
                 )
             )
             script = [sys.executable, str(ROOT / "benchmarks/plain_keras.py"), "images", "m.keras", str(epochs)]

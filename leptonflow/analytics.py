@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -35,6 +36,7 @@ _ONE = "one statement that only reads: SELECT, WITH, FROM, DESCRIBE, SHOW, SUMMA
 _LEADING = re.compile(r"(?:\s|--[^\n]*(?:\n|$)|/\*.*?\*/|;)*", re.DOTALL)
 _EXPLAIN = re.compile(r"EXPLAIN\b\s*(?:ANALYZE\b\s*)?", re.IGNORECASE)
 _BARE_AT = re.compile(r'(?<![\w".])at\b(?!")', re.IGNORECASE)
+_CATALOG = re.compile(r"show|describe|schema|duckdb_|sqlite_|pg_|query")  # what could list or compose a view's name
 _OPTIONS = re.compile(r"\([^()]*\)")
 
 
@@ -113,13 +115,11 @@ def _explained(error: Exception, sql: str = "") -> LeptonflowError:
     """DuckDB's own first line, without its kind, as an error of ours."""
     import duckdb
 
-    from schemas.tables import TABLES
-
     text = str(error).strip()
     first = re.sub(r"^(?:\w+ )+Error: ", "", text.splitlines()[0] if text else type(error).__name__)
     if isinstance(error, duckdb.PermissionException):
         return UsageError(
-            "a query reads the store's tables and nothing else", expected=f"the tables {', '.join(TABLES)}",
+            "a query reads the store's tables and nothing else", expected=f"the tables {', '.join(_names())}",
             received=first.split(" - ")[0],
         )  # fmt: skip
     if isinstance(error, duckdb.InternalException | duckdb.FatalException):
@@ -127,7 +127,7 @@ def _explained(error: Exception, sql: str = "") -> LeptonflowError:
     if isinstance(error, duckdb.IOException):  # HTTPException is one
         return StoreUnreachable(f"a table's file cannot be read: {first}", hint="`leptonflow doctor` checks the store")
     if isinstance(error, duckdb.CatalogException) and "Table with name" in first:
-        return UsageError(f"SQL: {first}", expected=f"one of the tables {', '.join(TABLES)}")
+        return UsageError(f"SQL: {first}", expected=f"one of the tables {', '.join(_names())}")
     if isinstance(error, duckdb.ParserException) and _BARE_AT.search(sql):
         return UsageError(f"SQL: {first}", hint='Write the column at as "at": the bare word is one of SQL\'s own')
     candidates = re.search(r"Candidate bindings: (.*)", text)
@@ -138,42 +138,69 @@ def _explained(error: Exception, sql: str = "") -> LeptonflowError:
     )
 
 
+def _names() -> tuple[str, ...]:
+    from leptonflow.views import VIEWS
+    from schemas.tables import TABLES
+
+    return (*TABLES, *VIEWS)
+
+
 # --- the views -----------------------------------------------------------------------------------
 
 
 def _open(con: DuckDBPyConnection, store: Store, sql: str) -> list[str]:
     """Make every view; the paths that the query may read.
 
-    Only the views that the text mentions get their files, so that a query costs what it reads. The
-    others are empty and typed. `query()` and `query_table()` can put a name together from pieces, so
+    Only the tables that the text mentions, itself or by a view of theirs, get their files, so that a query costs what
+    it reads. The others are empty and typed. `query()` and `query_table()` can put a name together from pieces, so
     their mention counts as a mention of all.
     """
+    from leptonflow.views import VIEWS
     from schemas.tables import TABLES
 
     lowered = sql.lower()
     everything = "query" in lowered
+    views = {name: view for name, view in VIEWS.items() if name in lowered or _CATALOG.search(lowered)}
+    mentioned = {table for name, view in views.items() if everything or name in lowered for table in view.tables}
+    mentioned |= {table for table in TABLES if everything or table in lowered}
+    sources = _sources(con, store, [table for table in TABLES if table in mentioned])
+    folder = store.path("")
+    root = store.uri.rstrip("/") if folder is None else str(folder).rstrip("/")
     allowed: list[str] = []
-    connected = False
     for table in TABLES:
-        keys: list[str] = []
-        rows: pa.Table | None = None
-        if everything or table in lowered:
-            keys, rows = table_sources.files(store, table), table_sources.from_log(store, table)
-            if keys and store.uri.startswith("memory:"):
-                rows = table_sources.in_memory(store, table, keys)
-            elif keys and store.uri.startswith("s3:") and not connected:
-                _connect_s3(con, store)
-                connected = True
+        keys, rows = sources.get(table, ([], None))
         if rows is not None:
             con.register("rows", rows)
             con.execute(f"CREATE TABLE {table} AS FROM rows")
             con.unregister("rows")
             continue
-        paths = [_location(store, k) for k in keys]
+        paths = [f"{root}/{key}" for key in keys]
         patterns = [_pattern(path) for path in paths]
         allowed += {*paths, *patterns}  # DuckDB asks for the pattern first and then for what it matched
         _create_view(con, table, patterns)
+    for name, view in views.items():
+        con.execute(f"CREATE VIEW {name} AS {view.sql}")
     return allowed
+
+
+def _sources(
+    con: DuckDBPyConnection, store: Store, mentioned: Sequence[str]
+) -> dict[str, tuple[list[str], pa.Table | None]]:
+    """Of each table its files' keys, or its rows where DuckDB cannot open them."""
+
+    def one(table: str) -> tuple[list[str], pa.Table | None]:
+        keys, rows = table_sources.files(store, table), table_sources.from_log(store, table)
+        if keys and store.uri.startswith("memory:"):
+            rows = table_sources.in_memory(store, table, keys)
+        return keys, rows
+
+    if not store.uri.startswith("s3:") or not set(mentioned) & set(table_sources.with_files()):
+        return {table: one(table) for table in mentioned}
+    # The listings wait for the network while the extension is loaded.
+    with ThreadPoolExecutor(max_workers=len(mentioned)) as pool:
+        waiting = {table: pool.submit(one, table) for table in mentioned}
+        _connect_s3(con, store)
+        return {table: found.result() for table, found in waiting.items()}
 
 
 def _create_view(con: DuckDBPyConnection, table: str, paths: Sequence[str]) -> None:
@@ -207,11 +234,6 @@ def _types(table: str) -> dict[str, str]:
 
 
 # --- where the files are -------------------------------------------------------------------------
-
-
-def _location(store: Store, key: str) -> str:
-    path = store.path(key)
-    return str(path) if path is not None else f"{store.uri.rstrip('/')}/{key}"
 
 
 def _pattern(path: str) -> str:

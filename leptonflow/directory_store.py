@@ -115,10 +115,13 @@ class DirectoryStore:
                 if entry.is_dir(follow_symlinks=False):
                     waiting.append(f"{start}{entry.name}/")
                     continue
-                if TEMPORARY.fullmatch(entry.name):
+                if entry.name[0] == "." and TEMPORARY.fullmatch(entry.name):
                     continue
-                with contextlib.suppress(FileNotFoundError):  # a person removed it while we looked
-                    yield start + entry.name, entry.stat(follow_symlinks=False).st_size
+                try:  # not contextlib.suppress: thousands of files are listed for one query
+                    size = entry.stat(follow_symlinks=False).st_size
+                except FileNotFoundError:  # a person removed it while we looked
+                    continue
+                yield start + entry.name, size
 
     def _scan(self, prefix: str) -> tuple[os.DirEntry[str], ...]:
         folder = os.path.join(self.root, prefix) if prefix else self.root

@@ -1,13 +1,16 @@
-"""Where the rows of each table come from: its own files, quarantine parts or a commit log.
+"""Where the rows of each table come from: its own files, their compactions, quarantine parts or a commit log.
 
-What lies on the store already has one source and no second truth. What does not belong here: SQL
-(`analytics`) and writing rows (`tables`).
+What lies on the store already has one source and no second truth. Of a table with files a reader takes those that the
+newest record of its compaction log names, and those that they do not replace; whichever of both it lists first, and
+whatever is written meanwhile, it has each row once, because no file is ever changed or deleted. What does not belong
+here: SQL (`analytics`), writing rows (`tables`) and compacting them (`compaction`).
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from leptonflow import log, tables
@@ -18,16 +21,89 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def files(store: Store, table: str) -> list[str]:
-    """The keys of a table's files: an explicit list, never a glob, so that a later compaction can replace some.
+@dataclass(frozen=True)
+class Source:
+    """A file of rows, and its size in bytes. Of a compaction's: the record that made it, and the files it replaces."""
 
-    Empty for a table that comes from a log.
-    """
+    key: str
+    bytes: int
+    record: int | None = None
+    replaces: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What a table is read from: files that no compaction has replaced, and those that compactions made."""
+
+    loose: tuple[Source, ...]
+    compacted: tuple[Source, ...]
+
+
+def files(store: Store, table: str) -> list[str]:
+    """The keys of a table's files: an explicit list, never a glob. Empty for a table that comes from a log."""
     if table in _LOGS:
         return []
+    found = sources(store, table)
+    return [source.key for source in (*found.compacted, *found.loose)]
+
+
+def sources(store: Store, table: str, history: log.Log | None = None) -> Sources:
+    """The files of a table as its compaction log leaves them: `history`, or its newest record, read now."""
+    prefix = compactions(table)
+    if history is None:
+        compacted = _compacted(log.newest(store, prefix), lambda numbers: log.records(store, prefix, numbers))
+    else:
+        compacted = _compacted(history.head, lambda numbers: [history.entries[number - 1] for number in numbers])
+    replaced = {key for source in compacted for key in source.replaces}
+    loose = tuple(Source(key, size) for key, size in _there(store, table) if key not in replaced)
+    return Sources(loose, compacted)
+
+
+def with_files() -> tuple[str, ...]:
+    """The tables that have files; the others come from a log."""
+    from schemas.tables import TABLES
+
+    return tuple(table for table in TABLES if table not in _LOGS)
+
+
+def compactions(table: str) -> str:
+    """The prefix of the table's compaction log."""
+    return f"compactions/{table}/log"
+
+
+def compacted_key(table: str, digest: str) -> str:
+    """Where a compaction's file with that sha256 lies."""
+    return f"compactions/{table}/{digest}.parquet"
+
+
+def _compacted(newest: log.Entry | None, records: Callable[[Sequence[int]], Sequence[log.Entry]]) -> tuple[Source, ...]:
+    """The files that compactions made and none has replaced. The newest record names them all.
+
+    What it made itself is in it, with the files that it replaces; of the others it names the record that made them.
+    """
+    if newest is None:
+        return ()
+    try:
+        numbers = sorted({kept["record"] for kept in newest.body["keeps"]})
+        earlier = records(numbers) if numbers else ()
+        kept = {each["key"] for each in newest.body["keeps"]}
+        return tuple(
+            Source(made["key"], made["bytes"], entry.number, tuple(made["replaces"]))
+            for entry in (*earlier, newest)
+            for made in entry.body["made"]
+            if entry is newest or made["key"] in kept
+        )
+    except (KeyError, TypeError):
+        raise Damaged(
+            f"record {newest.number} of a compaction log is not one that this leptonflow can read",
+            expected="made and keeps", received=", ".join(newest.body), hint="Use the leptonflow that wrote it",
+        ) from None  # fmt: skip
+
+
+def _there(store: Store, table: str) -> list[tuple[str, int]]:
     if table == "quarantine":
         return _quarantine_parts(store)
-    return [key for key, _ in store.list(f"tables/{table}") if key.endswith(".parquet")]
+    return [found for found in store.list(f"tables/{table}") if found[0].endswith(".parquet")]
 
 
 def from_log(store: Store, table: str) -> pa.Table | None:
@@ -46,8 +122,8 @@ def in_memory(store: Store, table: str, keys: Sequence[str]) -> pa.Table:
     return pa.concat_tables([empty, *found], promote_options="default").select(empty.column_names)
 
 
-def _quarantine_parts(store: Store) -> list[str]:
-    """The parts that an outcome names: one that a lost race left behind belongs to no outcome."""
+def _quarantine_parts(store: Store) -> list[tuple[str, int]]:
+    """(key, size) of the parts that an outcome names: one that a lost race left behind belongs to no outcome."""
     outcomes: list[dict[str, Any]] = []
     for pipeline in store.folders("snapshots"):
         outcomes += [e.body["outcome"] for e in _entries(store, "snapshots", pipeline) if e.body.get("outcome")]
@@ -55,13 +131,13 @@ def _quarantine_parts(store: Store) -> list[str]:
     others = [key for key, _ in store.list("batches") if key.endswith(".json") and key not in known]
     outcomes += [json.loads(data) for data in store.get_many(others)]
     named = {o["quarantine"]["key"] for o in outcomes if o.get("quarantine")}
-    there = {key for key, _ in store.list("quarantine")}
-    if missing := sorted(named - there):
+    there = dict(store.list("quarantine"))
+    if missing := sorted(named - there.keys()):
         raise Damaged(
             f"{missing[0]} is missing", expected="every quarantine part that an outcome names",
             hint="Put the object back from a copy of the store",
         )  # fmt: skip
-    return sorted(named)
+    return [(key, there[key]) for key in sorted(named)]
 
 
 def _entries(store: Store, name: str, pipeline: str) -> Sequence[log.Entry]:
@@ -93,6 +169,7 @@ def _promotions(store: Store) -> list[tables.Row]:
         {
             "pipeline": pipeline,
             "number": entry.number,
+            "against": entry.number - 1,
             "kind": entry.kind,
             "who": entry.who,
             "reason": entry.why,

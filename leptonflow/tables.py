@@ -151,22 +151,72 @@ def version_files(
         (key("models", p, manifest.version), arrow("models", [model])),
         (key("folds", p, manifest.version), arrow("folds", folds)),
         (key("epochs", p, manifest.version), arrow("epochs", epochs)),
+        (key("configuration", p, manifest.version), arrow("configuration", _configuration(manifest.config, same))),
         (key("predictions", p, f"{manifest.version}-oof"), _out_of_fold(store, same, fits)),
     ]
 
 
 def run_files(
-    store: Store, pipeline: str, verdict: Verdict, evaluation: Evaluation, run: Row
+    store: Store,
+    pipeline: str,
+    verdict: Verdict,
+    evaluation: Evaluation,
+    run: Row,
+    cv: Mapping[str, Mapping[str, Any]],
+    seconds: Mapping[str, float],
 ) -> list[tuple[str, pa.Table]]:
-    """The files that a run leaves once: runs, verdicts and its holdout predictions. `run` is its row in `runs`."""
+    """The files that a run leaves once: runs, verdicts, metrics, stages and its holdout predictions.
+
+    run: its row in `runs`; cv: {metric: {mean, std}} of the candidate, from its manifest; seconds: of each stage.
+    """
     same = {"pipeline": pipeline, "run_id": verdict.run_id, "version": verdict.version}
     rules = [{**same, "number": n, **rule.model_dump()} for n, rule in enumerate(verdict.rules, start=1)]
+    stages = [{**same, "stage": stage, "seconds": spent} for stage, spent in seconds.items()]
     found = _predictions(store, evaluation.predictions.key, {**same, "split": "holdout"}, fold=None)
     return [
         (key("runs", pipeline, verdict.run_id), arrow("runs", [{**same, **run}])),
         (key("verdicts", pipeline, verdict.run_id), arrow("verdicts", rules)),
+        (key("metrics", pipeline, verdict.run_id), arrow("metrics", _metrics(evaluation, cv, same))),
+        (key("stages", pipeline, verdict.run_id), arrow("stages", stages)),
         (key("predictions", pipeline, f"{verdict.run_id}-holdout"), found),
     ]
+
+
+def _metrics(evaluation: Evaluation, cv: Mapping[str, Mapping[str, Any]], same: Row) -> list[Row]:
+    """The candidate's metrics, those over the folds first; the champion's beside those of the same holdout."""
+    champion = evaluation.champion_scores
+    told = {"champion": champion.version} if champion else {}
+    theirs = champion.metrics if champion else {}
+    folded = [
+        {**same, "split": "cv", "metric": metric, "label": _label(metric), "value": of["mean"], "std": of["std"]}
+        for metric, of in cv.items()
+    ]
+    held_out = [
+        {**same, **told, "split": "holdout", "metric": metric, "label": _label(metric), "value": value,
+         "champion_value": theirs.get(metric)}
+        for metric, value in evaluation.candidate_scores.metrics.items()
+    ]  # fmt: skip
+    return [*folded, *held_out]
+
+
+def _label(metric: str) -> str | None:
+    """The class that a metric such as recall[cat] is about."""
+    return metric[metric.index("[") + 1 : -1] if metric.endswith("]") and "[" in metric else None
+
+
+def _configuration(config: Mapping[str, Any], same: Row) -> list[Row]:
+    """A row for each leaf of the configuration, its name the path in the YAML; a list is one leaf, as JSON."""
+    found: list[Row] = []
+    waiting = list(config.items())
+    while waiting:
+        name, value = waiting.pop(0)
+        if isinstance(value, Mapping):
+            waiting[:0] = [(f"{name}.{inner}", of) for inner, of in value.items()]
+        elif value is not None:
+            text = value if isinstance(value, str) else canonical(value).decode()
+            number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+            found.append({**same, "name": name, "value": text, "number": number})
+    return found
 
 
 def _out_of_fold(store: Store, same: Row, fits: Sequence[FitResult]) -> pa.Table:

@@ -88,6 +88,9 @@ EPOCHS = _schema(
     seconds="float",
 )
 
+# What the version was trained with: a row for each key of its configuration, such as training.batch_size.
+CONFIGURATION = _schema(pipeline="text", run_id="text", version="text", name="text", value="text", number="float")
+
 # --- written once per version (oof) and once per run (holdout) -----------------------------------
 
 # `probability` is the one given to `predicted`, `probability_true` the one given to `label`.
@@ -134,7 +137,29 @@ VERDICTS = _schema(
     bound="float",
     passed="bool",
     sentence="text",
+    slice="text",
+    low="float",
+    high="float",
+    confidence="float",
+    n="int",
+    method="text",
 )
+
+# The candidate's. `split` is cv (mean and sample deviation over the folds) or holdout, `label` the cat of recall[cat].
+METRICS = _schema(
+    pipeline="text",
+    run_id="text",
+    version="text",
+    split="text",
+    metric="text",
+    label="text",
+    value="float",
+    std="float",
+    champion="text",
+    champion_value="float",
+)
+
+STAGES = _schema(pipeline="text", run_id="text", version="text", stage="text", seconds="float")
 
 # --- read from the commit logs: they are the only truth ------------------------------------------
 
@@ -168,6 +193,7 @@ PROMOTIONS = _schema(
     manifest_sha256="text",
     snapshot="text",
     snapshot_number="int",
+    against="int",
 )
 
 TABLES: dict[str, pa.Schema] = {
@@ -180,6 +206,9 @@ TABLES: dict[str, pa.Schema] = {
     "epochs": EPOCHS,
     "predictions": PREDICTIONS,
     "verdicts": VERDICTS,
+    "metrics": METRICS,
+    "stages": STAGES,
+    "configuration": CONFIGURATION,
     "models": MODELS,
     "promotions": PROMOTIONS,
 }

@@ -108,6 +108,8 @@ def make(
     trained_by: str | None = None,
     sources: str = "{label}/scan {n}.png",
     seed: int = 0,
+    batch_size: int = 32,
+    created_at: str = "2026-11-24T10:00:40+00:00",
 ) -> Run:
     """A run whose predictions and package lie on the store, as before `record`. One seed, one set of numbers."""
     from leptonflow.datasets import Examples
@@ -120,7 +122,7 @@ def make(
             {"rule": "at_least", "metric": "accuracy", "value": 0.9},
             {"rule": "against_champion", "metric": "accuracy", "margin": 0.01},
         ],
-        "training": {"folds": 3, "epochs": 6},
+        "training": {"folds": 3, "epochs": 6, "batch_size": batch_size},
     })  # fmt: skip
     snapshot = SnapshotRef(
         pipeline=pipeline, number=1, snapshot="5aa5" * 3, content="5aa5" * 16, classes=tuple(classes),
@@ -137,10 +139,16 @@ def make(
     ids, labels, probabilities = _guesses(rng, examples, count, accuracy)
     key = f"runs/{pipeline}/{run_id}/holdout-predictions.parquet"
     candidate = _scores(version, labels, probabilities, classes)
-    theirs = _scores(champion, *_guesses(rng, examples, count, accuracy - 0.02)[1:], classes) if champion else None
+    theirs, kept = None, None
+    if champion:
+        other = _probabilities(rng, labels, count, accuracy - 0.02)
+        theirs = _scores(champion, labels, other, classes)
+        kept = _put(store, f"runs/{pipeline}/{run_id}/champion-predictions-1.parquet",
+                    predictions.write(ids, labels, other, classes, None))  # fmt: skip
     evaluation = Evaluation(
         run_id=run_id, version=version, champion=champion, candidate_scores=candidate, champion_scores=theirs,
         not_comparable=None, predictions=_put(store, key, predictions.write(ids, labels, probabilities, classes, None)),
+        champion_predictions=kept,
     )  # fmt: skip
     holdout = Examples(
         ids=ids, labels=labels, pixels=_pictures(rng, labels, shape), batches=["first"] * examples,
@@ -169,7 +177,7 @@ def make(
         classes=tuple(classes), input=shape, preprocessing="p" * 12, snapshot=snapshot.snapshot, snapshot_number=1,
         config=config.model_dump(mode="json"), cv=cv, code={"data": "d" * 64, "train": "e" * 64},
         libraries={"keras": "3.15.1", "tensorflow": "2.21.0"},
-        files=(model.model_copy(update={"key": "model.keras"}),), created_at="2026-11-24T10:00:40+00:00",
+        files=(model.model_copy(update={"key": "model.keras"}),), created_at=created_at,
     )  # fmt: skip
     lying = _put(store, f"models/{pipeline}/{version}/manifest.json", canonical(manifest))
     package = PackageRef(pipeline=pipeline, version=version, manifest_sha256=lying.sha256, bytes=model.bytes)
@@ -193,11 +201,16 @@ def _guesses(rng: np.random.Generator, examples: int, count: int, accuracy: floa
     labels = rng.integers(0, count, examples)
     # The last class has no example, as happens to a small holdout: its metrics are null.
     labels[labels == count - 1] = 0
+    probabilities = _probabilities(rng, labels, count, accuracy)
+    return sorted(sha256(rng.bytes(8)) for _ in range(examples)), labels, probabilities
+
+
+def _probabilities(rng: np.random.Generator, labels: Any, count: int, accuracy: float) -> Any:
+    examples = len(labels)
     said = np.where(rng.random(examples) < accuracy, labels, rng.integers(0, count, examples))
     odds = rng.random((examples, count)) * 0.3
     odds[np.arange(examples), said] += 0.6 + rng.random(examples) * 3
-    ids = sorted(sha256(rng.bytes(8)) for _ in range(examples))
-    return ids, labels, odds / odds.sum(axis=1, keepdims=True)
+    return odds / odds.sum(axis=1, keepdims=True)
 
 
 def _scores(version: str, labels: Any, probabilities: Any, classes: Sequence[str]) -> HoldoutScores:

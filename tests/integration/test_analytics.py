@@ -16,6 +16,7 @@ import pytest
 from leptonflow import analytics, formats, log, recording, tables
 from leptonflow.digests import sha256
 from leptonflow.store import Store, open_store
+from leptonflow.views import VIEWS
 from schemas.errors import Damaged, LeptonflowError, UsageError
 from schemas.records import QuarantineRef
 from schemas.tables import TABLES
@@ -151,13 +152,21 @@ def test_the_queries_of_the_page_run(shared: Store, sql: str) -> None:
 def test_the_page_lists_every_column() -> None:
     listed = re.findall(r"^\| `(\w+)` \| .*? \| `([^`]*)` \|$", PAGE, re.MULTILINE)
     assert {name: columns.split(", ") for name, columns in listed} == {n: s.names for n, s in TABLES.items()}
+    views = re.findall(r"^\| `(\w+)` \| `([^`]*)`: .* \|$", PAGE, re.MULTILINE)
+    assert {name: tuple(columns.split(", ")) for name, columns in views} == {n: v.columns for n, v in VIEWS.items()}
+
+
+def test_every_view_answers_with_its_columns_and_says_which_tables_it_reads(filled: Store) -> None:
+    for name, view in VIEWS.items():
+        answer = analytics.query(filled, f"FROM {name}")
+        assert tuple(answer.column_names) == view.columns and answer.num_rows, name
 
 
 def test_an_empty_store_has_every_table_empty_and_typed(store: Store) -> None:
     for table, schema in TABLES.items():
         answer = analytics.query(store, f"FROM {table}")
         assert answer.schema.equals(schema) and not answer.num_rows
-    assert [row["name"] for row in ask(store, "SHOW TABLES")] == sorted(TABLES)
+    assert [row["name"] for row in ask(store, "SHOW TABLES")] == sorted([*TABLES, *VIEWS])
 
 
 def test_a_file_of_an_older_or_a_newer_release_fits(directory: Store) -> None:

@@ -121,8 +121,10 @@ def agree(uri: str, undisturbed: str) -> None:
     """The same dataset, the same objects under the same names, every row once, every version once."""
     found, expected = open_store(uri), open_store(undisturbed)
     assert names_of(found) == names_of(expected)
-    counts = rows(found)
-    assert counts == rows(expected)
+    counts, theirs = rows(found), rows(expected)
+    # A resumed run has its own stages: it does not validate what was committed before the kill.
+    assert {**counts, "stages": None} == {**theirs, "stages": None}
+    assert bool(counts["stages"][0]) == bool(theirs["stages"][0])
     assert all(n == distinct for n, distinct in counts.values()), counts
     for query in (
         "select number, snapshot, batch, examples from snapshots order by number",
