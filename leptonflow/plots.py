@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from leptonflow.analysis import Bin
+    from leptonflow.simulation import Curve
+
 # Colours that no palette has, replaced by the page's own afterwards.
 _INK, _FAINT, _FOLD, _TRAIN, _FINAL = "#010203", "#010204", "#010205", "#010206", "#010207"
 _PAGE = {
@@ -100,6 +103,65 @@ def _drawn(metric: str, lines: tuple[tuple[_Points, str, str, float], ...]) -> s
         axes.set_title(metric, loc="left", fontsize=10)
         axes.legend(loc="best")
         return _svg(figure, metric)
+
+
+def reliability(candidate: Sequence[Bin], champion: Sequence[Bin] = ()) -> str:
+    """The share of right answers by how sure the model was, beside the diagonal of a calibrated one; "" without bins.
+
+    After Niculescu-Mizil and Caruana (2005). A dot is a bin, its area grows with the bin's examples; the
+    candidate's dots carry the intervals of their shares.
+    """
+    if not candidate:
+        return ""
+    with _axes("reliability", height=3.4) as (figure, axes):
+        axes.plot([0, 1], [0, 1], color=_INK, linewidth=1, linestyle=(0, (4, 3)), label="perfectly calibrated")
+        for bins, colour, label in ((champion, _TRAIN, "champion"), (candidate, _FOLD, "candidate")):
+            if not bins:
+                continue
+            total = sum(each.share.n for each in bins)
+            sure, right = [each.confidence for each in bins], [each.share.value or 0.0 for each in bins]
+            axes.plot(sure, right, "-", color=colour, linewidth=1.4, label=label)
+            areas = [14 + 110 * each.share.n / total for each in bins]
+            axes.scatter(sure, right, s=areas, color=colour, alpha=0.8, linewidths=0, zorder=3)
+            if bins is candidate:
+                ends = [(each.share.low or 0.0, each.share.high or 0.0) for each in bins]
+                axes.vlines(sure, [low for low, _ in ends], [high for _, high in ends], color=colour, linewidth=1.2)
+        axes.set_xlim(-0.02, 1.02)
+        axes.set_ylim(-0.02, 1.04)
+        axes.set_xlabel("how sure the answers were")
+        axes.set_ylabel("share of right answers")
+        axes.legend(loc="upper left")
+        return _svg(figure, "reliability")
+def operating_curve(curve: Curve) -> str:
+    """Chance of promotion against true difference: computed as a line, simulated as dots, the bound and the power."""
+    with _axes("operating", height=_HEIGHT) as (figure, axes):
+        differences = [point.difference for point in curve.points]
+        axes.axhline(curve.power, color=_FAINT, linewidth=1.2, linestyle="--")
+        axes.axvline(-curve.margin, color=_TRAIN, linewidth=1.2, linestyle="--", label="bound")
+        axes.plot(differences, [p.computed for p in curve.points], "-", color=_FINAL, linewidth=2, label="computed")
+        simulated = [point.promoted for point in curve.points]
+        axes.plot(differences, simulated, "o", color=_FOLD, markersize=4, markeredgewidth=0, label="simulated")
+        axes.set_ylim(-0.03, 1.03)
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:+.3g}" if abs(value) > 1e-9 else "0")
+        axes.set_xlabel("true difference, candidate - champion")
+        axes.set_title("chance of promotion", loc="left", fontsize=10)
+        axes.legend(loc="best")
+        return _svg(figure, "operating")
+
+
+def standalone(svg: str) -> str:
+    """One of this module's pictures as a file of its own, with colours for light and dark."""
+    light = {"muted": "#5c6878", "line": "#dfe4ea", "series-1": "#2563eb", "series-2": "#c2570c", "series-3": "#0f8a6a"}
+    dark = {"muted": "#9aa7b8", "line": "#303947", "series-1": "#78a9ff", "series-2": "#f0a35e", "series-3": "#4fd1ae"}
+    values = ["".join(f"--{name}: {value}; " for name, value in page.items()) for page in (light, dark)]
+    style = (
+        f"svg {{ {values[0]}background: #ffffff; font-family: sans-serif; }} "
+        f"@media (prefers-color-scheme: dark) {{ svg {{ {values[1]}background: #1a2028; }} }}"
+    )
+    names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    opened = re.sub(r"<svg ", f"<svg {names} ", svg, count=1)
+    return re.sub(r"(<svg[^>]*>)", rf"\1<style>{style}</style>", opened, count=1)
 
 
 @contextmanager

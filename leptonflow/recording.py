@@ -24,7 +24,6 @@ from schemas.records import Evaluation, FitResult, InfraResult, ObjectRef, Outco
 
 if TYPE_CHECKING:
     from leptonflow.datasets import Examples
-    from leptonflow.report import Mistake
 
 
 class RunRecord(Record):
@@ -63,7 +62,7 @@ def record(
     done = finished(store, config.name, verdict.run_id)
     if done is not None:
         return done
-    from leptonflow import formats, packages, tables
+    from leptonflow import compaction, formats, packages, tables
 
     mine = RunRecord(
         verdict=verdict, champion=champion_after, batches=tuple(batches), started_at=started_at,
@@ -78,18 +77,24 @@ def record(
         store,
         [
             *tables.version_files(store, manifest, package, fits, final),
-            *tables.run_files(store, config.name, told.verdict, evaluation, _run_row(plan, told, split)),
+            *tables.run_files(
+                store, config.name, told.verdict, evaluation, _run_row(plan, told, split), manifest.cv, told.seconds
+            ),
         ],
     )
     page = document["report"]
     if store.size(page) is None:
-        from leptonflow import report
+        from leptonflow import explaining, gathering, report
 
+        # Warnings and looks have their own lines on the page.
+        bare = told.verdict.model_copy(update={"warnings": (), "looks": 0})
+        gathered = gathering.gather(store, config, plan, evaluation, fits, holdout)
         contents = report.Contents(
             config=config, document=document, started_at=told.started_at, finished_at=told.finished_at,
             verdict=told.verdict, evaluation=evaluation, fits=tuple(fits), final=final, manifest=manifest, split=split,
             infra=infra, outcomes=_outcomes(store, config, plan, told), code={**code_digests(config), **manifest.code},
-            mistakes=_mistakes(store, config, plan, evaluation, holdout),
+            analysis=gathered.analysis, pictures=gathered.pictures, drift=gathered.drift, operating=gathered.operating,
+            paragraph=explaining.paragraph(config.name, bare),
         )  # fmt: skip
         adopt(store, page, report.render(contents))
     files = [*(_reference(store, name) for name in (key, page)), *written, evaluation.predictions]
@@ -102,7 +107,9 @@ def record(
     manifest_key = _key(config.name, verdict.run_id, "manifest.json")
     # In the order that a person reads, and without the NaN that JSON does not know.
     data = json.dumps(formats.plain(whole), ensure_ascii=False, allow_nan=False).encode()
-    return _openable(store, _manifest(adopt(store, manifest_key, data), manifest_key)["document"])
+    document = _manifest(adopt(store, manifest_key, data), manifest_key)["document"]
+    compaction.after_run(store)  # the run is whole
+    return _openable(store, document)
 
 
 def finished(store: Store, pipeline: str, run_id: str) -> dict[str, Any] | None:
@@ -243,36 +250,6 @@ def _run_row(plan: Plan, told: RunRecord, split: Split) -> dict[str, Any]:
         "holdout": split.holdout,
         "sentence": told.verdict.sentence,
     }
-
-
-def _mistakes(
-    store: Store, config: Pipeline, plan: Plan, evaluation: Evaluation, holdout: Examples | None
-) -> tuple[Mistake, ...]:
-    """The holdout examples that were given a wrong label with the most confidence."""
-    from leptonflow import datasets, tables
-    from leptonflow.report import MOST_MISTAKES, Mistake
-
-    where = evaluation.predictions.key
-    table = tables.decode(store.get(where), where)
-    columns = (table[name].to_pylist() for name in ("example_id", "label", "predicted", "probability"))
-    wrong = sorted((row for row in zip(*columns, strict=True) if row[1] != row[2]), key=lambda row: (-row[3], row[0]))
-    worst = wrong[:MOST_MISTAKES]
-    if not worst or plan.snapshot is None:
-        return ()
-    examples = holdout if holdout is not None else datasets.holdout_set(store, config, plan.snapshot)
-    at = {example: index for index, example in enumerate(examples.ids)}
-    return tuple(
-        Mistake(
-            label=label,
-            predicted=predicted,
-            probability=probability,
-            source=examples.sources[at[example]],
-            batch=examples.batches[at[example]],
-            pixels=examples.pixels[at[example]],
-        )
-        for example, label, predicted, probability in worst
-        if example in at
-    )
 
 
 def _reference(store: Store, key: str) -> ObjectRef:

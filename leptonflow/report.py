@@ -12,12 +12,14 @@ import json
 import struct
 import zlib
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leptonflow import plots
+from leptonflow.analysis import Analysis, Example, Group
+from leptonflow.drift import ClassShare, Drift
 from schemas.config import CLASS_METRICS, METRICS, Pipeline
 from schemas.records import Evaluation, FitResult, InfraResult, ModelManifest, Outcome, RuleResult, Split, Verdict
 
@@ -25,23 +27,25 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-MOST_MISTAKES = 24
+    from leptonflow.simulation import Curve
+
 MOST_CLASSES = 30  # a confusion matrix of more cannot be read; the most frequent confusions are listed instead
 MOST_BATCHES = 20
 MOST_CONFUSIONS = 15
+MOST_SHIFTS = 10
+LONGEST_PARAGRAPH = 900  # characters: more would push the rules off the first screen, and is folded away
+TOLD_ABOVE = ("snapshot", "code")  # of a lineage
 LARGEST_PICTURE = 192
+
+_Ends = tuple[float | None, float | None]
 
 
 @dataclass(frozen=True)
-class Mistake:
-    """A holdout example that the candidate got wrong. pixels: uint8 H x W x C, as the model saw them."""
+class Operating:
+    """The operating curve of the gate's paired rule, and what its discordance was seen on or assumed from."""
 
-    label: str
-    predicted: str
-    probability: float
+    curve: Curve
     source: str
-    batch: str
-    pixels: NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -60,8 +64,12 @@ class Contents:
     split: Split
     infra: InfraResult
     outcomes: tuple[Outcome, ...]  # of the batches that the dataset holds and of those that this run refused
-    mistakes: tuple[Mistake, ...]  # the worst first, MOST_MISTAKES at most
+    analysis: Analysis
+    pictures: Mapping[int, NDArray[np.uint8]]  # of `analysis.shown`: uint8 H x W x C, as the candidate saw them
     code: dict[str, str]
+    drift: Drift | None = None  # of the newest batch, where there is one before it
+    paragraph: str = ""  # why, at more length than the verdict's sentence
+    operating: Operating | None = None  # where the gate holds the candidate's accuracy against a champion's
 
 
 def render(contents: Contents) -> bytes:
@@ -76,8 +84,9 @@ def render(contents: Contents) -> bytes:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        number=number, bound=bound, signed=signed, seconds=duration, when=when, printable=printable
+        number=number, bound=bound, signed=signed, seconds=duration, when=when, printable=printable, p=chance
     )  # fmt: skip
+    environment.globals["interval"] = interval
     return environment.get_template("report.html.j2").render(**_view(contents)).encode("utf-8", "replace")
 
 
@@ -98,9 +107,19 @@ def bound(value: float | None) -> str:
     return number(value)
 
 
+def interval(low: float | None, high: float | None) -> str:
+    """0.9423 to 0.9741, or nothing where there is none."""
+    return "" if low is None or high is None else f"{low:.4f} to {high:.4f}".replace("-", "−")
+
+
 def signed(value: float | None) -> str:
     """+0.0041 or −0.0013."""
     return "–" if value is None else f"{value:+.4f}".replace("-", "−")
+
+
+def chance(p_value: float) -> str:
+    """A p-value: 0.032, or below 0.001."""
+    return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
 
 
 def duration(value: float) -> str:
@@ -138,25 +157,33 @@ def png(pixels: NDArray[np.uint8]) -> str:
 def _view(c: Contents) -> dict[str, Any]:
     from markupsafe import Markup
 
-    scores, champion = c.evaluation.candidate_scores, c.evaluation.champion_scores
-    theirs = champion.metrics if champion else {}
-    names = [name for name in METRICS if name in scores.metrics]
+    scores, found = c.evaluation.candidate_scores, c.analysis
+    slices = _slices(c.verdict.rules)
+    lineage = [row for row in _lineage(getattr(c.manifest, "lineage", None)) if row[0].split()[0] not in TOLD_ABOVE]
     cv = c.document["cv"]
     classes = c.manifest.classes
     # The plots are ours, made of numbers alone: they are markup and not text.
     curves = [Markup(svg) for metric in ("loss", "accuracy") if (svg := plots.curves(c.fits, c.final, metric))]
+    theirs = found.champion_reliability
+    diagram = plots.reliability(found.reliability.bins, theirs.bins if theirs else ())
     totals = {n: sum(getattr(o, n) for o in c.outcomes) for n in ("arrived", "accepted", "quarantined", "known")}
     return {
         "c": c,
+        "a": found,
         "document": c.document,
         "title": f"{c.config.name}: {c.verdict.verdict}",
-        "rules": [(_mark(rule), rule) for rule in c.verdict.rules],
+        "rules": [(_mark(rule), rule) for rule in c.verdict.rules if rule.slice is None],
+        "longest_paragraph": LONGEST_PARAGRAPH,
+        "slices": slices,
+        "telling": [rule for group in slices for rule in group.telling],
         "outcomes": list(reversed(c.outcomes))[:MOST_BATCHES],
         "hidden_batches": max(0, len(c.outcomes) - MOST_BATCHES),
         "totals": totals,
         "reasons": sorted(_reasons(c.outcomes).items(), key=lambda r: (-r[1], r[0])),
+        "shifts": _shifts(c.drift),
         "failed": [(o, e) for o in c.outcomes for e in o.expectations if not e.success],
-        "comparison": [_compared(name, scores.metrics[name], theirs.get(name)) for name in names],
+        "comparison": _comparison(c),
+        "compared": c.evaluation.champion_scores is not None,
         "metrics": [name for name in METRICS if name in cv],
         "fold_count": len(c.fits),
         "folds_plot": Markup(plots.folds(cv, [n for n in METRICS if n != "log_loss"])),
@@ -166,24 +193,106 @@ def _view(c: Contents) -> dict[str, Any]:
         "matrix": _matrix(scores.confusion) if len(classes) <= MOST_CLASSES else None,
         "confusions": _confusions(scores.confusion, classes),
         "per_class": _per_class(c),
-        "mistakes": [(m, png(_thumbnail(m.pixels))) for m in c.mistakes[:MOST_MISTAKES]],
-        "wrong": sum(n for t, row in enumerate(scores.confusion) for p, n in enumerate(row) if t != p),
+        "per_batch": _per_batch(c),
+        "reliability": Markup(diagram),
+        "worst": _sheet(found.worst, c.pictures),
+        "lost": _sheet(found.lost, c.pictures),
+        "won": _sheet(found.won, c.pictures),
+        "operating_curve": Markup(plots.operating_curve(c.operating.curve)) if c.operating else "",
         "stages": _stages(c.document["seconds"]),
+        "lineage": lineage,
+        "libraries": {} if lineage else c.manifest.libraries,
         "config": json.dumps(c.config.model_dump(mode="json"), indent=2, ensure_ascii=False),
     }
 
 
+def _sheet(examples: Sequence[Example], pictures: Mapping[int, NDArray[np.uint8]]) -> list[tuple[Example, str]]:
+    return [(example, png(_thumbnail(pictures[example.index]))) for example in examples if example.index in pictures]
+
+
 def _thumbnail(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Every n-th pixel of a large picture: 24 of them must not make a file of many megabytes."""
+    """Every n-th pixel of a large picture: a sheet of them must not make a file of many megabytes."""
     step = -(-max(pixels.shape[:2]) // LARGEST_PICTURE)
     return pixels[::step, ::step]
 
 
-def _compared(name: str, mine: float | None, theirs: float | None) -> tuple[str, float | None, float | None, str]:
-    """(metric, candidate, champion, how the difference is marked); of a loss, less is better."""
+@dataclass(frozen=True)
+class _Compared:
+    """One metric of candidate and champion. Intervals are (low, high), (None, None) where there is none."""
+
+    name: str
+    mine: float | None
+    theirs: float | None
+    mark: str  # how the difference is marked
+    mine_between: _Ends = (None, None)
+    theirs_between: _Ends = (None, None)
+    difference_between: _Ends = (None, None)
+
+    @property
+    def difference(self) -> float | None:
+        return None if self.mine is None or self.theirs is None else self.mine - self.theirs
+
+
+def _comparison(c: Contents) -> list[_Compared]:
+    """Each metric of both; accuracy with the intervals of the analysis, the others' differences with the gate's."""
+    scores, champion, found = c.evaluation.candidate_scores.metrics, c.evaluation.champion_scores, c.analysis
+    theirs = champion.metrics if champion else {}
+    ends: dict[str, _Ends] = {
+        rule.metric: (rule.low, rule.high)
+        for rule in c.verdict.rules
+        if rule.rule == "against_champion" and rule.slice is None and rule.metric
+    }
+    rows = []
+    for name in (name for name in METRICS if name in scores):
+        row = _Compared(name, scores[name], theirs.get(name), _better(name, scores[name], theirs.get(name)))
+        if name == "accuracy":
+            pairs = found.pairs
+            row = replace(
+                row,
+                mine_between=(found.candidate.low, found.candidate.high),
+                theirs_between=(found.champion.low, found.champion.high) if found.champion else (None, None),
+                difference_between=(pairs.low, pairs.high) if pairs else (None, None),
+            )
+        elif name != "log_loss":
+            row = replace(row, difference_between=ends.get(name, (None, None)))
+        rows.append(row)
+    return rows
+
+
+def _better(name: str, mine: float | None, theirs: float | None) -> str:
+    """How the difference is marked; of a loss, less is better."""
     if mine is None or theirs is None or mine == theirs:
-        return name, mine, theirs, ""
-    return name, mine, theirs, "passed" if (mine > theirs) != (name == "log_loss") else "failed"
+        return ""
+    return "passed" if (mine > theirs) != (name == "log_loss") else "failed"
+
+
+@dataclass(frozen=True)
+class _Slices:
+    """The rules of one kind of slice: per class, per batch, per bucket of a fact."""
+
+    kind: str
+    telling: list[tuple[str, RuleResult]]  # (mark, rule) of those that failed or could not be judged
+    passed: list[tuple[str, RuleResult]]
+
+    @property
+    def count(self) -> int:
+        return len(self.telling) + len(self.passed)
+
+
+def _slices(rules: Sequence[RuleResult]) -> list[_Slices]:
+    """The slices by kind, in the order of the verdict; what was refused first, then what was too small to judge."""
+    groups: dict[str, list[tuple[str, RuleResult]]] = {}
+    for rule in rules:
+        if rule.slice is not None:
+            groups.setdefault(rule.slice.split("=")[0], []).append((_mark(rule), rule))
+    return [
+        _Slices(
+            kind,
+            telling=[r for mark in ("failed", "none") for r in found if r[0] == mark],
+            passed=[r for r in found if r[0] == "passed"],
+        )
+        for kind, found in groups.items()
+    ]
 
 
 def _mark(rule: RuleResult) -> str:
@@ -195,6 +304,12 @@ def _reasons(outcomes: Sequence[Outcome]) -> Counter[str]:
     for outcome in outcomes:
         total.update(outcome.reasons)
     return total
+
+
+def _shifts(drift: Drift | None) -> list[ClassShare]:
+    """The classes whose share moved most, MOST_SHIFTS at most."""
+    moved = [share for share in drift.classes if share.newest != share.rest] if drift else []
+    return sorted(moved, key=lambda share: -abs(share.newest - share.rest))[:MOST_SHIFTS]
 
 
 def _matrix(confusion: Sequence[Sequence[int]]) -> list[list[tuple[int, float, bool]]]:
@@ -216,19 +331,52 @@ def _confusions(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> l
     return sorted(found, key=lambda f: -f[2])[:MOST_CONFUSIONS]
 
 
-def _per_class(c: Contents) -> list[tuple[str, int, int, list[float | None], float | None]]:
-    """(class, training examples, holdout examples, [precision, recall, f1], the champion's recall)."""
-    scores, champion = c.evaluation.candidate_scores, c.evaluation.champion_scores
+@dataclass(frozen=True)
+class _Class:
+    """A class's row. values: precision, recall, f1."""
+
+    group: Group
+    values: list[float | None]
+    train: int
+
+
+def _per_class(c: Contents) -> list[_Class]:
+    scores = c.evaluation.candidate_scores.metrics
     return [
-        (
-            name,
-            c.split.train_per_class.get(name, 0),
-            c.split.holdout_per_class.get(name, 0),
-            [scores.metrics.get(f"{metric}[{name}]") for metric in CLASS_METRICS],
-            champion.metrics.get(f"recall[{name}]") if champion else None,
+        _Class(
+            group,
+            [scores.get(f"{metric}[{group.name}]") for metric in CLASS_METRICS],
+            c.split.train_per_class.get(group.name, 0),
         )
-        for name in c.manifest.classes
+        for group in c.analysis.per_class
     ]
+
+
+def _per_batch(c: Contents) -> list[Group]:
+    """The newest batches first, MOST_BATCHES at most."""
+    age = {outcome.batch: number for number, outcome in enumerate(c.outcomes)}
+    return sorted(c.analysis.per_batch, key=lambda group: -age.get(group.name, -1))[:MOST_BATCHES]
+
+
+def _lineage(found: Any) -> list[tuple[str, str]]:
+    """What a manifest tells of its origin as (name, value), nested names joined by a space; [] without any."""
+    plain = found.model_dump(mode="json") if hasattr(found, "model_dump") else found
+    if not isinstance(plain, Mapping):
+        return []
+    rows: list[tuple[str, str]] = []
+    for name, value in plain.items():
+        inner = _lineage(value)
+        if inner:
+            rows += [(f"{name} {within}", text) for within, text in inner]
+        elif value not in (None, "", [], {}):
+            rows.append((str(name), _plain(value)))
+    return [(name.replace("_", " "), text) for name, text in rows]
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _stages(seconds: dict[str, float]) -> list[tuple[str, float, float]]:

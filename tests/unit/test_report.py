@@ -7,14 +7,19 @@ import re
 import struct
 import uuid
 import zlib
+from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 
 import numpy as np
 import pytest
 
-from leptonflow import recording, report
+from leptonflow import predictions, recording, report
+from leptonflow.analysis import MOST_SHOWN
+from leptonflow.drift import ClassShare, Drift, Moved
 from leptonflow.store import Store, open_store
+from schemas.errors import Damaged
+from schemas.records import RuleResult
 from tests.run_examples import HOSTILE, make
 
 
@@ -85,11 +90,162 @@ def test_names_from_outside_are_text(memory: Store, classes: tuple[str, ...]) ->
     assert "\u202e" not in html
 
 
+def test_the_sections_come_in_order(memory: Store) -> None:
+    html = page(make(memory, champion="0123456789ab", accuracy=0.8), memory)
+    assert re.findall(r"<h2>(.*?)</h2>", html) == [
+        "Gate",
+        "Candidate and champion on the same holdout",
+        "Cross-validation",
+        "Learning curves",
+        "Confusion on the holdout",
+        "By class and by batch",
+        "How sure, and how often right",
+        "The worst mistakes",
+        "Examples that changed hands",
+        "Data",
+        "Where this came from",
+        "How far this gate can be trusted",
+    ]
+
+
+def contents(run: Any, store: Store, **changed: Any) -> report.Contents:
+    """What `record` gives to the report, with some of it changed."""
+    found: list[report.Contents] = []
+
+    def keep(given: report.Contents) -> bytes:
+        found.append(given)
+        return b""
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "render", keep)
+        recording.record(store, run.config, run.plan, **run.keywords())
+    return replace(found[0], **changed)
+
+
+def test_intervals_warnings_and_looks_are_told(memory: Store) -> None:
+    run = make(memory, champion="0123456789ab")
+    rule = run.verdict.rules[1].model_copy(
+        update={"value": 0.0137, "low": -0.0021, "high": 0.0301, "confidence": 0.975, "n": 400, "method": "tango score"}
+    )
+    changed = {"rules": (rule,), "looks": 7, "warnings": (f"looked at too often {HOSTILE}", "too few examples")}
+    verdict = run.verdict.model_copy(update=changed)
+    given = contents(run, memory, verdict=verdict, paragraph="It would have passed with 900 examples.")
+    text = " ".join(Tags(report.render(given).decode().split("<body>")[1]).text.split())
+    assert "against_championaccuracy 0.0137−0.0021 to 0.0301 -0.0100at 97.5% 400tango score ✓ passed" in text
+    assert "too few examples" in text and "looked at too often <script>alert(1)</script>" in text
+    assert "this holdout has been looked at 7 times before" in text
+    assert text.index("900 examples") < text.index("too few examples") < text.index("Gate")
+    long = report.render(replace(given, paragraph="Long. " * 400)).decode()
+    assert "why, in full" not in text and re.search(r"<details><summary>why, in full</summary><p[^>]*>Long. ", long)
+
+
+def test_slices_that_passed_are_folded_away_and_the_others_are_not(memory: Store) -> None:
+    def sliced(name: str, passed: bool | None) -> RuleResult:
+        return RuleResult(rule="slices", metric="accuracy", value=0.01, bound=-0.02, passed=passed, slice=name,
+                          sentence=f"told of {name}")  # fmt: skip
+
+    run = make(memory, champion="0123456789ab")
+    slices = [sliced(f"class={n}", {3: False, 8: None}.get(n, True)) for n in range(10)]
+    rules = (*run.verdict.rules, *slices, sliced("newest", True), sliced(f"batch={HOSTILE}", None))
+    given = contents(run, memory, verdict=run.verdict.model_copy(update={"rules": rules}))
+    gate = report.render(given).decode().split("<h2>Gate</h2>")[1].split("</section>")[0]
+    folded = "".join(re.findall(r"<details.*?</details>", gate, re.DOTALL))
+    opened = re.sub(r"<details.*?</details>", "", gate, flags=re.DOTALL)
+    assert "class: 8 of 10 passed" in folded and "newest: 1 of 1 passed" in folded
+    assert {n for n in range(10) if f"told of class={n}<" in opened} == {3, 8}
+    assert {n for n in range(10) if f"told of class={n}<" in folded} == {0, 1, 2, 4, 5, 6, 7, 9}
+    assert "not judged" in opened and "batch=&lt;script&gt;" in opened and "<script" not in gate
+
+
+def test_what_changed_hands_is_shown_with_both_answers(memory: Store) -> None:
+    run = make(memory, champion="0123456789ab", accuracy=0.8)
+    given = contents(run, memory)
+    pairs = given.analysis.pairs
+    assert pairs is not None and pairs.only_champion > MOST_SHOWN
+    html = report.render(given).decode()
+    section = html.split("Examples that changed hands")[1].split("</section>")[0]
+    lost, won = section.split("<h3>Won")
+    assert f"({pairs.only_champion})" in lost and f"({pairs.only_candidate})" in won
+    for part, examples in ((lost, given.analysis.lost), (won, given.analysis.won)):
+        sources = [str(a["alt"]) for t, a in Tags(part).tags if t == "img"]
+        assert sources == [example.source for example in examples] and len(sources) <= MOST_SHOWN
+    first = given.analysis.lost[0]
+    assert first.champion is not None
+    said = " ".join(Tags(lost.split("<figcaption>")[1].split("</figcaption>")[0]).text.split())
+    assert said == (
+        f"{first.label}candidate{first.candidate.label} {first.candidate.probability:.3f}"
+        f"champion{first.champion.label} {first.champion.probability:.3f}{first.source}"
+    )
+    assert f'<b class="failed">{pairs.only_champion}</b>' in html
+
+
+def test_a_champion_that_cannot_be_compared_has_no_part(memory: Store) -> None:
+    run = make(memory, champion="0123456789ab")
+    evaluation = run.evaluation.model_copy(
+        update={"champion_scores": None, "champion_predictions": None, "not_comparable": f"other classes {HOSTILE}"}
+    )
+    html = page(run, memory, evaluation=evaluation)
+    assert "changed hands" not in html and "Not comparable: other classes &lt;script&gt;" in html
+    assert "Example by example" not in html
+
+
+def test_predictions_of_other_examples_are_refused(memory: Store) -> None:
+    run = make(memory)
+    with pytest.raises(Damaged, match="other examples"):
+        page(run, memory, holdout=replace(run.holdout, ids=["x", *run.holdout.ids[1:]]))
+
+
+def test_drift_and_lineage_are_shown_where_they_are(memory: Store) -> None:
+    run = make(memory)
+    moved = Moved(fact=HOSTILE, newest=120.0, rest=100.0, distance=0.61, p_value=1e-9)
+    drift = Drift("wednesday", 400, 1400, (moved,), (ClassShare(HOSTILE, 0.5, 0.25),), 0.25)
+    html = report.render(contents(run, memory, drift=drift)).decode()
+    text = " ".join(Tags(html).text.split())
+    assert "wednesday: 400 examples, against 1,400" in text and "120.00 100.00 0.610 < 0.001" in text
+    assert "0.5000 0.2500 +0.2500" in text and "<script" not in html
+    assert report._lineage({"git": {"commit": "abc", "dirty": True}, "seed": 0, "lock": None}) == [
+        ("git commit", "abc"), ("git dirty", "yes"), ("seed", "0"),
+    ]  # fmt: skip
+
+
+def test_the_operating_curve_is_that_of_this_runs_discordance(memory: Store) -> None:
+    run = make(memory, champion="0123456789ab", accuracy=0.8)
+    given = contents(run, memory)
+    pairs, shown = given.analysis.pairs, given.operating
+    assert pairs is not None and shown is not None
+    assert shown.curve.discordance == pytest.approx((pairs.only_candidate + pairs.only_champion) / 400)
+    assert (shown.curve.n, shown.curve.margin, shown.curve.confidence) == (400, 0.01, 0.95)
+    text = " ".join(Tags(report.render(given).decode()).text.split())
+    assert shown.curve.sentence[1:] in text and "candidate and champion on this holdout" in text
+
+
+def test_without_a_champion_the_discordance_is_assumed_and_said_to_be(memory: Store) -> None:
+    run = make(memory)
+    given = contents(run, memory)
+    p = []
+    for fit in run.fits:
+        _, labels, found = predictions.read(memory.get(fit.files[0].key), run.manifest.classes)
+        p += [float(row[label]) for row, label in zip(found, labels, strict=True)]
+    assert given.operating is not None
+    assert given.operating.curve.discordance == pytest.approx(2 * sum(x * (1 - x) for x in p) / len(p))
+    assert "assumed without a champion" in report.render(given).decode()
+    unpaired = run.config.model_copy(update={"gate": run.config.gate[:1]})
+    other = open_store(f"memory://{uuid.uuid4().hex}")
+    assert contents(replace(make(other), config=unpaired), other).operating is None
+
+
+def test_a_margin_that_no_curve_can_be_drawn_for_ends_no_run(memory: Store) -> None:
+    run = make(memory, champion="0123456789ab")
+    wide = run.config.gate[1].model_copy(update={"margin": 1.5})
+    given = contents(replace(run, config=run.config.model_copy(update={"gate": (wide,)})), memory)
+    assert given.operating is None and "How far this gate" not in report.render(given).decode()
+
+
 def test_mistakes_are_pictures_of_the_stored_pixels(memory: Store) -> None:
     run = make(memory, shape=(8, 6, 3), accuracy=0.8)
     html = page(run, memory)
     images = [a for t, a in Tags(html).tags if t == "img"]
-    assert len(images) == report.MOST_MISTAKES
+    assert len(images) == MOST_SHOWN
     by_source = dict(zip(run.holdout.sources, run.holdout.pixels, strict=True))
     for image in images:
         assert np.array_equal(decoded(str(image["src"])), by_source[str(image["alt"])])
@@ -132,7 +288,7 @@ def test_many_classes_are_listed_as_confusions(memory: Store) -> None:
 
 def test_a_class_without_holdout_examples_is_named(memory: Store) -> None:
     text = " ".join(Tags(page(make(memory), memory)).text.split())
-    assert "9 no example in the holdout – – –" in text
+    assert "9 no example in the holdout 0 – – – – 0" in text
 
 
 def test_the_same_run_gives_the_same_bytes(memory: Store) -> None:
