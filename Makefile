@@ -34,14 +34,16 @@ lint: $(READY) ## style, types, and who may import whom
 	@$(BIN)/lint-imports --no-logo 2>/dev/null >.venv/lint-imports.log || { cat .venv/lint-imports.log; exit 1; }
 	@$(BIN)/mypy
 
+SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile
+
 test: lint ## lint, types and every test but the slow ones
-	@$(BIN)/pytest
+	@$(BIN)/pytest $(SIDE_BY_SIDE)
 
 test-all: lint ## the slow tests too: a kill at every write, every store
 	@$(BIN)/pytest -m 'slow or not slow'
 
 bench: $(READY) ## measured comparisons, about an hour (QUICK=1: a few minutes, small)
-	@for each in startup unchanged ingest overhead arrivals deployed; do \
+	@for each in startup unchanged ingest overhead arrivals deployed queries; do \
 	  $(BIN)/python -m benchmarks.$$each $(if $(QUICK),--quick) || exit 1; done
 
 COMPILE := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header

@@ -9,12 +9,15 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from cli import gate as gates
+from cli import registry
+from cli.common import DEBUG, JSON, PIPELINE, STORE, Answer
+from cli.common import answer as _answer
 from schemas.errors import LeptonflowError, UsageError
 from schemas.settings import quiet, store_uri
 
@@ -27,32 +30,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-PIPELINE = Annotated[str, typer.Argument(metavar="PIPELINE", help="a name under pipelines/, or a path to a YAML")]
-STORE = Annotated[
-    str | None, typer.Option("--store", metavar="URI", help="file:///..., s3://bucket/prefix or a folder")
-]
-JSON = Annotated[bool, typer.Option("--json", help="exactly one JSON document on standard output")]
-DEBUG = Annotated[bool, typer.Option("--debug", help="a traceback where there is an error")]
-
 INTERRUPTED = 130
 VERDICT_STATUS = {"promoted": 0, "unchanged": 0, "rejected-data": 3, "refused": 4}
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a command has to say: a document for --json, a function that shows it to a person."""
-
-    document: Any
-    show: Callable[[], None]
-    status: int = 0
-
-
-def _answer(answer: Answer, as_json: bool) -> int:
-    if as_json:
-        print(json.dumps(answer.document, ensure_ascii=False, allow_nan=False, default=str))
-    else:
-        answer.show()
-    return answer.status
 
 
 @app.command()
@@ -145,14 +124,7 @@ def runs(pipeline: PIPELINE, store: STORE = None, as_json: JSON = False, debug: 
     return _listing(pipeline, store, as_json, reading.runs, ("run_id", "verdict", "version", "snapshot", "finished_at"))
 
 
-@app.command()
-def models(pipeline: PIPELINE, store: STORE = None, as_json: JSON = False, debug: DEBUG = False) -> int:
-    """The model versions of a pipeline, newest last."""
-    from leptonflow import reading
-
-    return _listing(
-        pipeline, store, as_json, reading.models, ("version", "run_id", "snapshot", "bytes", "created_at", "champion")
-    )
+app.command()(registry.models)
 
 
 @app.command()
@@ -229,6 +201,9 @@ def _override(
     return _answer(Answer(document, lambda: show.overridden(document)), as_json)
 
 
+app.command()(gates.gate)
+
+
 @app.command()
 def predict(
     pipeline: PIPELINE,
@@ -285,6 +260,10 @@ def report(
 
     path = reading.report(open_store(store_uri(store)), run_id)
     return _answer(Answer({"path": path}, lambda: print(path)), as_json)
+
+
+app.command()(registry.explain)
+app.command()(registry.reproduce)
 
 
 @app.command()

@@ -65,7 +65,7 @@ def _console() -> Console:
     from rich.console import Console
 
     # A file or a pipe has no width of its own: wide enough that no cell is cut.
-    width = None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "120"))
+    width = None if sys.stdout.isatty() else max(120, int(os.environ.get("COLUMNS", "120")))
     return Console(width=width, highlight=False, soft_wrap=False)
 
 
@@ -153,11 +153,12 @@ def retrained(store: Store, config: Pipeline, pipeline: str, document: dict[str,
     if document["gate"]:
         console.print()
         rules = _table("gate rule", "metric", "value", "bound", "passed")
-        for rule in document["gate"]:
+        for rule in _gate_lines(document["gate"]):
             passed = {True: "[green]yes[/]", False: "[red]no[/]", None: "n/a"}[rule["passed"]]
             rules.add_row(
-                rule["rule"], escape(rule.get("metric") or ""), _number(rule["value"]), _number(rule["bound"]), passed
-            )
+                escape(plain(rule["rule"])), escape(rule.get("metric") or ""), _number(rule["value"]),
+                _number(rule["bound"]), passed,
+            )  # fmt: skip
         console.print(rules)
     console.print()
     if document["report"]:
@@ -173,6 +174,28 @@ def retrained(store: Store, config: Pipeline, pipeline: str, document: dict[str,
         console.print(Text(f"{'' if number else 'next':<10}{command()} {text}"), soft_wrap=True)
 
 
+def _gate_lines(rules: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A line for each rule, and for each slice that refused; the other slices of a rule are counted in one."""
+    lines: list[dict[str, Any]] = []
+    counted: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for rule in rules:
+        if rule.get("slice") is None or rule["passed"] is False:
+            name = rule["rule"] if rule.get("slice") is None else f"{rule['rule']}: {rule['slice']}"
+            lines.append({**rule, "rule": name})
+            continue
+        same = counted.setdefault((rule["rule"], rule["metric"], rule["bound"]), [])
+        if not same:
+            lines.append({**rule, "value": None, "same": same})
+        same.append(rule)
+    for line in lines:
+        if "same" in line:
+            judged = sum(rule["passed"] is True for rule in line["same"])
+            small = len(line["same"]) - judged
+            line["rule"] += f" ({judged} passed" + (f", {small} too small)" if small else ")")
+            line["passed"] = True if judged else None
+    return lines
+
+
 def status(pipeline: str, document: dict[str, Any]) -> None:
     """Where a pipeline stands."""
     console = _console()
@@ -180,6 +203,8 @@ def status(pipeline: str, document: dict[str, Any]) -> None:
     table.show_header = False
     since = f" since {document['since']}" if document["champion"] else ""
     table.add_row("champion", f"{document['champion'] or 'none'}{since}")
+    if document["damage"]:
+        table.add_row("DAMAGED", plain(document["damage"]))
     if document["metrics"]:
         shown = ("accuracy", "precision", "recall", "f1", "log_loss")
         table.add_row("its holdout", "  ".join(f"{m} {_number(document['metrics'].get(m))}" for m in shown))
@@ -194,6 +219,9 @@ def status(pipeline: str, document: dict[str, Any]) -> None:
     console.print(table)
 
 
+WORDS = ("reason", "sentence", "who")  # the columns that may take several lines
+
+
 def rows(found: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
     """A list of records."""
     from rich.markup import escape
@@ -202,6 +230,8 @@ def rows(found: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
         print("none yet")
         return
     table = _table(*columns)
+    for column in table.columns:
+        column.no_wrap = column.header not in WORDS  # an id in two pieces cannot be copied
     for record in found:
         table.add_row(*(escape(_number(record.get(c))) for c in columns))
     _console().print(table)

@@ -47,7 +47,12 @@ training: {{epochs: 10, batch_size: 32, folds: 5, seed: 0, optimizer: adam, lear
 gate:
   - {{rule: at_least, metric: accuracy, on: cv, value: 0.5}}
   - {{rule: fold_spread, metric: accuracy, value: 0.1}}
-  - {{rule: against_champion, metric: accuracy, margin: 0.01}}
+  # Shown to be at most this much worse than the champion, on the same holdout examples, with 0.95 confidence:
+  # the smaller the margin, the larger the holdout that shows it (docs/gate-rules.md).
+  - {{rule: against_champion, metric: accuracy, margin: 0.03}}
+
+# After how many verdicts on this holdout a warning says that it is worn.
+# looks: {{warn: 50}}
 
 # How long each stage may take in one run, in seconds. These are the defaults.
 # limits: {{validate: 3600, preprocess: 3600, train: 86400, evaluate: 3600, infra_validate: 600}}

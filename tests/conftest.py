@@ -8,11 +8,19 @@ from pathlib import Path
 
 import pytest
 
+from leptonflow import progress
 from leptonflow.store import Store, open_store
 from tests import servers
 
 EVERY_STORE = ["directory", "memory", "seaweedfs", "minio"]
 ACROSS_PROCESSES = ["directory", "seaweedfs", "minio"]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def nobody_has_stopped() -> None:
+    """A run that ended in this process has stopped its threads for good: the next module's work is another's."""
+    with progress.listen():
+        pass
 
 
 @pytest.fixture(scope="session")

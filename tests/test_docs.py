@@ -85,7 +85,10 @@ def newcomer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, d
     digits = folder / "pipelines" / "digits.yaml"
     config = yaml.safe_load(digits.read_text())
     config["training"] = {"epochs": 1, "folds": 2}
-    config["gate"] = [{"rule": "at_most", "metric": "log_loss", "value": 100.0}]
+    config["gate"] = [
+        {"rule": "at_most", "metric": "log_loss", "value": 100.0},
+        {"rule": "against_champion", "metric": "accuracy", "margin": 0.9},
+    ]
     digits.write_text(yaml.safe_dump(config))
     write_digits(folder / "build" / "digits", limit=120)
     bring_pictures(folder)
@@ -130,7 +133,7 @@ def test_the_commands_of_a_page_run(page: Path, newcomer: tuple[Path, dict[str, 
         if line in ELSEWHERE or NEEDS_S3.search(line) or line in ran:
             continue
         ran.add(line)
-        known = ids["run_id" if " report " in line else "version"]
+        known = ids["run_id" if re.search(" (report|reproduce) ", line) else "version"]
         done = shell(line.replace(SOME_ID, known), folder)
         assert done.returncode == 0, f"{page.name}: {command}\n{done.stdout}\n{done.stderr}"
         assert "Traceback" not in done.stderr

@@ -39,6 +39,9 @@ GATE = {"rule": "at_least", "metric": "accuracy", "value": 0.5}
         ({"gate": [{"rule": "at_least", "metric": "accuracy"}]}, "gate.0.value", ["missing"]),
         ({"gate": [{**GATE, "value": "0.9"}]}, "gate.0.value", ["number"]),
         ({"gate": GATE}, "gate", []),
+        ({"gate": [{**GATE, "on": "holdout", "confidence": 0.5}]}, "gate.0.confidence", ["0.5"]),
+        ({"gate": [{"rule": "slices", "margin": -0.1}]}, "gate.0.margin", ["0"]),
+        ({"gate": [GATE], "looks": {"warm": 1}}, "looks.warm", ["Did you mean warn"]),
         (
             {"classes": CLASSES, "gate": [{**GATE, "metric": "recall[bird]"}]},
             "gate.0.metric",

@@ -84,7 +84,8 @@ def test_all_tables_join(third: Place) -> None:
 
     runs = [third.told[name] for name in "ABC"]
     assert one("count(*) from runs") == one("count(distinct run_id) from runs") == 3
-    assert one("count(*) from runs join verdicts using (pipeline, run_id, version)") == 3 * 7
+    rules = sum(len(run["gate"]) for run in runs)
+    assert one("count(*) from runs join verdicts using (pipeline, run_id, version)") == rules >= 3 * 7
     assert one("count(*) from runs join models using (pipeline, run_id, version)") == 3
     assert one("count(*) from models join promotions using (pipeline, version, run_id, manifest_sha256)") == 3
     metrics = len(runs[0]["cv"])

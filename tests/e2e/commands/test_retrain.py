@@ -142,6 +142,15 @@ def test_a_gate_on_a_class_that_is_not_there(copy: Place) -> None:
     assert "recall[cat]" in result.told() and "0, 1, 2" in result.told()
 
 
+def test_a_rule_on_a_fact_that_no_example_has_is_a_configuration_error(copy: Place) -> None:
+    before = listing(copy.store)
+    copy.configure(gate=[{"rule": "slices", "by": ["class", "colour"]}])
+    result = copy("retrain")
+    assert result.status == 2
+    assert "gate.0.by" in result.told() and "brightness" in result.told()
+    assert listing(copy.store) == before
+
+
 def test_too_few_of_a_class_is_rejected_each_time_and_never_a_run(work: Path, tmp_path: Path) -> None:
     place = Place(tmp_path, {})
     place.configure(training={**KEYS["training"], "folds": 20})
