@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import socket
+import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
@@ -12,6 +15,7 @@ from schemas.errors import LeptonflowError
 LOOPBACK = "127.0.0.1"
 BACKLOG = 128
 NEAR = 20  # ports that are tried before any
+_reserved: list[int] = []  # locks that are held until this process ends
 
 
 def listen(usual: int, what: str, note: Callable[[str], None]) -> socket.socket:
@@ -27,9 +31,36 @@ def listen(usual: int, what: str, note: Callable[[str], None]) -> socket.socket:
 
 
 def choose(usual: int, what: str, note: Callable[[str], None]) -> int:
-    """The usual port where it is free, else a free one. Nobody keeps it until whoever uses it binds it."""
-    with listen(usual, what, note) as bound:
-        return int(bound.getsockname()[1])
+    """The usual port where it is free, else a free one. No other process of this user chooses it until this one ends:
+    whoever uses it binds it later.
+    """
+    for port in (*range(usual, usual + NEAR), *[0] * NEAR):
+        bound = _bind(port)
+        if bound is None:
+            continue
+        with bound:
+            chosen = int(bound.getsockname()[1])
+            if not _reserve(chosen):
+                continue
+        if chosen != usual:
+            note(f"port {usual} is taken: {what} listens on {chosen}")
+        return chosen
+    raise _none()
+
+
+def _reserve(port: int) -> bool:
+    """Whether the port is ours: two that start in the same second would both find it free. A kill -9 frees it."""
+    path = Path(tempfile.gettempdir()) / f"leptonflow-{os.getuid()}-{port}.lock"
+    lock: int | None = None
+    try:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # another has it, or the file is another user's
+        if lock is not None:
+            os.close(lock)
+        return False
+    _reserved.append(lock)
+    return True
 
 
 def free(count: int) -> list[int]:

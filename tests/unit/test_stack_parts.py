@@ -52,6 +52,15 @@ def test_a_port_that_is_taken_is_said_and_another_one_listens_from_the_start() -
     assert ports.choose(usual, "S3", told.append) == usual and len(told) == 1  # it is free again at once
 
 
+def test_a_chosen_port_is_nobody_elses_although_nobody_listens_on_it() -> None:
+    told: list[str] = []
+    first = ports.choose(29_311, "S3", told.append)
+    choice = f"from flows.stack import ports; print(ports.choose({first}, 'S3', print))"
+    note, second = script(choice).communicate(timeout=60)[0].splitlines()
+    assert int(second) != first and note == f"port {first} is taken: S3 listens on {second}"
+    assert script(choice).communicate(timeout=60)[0].splitlines()[1] == second  # whoever has ended holds nothing
+
+
 def test_ports_are_kept_while_they_are_free(tmp_path: Path) -> None:
     file = tmp_path / "ports"
     chosen = ports.kept(file, 3)
