@@ -40,7 +40,7 @@ test: lint ## lint, types and every test but the slow ones
 	@$(BIN)/pytest $(SIDE_BY_SIDE)
 
 test-all: lint ## the slow tests too: a kill at every write, every store
-	@$(BIN)/pytest -m 'slow or not slow'
+	@$(BIN)/pytest $(SIDE_BY_SIDE) -m 'slow or not slow'
 
 bench: $(READY) ## measured comparisons, about an hour (QUICK=1: a few minutes, small)
 	@for each in startup unchanged ingest overhead arrivals deployed queries; do \

@@ -20,6 +20,7 @@ from leptonflow import (
     examining,
     landing,
     log,
+    parquet,
     planning,
     progress,
     recording,
@@ -74,9 +75,6 @@ def knowledge(store: Store, config: Pipeline, history: log.Log) -> Knowledge:
 
     A refused batch teaches nothing: sent again with more files, it must meet the limit again.
     """
-    import pyarrow.parquet as pq
-    from pyarrow import BufferReader
-
     files: dict[str, tuple[str, str]] = {}
     examples: dict[str, tuple[str, str]] = {}
     recalled: dict[tuple[str, str], tuple[str, str]] = {}
@@ -90,9 +88,7 @@ def knowledge(store: Store, config: Pipeline, history: log.Log) -> Knowledge:
                 files[file] = examples[example] = (label, batch)
         refused = entry.body["quarantine"]
         if refused and entry.body["contract"] == contract:
-            table = pq.read_table(
-                BufferReader(store.get(refused["key"])), columns=["sha256", "label", "rule", "reason"]
-            )
+            table = parquet.read(store.get(refused["key"]), ["sha256", "label", "rule", "reason"])
             for file, label, rule, reason in zip(*(c.to_pylist() for c in table.columns), strict=True):
                 if file and label:
                     recalled.setdefault((file, label), (rule, reason))

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from leptonflow import parquet
 from leptonflow.digests import canonical, sha256
 from leptonflow.layouts import shown
 from leptonflow.store import Store, adopt
@@ -124,9 +125,6 @@ def write_part(
 
 def read_part(store: Store, part: PartRef, columns: Sequence[str]) -> pa.Table:
     """Some columns of a part, its bytes held against the recorded sha256. Raises Damaged."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     data = store.get(part.key)
     if sha256(data) != part.sha256:
         raise Damaged(
@@ -135,7 +133,7 @@ def read_part(store: Store, part: PartRef, columns: Sequence[str]) -> pa.Table:
             received=f"sha256 {sha256(data)}",
             hint="Put the original object back from a copy of the store",
         )
-    return pq.read_table(pa.BufferReader(data), columns=list(columns))
+    return parquet.read(data, columns)
 
 
 def read_columns(store: Store, part: PartRef, columns: Sequence[str]) -> pa.Table:

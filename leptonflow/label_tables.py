@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from leptonflow import parquet
+
 PATHS = ("path", "file", "filename", "file_name", "image", "image_path")
 LABELS = ("label", "class", "category", "target")
 
@@ -64,7 +66,7 @@ def some_rows(name: str, data: bytes, rows: Sequence[int]) -> bytes:
         import pyarrow.parquet as pq
 
         sink = pa.BufferOutputStream()
-        pq.write_table(pq.read_table(pa.BufferReader(data)).take(list(rows)), sink)
+        pq.write_table(parquet.read(data).take(list(rows)), sink)
         return bytes(sink.getvalue())
     delimiter, lines = _csv_rows(data)
     text = io.StringIO()
@@ -119,7 +121,7 @@ def _read_parquet(data: bytes) -> tuple[list[str], list[list[Any]]]:
     if len(wanted) < 2:
         return header, [[None] * file.metadata.num_rows for _ in header]
     # Only the two columns are read: the others may be anything.
-    table = file.read(columns=[header[at] for at in wanted])
+    table = file.read(columns=[header[at] for at in wanted], use_threads=False)
     columns: list[list[Any]] = [[] for _ in header]
     for at in wanted:
         columns[at] = table.column(header[at]).to_pylist()

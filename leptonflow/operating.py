@@ -6,11 +6,10 @@ and how a curve looks (plots, cli).
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from leptonflow import datasets, packages, planning, recording, simulation, training
+from leptonflow import datasets, packages, parquet, planning, recording, simulation, training
 from leptonflow.digests import sha256
 from leptonflow.store import Store
 from schemas.config import AgainstChampion, Pipeline
@@ -197,8 +196,6 @@ def _assumed(store: Store, config: Pipeline) -> Seen:
 
 def _read(store: Store, file: ObjectRef | None) -> pa.Table:
     """A file of predictions, its bytes held against the recorded sha256. Raises Damaged."""
-    import pyarrow.parquet as pq
-
     assert file is not None
     data = store.get(file.key)
     if sha256(data) != file.sha256:
@@ -206,7 +203,7 @@ def _read(store: Store, file: ObjectRef | None) -> pa.Table:
             f"{file.key} was changed", expected=f"sha256 {file.sha256}", received=f"sha256 {sha256(data)}",
             hint="Put the original object back from a copy of the store",
         )  # fmt: skip
-    return pq.read_table(io.BytesIO(data))
+    return parquet.read(data)
 
 
 def _nothing(config: Pipeline, why: str, option: str) -> LeptonflowError:

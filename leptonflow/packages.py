@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from leptonflow import cards, clock, datasets, keras_models, lineage, predictions, training, workloads
+from leptonflow import cards, clock, datasets, keras_models, lineage, parquet, predictions, training, workloads
 from leptonflow.digests import canonical, code_digests, libraries, sha256
 from leptonflow.store import Store, adopt
 from schemas.config import NAME, Pipeline
@@ -176,12 +176,10 @@ def write_reference(model: Any, examples: Examples) -> bytes:
 def read_reference(store: Store, manifest: ModelManifest) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
     """(pixels N x H x W x C, probabilities N x K) that the package carries."""
     import numpy as np
-    import pyarrow as pa
-    import pyarrow.parquet as pq
 
     file = next(f for f in manifest.files if f.key == "reference.parquet")
     data = _verified(store, package_key(manifest.pipeline, manifest.version, file.key), file)
-    table = pq.read_table(pa.BufferReader(data))
+    table = parquet.read(data)
     pixels = np.frombuffer(b"".join(table["pixels"].to_pylist()), np.uint8).reshape(-1, *manifest.input)
     return pixels, predictions.matrix(table["probabilities"], len(manifest.classes))
 

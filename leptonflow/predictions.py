@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from leptonflow import parquet
+
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
@@ -55,10 +57,8 @@ def write(
 def read(data: bytes, classes: Sequence[str]) -> tuple[list[str], NDArray[np.int64], NDArray[np.float64]]:
     """(ids, true class numbers, N x K probabilities) of a file that `write` made."""
     import numpy as np
-    import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    table = pq.read_table(pa.BufferReader(data), columns=["example_id", "label", "probabilities"])
+    table = parquet.read(data, ["example_id", "label", "probabilities"])
     numbers = {name: number for number, name in enumerate(classes)}
     labels = np.asarray([numbers[name] for name in table["label"].to_pylist()], np.int64)
     return table["example_id"].to_pylist(), labels, matrix(table["probabilities"], len(classes))

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from leptonflow import parquet
 from leptonflow.digests import canonical, sha256, short
 from leptonflow.store import Store
 from schemas.errors import Damaged
@@ -73,10 +74,9 @@ def encode(table: pa.Table) -> bytes:
 def decode(data: bytes, where: str) -> pa.Table:
     """Parquet bytes as a table. Raises Damaged, naming `where`."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     try:
-        return pq.read_table(pa.BufferReader(data))
+        return parquet.read(data)
     except pa.ArrowInvalid as error:
         raise Damaged(
             f"{where} cannot be read", expected="a Parquet file", received=str(error).splitlines()[0],

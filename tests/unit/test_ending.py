@@ -1,0 +1,80 @@
+"""How a process of ours ends, and what reads Parquet bytes: no thread of another's may undo a finished command."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from leptonflow import parquet, tables
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# A daemon thread that comes for the interpreter's lock while it is taken apart is what aborts a process; whether
+# one does is chance. That nothing is taken apart is none: an object of the main module would be told.
+ENDING = """
+import atexit, sys
+from cli import main
+
+class Taken:
+    def __del__(self):
+        print("taken apart")
+
+taken = Taken()
+
+def command(arguments):
+    atexit.register(print, "at exit")
+    print("answer")
+    {what}
+
+main.main = command
+main.run()
+"""
+
+
+@pytest.mark.parametrize(
+    ("what", "status", "told"),
+    [("return 4", 4, ""), ("return 0", 0, ""), ("raise ValueError('with --debug')", 1, "ValueError: with --debug")],
+)
+def test_a_command_ends_without_taking_the_interpreter_apart(what: str, status: int, told: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", ENDING.format(what=what)], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (status, "answer\nat exit\n")
+    assert told in done.stderr
+
+
+def written(**columns: list[object]) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table(columns), sink)
+    return bytes(sink.getvalue())
+
+
+def test_parquet_bytes_are_read_whole_and_by_column_in_the_order_asked_for() -> None:
+    data = written(a=[1, 2], b=["x", None], c=[[0.5], [0.25, 0.25]])
+    assert parquet.read(data).to_pydict() == {"a": [1, 2], "b": ["x", None], "c": [[0.5], [0.25, 0.25]]}
+    assert list(parquet.read(data, ["c", "a"]).to_pydict().items()) == [("c", [[0.5], [0.25, 0.25]]), ("a", [1, 2])]
+    with pytest.raises(KeyError, match="missing"):
+        parquet.read(data, ["a", "missing"])
+    with pytest.raises(pa.ArrowInvalid):
+        parquet.read(b"not Parquet")
+    assert tables.decode(tables.encode(pa.table({"a": [1]})), "here").to_pydict() == {"a": [1]}
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="no /proc: threads cannot be counted here")
+def test_no_thread_of_arrows_is_started_to_read_bytes(tmp_path: Path) -> None:
+    """In a process of its own; `read_table` is what would start some, so that the count is seen to count."""
+    path = tmp_path / "rows.parquet"
+    path.write_bytes(written(a=list(range(1000)), b=[str(i) for i in range(1000)]))
+    code = (
+        "import os, sys, pyarrow as pa, pyarrow.parquet as pq; from leptonflow import parquet; "
+        "data = open(sys.argv[1], 'rb').read(); count = lambda: len(os.listdir('/proc/self/task')); "
+        "first = count(); parquet.read(data); second = count(); pq.read_table(pa.BufferReader(data)); "
+        "print(second - first, count() > second)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, path], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == ["0", "True"], done.stderr
