@@ -120,13 +120,13 @@ def _arrivals(uri: str, fix: bool) -> str:
 
 
 def _prefect() -> str:
-    from flows import server
+    from flows import addresses
 
-    url = server.configured()
+    url = addresses.configured()
     if url is None:
         return "none configured: each retrain starts this folder's own, on 127.0.0.1"
-    server.check(url)
-    return f"{server.without_credentials(url)} answers"
+    addresses.check(url)
+    return f"{addresses.without_credentials(url)} answers"
 
 
 def _accelerator() -> str:

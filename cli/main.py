@@ -5,7 +5,6 @@ Names, `--json` keys and exit statuses are DESIGN section 5. What does not belon
 
 from __future__ import annotations
 
-import atexit
 import json
 import os
 import sys
@@ -19,6 +18,7 @@ from cli import gate as gates
 from cli import registry
 from cli.common import DEBUG, JSON, PIPELINE, STORE, Answer
 from cli.common import answer as _answer
+from cli.ending import Ending
 from schemas.errors import LeptonflowError, UsageError
 from schemas.settings import quiet, store_uri
 
@@ -385,23 +385,10 @@ def _failed(error: LeptonflowError, as_json: bool) -> int:
 
 
 def run() -> None:
-    """The console script. Once all that Python's own end does is done, the process is gone at once.
-
-    Threads of a backend or of Arrow may still be at work on what no longer matters, and one that meets the
-    interpreter being taken apart aborts the process: its status would be lost with the work done.
-    """
-    status = 1  # a traceback's, with --debug
-
-    def end() -> None:
-        if "logging" in sys.modules:  # imported later than this was registered, or not
-            sys.modules["logging"].shutdown()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
-
-    atexit.register(end)  # the first, so that it is called after all others
-    status = main(sys.argv[1:])
-    sys.exit(status)
+    """The console script."""
+    ending = Ending()
+    ending.status = main(sys.argv[1:])
+    sys.exit(ending.status)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from flows import automations, deployable, server
+from flows import addresses, automations, deployable
 from schemas.arrivals import EVENT, FLOW, POOL, TAG
 from schemas.errors import ConfigurationError, ServerError
 
@@ -30,7 +30,7 @@ def connected(api: str) -> Iterator[SyncPrefectClient]:
     from prefect.client.orchestration import get_client
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
-    shown = server.without_credentials(api)
+    shown = addresses.without_credentials(api)
     try:
         with temporary_settings({PREFECT_API_URL: api}), get_client(sync_client=True) as client:
             yield client

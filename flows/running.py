@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import Any
 
-from flows import server
+from flows import addresses, server
 from leptonflow import admission, collector, infra, keras_models, planning, progress
 from leptonflow.store import open_store
 from schemas.config import Pipeline
@@ -84,7 +84,7 @@ def prefect(meanwhile: Callable[[], object] = lambda: None) -> Iterator[None]:
             yield
         except httpx.HTTPError as error:  # what Prefect's client raises; the engine has no use of httpx
             raise ServerError(
-                f"the Prefect server at {server.without_credentials(api.url)} stopped answering",
+                f"the Prefect server at {addresses.without_credentials(api.url)} stopped answering",
                 expected="a Prefect API until the run's end",
                 received=str(error) or type(error).__name__,
                 hint="The same command again goes on from here",

@@ -12,7 +12,6 @@ imported: Prefect itself is never imported here.
 
 from __future__ import annotations
 
-import base64
 import fcntl
 import http.client
 import importlib.util
@@ -28,15 +27,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
-from flows import profile
+from flows import addresses
+from flows.addresses import ANSWER_SECONDS
 from schemas.errors import ServerError
 
 FOLDER = Path(".leptonflow/prefect")
 ROOT = Path(__file__).resolve().parent.parent
 BOOT_SECONDS = 60.0
-ANSWER_SECONDS = 5.0
 BACKLOG = 128
 
 # What an embedded server does not need: it schedules nothing, runs no automation, and outlives no command.
@@ -89,13 +87,13 @@ class ApiHandle:
     def wait(self, timeout: float = BOOT_SECONDS) -> None:
         """Until the server answers. Raises ServerError when it ends first or takes longer than that."""
         if self.folder is None:
-            check(self.url)
+            addresses.check(self.url)
             return
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline and not self._ended():
             # The socket listens from before the server's start, so that one request waits out the boot.
             try:
-                get(f"{self.url}/health", deadline - time.monotonic())
+                addresses.get(f"{self.url}/health", deadline - time.monotonic())
                 return
             except (OSError, http.client.HTTPException):
                 continue
@@ -127,9 +125,9 @@ def api(folder: Path | None = None) -> Iterator[ApiHandle]:
     `wait` on the handle before the first flow run. Raises ServerError where a configured API does
     not answer, or a folder cannot hold a server.
     """
-    url = configured()
+    url = addresses.configured()
     if url is not None:
-        check(url)
+        addresses.check(url)
         handle = ApiHandle(url)
     else:
         handle = start((folder or FOLDER).absolute())
@@ -161,63 +159,6 @@ def for_client(handle: ApiHandle) -> dict[str, str | None]:
         for name in ("no_proxy", "NO_PROXY"):  # a proxy cannot reach this machine's loopback
             changed[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1"]))
     return changed
-
-
-# --- the API that somebody configured ------------------------------------------------------------
-
-
-def configured() -> str | None:
-    """PREFECT_API_URL of the environment, else of Prefect's active profile, else None."""
-    return profile.setting("PREFECT_API_URL")
-
-
-def check(url: str, timeout: float = ANSWER_SECONDS) -> None:
-    """Raises ServerError, without the address's credentials, unless a Prefect API answers there."""
-    shown = without_credentials(url)
-    try:
-        status = get(f"{url.rstrip('/')}/health", timeout)
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        received = str(error) or type(error).__name__
-        hint = "Start that server, mend PREFECT_API_URL, or unset it (and the active profile's) for an embedded one"
-    else:
-        if status in (200, 401, 403):  # a proxy may ask for the key that Prefect's client will send
-            return
-        received = f"HTTP status {status}"
-        hint = "The address of a Prefect API ends in /api"
-    raise ServerError(
-        f"the Prefect server at {shown} does not answer", expected="a Prefect API", received=received, hint=hint
-    )
-
-
-def without_credentials(url: str) -> str:
-    """The address without user, password, query and fragment."""
-    try:
-        parts = urlsplit(url)
-        port = f":{parts.port}" if parts.port else ""
-    except ValueError:
-        return "an address that is not a URL"
-    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
-    return f"{parts.scheme}://{host}{port}{parts.path}"
-
-
-def get(url: str, timeout: float) -> int:
-    """The HTTP status of a GET. Raises OSError where nothing answers in time."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("not an http:// or https:// address")
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = kind(parts.hostname, parts.port, timeout=max(timeout, 0.001))
-    headers = {}
-    if parts.username is not None:
-        pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        headers["Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
-    try:
-        connection.request("GET", parts.path, headers=headers)
-        response = connection.getresponse()
-        response.read()
-        return response.status
-    finally:
-        connection.close()
 
 
 # --- the folder's own server ---------------------------------------------------------------------
@@ -261,7 +202,7 @@ def running(folder: Path | None = None) -> str | None:
     An embedded server does not count: it ends with its command. Nothing is started, and what is
     configured need not answer.
     """
-    url = configured()
+    url = addresses.configured()
     if url is not None:
         return url
     return full_server((folder or FOLDER).absolute())
@@ -291,7 +232,7 @@ def found(folder: Path | None = None, patience: float = 60.0, say: Callable[[str
         try:
             if url is not None:
                 # What boots is connected already and answers late: only the first look is a short one.
-                check(url, max(deadline - time.monotonic(), ANSWER_SECONDS) if told else ANSWER_SECONDS)
+                addresses.check(url, max(deadline - time.monotonic(), ANSWER_SECONDS) if told else ANSWER_SECONDS)
                 return url
             raise ServerError(
                 "there is no Prefect server",

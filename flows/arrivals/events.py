@@ -19,8 +19,8 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
+from flows.addresses import without_credentials
 from flows.profile import setting
-from flows.server import without_credentials
 from schemas.arrivals import FLOW
 from schemas.errors import ServerError
 

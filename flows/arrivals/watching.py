@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from flows import server
+from flows import addresses, server
 from flows.arrivals.events import Api, CredentialsRefused
 from flows.arrivals.listening import Listener
 from flows.arrivals.raising import Raiser
@@ -217,7 +217,7 @@ class Watcher:
             self._back_off(error)
         else:
             if self._away:
-                self._say(f"the Prefect server at {server.without_credentials(self._url)} answers again")
+                self._say(f"the Prefect server at {addresses.without_credentials(self._url)} answers again")
             self._away, self._retry = 0.0, time.monotonic()
 
     def _tell_each(self) -> None:

@@ -12,7 +12,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows import server
+from flows import addresses, server
 from flows.stack import place, ports, processes, s3, services, tether
 from flows.stack.prefect_server import PrefectServer, await_leaving
 from flows.stack.supervising import Stop, Supervisor
@@ -52,9 +52,9 @@ def run(
         stop = stack.enter_context(Stop().listening())
         place.set_logs_aside(folder)
         processes.adopt_orphans()
-        configured = server.configured()
+        configured = addresses.configured()
         if configured is not None:
-            shown = server.without_credentials(configured)
+            shown = addresses.without_credentials(configured)
             voice.note(f"the Prefect server {shown} is configured, but this stack uses its own")
         await_leaving(server.FOLDER.absolute())
         listener = stack.enter_context(closing(ports.listen(PREFECT_PORT, "Prefect", voice.note)))

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from flows import server
+from flows import addresses, server
 from flows.stack import processes
 
 ANSWER_SECONDS = 1.0
@@ -63,7 +63,7 @@ class PrefectServer:
     def healthy(self, since: float) -> bool:
         """Whether it answers."""
         try:
-            return server.get(f"{self.api}/health", ANSWER_SECONDS) == 200
+            return addresses.get(f"{self.api}/health", ANSWER_SECONDS) == 200
         except (OSError, http.client.HTTPException):
             return False
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from flows import server
+from flows import addresses, server
 from flows.stack import place, processes, s3, tether
 from flows.stack.prefect_server import ANSWER_SECONDS, PrefectServer
 from flows.stack.supervising import Service
@@ -169,7 +169,7 @@ def spawn(
 def answers(url: str) -> bool:
     """Whether a GET is answered with 200."""
     try:
-        return server.get(url, ANSWER_SECONDS) == 200
+        return addresses.get(url, ANSWER_SECONDS) == 200
     except (OSError, http.client.HTTPException):
         return False
 

@@ -1,0 +1,69 @@
+"""Addresses of Prefect APIs: the one that somebody configured, whether it answers, and how it may be shown.
+
+Cheap to import, as flows.server is. What does not belong here: a server of our own (flows.server).
+"""
+
+from __future__ import annotations
+
+import base64
+import http.client
+from urllib.parse import unquote, urlsplit
+
+from flows import profile
+from schemas.errors import ServerError
+
+ANSWER_SECONDS = 5.0
+
+
+def configured() -> str | None:
+    """PREFECT_API_URL of the environment, else of Prefect's active profile, else None."""
+    return profile.setting("PREFECT_API_URL")
+
+
+def check(url: str, timeout: float = ANSWER_SECONDS) -> None:
+    """Raises ServerError, without the address's credentials, unless a Prefect API answers there."""
+    shown = without_credentials(url)
+    try:
+        status = get(f"{url.rstrip('/')}/health", timeout)
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        received = str(error) or type(error).__name__
+        hint = "Start that server, mend PREFECT_API_URL, or unset it (and the active profile's) for an embedded one"
+    else:
+        if status in (200, 401, 403):  # a proxy may ask for the key that Prefect's client will send
+            return
+        received = f"HTTP status {status}"
+        hint = "The address of a Prefect API ends in /api"
+    raise ServerError(
+        f"the Prefect server at {shown} does not answer", expected="a Prefect API", received=received, hint=hint
+    )
+
+
+def without_credentials(url: str) -> str:
+    """The address without user, password, query and fragment."""
+    try:
+        parts = urlsplit(url)
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:
+        return "an address that is not a URL"
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
+    return f"{parts.scheme}://{host}{port}{parts.path}"
+
+
+def get(url: str, timeout: float) -> int:
+    """The HTTP status of a GET. Raises OSError where nothing answers in time."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("not an http:// or https:// address")
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    connection = kind(parts.hostname, parts.port, timeout=max(timeout, 0.001))
+    headers = {}
+    if parts.username is not None:
+        pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        headers["Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
+    try:
+        connection.request("GET", parts.path, headers=headers)
+        response = connection.getresponse()
+        response.read()
+        return response.status
+    finally:
+        connection.close()
