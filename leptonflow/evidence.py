@@ -6,7 +6,7 @@ nor does measuring (evaluation, infra).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +32,8 @@ class Evidence:
     labels       N class numbers
     candidate    N x K probabilities; champion: the same examples, None where it has no scores
     batches      N names; newest: the batch that arrived last. Empty where no rule asks
-    facts        N numbers for each fact that a rule names, NaN where an example has none
+    facts        for each fact that a rule names N numbers, NaN where an example has none; for one that is
+                 no number, such as format, N strings or None
     oof          (M labels, M x K probabilities) out of fold, None where no rule asks
     champion_cv  the champion's metrics over its folds; other_folds: why they are not the candidate's
     training     the candidate's metrics on training examples; baselines: those of simple models
@@ -46,7 +47,7 @@ class Evidence:
     champion: NDArray[np.float64] | None = None
     batches: tuple[str, ...] = ()
     newest: str | None = None
-    facts: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    facts: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     oof: tuple[NDArray[np.int64], NDArray[np.float64]] | None = None
     champion_cv: Mapping[str, Mapping[str, Any]] | None = None
     other_folds: str | None = None
@@ -139,23 +140,23 @@ def looks(store: Store, pipeline: str, run_id: str | None = None) -> int:
 
 
 def check_facts(store: Store, config: Pipeline, snapshot: SnapshotRef) -> None:
-    """Raise ConfigurationError where a rule slices by a fact that no example has as a number.
+    """Raise ConfigurationError where a rule slices by a fact that no example has as a number or a word.
 
     To be asked before any training, like `gate.check_metrics`.
     """
     wanted = _facts_asked(config)
     if not wanted:
         return
-    numbers: set[str] = set()
+    there: set[str] = set()
     for part in snapshot.parts:
         struct = datasets.read_columns(store, part, ("facts",)).schema.field("facts").type
-        numbers |= {field.name for field in struct if str(field.type) in ("int64", "double")}
+        there |= {field.name for field in struct if str(field.type) in ("int64", "double", "string")}
     for number, rule in enumerate(config.gate):
         for name in rule.by if isinstance(rule, Slices) else ():
-            if name in wanted and name not in numbers:
+            if name in wanted and name not in there:
                 raise ConfigurationError(
                     f"gate.{number}.by names nothing that the examples can be sliced by",
-                    expected=f"one of {', '.join((*RESERVED, *sorted(numbers)))}",
+                    expected=f"one of {', '.join((*RESERVED, *sorted(there)))}",
                     received=name,
                     hint=f"Mend gate.{number}.by",
                 )
@@ -184,10 +185,8 @@ def _predictions(
 
 def _about(
     store: Store, config: Pipeline, snapshot: SnapshotRef, ids: list[str]
-) -> tuple[tuple[str, ...], dict[str, NDArray[np.float64]]]:
+) -> tuple[tuple[str, ...], dict[str, NDArray[Any]]]:
     """(batches, facts) of the holdout's examples, read only where a rule slices by them."""
-    import numpy as np
-
     facts = _facts_asked(config)
     by_batch = any(isinstance(rule, Slices) and {"batch", "newest"} & set(rule.by) for rule in config.gate)
     if not facts and not by_batch:
@@ -198,11 +197,17 @@ def _about(
         table = datasets.read_columns(store, part, ("id", "batch", "facts"))
         for example, name, found in zip(*(table[c].to_pylist() for c in ("id", "batch", "facts")), strict=True):
             batch[example], known[example] = name, found or {}
-    columns: dict[str, NDArray[np.float64]] = {}
-    for name in facts:
-        values = (known[example].get(name) for example in ids)
-        columns[name] = np.array([v if isinstance(v, int | float) else np.nan for v in values], np.float64)
+    columns = {name: _column([known[example].get(name) for example in ids]) for name in facts}
     return tuple(batch[example] for example in ids), columns
+
+
+def _column(values: Sequence[Any]) -> NDArray[Any]:
+    """Numbers with NaN for None; or, where one of them is a word, words with None."""
+    import numpy as np
+
+    if any(isinstance(value, str) for value in values):
+        return np.asarray([None if value is None else str(value) for value in values], object)
+    return np.array([value if isinstance(value, int | float) else np.nan for value in values], np.float64)
 
 
 def _out_of_fold(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from leptonflow.rules.against import discordant
@@ -15,8 +16,19 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from leptonflow.evidence import Evidence
+
 MOST = 20  # batches, or values of a fact that is no number: the largest
 RESERVED = ("class", "batch", "newest")
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A part of the N holdout examples: N booleans. judged: false for what is only named."""
+
+    name: str
+    members: NDArray[np.bool_]
+    judged: bool = True
 
 
 def weigh(rule: Slices, case: Case) -> Weighed:
@@ -24,7 +36,8 @@ def weigh(rule: Slices, case: Case) -> Weighed:
 
     False where the loss beyond the margin is significant: Tango's score test (1998) of "the true
     difference is at least -margin", adjusted by Holm (1979) over the slices that are judged. A slice
-    with fewer than `minimum` examples is null and says so. low and high are Tango's two-sided interval
+    with fewer than `minimum` examples is null and says so, and so are the batches (or values of a fact
+    that is no number) beyond the MOST largest, together. low and high are Tango's two-sided interval
     at 2 * confidence - 1, not adjusted.
     """
     from leptonflow.statistics import multiple, paired
@@ -37,22 +50,30 @@ def weigh(rule: Slices, case: Case) -> Weighed:
         return Weighed((result(rule.rule, rule.metric, None, bound, *nothing),))
     evidence = case.evidence
     assert evidence.champion is not None
-    counts: list[tuple[str, int, int, int]] = []
-    for name, where in slices(rule, case):
+    counts: list[tuple[Slice, int, int, int]] = []
+    for found in slices(rule, evidence):
+        where = found.members
         pairs = discordant(evidence.labels[where], evidence.candidate[where], evidence.champion[where])
-        counts.append((name, *pairs, int(where.sum())))
-    judged = [found for found in counts if found[3] >= rule.minimum]
-    adjusted = multiple.holm([paired.inferiority(b, c, n, min(rule.margin, 0.999999)) for _, b, c, n in judged])
-    p_values = dict(zip((name for name, *_ in judged), adjusted, strict=True))
-    rows = tuple(_row(rule, found, p_values.get(found[0]), len(judged)) for found in counts)
+        counts.append((found, *pairs, int(where.sum())))
+    judged = [number for number, (found, _, _, n) in enumerate(counts) if found.judged and n >= rule.minimum]
+    adjusted = multiple.holm([paired.inferiority(*counts[number][1:], margin(rule)) for number in judged])
+    p_values = dict(zip(judged, adjusted, strict=True))
+    rows = tuple(_row(rule, *found, p_values.get(number), len(judged)) for number, found in enumerate(counts))
     return Weighed(rows)
 
 
-def _row(rule: Slices, found: tuple[str, int, int, int], p: float | None, judged: int) -> RuleResult:
+def margin(rule: Slices) -> float:
+    """The rule's margin, below 1: no loss is greater."""
+    return min(rule.margin, 0.999999)
+
+
+def _row(rule: Slices, found: Slice, b: int, c: int, n: int, p: float | None, judged: int) -> RuleResult:
     from leptonflow.statistics import paired
 
-    name, b, c, n = found
-    bound = 0.0 - rule.margin
+    name, bound = found.name, 0.0 - rule.margin
+    if not found.judged:
+        sentence = f"{name} are not judged each by itself, only the {MOST} largest are: {n} examples"
+        return result(rule.rule, rule.metric, (b - c) / n if n else None, bound, None, sentence, slice=name, n=n)
     if p is None:
         many = "1 example" if n == 1 else f"{n} examples"
         sentence = f"{name} is too small to judge: {many}, at least {rule.minimum} are needed"
@@ -74,44 +95,66 @@ def _row(rule: Slices, found: tuple[str, int, int, int], p: float | None, judged
     )  # fmt: skip
 
 
-def slices(rule: Slices, case: Case) -> Iterator[tuple[str, NDArray[np.bool_]]]:
-    """(name, N booleans) of each slice that the rule asks for, in the rule's order."""
+def slices(rule: Slices, evidence: Evidence) -> Iterator[Slice]:
+    """The slices of the holdout that the rule asks for, in the rule's order."""
     import numpy as np
 
-    evidence = case.evidence
+    batches = np.asarray(evidence.batches, object)
     for kind in rule.by:
         if kind == "class":
             for number, name in enumerate(evidence.classes):
-                yield f"class={name}", evidence.labels == number
+                yield Slice(f"class={name}", evidence.labels == number)
         elif kind == "batch":
-            yield from _largest("batch", np.asarray(evidence.batches, object))
+            yield from _values("batch", "batches", batches)
         elif kind == "newest":
-            yield "newest", np.asarray(evidence.batches, object) == evidence.newest
+            yield Slice("newest", batches == evidence.newest)
+        elif evidence.facts[kind].dtype == object:
+            yield from _values(kind, "values", evidence.facts[kind])
         else:
-            yield from _of_fact(kind, evidence.facts[kind], rule.buckets)
+            yield from _buckets(kind, evidence.facts[kind], rule.buckets)
 
 
-def _largest(name: str, values: NDArray[np.object_]) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+def _values(name: str, many: str, values: NDArray[np.object_]) -> Iterator[Slice]:
+    """A slice for each of the MOST largest values, one of all the others; None is `missing`."""
     import numpy as np
 
-    found, counts = np.unique(values.astype(str), return_counts=True)
-    order = sorted(range(len(found)), key=lambda i: (-counts[i], found[i]))[:MOST]
-    for i in sorted(order):
-        yield f"{name}={found[i]}", values.astype(str) == found[i]
+    told = np.asarray(["missing" if value is None else str(value) for value in values], object)
+    found, counts = np.unique(told.astype(str), return_counts=True)
+    order = sorted(range(len(found)), key=lambda i: (-counts[i], found[i]))
+    for i in sorted(order[:MOST]):
+        yield Slice(f"{name}={found[i]}", told == str(found[i]))
+    rest = [str(found[i]) for i in order[MOST:]]
+    if rest:
+        yield Slice(f"{name}: {len(rest)} smaller {many}", np.isin(told.astype(str), rest), judged=False)
 
 
-def _of_fact(name: str, values: NDArray[np.float64], buckets: int) -> Iterator[tuple[str, NDArray[np.bool_]]]:
-    """Buckets of about as many examples each, by the holdout's own quantiles; what has no such fact apart."""
+def _buckets(name: str, values: NDArray[np.float64], buckets: int) -> Iterator[Slice]:
+    """Buckets of about as many examples each, by the holdout's own quantiles; what has no such fact apart.
+
+    A quantile that is the least value itself (most images are 28 wide) cuts above it.
+    """
     import numpy as np
 
     known = np.isfinite(values)
     if known.any():
-        edges = np.unique(np.quantile(values[known], np.linspace(0, 1, buckets + 1)))
-        inner = edges[1:-1]
-        places = np.where(known, np.searchsorted(inner, values, side="right"), -1)
-        for place in range(len(inner) + 1):
-            low, high = edges[place], edges[min(place + 1, len(edges) - 1)]
-            close = "]" if place == len(inner) else ")"
-            yield f"{name}=[{low:.6g}, {high:.6g}{close}", places == place
+        distinct = np.unique(values[known])
+        quantiles = np.quantile(values[known], np.linspace(0, 1, buckets + 1)[1:-1])
+        cuts = np.unique(np.where(quantiles > distinct[0], quantiles, distinct[min(1, len(distinct) - 1)]))
+        cuts = cuts[cuts > distinct[0]]
+        places = np.where(known, np.searchsorted(cuts, values, side="right"), -1)
+        edges = _told([distinct[0], *cuts, distinct[-1]])
+        for place in range(len(cuts) + 1):
+            close = "]" if place == len(cuts) else ")"
+            yield Slice(f"{name}=[{edges[place]}, {edges[place + 1]}{close}", places == place)
     if not known.all():
-        yield f"{name}=missing", ~known
+        yield Slice(f"{name}=missing", ~known)
+
+
+def _told(edges: Sequence[float]) -> list[str]:
+    """With 6 significant digits, or as many as it takes to tell different edges apart."""
+    shown: list[str] = []
+    for digits in range(6, 18):
+        shown = [f"{edge:.{digits}g}" for edge in edges]
+        if len(set(shown)) == len(set(edges)):
+            break
+    return shown

@@ -105,6 +105,13 @@ def test_a_fact_that_no_example_has_is_told_before_any_training() -> None:
     assert raised.value.expected == "one of class, batch, newest, n" and raised.value.received == "britness"
 
 
+def test_a_fact_may_be_a_word() -> None:
+    """As an image's format is; an example without it has None, and among words a number is one too."""
+    assert evidence._column([3, None, 0.5]).tolist() == pytest.approx([3, float("nan"), 0.5], nan_ok=True)
+    assert evidence._column(["png", None, "jpeg"]).tolist() == ["png", None, "jpeg"]
+    assert evidence._column(["png", 3]).tolist() == ["png", "3"]
+
+
 def test_what_a_slice_needs_is_gathered_in_the_order_of_the_predictions() -> None:
     store = MemoryStore("memory://gather")
     rules = [{"rule": "slices", "by": ["batch", "n"]},

@@ -54,10 +54,16 @@ def test_a_slice_too_small_to_judge_says_so_and_is_never_passed() -> None:
     assert (empty.value, empty.passed, empty.n) == (None, None, 0)
 
 
-def test_only_the_twenty_largest_batches_are_slices() -> None:
+def test_only_the_twenty_largest_batches_are_slices_and_the_others_are_named_together() -> None:
     many = tuple(f"b{min(i // 15, 24):02}" for i in range(N))  # b24 is the largest
-    found = slices(RIGHT, RIGHT, {"by": ["batch"], "minimum": 5}, batches=many)
-    assert len(found) == 20 and "batch=b24" in found
+    lost = RIGHT & ~np.isin(many, ["b20", "b21", "b22", "b23"])
+    found = slices(lost, RIGHT, {"by": ["batch"], "minimum": 5}, batches=many)
+    assert len(found) == 21 and "batch=b24" in found and "batch=b20" not in found
+    rest = found["batch: 5 smaller batches"]
+    assert (rest.passed, rest.n, rest.value) == (None, 75, -60 / 75)
+    assert "only the 20 largest are: 75 examples" in rest.sentence
+    assert "over 20 slices" in found["batch=b24"].sentence
+    assert len(slices(RIGHT, RIGHT, {"by": ["batch"]}, batches=tuple(f"b{i // 20:02}" for i in range(N)))) == 20
 
 
 def test_a_fact_is_cut_into_buckets_of_its_own_quantiles() -> None:
@@ -71,6 +77,34 @@ def test_a_fact_is_cut_into_buckets_of_its_own_quantiles() -> None:
     assert sum(r.n or 0 for r in found.values()) == N
     same = slices(RIGHT, RIGHT, {"by": ["width"]}, facts={"width": np.full(N, 28.0)})
     assert list(same) == ["width=[28, 28]"] and same["width=[28, 28]"].n == N
+
+
+@pytest.mark.parametrize("wide", [320, 80])
+def test_a_fact_of_few_values_is_cut_between_them(wide: int) -> None:
+    """Most are 28 wide, or most are not: no quantile lies between the two."""
+    width = np.where(np.arange(N) < wide, 28.0, 56.0)
+    lost = RIGHT & ~((width == 56) & (np.arange(N) % 3 == 0))
+    found = slices(lost, RIGHT, {"by": ["width"]}, facts={"width": width})
+    assert {name: row.n for name, row in found.items()} == {"width=[28, 56)": wide, "width=[56, 56]": N - wide}
+    assert [row.passed for row in found.values()] == [True, False]
+
+
+def test_buckets_that_look_alike_are_still_told_and_judged_apart() -> None:
+    """100 MB images that differ by a few bytes: six digits would name all four buckets the same."""
+    lost = RIGHT & ~(np.arange(N) < 60)
+    found = slices(lost, RIGHT, {"by": ["bytes"]}, facts={"bytes": 100_000_000 + np.arange(N, dtype=float)})
+    assert len(found) == 4
+    assert [row.passed for row in found.values()] == [False, True, True, True]
+
+
+def test_a_fact_that_is_no_number_has_a_slice_for_each_value() -> None:
+    kinds = np.asarray([None if i % 40 == 7 else "png" if i % 4 else "jpeg" for i in range(N)], object)
+    lost = RIGHT & ~((kinds == "jpeg") & (np.arange(N) % 8 == 0))
+    found = slices(lost, RIGHT, {"by": ["format"], "minimum": 15}, facts={"format": kinds})
+    assert {name: row.n for name, row in found.items()} == {"format=jpeg": 100, "format=missing": 10, "format=png": 290}
+    assert [row.passed for row in found.values()] == [False, None, True]
+    many = np.asarray([f"f{i % 25:02}" for i in range(N)], object)
+    assert "format: 5 smaller values" in slices(RIGHT, RIGHT, {"by": ["format"]}, facts={"format": many})
 
 
 @pytest.mark.parametrize("buckets", [2, 7])
