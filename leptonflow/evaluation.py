@@ -112,6 +112,8 @@ def _champion_probabilities(
     store: Store, config: Pipeline, snapshot: SnapshotRef, champion: Champion, examples: datasets.Examples
 ) -> NDArray[np.float64]:
     """N x K in today's class order, through the preprocessing and the classes of its own package."""
+    import numpy as np
+
     try:
         package = packages.load(store, config.name, champion.version, champion.manifest_sha256)
         own = package.manifest
@@ -120,7 +122,14 @@ def _champion_probabilities(
             new = ", ".join(sorted(set(snapshot.classes) - set(own.classes))) or "none"
             raise NotComparable(f"the champion {champion.version} has other classes (only its own: {gone}; new: {new})")
         columns = [own.classes.index(name) for name in snapshot.classes]
-        return package.predict(_encoded(store, config, snapshot, package, examples).pixels)[:, columns]
+        rows = package.predict(_encoded(store, config, snapshot, package, examples).pixels)[:, columns]
+        broken = int((~np.isfinite(rows)).any(axis=1).sum())
+        if broken:
+            raise NotComparable(
+                f"the champion {champion.version} cannot be scored: {broken} of its {len(rows)} answers "
+                "are not finite numbers"
+            )
+        return rows
     except (Damaged, NotFound) as error:
         log = registry.promotions(store, config.name)
         way = whole.way_back(store, config.name, replace(log, entries=log.entries[: champion.number]), champion.version)

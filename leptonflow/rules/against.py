@@ -57,12 +57,12 @@ def _holdout(rule: AgainstChampion, case: Case) -> tuple[RuleResult, str | None]
     mine = case.evaluation.candidate_scores.metrics.get(rule.metric)
     theirs = case.evaluation.champion_scores.metrics.get(rule.metric)
     subject = f"{rule.metric} on the holdout"
+    if not finite(case.evidence.candidate) or (mine is not None and not math.isfinite(mine)):
+        return told(None, False, f"{subject} is not a finite number"), None
+    if not finite(case.evidence.champion) or (theirs is not None and not math.isfinite(theirs)):
+        return told(None, False, f"the champion's {subject} is not a finite number; {way_out(case)}"), None
     if mine is None or theirs is None:
         return told(None, None, f"{subject} cannot be computed: no example there counts towards it"), None
-    if not math.isfinite(mine) or not finite(case.evidence.candidate):
-        return told(None, False, f"{subject} is not a finite number"), None
-    if not math.isfinite(theirs) or not finite(case.evidence.champion):
-        return told(None, False, f"the champion's {subject} is not a finite number; {way_out(case)}"), None
     test = _test(rule, case)
     passed = test.p_value < 1 - rule.confidence
     direction, asked = gap(test.difference, bound)
@@ -209,5 +209,3 @@ def _folds(rule: AgainstChampion, case: Case) -> RuleResult:
     start = f"{rule.metric} over the same {count} folds is on average {direction} than the champion's"
     start = start.replace("no different than", "no different from")
     return told(mean, passed, f"{start}; {asked} was asked, and with {rule.confidence:g} confidence {shown}", count)
-
-

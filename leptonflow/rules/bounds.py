@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from leptonflow.rules import scores
 from leptonflow.rules.case import Case, Weighed
-from leptonflow.rules.words import figures, reaches, result
+from leptonflow.rules.words import figures, finite, reaches, result
 from schemas.rules import AtLeast, AtMost, FoldSpread
 
 if TYPE_CHECKING:
@@ -33,12 +33,13 @@ def weigh(rule: AtLeast | AtMost | FoldSpread, case: Case) -> Weighed:
     else:
         measured, where = case.evaluation.candidate_scores.metrics.get(rule.metric), "on the holdout"
         why = "no example there counts towards it"
-    if measured is None:
-        subject = rule.metric if where.startswith("over") else f"{rule.metric} {where}"
-        return _row(rule, None, None, f"{subject} cannot be computed: {why}")
     subject = f"{rule.metric} {where}"
-    if not math.isfinite(measured):
+    broken = where == "on the holdout" and not finite(case.evidence.candidate)
+    if broken or (measured is not None and not math.isfinite(measured)):
         return _row(rule, None, False, f"{subject} is not a finite number")
+    if measured is None:
+        subject = rule.metric if where.startswith("over") else subject
+        return _row(rule, None, None, f"{subject} cannot be computed: {why}")
     if not isinstance(rule, FoldSpread) and rule.confidence is not None:
         return _interval(rule, case, subject)
     passed = reaches(measured, rule.value) if isinstance(rule, AtLeast) else reaches(rule.value, measured)
@@ -95,8 +96,10 @@ def _around(
     assert rule.confidence is not None
     classes = case.evidence.classes
     counted = scores.proportion(rule.metric, labels, rows, classes)
+    if counted is not None and not counted[1]:  # precision of a class that is never predicted: anything may be true
+        return intervals.Interval(0.0, 1.0, rule.confidence, "wilson", 0)
     if counted is not None:
-        return intervals.wilson(*counted, rule.confidence) if counted[1] else None
+        return intervals.wilson(*counted, rule.confidence)
     measured = scores.statistic(rule.metric, labels, rows, classes)
     seed = case.seed(rule.rule, rule.on, rule.metric)
     return intervals.bootstrap(measured, len(labels), rule.confidence, seed=seed)

@@ -71,7 +71,7 @@ def baseline(rule: Baseline, case: Case) -> Weighed:
     subject, n = f"{rule.metric} on the holdout", case.evaluation.candidate_scores.examples
     known = {name: found.get(rule.metric) for name, found in case.evidence.baselines.items()}
     there = {name: value for name, value in known.items() if value is not None and math.isfinite(value)}
-    if mine is not None and not math.isfinite(mine):
+    if not finite(case.evidence.candidate) or (mine is not None and not math.isfinite(mine)):
         return Weighed((result(rule.rule, rule.metric, None, None, False, f"{subject} is not a finite number"),))
     if mine is None or not there:
         why = "no example there counts towards it" if mine is None else "no baseline has a value for it"
@@ -88,17 +88,21 @@ def baseline(rule: Baseline, case: Case) -> Weighed:
 
 def overfit(rule: Overfit, case: Case) -> Weighed:
     """value: the metric on training examples - on the holdout, signed so that positive is better in training."""
-    mine = case.evaluation.candidate_scores.metrics.get(rule.metric)
-    training = case.evidence.training.get(rule.metric) if case.evidence.training is not None else None
+    mine, measured = case.evaluation.candidate_scores.metrics.get(rule.metric), case.evidence.training
+    training = None if measured is None else measured.get(rule.metric)
+    # Training examples always have an accuracy, unless a probability is no number.
+    broken = measured is not None and "accuracy" in measured and measured["accuracy"] is None
+    broken = broken or not finite(case.evidence.candidate)
+    broken = broken or any(value is not None and not math.isfinite(value) for value in (mine, training))
 
     def told(value: float | None, passed: bool | None, sentence: str) -> Weighed:
         return Weighed((result(rule.rule, rule.metric, value, rule.value, passed, sentence),))
 
+    if broken:
+        return told(None, False, f"{rule.metric} on the holdout or in training is not a finite number")
     if mine is None or training is None:
         where = "on the holdout" if mine is None else "on training examples"
         return told(None, None, f"{rule.metric} {where} cannot be computed: no example there counts towards it")
-    if not (math.isfinite(mine) and math.isfinite(training)):
-        return told(None, False, f"{rule.metric} on the holdout or in training is not a finite number")
     value = mine - training if rule.metric in LOWER_IS_BETTER else training - mine
     shown, bound = figures(value, rule.value)
     sentence = (

@@ -1,7 +1,7 @@
 """Confidence intervals of one number: Wilson's for a proportion, the BCa bootstrap for anything else.
 
-Both are two-sided; a rule that asks about one end of an interval at `confidence` asks for an
-interval at 2 * confidence - 1. What does not belong here: comparing two versions (paired).
+Both are two-sided at the confidence that they are given: at 0.95 each end is missed in 2.5%. What does
+not belong here: comparing two versions (paired).
 """
 
 from __future__ import annotations

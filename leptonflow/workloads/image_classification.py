@@ -100,13 +100,13 @@ def score(
 
     accuracy and log_loss; precision, recall and f1 of each class (`recall[cat]`) and their unweighted
     mean. A class without examples has null, and the means cover the others; a class that is never
-    predicted has precision 0.
+    predicted has precision 0. Where a probability is not a finite number, every metric is null.
     """
     import numpy as np
     from sklearn.metrics import accuracy_score, log_loss, precision_recall_fscore_support
 
     names = ("precision", "recall", "f1")
-    if len(labels) == 0:
+    if len(labels) == 0 or not np.isfinite(probabilities).all():
         nothing: dict[str, float | None] = dict.fromkeys(("accuracy", *names, "log_loss"))
         return nothing | {f"{name}[{label}]": None for name in names for label in classes}
     numbers = np.arange(len(classes))

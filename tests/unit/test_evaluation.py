@@ -187,3 +187,47 @@ def test_training_scores_and_baselines_are_measured_where_a_rule_asks(store: Mem
     assert set(found.baselines) == {"majority", "logistic"}
     assert found.baselines["logistic"]["accuracy"] == 1.0
     assert evaluation.evaluate(store, config, plan, None) == found
+
+
+class NoNumbers:
+    """A package that answers its third example with NaN."""
+
+    def __init__(self, package: packages.Package) -> None:
+        self.manifest, self.preprocessing, self._package = package.manifest, package.preprocessing, package
+
+    def predict(self, pixels: Any) -> Any:
+        found = self._package.predict(pixels).copy()
+        found[2] = np.nan
+        return found
+
+
+def test_answers_that_are_no_numbers_fail_the_rules_and_never_the_run(
+    store: Store, trained: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, _, plan, _ = trained
+    load = packages.load
+    monkeypatch.setattr(packages, "load", lambda *given: NoNumbers(load(*given)))
+    rules = [{"rule": "overfit", "metric": "accuracy", "value": 1.0}, {"rule": "baseline", "metric": "accuracy"}]
+    found = evaluation.evaluate(store, pipeline(gate=rules), plan, None)
+    assert set(found.candidate_scores.metrics.values()) == {None}
+    assert "accuracy" in found.candidate_scores.metrics and found.training is not None
+    assert found.training["accuracy"] is None
+
+
+def test_a_champion_whose_answers_are_no_numbers_is_not_comparable_and_says_so(
+    store: Store, trained: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, config, plan, sha = trained
+    load, champion = packages.load, champion_of(plan, sha, number=3)
+    another = plan.model_copy(update={"version": "f" * 12})
+
+    def loaded(store: Store, pipeline: str, version: str, *rest: Any) -> Any:
+        found = load(store, pipeline, champion.version, *rest)
+        return NoNumbers(found) if rest else found  # the champion is loaded by its manifest's sha256
+
+    monkeypatch.setattr(packages, "load", loaded)
+    found = evaluation.evaluate(store, config, another, champion)
+    assert found.candidate_scores.metrics["accuracy"] is not None
+    assert found.champion_scores is None and found.not_comparable is not None
+    assert f"the champion {champion.version} cannot be scored: 1 of its" in found.not_comparable
+    assert "answers are not finite numbers" in found.not_comparable

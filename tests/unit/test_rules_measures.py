@@ -63,6 +63,16 @@ def test_of_a_class_only_its_own_examples_count() -> None:
         assert (rule.value, rule.low, rule.n) == (pytest.approx(right / n), expected.low, n)
 
 
+def test_a_class_that_is_never_predicted_has_no_precision_that_passes() -> None:
+    """With a confidence as without one: no example was called cat, and that is not `cannot be computed`."""
+    found = measured(LABELS, rows(LABELS, LABELS == 1))
+    asked = {"rule": "at_least", "metric": "precision[cat]", "on": "holdout", "value": 0.5}
+    for rule in (asked, {**asked, "confidence": 0.95}):
+        row = decide(pipeline(rule), **found).rules[0]
+        assert (row.value, row.passed) == (0.0, False)
+    assert (row.low, row.high, row.n) == (0.0, 1.0, 0)
+
+
 def test_at_most_with_confidence_is_decided_by_the_upper_end_of_a_bootstrap() -> None:
     asked = {"rule": "at_most", "metric": "log_loss", "on": "holdout", "confidence": 0.95}
     rule = weighed({**asked, "value": 0.34})
@@ -122,6 +132,10 @@ def test_overfit_is_training_against_holdout() -> None:
     assert loss.value is not None and loss.value > 0 and loss.passed is False
     assert weighed(rule).passed is None
     assert weighed(rule, training={"accuracy": float("nan")}).passed is False
+    broken = weighed(rule, training={"accuracy": None, "log_loss": None})  # as a workload scores NaN
+    assert broken.passed is False and "not a finite number" in broken.sentence
+    classless = {"rule": "overfit", "metric": "recall[cat]", "value": 0.05}
+    assert weighed(classless, training={"accuracy": 0.9, "recall[cat]": None}).passed is None
 
 
 def test_latency_and_size_hold_their_budgets() -> None:
@@ -140,11 +154,16 @@ def test_what_cannot_be_weighed_alone_promotes_nothing() -> None:
 @pytest.mark.parametrize("rule", [
     {"rule": "calibration", "value": 1.0},
     {"rule": "at_least", "metric": "accuracy", "on": "holdout", "value": 0.0, "confidence": 0.9},
+    {"rule": "at_least", "metric": "accuracy", "on": "holdout", "value": 0.0},
+    {"rule": "at_most", "metric": "log_loss", "on": "holdout", "value": 100.0},
+    {"rule": "baseline", "metric": "accuracy"},
+    {"rule": "overfit", "metric": "accuracy", "value": 1.0},
 ])  # fmt: skip
-def test_probabilities_that_are_no_numbers_fail_by_name(rule: dict[str, Any]) -> None:
-    found = measured(LABELS, rows(LABELS, RIGHT))
-    bad = found["evidence"].candidate.copy()
+@pytest.mark.parametrize("scored", [True, False], ids=["the scores are numbers", "as the workload scores them"])
+def test_probabilities_that_are_no_numbers_fail_by_name(rule: dict[str, Any], scored: bool) -> None:
+    bad = rows(LABELS, RIGHT)
     bad[7] = np.nan
+    found = measured(LABELS, rows(LABELS, RIGHT) if scored else bad, baselines=BASELINES, training={"accuracy": 0.9})
     found["evidence"] = replace(found["evidence"], candidate=bad)
     row = decide(pipeline(rule), **found).rules[0]
     assert (row.value, row.passed) == (None, False) and "not a finite number" in row.sentence
