@@ -130,16 +130,23 @@ def _power(rule: AgainstChampion, test: Paired) -> str | None:
     """What the test could not have shown: Liu et al. (2002), by `statistics.power`."""
     from leptonflow.statistics import power
 
-    if rule.test == "superiority" or test.b is None or test.c is None or rule.margin >= 1:
+    if test.b is None or test.c is None or rule.margin >= 1:
         return None
     if not rule.margin:
         return (
             "without a margin only a better candidate passes: an equally accurate one would pass in at most "
             f"{1 - rule.confidence:.2g} of cases, on a holdout of any size"
         )
-    if not test.b + test.c:
-        return _too_few(rule, test)
     discordance = (test.b + test.c) / test.n
+    if rule.test == "superiority":
+        chance = power.pass_rate(0.0, discordance, test.n, -rule.margin, rule.confidence) if discordance else 0.0
+        return (
+            f"only a candidate that is better by more than {rule.margin:g} can be expected to pass: with {test.n} "
+            f"examples and {discordance:.1%} discordant, an equally accurate one would in {chance:.1%} of cases, "
+            "and no holdout size changes that"
+        )
+    if not discordance:
+        return _too_few(rule, test)
     chance = power.pass_rate(0.0, discordance, test.n, rule.margin, rule.confidence)
     if chance >= 0.5:
         return None

@@ -90,6 +90,19 @@ def test_the_sentence_says_where_an_equal_candidate_would_seldom_pass_and_the_ho
     assert "without a margin only a better candidate passes" in weighed({}, pairs(4, 3, 353)).sentence
 
 
+def test_superiority_says_that_an_equal_candidate_seldom_passes_whatever_the_holdout() -> None:
+    chance = power.pass_rate(0.0, 65 / 1000, 1000, -0.02, 0.95)
+    assert 0 < chance < 0.01
+    verdict = weighed({"test": "superiority", "margin": 0.02}, pairs(60, 5, 900, 35))
+    for sentence in (verdict.sentence, only(verdict, "against_champion").sentence, *verdict.warnings):
+        assert f"an equally accurate one would in {chance:.1%} of cases, and no holdout size changes that" in sentence
+    assert len(verdict.warnings) == 1
+    alike = weighed({"test": "superiority", "margin": 0.02}, pairs(0, 0, 50))
+    assert "0.0% discordant, an equally accurate one would in 0.0% of cases" in alike.sentence
+    without = weighed({"test": "superiority"}, pairs(4, 3, 353))
+    assert "an equally accurate one would pass in at most 0.05 of cases" in without.sentence
+
+
 @pytest.mark.parametrize(("margin", "confidence"), [(0.01, 0.95), (0.05, 0.9), (0.3, 0.99)])
 def test_two_versions_that_answer_alike_pass_from_the_size_that_the_sentence_names(
     margin: float, confidence: float
