@@ -54,6 +54,22 @@ def test_tangos_interval_as_published() -> None:
     assert (round(found.low, 3), round(found.high, 3)) == (-0.517, -0.026)
 
 
+@pytest.mark.parametrize(
+    ("b", "c", "n", "confidence", "published"),
+    [
+        (9, 3, 32, 0.975, (-0.027, 0.390)),  # Tango (1998)
+        (0, 1, 44, 0.95, (-0.096, 0.037)),  # Tango (1998), the table above, 90% two-sided
+        (16, 8, 86, 0.975, (-0.020, 0.207)),  # Agresti and Min (2005), Statistics in Medicine 24:729-740
+    ],
+)
+def test_the_interval_is_that_of_the_published_examples(
+    b: int, c: int, n: int, confidence: float, published: tuple[float, float]
+) -> None:
+    """As Laud's R package ratesci quotes and holds itself against them: its tests/testthat/test3.R, at 08a8e3e."""
+    found = paired.non_inferiority(b, c, n, 0.0, confidence)
+    assert (found.low, found.high) == pytest.approx(published, abs=0.0005)
+
+
 def test_at_no_margin_the_score_is_mcnemars() -> None:
     for b, c in ((5, 9), (20, 3), (1, 1)):
         assert float(paired.score(b, c, 100, 0.0)) == pytest.approx((b - c) / np.sqrt(b + c))
