@@ -75,9 +75,17 @@ def _shown(pipeline: str, document: dict[str, Any], picture: Path | None) -> Non
 
     bound, confidence = document["bound"], document["confidence"]
     asked = f"at most {-bound:g} worse" if bound < 0 else f"better by more than {bound:g}" if bound else "better"
+    together = [rule for rule in document["rules"] if rule["simulated"]]
     print(f"{pipeline}: against_champion, accuracy, {asked} at confidence {confidence:g}; {document['method']}")
+    if len(together) > 1:
+        print(f"simulated: all of {', '.join(map(_name, together))}; computed: against_champion alone")
+    for rule in document["rules"]:
+        if not rule["simulated"]:
+            print(f"not simulated: {_name(rule)}: {rule['why']}")
     print(f"{document['n']:,} holdout examples, discordance {document['discordance']:.4g}", end=" ")
     print(f"({show.plain(document['discordance_source'])})")
+    if document["champion_accuracy"] is not None:
+        print(f"the champion's accuracy on the holdout: {document['champion_accuracy']:.4g}")
     if document["assumption"]:
         print(f"an assumption: {show.plain(document['assumption'])}")
     print()
@@ -85,13 +93,32 @@ def _shown(pipeline: str, document: dict[str, Any], picture: Path | None) -> Non
     print(f"{'difference':>10} {'simulated':>9}  {'exactly':>7}  0%{'100%':>{BAR - 2}}")
     for point in document["curve"]:
         bar = "\u2588" * round(BAR * point["promoted"]) or "\u258f"
-        note = _note(point["difference"], document)
+        note = _note(point["difference"], document) if len(together) == 1 else ""
         figures = f"{point['promoted']:>8.1%}  {point['computed']:>8.1%}"
         print(f"{point['difference']:>+10.4f}  {figures}  {bar}{note}")
     print()
+    if len(together) > 1:
+        _by_rule(document)
     print(document["sentence"])
     if picture is not None:
         print(f"picture: {picture}")
+
+
+def _name(rule: dict[str, Any]) -> str:
+    return f"{rule['rule']}{' ' + rule['metric'] if rule['metric'] else ''}"
+
+
+def _by_rule(document: dict[str, Any]) -> None:
+    """What each simulated rule lets pass: of the candidates that a reader asks about, and at the curve's ends."""
+    points = document["curve"]
+    ends = {points[0]["difference"], points[-1]["difference"]}
+    asked = {-0.02, 0.0, 0.02, round(document["bound"], 10), round(document["better"], 10), *ends}
+    shown = [point for point in points if point["difference"] in asked]
+    print(f"{'passes':<30}" + "".join(f"{point['difference']:>+9.4f}" for point in shown))
+    for number, rule in enumerate(document["rules"]):
+        if rule["simulated"]:
+            print(f"{_name(rule):<30}" + "".join(f"{point['by_rule'][number]:>9.1%}" for point in shown))
+    print()
 
 
 def _note(difference: float, document: dict[str, Any]) -> str:

@@ -67,7 +67,7 @@ def gather(
     ids, labels, candidate = _predictions(store, evaluation.predictions.key, evaluation.predictions.sha256, snapshot)
     theirs = evaluation.champion_predictions
     against = None if theirs is None else _predictions(store, theirs.key, theirs.sha256, snapshot)[2]
-    batches, facts = _about(store, config, snapshot, ids)
+    batches, facts = about(store, config, snapshot, ids)
     mine = packages.manifest(store, config.name, version)
     other, disjoint, other_folds = None, None, None
     if champion is not None and champion.version != version:
@@ -183,7 +183,7 @@ def _predictions(
     return predictions.read(data, snapshot.classes)
 
 
-def _about(
+def about(
     store: Store, config: Pipeline, snapshot: SnapshotRef, ids: list[str]
 ) -> tuple[tuple[str, ...], dict[str, NDArray[Any]]]:
     """(batches, facts) of the holdout's examples, read only where a rule slices by them."""

@@ -1,4 +1,4 @@
-"""A pipeline's own operating curve: its rule, today's holdout, and the discordance that its runs have seen.
+"""A pipeline's own operating curve: its rules, today's holdout, and the discordance that its runs have seen.
 
 Reads, and writes nothing. What does not belong here: the drawing of candidates (leptonflow.simulation),
 and how a curve looks (plots, cli).
@@ -9,12 +9,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from leptonflow import datasets, packages, parquet, planning, recording, simulation, training
+from leptonflow import (
+    datasets,
+    drawn,
+    evidence,
+    packages,
+    parquet,
+    planning,
+    recording,
+    registry,
+    simulation,
+    training,
+)
 from leptonflow.digests import sha256
 from leptonflow.store import Store
 from schemas.config import AgainstChampion, Pipeline
 from schemas.errors import ConfigurationError, Damaged, LeptonflowError
 from schemas.records import Evaluation, ObjectRef
+from schemas.rules import AtLeast, AtMost, Slices
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -40,9 +52,10 @@ def curve(
     power: float = 0.8,
     better: float | None = None,
 ) -> tuple[simulation.Curve, Seen]:
-    """The curve of the pipeline's `against_champion` rule, and where its discordance comes from.
+    """The curve of the pipeline's gate, and where its discordance comes from.
 
-    discordance, holdout  instead of those of the store, which is not read where both are given
+    discordance, holdout  instead of those of the store, which is not read where both are given, unless a rule
+                          needs the champion's accuracy or the holdout's slices
 
     Raises ConfigurationError without such a rule, UsageError on what is out of bounds, and
     LeptonflowError where the store has no run to learn from.
@@ -53,8 +66,19 @@ def curve(
         simulation.check(1 if holdout is None else holdout, seen.value, power, 0.0 if better is None else better)
     seen = seen or discordance_seen(store, config)
     n = holdout if holdout is not None else holdout_size(store, config)
-    found = simulation.simulate(n, seen.value, margin, confidence, power=power, better=better)
+    accuracy = champion_accuracy(store, config) if any(map(_needs_accuracy, config.gate)) else None
+    rules = drawn.gate(
+        config, n, seen.value, simulation.RETRAININGS, accuracy=accuracy,
+        holdout=todays_holdout(store, config) if any(isinstance(r, Slices) for r in config.gate) else None,
+    )  # fmt: skip
+    found = simulation.simulate(
+        n, seen.value, margin, confidence, power=power, better=better, accuracy=accuracy, rules=rules
+    )
     return found, seen
+
+
+def _needs_accuracy(rule: object) -> bool:
+    return isinstance(rule, AtLeast | AtMost) and rule.on == "holdout" and rule.metric == "accuracy"
 
 
 def document(found: simulation.Curve, seen: Seen) -> dict[str, Any]:
@@ -65,12 +89,15 @@ def document(found: simulation.Curve, seen: Seen) -> dict[str, Any]:
         "discordance": found.discordance,
         "discordance_source": seen.source,
         "assumption": seen.assumption,
+        "champion_accuracy": found.accuracy,
         "margin": abs(found.margin),
         "bound": 0.0 - found.margin,
         "confidence": found.confidence,
         "method": f"{test}, one-sided; {found.retrainings} simulated retrainings for each difference",
+        "rules": [vars(rule) for rule in found.rules],
         "curve": [
-            {"difference": p.difference, "promoted": p.promoted, "computed": p.computed} for p in found.points
+            {"difference": p.difference, "promoted": p.promoted, "computed": p.computed, "by_rule": list(p.by_rule)}
+            for p in found.points
         ],
         "power": found.power,
         "better": found.better,
@@ -122,6 +149,51 @@ def holdout_size(store: Store, config: Pipeline) -> int:
     return count
 
 
+def todays_holdout(store: Store, config: Pipeline) -> evidence.Evidence | None:
+    """Labels, batches and facts of today's holdout, without any answer; None where there is no data.
+
+    Raises ConfigurationError where a rule slices by a fact that the examples do not have.
+    """
+    import numpy as np
+
+    snapshot = planning.state(config, planning.snapshots(store, config.name))
+    if snapshot is None:
+        return None
+    evidence.check_facts(store, config, snapshot)
+    labels: dict[str, str] = {}
+    for part in snapshot.parts:
+        table = datasets.read_columns(store, part, ("id", "label"))
+        pairs = zip(table["id"].to_pylist(), table["label"].to_pylist(), strict=True)
+        labels |= {example: label for example, label in pairs if datasets.in_holdout(example, snapshot.holdout)}
+    ids = sorted(labels)
+    batches, facts = evidence.about(store, config, snapshot, ids)
+    return evidence.Evidence(
+        classes=snapshot.classes,
+        labels=np.asarray([snapshot.classes.index(labels[example]) for example in ids], np.int64),
+        candidate=np.zeros((0, len(snapshot.classes))),
+        batches=batches,
+        newest=snapshot.batches[-1] if snapshot.batches else None,
+        facts=facts,
+    )
+
+
+def champion_accuracy(store: Store, config: Pipeline) -> float | None:
+    """The champion's accuracy on the holdout, as the newest run that scored it tells; None where none did."""
+    champion = registry.champion(registry.promotions(store, config.name))
+    if champion is None:
+        return None
+    for run in reversed(recording.runs(store, config.name)):
+        found = _last_evaluation(store, config.name, run["run_id"])
+        if found is None:
+            continue
+        for scores in (found.candidate_scores, found.champion_scores):
+            if scores is not None and scores.version == champion.version:
+                accuracy = scores.metrics.get("accuracy")
+                if accuracy is not None:
+                    return accuracy
+    return None
+
+
 def discordance_seen(store: Store, config: Pipeline) -> Seen:
     """Candidate against champion in the newest run that scored two versions; else an assumption, named.
 
@@ -146,13 +218,17 @@ def discordance_seen(store: Store, config: Pipeline) -> Seen:
 
 def _compared(store: Store, pipeline: str, run_id: str) -> Evaluation | None:
     """The run's last evaluation, if it holds the predictions of two versions."""
+    found = _last_evaluation(store, pipeline, run_id)
+    return None if found is None or found.champion_predictions is None or found.champion == found.version else found
+
+
+def _last_evaluation(store: Store, pipeline: str, run_id: str) -> Evaluation | None:
     prefix = f"runs/{pipeline}/{run_id}/evaluation-"
     keys = [key for key, _ in store.list(f"runs/{pipeline}/{run_id}") if key.startswith(prefix)]
     if not keys:
         return None
     last = max(keys, key=lambda key: (len(key), key))  # evaluation-10 after evaluation-9
-    found = Evaluation.model_validate_json(store.get(last))
-    return None if found.champion_predictions is None or found.champion == found.version else found
+    return Evaluation.model_validate_json(store.get(last))
 
 
 def _discordance(candidate: pa.Table, champion: pa.Table) -> float:

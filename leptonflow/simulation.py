@@ -1,9 +1,9 @@
-"""What a gate's paired rule would do with candidates whose true difference is known. Pure and seeded.
+"""What a gate would do with candidates whose true difference is known. Pure and seeded.
 
 Each simulated retraining draws a holdout of n examples: on some the candidate alone is right, on some
-the champion alone, and the rule's own test (leptonflow.statistics.paired) decides. Beside each share
-stands the exact chance, which needs no drawing. What does not belong here: where a pipeline's n and
-discordance come from (leptonflow.operating), and how a curve looks (plots, cli).
+the champion alone, and the rules' own tests (leptonflow.drawn) decide. Beside each share stands the
+exact chance of `against_champion` alone, which needs no drawing. What does not belong here: where a
+pipeline's n and discordance come from (leptonflow.operating), and how a curve looks (plots, cli).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from leptonflow.drawn import Drawn, Draws, against
 from schemas.errors import UsageError
 
 RETRAININGS = 2000  # simulated for each difference
@@ -21,16 +22,31 @@ SPAN, STEPS = 0.04, 8  # the curve reaches at least this far to each side, in so
 
 @dataclass(frozen=True)
 class Point:
-    """Of the candidates with this true difference, the share promoted: as simulated, and as computed exactly."""
+    """Of the candidates with this true difference, the share promoted by every simulated rule.
+
+    computed  the exact chance to pass `against_champion` alone
+    by_rule   the simulated share that each rule passes, in the order of `Curve.rules`; null where it is not simulated
+    """
 
     difference: float
     promoted: float
     computed: float
+    by_rule: tuple[float | None, ...] = ()
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """A rule of the gate; why: null where it is simulated."""
+
+    rule: str
+    metric: str | None
+    simulated: bool
+    why: str | None
 
 
 @dataclass(frozen=True)
 class Curve:
-    """The operating curve of one rule, differences ascending.
+    """The operating curve of a gate, differences ascending. All but `points` is of `against_champion` alone.
 
     better   the true difference for whom `power` is wanted; chance: how often it passes with n (exact)
     needed   the examples with which it does; null where no number up to ten million will do
@@ -46,6 +62,8 @@ class Curve:
     chance: float
     needed: int | None
     retrainings: int
+    rules: tuple[Simulated, ...] = ()
+    accuracy: float | None = None  # the champion's, where a rule needed it
 
     @property
     def reached(self) -> bool:
@@ -58,13 +76,17 @@ class Curve:
         who = f"a candidate truly better by {self.better:g}" if self.better > 0 else "an equally accurate candidate"
         if self.better < 0:
             who = f"a candidate truly worse by {-self.better:g}"
-        passes = f"{who} is promoted in {self.chance:.1%} (computed)"
+        wanted, together = f"{100 * self.power:.12g}%", sum(rule.simulated for rule in self.rules)
+        passes = f"{who} {'passes against_champion' if together > 1 else 'is promoted'} in {self.chance:.1%} (computed)"
+        if together > 1:
+            nearest = min(self.points, key=lambda point: abs(point.difference - self.better))
+            passes += f", and all {together} simulated rules in {nearest.promoted:.1%}"
         if self.reached:
-            return f"{self.power:.0%} can be had with {self.n:,} examples: {passes}; {self.needed:,} would do"
+            return f"{wanted} can be had with {self.n:,} examples: {passes}; {self.needed:,} would do"
         if self.needed is None:
-            return f"{self.power:.0%} cannot be had with any number of examples: {passes}"
+            return f"{wanted} cannot be had with any number of examples: {passes}"
         near = f", too near it for {self.retrainings:,} retrainings to show" if self.chance >= self.power else ""
-        return f"{self.power:.0%} cannot be had with {self.n:,} examples: {passes}{near}; {self.needed:,} are needed"
+        return f"{wanted} cannot be had with {self.n:,} examples: {passes}{near}; {self.needed:,} are needed"
 
 
 def simulate(
@@ -77,13 +99,18 @@ def simulate(
     better: float | None = None,
     retrainings: int = RETRAININGS,
     seed: int = 0,
+    accuracy: float | None = None,
+    rules: Sequence[Drawn] | None = None,
 ) -> Curve:
-    """The operating curve of `against_champion` on accuracy. The same arguments give the same curve.
+    """The operating curve of `against_champion` on accuracy, or of all `rules`. The same arguments give the same curve.
 
     n            holdout examples
     discordance  the share on which exactly one of candidate and champion is right
     margin       how much worse a candidate may be; negative: how much better it has to be (superiority)
     better       the true difference for whom `power` is wanted; default 0.02, or the discordance if smaller
+    accuracy     the champion's, where a rule needs it: what both get right is then drawn too. Where no two
+                 versions have it with this discordance and difference, the nearest that two can have
+    rules        all are judged on the same draws; default: `against_champion` alone
 
     (b, c, rest) ~ Multinomial(n; (discordance + difference) / 2, (discordance - difference) / 2,
     1 - discordance): McNemar's model of the paired table (1947, Psychometrika 12:153-157).
@@ -93,25 +120,54 @@ def simulate(
     """
     import numpy as np
 
-    from leptonflow.statistics import paired
     from leptonflow.statistics.power import pass_rate
 
     better = min(BETTER, discordance) if better is None else better
     check(n, discordance, power, better)
-    random = np.random.default_rng(seed)
-    points = []
-    for difference in differences(discordance, margin, better):
-        chances = np.asarray([discordance + difference, discordance - difference]) / 2
-        b, c, _ = random.multinomial(n, [*chances, max(0.0, 1 - chances.sum())], size=retrainings).T
-        share = float(paired.passes(b, c, n, margin, confidence).mean())
-        points.append(Point(difference, share, pass_rate(difference, discordance, n, margin, confidence)))
+    rules = (against(margin, confidence),) if rules is None else rules
+    truths = differences(discordance, margin, better)
+    draws = _draw(n, discordance, truths, retrainings, seed, accuracy)
+    judged = [None if rule.judge is None else rule.judge(draws) for rule in rules]  # each P x R
+    together = np.ones_like(draws.b, bool)
+    for passed in judged:
+        together &= True if passed is None else passed
+    points = [
+        Point(
+            difference,
+            float(together[at].mean()),
+            pass_rate(difference, discordance, n, margin, confidence),
+            tuple(None if passed is None else float(passed[at].mean()) for passed in judged),
+        )
+        for at, difference in enumerate(truths)
+    ]
     wanted = min(power + math.sqrt(power * (1 - power) / retrainings), (1 + power) / 2)
     chance = pass_rate(better, discordance, n, margin, confidence)
     needed = _needed(n, chance >= wanted, better, discordance, margin, confidence, wanted)
     return Curve(
         n=n, discordance=discordance, margin=margin, confidence=confidence, power=power, points=tuple(points),
         better=better, chance=chance, needed=needed, retrainings=retrainings,
+        rules=tuple(Simulated(rule.rule, rule.metric, rule.judge is not None, rule.why) for rule in rules),
+        accuracy=accuracy,
     )  # fmt: skip
+
+
+def _draw(
+    n: int, discordance: float, truths: Sequence[float], retrainings: int, seed: int, accuracy: float | None
+) -> Draws:
+    """`retrainings` holdouts for each true difference. b and c are the same whatever else is drawn."""
+    import numpy as np
+
+    random, others = np.random.default_rng(seed), np.random.default_rng([seed, 1])
+    b, c = np.zeros((2, len(truths), retrainings), np.int64)
+    right = None if accuracy is None else np.zeros_like(b)
+    for at, difference in enumerate(truths):
+        chances = np.asarray([discordance + difference, discordance - difference]) / 2
+        rest = max(0.0, 1 - chances.sum())
+        b[at], c[at], same = random.multinomial(n, [*chances, rest], size=retrainings).T
+        if accuracy is not None and right is not None:
+            both = min(max(accuracy - chances[1], 0.0), rest)
+            right[at] = b[at] + others.binomial(same, both / rest if rest else 0.0)
+    return Draws(n, b, c, right)
 
 
 def differences(discordance: float, margin: float, better: float) -> Sequence[float]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from cli.main import main
-from leptonflow import log, operating, planning, predictions, recording
+from leptonflow import log, operating, planning, predictions, recording, registry
 from leptonflow.digests import canonical, sha256
 from leptonflow.store import Store, open_store
 from schemas.config import AgainstChampion, Pipeline
@@ -158,6 +158,86 @@ def test_a_gate_that_compares_no_accuracy_is_refused() -> None:
     for rules in ([{"rule": "at_least", "metric": "accuracy", "value": 0.9}], [{**GATE[0], "metric": "f1"}]):
         with pytest.raises(ConfigurationError, match="nothing to simulate"):
             operating.rule(CONFIG.model_validate({**CONFIG.model_dump(), "gate": rules}))
+
+
+# --- the gate's other rules ------------------------------------------------------------------------
+
+SLICED = {"rule": "slices", "by": ["class", "n"], "minimum": 5}
+EXACT = {"rule": "at_least", "metric": "accuracy", "on": "holdout", "value": 0.85}
+
+
+def champion_is(store: Store, version: str) -> None:
+    body = {
+        "version": version, "previous": None, "run_id": "b1" * 6, "manifest_sha256": "0" * 64, "snapshot": "s",
+        "snapshot_number": 1,
+    }  # fmt: skip
+    log.commit(store, registry.promotions(store, "digits"), id="1", kind="promotion", body=body, who="a", why="b")
+
+
+@pytest.mark.parametrize("version", ["a1" * 6, CHAMPION])
+def test_the_champions_accuracy_is_that_of_the_newest_run_that_scored_it(memory: Store, version: str) -> None:
+    compared(memory, "b1" * 6, 40)
+    assert operating.champion_accuracy(memory, CONFIG) is None, "no champion yet"
+    champion_is(memory, version)
+    evaluation = operating._last_evaluation(memory, "digits", "b1" * 6)
+    assert evaluation is not None and evaluation.champion_scores is not None
+    scores = evaluation.candidate_scores if version == "a1" * 6 else evaluation.champion_scores
+    assert operating.champion_accuracy(memory, CONFIG) == scores.metrics["accuracy"] is not None
+
+
+def test_a_champion_that_no_run_has_scored_has_no_accuracy(memory: Store) -> None:
+    compared(memory, "b1" * 6, 40)
+    champion_is(memory, "c3" * 6)
+    assert operating.champion_accuracy(memory, CONFIG) is None
+
+
+def test_slices_are_those_of_todays_holdout(memory: Store) -> None:
+    config = fit_examples.pipeline(gate=[*GATE, SLICED])
+    count = with_data(memory, config)
+    found = operating.todays_holdout(memory, config)
+    assert found is not None and len(found.labels) == count and found.facts["n"].tolist() == [1.0] * count
+    snapshot = planning.state(config, planning.snapshots(memory, config.name))
+    assert snapshot is not None
+    from leptonflow import datasets
+
+    assert found.labels.tolist() == datasets.holdout_set(memory, config, snapshot).labels.tolist()
+    curve, _ = operating.curve(memory, config, discordance=0.3)
+    assert [(rule.rule, rule.simulated) for rule in curve.rules] == [
+        ("against_champion", True), ("against_champion_cv", False), ("slices", True),
+    ]  # fmt: skip
+    assert all(point.promoted <= (point.by_rule[0] or 0) for point in curve.points)
+    wrong = fit_examples.pipeline(gate=[*GATE, {**SLICED, "by": ["britness"]}])
+    with pytest.raises(ConfigurationError, match=r"gate\.1\.by"):
+        operating.curve(memory, wrong, discordance=0.3)
+
+
+def test_the_command_names_what_it_simulates_and_what_it_cannot(command: Any, tmp_path: Path) -> None:
+    full = tmp_path / "full.yaml"
+    rules = [*GATE, EXACT, SLICED, {"rule": "fold_spread", "metric": "accuracy", "value": 0.05}]
+    full.write_text(json.dumps({
+        "name": "digits", "workload": "image_classification", "input": [28, 28, 1], "gate": rules,
+    }))  # fmt: skip
+    options = ("--simulate", "--discordance", "0.1", "--holdout", "400")
+    status, out, _ = command(*options, "--json", pipeline=full)
+    empty = json.loads(out)
+    assert status == 0 and not (tmp_path / "store").exists()
+    assert [rule["simulated"] for rule in empty["rules"]] == [True, False, False, False, False]
+    assert "no run has scored a champion" in empty["rules"][2]["why"]
+    assert "no data has arrived" in empty["rules"][3]["why"]
+    assert all(point["by_rule"][0] == point["promoted"] for point in empty["curve"])
+    assert all(point["by_rule"][1:] == [None] * 4 for point in empty["curve"])
+    store = open_store((tmp_path / "store").as_uri())
+    compared(store, "b1" * 6, 40)
+    champion_is(store, CHAMPION)
+    document = json.loads(command(*options, "--json", pipeline=full)[1])
+    assert [rule["simulated"] for rule in document["rules"]] == [True, False, True, False, False]
+    assert document["champion_accuracy"] == operating.champion_accuracy(store, CONFIG)
+    assert all(point["promoted"] <= min(point["by_rule"][0], point["by_rule"][2]) for point in document["curve"])
+    assert (document["needed"], document["n"]) == (empty["needed"], 400)
+    status, out, _ = command(*options, pipeline=full)
+    assert "simulated: all of against_champion accuracy, at_least accuracy; computed: against_champion alone" in out
+    assert "not simulated: fold_spread accuracy: it looks at trained folds" in out
+    assert "the champion's accuracy on the holdout" in out and "all 2 simulated rules in" in out
 
 
 # --- the command ---------------------------------------------------------------------------------
