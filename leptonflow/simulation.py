@@ -77,7 +77,8 @@ class Curve:
         if self.better < 0:
             who = f"a candidate truly worse by {-self.better:g}"
         wanted, together = f"{100 * self.power:.12g}%", sum(rule.simulated for rule in self.rules)
-        passes = f"{who} {'passes against_champion' if together > 1 else 'is promoted'} in {self.chance:.1%} (computed)"
+        alone = all(rule.rule.startswith("against_champion") for rule in self.rules) and together < 2
+        passes = f"{who} {'is promoted' if alone else 'passes against_champion'} in {self.chance:.1%} (computed)"
         if together > 1:
             nearest = min(self.points, key=lambda point: abs(point.difference - self.better))
             passes += f", and all {together} simulated rules in {nearest.promoted:.1%}"

@@ -226,6 +226,7 @@ def test_the_command_names_what_it_simulates_and_what_it_cannot(command: Any, tm
     assert "no data has arrived" in empty["rules"][3]["why"]
     assert all(point["by_rule"][0] == point["promoted"] for point in empty["curve"])
     assert all(point["by_rule"][1:] == [None] * 4 for point in empty["curve"])
+    assert "passes against_champion in" in empty["sentence"], "the other rules may refuse it"
     store = open_store((tmp_path / "store").as_uri())
     compared(store, "b1" * 6, 40)
     champion_is(store, CHAMPION)
