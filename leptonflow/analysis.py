@@ -7,9 +7,11 @@ from the store (recording) and how any of it is drawn (report, plots).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from leptonflow.uncertainty import Between, between
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,10 +42,14 @@ class Answer:
 
 @dataclass(frozen=True)
 class Example:
-    """One holdout example. `index` is its row in the predictions and in the holdout's pixels."""
+    """One holdout example. `index` is its row in the predictions and in the holdout's pixels.
+
+    chance: the probability that the candidate gave to the true label.
+    """
 
     index: int
     label: str
+    chance: float
     candidate: Answer
     champion: Answer | None
     batch: str
@@ -108,6 +114,7 @@ class Analysis:
     worst: tuple[Example, ...]  # the candidate's wrong answers, the surest first, MOST_SHOWN at most
     lost: tuple[Example, ...]  # champion right, candidate wrong, the candidate's surest first, MOST_SHOWN at most
     won: tuple[Example, ...]  # candidate right, champion wrong, the champion's surest first, MOST_SHOWN at most
+    between: Mapping[str, Between] = field(default_factory=dict)  # by metric, at CONFIDENCE
 
     @property
     def shown(self) -> tuple[int, ...]:
@@ -140,6 +147,7 @@ def analyse(
             Example(
                 index=i,
                 label=classes[labels[i]],
+                chance=float(probabilities[i, labels[i]]),
                 candidate=mine.answer(i, classes),
                 champion=its.answer(i, classes) if its is not None else None,
                 batch=batches[i],
@@ -160,6 +168,7 @@ def analyse(
         worst=examples(~mine.right, mine.sure),
         lost=examples(its.right & ~mine.right, mine.sure) if its is not None else (),
         won=examples(mine.right & ~its.right, its.sure) if its is not None else (),
+        between=between(labels, probabilities, champion, CONFIDENCE),
     )
 
 

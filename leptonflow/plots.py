@@ -130,21 +130,26 @@ def reliability(candidate: Sequence[Bin], champion: Sequence[Bin] = ()) -> str:
         axes.set_ylim(-0.02, 1.04)
         axes.set_xlabel("how sure the answers were")
         axes.set_ylabel("share of right answers")
-        axes.legend(loc="upper left")
+        figure.legend(loc="outside upper center", ncols=3)  # no corner of the diagram is sure to be empty
         return _svg(figure, "reliability")
+
+
 def operating_curve(curve: Curve) -> str:
     """Chance of promotion against true difference: computed as a line, simulated as dots, the bound and the power."""
+    from matplotlib.ticker import MaxNLocator
+
     with _axes("operating", height=_HEIGHT) as (figure, axes):
         differences = [point.difference for point in curve.points]
-        axes.axhline(curve.power, color=_FAINT, linewidth=1.2, linestyle="--")
+        axes.axhline(curve.power, color=_INK, linewidth=1, linestyle=(0, (1, 2)), label="wanted")
         axes.axvline(-curve.margin, color=_TRAIN, linewidth=1.2, linestyle="--", label="bound")
         axes.plot(differences, [p.computed for p in curve.points], "-", color=_FINAL, linewidth=2, label="computed")
         simulated = [point.promoted for point in curve.points]
         axes.plot(differences, simulated, "o", color=_FOLD, markersize=4, markeredgewidth=0, label="simulated")
         axes.set_ylim(-0.03, 1.03)
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:+.3g}" if abs(value) > 1e-9 else "0")
-        axes.set_xlabel("true difference, candidate - champion")
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:+.3g}".replace("-", "−") if abs(value) > 1e-9 else "0")
+        axes.set_xlabel("true difference in accuracy, candidate − champion")
         axes.set_title("chance of promotion", loc="left", fontsize=10)
         axes.legend(loc="best")
         return _svg(figure, "operating")

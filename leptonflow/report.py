@@ -8,18 +8,18 @@ what the report shows belongs to `recording`.
 from __future__ import annotations
 
 import base64
-import json
 import struct
 import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leptonflow import plots
 from leptonflow.analysis import Analysis, Example, Group
 from leptonflow.drift import ClassShare, Drift
+from leptonflow.uncertainty import Between
 from schemas.config import CLASS_METRICS, METRICS, Pipeline
 from schemas.records import Evaluation, FitResult, InfraResult, ModelManifest, Outcome, RuleResult, Split, Verdict
 
@@ -33,11 +33,19 @@ MOST_CLASSES = 30  # a confusion matrix of more cannot be read; the most frequen
 MOST_BATCHES = 20
 MOST_CONFUSIONS = 15
 MOST_SHIFTS = 10
-LONGEST_PARAGRAPH = 900  # characters: more would push the rules off the first screen, and is folded away
+LONGEST_PARAGRAPH = 1600  # characters: more would push the rules off the first screen, and is folded away
 TOLD_ABOVE = ("snapshot", "code")  # of a lineage
+STAGES = (  # in the order of the flow; `seconds` is recorded by name
+    "discover", "validate", "preprocess", "split", "begin", "train-fold", "fit-final", "package", "find-champion",
+    "evaluate", "infra-validate", "gate", "promote",
+)  # fmt: skip
+MEASURED = {  # what the value of a rule without a metric is, and its unit
+    "latency": ("95th percentile, one image", "ms"),
+    "size": ("of the package", "MB"),
+    "infra_validate": ("largest difference", ""),
+    "stale-snapshot": ("record of the log", ""),
+}
 LARGEST_PICTURE = 192
-
-_Ends = tuple[float | None, float | None]
 
 
 @dataclass(frozen=True)
@@ -94,17 +102,18 @@ def render(contents: Contents) -> bytes:
 
 
 def number(value: float | None, digits: int = 4) -> str:
-    """0.9612, 1,797, or a dash for what there is none of."""
+    """0.9612, −0.0404, 1,797, or a dash for what there is none of."""
     if value is None:
         return "–"
-    return f"{value:,}" if isinstance(value, int) else f"{value:.{digits}f}"
+    return (f"{value:,}" if isinstance(value, int) else f"{value:.{digits}f}").replace("-", "−")
 
 
 def bound(value: float | None) -> str:
-    """Like `number`, but 1 for 1.0 and 1e-05 for what four digits would call nothing."""
-    if value is not None and (float(value).is_integer() or abs(value) < 1e-3):
-        return f"{value:g}"
-    return number(value)
+    """Like `number`, but 1 for 1.0 and 1e-05 for what four digits would call nothing, and −0.01 for -0.01."""
+    if value is None or not (float(value).is_integer() or abs(value) < 1e-3):
+        return number(value)
+    text = f"{value:g}"
+    return f"−{text[1:]}" if text.startswith("-") else text
 
 
 def interval(low: float | None, high: float | None) -> str:
@@ -174,6 +183,8 @@ def _view(c: Contents) -> dict[str, Any]:
         "title": f"{c.config.name}: {c.verdict.verdict}",
         "rules": [(_mark(rule), rule) for rule in c.verdict.rules if rule.slice is None],
         "longest_paragraph": LONGEST_PARAGRAPH,
+        "measured": MEASURED,
+        "warnings": [warning for warning in c.verdict.warnings if warning not in c.verdict.sentence],
         "slices": slices,
         "telling": [rule for group in slices for rule in group.telling],
         "outcomes": list(reversed(c.outcomes))[:MOST_BATCHES],
@@ -202,7 +213,7 @@ def _view(c: Contents) -> dict[str, Any]:
         "stages": _stages(c.document["seconds"]),
         "lineage": lineage,
         "libraries": {} if lineage else c.manifest.libraries,
-        "config": json.dumps(c.config.model_dump(mode="json"), indent=2, ensure_ascii=False),
+        "config": _yaml(c.config),
     }
 
 
@@ -218,15 +229,13 @@ def _thumbnail(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True)
 class _Compared:
-    """One metric of candidate and champion. Intervals are (low, high), (None, None) where there is none."""
+    """One metric of candidate and champion, with what is known of chance in it."""
 
     name: str
     mine: float | None
     theirs: float | None
     mark: str  # how the difference is marked
-    mine_between: _Ends = (None, None)
-    theirs_between: _Ends = (None, None)
-    difference_between: _Ends = (None, None)
+    between: Between
 
     @property
     def difference(self) -> float | None:
@@ -234,29 +243,18 @@ class _Compared:
 
 
 def _comparison(c: Contents) -> list[_Compared]:
-    """Each metric of both; accuracy with the intervals of the analysis, the others' differences with the gate's."""
-    scores, champion, found = c.evaluation.candidate_scores.metrics, c.evaluation.champion_scores, c.analysis
+    """Each metric over all classes, of both, with the intervals of the analysis."""
+    scores, champion = c.evaluation.candidate_scores.metrics, c.evaluation.champion_scores
     theirs = champion.metrics if champion else {}
-    ends: dict[str, _Ends] = {
-        rule.metric: (rule.low, rule.high)
-        for rule in c.verdict.rules
-        if rule.rule == "against_champion" and rule.slice is None and rule.metric
-    }
-    rows = []
-    for name in (name for name in METRICS if name in scores):
-        row = _Compared(name, scores[name], theirs.get(name), _better(name, scores[name], theirs.get(name)))
-        if name == "accuracy":
-            pairs = found.pairs
-            row = replace(
-                row,
-                mine_between=(found.candidate.low, found.candidate.high),
-                theirs_between=(found.champion.low, found.champion.high) if found.champion else (None, None),
-                difference_between=(pairs.low, pairs.high) if pairs else (None, None),
-            )
-        elif name != "log_loss":
-            row = replace(row, difference_between=ends.get(name, (None, None)))
-        rows.append(row)
-    return rows
+    nothing = Between(None)
+    return [
+        _Compared(
+            name, scores[name], theirs.get(name), _better(name, scores[name], theirs.get(name)),
+            c.analysis.between.get(name, nothing),
+        )
+        for name in METRICS
+        if name in scores
+    ]  # fmt: skip
 
 
 def _better(name: str, mine: float | None, theirs: float | None) -> str:
@@ -359,18 +357,34 @@ def _per_batch(c: Contents) -> list[Group]:
 
 
 def _lineage(found: Any) -> list[tuple[str, str]]:
-    """What a manifest tells of its origin as (name, value), nested names joined by a space; [] without any."""
+    """What a manifest tells of its origin as (name, value), the libraries in one row; [] without any.
+
+    What nobody could tell is left out, but for the commit: that there was no repository is told.
+    """
     plain = found.model_dump(mode="json") if hasattr(found, "model_dump") else found
     if not isinstance(plain, Mapping):
         return []
     rows: list[tuple[str, str]] = []
     for name, value in plain.items():
-        inner = _lineage(value)
-        if inner:
-            rows += [(f"{name} {within}", text) for within, text in inner]
+        if isinstance(value, Mapping) and name == "libraries":
+            rows.append((name, ", ".join(f"{library} {version}" for library, version in value.items())))
+        elif isinstance(value, Mapping):
+            rows += [(f"{name} {within}", text) for within, text in _lineage(value)]
+        elif name == "git_commit" and value is None:
+            rows.append((name, "none: the pipeline's folder is in no git repository"))
         elif value not in (None, "", [], {}):
-            rows.append((str(name), _plain(value)))
+            rows.append((str(name), when(value) if str(name).endswith("_at") else _plain(value)))
     return [(name.replace("_", " "), text) for name, text in rows]
+
+
+def _yaml(config: Pipeline) -> str:
+    """The configuration as a pipeline's YAML is written, a rule on a line, with every default."""
+    import yaml
+
+    text = yaml.safe_dump(
+        config.model_dump(mode="json"), sort_keys=False, default_flow_style=None, allow_unicode=True, width=110
+    )
+    return "\n".join(printable(line) for line in text.splitlines())
 
 
 def _plain(value: Any) -> str:
@@ -380,6 +394,7 @@ def _plain(value: Any) -> str:
 
 
 def _stages(seconds: dict[str, float]) -> list[tuple[str, float, float]]:
-    """(stage, seconds, share of the longest)."""
+    """(stage, seconds, share of the longest), in the order of the flow; a stage of another release comes last."""
     longest = max(seconds.values(), default=0) or 1
-    return [(stage, value, round(value / longest, 3)) for stage, value in seconds.items()]
+    order = sorted(seconds, key=lambda stage: STAGES.index(stage) if stage in STAGES else len(STAGES))
+    return [(stage, seconds[stage], round(seconds[stage] / longest, 3)) for stage in order]

@@ -55,6 +55,7 @@ def test_the_examples_that_changed_hands_are_told_with_both_answers() -> None:
     assert lost.champion is not None
     assert lost.champion.label == "cat" and lost.champion.probability == pytest.approx(0.6)
     assert (lost.batch, lost.source) == ("tue", "e.png")
+    assert lost.chance == pytest.approx(0.025), "what the candidate gave to the true label"
     assert [e.index for e in found.worst] == [4, 3, 1], "the surest mistake first"
     assert found.shown == (1, 2, 3, 4)
 

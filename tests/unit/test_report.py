@@ -131,12 +131,50 @@ def test_intervals_warnings_and_looks_are_told(memory: Store) -> None:
     verdict = run.verdict.model_copy(update=changed)
     given = contents(run, memory, verdict=verdict, paragraph="It would have passed with 900 examples.")
     text = " ".join(Tags(report.render(given).decode().split("<body>")[1]).text.split())
-    assert "against_championaccuracy 0.0137−0.0021 to 0.0301 -0.0100at 97.5% 400tango score ✓ passed" in text
+    assert "against_championaccuracy 0.0137−0.0021 to 0.0301 −0.0100at 97.5% 400tango score ✓ passed" in text
     assert "too few examples" in text and "looked at too often <script>alert(1)</script>" in text
     assert "this holdout has been looked at 7 times before" in text
     assert text.index("900 examples") < text.index("too few examples") < text.index("Gate")
     long = report.render(replace(given, paragraph="Long. " * 400)).decode()
     assert "why, in full" not in text and re.search(r"<details><summary>why, in full</summary><p[^>]*>Long. ", long)
+
+
+def test_a_warning_that_the_sentence_gives_is_not_said_twice(memory: Store) -> None:
+    run = make(memory, champion="0123456789ab")
+    changed = {"sentence": "promoted; with 400 examples it is a coin", "warnings": ("with 400 examples it is a coin",)}
+    given = contents(run, memory, verdict=run.verdict.model_copy(update=changed), paragraph="")
+    assert report.render(given).decode().count("with 400 examples it is a coin") == 1
+
+
+def test_every_metric_has_its_intervals_and_every_value_its_unit(memory: Store) -> None:
+    run = make(memory, champion="0123456789ab", accuracy=0.8)
+    units = (("latency", 2.141, 50.0), ("size", 2.1505, 5.0))
+    rules = tuple(
+        RuleResult(rule=name, metric=None, value=value, bound=most, passed=True, sentence="told")
+        for name, value, most in units
+    )
+    verdict = run.verdict.model_copy(update={"rules": (*run.verdict.rules, *rules)})
+    given = contents(run, memory, verdict=verdict)
+    html = report.render(given).decode()
+    text = " ".join(Tags(html).text.split())
+    assert "2.1410 ms 50 ms" in text and "2.1505 MB 5 MB" in text
+    section = html.split("Candidate and champion on the same holdout")[1].split("</section>")[0]
+    rows = re.findall(r"<tr><td>(\w+)</td>(.*?)</tr>", section)
+    assert [name for name, _ in rows] == ["accuracy", "precision", "recall", "f1", "log_loss"]
+    for name, row in rows:
+        shown = given.analysis.between[name]
+        assert shown.candidate and shown.champion and shown.difference
+        for ends in (shown.candidate, shown.champion, shown.difference):
+            assert report.interval(*ends) in row
+
+
+def test_stages_are_told_in_the_order_of_the_flow(memory: Store) -> None:
+    run = make(memory)
+    recorded = {"evaluate": 2.0, "promote": 0.1, "train-fold": 30.0, "fit-final": 6.0, "of a later release": 1.0}
+    given = contents(run, memory)
+    html = report.render(replace(given, document={**given.document, "seconds": recorded})).decode()
+    told = re.findall(r"<tr><td>([\w -]+?)(?: <span[^>]*>\d+ folds</span>)?</td><td class=\"n\">[\d.]+ s</td>", html)
+    assert told == ["train-fold", "fit-final", "evaluate", "promote", "of a later release"]
 
 
 def test_slices_that_passed_are_folded_away_and_the_others_are_not(memory: Store) -> None:
@@ -203,8 +241,12 @@ def test_drift_and_lineage_are_shown_where_they_are(memory: Store) -> None:
     text = " ".join(Tags(html).text.split())
     assert "wednesday: 400 examples, against 1,400" in text and "120.00 100.00 0.610 < 0.001" in text
     assert "0.5000 0.2500 +0.2500" in text and "<script" not in html
-    assert report._lineage({"git": {"commit": "abc", "dirty": True}, "seed": 0, "lock": None}) == [
-        ("git commit", "abc"), ("git dirty", "yes"), ("seed", "0"),
+    made = {"hardware": {"cpu": "abc", "cpus": 2}, "git_dirty": True, "seed": 0, "lock": None, "git_commit": None,
+            "libraries": {"keras": "3.1", "numpy": "2"}, "started_at": "2026-11-24T15:20:01.123Z"}  # fmt: skip
+    assert report._lineage(made) == [
+        ("hardware cpu", "abc"), ("hardware cpus", "2"), ("git dirty", "yes"), ("seed", "0"),
+        ("git commit", "none: the pipeline's folder is in no git repository"),
+        ("libraries", "keras 3.1, numpy 2"), ("started at", "2026-11-24 15:20:01 UTC"),
     ]  # fmt: skip
 
 
@@ -243,9 +285,12 @@ def test_a_margin_that_no_curve_can_be_drawn_for_ends_no_run(memory: Store) -> N
 
 def test_mistakes_are_pictures_of_the_stored_pixels(memory: Store) -> None:
     run = make(memory, shape=(8, 6, 3), accuracy=0.8)
-    html = page(run, memory)
+    given = contents(run, memory)
+    html = report.render(given).decode()
     images = [a for t, a in Tags(html).tags if t == "img"]
     assert len(images) == MOST_SHOWN
+    worst = given.analysis.worst[0]
+    assert f"<b>{worst.label}</b> {worst.chance:.3f}<br>taken for" in html
     by_source = dict(zip(run.holdout.sources, run.holdout.pixels, strict=True))
     for image in images:
         assert np.array_equal(decoded(str(image["src"])), by_source[str(image["alt"])])
@@ -302,7 +347,8 @@ def test_the_same_run_gives_the_same_bytes(memory: Store) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "written"), [(None, "–"), (0.96124, "0.9612"), (1797, "1,797"), (0.0, "0.0000"), (float("nan"), "nan")]
+    ("value", "written"),
+    [(None, "–"), (0.96124, "0.9612"), (1797, "1,797"), (0.0, "0.0000"), (float("nan"), "nan"), (-0.04, "−0.0400")],
 )
 def test_numbers(value: float | None, written: str) -> None:
     assert report.number(value) == written

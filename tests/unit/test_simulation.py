@@ -110,5 +110,5 @@ def test_the_picture_shows_the_curve_and_stands_alone() -> None:
     style = root.find("{http://www.w3.org/2000/svg}style")
     assert style is not None and "prefers-color-scheme: dark" in (style.text or "")
     shown = "".join(root.itertext())
-    for text in ("computed", "simulated", "bound", "true difference, candidate - champion"):
+    for text in ("computed", "simulated", "bound", "candidate − champion"):
         assert text in shown
