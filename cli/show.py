@@ -282,9 +282,11 @@ def _as_text(table: pa.Table) -> str:
     from rich.console import Console
     from rich.markup import escape
 
+    from leptonflow import formats
+
     shown = _table(*(escape(name) for name in table.column_names))
-    for record in table.to_pylist():
-        shown.add_row(*(escape(_number(value)) for value in record.values()))
+    for row in formats.rows(table):
+        shown.add_row(*(escape(_number(value)) for value in row))
     width = None if sys.stdout.isatty() else 200
     text = StringIO()
     Console(file=text, width=width, highlight=False).print(shown)

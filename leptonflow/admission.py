@@ -240,7 +240,7 @@ def _write_quarantine(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from schemas.tables import QUARANTINE
+    from schemas.tables import schema
 
     if not judgement.refused:
         return None
@@ -250,7 +250,7 @@ def _write_quarantine(
         for r in judgement.refused
     ]  # fmt: skip
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(rows, QUARANTINE), sink, compression="zstd")
+    pq.write_table(pa.Table.from_pylist(rows, schema("quarantine")), sink, compression="zstd")
     data = bytes(sink.getvalue())
     key = f"quarantine/{config.name}/{batch}/{sha256(data)}.parquet"
     adopt(store, key, data)

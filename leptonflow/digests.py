@@ -13,10 +13,12 @@ import re
 from functools import lru_cache
 from importlib import metadata, util
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from schemas.config import Pipeline
 from schemas.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from schemas.config import Pipeline
 
 ROOT = Path(__file__).resolve().parent.parent
 SHORT = 12

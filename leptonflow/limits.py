@@ -11,9 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from schemas.config import Pipeline
 from schemas.errors import TimeLimit
+
+if TYPE_CHECKING:
+    from schemas.config import Pipeline
 
 
 @dataclass(frozen=True)

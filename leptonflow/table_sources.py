@@ -61,9 +61,9 @@ def sources(store: Store, table: str, history: log.Log | None = None) -> Sources
 
 def with_files() -> tuple[str, ...]:
     """The tables that have files; the others come from a log."""
-    from schemas.tables import TABLES
+    from schemas.tables import COLUMNS
 
-    return tuple(table for table in TABLES if table not in _LOGS)
+    return tuple(table for table in COLUMNS if table not in _LOGS)
 
 
 def compactions(table: str) -> str:
@@ -115,10 +115,10 @@ def in_memory(store: Store, table: str, keys: Sequence[str]) -> pa.Table:
     """The rows of a table's files, for a store whose files have no path that DuckDB could open."""
     import pyarrow as pa
 
-    from schemas.tables import TABLES
+    from schemas.tables import schema
 
     found = [tables.decode(data, key) for key, data in zip(keys, store.get_many(keys), strict=True)]
-    empty = TABLES[table].empty_table()
+    empty = schema(table).empty_table()
     return pa.concat_tables([empty, *found], promote_options="default").select(empty.column_names)
 
 

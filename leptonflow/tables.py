@@ -16,10 +16,11 @@ from leptonflow import parquet
 from leptonflow.digests import canonical, sha256, short
 from leptonflow.store import Store
 from schemas.errors import Damaged
-from schemas.records import Evaluation, FitResult, ModelManifest, ObjectRef, Outcome, PackageRef, Verdict
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from schemas.records import Evaluation, FitResult, ModelManifest, ObjectRef, Outcome, PackageRef, Verdict
 
 Row = Mapping[str, Any]
 BY_BATCH = ("batches", "validations")
@@ -47,9 +48,9 @@ def arrow(table: str, rows: Sequence[Row]) -> pa.Table:
     """Rows as the table's schema says. A missing column is null, an unknown one a programming error."""
     import pyarrow as pa
 
-    from schemas.tables import TABLES
+    from schemas import tables as declared
 
-    schema = TABLES[table]
+    schema = declared.schema(table)
     strangers = {name for row in rows for name in row} - set(schema.names)
     if strangers:
         raise ValueError(f"the table {table} has no column {', '.join(sorted(strangers))}")
@@ -86,6 +87,8 @@ def decode(data: bytes, where: str) -> pa.Table:
 
 def write(store: Store, files: Iterable[tuple[str, pa.Table]]) -> list[ObjectRef]:
     """Create each (key, table), or adopt what lies there already; references to what now lies there."""
+    from schemas.records import ObjectRef
+
     written = {name: encode(table) for name, table in files}
     there = store.create_many(written.items())
     written.update(zip(there, store.get_many(there), strict=True))
@@ -235,14 +238,15 @@ def _predictions(store: Store, where: str, same: Row, fold: int | None) -> pa.Ta
     """The rows that training or evaluation left at `where`, under the columns of the table."""
     import pyarrow as pa
 
-    from schemas.tables import PREDICTIONS
+    from schemas import tables as declared
 
+    schema = declared.schema("predictions")
     found = decode(store.get(where), where)
     constants = {**same, "fold": fold}
     columns = [
         found[field.name].cast(field.type).combine_chunks()
         if field.name not in constants
         else pa.repeat(pa.scalar(constants[field.name], field.type), found.num_rows)
-        for field in PREDICTIONS
+        for field in schema
     ]
-    return pa.Table.from_arrays(columns, schema=PREDICTIONS)
+    return pa.Table.from_arrays(columns, schema=schema)

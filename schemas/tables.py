@@ -1,24 +1,49 @@
-"""The tables that analytics reads: DESIGN section 6. One pyarrow schema each, and where its rows come from.
+"""The tables that analytics reads: DESIGN section 6. The columns of each, and where its rows come from.
 
 Columns may be added, never renamed: people's queries and other pipelines rely on them. How rows are
 made belongs to `leptonflow.tables`, how they are read to `leptonflow.analytics`.
+
+COLUMNS are plain, so that a query knows its tables before it has imported pyarrow. TABLES are the same
+as pyarrow schemas, made when they are asked for.
 """
 
 from __future__ import annotations
 
-import pyarrow as pa
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
-_TIME = pa.timestamp("us", tz="UTC")
-_TYPES = {"text": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_(), "time": _TIME}
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    TABLES: dict[str, pa.Schema]
 
 
-def _schema(**columns: str) -> pa.Schema:
-    return pa.schema([(name, _TYPES[kind]) for name, kind in columns.items()])
+def _columns(**kinds: str) -> dict[str, str]:
+    """name: text, int (64 bits), float (64 bits), bool or time (UTC, microseconds)."""
+    return kinds
+
+
+@cache
+def schema(table: str) -> pa.Schema:
+    """The table's columns as a pyarrow schema."""
+    import pyarrow as pa
+
+    types = {
+        "text": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_(),
+        "time": pa.timestamp("us", tz="UTC"),
+    }  # fmt: skip
+    return pa.schema([(name, types[kind]) for name, kind in COLUMNS[table].items()])
+
+
+def __getattr__(name: str) -> Any:
+    if name == "TABLES":
+        return {table: schema(table) for table in COLUMNS}
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 # --- written once per batch and contract, under <batch>-<contract> --------------------------------
 
-BATCHES = _schema(
+BATCHES = _columns(
     pipeline="text",
     batch="text",
     contract="text",
@@ -35,7 +60,7 @@ BATCHES = _schema(
 )
 
 # `fact` is the column of the example facts that the expectation is about: "column" is a word of SQL's own.
-VALIDATIONS = _schema(
+VALIDATIONS = _columns(
     pipeline="text",
     batch="text",
     contract="text",
@@ -50,7 +75,7 @@ VALIDATIONS = _schema(
 )
 
 # The schema of quarantine/<pipeline>/<batch>/<digest>.parquet too: the part is the table's only source.
-QUARANTINE = _schema(
+QUARANTINE = _columns(
     pipeline="text",
     batch="text",
     contract="text",
@@ -63,7 +88,7 @@ QUARANTINE = _schema(
 
 # --- written once per version, under <version> ---------------------------------------------------
 
-MODELS = _schema(
+MODELS = _columns(
     pipeline="text",
     version="text",
     run_id="text",
@@ -75,9 +100,9 @@ MODELS = _schema(
     snapshot_number="int",
 )
 
-FOLDS = _schema(pipeline="text", run_id="text", version="text", fold="int", metric="text", value="float")
+FOLDS = _columns(pipeline="text", run_id="text", version="text", fold="int", metric="text", value="float")
 
-EPOCHS = _schema(
+EPOCHS = _columns(
     pipeline="text",
     run_id="text",
     version="text",
@@ -89,12 +114,12 @@ EPOCHS = _schema(
 )
 
 # What the version was trained with: a row for each key of its configuration, such as training.batch_size.
-CONFIGURATION = _schema(pipeline="text", run_id="text", version="text", name="text", value="text", number="float")
+CONFIGURATION = _columns(pipeline="text", run_id="text", version="text", name="text", value="text", number="float")
 
 # --- written once per version (oof) and once per run (holdout) -----------------------------------
 
 # `probability` is the one given to `predicted`, `probability_true` the one given to `label`.
-PREDICTIONS = _schema(
+PREDICTIONS = _columns(
     pipeline="text",
     run_id="text",
     version="text",
@@ -109,7 +134,7 @@ PREDICTIONS = _schema(
 
 # --- written once per run, under <run_id> --------------------------------------------------------
 
-RUNS = _schema(
+RUNS = _columns(
     pipeline="text",
     run_id="text",
     version="text",
@@ -126,7 +151,7 @@ RUNS = _schema(
     sentence="text",
 )
 
-VERDICTS = _schema(
+VERDICTS = _columns(
     pipeline="text",
     run_id="text",
     version="text",
@@ -146,7 +171,7 @@ VERDICTS = _schema(
 )
 
 # The candidate's. `split` is cv (mean and sample deviation over the folds) or holdout, `label` the cat of recall[cat].
-METRICS = _schema(
+METRICS = _columns(
     pipeline="text",
     run_id="text",
     version="text",
@@ -159,11 +184,11 @@ METRICS = _schema(
     champion_value="float",
 )
 
-STAGES = _schema(pipeline="text", run_id="text", version="text", stage="text", seconds="float")
+STAGES = _columns(pipeline="text", run_id="text", version="text", stage="text", seconds="float")
 
 # --- read from the commit logs: they are the only truth ------------------------------------------
 
-SNAPSHOTS = _schema(
+SNAPSHOTS = _columns(
     pipeline="text",
     number="int",
     snapshot="text",
@@ -180,7 +205,7 @@ SNAPSHOTS = _schema(
     at="time",
 )
 
-PROMOTIONS = _schema(
+PROMOTIONS = _columns(
     pipeline="text",
     number="int",
     version="text",
@@ -196,7 +221,7 @@ PROMOTIONS = _schema(
     against="int",
 )
 
-TABLES: dict[str, pa.Schema] = {
+COLUMNS: dict[str, dict[str, str]] = {
     "batches": BATCHES,
     "validations": VALIDATIONS,
     "quarantine": QUARANTINE,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import math
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -290,6 +292,33 @@ def test_json_has_no_value_that_json_does_not_know() -> None:
     json.dumps(found, allow_nan=False)
     assert [r["f"] for r in found] == [1.5, None, None] and found[0]["d"] == 3 and found[0]["l"] == [1.0, None]
     assert [r["t"] for r in found] == ["1970-01-01T00:00:00Z", "1970-01-01T00:00:01Z", None]
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+@pytest.mark.parametrize("zone", [None, "UTC"])
+def test_times_are_those_of_pyarrow(unit: str, zone: str | None) -> None:
+    """Also before 1970, after a null, and in a column of several chunks."""
+    kind = pa.timestamp(unit, tz=zone)
+    column = pa.chunked_array([pa.array([-1, None, 0], kind), pa.array([86_399, 1_700_000_000], kind)])
+    table = pa.table({"t": column, "n": [1, 2, 3, 4, 5]})
+    assert formats.rows(table) == [tuple(row.values()) for row in table.to_pylist()]
+    assert formats.rows(table.select([])) == [()] * 5
+
+
+def test_a_query_imports_neither_pandas_nor_the_records(tmp_path: Path) -> None:
+    """pyarrow would import pandas for a single time, which took a third of the whole command."""
+    store = open_store((tmp_path / "store").as_uri())
+    row = {"pipeline": "p", "run_id": "r", "finished_at": "2026-11-24T10:00:00Z"}
+    tables.write(store, [(tables.key("runs", "p", "r"), tables.arrow("runs", [row]))])
+    unwanted = ("pandas", "schemas.records", "schemas.config", "yaml", "pyarrow.compute")
+    code = f"""
+import sys
+from cli.main import main
+main(["query", "FROM runs", "--store", sys.argv[1], "--format", "csv"])
+print([name for name in {unwanted} if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code, store.uri], capture_output=True, text=True, check=True)
+    assert "2026-11-24T10:00:00" in done.stdout.replace(" ", "T") and done.stdout.splitlines()[-1] == "[]", done.stdout
 
 
 def test_csv_quotes_what_it_must_and_leaves_null_empty() -> None:
