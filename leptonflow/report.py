@@ -34,6 +34,7 @@ MOST_BATCHES = 20
 MOST_CONFUSIONS = 15
 MOST_SHIFTS = 10
 LONGEST_PARAGRAPH = 1600  # characters: more would push the rules off the first screen, and is folded away
+LONGEST_LABEL = 16  # characters
 TOLD_ABOVE = ("snapshot", "code")  # of a lineage
 STAGES = (  # in the order of the flow; `seconds` is recorded by name
     "discover", "validate", "preprocess", "split", "begin", "train-fold", "fit-final", "package", "find-champion",
@@ -92,7 +93,8 @@ def render(contents: Contents) -> bytes:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        number=number, bound=bound, signed=signed, seconds=duration, when=when, printable=printable, p=chance
+        number=number, bound=bound, signed=signed, seconds=duration, when=when, printable=printable, p=chance,
+        label=label,
     )  # fmt: skip
     environment.globals["interval"] = interval
     return environment.get_template("report.html.j2").render(**_view(contents)).encode("utf-8", "replace")
@@ -146,6 +148,12 @@ def when(text: str) -> str:
 def printable(text: str) -> str:
     """A name from outside with its control characters made visible, so that it cannot reorder a line."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "replace").decode() for c in text)
+
+
+def label(text: str) -> str:
+    """A class name for the edge of a matrix: of a long one the beginning and the end, where such names differ."""
+    shown = printable(text)
+    return shown if len(shown) <= LONGEST_LABEL else f"{shown[:6]}…{shown[7 - LONGEST_LABEL :]}"
 
 
 def png(pixels: NDArray[np.uint8]) -> str:

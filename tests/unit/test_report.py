@@ -354,6 +354,12 @@ def test_numbers(value: float | None, written: str) -> None:
     assert report.number(value) == written
 
 
+def test_long_class_names_keep_the_end_that_tells_them_apart() -> None:
+    names = [report.label(f"a rather long class name {n}") for n in (2, 13)]
+    assert names == ["a rath…ss name 2", "a rath…s name 13"] and report.label("cat") == "cat"
+    assert all(len(name) == report.LONGEST_LABEL for name in names)
+
+
 @pytest.mark.parametrize(("value", "written"), [(0.04, "0.0 s"), (9.96, "10.0 s"), (75.2, "75 s"), (725, "12 min 5 s")])
 def test_durations(value: float, written: str) -> None:
     assert report.duration(value) == written
