@@ -154,18 +154,19 @@ def _names() -> tuple[str, ...]:
 
 
 def _open(con: DuckDBPyConnection, store: Store, sql: str) -> list[str]:
-    """Make every view; the paths that the query may read.
+    """Make the views that the query can see; the paths that it may read.
 
     Only the tables that the text mentions, itself or by a view of theirs, get their files, so that a query costs what
-    it reads. The others are empty and typed. `query()` and `query_table()` can put a name together from pieces, so
-    their mention counts as a mention of all.
+    it reads. The others are empty and typed, and there where the text could list them. `query()` and `query_table()`
+    can put a name together from pieces, so their mention counts as a mention of all.
     """
     from leptonflow.views import VIEWS
     from schemas.tables import COLUMNS
 
     lowered = sql.lower()
     everything = "query" in lowered
-    views = {name: view for name, view in VIEWS.items() if name in lowered or _CATALOG.search(lowered)}
+    listed = bool(_CATALOG.search(lowered))
+    views = {name: view for name, view in VIEWS.items() if name in lowered or listed}
     mentioned = {table for name, view in views.items() if everything or name in lowered for table in view.tables}
     mentioned |= {table for table in COLUMNS if everything or table in lowered}
     sources = _sources(con, store, [table for table in COLUMNS if table in mentioned])
@@ -173,6 +174,8 @@ def _open(con: DuckDBPyConnection, store: Store, sql: str) -> list[str]:
     root = store.uri.rstrip("/") if folder is None else str(folder).rstrip("/")
     allowed: list[str] = []
     for table in COLUMNS:
+        if table not in mentioned and not listed:
+            continue
         keys, rows = sources.get(table, ([], None))
         if rows is not None:
             con.register("rows", rows)
