@@ -9,7 +9,7 @@ from collections.abc import Callable
 from importlib import metadata
 from typing import Any
 
-from schemas.errors import AlreadyExists, LeptonflowError, UsageError
+from schemas.errors import AlreadyExists, Damaged, LeptonflowError, UsageError
 
 LOWEST, HIGHEST = (3, 11), (3, 13)
 NEEDED = ("prefect", "tensorflow", "keras", "numpy", "pandas", "great-expectations", "duckdb", "obstore", "pyarrow")
@@ -21,6 +21,7 @@ def checks(uri: str, fix: bool) -> list[dict[str, Any]]:
         ("python", _python),
         ("packages", _packages),
         ("store", lambda: _store(uri, fix)),
+        ("logs", lambda: _logs(uri)),
         ("landing", lambda: _landing(uri)),
         ("arrivals", lambda: _arrivals(uri, fix)),
         ("prefect", _prefect),
@@ -83,6 +84,30 @@ def _store(uri: str, fix: bool) -> str:
         received="a second create of one key that succeeded",
         hint="Use a server that supports conditional writes, such as MinIO or SeaweedFS",
     )
+
+
+def _logs(uri: str) -> str:
+    """Every commit log of the store: its chain, and no record beyond a gap."""
+    from leptonflow import log, store
+
+    opened = store.open_store(uri)
+    prefixes = [f"{kind}/{name}/log" for kind in store.LOGS for name in opened.folders(kind)]
+    damaged: list[LeptonflowError] = []
+    records = 0
+    for prefix in prefixes:
+        try:
+            records += log.complete(opened, prefix).number
+        except Damaged as error:
+            damaged.append(error)
+    if damaged:
+        first = damaged[0]
+        raise LeptonflowError(
+            "; ".join(error.message for error in damaged),
+            expected=first.expected,
+            received=first.received,
+            hint=first.hint,
+        )
+    return f"{records} records in {len(prefixes)} logs, without a gap"
 
 
 def _landing(uri: str) -> str:

@@ -8,6 +8,7 @@ means, and deciding again after a lost race.
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,10 +18,11 @@ from typing import Any
 
 from leptonflow.digests import canonical, sha256
 from leptonflow.keys import in_order
-from leptonflow.store import Store, store_id
+from leptonflow.store import Store, known_id, store_id
 from schemas.errors import AlreadyExists, Damaged, NotFound, Overtaken
 
 WINDOW = 16
+RECORD = re.compile(r"(\d{8,})\.json", re.ASCII)  # a record's name in its folder
 MIXED = (
     "Two stores were mixed up: put this store's own record back, and copy a store only whole, with its store.json; "
     "nothing commits until then"
@@ -103,17 +105,27 @@ def read(store: Store, prefix: str) -> Log:
     return log
 
 
+def complete(store: Store, prefix: str) -> Log:
+    """What `read` gives, held against a listing of the folder: no record lies beyond the head.
+
+    `read` looks WINDOW records ahead, so that a longer gap hides what follows it. One listing more, for whoever shows
+    the state or decides on it. Raises what `read` raises.
+    """
+    log = read(store, prefix)
+    while (last := _last(store, prefix)) > log.number:
+        _gap_or_race(store, prefix, log.number + 1, last)
+        log = read(store, prefix)
+    return log
+
+
 def newest(store: Store, prefix: str) -> Entry | None:
     """The record with the highest number alone, for a reader to whom an older state would do; None where there is none.
 
     A listing and one object, however long the log is. The chain before it is not verified, and nothing can be committed
     on it: that takes `read`. Raises Damaged, naming the key, for garbage or a record of another store.
     """
-    keys = [key for key, _ in store.list(prefix) if key.endswith(".json")]
-    if not keys:
-        return None
-    number = keys[-1].removeprefix(f"{prefix}/").removesuffix(".json")
-    return records(store, prefix, [int(number) if number.isdecimal() else 0])[0]
+    last = _last(store, prefix)
+    return records(store, prefix, [last])[0] if last else None
 
 
 def records(store: Store, prefix: str, numbers: Sequence[int]) -> list[Entry]:
@@ -133,10 +145,13 @@ def commit(store: Store, log: Log, *, id: str, kind: str, body: Mapping[str, Any
 
     `id` is derived from the decision. Where N+1 is taken and carries this id, it is our own, its reply lost: success,
     and the log that is returned may go on past it. Where it carries another, LostRace (an Overtaken) tells who was
-    first, and its `log` is the new state. StoreUnreachable leaves open whether the record was written.
+    first, and its `log` is the new state. Damaged, before anything is written, where records lie beyond a gap after the
+    head. StoreUnreachable leaves open whether the record was written.
     """
     number = log.number + 1
     key = _key(log.prefix, number)
+    if (last := _last(store, log.prefix)) > log.number:
+        _gap_or_race(store, log.prefix, number, last)
     record = {
         "number": number,
         "id": id,
@@ -192,6 +207,12 @@ def _gap_or_race(store: Store, prefix: str, missing: int, later: int) -> None:
         )
 
 
+def _last(store: Store, prefix: str) -> int:
+    """The highest number of the records that a listing shows, 0 where there is none."""
+    names = (RECORD.fullmatch(key, len(prefix) + 1) for key, _ in store.list(prefix))
+    return max((int(name[1]) for name in names if name), default=0)
+
+
 def _known(store: Store, prefix: str) -> Log:
     """What this process verified before, if its head still lies there byte for byte; else an empty log."""
     with _verified_lock:
@@ -202,7 +223,7 @@ def _known(store: Store, prefix: str) -> Log:
     (data,) = _get_window(store, [key])
     if data is not None and sha256(data) == known.head.sha256:
         return known
-    if store_id(store) != known.head.store:  # another store lies at this address now
+    if known_id(store) != known.head.store:  # another store lies at this address now
         return Log(prefix, ())
     raise Damaged(
         f"{store.uri}: {key} is {'missing' if data is None else 'changed'}, though this process has read it before",

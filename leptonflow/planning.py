@@ -63,9 +63,9 @@ def load_config(name_or_path: str) -> Pipeline:
     return parse(document, where=str(path), folder=path.parent.absolute())
 
 
-def snapshots(store: Store, pipeline: str) -> log.Log:
-    """The commit log of the pipeline's dataset."""
-    return log.read(store, f"snapshots/{pipeline}/log")
+def snapshots(store: Store, pipeline: str, complete: bool = False) -> log.Log:
+    """The commit log of the pipeline's dataset; complete: held against a listing too."""
+    return (log.complete if complete else log.read)(store, f"snapshots/{pipeline}/log")
 
 
 def preprocessing(config: Pipeline, shape: tuple[int, int, int] | None = None) -> str:
@@ -164,7 +164,7 @@ def plan(store: Store, config: Pipeline, force: bool = False) -> Plan:
     With `force`: the newest attempt that is unfinished, or else a new one. An attempt whose package
     exists although this run never began was trained for another gate, and is passed over.
     """
-    history = snapshots(store, config.name)
+    history = snapshots(store, config.name, complete=True)
     snapshot = state(config, history)
     new = waiting(store, config, history)
     empty = Plan(

@@ -17,7 +17,7 @@ def predict(store: Store, config: Pipeline, files: Sequence[Path]) -> list[dict[
 
     Raises NotFound without a champion; Damaged where its package is not whole, with the newest that is.
     """
-    log = registry.promotions(store, config.name)
+    log = registry.promotions(store, config.name, complete=True)
     champion = registry.champion(log)
     if champion is None:
         raise NotFound(

@@ -49,9 +49,12 @@ class Champion:
     snapshot_number: int
 
 
-def promotions(store: Store, pipeline: str) -> Log:
-    """The pipeline's promotions log. Raises Damaged on a gap, a broken chain or garbage."""
-    return commits.read(store, f"promotions/{pipeline}/log")
+def promotions(store: Store, pipeline: str, complete: bool = False) -> Log:
+    """The pipeline's promotions log. Raises Damaged on a gap, a broken chain or garbage.
+
+    complete: held against a listing too, for whoever shows the champion or decides about it.
+    """
+    return (commits.complete if complete else commits.read)(store, f"promotions/{pipeline}/log")
 
 
 def promotion(log: Log, entry: Entry) -> Promotion:
@@ -136,7 +139,7 @@ def settle(
     itself, commits nothing. Raises Overtaken (with the new `log`) where the champion is no longer
     the one that was weighed: evaluate and decide again.
     """
-    log = promotions(store, plan.pipeline)
+    log = promotions(store, plan.pipeline, complete=True)
     number, own = verdict.against, digest("promotion", verdict.run_id, verdict.against)
     if log.number < number:
         raise Damaged(

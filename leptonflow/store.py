@@ -20,6 +20,7 @@ from schemas.settings import checked_uri
 
 STORE_KEY = "store.json"
 STORE_FORMAT = 1
+LOGS = ("snapshots", "promotions", "compactions")  # where commit logs lie
 
 
 class Store(Protocol):
@@ -153,13 +154,36 @@ def adopt(store: Store, key: str, data: bytes) -> bytes:
 def store_id(store: Store) -> str:
     """The store's id, 32 hex digits, which a copied or moved store keeps. Created on the first call.
 
-    Raises Damaged where store.json is not what a leptonflow wrote.
+    Raises Damaged where store.json is not what a leptonflow wrote, or is missing though commit logs are there: their
+    records name the id that it had, and another one would disown them for good.
     """
+    known = known_id(store)
+    if known is not None:
+        return known
+    if any(store.folders(name) for name in LOGS):
+        known = known_id(store)  # another writer may have made both since
+        if known is None:
+            raise Damaged(
+                f"{store.uri}: {STORE_KEY} is missing, though the store holds commit logs",
+                expected="the identity that their records name",
+                received="no such object",
+                hint=f"Put {STORE_KEY} back from a copy of the store, or write it anew as "
+                f'{{"format":{STORE_FORMAT},"id":"<the `store` of any record in those logs>"}}; no other one is made',
+            )
+        return known
+    fresh = {"id": uuid.uuid4().hex, "format": STORE_FORMAT}
+    return _identity(store, adopt(store, STORE_KEY, json.dumps(fresh, sort_keys=True, separators=(",", ":")).encode()))
+
+
+def known_id(store: Store) -> str | None:
+    """The store's id, None where it has none yet. Raises Damaged like `store_id`; writes nothing."""
     try:
-        data = store.get(STORE_KEY)
+        return _identity(store, store.get(STORE_KEY))
     except NotFound:
-        fresh = {"id": uuid.uuid4().hex, "format": STORE_FORMAT}
-        data = adopt(store, STORE_KEY, json.dumps(fresh, sort_keys=True, separators=(",", ":")).encode())
+        return None
+
+
+def _identity(store: Store, data: bytes) -> str:
     try:
         found = json.loads(data)
         identity, form = str(found["id"]), found["format"]

@@ -22,7 +22,7 @@ def document(store: Store, config: Pipeline) -> dict[str, Any] | None:
     if earlier is None:
         return None
     recording.repair_batches(store, config.name)
-    champion = registry.champion(registry.promotions(store, config.name))
+    champion = registry.champion(registry.promotions(store, config.name, complete=True))
     return {**earlier, "verdict": "unchanged", "champion": champion.version if champion else None}
 
 

@@ -46,7 +46,7 @@ def begin(store: Store, config: Pipeline, plan: Plan) -> str:
 def opponent(store: Store, plan: Plan) -> Opponent:
     """Today's champion; or, where a decision of this run stands, the one that it was made against."""
     assert plan.run_id is not None
-    log = registry.promotions(store, plan.pipeline)
+    log = registry.promotions(store, plan.pipeline, complete=True)
     told = recording.standing(store, plan.pipeline, plan.run_id)
     verdict = told or registry.standing_decision(store, plan, log)
     against = log.number if verdict is None else verdict.against

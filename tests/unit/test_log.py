@@ -12,7 +12,7 @@ import pytest
 
 from leptonflow import log as logs
 from leptonflow.digests import sha256
-from leptonflow.log import Log, LostRace, commit, read
+from leptonflow.log import WINDOW, Log, LostRace, commit, complete, newest, read
 from leptonflow.store import STORE_KEY, Store, open_store, store_id
 from schemas.errors import Damaged, NotFound, Overtaken
 
@@ -146,6 +146,56 @@ def test_a_gap_is_damage_and_stops_commits(store: Store, folder: Path, count: in
         read(store, PREFIX)
 
 
+@pytest.mark.parametrize(("first", "last"), [(1, WINDOW), (3, WINDOW + 2), (3, 39)])
+def test_a_gap_longer_than_a_read_looks_ahead_is_seen_by_a_listing(
+    store: Store, folder: Path, first: int, last: int
+) -> None:
+    """Otherwise an earlier state is the state again, and the next commit forks the log."""
+    grown(store, 40)
+    for number in range(first, last + 1):
+        record(folder, number).unlink()
+    forget()
+    short = read(store, PREFIX)
+    assert short.number == first - 1, "a read looks no further than its window"
+    told = rf"{first:08d}.json is missing, though record 40 is there"
+    with pytest.raises(Damaged, match=told):
+        complete(store, PREFIX)
+    with pytest.raises(Damaged, match=told):
+        add(store, short, "mine")
+    assert not record(folder, first).exists()
+
+
+def test_what_a_person_puts_beside_the_records_is_no_record(store: Store, folder: Path) -> None:
+    written = grown(store, 3)
+    for name in ("00000009.json.bak", "copy of 00000009.json", "00000009 (1).json", "zzz.json"):
+        (folder / PREFIX / name).write_text("x")
+    (folder / PREFIX / "00000009.json.d").mkdir()
+    assert complete(store, PREFIX) == written
+    assert newest(store, PREFIX) == written.head
+    assert add(store, written, "next").number == 4
+
+
+def test_a_log_that_grows_while_it_is_listed_is_complete(store: Store) -> None:
+    first = grown(store, 2)
+
+    class Growing:
+        """A store in which another writer commits between the reading and the listing."""
+
+        uri = store.uri
+        get = staticmethod(store.get)
+        waiting = True
+
+        def list(self, prefix: str) -> Any:
+            if self.waiting:
+                self.waiting = False
+                forget()
+                add(store, first, "theirs")
+                logs._verified[store.uri, PREFIX] = first
+            return store.list(prefix)
+
+    assert [entry.id for entry in complete(cast(Store, Growing()), PREFIX).entries][2:] == ["theirs"]
+
+
 def test_records_that_arrive_between_two_looks_are_no_gap(store: Store) -> None:
     written = grown(store, 4)
     forget()
@@ -225,6 +275,34 @@ def test_another_store_at_the_same_address_is_read_afresh(store: Store, folder: 
     assert read(store, PREFIX).number == 0
     assert grown(store, 1).number == 1
     assert read(store, PREFIX).number == 1
+
+
+def test_a_lost_identity_is_said_and_never_replaced(store: Store, folder: Path) -> None:
+    """A backup without store.json: a new id would disown every record, and nothing is overwritten."""
+    written = grown(store, 2)
+    identity = folder / STORE_KEY
+    kept = identity.read_bytes()
+    identity.unlink()
+    for known in (False, True):  # a process that has read the log before, and one that has not
+        if known:
+            logs._verified[store.uri, PREFIX] = written
+        else:
+            forget()
+        for ask in (
+            lambda: complete(store, "snapshots/digits/log").number or store_id(store),
+            lambda: store_id(store),
+            lambda: newest(store, PREFIX),
+            lambda: add(store, written, "mine"),
+            *(() if known else (lambda: read(store, PREFIX),)),
+        ):
+            with pytest.raises(Damaged, match=r"store\.json is missing, though .*the `store` of any record"):
+                ask()
+    assert not identity.exists() and [key for key, _ in store.list(PREFIX)][2:] == []
+    # What the hint asks for is enough.
+    assert json.loads(kept) == {"format": 1, "id": written.entries[0].store}
+    identity.write_text(json.dumps({"format": 1, "id": written.entries[0].store}))
+    forget()
+    assert add(store, read(store, PREFIX), "mine").number == 3
 
 
 def test_a_moved_store_works_and_a_foreign_log_is_damage(store: Store, folder: Path, tmp_path: Path) -> None:
