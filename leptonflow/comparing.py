@@ -8,10 +8,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from leptonflow import packages, planning, recording, registry
+from leptonflow import packages, planning, recording, registry, whole
+from leptonflow.log import Log
 from leptonflow.store import Store
 from schemas.config import Pipeline
-from schemas.errors import Damaged
+from schemas.errors import Damaged, NotFound
 from schemas.records import ModelManifest
 
 # What `flat` lays side by side: the rest of a version's document tells of the registry, not of the version.
@@ -28,7 +29,7 @@ def version(store: Store, config: Pipeline, name: str) -> dict[str, Any]:
     manifest is garbage.
     """
     manifest = packages.known(store, config.name, name, "the version")
-    log = registry.promotions(store, config.name)
+    log = registry.promotions(store, config.name, complete=True)
     champion = registry.champion(log)
     rows = registry.history(log)
     weighed = [run for run in recording.runs(store, config.name) if run["version"] == name]
@@ -38,7 +39,7 @@ def version(store: Store, config: Pipeline, name: str) -> dict[str, Any]:
         "champion": bool(champion and champion.version == name),
         "run_id": manifest.run_id,
         "created_at": manifest.created_at,
-        "damage": _damage(store, config.name, name, champion),
+        "damage": _damage(store, config.name, log, name),
         "promotions": [row for row in rows if row["version"] == name],
         "verdict": {key: newest[key] for key in ("run_id", "verdict", "sentence")} if newest else None,
         "workload": manifest.workload,
@@ -100,11 +101,11 @@ def text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _damage(store: Store, pipeline: str, name: str, champion: registry.Champion | None) -> str | None:
-    recorded = champion.manifest_sha256 if champion and champion.version == name else None
+def _damage(store: Store, pipeline: str, log: Log, name: str) -> str | None:
+    """The same check as before a promotion: a manifest that made it champion must be that one still."""
     try:
-        packages.verify(store, pipeline, name, recorded)
-    except Damaged as error:
+        whole.verified(store, pipeline, log, name)
+    except (Damaged, NotFound) as error:
         return error.line()
     return None
 

@@ -59,10 +59,11 @@ def explain(store: Store, config: Pipeline, run_id: str | None = None) -> dict[s
     found = [run for run in finished if run_id is None or run["run_id"] == run_id]
     if not found:
         there = [run["run_id"] for run in reversed(finished)][:10]
+        asked = None if run_id is None else run_id or repr(run_id)
         raise NotFound(
-            f"the pipeline {config.name} has no finished run{f' {run_id}' if run_id else ''}",
+            f"the pipeline {config.name} has no finished run{f' {asked}' if asked else ''}",
             expected=f"one of {', '.join(there)}" if there else "a finished run, and there is none yet",
-            received=run_id or "none",
+            received=asked or "none",
             hint=f"`leptonflow runs {config.name}` lists them" if there else f"Run `leptonflow retrain {config.name}`",
         )
     run = found[-1]

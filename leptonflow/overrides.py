@@ -56,8 +56,8 @@ def promote(
     """Make `version` the champion, whatever the gate said of it.
 
     Returns {"champion": version, "record": the new row of `history`, null where it is the champion
-    already}. Raises UsageError for no name and no reason, NotFound for an unknown version, Damaged
-    where a file of it is not what was recorded, LeptonflowError where its infra-validation fails,
+    already and whole}. Raises UsageError for no name and no reason, NotFound for an unknown version,
+    Damaged where a file of it is not what was recorded, LeptonflowError where its infra-validation fails,
     Overtaken where others committed first three times.
     """
     _reasoned(reason)
@@ -68,7 +68,9 @@ def promote(
         now = champion(log)
         return None if now and now.version == version else version
 
-    return _decide(store, pipeline, promotions(store, pipeline), OVERRIDE, choose, reason, who, ensure_infra)
+    return _decide(
+        store, pipeline, promotions(store, pipeline, complete=True), OVERRIDE, choose, reason, who, ensure_infra
+    )
 
 
 def rollback(
@@ -84,7 +86,7 @@ def rollback(
     if to is not None:
         packages.named("--to", to)
     _reasoned(reason)
-    log = promotions(store, pipeline)
+    log = promotions(store, pipeline, complete=True)
     meant = champion(log)
 
     def choose(log: Log) -> str | None:
@@ -138,6 +140,8 @@ def _decide(
     while True:
         now, version = champion(log), choose(log)
         if version is None:
+            if damage := whole.champion_damage(store, pipeline, log):
+                raise damage
             return {"champion": now.version if now else None, "record": None}
         body = _body(store, pipeline, log, kind, version, ensure_infra)
         id = digest(kind, version, log.number, call)

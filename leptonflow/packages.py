@@ -221,7 +221,8 @@ def reference(store: Store, pipeline: str, version: str) -> PackageRef:
 def verify(store: Store, pipeline: str, version: str, manifest_sha256: str | None = None) -> ModelManifest:
     """Hash every file of a version. Raises NotFound without a manifest, Damaged naming the file."""
     found, _ = _manifest(store, pipeline, version, manifest_sha256)
-    _files(store, found)
+    for file in found.files:  # one at a time: a package need not fit into memory twice
+        _verified(store, package_key(pipeline, version, file.key), file)
     return found
 
 
@@ -249,7 +250,8 @@ def known(store: Store, pipeline: str, version: str, what: str) -> ModelManifest
     try:
         return manifest(store, pipeline, version)
     except NotFound:
-        there = [m.version for m in reversed(versions(store, pipeline))]
+        found, damaged = readable(store, pipeline)
+        there = [*(m.version for m in reversed(found)), *damaged]
         raise NotFound(
             f"the pipeline {pipeline} has no version {version}",
             expected=f"one of {listed(there)}" if there else "a version, and there is none yet",
@@ -273,10 +275,25 @@ def listed(names: Sequence[str], most: int = 10) -> str:
 
 
 def versions(store: Store, pipeline: str) -> list[ModelManifest]:
-    """Every whole version of the pipeline, newest last."""
-    names = store.folders(f"models/{pipeline}")
-    whole = [n for n in names if store.size(package_key(pipeline, n, "manifest.json")) is not None]
-    return sorted((manifest(store, pipeline, name) for name in whole), key=lambda m: (m.created_at, m.version))
+    """Every version of the pipeline that has a manifest, newest last. Raises Damaged where one is garbage."""
+    found, damaged = readable(store, pipeline)
+    for error in damaged.values():
+        raise error
+    return found
+
+
+def readable(store: Store, pipeline: str) -> tuple[list[ModelManifest], dict[str, Damaged]]:
+    """(the manifests that can be read, newest last; what is wrong with each other one, by its version)."""
+    found: list[ModelManifest] = []
+    damaged: dict[str, Damaged] = {}
+    for name in store.folders(f"models/{pipeline}"):
+        try:
+            found.append(manifest(store, pipeline, name))
+        except NotFound:  # not finished
+            continue
+        except Damaged as error:
+            damaged[name] = error
+    return sorted(found, key=lambda m: (m.created_at, m.version)), damaged
 
 
 def _files(store: Store, found: ModelManifest) -> Mapping[str, bytes]:

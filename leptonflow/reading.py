@@ -7,24 +7,25 @@ from typing import Any
 from leptonflow import landing, packages, planning, recording, registry, whole
 from leptonflow.store import Store
 from schemas.config import Pipeline
-from schemas.errors import Damaged, NotFound
+from schemas.errors import NotFound
+from schemas.records import ModelManifest
+
+MODEL = ("version", "run_id", "snapshot", "bytes", "created_at", "champion", "cv", "classes", "libraries", "damage")
 
 
 def status(store: Store, config: Pipeline) -> dict[str, Any]:
     """The champion, its holdout metrics, the newest version, the last run, the dataset, what waits.
 
     damage: null, or the line that says what is wrong with the champion's package and which is the newest
-    whole one.
+    whole one; where that is whole, what is wrong with the manifest of another version.
     """
-    log = planning.snapshots(store, config.name)
-    promotions = registry.promotions(store, config.name)
+    log = planning.snapshots(store, config.name, complete=True)
+    promotions = registry.promotions(store, config.name, complete=True)
     champion = registry.champion(promotions)
     damage = whole.champion_damage(store, config.name, promotions)
     finished = recording.runs(store, config.name)
-    try:
-        versions = packages.versions(store, config.name)
-    except Damaged as error:  # a manifest that is garbage; the rest of the answer is not less true for it
-        versions, damage = [], damage or error
+    versions, damaged = packages.readable(store, config.name)
+    damage = damage or next(iter(damaged.values()), None)
     own = [r for r in finished if champion and r["version"] == champion.version]
     head = log.head.body if log.head else None
     return {
@@ -49,29 +50,39 @@ def runs(store: Store, config: Pipeline) -> list[dict[str, Any]]:
 
 
 def models(store: Store, config: Pipeline) -> list[dict[str, Any]]:
-    """One record for each model version, newest last."""
-    champion = registry.champion(registry.promotions(store, config.name))
-    rows = []
-    for manifest in packages.versions(store, config.name):
-        rows.append(
-            {
-                "version": manifest.version,
-                "run_id": manifest.run_id,
-                "snapshot": manifest.snapshot,
-                "bytes": sum(f.bytes for f in manifest.files),
-                "created_at": manifest.created_at,
-                "champion": bool(champion and champion.version == manifest.version),
-                "cv": manifest.cv,
-                "classes": list(manifest.classes),
-                "libraries": manifest.libraries,
-            }
-        )
-    return rows
+    """One record for each model version, newest last.
+
+    damage is null, or the line that says why a version's manifest cannot be read: such versions come
+    first, and nothing else is told of them.
+    """
+    champion = registry.champion(registry.promotions(store, config.name, complete=True))
+    now = champion.version if champion else None
+    found, damaged = packages.readable(store, config.name)
+    rows = [_model(manifest, manifest.version == now) for manifest in found]
+    lost = [
+        {**dict.fromkeys(MODEL), "version": v, "champion": v == now, "damage": e.line()} for v, e in damaged.items()
+    ]
+    return [*lost, *rows]
+
+
+def _model(manifest: ModelManifest, champion: bool) -> dict[str, Any]:
+    return {
+        "version": manifest.version,
+        "run_id": manifest.run_id,
+        "snapshot": manifest.snapshot,
+        "bytes": sum(f.bytes for f in manifest.files),
+        "created_at": manifest.created_at,
+        "champion": champion,
+        "cv": manifest.cv,
+        "classes": list(manifest.classes),
+        "libraries": manifest.libraries,
+        "damage": None,
+    }
 
 
 def history(store: Store, config: Pipeline) -> list[dict[str, Any]]:
     """The promotions log, oldest first."""
-    return registry.history(registry.promotions(store, config.name))
+    return registry.history(registry.promotions(store, config.name, complete=True))
 
 
 def report(store: Store, run_id: str) -> str:

@@ -99,6 +99,16 @@ def test_damage_is_said_and_does_not_hide_the_rest(store: Store, two: Run) -> No
         comparing.version(store, two.config, B)
 
 
+def test_another_manifest_than_the_one_that_became_champion_is_damage(store: Store, two: Run) -> None:
+    """As `rollback` to it says."""
+    key = f"models/digits/{A}/manifest.json"
+    other = json.loads(store.get(key)) | {"created_at": "2026-01-01T00:00:00+00:00"}
+    store._objects[key] = canonical(other)  # type: ignore[attr-defined]
+    assert f"{key} is not what was recorded" in comparing.version(store, two.config, A)["damage"]
+    with pytest.raises(Damaged, match="is not what was recorded"):
+        overrides.rollback(store, "digits", A, "because", "kim@lab", fit_to_run)
+
+
 def test_an_unknown_version_is_answered_with_those_that_there_are(store: Store, two: Run) -> None:
     for ask in (
         lambda v: comparing.version(store, two.config, v),

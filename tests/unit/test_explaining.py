@@ -184,3 +184,10 @@ def test_no_run_yet(store: Store) -> None:
     config = make(store).config
     with pytest.raises(NotFound, match=r"no finished run.*there is none yet.*retrain digits"):
         explaining.explain(store, config)
+
+
+def test_an_empty_run_id_is_no_finished_run(store: Store) -> None:
+    run = make(store)
+    recording.record(store, run.config, run.plan, **run.keywords())
+    with pytest.raises(NotFound, match=r"no finished run ''.*Received: ''"):
+        explaining.explain(store, run.config, "")

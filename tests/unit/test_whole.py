@@ -18,9 +18,10 @@ from leptonflow import comparing, overrides, predicting, reading, registry, whol
 from leptonflow import log as commits
 from leptonflow.store import Store, open_store
 from schemas.config import Pipeline
-from schemas.errors import Damaged, LeptonflowError
+from schemas.errors import Damaged, LeptonflowError, NotFound
+from schemas.records import Verdict
 from tests.run_examples import make
-from tests.small_packages import PIPELINE, fit_to_run, put
+from tests.small_packages import PIPELINE, fit_to_run, plan, put
 
 A, B, C = "a1" * 6, "b1" * 6, "c1" * 6
 
@@ -106,6 +107,32 @@ def test_a_damaged_version_is_not_promoted_and_the_champion_stays(store: Store, 
     assert [row["version"] for row in registry.history(registry.promotions(store, PIPELINE))] == [A, B, C]
 
 
+@pytest.mark.parametrize(("name", "data"), BROKEN[:3])
+def test_to_promote_the_champion_itself_says_that_it_is_damaged(
+    store: Store, config: Pipeline, name: str, data: bytes | None
+) -> None:
+    assert promote(store, C) == {"champion": C, "record": None}
+    damage(store, C, name, data)
+    with pytest.raises(Damaged, match=rf"{C} is not whole: .*{C}/{name}") as raised:
+        promote(store, C)
+    assert raised.value.hint == f"The newest whole one is {B}: `leptonflow rollback {PIPELINE} --to {B} --reason TEXT`"
+
+
+def test_a_manifest_that_is_garbage_hides_no_other_version(
+    store: Store, config: Pipeline, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damage(store, A, "manifest.json", b"garbage")
+    rows = reading.models(store, config)
+    assert [(row["version"], row["champion"]) for row in rows] == [(A, False), (B, False), (C, True)]
+    assert f"{A}/manifest.json" in rows[0]["damage"] and rows[0]["cv"] is None
+    assert [row["damage"] for row in rows[1:]] == [None, None]
+    assert list(rows[0]) == list(rows[1])
+    document = reading.status(store, config)
+    assert document["newest"] == C and f"{A}/manifest.json" in document["damage"]
+    with pytest.raises(NotFound, match=rf"has no version {'0' * 12}.*one of {C}, {B}, {A}"):
+        promote(store, "0" * 12)
+
+
 def test_a_whole_champion_and_none_have_no_damage(store: Store, config: Pipeline) -> None:
     assert whole.champion_damage(store, PIPELINE, registry.promotions(store, PIPELINE)) is None
     assert whole.champion_damage(store, "other", registry.promotions(store, "other")) is None
@@ -138,6 +165,38 @@ def test_a_gap_in_the_log_is_one_line_and_stops_everything(store: Store, config:
     assert f"{key} is missing, though record 3 is there" in line and "Put the missing record back" in line
     assert "\n" not in line
     assert f"promotions/{PIPELINE}/log/00000004.json" not in dict(store.list("promotions"))
+
+
+@pytest.mark.parametrize("ask", [*EVERY, lambda store, config: promote(store, C)])
+def test_a_long_gap_never_makes_an_earlier_champion_the_champion(store: Store, config: Pipeline, ask: Any) -> None:
+    """A gap longer than a read looks ahead: the log would seem to end before it."""
+    for _ in range(commits.WINDOW):
+        rollback(store, B), rollback(store, A)
+    log = f"promotions/{PIPELINE}/log"
+    last = registry.promotions(store, PIPELINE).number
+    for number in range(3, last):
+        del store._objects[f"{log}/{number:08d}.json"]  # type: ignore[attr-defined]
+    commits._verified.clear()
+    kept = {key for key, _ in store.list("promotions")}
+    with pytest.raises(Damaged, match=f"00000003.json is missing, though record {last} is there"):
+        ask(store, config)
+    assert {key for key, _ in store.list("promotions")} == kept
+
+
+def test_a_run_never_decides_over_a_long_gap(store: Store, config: Pipeline) -> None:
+    for _ in range(commits.WINDOW):
+        rollback(store, B), rollback(store, A)
+    log = f"promotions/{PIPELINE}/log"
+    for number in range(4, registry.promotions(store, PIPELINE).number):
+        del store._objects[f"{log}/{number:08d}.json"]  # type: ignore[attr-defined]
+    commits._verified.clear()
+    put(store, "d1" * 6)
+    verdict = Verdict(
+        run_id="d2" * 6, version="d1" * 6, verdict="promoted", rules=(), sentence="s", champion=C, against=3
+    )
+    with pytest.raises(Damaged, match=r"00000004\.json is missing"):
+        registry.settle(store, plan("d1" * 6), verdict, "0" * 64)
+    assert not list(store.list(f"runs/{PIPELINE}/{'d2' * 6}")), "nor is there a decision"
 
 
 @pytest.mark.parametrize("ask", EVERY)
