@@ -17,6 +17,7 @@ from leptonflow import clock, keras_models, planning
 from leptonflow.digests import ROOT, backend, libraries, sha256
 from leptonflow.store import Store
 from schemas.config import Pipeline
+from schemas.errors import NotFound
 from schemas.records import Hardware, Lineage, Plan, SnapshotRef
 
 LOCK = "requirements.lock"
@@ -47,9 +48,10 @@ def lineage(store: Store, config: Pipeline, plan: Plan, snapshot: SnapshotRef, c
 
 def _started(store: Store, plan: Plan) -> str | None:
     key = planning.run_key(plan.pipeline, plan.run_id or "", "started.json")
-    if store.size(key) is None:
+    try:
+        return str(json.loads(store.get(key))["started_at"])
+    except (NotFound, ValueError, TypeError, KeyError):  # not begun by a run, or not what one writes there
         return None
-    return str(json.loads(store.get(key))["started_at"])
 
 
 def versions() -> dict[str, str]:

@@ -265,6 +265,34 @@ def test_a_fresh_process_that_dies_is_a_rule_that_did_not_pass(store: Store, tra
     assert "status -9" in result.sentence
 
 
+def test_a_record_that_is_no_pass_of_these_bytes_is_made_again(store: Store, trained: Any) -> None:
+    """It neither counts as a pass nor bars the version for ever."""
+    _, config, plan = trained
+    sha = packages.reference(store, config.name, plan.version).manifest_sha256
+    key = infra.record_key(config.name, plan.version, sha, config)
+    first = infra.validate(store, config, plan.version, sha)
+    assert first.passed and not first.reused
+    path = store.path(key)
+    assert path is not None
+    path.chmod(0o644)
+    for data in (b"garbage", packages.canonical(first.model_copy(update={"manifest_sha256": "0" * 64}))):
+        path.write_bytes(data)
+        again = infra.validate(store, config, plan.version, sha)
+        assert again.passed and not again.reused and again.manifest_sha256 == sha
+        assert path.read_bytes() == data
+
+
+def test_a_process_that_died_waiting_is_replaced_and_leaves_no_pipe_open() -> None:
+    infra.start()
+    first = infra._child
+    assert first is not None and first.process.stdin is not None
+    first.process.kill()
+    first.process.wait()
+    infra.start()
+    assert infra._child is not first and first.errors.closed and first.process.stdin.closed
+    infra.stop()
+
+
 def test_a_fresh_process_finds_what_lies_in_a_memory_store(store: Store, trained: Any) -> None:
     _, config, plan = trained
     memory = MemoryStore("memory://packages")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import subprocess
+import uuid
 from pathlib import Path
 
 import pytest
 
 from leptonflow import cards, lineage
 from leptonflow.digests import ROOT, sha256
+from leptonflow.store import open_store
+from tests.small_packages import PIPELINE, plan
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -96,3 +99,14 @@ def test_the_nearest_lock(tmp_path: Path) -> None:
 def test_names_from_outside_are_literal_in_a_card() -> None:
     hostile = "<script>\u202e[x](http://evil)\n# title | `code`"
     assert cards.plain(hostile) == ("\\<script\\>\\\\u202e\\[x\\]\\(http://evil\\)\\\\n\\# title \\| \\`code\\`")
+
+
+@pytest.mark.parametrize(("data", "told"), [
+    (b'{"started_at":"2026-11-24T10:00:00Z"}', "2026-11-24T10:00:00Z"), (None, None), (b"garbage", None), (b"[]", None),
+    (b"{}", None),
+])  # fmt: skip
+def test_a_beginning_that_cannot_be_told_ends_no_packaging(data: bytes | None, told: str | None) -> None:
+    store = open_store(f"memory://{uuid.uuid4().hex}")
+    if data is not None:
+        store.create(f"runs/{PIPELINE}/r1/started.json", data)
+    assert lineage._started(store, plan("a", "r1")) == told
