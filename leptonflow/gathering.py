@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from leptonflow import analysis, datasets, drift, predictions, simulation
+from leptonflow.digests import sha256
 from leptonflow.report import Operating
 from leptonflow.store import Store
 from leptonflow.training import planned
@@ -42,7 +43,7 @@ def gather(
     fits: Sequence[FitResult],
     holdout: Examples | None = None,
 ) -> Gathered:
-    """holdout: the holdout's examples where the caller has them. Raises Damaged where predictions are of others."""
+    """holdout: its examples where the caller has them. Raises Damaged where predictions are changed or of others."""
     _, snapshot = planned(plan)
     holdout = holdout if holdout is not None else datasets.holdout_set(store, config, snapshot)
     found = _analysis(store, snapshot, evaluation, holdout)
@@ -56,13 +57,26 @@ def gather(
 
 def _analysis(store: Store, snapshot: SnapshotRef, evaluation: Evaluation, holdout: Examples) -> analysis.Analysis:
     """Example by example; without a champion where it is the candidate itself, or has no scores."""
-    ids, labels, mine = predictions.read(store.get(evaluation.predictions.key), snapshot.classes)
+    ids, labels, mine = _predictions(store, evaluation.predictions, snapshot)
     _same_examples(evaluation.predictions, ids, holdout.ids)
     champion, its = evaluation.champion_predictions, None
     if champion is not None and champion.key != evaluation.predictions.key:
-        theirs, _, its = predictions.read(store.get(champion.key), snapshot.classes)
+        theirs, _, its = _predictions(store, champion, snapshot)
         _same_examples(champion, theirs, ids)
     return analysis.analyse(ids, labels, mine, its, snapshot.classes, holdout.batches, holdout.sources)
+
+
+def _predictions(
+    store: Store, file: ObjectRef, snapshot: SnapshotRef
+) -> tuple[list[str], NDArray[np.int64], NDArray[np.float64]]:
+    """(ids, true class numbers, N x K probabilities), the bytes held against what was recorded of them."""
+    data = store.get(file.key)
+    if sha256(data) != file.sha256:
+        raise Damaged(
+            f"{file.key} is not what was recorded", expected=f"sha256 {file.sha256}", received=f"sha256 {sha256(data)}",
+            hint="Put the original object back from a copy of the store",
+        )  # fmt: skip
+    return predictions.read(data, snapshot.classes)
 
 
 def _same_examples(file: ObjectRef, found: Sequence[str], expected: Sequence[str]) -> None:
@@ -128,7 +142,7 @@ def _assumed(store: Store, snapshot: SnapshotRef, fits: Sequence[FitResult]) -> 
     for fit in fits:
         for file in fit.files:
             if file.key.endswith("oof.parquet"):
-                _, labels, probabilities = predictions.read(store.get(file.key), snapshot.classes)
+                _, labels, probabilities = _predictions(store, file, snapshot)
                 chances += probabilities[range(len(labels)), labels].tolist()
     p = np.asarray(chances, np.float64)
     return float(2 * np.mean(p * (1 - p))) if len(p) else 0.0
