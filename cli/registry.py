@@ -43,6 +43,9 @@ def models(
         return answer(Answer(compared, lambda: _compared(compared)), as_json)
     rows = reading.models(opened, config)
     columns = ("version", "run_id", "snapshot", "bytes", "created_at", "champion")
+    for row in rows:
+        if row["damage"]:
+            shown.warn(row["damage"])
     return answer(Answer(rows, lambda: shown.rows(rows, columns)), as_json)
 
 
@@ -71,6 +74,7 @@ def reproduce(
     folder: Annotated[
         Path | None, typer.Option("--folder", metavar="DIR", help="of model.function's module; default: pipelines")
     ] = None,
+    folds: Annotated[bool, typer.Option("--folds", help="make every fold again too, which takes as many fits")] = False,
     store: STORE = None,
     as_json: JSON = False,
     debug: DEBUG = False,
@@ -82,7 +86,9 @@ def reproduce(
 
     limit = reproducing.TOLERANCE if tolerance is None else tolerance
     with show.progress():
-        document = reproducing.reproduce(open_store(store_uri(store)), run_id, limit, folder or planning.PIPELINES)
+        document = reproducing.reproduce(
+            open_store(store_uri(store)), run_id, limit, folder or planning.PIPELINES, folds
+        )
     status = 0 if document["within_tolerance"] else 1
     if status:
         show.warn(f"not reproduced: {document['sentence']}")
@@ -94,8 +100,10 @@ def _reproduced(document: dict[str, Any]) -> None:
     from cli import show
 
     print(show.plain(document["sentence"]))
+    if document["folds"]:
+        show.rows(document["folds"], ("fold", "equal", "largest_difference", "examples", "flipped"))
     if document["differs"]:
-        show.rows(document["differs"], ("what", "key", "recorded", "here"))
+        show.rows(document["differs"], ("what", "key", "recorded", "here"), long=("recorded", "here"))
 
 
 def _width() -> int:
@@ -132,5 +140,6 @@ def _compared(document: dict[str, Any]) -> None:
         }
         for key in {**left, **right}
     ]
-    show.rows(rows, list(rows[0]))
+    columns = list(rows[0])
+    show.rows(rows, columns, long=columns[2:])
     print(f"{len(differing)} of {len(rows)} differ (marked *)")

@@ -222,8 +222,8 @@ def status(pipeline: str, document: dict[str, Any]) -> None:
 WORDS = ("reason", "sentence", "who")  # the columns that may take several lines
 
 
-def rows(found: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
-    """A list of records."""
+def rows(found: Sequence[dict[str, Any]], columns: Sequence[str], long: Sequence[str] = WORDS) -> None:
+    """A list of records. Values of the long columns may take several lines; the others are never cut in two."""
     from rich.markup import escape
 
     if not found:
@@ -231,7 +231,7 @@ def rows(found: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
         return
     table = _table(*columns)
     for column in table.columns:
-        column.no_wrap = column.header not in WORDS  # an id in two pieces cannot be copied
+        column.no_wrap = column.header not in long  # an id in two pieces cannot be copied
     for record in found:
         table.add_row(*(escape(_number(record.get(c))) for c in columns))
     _console().print(table)

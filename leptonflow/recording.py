@@ -120,6 +120,18 @@ def finished(store: Store, pipeline: str, run_id: str) -> dict[str, Any] | None:
     return _openable(store, _manifest(store.get(key), key)["document"])
 
 
+def reference(store: Store, pipeline: str, run_id: str, key: str) -> ObjectRef | None:
+    """What a finished run's manifest says of one of its files; None where it is not finished or names no such file."""
+    name = _key(pipeline, run_id, "manifest.json")
+    if store.size(name) is None:
+        return None
+    try:
+        files = [ObjectRef.model_validate(file) for file in _manifest(store.get(name), name).get("files", ())]
+    except (ValidationError, TypeError) as error:
+        raise _damaged(name, error) from None
+    return next((file for file in files if file.key == key), None)
+
+
 def standing(store: Store, pipeline: str, run_id: str) -> Verdict | None:
     """The verdict that a killed run had recorded already: a resumed run keeps it."""
     key = _key(pipeline, run_id, "verdict.json")

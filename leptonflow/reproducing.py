@@ -1,8 +1,9 @@
 """A run's final fit once more, from what is recorded of it, and whether it gives the same holdout predictions.
 
 Snapshot, configuration and seed are the recorded ones, never today's YAML. Everything that is trained
-goes into this process's memory: the store is only read. The folds are not repeated: no prediction on the
-holdout depends on them. What does not belong here: whether today's data would train the same (planning).
+goes into this process's memory: the store is only read. The folds are repeated only where that is asked
+for: no prediction on the holdout depends on them. What does not belong here: whether today's data would
+train the same (planning).
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ import os
 import sys
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
 
 from leptonflow import (
     datasets,
@@ -30,11 +33,13 @@ from leptonflow import (
 from leptonflow.store import MemoryStore, Store
 from schemas.config import NAME, Pipeline, parse
 from schemas.errors import Damaged, NotFound, UsageError
-from schemas.records import ModelManifest, Plan, SnapshotRef
+from schemas.records import ModelManifest, ObjectRef, Plan, SnapshotRef
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    Predictions = tuple[list[str], NDArray[np.float64]]  # ids, N x K
 
 # Between two probabilities of one example. Retraining elsewhere adds up rounding over every step of the optimiser:
 # more than loading elsewhere does (infra.TOLERANCE), and far less than would turn a label that was not a toss-up.
@@ -63,34 +68,40 @@ class Scratch(MemoryStore):
 
 
 def reproduce(
-    store: Store, run_id: str, tolerance: float = TOLERANCE, folder: Path = planning.PIPELINES
+    store: Store, run_id: str, tolerance: float = TOLERANCE, folder: Path = planning.PIPELINES, folds: bool = False
 ) -> dict[str, Any]:
-    """Train the run's version again and compare the holdout predictions.
+    """Train the run's version again and compare the holdout predictions; with folds, the out-of-fold ones too.
 
     folder is where the module of the configuration's model.function lies. Returns {pipeline, run_id,
-    version, equal (bit for bit), within_tolerance, largest_difference (of two probabilities; null where
-    the examples are others), tolerance, examples, flipped (labels), differs: [{what, key, recorded, here}],
-    sentence}; `what` is code, libraries, hardware or data. Raises NotFound where no run with predictions has
-    that id, Damaged where the dataset's log is shorter than the recorded snapshot or a part was changed.
+    version, equal (bit for bit), largest_difference (of two probabilities; null where the examples are
+    others), examples, flipped (labels), folds: null or [{fold, equal, largest_difference, examples,
+    flipped}], within_tolerance (of the holdout and of every fold compared), tolerance, differs: [{what, key,
+    recorded, here}], sentence}; `what` is code, libraries, hardware or data. Raises NotFound where no run
+    with predictions has that id, Damaged where the dataset's log is shorter than the recorded snapshot, or a
+    part or recorded predictions were changed.
     """
     if not 0 <= tolerance <= 1:
         raise UsageError("not a tolerance", expected="a number from 0 to 1", received=str(tolerance))
     pipeline, manifest, recorded = _recorded(store, run_id)
     config = parse(dict(manifest.config), where=f"the configuration of {manifest.version}", folder=folder.absolute())
     snapshot = _snapshot(store, config, manifest)
+    before = _read(recorded, f"the holdout predictions of run {run_id}", manifest.classes)
+    out_of_fold = _out_of_fold(store, config, manifest) if folds else None
     _same_device(manifest)
-    found = _predict(store, config, manifest, snapshot, run_id)
-    differs = _differs(config, manifest, snapshot)
-    compared = _compare(recorded, found, manifest.classes)
-    largest = compared["largest_difference"]
+    again = _Again(Scratch(store), config, _plan(config, manifest, snapshot, run_id), snapshot)
+    compared = _compare(before, _final(again))
+    rows = None
+    if out_of_fold is not None:
+        rows = [{"fold": number, **_compare(its, _fold(again, number))} for number, its in enumerate(out_of_fold)]
     document = {
         "pipeline": pipeline,
         "run_id": run_id,
         "version": manifest.version,
         **compared,
-        "within_tolerance": largest is not None and largest <= tolerance,
+        "folds": rows,
+        "within_tolerance": all(_within(each, tolerance) for each in (compared, *(rows or ()))),
         "tolerance": tolerance,
-        "differs": differs,
+        "differs": _differs(config, manifest, snapshot),
     }
     return {**document, "sentence": _sentence(document)}
 
@@ -100,11 +111,11 @@ def _recorded(store: Store, run_id: str) -> tuple[str, ModelManifest, bytes]:
     if not NAME.fullmatch(run_id):
         raise UsageError("not a run's id", expected=f"an id that matches {NAME.pattern}", received=repr(run_id))
     for pipeline in store.folders("runs"):
-        begun = planning.run_key(pipeline, run_id, "started.json")
         key = planning.run_key(pipeline, run_id, "holdout-predictions.parquet")
-        version = _version(store, pipeline, run_id, begun)
+        version = _version(store, pipeline, run_id)
         if version is not None and store.size(key) is not None:
-            return pipeline, packages.manifest(store, pipeline, version), store.get(key)
+            file = recording.reference(store, pipeline, run_id, key)
+            return pipeline, packages.manifest(store, pipeline, version), _bytes(store, key, file)
     raise NotFound(
         "no run with holdout predictions has that id",
         expected="a run id of `leptonflow runs PIPELINE`",
@@ -113,13 +124,62 @@ def _recorded(store: Store, run_id: str) -> tuple[str, ModelManifest, bytes]:
     )
 
 
-def _version(store: Store, pipeline: str, run_id: str, begun: str) -> str | None:
+def _out_of_fold(store: Store, config: Pipeline, manifest: ModelManifest) -> list[Predictions]:
+    """Each fold's recorded predictions, all of them there before anything is trained."""
+    found = []
+    for fold in range(config.training.folds):
+        key = training.fit_key(config.name, manifest.version, fold, "manifest.json")
+        try:
+            fit = training.fit_result(store, config.name, manifest.version, fold)
+        except ValidationError as error:
+            raise _damaged(key, "a fold's manifest", error.errors(include_url=False)[0]["msg"]) from None
+        if fit is None or not fit.files:
+            raise _damaged(key, "a fold's manifest, which names its predictions", "none")
+        file = fit.files[0]
+        found.append(_read(_bytes(store, file.key, file), file.key, manifest.classes))
+    return found
+
+
+def _bytes(store: Store, key: str, file: ObjectRef | None) -> bytes:
+    """The object, held against what is recorded of it, where something is."""
+    try:
+        data = store.get(key)
+    except NotFound:
+        raise _damaged(key, "the recorded predictions", "no such object") from None
+    if file is not None and digests.sha256(data) != file.sha256:
+        raise _damaged(key, f"sha256 {file.sha256}", f"sha256 {digests.sha256(data)}")
+    return data
+
+
+def _read(data: bytes, what: str, classes: Sequence[str]) -> Predictions:
+    try:
+        ids, _, probabilities = predictions.read(data, classes)
+    except (ValueError, KeyError, OSError) as error:  # pyarrow's errors are one of these too
+        raise _damaged(what, "predictions as Parquet", str(error).splitlines()[0]) from None
+    return ids, probabilities
+
+
+def _damaged(what: str, expected: str, received: str) -> Damaged:
+    return Damaged(
+        f"{what} cannot be compared with", expected=expected, received=received,
+        hint="Put the original object back from a copy of the store",
+    )  # fmt: skip
+
+
+def _version(store: Store, pipeline: str, run_id: str) -> str | None:
     finished = recording.finished(store, pipeline, run_id)
     if finished is not None:
         return str(finished["version"])
+    begun = planning.run_key(pipeline, run_id, "started.json")
     if store.size(begun) is None:
         return None
-    return str(json.loads(store.get(begun))["version"])
+    try:
+        return str(json.loads(store.get(begun))["version"])
+    except (ValueError, TypeError, KeyError):
+        raise Damaged(
+            f"{begun} is not what a run writes as it begins", expected="JSON with the run's version",
+            received="something else", hint="Put the original object back from a copy of the store",
+        ) from None  # fmt: skip
 
 
 def _snapshot(store: Store, config: Pipeline, manifest: ModelManifest) -> SnapshotRef:
@@ -149,27 +209,43 @@ def _same_device(manifest: ModelManifest) -> None:
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
 
-def _predict(
-    store: Store, config: Pipeline, manifest: ModelManifest, snapshot: SnapshotRef, run_id: str
-) -> tuple[list[str], NDArray[np.float64]]:
-    """(ids, N x K) on the holdout, of the final fit made again and loaded from its bytes as a package is."""
-    scratch = Scratch(store)
-    plan = Plan(
+@dataclass(frozen=True)
+class _Again:
+    """What a fit of the run is made of, and the memory that it is made into."""
+
+    scratch: Scratch
+    config: Pipeline
+    plan: Plan
+    snapshot: SnapshotRef
+
+
+def _plan(config: Pipeline, manifest: ModelManifest, snapshot: SnapshotRef, run_id: str) -> Plan:
+    return Plan(
         pipeline=config.name, attempt=0, version=manifest.version, run_id=run_id, snapshot=snapshot, waiting=(),
         trained=False, finished=False,
     )  # fmt: skip
-    fit = training.fit_final(scratch, config, plan)
-    model = keras_models.load(scratch.get(fit.files[0].key))
-    examples = datasets.holdout_set(scratch, config, snapshot)
+
+
+def _final(again: _Again) -> Predictions:
+    """On the holdout, of the final fit made again and loaded from its bytes as a package is."""
+    fit = training.fit_final(again.scratch, again.config, again.plan)
+    model = keras_models.load(again.scratch.get(fit.files[0].key))
+    examples = datasets.holdout_set(again.scratch, again.config, again.snapshot)
     return examples.ids, keras_models.predict(model, examples.pixels)
 
 
-def _compare(recorded: bytes, found: tuple[list[str], NDArray[np.float64]], classes: Sequence[str]) -> dict[str, Any]:
+def _fold(again: _Again, fold: int) -> Predictions:
+    """Of the fold's own examples, by the fold made again."""
+    fit = training.train_fold(again.scratch, again.config, again.plan, fold)
+    key = fit.files[0].key
+    return _read(again.scratch.get(key), key, again.snapshot.classes)
+
+
+def _compare(recorded: Predictions, found: Predictions) -> dict[str, Any]:
     """Bit for bit, and by the largest difference of two probabilities; both of the same examples in the same order."""
     import numpy as np
 
-    ids, _, before = predictions.read(recorded, classes)
-    again, after = found
+    (ids, before), (again, after) = recorded, found
     if ids != again or before.shape != after.shape:
         return {"equal": False, "largest_difference": None, "examples": len(again), "flipped": None}
     return {
@@ -178,6 +254,11 @@ def _compare(recorded: bytes, found: tuple[list[str], NDArray[np.float64]], clas
         "examples": len(ids),
         "flipped": int((before.argmax(axis=1) != after.argmax(axis=1)).sum()),
     }
+
+
+def _within(compared: dict[str, Any], tolerance: float) -> bool:
+    largest = compared["largest_difference"]
+    return largest is not None and largest <= tolerance
 
 
 def _differs(config: Pipeline, manifest: ModelManifest, snapshot: SnapshotRef) -> list[dict[str, Any]]:
@@ -205,13 +286,24 @@ def _differs(config: Pipeline, manifest: ModelManifest, snapshot: SnapshotRef) -
 
 def _sentence(document: dict[str, Any]) -> str:
     """The outcome in one line."""
-    about = f"run {document['run_id']}, version {document['version']}: the {document['examples']} holdout predictions"
-    if document["equal"]:
-        return f"{about} are equal bit for bit"
+    told = [f"the {document['examples']} holdout predictions {_outcome([document])}"]
+    folds = document["folds"]
+    if folds:
+        examples = sum(fold["examples"] for fold in folds)
+        told.append(f"the {examples} out-of-fold predictions of {len(folds)} folds {_outcome(folds)}")
+    about = f"run {document['run_id']}, version {document['version']}: {', '.join(told)}"
+    if all(each["equal"] for each in (document, *(folds or ()))):
+        return about
     kinds = dict.fromkeys(each["what"] for each in document["differs"])
     why = f"{', '.join(kinds)} differ" if kinds else "nothing that is recorded differs, so chance has a part in it"
-    largest = document["largest_difference"]
-    if largest is None:
-        return f"{about} are of other examples than the recorded ones; {why}"
-    far = f"differ by at most {largest:.3g} ({document['flipped']} labels), {document['tolerance']:g} is tolerated"
-    return f"{about} {far}; {why}"
+    return f"{about}; {document['tolerance']:g} is tolerated; {why}"
+
+
+def _outcome(compared: Sequence[dict[str, Any]]) -> str:
+    """What became of one or several sets of predictions, as the end of a sentence."""
+    if all(each["equal"] for each in compared):
+        return "are equal bit for bit"
+    if any(each["largest_difference"] is None for each in compared):
+        return "are of other examples than the recorded ones"
+    largest = max(each["largest_difference"] for each in compared)
+    return f"differ by at most {largest:.3g} ({sum(each['flipped'] for each in compared)} labels)"

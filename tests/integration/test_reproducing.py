@@ -15,7 +15,7 @@ import pytest
 
 from leptonflow import evaluation, packages, planning, predictions, reproducing, training
 from leptonflow import log as commits
-from leptonflow.digests import canonical
+from leptonflow.digests import canonical, sha256
 from leptonflow.store import Store, open_store
 from schemas.config import Pipeline
 from schemas.errors import Damaged, NotFound, UsageError
@@ -191,4 +191,70 @@ def test_bad_input_is_one_clear_line(store: Store, trained: Trained) -> None:
     manifest = json.loads(store.get(key))
     rewrite(store, key, canonical({**manifest, "snapshot_number": 2}))
     with pytest.raises(Damaged, match="shorter than it was"):
+        reproducing.reproduce(store, RUN)
+
+
+def test_every_fold_once_more(store: Store, trained: Trained) -> None:
+    _, config, plan = trained
+    assert reproducing.reproduce(store, RUN)["folds"] is None
+    status, document, told = command(store, RUN, "--folds")
+    assert (status, document["equal"], document["within_tolerance"]) == (0, True, True), (document, told)
+    folds = document["folds"]
+    assert [fold["fold"] for fold in folds] == [0, 1, 2]
+    for fold in folds:
+        assert (fold["equal"], fold["largest_difference"], fold["flipped"]) == (True, 0.0, 0)
+    kept = [training.fit_result(store, config.name, plan.version or "", fold) for fold in range(3)]
+    ids = [predictions.read(store.get(fit.files[0].key), CLASSES)[0] for fit in kept if fit]
+    assert [fold["examples"] for fold in folds] == [len(each) for each in ids]
+    assert f"the {sum(map(len, ids))} out-of-fold predictions of 3 folds are equal bit for bit" in document["sentence"]
+
+
+def test_a_fold_that_differs_is_told_beside_a_holdout_that_does_not(store: Store, trained: Trained) -> None:
+    """As after a change that only the folds' fits see: the recorded fold, its manifest with it, is another one."""
+    _, config, plan = trained
+    key = training.fit_key(config.name, plan.version or "", 1, "oof.parquet")
+    ids, labels, probabilities = predictions.read(store.get(key), CLASSES)
+    probabilities = probabilities[:, ::-1].copy()
+    data = predictions.write(ids, labels, probabilities, CLASSES, 1)
+    rewrite(store, key, data)
+    with pytest.raises(Damaged, match=rf"{key} cannot be compared with.*sha256"):
+        reproducing.reproduce(store, RUN, folds=True)
+    name = training.fit_key(config.name, plan.version or "", 1, "manifest.json")
+    manifest = json.loads(store.get(name))
+    manifest["files"][0]["sha256"] = sha256(data)
+    rewrite(store, name, canonical(manifest))
+    status, document, told = command(store, RUN, "--folds")
+    assert (status, document["equal"], document["within_tolerance"]) == (1, True, False), (document, told)
+    assert [fold["equal"] for fold in document["folds"]] == [True, False, True]
+    assert document["folds"][1]["largest_difference"] > reproducing.TOLERANCE and document["folds"][1]["flipped"] > 0
+    assert "holdout predictions are equal bit for bit, the" in told and "folds differ by at most" in told
+    assert reproducing.reproduce(store, RUN)["within_tolerance"], "without --folds nothing is said of them"
+    rewrite(store, name, b"garbage")
+    with pytest.raises(Damaged, match=f"{name} cannot be compared with"):
+        reproducing.reproduce(store, RUN, folds=True)
+
+
+def test_what_a_run_left_and_cannot_be_read_is_one_clear_line(store: Store, trained: Trained) -> None:
+    _, config, _ = trained
+    key = planning.run_key(config.name, RUN, "holdout-predictions.parquet")
+    data = store.get(key)
+    for damaged in (data[: len(data) // 2], b"", data[:-8] + b"\x00" * 4 + data[-4:], b"garbage"):
+        rewrite(store, key, damaged)
+        with pytest.raises(Damaged, match=f"the holdout predictions of run {RUN} cannot be compared with"):
+            reproducing.reproduce(store, RUN)
+    # A finished run's manifest knows what they were, so that readable ones of other numbers are found too.
+    ids, labels, probabilities = predictions.read(data, CLASSES)
+    rewrite(store, key, predictions.write(ids, labels, probabilities[:, ::-1], CLASSES, None))
+    document = {"report": "r", "version": "a" * 12}
+    files = [{"key": key, "sha256": sha256(data), "bytes": len(data)}]
+    store.create(planning.run_key(config.name, RUN, "manifest.json"), canonical({"document": document, "files": files}))
+    with pytest.raises(Damaged, match=f"{key} cannot be compared with.*{sha256(data)}"):
+        reproducing.reproduce(store, RUN)
+
+
+@pytest.mark.parametrize("data", [b"garbage", b"{}", b"[]"])
+def test_a_beginning_that_is_garbage_is_named(store: Store, trained: Trained, data: bytes) -> None:
+    key = planning.run_key(trained[1].name, RUN, "started.json")
+    rewrite(store, key, data)
+    with pytest.raises(Damaged, match=key):
         reproducing.reproduce(store, RUN)
