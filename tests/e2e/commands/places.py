@@ -81,6 +81,13 @@ def moved(place: Place, folder: Path) -> Place:
     return Place(folder, dict(place.told))
 
 
+def flip(path: Path) -> None:
+    """Change one bit in the middle of a file."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
 def retrained(result: Result, status: int) -> dict[str, Any]:
     assert result.status == status, result.told()
     assert set(result.document) >= RETRAIN

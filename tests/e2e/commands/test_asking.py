@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tests.e2e.commands.places import Place, retrained
+import json
+
+from tests.e2e.commands.places import Place, flip, retrained
 from tests.e2e.helpers import call, command, listing
 
 
@@ -77,3 +79,29 @@ def test_a_run_is_reproduced_bit_for_bit_and_nothing_is_written(champions: Place
     assert listing(champions.store) == before
     result = call("reproduce", "0123456789ab", "--store", champions.store, "--json")
     assert result.status == 1 and "runs PIPELINE" in str(result.error["expected"])
+
+
+def test_a_run_that_is_not_reproduced_is_status_1_with_its_document(champions: Place) -> None:
+    """Another seed in the package's configuration trains another model: neither holdout nor folds are reached."""
+    run = champions.told["A"]
+    path = champions.store / "models/small" / run["version"] / "manifest.json"
+    manifest = json.loads(path.read_bytes())
+    manifest["config"]["training"]["seed"] = 1
+    path.write_text(json.dumps(manifest))
+    before = listing(champions.store)
+    arguments = ("reproduce", run["run_id"], "--folds", "--store", champions.store)
+    result = command(*arguments, "--json", cwd=champions.folder)
+    assert result.status == 1, result.told()
+    document = result.document
+    assert (document["equal"], document["within_tolerance"]) == (False, False)
+    assert document["largest_difference"] > document["tolerance"] == 0.001
+    assert document["examples"] == run["examples"]["holdout"]
+    assert [fold["fold"] for fold in document["folds"]] == [0, 1]
+    assert sum(fold["examples"] for fold in document["folds"]) == run["examples"]["train"]
+    assert result.err.splitlines()[-1] == f"leptonflow: not reproduced: {document['sentence']}"
+    assert listing(champions.store) == before
+    # A failure to compare at all prints the error, and no document.
+    predicted = champions.store / "runs/small" / run["run_id"] / "holdout-predictions.parquet"
+    flip(predicted)
+    result = command(*arguments, "--json", cwd=champions.folder)
+    assert result.status == 1 and "holdout-predictions.parquet" in str(result.error["message"])

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import shutil
-from pathlib import Path
 
 import pytest
 
-from tests.e2e.commands.places import Place, retrained
-from tests.e2e.helpers import listing, rows
+from tests.e2e.commands.places import KEYS, Place, flip, retrained
+from tests.e2e.helpers import call, listing, rows
 
 
 def test_rollback_goes_from_c_over_b_to_a_and_no_further(champions: Place) -> None:
@@ -84,12 +84,6 @@ def test_promote(champions: Place) -> None:
     ]
 
 
-def flip(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-
-
 @pytest.mark.parametrize("name", ["model.keras", "preprocessing.json", "labels.json", "config.json", "manifest.json"])
 def test_a_damaged_package_is_named_and_never_champion(champions: Place, name: str, first: Place) -> None:
     a, b, c = (champions.told[name]["version"] for name in "ABC")
@@ -118,3 +112,50 @@ def test_a_damaged_log_is_named_and_makes_nobody_champion(champions: Place) -> N
             result = champions(*arguments)
             assert result.status == 1, (data, arguments, result.told())
             assert "promotions/small/log/0000000" in result.told()
+
+
+@pytest.mark.parametrize(
+    ("rule", "told"),
+    [
+        ({"rule": "latency", "value": 0.0001}, "95 of 100 images take up to .* ms, at most 0.0001 was asked"),
+        ({"rule": "size", "value": 0.0001}, "the package has .* MB, at most 0.0001 was asked"),
+    ],
+)
+def test_no_override_skips_the_budgets(champions: Place, rule: dict[str, object], told: str) -> None:
+    """The recorded pass spares the second load, and its measurements are held against today's budgets."""
+    a, b, c = (champions.told[name]["version"] for name in "ABC")
+    champions.configure(gate=[*KEYS["gate"], rule])
+    before = listing(champions.store)
+    for arguments in (["promote", "--version", a], ["rollback"], ["rollback", "--to", b]):
+        result = champions(*arguments, "--reason", "it is urgent")
+        assert result.status == 1, result.told()
+        assert "does not pass its infra-validation" in str(result.error["message"])
+        assert re.fullmatch(told, str(result.error["received"]))
+    assert listing(champions.store) == before and champions("status").document["champion"] == c
+    # Without a recorded pass it is loaded and measured, and refused all the same.
+    shutil.rmtree(champions.store / "models/small" / a / "infra")
+    result = champions("promote", "--version", a, "--reason", "it is urgent")
+    assert result.status == 1 and re.fullmatch(told, str(result.error["received"]))
+    assert len(champions.history()) == 3
+    champions.configure(gate=[*KEYS["gate"], {**rule, "value": 1e6}])
+    assert champions("promote", "--version", a, "--reason", "it is urgent").document["champion"] == a
+
+
+def test_a_gap_longer_than_a_read_looks_ahead_makes_nobody_champion(champions: Place) -> None:
+    """As if a backup had brought back the first record and the last ones."""
+    log = champions.store / "promotions/small/log"
+    (log / "00000002.json").unlink()
+    (log / "00000003.json").rename(log / "00000030.json")
+    (log / "00000030 (copy).json").write_text("whatever a person puts beside them")
+    before = listing(champions.store)
+    told = "promotions/small/log/00000002.json is missing, though record 30 is there"
+    version = champions.told["A"]["version"]
+    for arguments in (
+        ["status"], ["history"], ["models"], ["models", "--show", version], ["rollback", "--reason", "x"],
+        ["promote", "--version", version, "--reason", "x"], ["predict", champions.yaml], ["retrain"],
+    ):  # fmt: skip
+        result = champions(*arguments)
+        assert result.status == 1 and told in str(result.error["message"]), (arguments, result.told())
+    checks = {c["name"]: c for c in call("doctor", "--store", champions.store, "--json").document["checks"]}
+    assert not checks["logs"]["ok"] and told in checks["logs"]["detail"]
+    assert {k: v for k, v in listing(champions.store).items() if not k.startswith("doctor/")} == before
