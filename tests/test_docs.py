@@ -139,6 +139,31 @@ def test_the_commands_of_a_page_run(page: Path, newcomer: tuple[Path, dict[str, 
         assert "Traceback" not in done.stderr
 
 
+ASKED = (
+    "status digits", "runs digits", "models digits", f"models digits --show {SOME_ID}", "history digits",
+    f"models digits --diff {SOME_ID} {SOME_ID}", "explain digits", f"reproduce {SOME_ID} --folds",
+    "gate digits --simulate --discordance 0.05 --holdout 2000",
+)  # fmt: skip
+
+
+@pytest.mark.xdist_group("docs")
+@pytest.mark.parametrize("line", ASKED)
+def test_every_key_of_an_answer_is_on_its_page(line: str, newcomer: tuple[Path, dict[str, str]]) -> None:
+    """docs/commands.md names, between backticks, each key of the document that `--json` prints."""
+    folder, ids = newcomer
+    known = line.replace(SOME_ID, ids["run_id" if line.startswith("reproduce") else "version"])
+    done = shell(f"leptonflow {known} --json", folder)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    records = document if isinstance(document, list) else [document]
+    inner = [row for record in records for name in ("would_change", "folds", "gate", "curve", "differences")
+             for row in record.get(name) or ()]  # fmt: skip
+    text = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"\w+", " ".join(re.findall(r"`[^`]+`", text))))
+    keys = {key for record in (*records, *inner) for key in record}
+    assert keys and not keys - named
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_links_lead_somewhere(page: Path) -> None:
     """Links and pictures within the repository exist."""
