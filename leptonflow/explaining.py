@@ -12,7 +12,7 @@ from typing import Any
 from leptonflow import recording
 from leptonflow.gate import PROMOTED, promote_command
 from leptonflow.store import Store
-from schemas.config import Pipeline
+from schemas.config import NAME, Pipeline
 from schemas.errors import Damaged, NotFound
 from schemas.records import Record, RuleResult, Verdict
 
@@ -21,6 +21,7 @@ AT_MOST = frozenset({"at_most", "fold_spread", "calibration", "overfit", "latenc
 AT_LEAST = frozenset({"at_least", "against_champion", "against_champion_cv", "baseline", "slices"})
 LOWER_IS_BETTER = frozenset({"log_loss"})  # `baseline` alone holds a metric as it is; the others sign a difference
 ALWAYS = frozenset({"infra_validate", "stale-snapshot", "rolled-back"})  # in every verdict, never in a YAML
+AS_SAID = "what its sentence asks for"
 BY_HAND = "whatever it measures, a person can make it champion"
 
 
@@ -55,18 +56,12 @@ def explain(store: Store, config: Pipeline, run_id: str | None = None) -> dict[s
     champion is the version after the run, against the one that the candidate was weighed against; both may
     be null. Raises NotFound where there is no such finished run, Damaged where its verdict is gone.
     """
-    finished = recording.runs(store, config.name)
-    found = [run for run in finished if run_id is None or run["run_id"] == run_id]
-    if not found:
-        there = [run["run_id"] for run in reversed(finished)][:10]
-        asked = None if run_id is None else run_id or repr(run_id)
-        raise NotFound(
-            f"the pipeline {config.name} has no finished run{f' {asked}' if asked else ''}",
-            expected=f"one of {', '.join(there)}" if there else "a finished run, and there is none yet",
-            received=asked or "none",
-            hint=f"`leptonflow runs {config.name}` lists them" if there else f"Run `leptonflow retrain {config.name}`",
-        )
-    run = found[-1]
+    run = None if run_id is None or not NAME.fullmatch(run_id) else recording.finished(store, config.name, run_id)
+    if run is None:  # the newest, or none that is finished
+        finished = recording.runs(store, config.name)
+        if run_id is not None or not finished:
+            raise _no_run(config.name, run_id, [each["run_id"] for each in reversed(finished)])
+        run = finished[-1]
     verdict = recording.standing(store, config.name, run["run_id"])
     if verdict is None:
         raise Damaged(
@@ -84,6 +79,16 @@ def explain(store: Store, config: Pipeline, run_id: str | None = None) -> dict[s
         "paragraph": paragraph(config.name, verdict),
         "would_change": [change.model_dump() for change in would_change(verdict)],
     }
+
+
+def _no_run(pipeline: str, run_id: str | None, there: list[str]) -> NotFound:
+    asked = None if run_id is None else run_id or repr(run_id)
+    return NotFound(
+        f"the pipeline {pipeline} has no finished run{f' {asked}' if asked else ''}",
+        expected=f"one of {', '.join(there[:10])}" if there else "a finished run, and there is none yet",
+        received=asked or "none",
+        hint=f"`leptonflow runs {pipeline}` lists them" if there else f"Run `leptonflow retrain {pipeline}`",
+    )
 
 
 def paragraph(pipeline: str, verdict: Verdict) -> str:
@@ -157,7 +162,10 @@ def _changes(verdict: Verdict, promoted: bool) -> list[str]:
     changes = would_change(verdict)
     if promoted:
         return [f"nearest to failing was {changes[0].rule}: {changes[0].sentence}"] if changes else []
-    return [f"it would have passed {c.rule}{f' on {c.slice}' if c.slice else ''} with {c.sentence}" for c in changes]
+    failed = any(rule.passed is False for rule in verdict.rules)  # then each one's sentence has been said already
+    told = [AS_SAID if failed and c.needed is None else c.sentence for c in changes]
+    names = [f"{c.rule}{f' on {c.slice}' if c.slice else ''}" for c in changes]
+    return [f"it would have passed {name} with {what}" for name, what in zip(names, told, strict=True)]
 
 
 def _way_out(pipeline: str, verdict: Verdict) -> str:
@@ -215,7 +223,7 @@ def _what(rule: RuleResult, needed: float | None, by: float | None, needed_n: in
     if needed is None or by is None:
         if rule.passed is None:
             return f"something to weigh ({rule.sentence.rstrip('.')})"
-        return f"what its sentence asks for ({rule.sentence.rstrip('.')})"
+        return f"{AS_SAID} ({rule.sentence.rstrip('.')})"
     of = _subject(rule)
     about = "" if needed == rule.bound else "about "  # an interval keeps its width only about
     side = "at least" if _sign(rule) == 1 else "at most"

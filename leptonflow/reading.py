@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from leptonflow import landing, packages, planning, recording, registry, whole
+from leptonflow.log import Log
 from leptonflow.store import Store
 from schemas.config import Pipeline
-from schemas.errors import NotFound
+from schemas.errors import Damaged, NotFound
 from schemas.records import ModelManifest
 
 MODEL = ("version", "run_id", "snapshot", "bytes", "created_at", "champion", "cv", "classes", "libraries", "damage")
@@ -16,16 +18,27 @@ MODEL = ("version", "run_id", "snapshot", "bytes", "created_at", "champion", "cv
 def status(store: Store, config: Pipeline) -> dict[str, Any]:
     """The champion, its holdout metrics, the newest version, the last run, the dataset, what waits.
 
-    damage: null, or the line that says what is wrong with the champion's package and which is the newest
-    whole one; where that is whole, what is wrong with the manifest of another version.
+    damage: null, or a line. In this order: records of the promotions log that are gone, what is wrong with
+    the champion's package and which is the newest whole one, a run's or another version's manifest that
+    cannot be read (then nothing is told of the runs, or of that version).
     """
     log = planning.snapshots(store, config.name, complete=True)
+    damage: Damaged | None = None
+    finished: list[dict[str, Any]] = []
+    try:
+        # Before the log is read: what a run had left by then is in it.
+        finished = recording.runs(store, config.name)
+    except Damaged as error:  # the rest of the answer is not less true for it
+        damage = error
     promotions = registry.promotions(store, config.name, complete=True)
     champion = registry.champion(promotions)
-    damage = whole.champion_damage(store, config.name, promotions)
-    finished = recording.runs(store, config.name)
     versions, damaged = packages.readable(store, config.name)
-    damage = damage or next(iter(damaged.values()), None)
+    damage = (
+        _shortened(promotions, finished)
+        or whole.champion_damage(store, config.name, promotions)
+        or damage
+        or next(iter(damaged.values()), None)
+    )
     own = [r for r in finished if champion and r["version"] == champion.version]
     head = log.head.body if log.head else None
     return {
@@ -42,6 +55,20 @@ def status(store: Store, config: Pipeline) -> dict[str, Any]:
         "misnamed": landing.misnamed_batches(store, config.name),
         "last_run": finished[-1] if finished else None,
     }
+
+
+def _shortened(log: Log, finished: Sequence[dict[str, Any]]) -> Damaged | None:
+    """Records that the log has lost at its end, where no gap shows it: a run ended with a champion that none names."""
+    named = set(whole.champions(log))
+    for run in reversed(finished):
+        if run["champion"] is not None and run["champion"] not in named:
+            return Damaged(
+                f"{log.prefix} is shorter than it was",
+                expected=f"a record that makes {run['champion']} the champion, as it was after run {run['run_id']}",
+                received=f"{log.number} records, none of them that",
+                hint="Put the missing records back from a backup or the bucket's versions before anything is promoted",
+            )
+    return None
 
 
 def runs(store: Store, config: Pipeline) -> list[dict[str, Any]]:
@@ -86,12 +113,22 @@ def history(store: Store, config: Pipeline) -> list[dict[str, Any]]:
 
 
 def report(store: Store, run_id: str) -> str:
-    """The path (or, on S3, the URI) of a run's report, of whichever pipeline. Raises NotFound."""
+    """The path (or, on S3, the URI) of a run's report, of whichever pipeline.
+
+    Raises NotFound where no run has that id, Damaged where a finished run's report is gone.
+    """
     for pipeline in store.folders("runs"):
         key = planning.run_key(pipeline, run_id, "report.html")
         if store.size(key) is not None:
             path = store.path(key)
             return str(path) if path is not None else f"{store.uri}/{key}"
+        if recording.finished(store, pipeline, run_id) is not None:
+            raise Damaged(
+                f"{key} is missing, though the run is finished",
+                expected="the report of a finished run",
+                received="no such object",
+                hint="Put the original object back from a copy of the store",
+            )
     raise NotFound(
         "no finished run has that id",
         expected="a run id of `leptonflow runs PIPELINE`",

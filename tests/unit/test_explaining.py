@@ -145,6 +145,12 @@ def test_no_way_around_the_infra_validation() -> None:
     assert "no override skips the infra-validation" in text.lower() and "promote digits" not in text
 
 
+def test_a_sentence_is_not_said_twice() -> None:
+    text = explaining.paragraph("digits", verdict(rule("rolled-back", None, None, False, sentence="kim took it down")))
+    assert text.count("kim took it down") == 1
+    assert "It would have passed rolled-back with what its sentence asks for." in text
+
+
 def test_a_first_candidate_that_nothing_could_weigh() -> None:
     text = explaining.paragraph(
         "digits",

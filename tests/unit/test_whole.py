@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from cli import show
-from leptonflow import comparing, overrides, predicting, reading, registry, whole
+from leptonflow import comparing, explaining, overrides, predicting, reading, recording, registry, whole
 from leptonflow import log as commits
 from leptonflow.store import Store, open_store
 from schemas.config import Pipeline
@@ -139,7 +139,42 @@ def test_a_whole_champion_and_none_have_no_damage(store: Store, config: Pipeline
     assert reading.status(store, config)["damage"] is None
 
 
+def test_a_run_that_cannot_be_read_hides_neither_the_champion_nor_another_run(store: Store, config: Pipeline) -> None:
+    for version in (A, B):
+        run = make(store, version=version, run_id=version[::-1])
+        recording.record(store, run.config, run.plan, **run.keywords())
+    assert reading.status(store, config)["last_run"]["version"] == B
+    key = f"runs/{PIPELINE}/{B[::-1]}/manifest.json"
+    store._objects[key] = b"garbage"  # type: ignore[attr-defined]
+    document = reading.status(store, config)
+    assert (document["champion"], document["last_run"], document["metrics"]) == (C, None, None)
+    assert key in document["damage"]
+    assert explaining.explain(store, config, A[::-1])["version"] == A
+    for ask in (lambda: explaining.explain(store, config), lambda: reading.runs(store, config)):
+        with pytest.raises(Damaged, match=key):
+            ask()
+    del store._objects[f"runs/{PIPELINE}/{A[::-1]}/report.html"]  # type: ignore[attr-defined]
+    with pytest.raises(Damaged, match=r"report\.html is missing, though the run is finished"):
+        reading.report(store, A[::-1])
+    damage(store, C, "model.keras", None)
+    assert C in reading.status(store, config)["damage"], "the champion's own comes first"
+
+
 # --- the log
+
+
+def test_records_that_are_lost_at_the_end_of_the_log_are_said(store: Store, config: Pipeline) -> None:
+    """They leave no gap, and an earlier champion would be the champion again without a word."""
+    run = make(store, version=C, run_id=C[::-1])
+    recording.record(store, run.config, run.plan, **run.keywords())
+    assert reading.status(store, config)["damage"] is None
+    for number, champion in ((3, B), (2, A), (1, None)):
+        del store._objects[f"promotions/{PIPELINE}/log/{number:08d}.json"]  # type: ignore[attr-defined]
+        commits._verified.clear()
+        document = reading.status(store, config)
+        assert document["champion"] == champion
+        assert f"promotions/{PIPELINE}/log is shorter than it was" in document["damage"]
+        assert f"makes {C} the champion, as it was after run {C[::-1]}" in document["damage"]
 
 
 EVERY: list[Callable[[Store, Pipeline], object]] = [
