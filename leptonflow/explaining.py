@@ -108,7 +108,8 @@ def paragraph(pipeline: str, verdict: Verdict) -> str:
         sentences.append(_way_out(pipeline, verdict))
     sentences += [warning.rstrip(".") for warning in verdict.warnings]
     if verdict.looks:
-        sentences.append(f"{verdict.looks} finished verdicts had looked at this holdout before")
+        verdicts = "one finished verdict" if verdict.looks == 1 else f"{verdict.looks} finished verdicts"
+        sentences.append(f"{verdicts} had looked at this holdout before")
     text = ". ".join(sentence[:1].upper() + sentence[1:] for sentence in sentences if sentence)
     return " ".join(text.split()) + "."
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from leptonflow import predictions, recording, report
+from leptonflow import predictions, recording, report, wording
 from leptonflow.analysis import MOST_SHOWN
 from leptonflow.drift import ClassShare, Drift, Moved
 from leptonflow.store import Store, open_store
@@ -165,7 +165,7 @@ def test_every_metric_has_its_intervals_and_every_value_its_unit(memory: Store) 
         shown = given.analysis.between[name]
         assert shown.candidate and shown.champion and shown.difference
         for ends in (shown.candidate, shown.champion, shown.difference):
-            assert report.interval(*ends) in row
+            assert wording.interval(*ends) in row
 
 
 def test_stages_are_told_in_the_order_of_the_flow(memory: Store) -> None:
@@ -319,7 +319,7 @@ def test_grey_pictures_and_pillow_agree() -> None:
     from PIL import Image
 
     pixels = np.arange(28 * 28, dtype=np.uint8).reshape(28, 28, 1)
-    uri = report.png(pixels)
+    uri = wording.png(pixels)
     opened = Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1])))
     assert opened.mode == "L" and np.array_equal(np.asarray(opened), pixels[..., 0])
 
@@ -351,15 +351,15 @@ def test_the_same_run_gives_the_same_bytes(memory: Store) -> None:
     [(None, "–"), (0.96124, "0.9612"), (1797, "1,797"), (0.0, "0.0000"), (float("nan"), "nan"), (-0.04, "−0.0400")],
 )
 def test_numbers(value: float | None, written: str) -> None:
-    assert report.number(value) == written
+    assert wording.number(value) == written
 
 
 def test_long_class_names_keep_the_end_that_tells_them_apart() -> None:
-    names = [report.label(f"a rather long class name {n}") for n in (2, 13)]
-    assert names == ["a rath…ss name 2", "a rath…s name 13"] and report.label("cat") == "cat"
-    assert all(len(name) == report.LONGEST_LABEL for name in names)
+    names = [wording.label(f"a rather long class name {n}") for n in (2, 13)]
+    assert names == ["a rath…ss name 2", "a rath…s name 13"] and wording.label("cat") == "cat"
+    assert all(len(name) == wording.LONGEST_LABEL for name in names)
 
 
 @pytest.mark.parametrize(("value", "written"), [(0.04, "0.0 s"), (9.96, "10.0 s"), (75.2, "75 s"), (725, "12 min 5 s")])
 def test_durations(value: float, written: str) -> None:
-    assert report.duration(value) == written
+    assert wording.duration(value) == written

@@ -1,0 +1,83 @@
+"""How values are written for people: numbers, intervals, times, names from outside, small pictures.
+
+In the report and in the artifacts of the Prefect UI. What does not belong here: which values a report has
+(report), how a plot looks (plots).
+"""
+
+from __future__ import annotations
+
+import base64
+import struct
+import zlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+LONGEST_LABEL = 16  # characters
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """0.9612, −0.0404, 1,797, or a dash for what there is none of."""
+    if value is None:
+        return "–"
+    return (f"{value:,}" if isinstance(value, int) else f"{value:.{digits}f}").replace("-", "−")
+
+
+def bound(value: float | None) -> str:
+    """Like `number`, but 1 for 1.0 and 1e-05 for what four digits would call nothing, and −0.01 for -0.01."""
+    if value is None or not (float(value).is_integer() or abs(value) < 1e-3):
+        return number(value)
+    text = f"{value:g}"
+    return f"−{text[1:]}" if text.startswith("-") else text
+
+
+def interval(low: float | None, high: float | None) -> str:
+    """0.9423 to 0.9741, or nothing where there is none."""
+    return "" if low is None or high is None else f"{low:.4f} to {high:.4f}".replace("-", "−")
+
+
+def signed(value: float | None) -> str:
+    """+0.0041 or −0.0013."""
+    return "–" if value is None else f"{value:+.4f}".replace("-", "−")
+
+
+def chance(p_value: float) -> str:
+    """A p-value: 0.032, or below 0.001."""
+    return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
+
+
+def duration(value: float) -> str:
+    """0.4 s, 75 s, 12 min 5 s."""
+    if value < 10:
+        return f"{value:.1f} s"
+    return f"{value:.0f} s" if value < 120 else f"{value // 60:.0f} min {value % 60:.0f} s"
+
+
+def when(text: str) -> str:
+    """2026-11-24T15:20:01.123Z as 2026-11-24 15:20:01 UTC."""
+    return f"{text[:10]} {text[11:19]} UTC"
+
+
+def printable(text: str) -> str:
+    """A name from outside with its control characters made visible, so that it cannot reorder a line."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "replace").decode() for c in text)
+
+
+def label(text: str) -> str:
+    """A class name for the edge of a matrix: of a long one the beginning and the end, where such names differ."""
+    shown = printable(text)
+    return shown if len(shown) <= LONGEST_LABEL else f"{shown[:6]}…{shown[7 - LONGEST_LABEL :]}"
+
+
+def png(pixels: NDArray[np.uint8]) -> str:
+    """uint8 H x W x C (1 or 3 channels) as a PNG data URI."""
+    height, width, channels = pixels.shape
+    rows = b"".join(b"\0" + pixels[y].tobytes() for y in range(height))
+    header = struct.pack(">IIBBBBB", width, height, 8, 0 if channels == 1 else 2, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows, 6)), (b"IEND", b""))
+    data = b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
+    )
+    return "data:image/png;base64," + base64.b64encode(data).decode()
