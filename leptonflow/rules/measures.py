@@ -83,6 +83,8 @@ def baseline(rule: Baseline, case: Case) -> Weighed:
     told = ", ".join(f"{BASELINES[name]} has {figure(value)}" for name, value in there.items())
     shown, asked = figures(mine, bound)
     sentence = f"{subject} is {shown}; {told}: {'less' if lower else 'more'} than {asked} was asked"
+    if bound <= 0 if lower else bound >= 1:
+        sentence += f", which no candidate can have: lower the rule's margin of {rule.margin:g}"
     return Weighed((result(rule.rule, rule.metric, mine, bound, passed, sentence, n=n),))
 
 

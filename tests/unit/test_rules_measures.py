@@ -123,6 +123,14 @@ def test_baseline_must_be_beaten_by_more_than_the_margin(metric: str, margin: fl
     assert "logistic regression" in rule.sentence and "largest class" in rule.sentence
 
 
+@pytest.mark.parametrize(("metric", "margin", "beyond"), [
+    ("accuracy", 0.11, True), ("accuracy", 0.1, False), ("log_loss", 0.4, True), ("log_loss", 0.3, False),
+])  # fmt: skip
+def test_a_bound_that_no_candidate_can_have_is_said_to_be_one(metric: str, margin: float, beyond: bool) -> None:
+    rule = weighed({"rule": "baseline", "metric": metric, "margin": margin}, baselines=BASELINES)
+    assert rule.passed is False and ("no candidate can have: lower the rule's margin" in rule.sentence) is beyond
+
+
 def test_overfit_is_training_against_holdout() -> None:
     rule = {"rule": "overfit", "metric": "accuracy", "value": 0.05}
     assert weighed(rule, training={"accuracy": 0.94}).passed is True
