@@ -18,7 +18,7 @@ from cli import gate as gates
 from cli import registry
 from cli.common import DEBUG, JSON, PIPELINE, STORE, Answer
 from cli.common import answer as _answer
-from cli.ending import Ending
+from cli.ending import leave
 from schemas.errors import LeptonflowError, UsageError
 from schemas.settings import quiet, store_uri
 
@@ -386,9 +386,7 @@ def _failed(error: LeptonflowError, as_json: bool) -> int:
 
 def run() -> None:
     """The console script."""
-    ending = Ending()
-    ending.status = main(sys.argv[1:])
-    sys.exit(ending.status)
+    leave(main(sys.argv[1:]))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from schemas.settings import checked_uri
 
 STORE_KEY = "store.json"
 STORE_FORMAT = 1
-LOGS = ("snapshots", "promotions", "compactions")  # where commit logs lie
+LOGS = ("snapshots", "promotions")  # where every store that was used has commit logs, and nothing else
 
 
 class Store(Protocol):

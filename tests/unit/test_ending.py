@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,10 +15,12 @@ from leptonflow import parquet, tables
 
 ROOT = Path(__file__).resolve().parents[2]
 
+BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+
 # A daemon thread that comes for the interpreter's lock while it is taken apart is what aborts a process; whether
 # one does is chance. That nothing is taken apart is none: an object of the main module would be told.
 ENDING = """
-import atexit, sys
+import atexit, threading
 from cli import main
 
 class Taken:
@@ -25,9 +28,10 @@ class Taken:
         print("taken apart")
 
 taken = Taken()
+atexit.register(print, "at exit")
 
 def command(arguments):
-    atexit.register(print, "at exit")
+    threading.Timer(0.2, print, ["from a thread"]).start()
     print("answer")
     {what}
 
@@ -37,15 +41,43 @@ main.run()
 
 
 @pytest.mark.parametrize(
-    ("what", "status", "told"),
-    [("return 4", 4, ""), ("return 0", 0, ""), ("raise ValueError('with --debug')", 1, "ValueError: with --debug")],
-)
-def test_a_command_ends_without_taking_the_interpreter_apart(what: str, status: int, told: str) -> None:
+    ("what", "status", "taken", "told"),
+    [
+        ("return 4", 4, "", ""), ("return 0", 0, "", ""),
+        ("raise ValueError('with --debug')", 1, "taken apart\n", "ValueError: with --debug"),
+    ],
+)  # fmt: skip
+def test_a_command_ends_without_taking_the_interpreter_apart(what: str, status: int, taken: str, told: str) -> None:
+    """All else that Python does at the end is done: threads are waited for, the functions called, the rest written."""
     done = subprocess.run(
         [sys.executable, "-c", ENDING.format(what=what)], cwd=ROOT, capture_output=True, text=True, timeout=60
     )
-    assert (done.returncode, done.stdout) == (status, "answer\nat exit\n")
+    assert (done.returncode, done.stdout) == (status, "answer\nfrom a thread\nat exit\n" + taken)
     assert told in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full: no output that is full")
+def test_an_answer_that_could_not_be_written_is_one_line_and_no_success() -> None:
+    code = "from cli import main; main.main = lambda arguments: print('answer') or 0; main.run()"
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, stdout=full, stderr=subprocess.PIPE, env=BUFFERED, timeout=60
+        )
+    assert done.returncode == 1
+    assert done.stderr.decode() == "leptonflow: the answer could not be written whole: No space left on device\n"
+
+
+def test_a_reader_that_left_is_no_traceback() -> None:
+    code = "from cli import main; main.main = lambda arguments: print('answer') or 0; main.run()"
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, env=BUFFERED, timeout=60
+        )
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (1, b"")
 
 
 def written(**columns: list[object]) -> bytes:
