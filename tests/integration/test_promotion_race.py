@@ -233,7 +233,7 @@ EVERY_ROUND = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "rounds"), [("directory", 10), *EVERY_ROUND])
+@pytest.mark.parametrize(("kind", "rounds"), [("directory", 25), *EVERY_ROUND])
 def test_twenty_processes_promote_and_roll_back_at_once(kind: str, rounds: int, request: pytest.FixtureRequest) -> None:
     uri = fresh_uri(kind, request)
     begin(uri)
