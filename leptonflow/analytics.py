@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from leptonflow import table_sources
 from leptonflow.s3 import connection
-from leptonflow.store import Store
+from leptonflow.store import BACK, Store
 from schemas.errors import Damaged, LeptonflowError, StoreUnreachable, UsageError
 
 if TYPE_CHECKING:
@@ -231,7 +231,7 @@ def _create_view(con: DuckDBPyConnection, table: str, paths: Sequence[str]) -> N
     except duckdb.Error as error:
         raise Damaged(
             f"the table {table} has a file that cannot be read", expected="Parquet files",
-            received=str(error).splitlines()[0], hint="Put the original object back from a copy of the store",
+            received=str(error).splitlines()[0], hint=BACK,
         ) from None  # fmt: skip
 
 

@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from leptonflow import parquet
 from leptonflow.digests import canonical, sha256
 from leptonflow.layouts import shown
-from leptonflow.store import Store, adopt
+from leptonflow.store import Store, adopt, recorded
 from schemas.config import Pipeline
-from schemas.errors import Damaged
 from schemas.records import PartRef, SnapshotRef, Split
 
 if TYPE_CHECKING:
@@ -125,15 +124,7 @@ def write_part(
 
 def read_part(store: Store, part: PartRef, columns: Sequence[str]) -> pa.Table:
     """Some columns of a part, its bytes held against the recorded sha256. Raises Damaged."""
-    data = store.get(part.key)
-    if sha256(data) != part.sha256:
-        raise Damaged(
-            f"the part {part.key} was changed",
-            expected=f"sha256 {part.sha256}",
-            received=f"sha256 {sha256(data)}",
-            hint="Put the original object back from a copy of the store",
-        )
-    return parquet.read(data, columns)
+    return parquet.read(recorded(store, part.key, part.sha256), columns)
 
 
 def read_columns(store: Store, part: PartRef, columns: Sequence[str]) -> pa.Table:

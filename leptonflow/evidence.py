@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from leptonflow import datasets, packages, predictions, training
 from leptonflow.rules.slicing import RESERVED
-from leptonflow.store import Store
+from leptonflow.store import Store, recorded
 from schemas.config import Pipeline
 from schemas.errors import ConfigurationError, Damaged, NotFound
 from schemas.records import Evaluation, InfraResult, ModelManifest, Plan, SnapshotRef
@@ -170,17 +170,7 @@ def _facts_asked(config: Pipeline) -> list[str]:
 def _predictions(
     store: Store, key: str, sha256: str, snapshot: SnapshotRef
 ) -> tuple[list[str], NDArray[np.int64], NDArray[np.float64]]:
-    from leptonflow import digests
-
-    data = store.get(key)
-    if digests.sha256(data) != sha256:
-        raise Damaged(
-            f"{key} is not what was recorded",
-            expected=f"sha256 {sha256}",
-            received=f"sha256 {digests.sha256(data)}",
-            hint="Put the original object back from a copy of the store",
-        )
-    return predictions.read(data, snapshot.classes)
+    return predictions.read(recorded(store, key, sha256), snapshot.classes)
 
 
 def about(

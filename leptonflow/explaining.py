@@ -11,7 +11,7 @@ from typing import Any
 
 from leptonflow import recording
 from leptonflow.gate import PROMOTED, promote_command
-from leptonflow.store import Store
+from leptonflow.store import BACK, Store
 from schemas.config import NAME, Pipeline
 from schemas.errors import Damaged, NotFound
 from schemas.records import Record, RuleResult, Verdict
@@ -68,7 +68,7 @@ def explain(store: Store, config: Pipeline, run_id: str | None = None) -> dict[s
             f"runs/{config.name}/{run['run_id']}/verdict.json is missing, though the run is finished",
             expected="the verdict of a finished run",
             received="no such object",
-            hint="Put the original object back from a copy of the store",
+            hint=BACK,
         )
     return {
         "run_id": verdict.run_id,

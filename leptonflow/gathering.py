@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from leptonflow import analysis, datasets, drift, predictions, simulation
-from leptonflow.digests import sha256
 from leptonflow.report import Operating
-from leptonflow.store import Store
+from leptonflow.store import BACK, Store, recorded
 from leptonflow.training import planned
 from schemas.config import AgainstChampion, Pipeline
 from schemas.errors import ConfigurationError, Damaged, UsageError
@@ -70,13 +69,7 @@ def _predictions(
     store: Store, file: ObjectRef, snapshot: SnapshotRef
 ) -> tuple[list[str], NDArray[np.int64], NDArray[np.float64]]:
     """(ids, true class numbers, N x K probabilities), the bytes held against what was recorded of them."""
-    data = store.get(file.key)
-    if sha256(data) != file.sha256:
-        raise Damaged(
-            f"{file.key} is not what was recorded", expected=f"sha256 {file.sha256}", received=f"sha256 {sha256(data)}",
-            hint="Put the original object back from a copy of the store",
-        )  # fmt: skip
-    return predictions.read(data, snapshot.classes)
+    return predictions.read(recorded(store, file.key, file.sha256), snapshot.classes)
 
 
 def _same_examples(file: ObjectRef, found: Sequence[str], expected: Sequence[str]) -> None:
@@ -84,7 +77,7 @@ def _same_examples(file: ObjectRef, found: Sequence[str], expected: Sequence[str
         raise Damaged(
             f"{file.key} tells of other examples than this run's holdout", expected=f"{len(expected)} examples, by id",
             received=f"{len(found)} examples, {len(set(found) & set(expected))} of them the same",
-            hint="Put the original object back from a copy of the store",
+            hint=BACK,
         )  # fmt: skip
 
 

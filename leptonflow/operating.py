@@ -21,10 +21,9 @@ from leptonflow import (
     simulation,
     training,
 )
-from leptonflow.digests import sha256
-from leptonflow.store import Store
+from leptonflow.store import Store, recorded
 from schemas.config import AgainstChampion, Pipeline
-from schemas.errors import ConfigurationError, Damaged, LeptonflowError
+from schemas.errors import ConfigurationError, LeptonflowError
 from schemas.records import Evaluation, ObjectRef
 from schemas.rules import AtLeast, AtMost, Slices
 
@@ -273,13 +272,7 @@ def _assumed(store: Store, config: Pipeline) -> Seen:
 def _read(store: Store, file: ObjectRef | None) -> pa.Table:
     """A file of predictions, its bytes held against the recorded sha256. Raises Damaged."""
     assert file is not None
-    data = store.get(file.key)
-    if sha256(data) != file.sha256:
-        raise Damaged(
-            f"{file.key} was changed", expected=f"sha256 {file.sha256}", received=f"sha256 {sha256(data)}",
-            hint="Put the original object back from a copy of the store",
-        )  # fmt: skip
-    return parquet.read(data)
+    return parquet.read(recorded(store, file.key, file.sha256))
 
 
 def _nothing(config: Pipeline, why: str, option: str) -> LeptonflowError:

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from leptonflow import cards, clock, datasets, keras_models, lineage, parquet, predictions, training, workloads
 from leptonflow.digests import canonical, code_digests, libraries, sha256
-from leptonflow.store import Store, adopt
+from leptonflow.store import BACK, Store, adopt, recorded
 from schemas.config import NAME, Pipeline
 from schemas.errors import Damaged, NotFound, TrainingError, UsageError
 from schemas.records import FitResult, Lineage, ModelManifest, ObjectRef, PackageRef, Plan
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from leptonflow.datasets import Examples
 
 REFERENCE_EXAMPLES = 64
+OTHER = f"{BACK}, or promote another version"
 _models: dict[str, Any] = {}  # sha256 of a model.keras: the loaded model; the last two
 
 
@@ -83,7 +84,7 @@ def package(store: Store, config: Pipeline, plan: Plan) -> PackageRef:
     workload = workloads.load(config.workload)
     cv = training.cross_validation(finished)
     files: dict[str, bytes] = {
-        "model.keras": _verified(store, final.files[0].key, final.files[0]),
+        "model.keras": recorded(store, final.files[0].key, final.files[0].sha256, OTHER),
         "preprocessing.json": canonical(
             {
                 "input": config.input,
@@ -178,7 +179,7 @@ def read_reference(store: Store, manifest: ModelManifest) -> tuple[NDArray[np.ui
     import numpy as np
 
     file = next(f for f in manifest.files if f.key == "reference.parquet")
-    data = _verified(store, package_key(manifest.pipeline, manifest.version, file.key), file)
+    data = recorded(store, package_key(manifest.pipeline, manifest.version, file.key), file.sha256, OTHER)
     table = parquet.read(data)
     pixels = np.frombuffer(b"".join(table["pixels"].to_pylist()), np.uint8).reshape(-1, *manifest.input)
     return pixels, predictions.matrix(table["probabilities"], len(manifest.classes))
@@ -222,7 +223,7 @@ def verify(store: Store, pipeline: str, version: str, manifest_sha256: str | Non
     """Hash every file of a version. Raises NotFound without a manifest, Damaged naming the file."""
     found, _ = _manifest(store, pipeline, version, manifest_sha256)
     for file in found.files:  # one at a time: a package need not fit into memory twice
-        _verified(store, package_key(pipeline, version, file.key), file)
+        recorded(store, package_key(pipeline, version, file.key), file.sha256, OTHER)
     return found
 
 
@@ -298,18 +299,9 @@ def readable(store: Store, pipeline: str) -> tuple[list[ModelManifest], dict[str
 
 def _files(store: Store, found: ModelManifest) -> Mapping[str, bytes]:
     return {
-        file.key: _verified(store, package_key(found.pipeline, found.version, file.key), file) for file in found.files
+        file.key: recorded(store, package_key(found.pipeline, found.version, file.key), file.sha256, OTHER)
+        for file in found.files
     }
-
-
-def _verified(store: Store, key: str, file: ObjectRef) -> bytes:
-    try:
-        data = store.get(key)
-    except NotFound:
-        raise _damaged(key, f"{file.bytes} bytes", "no such object") from None
-    if sha256(data) != file.sha256:
-        raise _damaged(key, f"sha256 {file.sha256}", f"sha256 {sha256(data)}")
-    return data
 
 
 def _damaged(key: str, expected: str, received: str) -> Damaged:
@@ -317,7 +309,7 @@ def _damaged(key: str, expected: str, received: str) -> Damaged:
         f"{key} is not what was recorded",
         expected=expected,
         received=received,
-        hint="Put the original object back from a copy of the store, or promote another version",
+        hint=OTHER,
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from leptonflow import landing, packages, planning, recording, registry, whole
 from leptonflow.log import Log
-from leptonflow.store import Store
+from leptonflow.store import BACK, Store
 from schemas.config import Pipeline
 from schemas.errors import Damaged, NotFound
 from schemas.records import ModelManifest
@@ -127,7 +127,7 @@ def report(store: Store, run_id: str) -> str:
                 f"{key} is missing, though the run is finished",
                 expected="the report of a finished run",
                 received="no such object",
-                hint="Put the original object back from a copy of the store",
+                hint=BACK,
             )
     raise NotFound(
         "no finished run has that id",

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from leptonflow import clock
 from leptonflow import log as commits
 from leptonflow.digests import canonical, code_digests, sha256
-from leptonflow.store import Store, adopt
+from leptonflow.store import BACK, Store, adopt
 from schemas.config import Pipeline
 from schemas.errors import Damaged, LeptonflowError
 from schemas.records import Evaluation, FitResult, InfraResult, ObjectRef, Outcome, Plan, Record, Split, Verdict
@@ -296,5 +296,5 @@ def _manifest(data: bytes, key: str) -> dict[str, Any]:
 def _damaged(key: str, error: Exception) -> LeptonflowError:
     return Damaged(
         f"{key} is not what leptonflow writes there", expected="the JSON that a run or a batch leaves",
-        received=str(error).splitlines()[0], hint="Put the original object back from a copy of the store",
+        received=str(error).splitlines()[0], hint=BACK,
     )  # fmt: skip

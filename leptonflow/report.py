@@ -2,7 +2,7 @@
 
 `render` is a pure function of recorded things. Names come from outside and are hostile: everything
 is escaped by the template, and the page's own policy forbids scripts and every request. Gathering
-what the report shows belongs to `recording`.
+what the report shows belongs to `gathering`, how a value is written to `wording`.
 """
 
 from __future__ import annotations

@@ -30,10 +30,10 @@ from leptonflow import (
     recording,
     training,
 )
-from leptonflow.store import MemoryStore, Store
+from leptonflow.store import BACK, MemoryStore, Store, recorded
 from schemas.config import NAME, Pipeline, parse
 from schemas.errors import Damaged, NotFound, UsageError
-from schemas.records import ModelManifest, ObjectRef, Plan, SnapshotRef
+from schemas.records import ModelManifest, Plan, SnapshotRef
 
 if TYPE_CHECKING:
     import numpy as np
@@ -115,7 +115,8 @@ def _recorded(store: Store, run_id: str) -> tuple[str, ModelManifest, bytes]:
         version = _version(store, pipeline, run_id)
         if version is not None and store.size(key) is not None:
             file = recording.reference(store, pipeline, run_id, key)
-            return pipeline, packages.manifest(store, pipeline, version), _bytes(store, key, file)
+            data = store.get(key) if file is None else recorded(store, key, file.sha256)
+            return pipeline, packages.manifest(store, pipeline, version), data
     raise NotFound(
         "no run with holdout predictions has that id",
         expected="a run id of `leptonflow runs PIPELINE`",
@@ -136,19 +137,8 @@ def _out_of_fold(store: Store, config: Pipeline, manifest: ModelManifest) -> lis
         if fit is None or not fit.files:
             raise _damaged(key, "a fold's manifest, which names its predictions", "none")
         file = fit.files[0]
-        found.append(_read(_bytes(store, file.key, file), file.key, manifest.classes))
+        found.append(_read(recorded(store, file.key, file.sha256), file.key, manifest.classes))
     return found
-
-
-def _bytes(store: Store, key: str, file: ObjectRef | None) -> bytes:
-    """The object, held against what is recorded of it, where something is."""
-    try:
-        data = store.get(key)
-    except NotFound:
-        raise _damaged(key, "the recorded predictions", "no such object") from None
-    if file is not None and digests.sha256(data) != file.sha256:
-        raise _damaged(key, f"sha256 {file.sha256}", f"sha256 {digests.sha256(data)}")
-    return data
 
 
 def _read(data: bytes, what: str, classes: Sequence[str]) -> Predictions:
@@ -161,8 +151,7 @@ def _read(data: bytes, what: str, classes: Sequence[str]) -> Predictions:
 
 def _damaged(what: str, expected: str, received: str) -> Damaged:
     return Damaged(
-        f"{what} cannot be compared with", expected=expected, received=received,
-        hint="Put the original object back from a copy of the store",
+        f"{what} cannot be compared with", expected=expected, received=received, hint=BACK
     )  # fmt: skip
 
 
@@ -178,7 +167,7 @@ def _version(store: Store, pipeline: str, run_id: str) -> str | None:
     except (ValueError, TypeError, KeyError):
         raise Damaged(
             f"{begun} is not what a run writes as it begins", expected="JSON with the run's version",
-            received="something else", hint="Put the original object back from a copy of the store",
+            received="something else", hint=BACK,
         ) from None  # fmt: skip
 
 

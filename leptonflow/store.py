@@ -14,12 +14,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from leptonflow.digests import sha256
 from leptonflow.keys import Names, checked_key, checked_prefix, new_key
 from schemas.errors import AlreadyExists, Damaged, NotFound
 from schemas.settings import checked_uri
 
 STORE_KEY = "store.json"
 STORE_FORMAT = 1
+BACK = "Put the original object back from a copy of the store"
 LOGS = ("snapshots", "promotions")  # where every store that was used has commit logs, and nothing else
 
 
@@ -149,6 +151,19 @@ def adopt(store: Store, key: str, data: bytes) -> bytes:
     except AlreadyExists:
         return store.get(key)
     return data
+
+
+def recorded(store: Store, key: str, digest: str, hint: str = BACK) -> bytes:
+    """The object whose sha256 is on record. Raises Damaged, naming the key, where it is another or gone."""
+    try:
+        data = store.get(key)
+    except NotFound:
+        received = "no such object"
+    else:
+        if (found := sha256(data)) == digest:
+            return data
+        received = f"sha256 {found}"
+    raise Damaged(f"{key} is not what was recorded", expected=f"sha256 {digest}", received=received, hint=hint)
 
 
 def store_id(store: Store) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from leptonflow import parquet
 from leptonflow.digests import canonical, sha256, short
-from leptonflow.store import Store
+from leptonflow.store import BACK, Store
 from schemas.errors import Damaged
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def decode(data: bytes, where: str) -> pa.Table:
     except pa.ArrowInvalid as error:
         raise Damaged(
             f"{where} cannot be read", expected="a Parquet file", received=str(error).splitlines()[0],
-            hint="Put the original object back from a copy of the store",
+            hint=BACK,
         ) from None  # fmt: skip
 
 

@@ -216,17 +216,10 @@ def _ends(value: float, drawn: Floats, left: Floats, weights: Ints, confidence: 
     weights: for how many examples each of `left` stands.
     """
     import numpy as np
-    from scipy.special import ndtri
 
-    from leptonflow.statistics.intervals import Drawn
+    from leptonflow.statistics.intervals import corrected
 
-    found = np.sort(drawn)
-    if found[-1] - found[0] < 1e-12:
+    if np.ptp(drawn) < 1e-12:
         return None
-    below = (np.searchsorted(found, value, "left") + np.searchsorted(found, value, "right")) / (2 * len(found))
-    least = 1 / (len(found) + 1)
-    away = np.average(left, weights=weights) - left
-    spread = float((weights * away**2).sum()) ** 1.5
-    skew = float((weights * away**3).sum()) / (6 * spread) if spread > 1e-300 else 0.0
-    bca = Drawn(value, found, bias=float(ndtri(min(max(float(below), least), 1 - least))), acceleration=skew)
+    bca = corrected(value, drawn, left, weights)
     return bca.quantile((1 - confidence) / 2), bca.quantile((1 + confidence) / 2)

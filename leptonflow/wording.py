@@ -7,8 +7,7 @@ In the report and in the artifacts of the Prefect UI. What does not belong here:
 from __future__ import annotations
 
 import base64
-import struct
-import zlib
+import io
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -73,11 +72,8 @@ def label(text: str) -> str:
 
 def png(pixels: NDArray[np.uint8]) -> str:
     """uint8 H x W x C (1 or 3 channels) as a PNG data URI."""
-    height, width, channels = pixels.shape
-    rows = b"".join(b"\0" + pixels[y].tobytes() for y in range(height))
-    header = struct.pack(">IIBBBBB", width, height, 8, 0 if channels == 1 else 2, 0, 0, 0)
-    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows, 6)), (b"IEND", b""))
-    data = b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
-    )
-    return "data:image/png;base64," + base64.b64encode(data).decode()
+    from PIL import Image
+
+    sink = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(sink, "PNG")
+    return "data:image/png;base64," + base64.b64encode(sink.getvalue()).decode()

@@ -114,7 +114,6 @@ class Drawn:
 def draw(statistic: Callable[[NDArray[np.int64]], float], n: int, *, seed: int, resamples: int) -> Drawn:
     """Resample, and find BCa's corrections. Raises as `bootstrap` does."""
     import numpy as np
-    from scipy.special import ndtri
 
     checks.size(n)
     if resamples < 2:
@@ -130,21 +129,45 @@ def draw(statistic: Callable[[NDArray[np.int64]], float], n: int, *, seed: int, 
             for start in range(0, resamples, rows)
         ]
     ).astype(np.float64)
-    found = np.sort(found[np.isfinite(found)])
+    found = found[np.isfinite(found)]
     if len(found) <= resamples / 2:
         raise checks.refuse("a statistic", f"finite in most of {resamples} resamples", f"finite in {len(found)}")
+    return corrected(value, found, _jackknife(statistic, n, random))
+
+
+def corrected(
+    value: float, resampled: NDArray[np.float64], left: NDArray[np.float64], weights: NDArray[np.int64] | None = None
+) -> Drawn:
+    """BCa's corrections: the bias by the share of resamples below the value (Efron 1987), half of those equal to it;
+    the acceleration by the skewness of the jackknife's values over six (Efron and Tibshirani 1993, formula 14.15).
+
+    resampled: R finite values. left: the value without one example (or group of them), weights: for how many each of
+    them stands; 0 without any.
+    """
+    import numpy as np
+    from scipy.special import ndtri
+
+    found = np.sort(resampled)
     below = (np.searchsorted(found, value, "left") + np.searchsorted(found, value, "right")) / (2 * len(found))
     least = 1 / (len(found) + 1)
     bias = float(ndtri(min(max(float(below), least), 1 - least)))
-    return Drawn(value=value, resampled=found, bias=bias, acceleration=_acceleration(statistic, n, random))
+    if not len(left):
+        return Drawn(value, found, bias, acceleration=0.0)
+    away = np.average(left, weights=weights) - left
+    times = np.ones_like(away) if weights is None else weights
+    spread = float((times * away**2).sum()) ** 1.5
+    skewed = float((times * away**3).sum()) / (6 * spread) if spread > 1e-300 else 0.0
+    return Drawn(value, found, bias, acceleration=skewed)
 
 
-def _acceleration(statistic: Callable[[NDArray[np.int64]], float], n: int, random: np.random.Generator) -> float:
-    """Skewness of the jackknife's values over six (Efron and Tibshirani 1993, formula 14.15); 0 without any."""
+def _jackknife(
+    statistic: Callable[[NDArray[np.int64]], float], n: int, random: np.random.Generator
+) -> NDArray[np.float64]:
+    """The finite values without one of GROUPS groups of examples each; none of a single example."""
     import numpy as np
 
     if n < 2:
-        return 0.0
+        return np.zeros(0)
     groups = np.array_split(random.permutation(n), min(n, GROUPS))
     kept = np.ones(n, dtype=bool)
     values = []
@@ -153,7 +176,4 @@ def _acceleration(statistic: Callable[[NDArray[np.int64]], float], n: int, rando
         values.append(statistic(np.flatnonzero(kept)))
         kept[group] = True
     left = np.asarray(values, np.float64)
-    left = left[np.isfinite(left)]
-    away = left.mean() - left if len(left) else np.zeros(1)
-    spread = float((away**2).sum()) ** 1.5
-    return float((away**3).sum()) / (6 * spread) if spread > 1e-300 else 0.0
+    return left[np.isfinite(left)]

@@ -217,7 +217,7 @@ def test_a_fold_that_differs_is_told_beside_a_holdout_that_does_not(store: Store
     probabilities = probabilities[:, ::-1].copy()
     data = predictions.write(ids, labels, probabilities, CLASSES, 1)
     rewrite(store, key, data)
-    with pytest.raises(Damaged, match=rf"{key} cannot be compared with.*sha256"):
+    with pytest.raises(Damaged, match=rf"{key} is not what was recorded.*sha256"):
         reproducing.reproduce(store, RUN, folds=True)
     name = training.fit_key(config.name, plan.version or "", 1, "manifest.json")
     manifest = json.loads(store.get(name))
@@ -248,7 +248,7 @@ def test_what_a_run_left_and_cannot_be_read_is_one_clear_line(store: Store, trai
     document = {"report": "r", "version": "a" * 12}
     files = [{"key": key, "sha256": sha256(data), "bytes": len(data)}]
     store.create(planning.run_key(config.name, RUN, "manifest.json"), canonical({"document": document, "files": files}))
-    with pytest.raises(Damaged, match=f"{key} cannot be compared with.*{sha256(data)}"):
+    with pytest.raises(Damaged, match=f"{key} is not what was recorded.*{sha256(data)}"):
         reproducing.reproduce(store, RUN)
 
 
