@@ -3,19 +3,16 @@
 Columns may be added, never renamed: people's queries and other pipelines rely on them. How rows are
 made belongs to `leptonflow.tables`, how they are read to `leptonflow.analytics`.
 
-COLUMNS are plain, so that a query knows its tables before it has imported pyarrow. TABLES are the same
-as pyarrow schemas, made when they are asked for.
+COLUMNS are plain, so that a query knows its tables before it has imported pyarrow.
 """
 
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-    TABLES: dict[str, pa.Schema]
 
 
 def _columns(**kinds: str) -> dict[str, str]:
@@ -33,12 +30,6 @@ def schema(table: str) -> pa.Schema:
         "time": pa.timestamp("us", tz="UTC"),
     }  # fmt: skip
     return pa.schema([(name, types[kind]) for name, kind in COLUMNS[table].items()])
-
-
-def __getattr__(name: str) -> Any:
-    if name == "TABLES":
-        return {table: schema(table) for table in COLUMNS}
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 # --- written once per batch and contract, under <batch>-<contract> --------------------------------

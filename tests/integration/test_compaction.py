@@ -17,7 +17,7 @@ from leptonflow.digests import sha256
 from leptonflow.store import Store, open_store
 from schemas.errors import Damaged
 from schemas.records import QuarantineRef
-from schemas.tables import TABLES
+from schemas.tables import COLUMNS
 from tests.run_examples import CONTRACT, make, outcome
 from tests.unit.test_tables import Killed, Mortal, everything
 
@@ -38,7 +38,7 @@ def fill(store: Store, count: int = FILES, start: int = 0) -> None:
             if table == "quarantine":
                 _quarantine(store, pipeline, f"batch-{number}")
                 continue
-            names = set(TABLES[table].names) & {"run_id", "version", "batch"}
+            names = set(COLUMNS[table]) & {"run_id", "version", "batch"}
             texts = dict.fromkeys(names, f"{number:012x}")
             rows = [{"pipeline": pipeline, **texts}] * (number % 3)  # a file may be empty, and rows alike
             tables.write(store, [(tables.key(table, pipeline, f"{number:012x}"), tables.arrow(table, rows))])
@@ -56,7 +56,7 @@ def _quarantine(store: Store, pipeline: str, batch: str) -> None:
 
 def content(store: Store) -> dict[str, Counter[tuple[Any, ...]]]:
     """Every row of every table, and how often it is there."""
-    found = {table: analytics.query(store, f"FROM {table}").to_pylist() for table in TABLES}
+    found = {table: analytics.query(store, f"FROM {table}").to_pylist() for table in COLUMNS}
     return {table: Counter(tuple(row.values()) for row in rows) for table, rows in found.items()}
 
 

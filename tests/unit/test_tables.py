@@ -20,7 +20,7 @@ from leptonflow import clock, formats, log, recording, tables
 from leptonflow.digests import sha256
 from leptonflow.store import Store, open_store
 from schemas.errors import Damaged
-from schemas.tables import TABLES
+from schemas.tables import COLUMNS, schema
 from tests.run_examples import CONTRACT, make, outcome
 
 
@@ -30,7 +30,7 @@ def memory() -> Store:
 
 
 def rows(store: Store, table: str) -> list[dict[str, Any]]:
-    found = [pq.read_table(io.BytesIO(store.get(k)), schema=TABLES[table]) for k, _ in store.list(f"tables/{table}")]
+    found = [pq.read_table(io.BytesIO(store.get(k)), schema=schema(table)) for k, _ in store.list(f"tables/{table}")]
     return [row for one in found for row in one.to_pylist()]
 
 
@@ -73,12 +73,12 @@ def everything(store: Store) -> dict[str, bytes]:
 
 def test_every_table_says_whose_pipeline_a_row_is() -> None:
     """They join on it: DESIGN section 6."""
-    assert all(schema.names[0] == "pipeline" and schema.field(0).type == pa.string() for schema in TABLES.values())
+    assert all(schema(table).names[0] == "pipeline" and schema(table).field(0).type == pa.string() for table in COLUMNS)
 
 
 def test_a_row_has_the_declared_types_and_times_are_utc() -> None:
     table = tables.arrow("batches", [{"pipeline": "p", "arrived": 3, "at": "2026-11-24T12:00:00+02:00"}])
-    assert table.schema == TABLES["batches"]
+    assert table.schema == schema("batches")
     assert table["at"].to_pylist() == [datetime(2026, 11, 24, 10, tzinfo=UTC)]
     assert table["accepted"].to_pylist() == [None]
 
@@ -164,7 +164,7 @@ def test_a_kill_before_any_write_and_a_second_call_leave_each_row_once(memory: S
     other = run.keywords(started_at="2027-01-01T00:00:00.000000Z", seconds={"train": 1.0}, batches=[])
     document = recording.record(memory, run.config, run.plan, **other)
     assert document["seconds"] == ({"train": 1.0} if writes == 0 else run.keywords()["seconds"])
-    counts = {table: len(rows(memory, table)) for table in TABLES}
+    counts = {table: len(rows(memory, table)) for table in COLUMNS}
     assert counts == {
         "batches": 0, "validations": 0, "quarantine": 0, "snapshots": 0, "promotions": 0,
         "runs": 1, "models": 1, "verdicts": 3, "folds": 15, "epochs": 84, "predictions": 1600,

@@ -15,7 +15,7 @@ from typing import Any
 
 from leptonflow import analytics
 from leptonflow.store import Store, open_store
-from schemas.tables import TABLES
+from schemas.tables import COLUMNS
 from tests.e2e.killing import Ended, Kill, finish, launch
 
 CLASSES = 3
@@ -108,7 +108,7 @@ def rows(store: Store) -> dict[str, tuple[int, int]]:
     """Of each table: its rows, and its distinct rows."""
     each = (
         f"select '{t}' t, (select count(*) from {t}) n, (select count(*) from (select distinct * from {t})) d"
-        for t in TABLES
+        for t in COLUMNS
     )
     return {row["t"]: (row["n"], row["d"]) for row in sql(store, " union all ".join(each))}
 
