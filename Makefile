@@ -34,7 +34,7 @@ lint: $(READY) ## style, types, and who may import whom
 	@$(BIN)/lint-imports --no-logo 2>/dev/null >.venv/lint-imports.log || { cat .venv/lint-imports.log; exit 1; }
 	@$(BIN)/mypy
 
-SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile
+SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadscope
 
 test: lint ## lint, types and every test but the slow ones
 	@$(BIN)/pytest $(SIDE_BY_SIDE)

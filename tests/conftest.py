@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,8 +13,27 @@ from leptonflow import progress
 from leptonflow.store import Store, open_store
 from tests import servers
 
+HERE = Path(__file__).resolve().parent
 EVERY_STORE = ["directory", "memory", "seaweedfs", "minio"]
 ACROSS_PROCESSES = ["directory", "seaweedfs", "minio"]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """One process for an end-to-end folder whose conftest makes its places once, and for every other file.
+
+    In the order in which they were collected: the end-to-end tests, which take longest, are not left to the end.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Together(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = config.rootpath / nodeid.split("::", 1)[0]
+            shared = file.parent.parent == HERE / "e2e" and (file.parent / "conftest.py").exists()
+            return str(file.parent if shared else file)
+
+    config.option.loadscopereorder = False
+    return Together(config, log)
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -18,7 +18,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-ROOT = Path(__file__).parent.parent
+from tests.e2e.helpers import call
+
+ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 CONFIGS = sorted(p for p in (ROOT / "pipelines").glob("*.yaml") if not p.name.endswith(".contract.yaml"))
@@ -123,7 +125,6 @@ def bring_pictures(folder: Path) -> None:
 ran: set[str] = set()  # a command that two pages show is run once
 
 
-@pytest.mark.xdist_group("docs")
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_the_commands_of_a_page_run(page: Path, newcomer: tuple[Path, dict[str, str]]) -> None:
     """Every command of every page ends well, in the order in which a reader meets it."""
@@ -146,15 +147,18 @@ ASKED = (
 )  # fmt: skip
 
 
-@pytest.mark.xdist_group("docs")
 @pytest.mark.parametrize("line", ASKED)
-def test_every_key_of_an_answer_is_on_its_page(line: str, newcomer: tuple[Path, dict[str, str]]) -> None:
+def test_every_key_of_an_answer_is_on_its_page(
+    line: str, newcomer: tuple[Path, dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """docs/commands.md names, between backticks, each key of the document that `--json` prints."""
     folder, ids = newcomer
     known = line.replace(SOME_ID, ids["run_id" if line.startswith("reproduce") else "version"])
-    done = shell(f"leptonflow {known} --json", folder)
-    assert done.returncode == 0, done.stderr
-    document = json.loads(done.stdout)
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("LEPTONFLOW_STORE", raising=False)
+    done = call(*known.split(), "--json")
+    assert done.status == 0, done.told()
+    document = done.document
     records = document if isinstance(document, list) else [document]
     inner = [row for record in records for name in ("would_change", "folds", "gate", "curve", "differences")
              for row in record.get(name) or ()]  # fmt: skip

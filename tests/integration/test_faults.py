@@ -38,7 +38,7 @@ def until(condition: Callable[[], object], what: str, seconds: float = 120.0) ->
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"{what} did not come to pass in time"
-        time.sleep(0.05)
+        time.sleep(0.2)  # between two looks, which cost what is looked at
 
 
 def begin(folder: Path, store: str, environment: Mapping[str, str]) -> subprocess.Popen[str]:

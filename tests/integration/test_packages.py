@@ -19,7 +19,7 @@ from leptonflow import datasets, evaluation, infra, packages, training
 from leptonflow.store import MemoryStore, Store, open_store
 from schemas.config import Pipeline
 from schemas.errors import Damaged, NotFound, TrainingError
-from schemas.records import Plan
+from schemas.records import InfraResult, Plan
 from tests.fit_examples import CLASSES, land, pipeline
 
 FILES = {
@@ -48,6 +48,23 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Pipeline, P
 def store(trained: tuple[Path, Pipeline, Plan], tmp_path: Path) -> Store:
     shutil.copytree(trained[0], tmp_path / "store")
     return open_store(str(tmp_path / "store"))
+
+
+@pytest.fixture(scope="module")
+def passed(trained: tuple[Path, Pipeline, Plan], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, InfraResult]:
+    """A copy of that store where a fresh process has validated the package, and what it found."""
+    folder = tmp_path_factory.mktemp("passed") / "store"
+    shutil.copytree(trained[0], folder)
+    store, (_, config, plan) = open_store(str(folder)), trained
+    infra.start()
+    sha = packages.reference(store, config.name, plan.version).manifest_sha256
+    return folder, infra.validate(store, config, plan.version, sha, plan)
+
+
+@pytest.fixture
+def validated(passed: tuple[Path, InfraResult], tmp_path: Path) -> tuple[Store, InfraResult]:
+    shutil.copytree(passed[0], tmp_path / "validated")
+    return open_store(str(tmp_path / "validated")), passed[1]
 
 
 def change(store: Store, key: str) -> None:
@@ -207,11 +224,10 @@ def test_another_manifest_than_the_recorded_one_is_damage(store: Store, trained:
 # --- a fresh process -----------------------------------------------------------------------------
 
 
-def test_a_fresh_process_reproduces_the_predictions_and_the_pass_is_recorded(store: Store, trained: Any) -> None:
+def test_a_fresh_process_reproduces_the_predictions_and_the_pass_is_recorded(validated: Any, trained: Any) -> None:
     _, config, plan = trained
+    store, first = validated
     sha = packages.reference(store, config.name, plan.version).manifest_sha256
-    infra.start()
-    first = infra.validate(store, config, plan.version, sha, plan)
     assert first.passed and not first.reused, first.sentence
     assert first.largest_difference is not None and first.largest_difference <= infra.TOLERANCE
     holdout = len(datasets.holdout_set(store, config, plan.snapshot).ids)
@@ -265,13 +281,12 @@ def test_a_fresh_process_that_dies_is_a_rule_that_did_not_pass(store: Store, tra
     assert "status -9" in result.sentence
 
 
-def test_a_record_that_is_no_pass_of_these_bytes_is_made_again(store: Store, trained: Any) -> None:
+def test_a_record_that_is_no_pass_of_these_bytes_is_made_again(validated: Any, trained: Any) -> None:
     """It neither counts as a pass nor bars the version for ever."""
     _, config, plan = trained
+    store, first = validated
     sha = packages.reference(store, config.name, plan.version).manifest_sha256
     key = infra.record_key(config.name, plan.version, sha, config)
-    first = infra.validate(store, config, plan.version, sha)
-    assert first.passed and not first.reused
     path = store.path(key)
     assert path is not None
     path.chmod(0o644)
@@ -322,10 +337,10 @@ def test_the_fresh_process_ends_with_its_parent() -> None:
 # --- malformed inputs, latency and size
 
 
-def test_the_fresh_process_measures_and_a_recorded_pass_keeps_it(store: Store, trained: Any) -> None:
+def test_the_fresh_process_measures_and_a_recorded_pass_keeps_it(validated: Any, trained: Any) -> None:
     _, config, plan = trained
+    store, found = validated
     sha = packages.reference(store, config.name, plan.version)
-    found = infra.validate(store, config, plan.version, sha.manifest_sha256, plan)
     assert found.passed, found.sentence
     assert found.package_bytes == sha.bytes
     assert found.latency_ms is not None and 0 < found.latency_ms < 10_000

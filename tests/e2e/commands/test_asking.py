@@ -69,13 +69,12 @@ def test_why_a_candidate_was_promoted_and_refused(champions: Place) -> None:
 def test_a_run_is_reproduced_bit_for_bit_and_nothing_is_written(champions: Place) -> None:
     before = listing(champions.store)
     champions.configure(training={"epochs": 1, "folds": 2})  # today's YAML is not what the run was trained by
-    for name in "AC":
-        run_id = champions.told[name]["run_id"]
-        result = command("reproduce", run_id, "--store", champions.store, "--json", cwd=champions.folder)
-        assert result.status == 0, result.told()
-        document = result.document
-        assert (document["equal"], document["largest_difference"], document["differs"]) == (True, 0.0, [])
-        assert (document["run_id"], document["version"]) == (run_id, champions.told[name]["version"])
+    run = champions.told["C"]  # another attempt, after another champion
+    result = command("reproduce", run["run_id"], "--store", champions.store, "--json", cwd=champions.folder)
+    assert result.status == 0, result.told()
+    document = result.document
+    assert (document["equal"], document["largest_difference"], document["differs"]) == (True, 0.0, [])
+    assert (document["run_id"], document["version"]) == (run["run_id"], run["version"])
     assert listing(champions.store) == before
     result = call("reproduce", "0123456789ab", "--store", champions.store, "--json")
     assert result.status == 1 and "runs PIPELINE" in str(result.error["expected"])
@@ -103,5 +102,5 @@ def test_a_run_that_is_not_reproduced_is_status_1_with_its_document(champions: P
     # A failure to compare at all prints the error, and no document.
     predicted = champions.store / "runs/small" / run["run_id"] / "holdout-predictions.parquet"
     flip(predicted)
-    result = command(*arguments, "--json", cwd=champions.folder)
+    result = call(*arguments, "--json")
     assert result.status == 1 and "holdout-predictions.parquet" in str(result.error["message"])

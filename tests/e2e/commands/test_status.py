@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from tests.e2e.commands.places import COLUMNS, Place
+from tests.e2e.commands.places import COLUMNS, Place, retrained
 from tests.e2e.helpers import call, rows
 
 
@@ -44,6 +44,21 @@ def test_predict_without_a_champion(work: Path, tmp_path: Path) -> None:
     (tmp_path / "x.png").write_bytes(b"x")
     result = place("predict", tmp_path / "x.png")
     assert result.status == 1 and "retrain" in str(result.error["hint"])
+
+
+def test_a_store_that_was_moved_still_works(champions: Place) -> None:
+    a, c = (champions.told[name]["version"] for name in "AC")
+    assert champions("status").document["champion"] == c
+    again = retrained(champions("retrain"), 0)
+    assert again["verdict"] == "unchanged"
+    assert Path(again["report"]).is_file() and Path(again["report"]).is_relative_to(champions.store)
+    assert len(rows(champions.store, "select distinct version from predictions")) == 3
+    result = champions("promote", "--version", a, "--reason", "moved")
+    assert result.document["record"]["number"] == 4
+    written = [str(folder).encode() for folder in (Path.cwd(), champions.folder)]  # where it lay, where it lies
+    records = {file: file.read_bytes() for file in champions.store.rglob("*.json")}
+    # What is recorded is a key relative to the root.
+    assert records and not [file for file, data in records.items() if any(place in data for place in written)]
 
 
 def test_the_report_is_one_file_that_asks_for_nothing(first: Place) -> None:

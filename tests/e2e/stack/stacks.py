@@ -39,6 +39,7 @@ class Stack:
     process: subprocess.Popen[str]
     lines: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
+    client: httpx.Client = field(default_factory=lambda: httpx.Client(trust_env=False, timeout=30))
 
     @property
     def api(self) -> str:
@@ -53,9 +54,8 @@ class Stack:
 
     def ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
         """An answer of the API: POST with a body, else GET."""
-        with httpx.Client(trust_env=False, timeout=30) as client:
-            method = "GET" if body is None else "POST"
-            answer = client.request(method, self.api + path, json=body)
+        method = "GET" if body is None else "POST"
+        answer = self.client.request(method, self.api + path, json=body)
         answer.raise_for_status()
         return answer.json()
 
@@ -66,6 +66,11 @@ class Stack:
         """The flow runs of a pipeline's deployment, oldest first, those of its schedule in days to come apart."""
         wanted = {"deployments": {"id": {"any_": [self.deployment(name)["id"]]}}, "sort": "EXPECTED_START_TIME_ASC"}
         return [run for run in self.ask("/flow_runs/filter", wanted) if not run["auto_scheduled"]]
+
+    def idle(self, name: str) -> bool:
+        """Whether runs of a pipeline's deployment were asked for, and all of them have ended."""
+        runs = self.runs(name)
+        return bool(runs) and all(run["state"]["type"] in ENDED for run in runs)
 
     def run(self, identity: str) -> dict[str, Any]:
         return dict(self.ask(f"/flow_runs/{identity}"))
@@ -91,7 +96,7 @@ def until(what: Callable[[], Any], seconds: float, wanted: str) -> Any:
             found = what()
             if found:
                 return found
-        time.sleep(0.1)  # between two looks
+        time.sleep(0.25)  # between two looks, which cost what is looked at
     raise AssertionError(f"waited {seconds:.0f} s for {wanted}")
 
 
@@ -118,6 +123,7 @@ def up(folder: Path, *arguments: object, environment: dict[str, str] | None = No
                 os.killpg(process.pid, signal.SIGKILL)
             for reader in readers:
                 reader.join(10)
+            stack.client.close()
 
 
 def _ready(stack: Stack) -> bool:

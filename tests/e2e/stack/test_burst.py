@@ -18,7 +18,7 @@ from leptonflow.store import open_store, store_id
 from schemas.arrivals import batch_event
 from tests import servers
 from tests.e2e.helpers import digits
-from tests.e2e.stack.stacks import ENDED, Stack, project, until
+from tests.e2e.stack.stacks import Stack, project, until
 from tests.e2e.stack.test_arrivals import batches, on_s3, send
 
 DEBOUNCE = 5
@@ -49,8 +49,7 @@ def test_a_burst_with_duplicates_forgeries_and_a_killed_watcher(
         repeat_events(stack, identity, ["monday", *names])
 
         wanted = {"monday", *names}
-        until(lambda: batches(folder, environment) == wanted, 120, "all batches to be in the dataset")
-        until(lambda: all(run["state"]["type"] in ENDED for run in stack.runs("small")), 120, "the runs to end")
+        until(lambda: stack.idle("small") and batches(folder, environment) == wanted, 240, "all batches in the dataset")
         runs = stack.runs("small")
         assert {run["state"]["name"] for run in runs} <= {"promoted", "refused", "unchanged"}, runs
         spans = sorted((run["start_time"], run["end_time"]) for run in runs)
