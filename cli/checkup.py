@@ -9,9 +9,10 @@ from collections.abc import Callable
 from importlib import metadata
 from typing import Any
 
-from schemas.errors import AlreadyExists, Damaged, LeptonflowError, UsageError
+from schemas.errors import AlreadyExists, Damaged, LeptonflowError, StoreUnreachable, UsageError
 
 LOWEST, HIGHEST = (3, 11), (3, 13)
+OF_STORE = ("store", "logs", "landing", "arrivals")
 NEEDED = ("prefect", "tensorflow", "keras", "numpy", "pandas", "great-expectations", "duckdb", "obstore", "pyarrow")
 
 
@@ -27,14 +28,17 @@ def checks(uri: str, fix: bool) -> list[dict[str, Any]]:
         ("prefect", _prefect),
         ("accelerator", _accelerator),
     ]
-    return [_check(name, look) for name, look in parts]
-
-
-def _check(name: str, look: Callable[[], str]) -> dict[str, Any]:
-    try:
-        return {"name": name, "ok": True, "detail": look()}
-    except LeptonflowError as error:
-        return {"name": name, "ok": False, "detail": error.line()}
+    found = []
+    away = False  # a store that does not answer is waited for once, and its error told once
+    for name, look in parts:
+        try:
+            if away and name in OF_STORE:
+                raise StoreUnreachable("not looked at: the store cannot be used")
+            found.append({"name": name, "ok": True, "detail": look()})
+        except LeptonflowError as error:
+            away = away or isinstance(error, StoreUnreachable)
+            found.append({"name": name, "ok": False, "detail": error.line()})
+    return found
 
 
 def _python() -> str:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import BinaryIO
 
 from cli import show
-from flows.stack import background, local, place
+from flows.stack import background, local, place, processes
 from schemas.errors import LeptonflowError, UsageError
 
 DOWN_SECONDS = 20.0
@@ -45,7 +45,7 @@ def down() -> int:
     began = time.monotonic()
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGTERM)
-    while place.runs(folder):
+    while place.runs(folder) or processes.alive(pid):  # the lock is free a moment before the process has ended
         if time.monotonic() - began > DOWN_SECONDS:
             raise LeptonflowError(
                 f"the stack of this folder does not end, process {pid}",

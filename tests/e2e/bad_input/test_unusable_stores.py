@@ -87,7 +87,9 @@ def test_an_s3_endpoint_where_nobody_listens(tmp_path: Path, strict: Path, monke
         assert f"127.0.0.1:{port}" in result.told()
         assert SECRET not in result.told()
         if "checks" in result.document:
-            assert {c["name"]: c["ok"] for c in result.document["checks"]}["store"] is False
+            told = {check["name"]: check for check in result.document["checks"]}
+            assert told["store"]["ok"] is told["logs"]["ok"] is told["landing"]["ok"] is told["arrivals"]["ok"] is False
+            assert "not looked at" in told["logs"]["detail"]  # it waits for the server once
         else:
             assert result.error["hint"]
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://user:{SECRET}@127.0.0.1:{port}")
