@@ -26,7 +26,7 @@ def changed(store: Store, pipeline: str) -> list[str]:
 def _changed(store: Store, pipeline: str, batch: str, parts: list[PartRef]) -> list[str]:
     prefix = landing.folder_key(pipeline, batch)
     # A plain batch's keys are recorded as they are shown: a name on a disk need not be Unicode.
-    there = {layouts.shown(key.removeprefix(f"{prefix}/")): key for key, _ in store.list(prefix)}
+    there = {layouts.shown(key.removeprefix(f"{prefix}/")): key for key in store.keys(prefix)}
     listed = landing.listed(store, pipeline, batch)
     if listed is None:
         # A plain batch has no listing: what was accepted from it is what must still be there.

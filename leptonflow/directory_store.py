@@ -95,8 +95,16 @@ class DirectoryStore:
         return found.st_size if real.startswith(self._inside) and stat.S_ISREG(found.st_mode) else None
 
     def list(self, prefix: str) -> Iterator[tuple[str, int]]:
-        prefix = checked_prefix(prefix)
-        return iter(sorted(self._walk(prefix + "/" if prefix else "")))
+        found = []
+        for key, entry in self._walk(prefix):
+            try:  # not contextlib.suppress: thousands of files are listed
+                found.append((key, entry.stat(follow_symlinks=False).st_size))
+            except FileNotFoundError:  # a person removed it while we looked
+                continue
+        return iter(sorted(found))
+
+    def keys(self, prefix: str) -> Names:
+        return sorted(key for key, _ in self._walk(prefix))
 
     def folders(self, prefix: str) -> Names:
         entries = self._scan(checked_prefix(prefix))
@@ -106,22 +114,18 @@ class DirectoryStore:
         key = checked_prefix(key)
         return Path(self._file(key) if key else self.root)
 
-    def _walk(self, start: str) -> Iterator[tuple[str, int]]:
-        """All that is no folder under `start` ("" or ending in a slash), links unfollowed, in any order."""
-        waiting = [start]
+    def _walk(self, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
+        """The key and the entry of all that is no folder under `prefix`, links unfollowed, in any order."""
+        prefix = checked_prefix(prefix)
+        waiting = [f"{prefix}/" if prefix else ""]
         while waiting:
             start = waiting.pop()
             for entry in self._scan(start.rstrip("/")):
                 if entry.is_dir(follow_symlinks=False):
                     waiting.append(f"{start}{entry.name}/")
                     continue
-                if entry.name[0] == "." and TEMPORARY.fullmatch(entry.name):
-                    continue
-                try:  # not contextlib.suppress: thousands of files are listed for one query
-                    size = entry.stat(follow_symlinks=False).st_size
-                except FileNotFoundError:  # a person removed it while we looked
-                    continue
-                yield start + entry.name, size
+                if entry.name[0] != "." or not TEMPORARY.fullmatch(entry.name):
+                    yield start + entry.name, entry
 
     def _scan(self, prefix: str) -> tuple[os.DirEntry[str], ...]:
         folder = os.path.join(self.root, prefix) if prefix else self.root

@@ -135,8 +135,8 @@ def not_same_folds(mine: ModelManifest, other: ModelManifest) -> str | None:
 def looks(store: Store, pipeline: str, run_id: str | None = None) -> int:
     """The pipeline's finished verdicts but that of `run_id`: each has looked at the holdout. Never resets."""
     own = f"runs/{pipeline}/{run_id}/verdict.json"
-    keys = (key for key, _ in store.list(f"runs/{pipeline}"))
-    return sum(key.count("/") == 3 and key.endswith("/verdict.json") and key != own for key in keys)
+    verdicts = (key for key in store.keys(f"runs/{pipeline}") if key.endswith("/verdict.json"))
+    return sum(key.count("/") == 3 and key != own for key in verdicts)
 
 
 def check_facts(store: Store, config: Pipeline, snapshot: SnapshotRef) -> None:

@@ -204,7 +204,7 @@ def _reachable(store: Store, pipeline: str, version: str) -> Iterator[str]:
         return
     with tempfile.TemporaryDirectory() as folder:
         copy = open_store(folder)
-        for key, _ in store.list(f"models/{pipeline}/{version}"):
+        for key in store.keys(f"models/{pipeline}/{version}"):
             copy.create(key, store.get(key))
         yield copy.uri
 

@@ -210,7 +210,7 @@ def _plain(store: Store, pipeline: str, batch: str) -> Batch:
         # The markers are hidden to a walk, but no file that somebody sent.
         ignored -= sum(name in (READY, INGEST) for name in os.listdir(found.root))
     else:
-        every = [key.removeprefix(f"{prefix}/") for key, _ in store.list(prefix)]
+        every = [key.removeprefix(f"{prefix}/") for key in store.keys(prefix)]
         # A client's "folder" is an object whose name ends with a slash, and holds nothing.
         every = [name for name in every if name not in (READY, INGEST) and not name.endswith("/")]
         names = [name for name in every if not layouts.is_hidden(name)]

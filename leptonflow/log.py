@@ -209,7 +209,7 @@ def _gap_or_race(store: Store, prefix: str, missing: int, later: int) -> None:
 
 def _last(store: Store, prefix: str) -> int:
     """The highest number of the records that a listing shows, 0 where there is none."""
-    names = (RECORD.fullmatch(key, len(prefix) + 1) for key, _ in store.list(prefix))
+    names = (RECORD.fullmatch(key, len(prefix) + 1) for key in store.keys(prefix))
     return max((int(name[1]) for name in names if name), default=0)
 
 

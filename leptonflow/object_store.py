@@ -122,6 +122,9 @@ class ObjectStore:
         start = len(self.prefix) + 1 if self.prefix else 0
         return iter(sorted((key[start:], size) for key, size in found))
 
+    def keys(self, prefix: str) -> Names:
+        return [key for key, _ in self.list(prefix)]
+
     def folders(self, prefix: str) -> Names:
         import obstore
 

@@ -223,7 +223,7 @@ def _compared(store: Store, pipeline: str, run_id: str) -> Evaluation | None:
 
 def _last_evaluation(store: Store, pipeline: str, run_id: str) -> Evaluation | None:
     prefix = f"runs/{pipeline}/{run_id}/evaluation-"
-    keys = [key for key, _ in store.list(f"runs/{pipeline}/{run_id}") if key.startswith(prefix)]
+    keys = [key for key in store.keys(f"runs/{pipeline}/{run_id}") if key.startswith(prefix)]
     if not keys:
         return None
     last = max(keys, key=lambda key: (len(key), key))  # evaluation-10 after evaluation-9

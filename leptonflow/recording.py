@@ -140,7 +140,7 @@ def standing(store: Store, pipeline: str, run_id: str) -> Verdict | None:
 
 def runs(store: Store, pipeline: str) -> list[dict[str, Any]]:
     """The document of each finished run, with started_at and finished_at, newest last."""
-    keys = [key for key, _ in store.list(f"runs/{pipeline}") if key.count("/") == 3 and key.endswith("/manifest.json")]
+    keys = [key for key in store.keys(f"runs/{pipeline}") if key.count("/") == 3 and key.endswith("/manifest.json")]
     found = []
     for key, data in zip(keys, store.get_many(keys), strict=True):
         manifest = _manifest(data, key)
@@ -156,7 +156,7 @@ def repair_batches(store: Store, pipeline: str) -> None:
     and three listings where nothing is missing.
     """
     from_log = {_outcome_key(o): o for o in _recorded(store, pipeline)}
-    objects = {key for key, _ in store.list(f"batches/{pipeline}") if key.endswith(".json")}
+    objects = {key for key in store.keys(f"batches/{pipeline}") if key.endswith(".json")}
     missing = [(key, canonical(o)) for key, o in from_log.items() if key not in objects]
     if missing:
         store.create_many(missing)
@@ -194,7 +194,7 @@ def _file_of(outcome_key: str) -> str:
 
 
 def _table_files(store: Store, table: str, pipeline: str) -> set[str]:
-    return {key.rsplit("/", 1)[1] for key, _ in store.list(f"tables/{table}/pipeline={pipeline}")}
+    return {key.rsplit("/", 1)[1] for key in store.keys(f"tables/{table}/pipeline={pipeline}")}
 
 
 def _outcome(data: bytes, key: str) -> Outcome:
@@ -212,7 +212,7 @@ def _outcomes(store: Store, config: Pipeline, plan: Plan, told: RunRecord) -> tu
     refused = []
     for batch in told.batches:
         if batch not in names:
-            keys = [key for key, _ in store.list(f"batches/{config.name}/{batch}") if key.endswith(".json")]
+            keys = [key for key in store.keys(f"batches/{config.name}/{batch}") if key.endswith(".json")]
             found = [_outcome(data, key) for key, data in zip(keys, store.get_many(keys), strict=True)]
             refused += sorted(found, key=lambda outcome: outcome.at)[-1:]
     return (*accepted, *refused)

@@ -58,6 +58,9 @@ class Store(Protocol):
         Whatever others put there is listed by its exact name. A link is listed, never followed.
         """
 
+    def keys(self, prefix: str) -> Names:
+        """The keys of `list`, in its order: for who needs no sizes, which a directory store asks of each file."""
+
     def folders(self, prefix: str) -> Names:
         """The names of the folders directly under `prefix`/, sorted."""
 
@@ -111,9 +114,12 @@ class MemoryStore:
             found = [(key, len(data)) for key, data in self._objects.items() if key.startswith(start)]
         return iter(sorted(found))
 
+    def keys(self, prefix: str) -> Names:
+        return [key for key, _ in self.list(prefix)]
+
     def folders(self, prefix: str) -> Names:
         start = _start(prefix)
-        rest = (key.removeprefix(start) for key, _ in self.list(prefix))
+        rest = (key.removeprefix(start) for key in self.keys(prefix))
         return sorted({name.split("/")[0] for name in rest if "/" in name})
 
     def path(self, key: str) -> Path | None:

@@ -43,17 +43,18 @@ def files(store: Store, table: str) -> list[str]:
     """The keys of a table's files: an explicit list, never a glob. Empty for a table that comes from a log."""
     if table in _LOGS:
         return []
-    found = sources(store, table)
-    return [source.key for source in (*found.compacted, *found.loose)]
+    compacted = _in_force(store, table, None)
+    replaced = {key for source in compacted for key in source.replaces}
+    if table == "quarantine":
+        there = [key for key, _ in _quarantine_parts(store)]
+    else:
+        there = [key for key in store.keys(f"tables/{table}") if key.endswith(".parquet")]
+    return [*(source.key for source in compacted), *(key for key in there if key not in replaced)]
 
 
 def sources(store: Store, table: str, history: log.Log | None = None) -> Sources:
     """The files of a table as its compaction log leaves them: `history`, or its newest record, read now."""
-    prefix = compactions(table)
-    if history is None:
-        compacted = _compacted(log.newest(store, prefix), lambda numbers: log.records(store, prefix, numbers))
-    else:
-        compacted = _compacted(history.head, lambda numbers: [history.entries[number - 1] for number in numbers])
+    compacted = _in_force(store, table, history)
     replaced = {key for source in compacted for key in source.replaces}
     loose = tuple(Source(key, size) for key, size in _there(store, table) if key not in replaced)
     return Sources(loose, compacted)
@@ -74,6 +75,14 @@ def compactions(table: str) -> str:
 def compacted_key(table: str, digest: str) -> str:
     """Where a compaction's file with that sha256 lies."""
     return f"compactions/{table}/{digest}.parquet"
+
+
+def _in_force(store: Store, table: str, history: log.Log | None) -> tuple[Source, ...]:
+    """The files that the table's compaction log has in force."""
+    if history is not None:
+        return _compacted(history.head, lambda numbers: [history.entries[number - 1] for number in numbers])
+    prefix = compactions(table)
+    return _compacted(log.newest(store, prefix), lambda numbers: log.records(store, prefix, numbers))
 
 
 def _compacted(newest: log.Entry | None, records: Callable[[Sequence[int]], Sequence[log.Entry]]) -> tuple[Source, ...]:
@@ -128,7 +137,7 @@ def _quarantine_parts(store: Store) -> list[tuple[str, int]]:
     for pipeline in store.folders("snapshots"):
         outcomes += [e.body["outcome"] for e in _entries(store, "snapshots", pipeline) if e.body.get("outcome")]
     known = {f"batches/{o['pipeline']}/{o['batch']}/{o['contract']}.json" for o in outcomes}
-    others = [key for key, _ in store.list("batches") if key.endswith(".json") and key not in known]
+    others = [key for key in store.keys("batches") if key.endswith(".json") and key not in known]
     outcomes += [json.loads(data) for data in store.get_many(others)]
     named = {o["quarantine"]["key"] for o in outcomes if o.get("quarantine")}
     there = dict(store.list("quarantine"))

@@ -185,13 +185,13 @@ def test_a_log_that_grows_while_it_is_listed_is_complete(store: Store) -> None:
         get = staticmethod(store.get)
         waiting = True
 
-        def list(self, prefix: str) -> Any:
+        def keys(self, prefix: str) -> Any:
             if self.waiting:
                 self.waiting = False
                 forget()
                 add(store, first, "theirs")
                 logs._verified[store.uri, PREFIX] = first
-            return store.list(prefix)
+            return store.keys(prefix)
 
     assert [entry.id for entry in complete(cast(Store, Growing()), PREFIX).entries][2:] == ["theirs"]
 
