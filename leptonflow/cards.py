@@ -8,7 +8,7 @@ not belong here: holdout metrics and the verdict, which are a run's and not the 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from schemas.config import Pipeline
@@ -22,12 +22,13 @@ def card(
     version: str,
     run_id: str,
     snapshot: SnapshotRef,
+    contract: Mapping[str, Any],
     cv: dict[str, dict[str, Any]],
     final: FitResult,
     lineage: Lineage,
     files: Sequence[ObjectRef],
 ) -> str:
-    """The card as Markdown. files are those of the package that exist beside it, keys relative to its folder."""
+    """The card as Markdown. contract is contract.json; files are the package's others, keys relative to its folder."""
     height, width, channels = config.input
     overall = {name: result for name, result in cv.items() if "[" not in name}
     sections = [
@@ -40,6 +41,8 @@ def card(
             f"{snapshot.examples} examples in {len(snapshot.batches)} batches: {_names(snapshot.batches)}",
             f"{final.examples} of them for training; a holdout of the fraction {snapshot.holdout:g} was never "
             "trained on",
+            f"data contract {contract['digest']}: {len(contract['expectations'])} expectations, and a batch with more "
+            f"than {contract['quarantine']['limit']:g} of its rows in quarantine is refused; contract.json has it all",
         ),
         "## Classes",
         "In the order of the model's outputs: " + _names(snapshot.classes, most=1000) + ".",

@@ -123,4 +123,14 @@ def _data(store: Store, manifest: ModelManifest) -> dict[str, Any]:
         "examples": body.get("examples"),
         "holdout": body.get("holdout"),
         "batches": batches if body else None,
+        "contract": _contract(store, manifest),
     }
+
+
+def _contract(store: Store, manifest: ModelManifest) -> str | None:
+    """The digest of the data contract at the time; null for an older package, and where `damage` tells of the file."""
+    try:
+        found = packages.contract(store, manifest)
+    except (Damaged, NotFound):
+        return None
+    return str(found["digest"]) if found else None

@@ -1,8 +1,8 @@
 """Immutable model versions: a folder with the model, what it needs to be used, and a manifest of sha256s.
 
-models/<pipeline>/<version>/: model.keras, preprocessing.json, labels.json, config.json, metrics.json,
-reference.parquet, lineage.json, model_card.md, then manifest.json. Nothing here is trusted before its
-bytes were held against the manifest. What does not belong here: which version is the champion (registry).
+models/<pipeline>/<version>/: model.keras, preprocessing.json, labels.json, contract.json, config.json,
+metrics.json, reference.parquet, lineage.json, model_card.md, then manifest.json. Nothing here is trusted
+before its bytes were held against the manifest. What does not belong here: which version is the champion (registry).
 """
 
 from __future__ import annotations
@@ -14,7 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from leptonflow import cards, clock, datasets, keras_models, lineage, parquet, predictions, training, workloads
+from leptonflow import (
+    cards,
+    clock,
+    contracts,
+    datasets,
+    keras_models,
+    lineage,
+    parquet,
+    predictions,
+    training,
+    workloads,
+)
 from leptonflow.digests import canonical, code_digests, libraries, sha256
 from leptonflow.store import BACK, Store, adopt, recorded
 from schemas.config import NAME, Pipeline
@@ -94,6 +105,7 @@ def package(store: Store, config: Pipeline, plan: Plan) -> PackageRef:
             }
         ),
         "labels.json": canonical(snapshot.classes),
+        "contract.json": canonical(_contract(config)),
         "config.json": canonical(config),
         "metrics.json": canonical(_metrics(cv, finished, final)),
     }
@@ -111,7 +123,8 @@ def package(store: Store, config: Pipeline, plan: Plan) -> PackageRef:
     origin = Lineage.model_validate_json(put("lineage.json", canonical(mine)))
     parts = (*files, "reference.parquet", "lineage.json")
     refs = tuple(_read_back(store, config.name, version, name) for name in parts)
-    card = cards.card(config, version, plan.run_id or "", snapshot, cv, final, origin, refs)
+    contract = json.loads(lying["contract.json"])
+    card = cards.card(config, version, plan.run_id or "", snapshot, contract, cv, final, origin, refs)
     put("model_card.md", card.encode())
     manifest = ModelManifest(
         pipeline=config.name,
@@ -134,6 +147,30 @@ def package(store: Store, config: Pipeline, plan: Plan) -> PackageRef:
     )
     adopt(store, package_key(config.name, version, "manifest.json"), canonical(manifest))
     return reference(store, config.name, version)
+
+
+def _contract(config: Pipeline) -> dict[str, Any]:
+    """contract.json: the data contract in force when the version was packaged, and its digest as `batches` has it.
+
+    {digest, expectations, quarantine: {limit}, classes, checks_version}: all that the digest covers. A batch that came
+    earlier can have been accepted under another one, which the table `batches` names.
+    """
+    return {
+        "digest": contracts.digest(config),
+        **contracts.read_contract(config),
+        "quarantine": config.quarantine.model_dump(mode="json"),
+        "classes": config.classes,
+        "checks_version": workloads.load(config.workload).checks_version,
+    }
+
+
+def contract(store: Store, manifest: ModelManifest) -> dict[str, Any] | None:
+    """The version's contract.json, or None for a package from before there was one. Raises NotFound, Damaged."""
+    for file in manifest.files:
+        if file.key == "contract.json":
+            key = package_key(manifest.pipeline, manifest.version, file.key)
+            return dict(json.loads(recorded(store, key, file.sha256, OTHER)))
+    return None
 
 
 def _metrics(cv: dict[str, dict[str, Any]], folds: list[FitResult], final: FitResult) -> dict[str, Any]:

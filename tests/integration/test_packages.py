@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from leptonflow import datasets, evaluation, infra, packages, training
+from leptonflow import contracts, datasets, evaluation, infra, packages, training
 from leptonflow.store import MemoryStore, Store, open_store
 from schemas.config import Pipeline
 from schemas.errors import Damaged, NotFound, TrainingError
@@ -23,9 +23,12 @@ from schemas.records import InfraResult, Plan
 from tests.fit_examples import CLASSES, land, pipeline
 
 FILES = {
-    "model.keras", "preprocessing.json", "labels.json", "config.json", "metrics.json", "reference.parquet",
-    "lineage.json", "model_card.md",
+    "model.keras", "preprocessing.json", "labels.json", "contract.json", "config.json", "metrics.json",
+    "reference.parquet", "lineage.json", "model_card.md",
 }  # fmt: skip
+
+
+NEWER = {"contract.json", "metrics.json", "lineage.json", "model_card.md"}  # a package of an earlier release has none
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +96,11 @@ def test_a_package_says_what_it_is_and_predicts(store: Store, trained: Any) -> N
         "preprocessing_version": 1,
         "digest": plan.snapshot.preprocessing,
     }
+    contract = packages.contract(store, manifest)
+    assert contract is not None and contract == json.loads(store.get(f"{folder}/contract.json"))
+    assert contract["digest"] == contracts.digest(config)
+    assert contract["expectations"] == contracts.read_contract(config)["expectations"] != []
+    assert (contract["quarantine"], contract["classes"]) == ({"limit": 0.2}, None)
     package = packages.load(store, config.name, plan.version)
     examples = datasets.training_set(store, config, plan.snapshot)
     found = package.predict(examples.pixels)
@@ -122,7 +130,8 @@ def test_a_package_says_where_it_comes_from(store: Store, trained: Any) -> None:
     assert [fold["fold"] for fold in metrics["folds"]] == [0, 1, 2]
     card = store.get(f"{folder}/model_card.md").decode()
     assert card.startswith(f"# squares {plan.version}\n")
-    for said in (plan.snapshot.content, *CLASSES, "Not filled in", manifest.files[0].sha256, lineage.finished_at):
+    digests = (plan.snapshot.content, contracts.digest(config), manifest.files[0].sha256)
+    for said in (*digests, *CLASSES, "Not filled in", lineage.finished_at):
         assert said in card
     mean = manifest.cv["accuracy"]["mean"]
     assert f"| accuracy | {mean:.4f} |" in card
@@ -170,10 +179,11 @@ def test_a_manifest_from_before_lineage_was_kept_is_read(store: Store, trained: 
     assert path is not None
     old = json.loads(path.read_bytes())
     del old["lineage"]
-    old["files"] = [f for f in old["files"] if f["key"] not in ("metrics.json", "lineage.json", "model_card.md")]
+    old["files"] = [f for f in old["files"] if f["key"] not in NEWER]
     path.chmod(0o644)
     path.write_bytes(packages.canonical(old))
-    assert packages.load(store, config.name, plan.version).manifest.lineage is None
+    found = packages.load(store, config.name, plan.version).manifest
+    assert found.lineage is None and packages.contract(store, found) is None
 
 
 def test_packaging_again_changes_nothing(store: Store, trained: Any) -> None:

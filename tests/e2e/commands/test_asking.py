@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from tests.e2e.commands.places import Place, flip, retrained
-from tests.e2e.helpers import call, command, listing
+from tests.e2e.helpers import call, command, listing, rows
 
 
 def test_one_version_laid_open(champions: Place) -> None:
@@ -18,7 +18,9 @@ def test_one_version_laid_open(champions: Place) -> None:
     lineage = document["lineage"]
     assert lineage["snapshot"] == document["data"]["content"]
     assert lineage["started_at"] < lineage["finished_at"] and lineage["hardware"]["cpus"] >= 1
-    assert {"model_card.md", "metrics.json", "lineage.json"} <= set(document["files"])
+    assert {"contract.json", "model_card.md", "metrics.json", "lineage.json"} <= set(document["files"])
+    (accepted,) = rows(champions.store, "select contract from batches where batch = 'monday'")
+    assert document["data"]["contract"] == accepted["contract"]
     assert [record["number"] for record in document["promotions"]] == [1]
     assert champions("models", "--show", c).document["champion"] is True
     told = call("models", champions.yaml, "--show", a["version"], "--store", champions.store)
