@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from leptonflow import datasets, packages, predictions, training
+from leptonflow import datasets, packages, predictions, training, workloads
 from leptonflow.rules.slicing import RESERVED
 from leptonflow.store import Store, recorded
 from schemas.config import Pipeline
@@ -151,6 +151,8 @@ def check_facts(store: Store, config: Pipeline, snapshot: SnapshotRef) -> None:
     for part in snapshot.parts:
         struct = datasets.read_columns(store, part, ("facts",)).schema.field("facts").type
         there |= {field.name for field in struct if str(field.type) in ("int64", "double", "string")}
+    derived = workloads.load(config.workload).derived
+    there |= {name for name, fact in derived.items() if there.issuperset(fact.needs)}
     for number, rule in enumerate(config.gate):
         for name in rule.by if isinstance(rule, Slices) else ():
             if name in wanted and name not in there:
@@ -187,7 +189,11 @@ def about(
         table = datasets.read_columns(store, part, ("id", "batch", "facts"))
         for example, name, found in zip(*(table[c].to_pylist() for c in ("id", "batch", "facts")), strict=True):
             batch[example], known[example] = name, found or {}
-    columns = {name: _column([known[example].get(name) for example in ids]) for name in facts}
+    derived = workloads.load(config.workload).derived
+    columns = {}
+    for name in facts:
+        found = (known[example] for example in ids)
+        columns[name] = _column([derived[name].of(each) if name in derived else each.get(name) for each in found])
     return tuple(batch[example] for example in ids), columns
 
 

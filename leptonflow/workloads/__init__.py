@@ -6,8 +6,8 @@ outputs. It knows nothing of stores, batches, folds, gates or flows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -34,6 +34,18 @@ class Examined(NamedTuple):  # one for each example: a dataclass takes three tim
     encoded: bytes | None = None
 
 
+class Derived(NamedTuple):
+    """A fact that is not recorded: `value` of the recorded facts that it `needs`, in their order."""
+
+    needs: tuple[str, ...]
+    value: Callable[..., float]
+
+    def of(self, facts: Mapping[str, Any]) -> float | None:
+        """The fact of one example; None where it lacks one that is needed."""
+        given = [facts.get(name) for name in self.needs]
+        return None if None in given else self.value(*given)
+
+
 @dataclass(frozen=True)
 class Workload:
     """An ML task as functions. Shapes: N examples, H x W x C input, K classes."""
@@ -51,6 +63,7 @@ class Workload:
     score: Callable[[NDArray[np.int64], NDArray[np.float64], Sequence[str]], dict[str, float | None]]
     # ^ N true class numbers, N x K probabilities -> metrics; null for a class without examples
     request: Callable[[bytes, tuple[int, int, int]], NDArray[np.uint8]]  # a served file -> H x W x C
+    derived: Mapping[str, Derived] = field(default_factory=dict)  # facts that follow from the recorded ones
 
 
 def load(name: str) -> Workload:

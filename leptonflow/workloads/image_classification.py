@@ -8,10 +8,11 @@ training on two CPU cores.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from leptonflow.workloads import Examined, Workload
+from leptonflow.workloads import Derived, Examined, Workload
 from schemas.config import Pipeline
 from schemas.errors import ConfigurationError
 
@@ -153,4 +154,5 @@ WORKLOAD = Workload(
     targets=targets,
     score=score,
     request=_request,
+    derived={"size": Derived(("width", "height"), operator.mul)},  # pixels of the image as it arrived
 )

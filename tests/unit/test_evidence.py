@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from leptonflow import baselines, datasets, evidence, training
+from leptonflow import baselines, datasets, evidence, training, workloads
 from leptonflow.digests import canonical
 from leptonflow.store import MemoryStore
 from schemas.errors import ConfigurationError, Damaged
@@ -110,6 +110,18 @@ def test_a_fact_may_be_a_word() -> None:
     assert evidence._column([3, None, 0.5]).tolist() == pytest.approx([3, float("nan"), 0.5], nan_ok=True)
     assert evidence._column(["png", None, "jpeg"]).tolist() == ["png", None, "jpeg"]
     assert evidence._column(["png", 3]).tolist() == ["png", "3"]
+
+
+def test_a_fact_may_follow_from_recorded_ones() -> None:
+    size = workloads.load("image_classification").derived["size"]
+    assert size.of({"width": 30, "height": 20, "n": 1}) == 600
+    assert size.of({"width": 30}) is None and size.of({"width": None, "height": 20}) is None
+    store = MemoryStore("memory://size")
+    config = pipeline(gate=[{"rule": "slices", "by": ["size"]}])
+    snapshot = land(store, config).snapshot  # whose examples have no width
+    assert snapshot is not None
+    with pytest.raises(ConfigurationError, match=r"gate\.0\.by names nothing"):
+        evidence.check_facts(store, config, snapshot)
 
 
 def test_what_a_slice_needs_is_gathered_in_the_order_of_the_predictions() -> None:
