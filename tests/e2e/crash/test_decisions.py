@@ -58,6 +58,7 @@ def test_a_rollback_after_a_kill_right_after_the_promotion_stands(
     ]
 
 
+@pytest.mark.slow
 def test_a_version_taken_down_after_a_kill_right_before_its_promotion_is_weighed_again_and_refused(
     place: Place, undisturbed: tuple[Scene, Scene], tmp_path: Path
 ) -> None:
