@@ -18,11 +18,26 @@ from leptonflow.store import Store, open_store
 from schemas.errors import Damaged
 from schemas.records import QuarantineRef
 from schemas.tables import COLUMNS
+from tests.conftest import ACROSS_PROCESSES, EVERY_STORE, fresh_uri
 from tests.run_examples import CONTRACT, make, outcome
 from tests.unit.test_tables import Killed, Mortal, everything
 
 FILES = 6
 processes = multiprocessing.get_context("spawn")
+
+
+# Of the two S3 servers one is in every run: compaction asks of a store what tests/contract holds on both.
+ON_MINIO = pytest.param("minio", marks=pytest.mark.slow)
+
+
+@pytest.fixture(params=[kind for kind in EVERY_STORE if kind != "minio"] + [ON_MINIO])
+def store(request: pytest.FixtureRequest) -> Store:
+    return open_store(fresh_uri(request.param, request))
+
+
+@pytest.fixture(params=[kind for kind in ACROSS_PROCESSES if kind != "minio"] + [ON_MINIO])
+def store_uri(request: pytest.FixtureRequest) -> str:
+    return fresh_uri(request.param, request)
 
 
 @pytest.fixture

@@ -95,23 +95,34 @@ STORES: dict[str, Any] = {
 }
 
 
+def first_batch(stack: Stack, put: Put, source: Path) -> None:
+    """A plain upload, and the one run that it starts."""
+    began = time.monotonic()
+    send(put, "monday", source)
+    first = until(lambda: stack.runs("small"), SECONDS, "a run to be scheduled")[0]
+    assert time.monotonic() - began < SECONDS
+    ended = stack.ended(first["id"])
+    assert ended["state"]["name"] == "promoted", ended["state"]
+    assert len(stack.runs("small")) == 1
+
+
+def test_a_closed_batch_is_retrained_on(tmp_path: Path) -> None:
+    folder = project(tmp_path / "work")
+    source = digits(tmp_path / "monday", 3, 20)
+    with on_directory(folder) as (stack, put, environment):
+        first_batch(stack, put, source)
+        assert batches(folder, environment) == {"monday"}
+
+
 # On MinIO, which tells of arrivals itself, a larger burst is in every run: test_burst.py.
-ON_S3 = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("seaweedfs", "minio")]
-
-
-@pytest.mark.parametrize("kind", ["directory", *ON_S3])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", STORES)
 def test_a_closed_batch_is_retrained_on_and_a_burst_is_one_run(kind: str, tmp_path: Path) -> None:
     """A plain upload, then a burst of several batches: every batch is in the dataset once, in few runs."""
     folder = project(tmp_path / "work")
     source = digits(tmp_path / "monday", 3, 20)
     with STORES[kind](folder) as (stack, put, environment):
-        began = time.monotonic()
-        send(put, "monday", source)
-        first = until(lambda: stack.runs("small"), SECONDS, "a run to be scheduled")[0]
-        assert time.monotonic() - began < SECONDS
-        ended = stack.ended(first["id"])
-        assert ended["state"]["name"] == "promoted", ended["state"]
-        assert len(stack.runs("small")) == 1
+        first_batch(stack, put, source)
 
         pictures = sorted((digits(tmp_path / "tuesday", 3, 8, skip=20)).rglob("*.png"))
         for number, file in enumerate(pictures[:6]):
