@@ -11,14 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from leptonflow import admission
 from tests.e2e.commands.places import EACH, Place, moved, retrained
 from tests.e2e.helpers import digits, ingest, working_folder
 
 
 @pytest.fixture(scope="package")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The working folder of all commands here, and its Prefect server, held until the package ends."""
-    with working_folder(tmp_path_factory.mktemp("work")) as folder:
+    """The working folder of all commands here; its Prefect server and one Great Expectations for all of them."""
+    with working_folder(tmp_path_factory.mktemp("work")) as folder, admission.tools():
         yield folder
 
 
