@@ -92,7 +92,7 @@ def whole_way(yaml: Path, uri: str) -> None:
     assert (kept.document["verdict"], kept.document["champion"]) == ("unchanged", a["version"])
 
 
-# On MinIO every run has two at once, below, and a burst that `up` retrains on: stack/test_burst.py.
+# On MinIO every run has a burst that `up` retrains on: stack/test_burst.py.
 @pytest.mark.parametrize("s3_server", ["seaweedfs", pytest.param("minio", marks=pytest.mark.slow)], indirect=True)
 def test_the_whole_way_on_s3(data: Path, work: Path, s3_server: servers.Server) -> None:
     whole_way(data, f"s3://{s3_server.bucket}/{uuid.uuid4().hex}")
@@ -117,6 +117,7 @@ def test_doctor_creates_the_bucket(data: Path, work: Path, tmp_path: Path, s3_se
     assert ingest(data, tmp_path / "few", "--batch", "few", "--store", uri)[0]["accepted"] == 4
 
 
+@pytest.mark.slow
 def test_two_at_once_on_s3(data: Path, work: Path, s3_server: servers.Server) -> None:
     """Parallel runs are allowed there: both end, with one version, one promotion and each row once."""
     if s3_server.name != "minio" and servers.minio_binary():

@@ -149,6 +149,7 @@ def all_of_it_is_there(server: Server, run: dict[str, Any]) -> None:
         time.sleep(0.2)
 
 
+@pytest.mark.slow
 def test_two_pipelines_retrain_at_once_against_one_server(server: Server, tmp_path: Path) -> None:
     """Neither waits for the other, and each has one run, of its own, that ends well and is all in PostgreSQL."""
     folders = {name: tmp_path / name for name in ("left", "right")}
