@@ -7,8 +7,6 @@ import signal
 import sys
 import threading
 import time
-from queue import SimpleQueue
-from types import FrameType
 
 from schemas.errors import UsageError
 from schemas.settings import store_uri
@@ -20,6 +18,7 @@ def watch(pipelines: list[str], store: str | None, poll: float | None, once: boo
     """Watch until SIGTERM or Ctrl-C, which are its end and no failure."""
     from flows.arrivals.watching import Watcher
     from flows.stack import tether
+    from flows.waking import Waiting
     from leptonflow.store import open_store
 
     tether.hold()
@@ -33,7 +32,7 @@ def watch(pipelines: list[str], store: str | None, poll: float | None, once: boo
         port=None if once else port,
         token=os.environ.get("LEPTONFLOW_WEBHOOK_TOKEN"),
     )
-    ended: SimpleQueue[None] = SimpleQueue()  # which a signal's handler may fill wherever it interrupts
+    ended = Waiting(signal.SIGTERM, signal.SIGINT)
     failures: list[BaseException] = []
 
     def run() -> None:
@@ -42,16 +41,11 @@ def watch(pipelines: list[str], store: str | None, poll: float | None, once: boo
         except BaseException as error:  # noqa: BLE001 - raised again by the main thread
             failures.append(error)
         finally:
-            ended.put(None)
+            ended.end()
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        ended.put(None)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
     thread = threading.Thread(target=run, name="watch", daemon=True)
     thread.start()
-    ended.get()
+    ended.wait()
     watcher.stop()
     thread.join(END_SECONDS)
     if thread.is_alive():

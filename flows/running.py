@@ -16,6 +16,7 @@ from types import FrameType
 from typing import Any
 
 from flows import addresses, server
+from flows.waking import waking
 from leptonflow import admission, collector, infra, keras_models, planning, progress
 from leptonflow.store import open_store
 from schemas.config import Pipeline
@@ -114,13 +115,15 @@ def _interruptible() -> Iterator[None]:
         threading.current_thread() is threading.main_thread()
         and signal.getsignal(signal.SIGINT) is signal.default_int_handler
     )
-    if ours:
-        signal.signal(signal.SIGINT, stop)
-    try:
+    if not ours:
         yield
+        return
+    signal.signal(signal.SIGINT, stop)
+    try:
+        with waking(signal.SIGINT):
+            yield
     finally:
-        if ours:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextmanager

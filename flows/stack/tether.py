@@ -46,6 +46,7 @@ def hold() -> None:
 
 
 def _watch(reader: int) -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # those are the main thread's
     while os.read(reader, 1):  # nobody writes: it returns at the end
         pass
     os.killpg(os.getpgid(0), signal.SIGKILL)

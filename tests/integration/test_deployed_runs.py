@@ -111,7 +111,7 @@ def test_a_run_that_lost_its_worker_is_scheduled_again_and_no_other_is(
     server: PrefectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(automations, "SILENT_SECONDS", 10)  # Prefect's least
-    monkeypatch.setattr(automations, "UNSTARTED_SECONDS", 13)  # after the other
+    monkeypatch.setattr(automations, "UNSTARTED_SECONDS", 25)  # well after the other, on a busy machine too
     folders = {name: tmp_path / name for name in ("silent", "alive", "done", "unstarted", "forgotten")}
     deployments = {name: deployed(server, folder, name) for name, folder in folders.items()}
     run = {name: started(server, deployment) for name, deployment in deployments.items()}
@@ -144,7 +144,7 @@ def test_a_run_that_lost_its_worker_is_scheduled_again_and_no_other_is(
     become("done", "COMPLETED", name="promoted", data={"verdict": "promoted"})
     beat("done", occurred=before)  # on its way while the run ended
     lost = ("silent", "unstarted", "forgotten")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 90
     while not all("AwaitingRetry" in history(server, run[name]) for name in lost):
         assert time.monotonic() < deadline, {name: history(server, run[name]) for name in run}
         beat("alive")
