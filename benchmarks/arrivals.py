@@ -123,6 +123,8 @@ def reads(process: subprocess.Popen[bytes], counts: Path) -> Counter[str]:
     counts.unlink(missing_ok=True)
     process.send_signal(signal.SIGUSR1)
     while not counts.exists():
+        if process.poll() is not None:
+            raise SystemExit(f"the watcher ended with status {process.returncode}")
         time.sleep(0.01)
     return Counter(json.loads(counts.read_text()))
 

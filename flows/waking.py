@@ -23,6 +23,7 @@ class Waiting:
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._writer, False)
         signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        self._ends = bytes((0, *numbers))
         for number in numbers:
             signal.signal(number, lambda number, frame: None)
 
@@ -31,8 +32,9 @@ class Waiting:
         os.write(self._writer, b"\0")
 
     def wait(self) -> None:
-        """Until a signal came, or `end` was called."""
-        os.read(self._reader, 1)
+        """Until one of the signals came, or `end` was called."""
+        while os.read(self._reader, 1) not in self._ends:  # each signal that has a handler is a byte
+            pass
 
 
 @contextmanager

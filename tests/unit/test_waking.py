@@ -12,11 +12,14 @@ TAKEN = """
 import os, signal, threading
 from flows.waking import Waiting, waking
 
-def take():
+def asleep():
     stat = f"/proc/self/task/{os.getpid()}/stat"
     while open(stat).read().rpartition(")")[2].split()[0] != "S":  # the main thread runs
         pass
-    signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+
+def take(number=signal.SIGINT):
+    asleep()
+    signal.pthread_kill(threading.get_ident(), number)
 """
 
 
@@ -46,6 +49,27 @@ ended.wait()
 print("ended")
 """
     assert said(program) == ["ended"]
+
+
+def test_another_signal_is_handled_and_does_not_end_a_wait() -> None:
+    program = """
+heard = threading.Event()
+signal.signal(signal.SIGUSR1, lambda number, frame: heard.set())
+ended = Waiting(signal.SIGINT)
+
+def both():
+    take(signal.SIGUSR1)
+    heard.wait()
+    asleep()
+    told.append("asked to end")
+    take()
+
+told = []
+threading.Thread(target=both).start()
+ended.wait()
+print(*told)
+"""
+    assert said(program) == ["asked to end"]
 
 
 def test_a_lock_is_let_go_for_a_signal_that_another_thread_took() -> None:
