@@ -34,13 +34,13 @@ lint: $(READY) ## style, types, and who may import whom
 	@$(BIN)/lint-imports --no-logo 2>/dev/null >.venv/lint-imports.log || { cat .venv/lint-imports.log; exit 1; }
 	@$(BIN)/mypy
 
-SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadscope
+SIDE_BY_SIDE := --maxprocesses 4 --dist loadscope
 
 test: lint ## lint, types and every test but the slow ones
-	@$(BIN)/pytest $(SIDE_BY_SIDE)
+	@$(BIN)/pytest -n $$(($$(nproc) * 3 / 2)) $(SIDE_BY_SIDE)  # a third of the time is spent waiting for servers
 
 test-all: lint ## the slow tests too: a kill at every write, every store
-	@$(BIN)/pytest $(SIDE_BY_SIDE) -m 'slow or not slow'
+	@$(BIN)/pytest -n auto $(SIDE_BY_SIDE) -m 'slow or not slow'
 
 bench: $(READY) ## measured comparisons, about an hour (QUICK=1: a few minutes, small)
 	@for each in startup unchanged ingest overhead arrivals deployed queries; do \
