@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import threading
 import time
@@ -18,7 +17,7 @@ def watch(pipelines: list[str], store: str | None, poll: float | None, once: boo
     """Watch until SIGTERM or Ctrl-C, which are its end and no failure."""
     from flows.arrivals.watching import Watcher
     from flows.stack import tether
-    from flows.waking import Waiting
+    from flows.waking import Stop
     from leptonflow.store import open_store
 
     tether.hold()
@@ -32,7 +31,7 @@ def watch(pipelines: list[str], store: str | None, poll: float | None, once: boo
         port=None if once else port,
         token=os.environ.get("LEPTONFLOW_WEBHOOK_TOKEN"),
     )
-    ended = Waiting(signal.SIGTERM, signal.SIGINT)
+    stop, ended = Stop(), threading.Event()
     failures: list[BaseException] = []
 
     def run() -> None:
@@ -41,13 +40,16 @@ def watch(pipelines: list[str], store: str | None, poll: float | None, once: boo
         except BaseException as error:  # noqa: BLE001 - raised again by the main thread
             failures.append(error)
         finally:
-            ended.end()
+            ended.set()
+            stop.wake()
 
     thread = threading.Thread(target=run, name="watch", daemon=True)
-    thread.start()
-    ended.wait()
-    watcher.stop()
-    thread.join(END_SECONDS)
+    with stop.listening():
+        thread.start()
+        while not stop.times and not ended.is_set():
+            stop.wait()
+        watcher.stop()
+        thread.join(END_SECONDS)
     if thread.is_alive():
         # It waits for a store or a server that does not answer. Nothing of it is half done: it only reads, and what it
         # tells is told again.

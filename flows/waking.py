@@ -8,33 +8,51 @@ block it. What does not belong here: what a signal means.
 from __future__ import annotations
 
 import os
+import select
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from types import FrameType
 
+ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 NUDGE = signal.SIGURG  # nobody minds it: it is ignored where it has no handler
 
 
-class Waiting:
-    """What the main thread waits for: one of the signals, or another thread's word. Use it in the main thread."""
+class Stop:
+    """The wish to end, as signals say it: once in good order, twice at once."""
 
-    def __init__(self, *numbers: signal.Signals) -> None:
+    def __init__(self) -> None:
+        self.times = 0
         self._reader, self._writer = os.pipe()
-        os.set_blocking(self._writer, False)
-        signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
-        self._ends = bytes((0, *numbers))
-        for number in numbers:
-            signal.signal(number, lambda number, frame: None)
+        for end in (self._reader, self._writer):
+            os.set_blocking(end, False)
 
-    def end(self) -> None:
-        """Let the wait end. From any thread."""
+    def _wish(self, number: int, frame: FrameType | None) -> None:
+        self.times += 1
+
+    @contextmanager
+    def listening(self) -> Iterator[Stop]:
+        """Signals, and children that end, wake `wait` for as long as the block lasts."""
+        before = {number: signal.signal(number, self._wish) for number in ENDS}
+        before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        woken = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        try:
+            yield self
+        finally:
+            signal.set_wakeup_fd(woken)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def wake(self) -> None:
+        """Let `wait` return. From any thread."""
         os.write(self._writer, b"\0")
 
-    def wait(self) -> None:
-        """Until one of the signals came, or `end` was called."""
-        while os.read(self._reader, 1) not in self._ends:  # each signal that has a handler is a byte
-            pass
+    def wait(self, seconds: float | None = None) -> None:
+        """Until a signal or another thread wakes it, or for so long."""
+        if select.select([self._reader], [], [], seconds)[0]:
+            with suppress(BlockingIOError):
+                os.read(self._reader, 4096)
 
 
 @contextmanager

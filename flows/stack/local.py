@@ -15,7 +15,8 @@ from pathlib import Path
 from flows import addresses, server
 from flows.stack import place, ports, processes, s3, services, tether
 from flows.stack.prefect_server import PrefectServer, await_leaving
-from flows.stack.supervising import Stop, Supervisor
+from flows.stack.supervising import Supervisor
+from flows.waking import Stop
 from schemas.settings import store_uri
 
 PREFECT_PORT = 4200

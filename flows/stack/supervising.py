@@ -6,18 +6,16 @@ What does not belong here: which services there are, and printing.
 from __future__ import annotations
 
 import os
-import select
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 from flows.server import complaint
 from flows.stack import processes
+from flows.waking import Stop
 from schemas.errors import LeptonflowError
 
 START_SECONDS = 120.0  # from a service's start to its health, the first time
@@ -29,8 +27,6 @@ LOOK_SECONDS = 0.1  # between two looks at a service that is not healthy yet
 CLIENT_SECONDS = 4.5
 SERVER_SECONDS = 3.5
 KILL_SECONDS = 2.0
-
-ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def _terminate(pid: int) -> None:
@@ -71,38 +67,6 @@ class Child:
     @property
     def pid(self) -> int | None:
         return self.process.pid if self.process is not None else None
-
-
-class Stop:
-    """The wish to end, as signals say it: once in good order, twice at once."""
-
-    def __init__(self) -> None:
-        self.times = 0
-        self._reader, self._writer = os.pipe()
-        for end in (self._reader, self._writer):
-            os.set_blocking(end, False)
-
-    def _wish(self, number: int, frame: FrameType | None) -> None:
-        self.times += 1
-
-    @contextmanager
-    def listening(self) -> Iterator[Stop]:
-        """Signals, and children that end, wake `wait` for as long as the block lasts."""
-        before = {number: signal.signal(number, self._wish) for number in ENDS}
-        before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda number, frame: None)
-        woken = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
-        try:
-            yield self
-        finally:
-            signal.set_wakeup_fd(woken)
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def wait(self, seconds: float | None) -> None:
-        """Until a signal comes, or for so long."""
-        if select.select([self._reader], [], [], seconds)[0]:
-            with suppress(BlockingIOError):
-                os.read(self._reader, 4096)
 
 
 class Supervisor:

@@ -20,7 +20,8 @@ SCRIPT = """
 import os, subprocess, sys
 from pathlib import Path
 from flows.stack import processes
-from flows.stack.supervising import Service, Stop, Supervisor
+from flows.stack.supervising import Service, Supervisor
+from flows.waking import Stop
 
 def spawn(program):
     return lambda: subprocess.Popen([sys.executable, "-c", program], start_new_session=True)

@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # Another thread takes the signal while the main thread waits for what never comes.
 TAKEN = """
 import os, signal, threading
-from flows.waking import Waiting, waking
+from flows.waking import Stop, waking
 
 def asleep():
     stat = f"/proc/self/task/{os.getpid()}/stat"
@@ -33,43 +33,33 @@ def said(program: str) -> list[str]:
 
 def test_a_wait_ends_with_a_signal_that_another_thread_took() -> None:
     program = """
-ended = Waiting(signal.SIGINT, signal.SIGTERM)
-threading.Thread(target=take).start()
-ended.wait()
-print("ended")
+with Stop().listening() as stop:
+    threading.Thread(target=take).start()
+    stop.wait()
+    print(stop.times)
 """
-    assert said(program) == ["ended"]
+    assert said(program) == ["1"]
 
 
 def test_a_wait_ends_with_another_threads_word() -> None:
     program = """
-ended = Waiting(signal.SIGINT)
-threading.Thread(target=ended.end).start()
-ended.wait()
-print("ended")
+with Stop().listening() as stop:
+    threading.Thread(target=stop.wake).start()
+    stop.wait()
+    print(stop.times)
 """
-    assert said(program) == ["ended"]
+    assert said(program) == ["0"]
 
 
-def test_another_signal_is_handled_and_does_not_end_a_wait() -> None:
+def test_another_signal_is_handled_and_is_no_wish_to_end() -> None:
     program = """
-heard = threading.Event()
-signal.signal(signal.SIGUSR1, lambda number, frame: heard.set())
-ended = Waiting(signal.SIGINT)
-
-def both():
-    take(signal.SIGUSR1)
-    heard.wait()
-    asleep()
-    told.append("asked to end")
-    take()
-
-told = []
-threading.Thread(target=both).start()
-ended.wait()
-print(*told)
+signal.signal(signal.SIGUSR1, lambda number, frame: print("handled"))
+with Stop().listening() as stop:
+    threading.Thread(target=take, args=[signal.SIGUSR1]).start()
+    stop.wait()
+    print(stop.times)
 """
-    assert said(program) == ["asked to end"]
+    assert said(program) == ["handled", "0"]
 
 
 def test_a_lock_is_let_go_for_a_signal_that_another_thread_took() -> None:
