@@ -144,7 +144,7 @@ def test_a_run_that_lost_its_worker_is_scheduled_again_and_no_other_is(
     become("done", "COMPLETED", name="promoted", data={"verdict": "promoted"})
     beat("done", occurred=before)  # on its way while the run ended
     lost = ("silent", "unstarted", "forgotten")
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 60
     while not all("AwaitingRetry" in history(server, run[name]) for name in lost):
         assert time.monotonic() < deadline, {name: history(server, run[name]) for name in run}
         beat("alive")

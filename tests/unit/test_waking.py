@@ -12,13 +12,10 @@ TAKEN = """
 import os, signal, threading
 from flows.waking import Stop, waking
 
-def asleep():
+def take(number=signal.SIGINT):
     stat = f"/proc/self/task/{os.getpid()}/stat"
     while open(stat).read().rpartition(")")[2].split()[0] != "S":  # the main thread runs
         pass
-
-def take(number=signal.SIGINT):
-    asleep()
     signal.pthread_kill(threading.get_ident(), number)
 """
 
