@@ -170,14 +170,19 @@ def rollback(
     pipeline: PIPELINE,
     reason: Annotated[str, typer.Option("--reason", metavar="TEXT")],
     to: Annotated[str | None, typer.Option("--to", metavar="V", help="default: what the champion replaced")] = None,
+    away_from: Annotated[
+        str | None, typer.Option("--from", metavar="V", help="only where V is the champion: safe to repeat")
+    ] = None,
     store: STORE = None,
     as_json: JSON = False,
     debug: DEBUG = False,
 ) -> int:
     """Make an earlier champion the champion again."""
+    from functools import partial
+
     from leptonflow import overrides
 
-    return _override(pipeline, store, as_json, overrides.rollback, to, reason)
+    return _override(pipeline, store, as_json, partial(overrides.rollback, away_from=away_from), to, reason)
 
 
 def _override(

@@ -27,6 +27,7 @@ from leptonflow.registry import (
     history,
     overtaken,
     promotions,
+    way_down,
 )
 from leptonflow.store import Store
 from schemas.errors import Damaged, LeptonflowError, NotFound, UsageError
@@ -74,17 +75,27 @@ def promote(
 
 
 def rollback(
-    store: Store, pipeline: str, to: str | None, reason: str, who: str, ensure_infra: EnsureInfra
+    store: Store,
+    pipeline: str,
+    to: str | None,
+    reason: str,
+    who: str,
+    ensure_infra: EnsureInfra,
+    *,
+    away_from: str | None = None,
 ) -> dict[str, Any]:
-    """Make an earlier champion the champion again: `to`, else the one that the champion first replaced.
+    """Make an earlier champion the champion again: `to`, else the one before today's (`registry.way_down`).
 
-    "First" is the record that first made it champion, so that twice goes from C over B to A.
+    away_from  the champion that is meant: where it is one no more, nothing is left to do, so that the same
+               call, repeated after a kill or made by several people at once, goes back once
+
     Returns the same as `promote`. Raises LeptonflowError where there is none or it is not whole, and
-    names the newest earlier champion that is; Overtaken like `promote`, and without `to` at once
-    where another version has become champion meanwhile: that one was never meant.
+    names the newest earlier champion that is; Overtaken like `promote`, and without `to` or `away_from` at
+    once where another version has become champion meanwhile: that one was never meant.
     """
-    if to is not None:
-        packages.named("--to", to)
+    for option, value in (("--to", to), ("--from", away_from)):
+        if value is not None:
+            packages.named(option, value)
     _reasoned(reason)
     log = promotions(store, pipeline, complete=True)
     meant = champion(log)
@@ -98,21 +109,35 @@ def rollback(
                 received="an empty history",
                 hint=f"Run `leptonflow retrain {pipeline}`",
             )
+        if away_from is not None and now.version != away_from:
+            _was_champion(pipeline, log, away_from)
+            return None
         if to is not None:
-            return _earlier(pipeline, log, now, to)
-        if meant is None or now.version != meant.version:
+            return None if now.version == to and now.kind == ROLLBACK else _earlier(pipeline, log, now, to)
+        if away_from is None and (meant is None or now.version != meant.version):
             raise overtaken(log, now.number, f"rollback of {meant.version if meant else 'no champion'}")
-        first = next(row for row in history(log) if row["version"] == now.version)
-        if first["previous"] is None:
+        earlier = way_down(log)[:-1]
+        if not earlier:
             raise LeptonflowError(
                 f"the champion {now.version} replaced no earlier champion",
                 expected="a champion that replaced another one",
-                received=f"record {first['number']}, which made {now.version} the first champion",
+                received=f"{now.version}, the first champion",
                 hint=whole.way_back(store, pipeline, log, now.version),
             )
-        return str(first["previous"])
+        return earlier[-1]
 
     return _decide(store, pipeline, log, ROLLBACK, choose, reason, who, ensure_infra)
+
+
+def _was_champion(pipeline: str, log: Log, version: str) -> None:
+    """Raise LeptonflowError where `version` was never the champion: it cannot have been rolled back already."""
+    if version not in whole.champions(log):
+        raise LeptonflowError(
+            f"{version} was never the champion of {pipeline}",
+            expected=f"--from with a champion: {packages.listed(whole.champions(log))}",
+            received=version,
+            hint=f"`leptonflow history {pipeline}` lists them",
+        )
 
 
 def _reasoned(reason: str) -> None:

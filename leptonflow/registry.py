@@ -107,6 +107,22 @@ def _row(log: Log, entry: Entry) -> dict[str, Any]:
     }
 
 
+def way_down(log: Log) -> list[str]:
+    """The champions that a rollback goes back through, today's last.
+
+    A promotion, by a run or a person, adds a version; a rollback takes off all that came after its target. So a
+    rollback after a rollback goes one further back, and a `promote` of an earlier champion can be undone.
+    """
+    line: list[str] = []
+    for entry in log.entries:
+        version = promotion(log, entry).version
+        if entry.kind == ROLLBACK and version in line:
+            del line[len(line) - line[::-1].index(version) :]
+        else:
+            line.append(version)
+    return line
+
+
 def overtaken(log: Log, number: int, what: str) -> LostRace:
     """The error for a decision that record `number` of the log has made void before it was tried."""
     first = log.entries[number - 1]

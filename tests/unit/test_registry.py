@@ -45,9 +45,14 @@ def promote(
 
 
 def rollback(
-    store: Store, to: str | None = None, reason: str = "because", who: str = "kim@lab", ensure: EnsureInfra = fit_to_run
+    store: Store,
+    to: str | None = None,
+    reason: str = "because",
+    who: str = "kim@lab",
+    ensure: EnsureInfra = fit_to_run,
+    away_from: str | None = None,
 ) -> dict[str, Any]:
-    return overrides.rollback(store, PIPELINE, to, reason, who, ensure)
+    return overrides.rollback(store, PIPELINE, to, reason, who, ensure, away_from=away_from)
 
 
 def versions(store: Store) -> list[str]:
@@ -294,11 +299,51 @@ def test_rollback_to_an_earlier_champion(store: Store) -> None:
     put(store, "d")
     assert rollback(store, "a")["champion"] == "a"
     assert rollback(store, "c")["champion"] == "c"
-    for to, problem in (("d", "never the champion.*an earlier champion: a, b"), ("c", "already the champion")):
-        with pytest.raises(LeptonflowError, match=problem) as raised:
-            rollback(store, to)
-        assert raised.value.exit_status == 1
+    assert rollback(store, "c") == {"champion": "c", "record": None}, "done already: a repeated call is no failure"
+    with pytest.raises(LeptonflowError, match=r"never the champion.*an earlier champion: a, b") as raised:
+        rollback(store, "d")
+    assert raised.value.exit_status == 1
     assert versions(store) == ["a", "b", "c", "a", "c"]
+    promote(store, "d")
+    with pytest.raises(LeptonflowError, match="already the champion"):
+        rollback(store, "d")
+
+
+def test_a_rollback_from_a_named_champion_goes_back_once_however_often_it_is_called(store: Store) -> None:
+    for version in "abc":
+        retrain(store, version)
+    assert rollback(store, away_from="c")["record"]["version"] == "b"
+    for to in (None, "a"):
+        assert rollback(store, to, away_from="c") == {"champion": "b", "record": None}
+    assert versions(store) == ["a", "b", "c", "b"]
+    with pytest.raises(LeptonflowError, match=r"x was never the champion.*a champion: b, c, a"):
+        rollback(store, away_from="x")
+    with pytest.raises(UsageError, match="--from"):
+        rollback(store, away_from="../b")
+
+
+def test_who_rolls_back_beside_others_finds_it_done(store: Store) -> None:
+    for version in "abc":
+        retrain(store, version)
+
+    def another_is_first(version: str, manifest_sha256: str) -> InfraResult:
+        if versions(store)[-1] == "c":
+            rollback(store, away_from="c", who="ada@lab")
+        return fit_to_run(version, manifest_sha256)
+
+    assert rollback(store, away_from="c", ensure=another_is_first) == {"champion": "b", "record": None}
+    assert versions(store) == ["a", "b", "c", "b"]
+
+
+def test_a_promotion_of_the_first_champion_can_be_rolled_back(store: Store) -> None:
+    retrain(store, "a")
+    retrain(store, "b")
+    promote(store, "a")
+    assert rollback(store)["champion"] == "b"
+    assert rollback(store)["champion"] == "a"
+    with pytest.raises(LeptonflowError, match="replaced no earlier champion"):
+        rollback(store)
+    assert versions(store) == ["a", "b", "a", "b", "a"]
 
 
 def test_nothing_to_roll_back(store: Store) -> None:
