@@ -10,6 +10,9 @@ from urllib.parse import urlsplit
 from schemas.errors import UsageError
 
 DEFAULT_STORE = Path(".leptonflow")
+EXPECTED = "file:///folder, s3://bucket/prefix or a folder's path"
+VARIABLE = re.compile(r"\$\{?[A-Za-z_]|%[A-Za-z_]\w*%")
+SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
 QUIET = {
     "DO_NOT_TRACK": "1",
@@ -31,29 +34,64 @@ def quiet() -> None:
 def store_uri(given: str | None = None) -> str:
     """The store's URI: `given`, else LEPTONFLOW_STORE, else ./.leptonflow as a file:// URI.
 
-    Raises UsageError for a URI with user information or a query in it, and does not echo it.
+    Raises UsageError for a name that is no store's, and for a URI with user information or a query in it, which it
+    does not echo.
     """
-    raw = given or os.environ.get("LEPTONFLOW_STORE") or DEFAULT_STORE.absolute().as_uri()
-    return checked_uri(raw)
+    return checked_uri(given if given is not None else named_store() or DEFAULT_STORE.absolute().as_uri())
+
+
+def named_store() -> str | None:
+    """LEPTONFLOW_STORE; None where it is unset or empty, which is the same to a shell and to Compose."""
+    return os.environ.get("LEPTONFLOW_STORE") or None
 
 
 def checked_uri(raw: str) -> str:
     """`raw` as a URI that may be shown and stored; a plain path becomes file://."""
-    expected = "file:///folder, s3://bucket/prefix or a folder's path"
     if "://" not in raw:
+        _whole(raw, raw)
         return Path(raw).absolute().as_uri()
     parts = urlsplit(raw)
     if "@" in parts.netloc or parts.query or parts.fragment or parts.username or parts.password:
         raise UsageError(
             "the store's URI carries user information or a query",
-            expected=expected,
+            expected=EXPECTED,
             received="a URI that is not shown here, because it may hold a secret",
             hint="S3 is configured by AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION",
         )
+    uri = parts.scheme + raw[len(parts.scheme) :]  # a scheme's case means nothing
     if parts.scheme == "file" and parts.netloc in ("", "localhost") and parts.path.startswith("/"):
-        return raw.rstrip("/") if parts.path != "/" else raw
+        _whole(raw, _without_escapes(parts.path))
+        return uri.rstrip("/") if parts.path != "/" else uri
     if parts.scheme == "s3" and re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", parts.netloc):
-        return raw.rstrip("/")
+        _whole(raw, _without_escapes(parts.path))
+        return uri.rstrip("/")
     if parts.scheme == "memory":
-        return raw
-    raise UsageError("the store's URI is not one that leptonflow knows", expected=expected, received=raw)
+        return uri
+    raise UsageError("the store's URI is not one that leptonflow knows", expected=EXPECTED, received=raw)
+
+
+def _whole(raw: str, path: str) -> None:
+    """Raises UsageError where a shell was meant to complete the name, or to take quotes away from it.
+
+    systemd, Compose and .env files do neither: taken literally such a name is a new and empty store.
+    """
+    wrong = (
+        not raw.strip()
+        or raw != raw.strip()
+        or any(c < " " or c == "\x7f" for c in raw)
+        or path[:1] in ("~", "'", '"')
+        or VARIABLE.search(path)
+        or ("://" not in raw and SCHEME.match(raw))
+    )
+    if wrong:
+        raise UsageError(
+            "this is no store's name: nothing completes it here",
+            expected=EXPECTED,
+            received=repr(raw),
+            hint="Write the whole path, without ~, $NAME, %NAME% and quotes; a folder that is called so is ./NAME or a "
+            "file:/// URI with %24 for $",
+        )
+
+
+def _without_escapes(path: str) -> str:
+    return re.sub("%[0-9A-Fa-f]{2}", "", path.lstrip("/"))
