@@ -34,7 +34,7 @@ from schemas.config import Pipeline
 from schemas.errors import Overtaken
 from schemas.records import Expectation, Outcome, PartRef, Plan, QuarantineRef
 
-ATTEMPTS = 3
+ATTEMPTS = 10  # each lost one is another writer's record
 MOST_CLASSES = 10_000
 
 
@@ -106,9 +106,13 @@ def index(store: Store, config: Pipeline) -> landing.Index:
     )
 
 
-def earlier(store: Store, config: Pipeline, batch: str) -> Outcome | None:
-    """The outcome that stands: accepted is final, refused holds under today's contract."""
-    for entry in planning.snapshots(store, config.name).entries:
+def earlier(store: Store, config: Pipeline, batch: str, history: log.Log | None = None) -> Outcome | None:
+    """The outcome that stands: accepted is final, refused holds under today's contract.
+
+    history  the log that is asked, by default as it is now
+    """
+    history = planning.snapshots(store, config.name) if history is None else history
+    for entry in history.entries:
         if entry.kind == "batch" and entry.body["batch"] == batch:
             return Outcome.model_validate(entry.body["outcome"])
     key = planning.outcome_key(config.name, batch, contracts.digest(config))
@@ -127,56 +131,80 @@ def admit(store: Store, config: Pipeline, batch: str) -> Outcome:
     """Validate a closed batch and commit it to the dataset, or refuse it whole.
 
     Idempotent: a batch that was admitted or refused before answers with that outcome. After a lost
-    race the batch is judged again against the new dataset, three times at most (Overtaken).
+    race the batch is judged again against the new dataset, ten times at most (Overtaken).
     """
-    before = earlier(store, config, batch)
-    if before is not None:
-        recording.repair_batches(store, config.name)
-        return before
-    with tools() as at_hand, collector.paused():
-        history = planning.snapshots(store, config.name)
-        if history.head is not None:
-            from leptonflow import reencoding
+    outcome = earlier(store, config, batch)
+    if outcome is None:
+        with tools() as at_hand, collector.paused():
+            outcome = _decide(store, config, batch, at_hand)
+    recording.repair_batches(store, config.name)
+    return outcome
 
-            # One dataset has one preprocessing: what is there follows the YAML before anything is added.
-            reencoding.preprocess(store, config)
-            history = planning.snapshots(store, config.name)
-        landed = landing.open_batch(store, config.name, batch)
-        workload = workloads.load(config.workload)
-        known_classes = classes(config, history)
-        rows = examining.examine(
-            store, config, landed, workload, classes=known_classes, progress=progress.report, workers=at_hand.workers
-        )
-        found, complaint = _first_classes(known_classes, rows, landed)
-        for attempt in range(ATTEMPTS):
-            judgement = judge(
-                rows,
-                knowledge(store, config, history),
-                found,
-                limit=config.quarantine.limit,
-                known_at_landing=landed.known,
+
+def _decide(store: Store, config: Pipeline, batch: str, at_hand: Tools) -> Outcome:
+    """The batch's outcome, decided and recorded against one and the same state of the log.
+
+    Whatever another process committed since is seen: a commit onto the judged log fails, and then everything that the
+    log decides is asked again, whether this very batch is in it first of all.
+    """
+    landed = landing.open_batch(store, config.name, batch)
+    workload = workloads.load(config.workload)
+    examined: tuple[tuple[str, ...] | None, list[examining.Row]] | None = None
+    for attempt in range(ATTEMPTS):
+        history = _to_judge_by(store, config)
+        before = earlier(store, config, batch, history)
+        if before is not None:
+            return before
+        known = classes(config, history)
+        if examined is None or examined[0] != known:  # `.npy` class numbers are read by them
+            rows = examining.examine(
+                store, config, landed, workload, classes=known, progress=progress.report, workers=at_hand.workers
             )
-            expectations, part = _validate_and_encode(config, landed.name, judgement, at_hand)
-            failed = [e for e in expectations if not e.success]
-            sentence = complaint or judgement.over or (_failed_sentence(failed) if failed else None)
-            if sentence is not None:
-                outcome = _refuse(store, config, landed, refuse_whole(judgement, sentence), expectations, sentence)
-                recording.repair_batches(store, config.name)
-                return outcome
-            try:
-                outcome = _commit(store, config, history, landed, judgement, expectations, found, part)
-            except Overtaken:
-                if attempt == ATTEMPTS - 1:
-                    raise
-                history = planning.snapshots(store, config.name)
-                before = earlier(store, config, batch)
-                if before is not None:
-                    return before
-                found = classes(config, history) or found
-                continue
-            recording.repair_batches(store, config.name)
-            return outcome
+            examined = known, rows
+        try:
+            return _judged(store, config, history, landed, examined[1], at_hand)
+        except Overtaken:
+            if attempt == ATTEMPTS - 1:
+                raise
     raise AssertionError("unreachable")
+
+
+def _to_judge_by(store: Store, config: Pipeline) -> log.Log:
+    """The dataset's log. One dataset has one preprocessing: what is there follows the YAML before anything is added."""
+    history = planning.snapshots(store, config.name)
+    if history.head is None or history.head.body["preprocessing"] == planning.preprocessing(config):
+        return history
+    from leptonflow import reencoding
+
+    reencoding.preprocess(store, config)
+    return planning.snapshots(store, config.name)
+
+
+def _judged(
+    store: Store,
+    config: Pipeline,
+    history: log.Log,
+    landed: landing.Batch,
+    rows: Sequence[examining.Row],
+    at_hand: Tools,
+) -> Outcome:
+    """Judge examined rows against `history`, and record the outcome. Raises Overtaken where the log has gone on."""
+    found, complaint = _first_classes(classes(config, history), rows, landed)
+    judgement = judge(
+        rows,
+        knowledge(store, config, history),
+        found,
+        limit=config.quarantine.limit,
+        known_at_landing=landed.known,
+    )
+    expectations, part = _validate_and_encode(config, landed.name, judgement, at_hand)
+    failed = [e for e in expectations if not e.success]
+    sentence = complaint or judgement.over or (_failed_sentence(failed) if failed else None)
+    if sentence is None:
+        return _commit(store, config, history, landed, judgement, expectations, found, part)
+    log.still(store, history, f"refusal of the batch {landed.name}")
+    refused = _refuse(store, config, landed, refuse_whole(judgement, sentence), expectations, sentence)
+    return earlier(store, config, landed.name) or refused  # who accepted it at the same moment has decided
 
 
 def classes(config: Pipeline, history: log.Log) -> tuple[str, ...] | None:

@@ -86,7 +86,7 @@ def _begin(store: Store, prefix: str, batch: str, listing: Listing) -> tuple[Lis
     key = f"{prefix}/{INGEST}"
     if store.size(key) is None:
         stranger = next(iter(store.list(prefix)), None)
-        if stranger is not None:
+        if stranger is not None and store.size(key) is None:  # another landing may have begun meanwhile
             raise UsageError(
                 f"the batch {batch} is open and was not begun by `ingest`",
                 expected="a new batch, or one whose landing was cut short",

@@ -179,6 +179,14 @@ def commit(store: Store, log: Log, *, id: str, kind: str, body: Mapping[str, Any
     return new
 
 
+def still(store: Store, log: Log, what: str) -> None:
+    """Raises LostRace where `log` has got another record since: for a decision that is not itself committed to it."""
+    now = read(store, log.prefix)
+    if now.number > log.number:
+        number = log.number + 1
+        raise _lost(_key(log.prefix, number), number, what, now.entries[log.number], now)
+
+
 def _lost(key: str, number: int, kind: str, first: Entry | None, now: Log) -> LostRace:
     if first is None:  # S3 may answer a conditional put with a conflict and keep neither
         winner = "the store refused it and holds no such record"

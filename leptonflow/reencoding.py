@@ -44,10 +44,12 @@ def preprocess(store: Store, config: Pipeline) -> SnapshotRef:
         }
         identity = digest("preprocessing", config.name, target, history.number)
         try:
-            log.commit(store, history, id=identity, kind="preprocessing", body=body, who=person(), why=why)
+            history = log.commit(store, history, id=identity, kind="preprocessing", body=body, who=person(), why=why)
         except Overtaken:
             if attempt == admission.ATTEMPTS - 1:
                 raise
+            continue
+        return planning.state(config, history) or snapshot
     raise AssertionError("unreachable")
 
 
