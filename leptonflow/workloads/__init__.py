@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class Examined(NamedTuple):  # one for each example: a dataclass takes three times as long to make
     """One raw example after a look at it: a rule and reason where it is refused, else id, facts, pixels.
 
-    id      sha256 (hex) of the decoded pixels: mode, size, bytes; orientation applied, before resizing
+    id      sha256 (hex) of the canonical content, before resizing: the same in whatever file it comes
     facts   plain numbers and strings about the example (width, height, channels, format, brightness, ...)
     encoded the train-ready bytes (uint8, height x width x channels of the pipeline's input)
     """

@@ -4,7 +4,7 @@
 
 1. Refuse from the header alone: another format, a side under 2 pixels, more than 64 megapixels.
 2. Decode the first frame, apply the EXIF orientation, the palette and a colour key.
-3. The id: sha256 of mode, size and bytes as decoded, before any conversion.
+3. The id: sha256 of the canonical form (canonical), which the same picture has in whatever file it comes.
 4. To 8 bits (16-bit by 257, floats as in `_floats`), alpha over white, then grey or colour.
 5. Resize with Pillow's antialiased bilinear filter. The aspect ratio is not kept.
 
@@ -13,13 +13,12 @@ What does not belong here: labels, files, stores and anything of Keras.
 
 from __future__ import annotations
 
-import hashlib
 import re
 import warnings
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from leptonflow.workloads import Examined
+from leptonflow.workloads import Examined, canonical
 from schemas.errors import LeptonflowError
 
 if TYPE_CHECKING:
@@ -69,7 +68,8 @@ def examine_array(row: NDArray[Any], shape: Shape, unit: bool) -> Examined:
         pixels = _eight_bits(row, unit)
         height, width = pixels.shape[:2]
         _check_size(width, height)
-        return _examined(_image(pixels), shape, "NPY", row.nbytes)
+        identity = canonical.of_values(row, 1 if unit and row.dtype.kind == "f" else _top(row))
+        return _examined(_image(pixels), shape, "NPY", row.nbytes, identity)
     except _Refused as refused:
         return Examined(refused.rule, refused.reason)
 
@@ -189,7 +189,7 @@ def _upright(image: Image) -> Image:
     return image if turn is None else image.transpose(turn)
 
 
-def _examined(image: Image, shape: Shape, kind: str, size: int) -> Examined:
+def _examined(image: Image, shape: Shape, kind: str, size: int, identity: str | None = None) -> Examined:
     import numpy as np
 
     pixels = image.tobytes()
@@ -208,9 +208,7 @@ def _examined(image: Image, shape: Shape, kind: str, size: int) -> Examined:
         "brightness": round(mean, 3),
         "contrast": round(max(variance, 0.0) ** 0.5, 3),
     }
-    identity = hashlib.sha256(f"{image.mode} {width}x{height}\n".encode())
-    identity.update(pixels)
-    return Examined(None, None, identity.hexdigest(), facts, encoded)
+    return Examined(None, None, identity or canonical.of_image(image, pixels), facts, encoded)
 
 
 def _is_grey(mode: str) -> bool:
@@ -255,6 +253,11 @@ def _opaque(image: Image) -> Image:
     if mode == "F":
         return _image(_floats(np.asarray(image)))
     return image.convert("L" if mode == "1" else "RGB")
+
+
+def _top(row: NDArray[Any]) -> int:
+    """The value of white in a row of integers, or of whole numbers as floats."""
+    return 65535 if row.dtype.kind == "u" and row.dtype.itemsize == 2 else 255
 
 
 def _image(pixels: NDArray[np.uint8]) -> Image:
