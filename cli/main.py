@@ -14,8 +14,8 @@ from typing import Annotated, Any
 
 import typer
 
+from cli import asking, batches, registry
 from cli import gate as gates
-from cli import registry
 from cli.common import DEBUG, JSON, PIPELINE, STORE, Answer
 from cli.common import answer as _answer
 from cli.ending import leave
@@ -74,6 +74,9 @@ def ingest(
     return _answer(Answer(document, lambda: show.ingested(pipeline, document), status), as_json)
 
 
+app.command()(batches.discard)
+
+
 @app.command()
 def retrain(
     pipeline: PIPELINE,
@@ -105,49 +108,10 @@ def retrain(
     return VERDICT_STATUS[document["verdict"]]
 
 
-@app.command()
-def status(pipeline: PIPELINE, store: STORE = None, as_json: JSON = False, debug: DEBUG = False) -> int:
-    """The champion, its metrics, the newest version, the dataset, what waits."""
-    from cli import show
-    from leptonflow import planning, reading
-    from leptonflow.store import open_store
-
-    config = planning.load_config(pipeline)
-    document = reading.status(open_store(store_uri(store)), config)
-    return _answer(Answer(document, lambda: show.status(config.name, document)), as_json)
-
-
-@app.command()
-def runs(pipeline: PIPELINE, store: STORE = None, as_json: JSON = False, debug: DEBUG = False) -> int:
-    """The runs of a pipeline, newest last."""
-    from leptonflow import reading
-
-    return _listing(pipeline, store, as_json, reading.runs, ("run_id", "verdict", "version", "snapshot", "finished_at"))
-
-
+app.command()(asking.status)
+app.command()(asking.runs)
 app.command()(registry.models)
-
-
-@app.command()
-def history(pipeline: PIPELINE, store: STORE = None, as_json: JSON = False, debug: DEBUG = False) -> int:
-    """The promotions log, oldest first."""
-    from leptonflow import reading
-
-    return _listing(
-        pipeline, store, as_json, reading.history, ("number", "version", "previous", "kind", "who", "reason", "at")
-    )
-
-
-def _listing(
-    pipeline: str, store: str | None, as_json: bool, read: Callable[..., list[dict[str, Any]]], columns: tuple[str, ...]
-) -> int:
-    from cli import show
-    from leptonflow import planning
-    from leptonflow.store import open_store
-
-    config = planning.load_config(pipeline)
-    rows = read(open_store(store_uri(store)), config)
-    return _answer(Answer(rows, lambda: show.rows(rows, columns)), as_json)
+app.command()(asking.history)
 
 
 @app.command()

@@ -17,7 +17,9 @@ from leptonflow import (
     collector,
     contracts,
     datasets,
+    discards,
     examining,
+    faults,
     landing,
     log,
     parquet,
@@ -31,7 +33,7 @@ from leptonflow.judging import Judgement, Knowledge, judge, refuse_whole
 from leptonflow.overrides import person
 from leptonflow.store import Store, adopt
 from schemas.config import Pipeline
-from schemas.errors import Overtaken
+from schemas.errors import Damaged, ExaminerLost, Overtaken
 from schemas.records import Expectation, Outcome, PartRef, Plan, QuarantineRef
 
 ATTEMPTS = 10  # each lost one is another writer's record
@@ -130,11 +132,16 @@ def discover(store: Store, config: Pipeline, force: bool) -> Plan:
 def admit(store: Store, config: Pipeline, batch: str) -> Outcome:
     """Validate a closed batch and commit it to the dataset, or refuse it whole.
 
+    A batch that cannot be read is refused too: it keeps no other batch waiting. What is wrong with the store, the
+    configuration or the machine is raised, and so is UsageError for a batch that somebody has discarded.
+
     Idempotent: a batch that was admitted or refused before answers with that outcome. After a lost
     race the batch is judged again against the new dataset, ten times at most (Overtaken).
     """
     outcome = earlier(store, config, batch)
     if outcome is None:
+        if discarded := discards.of(store, config.name, batch):
+            raise discards.refused(discarded)
         with tools() as at_hand, collector.paused():
             outcome = _decide(store, config, batch, at_hand)
     recording.repair_batches(store, config.name)
@@ -147,8 +154,7 @@ def _decide(store: Store, config: Pipeline, batch: str, at_hand: Tools) -> Outco
     Whatever another process committed since is seen: a commit onto the judged log fails, and then everything that the
     log decides is asked again, whether this very batch is in it first of all.
     """
-    landed = landing.open_batch(store, config.name, batch)
-    workload = workloads.load(config.workload)
+    landed, fault = _opened(store, config, batch)
     examined: tuple[tuple[str, ...] | None, list[examining.Row]] | None = None
     for attempt in range(ATTEMPTS):
         history = _to_judge_by(store, config)
@@ -156,16 +162,49 @@ def _decide(store: Store, config: Pipeline, batch: str, at_hand: Tools) -> Outco
         if before is not None:
             return before
         known = classes(config, history)
-        if examined is None or examined[0] != known:  # `.npy` class numbers are read by them
-            rows = examining.examine(
-                store, config, landed, workload, classes=known, progress=progress.report, workers=at_hand.workers
-            )
+        if fault is None and (examined is None or examined[0] != known):  # `.npy` class numbers are read by them
+            rows, fault = _examined(store, config, landed, known, at_hand)
             examined = known, rows
         try:
-            return _judged(store, config, history, landed, examined[1], at_hand)
+            return _judged(store, config, history, landed, examined[1] if examined else [], fault, at_hand)
         except Overtaken:
             if attempt == ATTEMPTS - 1:
                 raise
+    raise AssertionError("unreachable")
+
+
+def _opened(store: Store, config: Pipeline, batch: str) -> tuple[landing.Batch, str | None]:
+    """A closed batch; one whose `_READY` is damaged is empty, with the sentence that refuses it."""
+    try:
+        return landing.open_batch(store, config.name, batch), None
+    except Damaged as error:
+        return landing.empty(config.name, batch), error.line()
+
+
+def _examined(
+    store: Store, config: Pipeline, landed: landing.Batch, known: tuple[str, ...] | None, at_hand: Tools
+) -> tuple[list[examining.Row], str | None]:
+    """The rows; none, and the sentence that refuses the batch, where it cannot be examined at all.
+
+    A child process may end for reasons of the machine's: the batch is at fault where it happens twice.
+    """
+    workload = workloads.load(config.workload)
+    for again in (False, True):
+        try:
+            rows = examining.examine(
+                store, config, landed, workload, classes=known, progress=progress.report, workers=at_hand.workers
+            )
+            return rows, None
+        except Exception as error:  # what comes from outside may raise anything, and blocks no other batch
+            if isinstance(error, ExaminerLost):
+                at_hand.workers.close()
+                at_hand.workers.start()
+                if not again:
+                    continue
+            fault = faults.sentence(error)
+            if fault is None:
+                raise
+            return [], fault
     raise AssertionError("unreachable")
 
 
@@ -186,9 +225,13 @@ def _judged(
     history: log.Log,
     landed: landing.Batch,
     rows: Sequence[examining.Row],
+    fault: str | None,
     at_hand: Tools,
 ) -> Outcome:
-    """Judge examined rows against `history`, and record the outcome. Raises Overtaken where the log has gone on."""
+    """Judge examined rows against `history`, and record the outcome. Raises Overtaken where the log has gone on.
+
+    fault  why there are no rows, of a batch that could not be examined
+    """
     found, complaint = _first_classes(classes(config, history), rows, landed)
     judgement = judge(
         rows,
@@ -199,7 +242,7 @@ def _judged(
     )
     expectations, part = _validate_and_encode(config, landed.name, judgement, at_hand)
     failed = [e for e in expectations if not e.success]
-    sentence = complaint or judgement.over or (_failed_sentence(failed) if failed else None)
+    sentence = fault or complaint or judgement.over or (_failed_sentence(failed) if failed else None)
     if sentence is None:
         return _commit(store, config, history, landed, judgement, expectations, found, part)
     log.still(store, history, f"refusal of the batch {landed.name}")

@@ -13,7 +13,7 @@ import time
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from leptonflow import contracts, landing
+from leptonflow import contracts, discards, landing
 from leptonflow.keys import in_order
 from leptonflow.landing import INGEST, READY, folder_key
 from leptonflow.planning import outcome_key
@@ -85,11 +85,14 @@ class Arrivals:
         return found
 
     def waiting(self, config: Pipeline, batches: Sequence[str]) -> list[str]:
-        """Those of these batches that are closed, and neither in the dataset nor refused under today's contract."""
+        """Those of these batches that are closed, and neither in the dataset, refused under today's contract nor
+        discarded."""
         self._follow()
         left = [batch for batch in batches if batch in self._closed and batch not in self._accepted]
         if not left:
             return []
+        discarded = discards.names(self._store, self.pipeline)
+        left = [batch for batch in left if batch not in discarded]
         contract = contracts.digest(config)
         outcomes = self._sizes(outcome_key(self.pipeline, batch, contract) for batch in left)
         found = list(zip(left, outcomes, strict=True))

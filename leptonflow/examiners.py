@@ -25,7 +25,7 @@ from typing import IO, Any
 
 from leptonflow.keys import in_order
 from schemas import errors
-from schemas.errors import LeptonflowError
+from schemas.errors import ExaminerLost, LeptonflowError
 
 _HEAD = struct.Struct("<II")  # bytes of JSON, bytes of raw data
 _CHILD = "from leptonflow.examiners import serve; serve()"
@@ -125,7 +125,7 @@ class Examiners:
                 process.stdin.close()
 
     def map(self, tasks: Sequence[Task]) -> Iterator[Answer]:
-        """The answer to each task, in order. Raises what a task raised, LeptonflowError where a process died."""
+        """The answer to each task, in order. Raises what a task raised, ExaminerLost where a process died."""
         self.start()
         return in_order(self._ask, tasks, 2 * self.count)
 
@@ -136,7 +136,7 @@ class Examiners:
         except (OSError, EOFError):
             status = child.process.wait()
             how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
-            raise LeptonflowError(
+            raise ExaminerLost(
                 "a process that examines images ended",
                 expected="it answers until it is told to end",
                 received=how,

@@ -26,8 +26,8 @@ from schemas.errors import AlreadyExists, Damaged, NotFound, StoreError, UsageEr
 from schemas.records import Listing, SourceRow
 
 __all__ = [
-    "INGEST", "READY", "Batch", "Index", "Landed", "check_name", "closed_batches", "default_name", "folder_key", "land",
-    "listed", "misnamed_batches", "open_batch",
+    "INGEST", "READY", "Batch", "Index", "Landed", "check_name", "closed_batches", "default_name", "empty",
+    "folder_key", "land", "listed", "misnamed_batches", "open_batch",
 ]  # fmt: skip
 
 
@@ -183,6 +183,11 @@ def open_batch(store: Store, pipeline: str, batch: str) -> Batch:
     )
 
 
+def empty(pipeline: str, batch: str) -> Batch:
+    """A batch of which nothing can be read."""
+    return Batch(pipeline, batch, "folders", Layout("folders"), items=(), listing=None)
+
+
 def _plain(store: Store, pipeline: str, batch: str) -> Batch:
     """A batch that some S3 client, or a person with `cp`, put there: its keys are its names."""
     prefix = folder_key(pipeline, batch)
@@ -261,6 +266,6 @@ def _listing(store: Store, key: str) -> Listing | None:
             f"{key} is damaged",
             expected="an empty object, or the listing that `ingest` wrote",
             received=" ".join(str(error).split())[:120],
-            hint="Close the batch again under another name",
+            hint="Land the files again under another batch name, with an empty _READY last",
         ) from None
     return listing

@@ -6,12 +6,13 @@ Reading the pipeline's YAML, the dataset's state and the ids belongs here; doing
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from leptonflow import contracts, landing, log, workloads
+from leptonflow import contracts, discards, landing, log, workloads
 from leptonflow.digests import code_digests, digest, short
 from leptonflow.store import Store
 from schemas.config import NAME, Pipeline, parse
@@ -126,14 +127,33 @@ def outcome_key(pipeline: str, batch: str, contract: str) -> str:
     return f"batches/{pipeline}/{batch}/{contract}.json"
 
 
-def waiting(store: Store, config: Pipeline, history: log.Log) -> tuple[str, ...]:
-    """Closed batches that neither the log names nor a refusal under today's contract."""
+@dataclass(frozen=True)
+class Pending:
+    """Closed batches that are not in the dataset and that nobody discarded.
+
+    refused are those with an outcome under today's contract; waiting are the others.
+    """
+
+    waiting: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
+
+
+def pending(store: Store, config: Pipeline, history: log.Log) -> Pending:
+    """What lies in landing and is not in the dataset."""
     accepted = {entry.body["batch"] for entry in history.entries if entry.kind == "batch"}
     closed = [b for b in landing.closed_batches(store, config.name) if b not in accepted]
     if not closed:
-        return ()
+        return Pending()
+    discarded = discards.names(store, config.name)
+    left = [batch for batch in closed if batch not in discarded]
     contract = contracts.digest(config)
-    return tuple(b for b in closed if store.size(outcome_key(config.name, b, contract)) is None)
+    refused = tuple(b for b in left if store.size(outcome_key(config.name, b, contract)) is not None)
+    return Pending(tuple(b for b in left if b not in refused), refused)
+
+
+def waiting(store: Store, config: Pipeline, history: log.Log) -> tuple[str, ...]:
+    """Closed batches that neither the log, a refusal under today's contract nor a discard names."""
+    return pending(store, config, history).waiting
 
 
 def ids(config: Pipeline, snapshot: SnapshotRef, code: dict[str, str], attempt: int) -> tuple[str, str]:

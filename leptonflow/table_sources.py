@@ -1,4 +1,4 @@
-"""Where the rows of each table come from: its own files, their compactions, quarantine parts or a commit log.
+"""Where the rows of each table come from: its own files, their compactions, quarantine parts, a log or records.
 
 What lies on the store already has one source and no second truth. Of a table with files a reader takes those that the
 newest record of its compaction log names, and those that they do not replace; whichever of both it lists first, and
@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from leptonflow import log, tables
+from leptonflow import discards, log, tables
 from leptonflow.store import Store
 from schemas.errors import Damaged
 
@@ -190,4 +190,12 @@ def _promotions(store: Store) -> list[tables.Row]:
     ]
 
 
-_LOGS: dict[str, Callable[[Store], list[tables.Row]]] = {"snapshots": _snapshots, "promotions": _promotions}
+def _discards(store: Store) -> list[tables.Row]:
+    return [each.model_dump() for pipeline in store.folders("discarded") for each in discards.every(store, pipeline)]
+
+
+_LOGS: dict[str, Callable[[Store], list[tables.Row]]] = {
+    "snapshots": _snapshots,
+    "promotions": _promotions,
+    "discards": _discards,
+}

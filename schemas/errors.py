@@ -10,6 +10,7 @@ LeptonflowError             exit 1   a failure; the base of all others
 │   ├── AlreadyExists       exit 1   `create` of a key that exists
 │   └── Damaged             exit 1   bytes are not those that were recorded
 ├── Overtaken               exit 1   another writer committed first
+├── ExaminerLost        exit 1   a process that examines images ended before its answer
 ├── LandingChanged          exit 1   landed files differ from what was accepted
 ├── ServerError             exit 1   the Prefect server does not answer
 ├── TimeLimit               exit 1   a stage took longer than the pipeline's YAML allows
@@ -113,6 +114,10 @@ class Damaged(StoreError):
 
 class Overtaken(LeptonflowError):
     """Another writer committed first; the message names it."""
+
+
+class ExaminerLost(LeptonflowError):
+    """A process that examines images ended before it answered: killed, or short of memory."""
 
 
 class LandingChanged(LeptonflowError):

@@ -113,6 +113,16 @@ class Outcome(Record):
     at: str
 
 
+class Discard(Record):
+    """discarded/<pipeline>/<batch>.json: a batch that a person set aside. It is never read (again)."""
+
+    pipeline: str
+    batch: str
+    reason: str
+    who: str
+    at: str
+
+
 class SnapshotRef(Record):
     """A state of the dataset. `snapshot` are the first 12 hex digits of `content`."""
 

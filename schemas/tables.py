@@ -212,6 +212,9 @@ PROMOTIONS = _columns(
     against="int",
 )
 
+# Batches that a person set aside: the records are the table's only source.
+DISCARDS = _columns(pipeline="text", batch="text", reason="text", who="text", at="time")
+
 COLUMNS: dict[str, dict[str, str]] = {
     "batches": BATCHES,
     "validations": VALIDATIONS,
@@ -227,4 +230,5 @@ COLUMNS: dict[str, dict[str, str]] = {
     "configuration": CONFIGURATION,
     "models": MODELS,
     "promotions": PROMOTIONS,
+    "discards": DISCARDS,
 }

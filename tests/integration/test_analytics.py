@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from leptonflow import analytics, formats, log, recording, tables
+from leptonflow import analytics, discards, formats, log, recording, tables
 from leptonflow.digests import sha256
 from leptonflow.store import Store, open_store
 from leptonflow.views import VIEWS
@@ -47,7 +47,7 @@ def commit(store: Store, prefix: str, kind: str, body: dict[str, Any]) -> None:
 
 
 def fill(store: Store, pipeline: str = "digits") -> None:
-    """One accepted and one refused batch, two runs, one promotion."""
+    """One accepted batch, one that was refused and discarded, two runs, one promotion."""
     counts = {"arrived": 100, "accepted": 90, "quarantined": 7, "known": 3, "ignored": 1}
     done = outcome(pipeline, "first", quarantine=quarantined(store, pipeline, "first"))
     body = {"batch": "first", "snapshot": done.snapshot, "examples": 90, "counts": counts}
@@ -55,6 +55,7 @@ def fill(store: Store, pipeline: str = "digits") -> None:
     refused = outcome(pipeline, "second", verdict="refused", quarantine=quarantined(store, pipeline, "second", 97))
     store.create(f"batches/{pipeline}/second/{CONTRACT}.json", refused.model_dump_json().encode())
     recording.repair_batches(store, pipeline)
+    discards.discard(store, pipeline, "second", "blurred", "someone")
     for version, run_id, promoted in (("a1" * 6, "b2" * 6, True), ("c3" * 6, "d4" * 6, False)):
         run = make(store, pipeline=pipeline, version=version, run_id=run_id, promoted=promoted, seed=len(run_id))
         recording.record(store, run.config, run.plan, **run.keywords())

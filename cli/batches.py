@@ -1,0 +1,31 @@
+"""The subcommands about single batches. Thin: parse, call, print."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cli.common import DEBUG, JSON, PIPELINE, STORE, Answer, answer
+from schemas.settings import store_uri
+
+
+def discard(
+    pipeline: PIPELINE,
+    batch: Annotated[str, typer.Argument(metavar="BATCH", help="a batch that was not accepted")],
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT")],
+    store: STORE = None,
+    as_json: JSON = False,
+    debug: DEBUG = False,
+) -> int:
+    """Set a batch aside that was not accepted: it is never read (again). Recorded."""
+    from cli import show
+    from leptonflow import discards, overrides, planning
+    from leptonflow.store import open_store
+
+    config = planning.load_config(pipeline)
+    record, made = discards.discard(open_store(store_uri(store)), config.name, batch, reason, overrides.person())
+    document = {**record.model_dump(), "outcome": "discarded" if made else "reused"}
+    when = "is discarded" if made else f"was discarded before, at {record.at} by {record.who}"
+    text = f"batch {record.batch} {when}: {record.reason}"
+    return answer(Answer(document, lambda: print(show.plain(text))), as_json)
