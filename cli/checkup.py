@@ -149,12 +149,12 @@ def _arrivals(uri: str, fix: bool) -> str:
 
 
 def _prefect() -> str:
-    from flows import addresses
+    from flows import addresses, server
 
-    url = addresses.configured()
+    url = server.running()
     if url is None:
         return "none configured: each retrain starts this folder's own, on 127.0.0.1"
-    addresses.check(url)
+    addresses.check(url, login=server.login(url))
     return f"{addresses.without_credentials(url)} answers"
 
 

@@ -267,13 +267,14 @@ def deploy(as_json: JSON = False, debug: DEBUG = False) -> int:
 def up(
     s3: Annotated[bool, typer.Option("--s3", help="with an S3 server: minio if there is one, else SeaweedFS")] = False,
     detach: Annotated[bool, typer.Option("--detach", help="end once all is healthy; see `leptonflow down`")] = False,
+    login: Annotated[bool, typer.Option("--show-login", help="print user:password of Prefect's API, and end")] = False,
     store: STORE = None,
     debug: DEBUG = False,
 ) -> int:
     """Start Prefect's server and UI, a worker, the deployments and the watcher, until Ctrl-C."""
     from cli import stack
 
-    return stack.up(store, s3, detach)
+    return stack.show_login() if login else stack.up(store, s3, detach)
 
 
 @app.command()

@@ -35,6 +35,12 @@ def _say(line: str) -> None:
         print(show.plain(line), flush=True)
 
 
+def show_login() -> int:
+    """Print the login of the folder's Prefect server, for a person and for PREFECT_API_AUTH_STRING=$(...)."""
+    print(local.shown_login())
+    return 0
+
+
 def down() -> int:
     """End the stack of this folder, whoever started it."""
     folder = place.FOLDER

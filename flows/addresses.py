@@ -5,11 +5,11 @@ Cheap to import, as flows.server is. What does not belong here: a server of our 
 
 from __future__ import annotations
 
-import base64
 import http.client
-from urllib.parse import unquote, urlsplit
+from collections.abc import Mapping
+from urllib.parse import urlsplit
 
-from flows import profile
+from flows import credentials, profile
 from schemas.errors import ServerError
 
 ANSWER_SECONDS = 5.0
@@ -20,15 +20,21 @@ def configured() -> str | None:
     return profile.setting("PREFECT_API_URL")
 
 
-def check(url: str, timeout: float = ANSWER_SECONDS) -> None:
-    """Raises ServerError, without the address's credentials, unless a Prefect API answers there."""
+def check(url: str, timeout: float = ANSWER_SECONDS, login: str | None = None) -> None:
+    """Raises ServerError unless a Prefect API answers there, CredentialsRefused where it does not know us.
+
+    `login` is sent, else what is configured; the error shows neither it nor the address's credentials.
+    """
     shown = without_credentials(url)
     try:
         status = get(f"{url.rstrip('/')}/health", timeout)
+        known = get(f"{url.rstrip('/')}/admin/version", timeout, credentials.headers(url, login))
     except (OSError, ValueError, http.client.HTTPException) as error:
         received = str(error) or type(error).__name__
         hint = "Start that server, mend PREFECT_API_URL, or unset it (and the active profile's) for an embedded one"
     else:
+        if known == 401:
+            raise credentials.refused(shown, known)
         if status in (200, 401, 403):  # a proxy may ask for the key that Prefect's client will send
             return
         received = f"HTTP status {status}"
@@ -49,19 +55,15 @@ def without_credentials(url: str) -> str:
     return f"{parts.scheme}://{host}{port}{parts.path}"
 
 
-def get(url: str, timeout: float) -> int:
+def get(url: str, timeout: float, headers: Mapping[str, str] | None = None) -> int:
     """The HTTP status of a GET. Raises OSError where nothing answers in time."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("not an http:// or https:// address")
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     connection = kind(parts.hostname, parts.port, timeout=max(timeout, 0.001))
-    headers = {}
-    if parts.username is not None:
-        pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        headers["Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
     try:
-        connection.request("GET", parts.path, headers=headers)
+        connection.request("GET", parts.path, headers=headers or {})
         response = connection.getresponse()
         response.read()
         return response.status

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from flows import addresses, automations, deployable
+from flows import addresses, automations, credentials, deployable, server
 from schemas.arrivals import EVENT, FLOW, POOL, TAG
 from schemas.errors import ConfigurationError, ServerError
 
@@ -28,21 +28,20 @@ def connected(api: str) -> Iterator[SyncPrefectClient]:
     """A client of that API. What it raises becomes ServerError, without credentials."""
     import httpx
     from prefect.client.orchestration import get_client
-    from prefect.settings import PREFECT_API_URL, temporary_settings
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
     shown = addresses.without_credentials(api)
+    wanted: dict[Any, Any] = {PREFECT_API_URL: api}
+    login = server.login(api)
+    if login is not None:
+        wanted[PREFECT_API_AUTH_STRING] = login
     try:
-        with temporary_settings({PREFECT_API_URL: api}), get_client(sync_client=True) as client:
+        with temporary_settings(wanted), get_client(sync_client=True) as client:
             yield client
     except httpx.HTTPStatusError as error:
         status = error.response.status_code
         if status in (401, 403):
-            raise ServerError(
-                f"the Prefect server at {shown} does not take these credentials",
-                expected="PREFECT_API_AUTH_STRING or PREFECT_API_KEY that it knows",
-                received=f"HTTP status {status}",
-                hint="Set it in the environment, or in Prefect's active profile",
-            ) from None
+            raise credentials.refused(shown, status) from None
         raise ServerError(
             f"the Prefect server at {shown} did not take what it was sent",
             expected=f"a server of Prefect 3.8 that takes {error.request.method} {error.request.url.path}",

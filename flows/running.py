@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import Any
 
-from flows import addresses, server
+from flows import addresses, credentials, server
 from flows.waking import waking
 from leptonflow import admission, collector, infra, keras_models, planning, progress
 from leptonflow.store import open_store
@@ -73,6 +73,8 @@ def prefect(meanwhile: Callable[[], object] = lambda: None) -> Iterator[None]:
             meanwhile()
         api.wait()
         changed: dict[Any, Any] = {settings.PREFECT_API_URL: api.url}  # Prefect may have been imported for another API
+        if api.login is not None:
+            changed |= {settings.PREFECT_API_AUTH_STRING: api.login, settings.PREFECT_API_KEY: None}
         if api.folder is not None:
             # No worker is there to run a terminal's run again, and the end of its heartbeat takes a second.
             changed[settings.PREFECT_FLOWS_HEARTBEAT_FREQUENCY] = None
@@ -84,8 +86,11 @@ def prefect(meanwhile: Callable[[], object] = lambda: None) -> Iterator[None]:
         try:
             yield
         except httpx.HTTPError as error:  # what Prefect's client raises; the engine has no use of httpx
+            shown = addresses.without_credentials(api.url)
+            if isinstance(error, httpx.HTTPStatusError) and error.response.status_code in (401, 403):
+                raise credentials.refused(shown, error.response.status_code) from error
             raise ServerError(
-                f"the Prefect server at {addresses.without_credentials(api.url)} stopped answering",
+                f"the Prefect server at {shown} stopped answering",
                 expected="a Prefect API until the run's end",
                 received=str(error) or type(error).__name__,
                 hint="The same command again goes on from here",

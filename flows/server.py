@@ -6,6 +6,10 @@ one ended: each holds the write end of a named pipe whose read end only the serv
 kernel tells the server, kill -9 included. Starting, joining and ending happen under one flock, which
 the kernel frees with its holder; so nobody joins a server that is leaving.
 
+Whoever asks it for more than its health logs in: with Prefect's API a run of any command can be asked
+for, and every local user and web page reaches a loopback port. The login lies beside the address, in a
+file that only this user may read, and goes to clients by their environment.
+
 Importing this module must stay cheap, because the server is started before anything else is
 imported: Prefect itself is never imported here.
 """
@@ -25,11 +29,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from flows import addresses
+from flows import addresses, credentials
 from flows.addresses import ANSWER_SECONDS
+from flows.stack import place
 from schemas.errors import ServerError
 
 FOLDER = Path(".leptonflow/prefect")
@@ -83,11 +88,12 @@ class ApiHandle:
     hold: int | None = None  # the write end of the server's pipe
     log: Path | None = None
     full: bool = False  # the server of `up`
+    login: str | None = field(default=None, repr=False)  # user:password; None: what is configured
 
     def wait(self, timeout: float = BOOT_SECONDS) -> None:
         """Until the server answers. Raises ServerError when it ends first or takes longer than that."""
         if self.folder is None:
-            addresses.check(self.url)
+            addresses.check(self.url, login=self.login)
             return
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline and not self._ended():
@@ -127,8 +133,8 @@ def api(folder: Path | None = None) -> Iterator[ApiHandle]:
     """
     url = addresses.configured()
     if url is not None:
-        addresses.check(url)
-        handle = ApiHandle(url)
+        handle = ApiHandle(url, login=login(url, folder))
+        handle.wait()
     else:
         handle = start((folder or FOLDER).absolute())
     before = dict(os.environ)
@@ -151,6 +157,8 @@ def api(folder: Path | None = None) -> Iterator[ApiHandle]:
 def for_client(handle: ApiHandle) -> dict[str, str | None]:
     """The environment of a process whose flows report there; None: a variable that must not be there."""
     changed: dict[str, str | None] = {**CLIENT, "PREFECT_API_URL": handle.url}
+    if handle.login is not None:
+        changed |= {"PREFECT_API_AUTH_STRING": handle.login, "PREFECT_API_KEY": None}
     if handle.folder is not None:
         # Nothing is read from or written to the user's own Prefect folder, its active profile included.
         changed["PREFECT_HOME"] = str(handle.folder)
@@ -173,19 +181,22 @@ def start(folder: Path) -> ApiHandle:
         with socket.socket() as listener:
             listener.bind(("127.0.0.1", 0))
             listener.listen(BACKLOG)
-            handle, child = _launch(folder, listener, EMBEDDED, folder / "server.log", full=False)
+            login = credentials.own() or credentials.new()
+            handle, child = _launch(folder, listener, EMBEDDED, folder / "server.log", login, full=False)
         child.returncode = 0  # it outlives us on purpose: no warning about that from subprocess
         return handle
 
 
-def launch(folder: Path, listener: socket.socket, log: Path) -> tuple[ApiHandle, subprocess.Popen[bytes]] | None:
+def launch(
+    folder: Path, listener: socket.socket, log: Path, login: str
+) -> tuple[ApiHandle, subprocess.Popen[bytes]] | None:
     """Start the full server of `up` on a socket that listens; None while another server has the folder."""
     with _usable(folder), locked(folder):
         other = _join(folder)
         if other is not None:
             other.close()
             return None
-        return _launch(folder, listener, {**FULL, **_own_ui(folder)}, log, full=True)
+        return _launch(folder, listener, {**FULL, **_own_ui(folder)}, log, login, full=True)
 
 
 def _own_ui(folder: Path) -> dict[str, str]:
@@ -210,6 +221,18 @@ def running(folder: Path | None = None) -> str | None:
 
 def full_server(folder: Path) -> str | None:
     """The URL of the full server that runs in this folder, or None."""
+    handle = _seen(folder)
+    return handle.url if handle is not None and handle.full else None
+
+
+def login(url: str, folder: Path | None = None) -> str | None:
+    """The login of the folder's server where it is the one at `url`, else None: then what is configured counts."""
+    handle = _seen((folder or FOLDER).absolute())
+    return handle.login if handle is not None and handle.url == url.rstrip("/") else None
+
+
+def _seen(folder: Path) -> ApiHandle | None:
+    """The server that runs in this folder, without a hold on it, or None."""
     if not (folder / "server.json").exists():
         return None
     try:
@@ -217,10 +240,9 @@ def full_server(folder: Path) -> str | None:
             handle = _join(folder)
     except PermissionError:  # somebody else's folder
         return None
-    if handle is None:
-        return None
-    handle.close()
-    return handle.url if handle.full else None
+    if handle is not None:
+        handle.close()
+    return handle
 
 
 def found(folder: Path | None = None, patience: float = 60.0, say: Callable[[str], None] = lambda line: None) -> str:
@@ -232,7 +254,8 @@ def found(folder: Path | None = None, patience: float = 60.0, say: Callable[[str
         try:
             if url is not None:
                 # What boots is connected already and answers late: only the first look is a short one.
-                addresses.check(url, max(deadline - time.monotonic(), ANSWER_SECONDS) if told else ANSWER_SECONDS)
+                patient = max(deadline - time.monotonic(), ANSWER_SECONDS) if told else ANSWER_SECONDS
+                addresses.check(url, patient, login(url, folder))
                 return url
             raise ServerError(
                 "there is no Prefect server",
@@ -240,6 +263,8 @@ def found(folder: Path | None = None, patience: float = 60.0, say: Callable[[str
                 received="neither",
                 hint="Start `leptonflow up` here, or set PREFECT_API_URL to a server that runs",
             )
+        except credentials.CredentialsRefused:
+            raise
         except ServerError as error:
             if time.monotonic() >= deadline:
                 raise
@@ -251,9 +276,10 @@ def found(folder: Path | None = None, patience: float = 60.0, say: Callable[[str
 
 @contextmanager
 def _usable(folder: Path) -> Iterator[None]:
-    """Make the folder; what cannot be done in it is one error."""
+    """Make the folder, which nobody else may look into; what cannot be done in it is one error."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder.chmod(0o700)
         yield
     except OSError as error:
         raise ServerError(
@@ -283,14 +309,15 @@ def _join(folder: Path) -> ApiHandle | None:
         return None
     try:
         document = json.loads((folder / "server.json").read_text(encoding="utf-8"))
-        return ApiHandle(str(document["url"]), folder, hold, Path(document["log"]), document["full"] is True)
+        log, full = Path(document["log"]), document["full"] is True
+        return ApiHandle(str(document["url"]), folder, hold, log, full, document.get("login"))
     except (OSError, ValueError, KeyError, TypeError):  # somebody took the file away: start another
         os.close(hold)
         return None
 
 
 def _launch(
-    folder: Path, listener: socket.socket, settings: Mapping[str, str], log: Path, full: bool
+    folder: Path, listener: socket.socket, settings: Mapping[str, str], log: Path, login: str, full: bool
 ) -> tuple[ApiHandle, subprocess.Popen[bytes]]:
     """Start the server. The caller has the lock.
 
@@ -303,12 +330,15 @@ def _launch(
     os.mkfifo(fifo, 0o600)
     reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
     hold = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
-    url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
-    document: dict[str, object] = {"url": url, "pid": None, "full": full, "log": str(log)}
+    port = listener.getsockname()[1]
+    url = f"http://127.0.0.1:{port}/api"
+    document: dict[str, object] = {"url": url, "pid": None, "full": full, "log": str(log), "login": login}
     publish(folder, document)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     environment |= {**settings, "DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
-    environment |= {"PREFECT_HOME": str(folder), "PREFECT_UI_API_URL": url}
+    environment |= {"PREFECT_HOME": str(folder), "PREFECT_UI_API_URL": url, "PREFECT_SERVER_API_AUTH_STRING": login}
+    # Its own page alone, by either name of this machine.
+    environment["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"] = f"http://127.0.0.1:{port},http://localhost:{port}"
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     with log.open("ab" if full else "wb") as sink:
         child = subprocess.Popen(
@@ -323,14 +353,12 @@ def _launch(
         )
     os.close(reader)
     publish(folder, {**document, "pid": child.pid})
-    return ApiHandle(url, folder, hold, log, full), child
+    return ApiHandle(url, folder, hold, log, full, login), child
 
 
 def publish(folder: Path, document: dict[str, object]) -> None:
     """Write server.json in one step: a reader sees the old one or the new one."""
-    draft = folder / "server.json.new"
-    draft.write_text(json.dumps(document), encoding="utf-8")
-    draft.replace(folder / "server.json")
+    place.write(folder / "server.json", json.dumps(document))
 
 
 def complaint(path: Path) -> str:

@@ -1,8 +1,9 @@
 """The process of a folder's Prefect server: `python -m flows.server_child FOLDER SOCKET PIPE`.
 
 `flows.server` starts it, with a socket that listens already and the read end of the pipe whose
-write ends its users hold. What the server serves is Prefect's own application, unchanged; which of
-its services run is said by the environment. No two of these processes open a folder's database at once.
+write ends its users hold. What the server serves is Prefect's own application, to callers that ask for
+this machine by its own name; which of its services run, and its login, is said by the environment. No two
+of these processes open a folder's database at once.
 """
 
 from __future__ import annotations
@@ -25,9 +26,12 @@ from leptonflow import collector
 
 if TYPE_CHECKING:
     import uvicorn
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
 GRACE = 1.0  # seconds in which the next command may take over, and the last events are written
 SHUTDOWN_SECONDS = 5.0
+HOSTS = ("127.0.0.1", "localhost", "[::1]")
+PROBES = ("/api/health", "/api/ready")  # which need no login either
 SCHEMA = Path(__file__).with_name("prefect_schema.sql")
 
 
@@ -41,15 +45,31 @@ def main(folder: Path, listener: socket.socket, pipe: int) -> None:
         import uvicorn
 
         create_database(Path("prefect.db"), prefect.__version__)
+        make_private(Path("prefect.db"))
         server_database.write_in_turn()
         from prefect.server.api.server import create_app
 
-        app = create_app(final=True)
+        app = for_this_machine(create_app(final=True))
     server = uvicorn.Server(
         uvicorn.Config(app, log_level="error", access_log=False, lifespan="on", timeout_graceful_shutdown=2)
     )
     threading.Thread(target=end_with_users, args=(folder, pipe, server), daemon=True).start()
     server.run(sockets=[listener])
+
+
+def for_this_machine(app: ASGIApp) -> ASGIApp:
+    """The application, for requests by a name of this machine alone; others get 400.
+
+    A web page whose own name leads here (DNS rebinding) would be of the same origin for the browser.
+    """
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+    guarded = TrustedHostMiddleware(app, HOSTS, www_redirect=False)
+
+    async def choose(scope: Scope, receive: Receive, send: Send) -> None:
+        await (app if scope.get("path") in PROBES else guarded)(scope, receive, send)
+
+    return choose
 
 
 def only_one(lock: Path, pipe: int) -> None:
@@ -84,9 +104,17 @@ def create_database(path: Path, version: str) -> None:
         return
     draft = path.with_suffix(".new")
     draft.unlink(missing_ok=True)
+    draft.touch(mode=0o600)
     with closing(sqlite3.connect(draft)) as connection:
         connection.executescript(script)
     draft.replace(path)
+
+
+def make_private(database: Path) -> None:
+    """Let nobody else read the database: SQLite gives the files beside it the mode of the database."""
+    database.touch(mode=0o600)
+    for path in database.parent.glob(f"{database.name}*"):
+        path.chmod(0o600)
 
 
 def end_with_users(folder: Path, pipe: int, server: uvicorn.Server) -> None:

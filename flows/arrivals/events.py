@@ -7,7 +7,6 @@ answer that does not come.
 
 from __future__ import annotations
 
-import base64
 import http.client
 import json
 import ssl
@@ -17,8 +16,9 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit, urlunsplit
+from urllib.parse import quote, urlsplit, urlunsplit
 
+from flows import credentials, server
 from flows.addresses import without_credentials
 from flows.profile import setting
 from schemas.arrivals import FLOW
@@ -28,19 +28,15 @@ SECONDS = 10.0  # for one answer
 SKEW = timedelta(seconds=2)  # less than that between two clocks is the whole seconds of an HTTP date
 
 
-class CredentialsRefused(ServerError):
-    """The server is there, and does not know us."""
-
-
 class Api:
     """The API at an address. Every call raises ServerError where it does not answer, or says no."""
 
     def __init__(self, url: str) -> None:
         self.shown = without_credentials(url)
+        self._url = url
         parts = urlsplit(url)
         host = parts.netloc.rpartition("@")[2]
         self._base = urlunsplit((parts.scheme, host, parts.path.rstrip("/"), "", ""))
-        self._headers = {"Content-Type": "application/json", **_authorization(url)}
         self._skew = timedelta(0)
         loopback = parts.hostname in ("127.0.0.1", "localhost", "::1")
         self._opener = urllib.request.build_opener(
@@ -88,7 +84,9 @@ class Api:
         """The answer's JSON, None for no content, and for "not found" where that is an answer (`missing`)."""
         data = None if body is None else json.dumps(body).encode()
         try:
-            request = urllib.request.Request(self._base + path, data, self._headers, method=method)
+            login = credentials.headers(self._url, server.login(self._url))  # each time: a new `up` may have another
+            headers = {"Content-Type": "application/json", **login}
+            request = urllib.request.Request(self._base + path, data, headers, method=method)
             with self._opener.open(request, timeout=SECONDS) as response:
                 self._set_clock(response.headers.get("Date"))
                 answer = response.read()
@@ -110,12 +108,7 @@ class Api:
 
     def _refused(self, status: int) -> ServerError:
         if status in (401, 403):
-            return CredentialsRefused(
-                f"the Prefect server at {self.shown} refused the credentials",
-                expected="PREFECT_API_AUTH_STRING or PREFECT_API_KEY as that server has it",
-                received=f"HTTP status {status}",
-                hint="Set it in the environment, or in Prefect's active profile",
-            )
+            return credentials.refused(self.shown, status)
         return ServerError(
             f"the Prefect server at {self.shown} did not do what it was asked to",
             expected="a Prefect 3 API, whose address ends in /api",
@@ -135,17 +128,6 @@ class Api:
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, *arguments: Any, **more: Any) -> None:
         return None
-
-
-def _authorization(url: str) -> dict[str, str]:
-    """As Prefect's client: the auth string, else the key; else what the address carries."""
-    pair, key = setting("PREFECT_API_AUTH_STRING"), setting("PREFECT_API_KEY")
-    parts = urlsplit(url)
-    if pair is None and key is None and parts.username is not None:
-        pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-    if pair is not None:
-        return {"Authorization": "Basic " + base64.b64encode(pair.encode()).decode()}
-    return {} if key is None else {"Authorization": f"Bearer {key}"}
 
 
 def _tls() -> ssl.SSLContext:

@@ -11,10 +11,11 @@ import time
 from collections.abc import Callable, Sequence
 
 from flows import addresses, server
-from flows.arrivals.events import Api, CredentialsRefused
+from flows.arrivals.events import Api
 from flows.arrivals.listening import Listener
 from flows.arrivals.raising import Raiser
 from flows.arrivals.webhook import Receiver
+from flows.credentials import CredentialsRefused
 from leptonflow.store import Store
 from schemas.errors import LeptonflowError, ServerError, StoreError, UsageError
 

@@ -12,15 +12,17 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows import addresses, server
+from flows import addresses, credentials, server
 from flows.stack import place, ports, processes, s3, services, tether
 from flows.stack.prefect_server import PrefectServer, await_leaving
 from flows.stack.supervising import Supervisor
 from flows.waking import Stop
+from schemas.errors import LeptonflowError
 from schemas.settings import store_uri
 
 PREFECT_PORT = 4200
 WEBHOOK_PORT = 4280
+LOGIN = "login"
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,8 @@ def run(
             voice.note(f"the Prefect server {shown} is configured, but this stack uses its own")
         await_leaving(server.FOLDER.absolute())
         listener = stack.enter_context(closing(ports.listen(PREFECT_PORT, "Prefect", voice.note)))
-        prefect = PrefectServer(server.FOLDER.absolute(), listener, place.log(folder, "prefect"), voice.note)
+        login, about_login = choose_login(folder)
+        prefect = PrefectServer(server.FOLDER.absolute(), listener, place.log(folder, "prefect"), login, voice.note)
         reader, writer = tether.create()
         stack.callback(os.close, reader)
         stack.callback(os.close, writer)
@@ -74,6 +77,7 @@ def run(
 
         def healthy() -> None:
             state.ready = True
+            voice.say(about_login)  # not kept: stack.json is no place for a password
             seconds = time.monotonic() - began
             say(f"Ready in {seconds:.1f} s; `leptonflow logs` tells more, Ctrl-C or `leptonflow down` ends it")
             state.write()
@@ -89,6 +93,37 @@ def run(
             if users:
                 voice.note(f"the Prefect server stays until {users} has ended")
             voice.note(f"all {'else ' if users else ''}has ended, in {time.monotonic() - ending:.1f} s")
+
+
+def choose_login(folder: Path) -> tuple[str, str]:
+    """(login of the Prefect server, the line about it): the person's own, else the folder's, which is shown once."""
+    again = "`leptonflow up --show-login` shows it"
+    own = credentials.own()
+    if own is not None:
+        return own, f"Login as PREFECT_SERVER_API_AUTH_STRING has it; {again}"
+    kept = folder / LOGIN
+    if kept.exists():
+        return place.secret(kept), f"Login as before; {again}"
+    login = place.secret(kept, credentials.new())
+    return login, f"Login {login} (all of it is the password that the page asks for); {again} again"
+
+
+def shown_login() -> str:
+    """The login of this folder's Prefect server. Raises LeptonflowError where there never was one."""
+    folder = server.FOLDER.absolute()
+    url = server.full_server(folder)
+    kept = place.FOLDER / LOGIN
+    found = server.login(url, folder) if url is not None else None
+    if found is None and kept.exists():
+        found = place.secret(kept)
+    if found is None:
+        raise LeptonflowError(
+            "no Prefect server of this folder has a login yet",
+            expected="a folder in which `leptonflow up` has started",
+            received=str(Path.cwd()),
+            hint="Start `leptonflow up` here",
+        )
+    return found
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
     up.lock       held by `up` for as long as it lives; the kernel frees it
     stack.json    what runs: {pid, ready, lines, services: {name: {pid, url}}}
+    login         of the Prefect server, user:password, made once; only this user may read it
     s3.env        for `. .leptonflow/stack/s3.env` in another terminal; only this user may read it
     s3.access, s3.secret, webhook.token   made once; only this user may read them
     <service>.log what a service wrote, since `up` began; <service>.log.1 since the one before
@@ -105,14 +106,14 @@ def write(path: Path, text: str) -> None:
     draft.replace(path)
 
 
-def secret(path: Path) -> str:
-    """The secret in this file, made where it is missing."""
+def secret(path: Path, new: str | None = None) -> str:
+    """The secret in this file, made where it is missing: `new`, else 64 random digits."""
     with suppress(FileNotFoundError):
         kept = path.read_text(encoding="utf-8").strip()
         if kept:
             os.chmod(path, 0o600)
             return kept
-    made = secrets.token_hex(32)
+    made = new or secrets.token_hex(32)
     write(path, made + "\n")
     return made
 

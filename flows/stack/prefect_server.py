@@ -36,7 +36,10 @@ def users(folder: Path) -> list[int]:
 class PrefectServer:
     """The server on `listener`; nobody else's server is ever on the same database at the same time."""
 
-    def __init__(self, folder: Path, listener: socket.socket, log: Path, note: Callable[[str], None]) -> None:
+    def __init__(
+        self, folder: Path, listener: socket.socket, log: Path, login: str, note: Callable[[str], None]
+    ) -> None:
+        self.login = login
         self._folder = folder
         self._listener = listener
         self._log = log
@@ -50,7 +53,7 @@ class PrefectServer:
         """Start it; None while the embedded server of a running command has the folder, which is told once."""
         if self._handle is not None:
             self._handle.close()
-        started = server.launch(self._folder, self._listener, self._log)
+        started = server.launch(self._folder, self._listener, self._log, self.login)
         if started is None:
             if not self._told:
                 self._told = True

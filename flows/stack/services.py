@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from flows import addresses, server
+from flows import addresses, credentials, server
 from flows.stack import place, processes, s3, tether
 from flows.stack.prefect_server import ANSWER_SECONDS, PrefectServer
 from flows.stack.supervising import Service
@@ -89,7 +89,7 @@ def services(plan: Plan, programs: Mapping[str, Sequence[str]] = PROGRAMS) -> li
     found.append(
         table(
             "worker", stored, beside=("prefect",), spawn=program("worker"),
-            healthy=lambda since: online(prefect.api, since),
+            healthy=lambda since: online(prefect.api, prefect.login, since),
             line=lambda pid: f"Worker process {pid}, work pool {POOL}",
         )
     )  # fmt: skip
@@ -121,7 +121,8 @@ def _s3(plan: Plan, chosen: s3.Server) -> Service:
 
 def child_environment(plan: Plan) -> dict[str, str]:
     """What our own programs are told: where the API, the store and the S3 server are."""
-    changed = server.for_client(server.ApiHandle(plan.prefect.api, (Path.cwd() / server.FOLDER).absolute()))
+    folder = (Path.cwd() / server.FOLDER).absolute()
+    changed = server.for_client(server.ApiHandle(plan.prefect.api, folder, login=plan.prefect.login))
     environment = {name: value for name, value in os.environ.items() if name not in changed}
     environment |= {name: value for name, value in changed.items() if value is not None}
     if plan.s3 is not None:
@@ -174,9 +175,9 @@ def answers(url: str) -> bool:
         return False
 
 
-def online(api: str, since: float) -> bool:
+def online(api: str, login: str, since: float) -> bool:
     """Whether a worker of the pool reported after `since`."""
-    workers = ask(f"{api}/work_pools/{POOL}/workers/filter", {})
+    workers = ask(f"{api}/work_pools/{POOL}/workers/filter", login, {})
     beats = [datetime.fromisoformat(worker["last_heartbeat_time"]).timestamp() for worker in workers or []]
     return any(beat >= since for beat in beats)
 
@@ -209,12 +210,13 @@ class Told:
         return bool(told)
 
 
-def ask(url: str, document: Any) -> Any:
+def ask(url: str, login: str, document: Any) -> Any:
     """The parsed answer to a POST, None where there is none."""
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=ANSWER_SECONDS)
     try:
-        connection.request("POST", parts.path, json.dumps(document), {"Content-Type": "application/json"})
+        headers = {"Content-Type": "application/json", **credentials.headers(url, login)}
+        connection.request("POST", parts.path, json.dumps(document), headers)
         answer = connection.getresponse()
         return json.loads(answer.read()) if answer.status == 200 else None
     except (OSError, ValueError, http.client.HTTPException):
