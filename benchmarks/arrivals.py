@@ -155,7 +155,7 @@ def main() -> None:
     with measure.workspace() as folder, server.api(folder / "prefect") as api:
         (folder / f"{NAME}.yaml").write_text(images.pipeline(NAME, folds=2, epochs=1))
         api.wait()
-        prefect = {"PREFECT_API_URL": api.url}
+        prefect = {"PREFECT_API_URL": api.url, "PREFECT_API_AUTH_STRING": api.login or ""}
         directory = (folder / "store").as_uri()
         fill(open_store(directory), folder, count)
         rows.append(at_rest("directory", folder, seconds, {**prefect, "LEPTONFLOW_STORE": directory}))

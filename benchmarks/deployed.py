@@ -23,6 +23,7 @@ from typing import Any
 
 from benchmarks import images, measure
 from benchmarks.measure import LEPTONFLOW, environment, table
+from flows import credentials, server
 
 WAIT = 180.0
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
@@ -31,7 +32,7 @@ ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 def ask(url: str, body: dict[str, Any] | None = None) -> Any:
     """The parsed answer of a GET, or of a POST with a body."""
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json", **credentials.headers(url)})
     with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30) as answer:
         return json.loads(answer.read())
 
@@ -50,6 +51,8 @@ def up(folder: Path, *arguments: str) -> Iterator[str]:
                 break
         else:
             raise SystemExit("`leptonflow up` ended before it was ready")
+        login = server.login(f"{address}/api", (folder / server.FOLDER).absolute())
+        os.environ["PREFECT_API_AUTH_STRING"] = login or ""  # for `ask`
         yield f"{address}/api"
     finally:
         process.send_signal(signal.SIGINT)

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cli import stack
+from flows import credentials
 from flows.stack import local, services, tether
 from schemas.errors import LeptonflowError
 from schemas.settings import quiet
@@ -71,9 +72,9 @@ def watcher() -> None:
 
 def tell(path: str, document: dict[str, str]) -> None:
     """POST to the API; a pool that exists is as good as a new one."""
-    request = urllib.request.Request(
-        os.environ["PREFECT_API_URL"] + path, json.dumps(document).encode(), {"Content-Type": "application/json"}
-    )
+    url = os.environ["PREFECT_API_URL"]
+    headers = {"Content-Type": "application/json", **credentials.headers(url)}
+    request = urllib.request.Request(url + path, json.dumps(document).encode(), headers)
     try:
         urllib.request.urlopen(request, timeout=60).close()
     except urllib.error.HTTPError as error:

@@ -36,6 +36,7 @@ ELSEWHERE = {
     "leptonflow up --s3": "tests/e2e/stack",
     "leptonflow up --detach": "tests/integration/test_stack.py, with logs and down",
     "leptonflow logs worker --follow": "the same",
+    "leptonflow up --show-login": "tests/integration/test_login.py",
     "leptonflow deploy": "tests/integration/test_deploying.py",
     "leptonflow watch digits": "tests/integration/test_watching.py",
     "make bench": "python -m benchmarks.overhead --quick and its siblings",

@@ -23,6 +23,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from flows import credentials
 from flows.stack import processes
 from tests import servers
 
@@ -41,6 +42,7 @@ LISTENS = {
     "for_each": ["prefect.resource.id"],
 }  # fmt: skip
 S3_VARIABLES = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION", "LEPTONFLOW_STORE")
+SERVICES = ["Prefect", "Deployments", "Worker", "Watcher"]
 STORE_ID = "from leptonflow.store import open_store, store_id; print(store_id(open_store('s3://leptonflow')))"
 
 
@@ -68,6 +70,10 @@ class Up:
     @property
     def url(self) -> str:
         return self.out[0].removeprefix("Prefect ")
+
+    @property
+    def login(self) -> str:
+        return str(json.loads((self.folder / ".leptonflow/prefect/server.json").read_text())["login"])
 
     def services(self) -> dict[str, dict[str, Any]]:
         return dict(json.loads((self.folder / ".leptonflow/stack/stack.json").read_text())["services"])
@@ -131,9 +137,10 @@ def get(url: str, accept: str = "*/*") -> tuple[str, bytes]:
         return response.url, response.read()
 
 
-def ask(url: str, document: Any) -> Any:
-    """The answer to a POST."""
-    request = urllib.request.Request(url, json.dumps(document).encode(), {"Content-Type": "application/json"})
+def ask(up: Up, path: str, document: Any) -> Any:
+    """The API's answer to a POST by somebody who knows the login."""
+    headers = {"Content-Type": "application/json", **credentials.headers(up.url, up.login)}
+    request = urllib.request.Request(f"{up.url}/api{path}", json.dumps(document).encode(), headers)
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(request, timeout=60) as response:
         return json.loads(response.read() or b"null")
@@ -185,7 +192,7 @@ def test_a_stack_from_its_start_to_its_end(tmp_path: Path) -> None:
     with running(folder) as up:
         # What it says, and that it is true.
         assert up.out[0].startswith("Prefect http://127.0.0.1:")
-        assert [line.split()[0] for line in up.out] == ["Prefect", "Deployments", "Worker", "Watcher", "Ready"]
+        assert [line.split()[0] for line in up.out] == [*SERVICES, "Login", "Ready"]
         assert "retrain/large, retrain/small" in up.out[1]
         assert up.out[3].endswith("Watching large small")
         assert any("port 4200 is taken" in line and up.url.rpartition(":")[2] in line for line in up.err), up.err
@@ -201,15 +208,15 @@ def test_a_stack_from_its_start_to_its_end(tmp_path: Path) -> None:
 
         # Its automations hear of what follows an event that the server before it had seen, and wait for other leaders.
         # An automation hears some time after the server said that it is there, so what it is to hear is said again.
-        ask(f"{up.url}/api/automations/", {"name": "listens", "trigger": LISTENS, "actions": [{"type": "do-nothing"}]})
+        ask(up, "/automations/", {"name": "listens", "trigger": LISTENS, "actions": [{"type": "do-nothing"}]})
 
         def heard(what: str, leader_made: float) -> list[str]:
             """The resources that the automation has heard of, after one more event of this one."""
             leader = UUID(int=(int(leader_made * 1000) << 80) | (7 << 76) | (2 << 62) | 1)
             event = {"event": "test.follows", "resource": {"prefect.resource.id": what}, "follows": str(leader)}
-            ask(f"{up.url}/api/events", [{**event, "id": str(uuid4()), "occurred": datetime.now(UTC).isoformat()}])
+            ask(up, "/events", [{**event, "id": str(uuid4()), "occurred": datetime.now(UTC).isoformat()}])
             triggered = {"filter": {"event": {"name": ["prefect.automation.triggered"]}}, "limit": 50}
-            events = ask(f"{up.url}/api/events/filter", triggered)["events"]
+            events = ask(up, "/events/filter", triggered)["events"]
             return [each["payload"]["triggering_event"]["resource"]["prefect.resource.id"] for each in events]
 
         until(lambda: heard("earlier", time.time() - 60), up)
@@ -257,7 +264,7 @@ def test_detached_then_logs_then_down(tmp_path: Path) -> None:
     process = python(["-m", "tests.stack_programs", "up", "--detach"], tmp_path)
     out, err = process.communicate(timeout=START_SECONDS)
     assert (process.returncode, err) == (0, "") or "taken" in err, (out, err)
-    assert [line.split()[0] for line in out.splitlines()] == ["Prefect", "Deployments", "Worker", "Watcher", "Ready"]
+    assert [line.split()[0] for line in out.splitlines()] == [*SERVICES, "Login", "Ready"]
     pid = json.loads((tmp_path / ".leptonflow/stack/stack.json").read_text())["pid"]
     try:
         assert processes.alive(pid)
@@ -339,7 +346,7 @@ def test_an_s3_server_with_it_and_what_was_stored_is_there_again(kind: str, tmp_
     for again in (False, True):
         held = taken(9000, 4280) if again else []
         with running(tmp_path, "--s3", pipelines=False, PATH=path) as up:
-            assert [line.split()[0] for line in up.out] == ["Prefect", "S3", "Deployments", "Worker", "Ready"]
+            assert [line.split()[0] for line in up.out] == ["Prefect", "S3", "Deployments", "Worker", "Login", "Ready"]
             assert "leptonflow init" in up.out[2]
             assert up.out[1].startswith(f"S3 {up.services()['s3']['url']} ({kind})")
             for port in (bound.getsockname()[1] for bound in held):

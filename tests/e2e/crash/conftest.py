@@ -35,20 +35,20 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="package")
-def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[server.ApiHandle]:
     """One Prefect server that stays up, whoever is killed."""
     handle = server.start(tmp_path_factory.mktemp("prefect"))
     try:
         handle.wait()
-        yield handle.url
+        yield handle
     finally:
         handle.close()
 
 
 @pytest.fixture(scope="package")
-def place(source: Path, api: str) -> Place:
+def place(source: Path, api: server.ApiHandle) -> Place:
     """The folder, every command reporting to the one server."""
-    return Place(source, {"PREFECT_API_URL": api})
+    return Place(source, {"PREFECT_API_URL": api.url, "PREFECT_API_AUTH_STRING": api.login or ""})
 
 
 @pytest.fixture(scope="package")

@@ -47,6 +47,13 @@ class Stack:
         return self.lines[0].split()[1].rstrip("/") + "/api"
 
     @property
+    def login(self) -> tuple[str, str]:
+        """User and password of the Prefect API, as `up` shows them."""
+        line = next(line for line in self.lines if line.startswith("Login "))
+        user, _, password = line.split()[1].partition(":")
+        return user, password
+
+    @property
     def services(self) -> dict[str, Any]:
         """Each service with its pid, as `up` records it."""
         found = json.loads((self.folder / ".leptonflow" / "stack" / "stack.json").read_text())
@@ -55,7 +62,7 @@ class Stack:
     def ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
         """An answer of the API: POST with a body, else GET."""
         method = "GET" if body is None else "POST"
-        answer = self.client.request(method, self.api + path, json=body)
+        answer = self.client.request(method, self.api + path, json=body, auth=self.login)
         answer.raise_for_status()
         return answer.json()
 

@@ -73,7 +73,7 @@ def repeat_events(stack: Stack, identity: str, names: list[str]) -> None:
     for name in shuffled:
         event = {**batch_event(identity, "small", name, None, None), "occurred": datetime.now(UTC).isoformat()}
         with httpx.Client(trust_env=False) as client:
-            client.post(f"{stack.api}/events", json=[event]).raise_for_status()
+            client.post(f"{stack.api}/events", json=[event], auth=stack.login).raise_for_status()
 
 
 def forge(stack: Stack) -> None:
