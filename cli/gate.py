@@ -50,14 +50,15 @@ def _simulated(
     picture: Path | None,
 ) -> tuple[dict[str, Any], Callable[[], None]]:
     """The document of `gate --simulate`, and the function that shows it. Writes the picture where one is asked for."""
-    from leptonflow import operating, planning
+    from leptonflow import operating, planning, year
     from leptonflow.store import open_store
 
     config = planning.load_config(pipeline)
     curve, seen = operating.curve(
         open_store(uri), config, discordance=discordance, holdout=holdout, power=power, better=better
     )
-    document = operating.document(curve, seen)
+    after = year.simulate(curve.n, curve.discordance, curve.margin, curve.confidence, accuracy=curve.accuracy)
+    document = operating.document(curve, seen) | {"year": {**vars(after), "sentence": after.sentence}}
     if picture is not None:
         from leptonflow import plots
 
@@ -100,6 +101,7 @@ def _shown(pipeline: str, document: dict[str, Any], picture: Path | None) -> Non
     if len(together) > 1:
         _by_rule(document)
     print(document["sentence"])
+    print(document["year"]["sentence"])
     if picture is not None:
         print(f"picture: {picture}")
 

@@ -6,7 +6,7 @@ which metric matters (gate), and how a metric is computed (the workload).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ from leptonflow.training import cross_validation as cross_validation
 from leptonflow.training import planned
 from schemas.config import Pipeline
 from schemas.errors import Damaged, LandingChanged, NotFound, TrainingError
-from schemas.records import Evaluation, HoldoutScores, ObjectRef, Plan, SnapshotRef
+from schemas.records import Evaluation, HoldoutScores, ObjectRef, Plan, Rival, SnapshotRef
 from schemas.rules import Baseline, Overfit
 
 if TYPE_CHECKING:
@@ -35,8 +35,10 @@ class NotComparable(Exception):
     """Why a champion has no scores on this holdout. Never leaves this module."""
 
 
-def evaluate(store: Store, config: Pipeline, plan: Plan, champion: Champion | None) -> Evaluation:
-    """Score the plan's package and the champion's on today's holdout. Safe to repeat.
+def evaluate(
+    store: Store, config: Pipeline, plan: Plan, champion: Champion | None, proven: Iterable[Champion] = ()
+) -> Evaluation:
+    """Score the plan's package, the champion's and those of `proven` on today's holdout. Safe to repeat.
 
     Writes holdout-predictions.parquet, champion-predictions-<N>.parquet and evaluation-<N>.json under
     the run, N being the record that names the champion (0: none). A champion that is damaged or has
@@ -57,34 +59,43 @@ def evaluate(store: Store, config: Pipeline, plan: Plan, champion: Champion | No
     data = adopt(store, where, data)
     _, labels, probabilities = predictions.read(data, snapshot.classes)
     scores = _scores(config, version, labels, probabilities, snapshot.classes)
-    champion_scores, reason, theirs = None, None, None
-    if champion is not None and champion.version == version:
-        champion_scores, theirs = scores, _reference(where, data)
-    elif champion is not None:
-        try:
-            found = _champion_probabilities(store, config, snapshot, champion, examples)
-            its = predictions.write(examples.ids, examples.labels, found, snapshot.classes, fold=None)
-            name = f"{folder}/champion-predictions-{champion.number}.parquet"
-            its = adopt(store, name, its)
-            _, labels, probabilities = predictions.read(its, snapshot.classes)
-            champion_scores = _scores(config, champion.version, labels, probabilities, snapshot.classes)
-            theirs = _reference(name, its)
-        except NotComparable as error:
-            reason = str(error)
+    own = Rival(version=version, scores=scores, not_comparable=None, predictions=_reference(where, data))
+
+    def rival(other: Champion) -> Rival:
+        return own if other.version == version else _rival(store, config, snapshot, other, examples, folder)
+
+    last = None if champion is None else rival(champion)
     training, simple = _besides(store, config, snapshot, candidate, examples)
     result = Evaluation(
         run_id=plan.run_id or "",
         version=version,
         champion=champion.version if champion else None,
         candidate_scores=scores,
-        champion_scores=champion_scores,
-        not_comparable=reason,
+        champion_scores=last.scores if last else None,
+        not_comparable=last.not_comparable if last else None,
         predictions=_reference(where, data),
-        champion_predictions=theirs,
+        champion_predictions=last.predictions if last else None,
         training=training,
         baselines=simple,
+        proven=tuple(rival(each) for each in proven),
     )
     return Evaluation.model_validate_json(adopt(store, key, canonical(result)))
+
+
+def _rival(
+    store: Store, config: Pipeline, snapshot: SnapshotRef, champion: Champion, examples: datasets.Examples, folder: str
+) -> Rival:
+    """A champion's predictions of the candidate's holdout, written and scored; or why there are none."""
+    try:
+        found = _champion_probabilities(store, config, snapshot, champion, examples)
+    except NotComparable as error:
+        return Rival(version=champion.version, scores=None, not_comparable=str(error), predictions=None)
+    data = predictions.write(examples.ids, examples.labels, found, snapshot.classes, fold=None)
+    name = f"{folder}/champion-predictions-{champion.number}.parquet"
+    data = adopt(store, name, data)
+    _, labels, probabilities = predictions.read(data, snapshot.classes)
+    scores = _scores(config, champion.version, labels, probabilities, snapshot.classes)
+    return Rival(version=champion.version, scores=scores, not_comparable=None, predictions=_reference(name, data))
 
 
 def _reference(key: str, data: bytes) -> ObjectRef:

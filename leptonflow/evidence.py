@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from leptonflow import datasets, packages, predictions, training, workloads
 from leptonflow.rules.slicing import RESERVED
@@ -25,6 +25,13 @@ if TYPE_CHECKING:
     from leptonflow.registry import Champion
 
 
+class Beside(NamedTuple):
+    """Another champion's N x K probabilities of the same examples, and why its comparison would not be fair."""
+
+    probabilities: NDArray[np.float64] | None
+    disjoint: str | None
+
+
 @dataclass(frozen=True)
 class Evidence:
     """N holdout examples in the order of their ids, K classes in the snapshot's order.
@@ -39,6 +46,7 @@ class Evidence:
     training     the candidate's metrics on training examples; baselines: those of simple models
     disjoint     None where the manifests prove that neither learned from the holdout, else why not
     looks        finished verdicts of this pipeline before this one
+    proven       by version: the best proven champions that are not the last one
     """
 
     classes: tuple[str, ...]
@@ -57,6 +65,7 @@ class Evidence:
     package_bytes: int | None = None
     disjoint: str | None = None
     looks: int = 0
+    proven: Mapping[str, Beside] = field(default_factory=dict)
 
 
 def gather(
@@ -71,13 +80,13 @@ def gather(
     mine = packages.manifest(store, config.name, version)
     other, disjoint, other_folds = None, None, None
     if champion is not None and champion.version != version:
-        try:
-            other = packages.manifest(store, config.name, champion.version)
-        except (Damaged, NotFound) as error:
-            disjoint = f"the champion {champion.version} cannot be read: {error.line()}"
-        else:
-            disjoint = not_held_out(mine, snapshot) or not_held_out(other, snapshot)
-            other_folds = not_same_folds(mine, other)
+        other, disjoint = _learned_elsewhere(store, config, mine, champion.version, snapshot)
+        other_folds = None if other is None else not_same_folds(mine, other)
+    proven = {}
+    for rival in evaluation.proven:
+        its = rival.predictions
+        rows = None if its is None else _predictions(store, its.key, its.sha256, snapshot)[2]
+        proven[rival.version] = Beside(rows, _learned_elsewhere(store, config, mine, rival.version, snapshot)[1])
     return Evidence(
         classes=snapshot.classes,
         labels=labels,
@@ -95,7 +104,19 @@ def gather(
         package_bytes=infra.package_bytes,
         disjoint=disjoint,
         looks=looks(store, config.name, plan.run_id),
+        proven=proven,
     )
+
+
+def _learned_elsewhere(
+    store: Store, config: Pipeline, mine: ModelManifest, version: str, snapshot: SnapshotRef
+) -> tuple[ModelManifest | None, str | None]:
+    """(the champion's manifest, why it is not proven that neither of the two learned from the holdout)."""
+    try:
+        other = packages.manifest(store, config.name, version)
+    except (Damaged, NotFound) as error:
+        return None, f"the champion {version} cannot be read: {error.line()}"
+    return other, not_held_out(mine, snapshot) or not_held_out(other, snapshot)
 
 
 def not_held_out(manifest: ModelManifest, snapshot: SnapshotRef) -> str | None:

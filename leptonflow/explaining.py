@@ -18,9 +18,12 @@ from schemas.records import Record, RuleResult, Verdict
 
 # Which side of its bound a rule wants its value on; the lower or the upper end of an interval, where there is one.
 AT_MOST = frozenset({"at_most", "fold_spread", "calibration", "overfit", "latency", "size", "infra_validate"})
-AT_LEAST = frozenset({"at_least", "against_champion", "against_champion_cv", "baseline", "slices"})
+AT_LEAST = frozenset(
+    {"at_least", "against_champion", "against_best_champion", "against_champion_cv", "baseline", "slices"}
+)
 LOWER_IS_BETTER = frozenset({"log_loss"})  # `baseline` alone holds a metric as it is; the others sign a difference
-ALWAYS = frozenset({"infra_validate", "stale-snapshot", "rolled-back"})  # in every verdict, never in a YAML
+# In every verdict, never in a YAML.
+ALWAYS = frozenset({"infra_validate", "same-predictions", "stale-snapshot", "rolled-back"})
 AS_SAID = "what its sentence asks for"
 BY_HAND = "whatever it measures, a person can make it champion"
 
@@ -238,7 +241,7 @@ def _what(rule: RuleResult, needed: float | None, by: float | None, needed_n: in
 
 
 def _subject(rule: RuleResult) -> str:
-    if rule.rule.startswith("against_champion") or rule.rule in ("slices", "overfit"):
+    if rule.rule.startswith("against_") or rule.rule in ("slices", "overfit"):
         return f"a difference in {rule.metric}"
     if rule.rule == "fold_spread":
         return f"a standard deviation of {rule.metric}"

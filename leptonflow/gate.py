@@ -51,23 +51,26 @@ def decide(
     history: Log,
     snapshot_number: int,
     champion_snapshot_number: int | None,
+    proven: Mapping[str, Champion] | None = None,
 ) -> Verdict:
     """Weigh the candidate `version` against record `against` of the promotions log `history`.
 
     cv          metric: {"mean", "std" (ddof 1), "folds"} over the folds; a value may be null
     evaluation  candidate and champion on the same holdout; evidence: the same, example by example
     infra       whether the packaged candidate reproduced its own predictions
+    proven      metric: the best proven champion by it (leptonflow.proven), where that is not the last one
 
     The verdict is `promoted` iff no rule is false and at least one of the YAML's own rules is true.
     Raises LeptonflowError where the measurements are not of this candidate and this champion.
     """
     _same_subject(version, champion, evaluation, infra)
-    case = Case(config.name, version, cv, evaluation, infra, champion, evidence)
+    case = Case(config.name, version, cv, evaluation, infra, champion, evidence, proven or {})
     weighed = [WEIGH[type(rule)](rule, case) for rule in config.gate]
     own = tuple(row for found in weighed for row in found.rows)
     rules = (
         *own,
         always.infra_validate(case),
+        always.same_predictions(case),
         always.stale_snapshot(case, snapshot_number, champion_snapshot_number),
         always.rolled_back(case, history),
     )

@@ -113,7 +113,7 @@ def rollback(
             _was_champion(pipeline, log, away_from)
             return None
         if to is not None:
-            return None if now.version == to and now.kind == ROLLBACK else _earlier(pipeline, log, now, to)
+            return _earlier(pipeline, log, now, to)
         if away_from is None and (meant is None or now.version != meant.version):
             raise overtaken(log, now.number, f"rollback of {meant.version if meant else 'no champion'}")
         earlier = way_down(log)[:-1]

@@ -200,14 +200,17 @@ def standing_decision(store: Store, plan: Plan, log: Log) -> Verdict | None:
         return None
     for entry in reversed(log.entries):
         if promotion(log, entry).run_id == plan.run_id:
-            key = decision_key(plan.pipeline, plan.run_id, entry.number - 1)
-            return _decision(key, store.get(key), plan.run_id, entry.number - 1)
-    key = decision_key(plan.pipeline, plan.run_id, log.number)
+            return decision(store, plan.pipeline, plan.run_id, entry.number - 1)
     try:
-        data = store.get(key)
+        return decision(store, plan.pipeline, plan.run_id, log.number)
     except NotFound:
         return None
-    return _decision(key, data, plan.run_id, log.number)
+
+
+def decision(store: Store, pipeline: str, run_id: str, number: int) -> Verdict:
+    """A run's decision against record `number` of the promotions log. Raises NotFound, and Damaged for garbage."""
+    key = decision_key(pipeline, run_id, number)
+    return _decision(key, store.get(key), run_id, number)
 
 
 def _decision(key: str, data: bytes, run_id: str, number: int) -> Verdict:

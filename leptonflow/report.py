@@ -41,6 +41,7 @@ MEASURED = {  # what the value of a rule without a metric is, and its unit
     "latency": ("95th percentile, one image", "ms"),
     "size": ("of the package", "MB"),
     "infra_validate": ("largest difference", ""),
+    "same-predictions": ("largest difference", ""),
     "stale-snapshot": ("record of the log", ""),
 }
 LARGEST_PICTURE = 192

@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from leptonflow import clock, evidence, gate, packages, planning, recording, registry
+from pydantic import Field
+
+from leptonflow import clock, evidence, gate, packages, planning, proven, recording, registry
 from leptonflow.digests import canonical
 from leptonflow.registry import Champion
 from leptonflow.store import Store, adopt
@@ -22,12 +24,19 @@ class Opponent(Record):
 
     verdict  the decision of an earlier, killed attempt of this run that stands, else None
     told     whether that decision was settled and recorded, so that it is not settled again
+    proven   metric: the best proven champion by it, where that is not the last one
     """
 
     against: int
     champion: Champion | None
     verdict: Verdict | None
     told: bool
+    proven: dict[str, Champion] = Field(default_factory=dict)
+
+    @property
+    def rivals(self) -> list[Champion]:
+        """Each of the best proven champions once."""
+        return list({champion.version: champion for champion in self.proven.values()}.values())
 
 
 def begin(store: Store, config: Pipeline, plan: Plan) -> str:
@@ -43,15 +52,17 @@ def begin(store: Store, config: Pipeline, plan: Plan) -> str:
     return str(json.loads(began)["started_at"])
 
 
-def opponent(store: Store, plan: Plan) -> Opponent:
+def opponent(store: Store, config: Pipeline, plan: Plan) -> Opponent:
     """Today's champion; or, where a decision of this run stands, the one that it was made against."""
     assert plan.run_id is not None
     log = registry.promotions(store, plan.pipeline, complete=True)
     told = recording.standing(store, plan.pipeline, plan.run_id)
     verdict = told or registry.standing_decision(store, plan, log)
     against = log.number if verdict is None else verdict.against
-    champion = registry.champion(replace(log, entries=log.entries[:against]))
-    return Opponent(against=against, champion=champion, verdict=verdict, told=told is not None)
+    read = replace(log, entries=log.entries[:against])
+    champion = registry.champion(read)
+    best = {} if verdict else proven.champions(store, config, read)
+    return Opponent(against=against, champion=champion, verdict=verdict, told=told is not None, proven=best)
 
 
 def decide(
@@ -76,6 +87,7 @@ def decide(
         history=replace(log, entries=log.entries[: opponent.against]),
         snapshot_number=plan.snapshot.number,
         champion_snapshot_number=champion.snapshot_number if champion else None,
+        proven=opponent.proven,
     )
 
 

@@ -249,6 +249,15 @@ class HoldoutScores(Record):
     examples: int
 
 
+class Rival(Record):
+    """A champion on the candidate's holdout. `scores` is None: `not_comparable` says why."""
+
+    version: str
+    scores: HoldoutScores | None
+    not_comparable: str | None
+    predictions: ObjectRef | None
+
+
 class Evaluation(Record):
     """Candidate and champion on the same holdout. `champion_scores` is None: see `not_comparable`."""
 
@@ -262,6 +271,7 @@ class Evaluation(Record):
     champion_predictions: ObjectRef | None = None  # the champion's, of the same examples in the same order
     training: dict[str, float | None] | None = None  # the candidate on training examples, where a rule asks
     baselines: dict[str, dict[str, float | None]] = {}  # majority, logistic: metrics, where a rule asks
+    proven: tuple[Rival, ...] = ()  # the best proven champions that are not the last one
 
 
 class InfraResult(Record):

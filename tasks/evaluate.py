@@ -14,11 +14,11 @@ from tasks import stage
 @stage("find-champion")
 def find_champion(store: str, config: Pipeline, plan: Plan) -> Opponent:
     """What the candidate is weighed against."""
-    return weighing.opponent(open_store(store), plan)
+    return weighing.opponent(open_store(store), config, plan)
 
 
 @stage("evaluate")
 def evaluate(store: str, config: Pipeline, plan: Plan, opponent: Opponent, limit: Limit) -> Evaluation:
     """Both versions' scores."""
     with limits.within(limit):
-        return evaluation.evaluate(open_store(store), config, plan, opponent.champion)
+        return evaluation.evaluate(open_store(store), config, plan, opponent.champion, opponent.rivals)

@@ -34,6 +34,7 @@ def scores(version: str, metrics: dict[str, float | None]) -> HoldoutScores:
 
 
 CLASSES = ("cat", "dog")
+SURE = 0.8  # how sure the champion is: its predictions are never the candidate's own
 
 
 def rows(labels: NDArray[np.int64], right: Sequence[bool] | NDArray[np.bool_], sure: float = 0.9) -> Any:
@@ -51,7 +52,7 @@ def pairs(b: int, c: int, both: int, neither: int = 0) -> dict[str, Any]:
     mine = np.repeat([True, False, True, False], [b, c, both, neither])[order]
     theirs = np.repeat([False, True, True, False], [b, c, both, neither])[order]
     labels = np.arange(n) % 2
-    return measured(labels, rows(labels, mine), rows(labels, theirs))
+    return measured(labels, rows(labels, mine), rows(labels, theirs, SURE))
 
 
 def measured(labels: NDArray[np.int64], mine: Any, theirs: Any = None, **known: Any) -> dict[str, Any]:
@@ -69,12 +70,12 @@ def imagined(found: Evaluation, n: int = 1000) -> Evidence:
     """Examples with the accuracies that the evaluation tells, each wrong one of the better model wrong in both."""
     labels = np.arange(n) % 2
 
-    def of(told: HoldoutScores | None) -> Any:
+    def of(told: HoldoutScores | None, sure: float = 0.9) -> Any:
         share = told.metrics.get("accuracy") if told is not None else None
         share = share if share is not None and math.isfinite(share) else 0.5
-        return rows(labels, np.arange(n) < round(min(max(share, 0.0), 1.0) * n))
+        return rows(labels, np.arange(n) < round(min(max(share, 0.0), 1.0) * n), sure)
 
-    theirs = None if found.champion_scores is None else of(found.champion_scores)
+    theirs = None if found.champion_scores is None else of(found.champion_scores, SURE)
     return Evidence(classes=CLASSES, labels=labels, candidate=of(found.candidate_scores), champion=theirs)
 
 

@@ -15,13 +15,15 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from leptonflow.registry import Champion
     from leptonflow.statistics.paired import Paired
 
 POWER = 0.8
+BEST = "against_best_champion"
 
 
 def weigh(rule: AgainstChampion, case: Case) -> Weighed:
-    """The row of the holdout and, where there is another champion, `against_champion_cv`.
+    """The row of the holdout and, where there is another champion, `against_best_champion` and `against_champion_cv`.
 
     value: candidate - champion on the holdout, signed so that positive is better. bound: -margin, or
     +margin for superiority. passed: whether p < 1 - confidence for "the true difference is at most the
@@ -33,7 +35,30 @@ def weigh(rule: AgainstChampion, case: Case) -> Weighed:
     holdout, note = _holdout(rule, case)
     if case.champion is None or case.champion.version == case.version:
         return Weighed((holdout,), note)
-    return Weighed((holdout, _folds(rule, case)), note)
+    best = case.proven.get(rule.metric)
+    rows = (holdout, *(() if best is None else (_best(rule, case, best, holdout.passed),)), _folds(rule, case))
+    return Weighed(rows, note)
+
+
+def _best(rule: AgainstChampion, case: Case, best: Champion, beside_last: bool | None) -> RuleResult:
+    """The same test against the best proven champion, so that many small losses do not add up to a large one.
+
+    Null, not false, where the two cannot be compared: one old champion must not block every candidate.
+    """
+    other = case.beside(best)
+    unfair = incomparable(other)
+    row = _holdout(rule, other)[0]
+    passed = row.passed if unfair is None else None
+    sentence = row.sentence if unfair is None else unfair[1].removesuffix(f"; {way_out(other)}")
+    start = f"the best proven champion is {best.version} (record {best.number})"
+    decided = "; this decided: beside the last champion alone the candidate passes" if beside_last else ""
+    return row.model_copy(
+        update={
+            "rule": BEST,
+            "passed": passed,
+            "sentence": f"{start}: {sentence}" + (decided if passed is False else ""),
+        }
+    )
 
 
 def _bound(rule: AgainstChampion) -> float:

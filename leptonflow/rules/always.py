@@ -17,6 +17,25 @@ def infra_validate(case: Case) -> RuleResult:
     )
 
 
+def same_predictions(case: Case) -> RuleResult:
+    """A candidate that predicts what the champion predicts is no reason to change the champion."""
+    import numpy as np
+
+    name, champion, bound = "same-predictions", case.champion, case.infra.tolerance
+    if champion is None or champion.version == case.version:
+        sentence = "there is no champion yet" if champion is None else "the candidate is the champion itself"
+        return result(name, None, None, None, None, sentence)
+    mine, theirs = case.evidence.candidate, case.evidence.champion
+    if theirs is None or not len(mine) or not (np.isfinite(mine).all() and np.isfinite(theirs).all()):
+        return result(name, None, None, bound, None, f"the champion {champion.version} has no predictions to compare")
+    difference = float(np.abs(mine - theirs).max())
+    if difference <= bound:
+        sentence = f"the candidate predicts what the champion {champion.version} predicts, on every holdout example"
+        return result(name, None, difference, bound, False, sentence, n=len(mine))
+    sentence = f"two predictions differ by up to {difference:.2g} from those of the champion {champion.version}"
+    return result(name, None, difference, bound, True, sentence, n=len(mine))
+
+
 def stale_snapshot(case: Case, mine: int, theirs: int | None) -> RuleResult:
     """A champion that learned from newer data is never replaced by one that learned from older."""
     name, champion = "stale-snapshot", case.champion

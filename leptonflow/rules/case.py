@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from leptonflow.digests import digest
@@ -21,6 +21,7 @@ class Case:
     cv          metric: {"mean", "std" (ddof 1), "folds"} over the candidate's folds; a value may be null
     evaluation  candidate and champion on the same holdout
     evidence    the same, example by example
+    proven      metric: the best proven champion by it, where that is not the last one
     """
 
     pipeline: str
@@ -30,6 +31,24 @@ class Case:
     infra: InfraResult
     champion: Champion | None
     evidence: Evidence
+    proven: Mapping[str, Champion] = field(default_factory=dict)
+
+    def beside(self, champion: Champion) -> Case:
+        """The same candidate beside another champion than the last one."""
+        found = next((r for r in self.evaluation.proven if r.version == champion.version), None)
+        rows, disjoint = self.evidence.proven.get(champion.version, (None, None))
+        return replace(
+            self,
+            champion=champion,
+            evaluation=self.evaluation.model_copy(
+                update={
+                    "champion": champion.version,
+                    "champion_scores": found and found.scores,
+                    "not_comparable": found and found.not_comparable,
+                }
+            ),
+            evidence=replace(self.evidence, champion=rows, disjoint=disjoint, champion_cv=None, other_folds=None),
+        )
 
     def seed(self, *about: str) -> int:
         """The seed of one rule's resamples: the same candidate and champion draw the same ones each time."""

@@ -59,7 +59,7 @@ with running.prefect():
 
 run()                                   # 0 promoted
 run()                                   # 1 unchanged
-run(force=True)                         # 2 promoted again: another version
+run(training={**whole["training"], "seed": 1})                               # 2 promoted: another version
 config, opened = load_config("small.yaml"), open_store(store)
 overrides.rollback(opened, "small", None, "the second one is worse", "kim",
                    lambda version, sha: infra.validate(opened, config, version, sha))

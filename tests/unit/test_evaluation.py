@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from typing import Any
 
 import numpy as np
 import pytest
 
-from leptonflow import datasets, evaluation, packages, predictions, registry, training
+from leptonflow import datasets, evaluation, evidence, packages, predictions, registry, training
 from leptonflow import log as commits
 from leptonflow.registry import Champion
 from leptonflow.store import MemoryStore, Store
 from schemas.config import Pipeline
 from schemas.records import Plan
 from tests.fit_examples import CLASSES, land, pipeline, plan_of
+from tests.verdicts import infra
 
 
 def train(store: Store, config: Pipeline, plan: Plan) -> str:
@@ -231,3 +233,20 @@ def test_a_champion_whose_answers_are_no_numbers_is_not_comparable_and_says_so(
     assert found.champion_scores is None and found.not_comparable is not None
     assert f"the champion {champion.version} cannot be scored: 1 of its" in found.not_comparable
     assert "answers are not finite numbers" in found.not_comparable
+
+
+def test_the_best_proven_champion_is_scored_beside_the_last_one(store: MemoryStore, trained: Any) -> None:
+    _, config, plan, sha = trained
+    other = plan_of(config, plan.snapshot, version="c" * 12, run_id="d" * 12)
+    train(store, config, other)
+    damaged = dataclasses.replace(champion_of(plan, "0" * 64, number=7), version="e" * 12)
+    found = evaluation.evaluate(store, config, other, None, [champion_of(plan, sha, number=3), damaged])
+    best, gone = found.proven
+    alone = evaluation.evaluate(store, config, plan, None)
+    assert (best.version, best.scores) == (plan.version, alone.candidate_scores)
+    assert best.predictions is not None and best.predictions.key.endswith("champion-predictions-3.parquet")
+    assert (gone.scores, gone.predictions) == (None, None) and "cannot be scored" in (gone.not_comparable or "")
+    gathered = evidence.gather(store, config, other, None, found, infra(version="c" * 12))
+    assert gathered.proven[plan.version].probabilities is not None
+    assert gathered.proven[plan.version].disjoint is None
+    assert "cannot be read" in (gathered.proven["e" * 12].disjoint or "")

@@ -33,8 +33,9 @@ AGAINST = {"rule": "against_champion", "metric": "accuracy", "margin": 0.01}
 def test_rules_stand_in_the_yamls_order_then_those_of_every_verdict() -> None:
     verdict = decide(pipeline(AGAINST, {"rule": "fold_spread", "metric": "accuracy", "value": 0.05}, AT_LEAST))
     own = ["against_champion", "fold_spread", "at_least"]
-    assert [r.rule for r in verdict.rules] == [*own, "infra_validate", "stale-snapshot", "rolled-back"]
-    assert [r.metric for r in verdict.rules[3:]] == [None, None, None]
+    always = ["infra_validate", "same-predictions", "stale-snapshot", "rolled-back"]
+    assert [r.rule for r in verdict.rules] == [*own, *always]
+    assert [r.metric for r in verdict.rules[3:]] == [None] * 4
     assert (verdict.verdict, verdict.champion, verdict.against) == ("promoted", None, 0)
 
 

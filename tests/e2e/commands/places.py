@@ -29,7 +29,7 @@ RETRAIN = {
     "run_id", "verdict", "version", "champion", "snapshot", "batches", "examples", "cv", "holdout", "gate", "report",
     "seconds",
 }  # fmt: skip
-ALWAYS = {"infra_validate", "stale-snapshot", "rolled-back"}  # in every verdict, never in a YAML
+ALWAYS = {"infra_validate", "same-predictions", "stale-snapshot", "rolled-back"}  # in every verdict, never in a YAML
 HEAVY = {"tensorflow", "keras", "great_expectations", "prefect", "duckdb", "sklearn", "pandas"}
 
 COLUMNS = {

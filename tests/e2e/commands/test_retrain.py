@@ -82,7 +82,6 @@ def test_new_data_trains_again_and_a_refused_batch_is_listed(third: Place) -> No
         ("rubbish", "refused", 0, 3),
         ("tuesday", "accepted", 36, 0),
     ]
-    # --force: a new attempt on the same data is another version and another run.
     assert c["snapshot"] == b["snapshot"]
     assert len({a["version"], b["version"], c["version"]}) == len({a["run_id"], b["run_id"], c["run_id"]}) == 3
     assert c["verdict"] == "promoted" and c["champion"] == c["version"]
@@ -97,7 +96,7 @@ def first_snapshot(place: Place) -> str:
     return str(rows(place.store, "select snapshot from snapshots where number = 1")[0]["snapshot"])
 
 
-def test_after_a_forced_run_the_plain_one_is_unchanged_and_says_why(third: Place) -> None:
+def test_what_ran_before_another_configuration_is_unchanged_and_says_why(third: Place) -> None:
     before = listing(third.store)
     result = third("retrain")
     document = retrained(result, 0)
@@ -106,6 +105,14 @@ def test_after_a_forced_run_the_plain_one_is_unchanged_and_says_why(third: Place
     assert document["champion"] == third.told["C"]["version"]
     assert "promote" in result.err and third.told["B"]["version"] in result.err
     assert listing(third.store) == before
+
+
+def test_a_forced_run_with_the_same_predictions_leaves_the_champion(copy: Place) -> None:
+    document = retrained(copy("retrain", "--force"), 4)
+    assert document["champion"] == copy.told["A"]["version"] != document["version"]
+    assert [rule["rule"] for rule in document["gate"] if rule["passed"] is False] == ["same-predictions"]
+    assert "on every holdout example" in document["sentence"]
+    assert len(copy.history()) == 1
 
 
 def test_a_gate_that_refuses_is_status_4_and_the_champion_stays(copy: Place) -> None:
