@@ -13,13 +13,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from leptonflow.workloads import scale
+from leptonflow.workloads.scale import BYTES, Scale
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 Rule = tuple[str, str]  # rule, reason
 Source = bytes | str  # the file's bytes, or its path: then it is mapped into memory
-PIECE = 1024  # rows looked at together
 
 
 @dataclass(frozen=True)
@@ -29,14 +31,14 @@ class Pair:
     values  N x H x W or N x H x W x C, C in 1, 3, 4
     labels  the class's name, or what stands there where that is no class
     rules   (rule, reason) of a row that is refused already
-    unit    floats that all lie in 0..1: to be multiplied by 255
+    scale   where black and white lie, for all rows
     whole   the one rule of a file that has no countable rows: then there is a single row, the file
     """
 
     values: NDArray[Any] | None
     labels: list[str | None]
     rules: list[Rule | None]
-    unit: bool = False
+    scale: Scale = BYTES
     whole: bool = False
 
     def __len__(self) -> int:
@@ -84,7 +86,7 @@ def read(data: Source, labels: Source, classes: Sequence[str] | None) -> Pair:
     except _Refused as refused:
         return Pair(None, [None] * count, [refused.rule] * count)
     names, rules = _name(numbers, classes)
-    return Pair(values, names, rules, unit=_is_unit(values))
+    return Pair(values, names, rules, scale=scale.of(values))
 
 
 def refused(data: Source, rule: str, reason: str) -> Pair:
@@ -189,20 +191,6 @@ def _class(number: float, classes: Sequence[str] | None) -> tuple[str, str | Non
     if number >= len(classes):
         return name, f"{name} is not below {len(classes)}, the number of classes"
     return classes[int(number)], None
-
-
-def _is_unit(values: NDArray[Any]) -> bool:
-    """Whether all finite values of a float array lie in 0..1."""
-    import numpy as np
-
-    if values.dtype.kind != "f":
-        return False
-    for start in range(0, len(values), PIECE):
-        piece = values[start : start + PIECE]
-        finite = piece[np.isfinite(piece)]
-        if finite.size and (finite.min() < 0 or finite.max() > 1):
-            return False
-    return True
 
 
 def _shape(values: NDArray[Any]) -> str:

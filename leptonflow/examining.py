@@ -263,7 +263,7 @@ def _examine_npy(
             continue
         pixels = pair.row(number)
         digits = arrays.row_sha256(pixels)
-        found = Examined(*rule) if rule else workload.examine_array(pixels, config.input, pair.unit)
+        found = Examined(*rule) if rule else workload.examine_array(pixels, config.input, pair.scale)
         rows.append(_row(source, label, data.key, at, (digits, found)))
         if number % CHUNK == CHUNK - 1 or number == total - 1:
             report("examining", number + 1, total)

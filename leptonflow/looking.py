@@ -49,7 +49,7 @@ def _arrays(data: Path, labels: Path, config: Pipeline, most: int) -> tuple[list
     examine = workloads.load(config.workload).examine_array
     numbers = [int(label) for label in pair.labels if label and label.isdigit()]
     good = [n for n, rule in enumerate(pair.rules) if rule is None]
-    looked = [examine(pair.row(n), config.input, pair.unit) for n in _spread(good, most)]
+    looked = [examine(pair.row(n), config.input, pair.scale) for n in _spread(good, most)]
     return [str(n) for n in range(max(numbers, default=-1) + 1)], [e.facts for e in looked if e.facts]
 
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from leptonflow.workloads.scale import Scale
+
 
 class Examined(NamedTuple):  # one for each example: a dataclass takes three times as long to make
     """One raw example after a look at it: a rule and reason where it is refused, else id, facts, pixels.
@@ -55,8 +57,8 @@ class Workload:
     checks_version: int
     contract: str  # the default contract's file name under schemas/
     examine: Callable[[bytes, tuple[int, int, int]], Examined]  # a file's bytes -> Examined
-    examine_array: Callable[[NDArray[Any], tuple[int, int, int], bool], Examined]
-    # ^ one row of a .npy array (H x W [x C]); True: floats in 0..1 that are multiplied by 255
+    examine_array: Callable[[NDArray[Any], tuple[int, int, int], Scale], Examined]
+    # ^ one row of a .npy array (H x W [x C]), and the scale of the whole array
     build: Callable[[Pipeline, Sequence[str]], Any]  # -> an uncompiled keras.Model, N x H x W x C -> N x K
     compile: Callable[[Any, Pipeline], None]  # loss and optimiser
     targets: Callable[[NDArray[np.int64], int], NDArray[np.float32]]  # N class numbers -> N x K

@@ -22,21 +22,14 @@ _PROBE = 64  # pixels that tell nearly every colour image from a grey one
 def of_image(image: Image, pixels: bytes | None = None) -> str:
     """A decoded image, orientation and palette applied -> 64 hex digits. `pixels`: its own bytes, where at hand.
 
-    16-bit values lie in 0..65535. Modes without a form of their own, such as CMYK, count as the RGB they are shown as.
+    Of 8 bits a channel, or fewer: wider ones are values. Modes without a form of their own, such as CMYK, count as
+    the RGB that they are shown as.
     """
     import numpy as np
 
     mode = image.mode
     if mode in ("L", "RGB"):
         return _of_bytes(mode, image.size, image.tobytes() if pixels is None else pixels)
-    if mode.startswith("I;16"):
-        order = ">u2" if mode.endswith("B") else "<u2"
-        return of_values(np.frombuffer(image.tobytes(), order).reshape(image.size[::-1]), 65535)
-    if mode == "I":
-        return of_values(np.clip(np.asarray(image), 0, 65535).astype(np.uint16), 65535)
-    if mode == "F":
-        values = np.asarray(image)
-        return of_values(values, 1 if values.min() >= 0 and values.max() <= 1 else 255)
     shown = {"1": "L", "La": "LA", "LA": "LA", "RGBA": "RGBA", "RGBa": "RGBA", "PA": "RGBA"}.get(mode, "RGB")
     plain = image if mode == shown else image.convert(shown)
     return of_values(np.asarray(plain), 255) if shown.endswith("A") else _of_bytes(shown, plain.size, plain.tobytes())

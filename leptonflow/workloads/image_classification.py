@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from leptonflow.workloads import Derived, Examined, Workload
+from leptonflow.workloads.scale import Scale
 from schemas.config import Pipeline
 from schemas.errors import ConfigurationError
 
@@ -130,10 +131,10 @@ def _examine(data: bytes, shape: tuple[int, int, int]) -> Examined:
     return images.examine(data, shape)
 
 
-def _examine_array(row: NDArray[Any], shape: tuple[int, int, int], unit: bool) -> Examined:
+def _examine_array(row: NDArray[Any], shape: tuple[int, int, int], source: Scale) -> Examined:
     from leptonflow.workloads import images
 
-    return images.examine_array(row, shape, unit)
+    return images.examine_array(row, shape, source)
 
 
 def _request(data: bytes, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
@@ -145,7 +146,7 @@ def _request(data: bytes, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
 WORKLOAD = Workload(
     name="image_classification",
     preprocessing_version=1,
-    checks_version=1,
+    checks_version=2,
     contract="image_classification.contract.yaml",
     examine=_examine,
     examine_array=_examine_array,

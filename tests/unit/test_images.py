@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from leptonflow.workloads import Examined, images
+from leptonflow.workloads.scale import BYTES
 from schemas.errors import LeptonflowError
 
 COLOUR = (8, 8, 3)
@@ -159,13 +160,6 @@ def test_big_endian_sixteen_bits() -> None:
     assert pixels(data, (2, 2, 1))[:, :, 0].tolist() == [[0, 1], [255, 2]]
 
 
-def test_floats_in_zero_to_one_are_multiplied_and_others_cut_off() -> None:
-    unit = np.array([[0.0, 0.5], [1.0, 0.25]], np.float32)
-    assert pixels(saved(Image.fromarray(unit), "TIFF"), (2, 2, 1))[:, :, 0].tolist() == [[0, 128], [255, 64]]
-    wide = np.array([[-5.0, 100.4], [300.0, 7.0]], np.float32)
-    assert pixels(saved(Image.fromarray(wide), "TIFF"), (2, 2, 1))[:, :, 0].tolist() == [[0, 100], [255, 7]]
-
-
 def test_what_is_transparent_becomes_white() -> None:
     clear = Image.new("RGBA", (8, 8), (200, 0, 0, 0))
     assert pixels(saved(clear)).min() == 255
@@ -270,45 +264,13 @@ def test_a_request_that_is_no_image_says_why() -> None:
 
 def test_a_row_has_the_id_of_the_same_image_as_a_file() -> None:
     image = picture(size=(8, 8))
-    row = images.examine_array(np.asarray(image), COLOUR, False)
+    row = images.examine_array(np.asarray(image), COLOUR, BYTES)
     assert row.id == good(saved(image)).id and row.encoded == image.tobytes()
     grey = picture("L")
     for values in (np.asarray(grey), np.asarray(grey)[:, :, None]):
-        assert images.examine_array(values, GREY, False).id == good(saved(grey), GREY).id
-
-
-@pytest.mark.parametrize(
-    ("values", "unit", "want"),
-    [
-        (np.array([0, 255, 7, 8], np.int64), False, [0, 255, 7, 8]),
-        (np.array([0, 127, 7, 8], np.int8), False, [0, 127, 7, 8]),
-        (np.array([0, 257, 65535, 385], np.uint16), False, [0, 1, 255, 1]),
-        (np.array([False, True, True, False]), False, [0, 255, 255, 0]),
-        (np.array([0.0, 1.0, 0.5, 0.1], np.float32), True, [0, 255, 128, 26]),
-        (np.array([0.0, 1.0, 255.0, 9.0], np.float64), False, [0, 1, 255, 9]),
-        (np.array([0.0, 1.0, 255.0, 9.0], np.float16), False, [0, 1, 255, 9]),
-    ],
-)
-def test_dtypes(values: np.ndarray[Any, Any], unit: bool, want: list[int]) -> None:
-    found = images.examine_array(values.reshape(2, 2), (2, 2, 1), unit)
-    assert found.rule is None and list(found.encoded or b"") == want
-
-
-@pytest.mark.parametrize(
-    ("values", "unit", "rule"),
-    [
-        (np.array([0, 256, 7, 8]), False, "out-of-range"),
-        (np.array([0, -1, 7, 8]), False, "out-of-range"),
-        (np.array([0.5, 1.5, 7, 8]), False, "out-of-range"),
-        (np.array([0.0, 300.0, 7, 8]), False, "out-of-range"),
-        (np.array([0.0, np.nan, 1, 1]), True, "not-finite"),
-        (np.array([0.0, np.inf, 1, 1]), False, "not-finite"),
-    ],
-)
-def test_rows_out_of_range(values: np.ndarray[Any, Any], unit: bool, rule: str) -> None:
-    assert images.examine_array(values.reshape(2, 2), (2, 2, 1), unit).rule == rule
+        assert images.examine_array(values, GREY, BYTES).id == good(saved(grey), GREY).id
 
 
 def test_rows_too_small() -> None:
     for shape in ((1, 1), (1, 9), (0, 5), (5, 0, 3)):
-        assert images.examine_array(np.zeros(shape, np.uint8), GREY, False).rule == "too-small"
+        assert images.examine_array(np.zeros(shape, np.uint8), GREY, BYTES).rule == "too-small"
