@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from leptonflow import discards, log, tables
+from leptonflow import log, tables
 from leptonflow.store import Store
 from schemas.errors import Damaged
 
@@ -191,6 +191,8 @@ def _promotions(store: Store) -> list[tables.Row]:
 
 
 def _discards(store: Store) -> list[tables.Row]:
+    from leptonflow import discards  # its records are pydantic's, which a query need not wait for
+
     return [each.model_dump() for pipeline in store.folders("discarded") for each in discards.every(store, pipeline)]
 
 
