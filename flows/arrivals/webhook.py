@@ -1,7 +1,8 @@
 """Receives MinIO's bucket notifications, over HTTP on this machine, and passes on which batch to look at.
 
 A notification is a hint and proves nothing: the watcher looks at the store. Whoever does not know the token is heard
-no further. What does not belong here: the bucket's side (leptonflow.bucket) and the look.
+no further, keeps no place that another caller needs, and is let go after a while, however it sends. What does not
+belong here: the bucket's side (leptonflow.bucket) and the look.
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import hmac
+import io
 import os
 import socket
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -27,8 +30,10 @@ from schemas.errors import LeptonflowError, UsageError
 PATH = "/minio"
 HEALTH = (PATH, "/health", "/")
 LARGEST = 1 << 20  # bytes of a body; MinIO's are about a kilobyte
-AT_ONCE = 32  # connections
-SILENCE_SECONDS = 10.0
+AT_ONCE = 32  # connections that are heard
+ENDING = 32  # connections that lost their place to a newcomer and have yet to end
+UNKNOWN_BYTES = 1 << 16  # from a caller that has not shown the token
+REQUEST_SECONDS = 10.0  # from the wait for a request to its last byte
 LINGER_SECONDS = 1.0
 
 
@@ -164,39 +169,105 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 64
 
     def __init__(self, *arguments: Any) -> None:
-        self._free = threading.BoundedSemaphore(AT_ONCE)
+        self._running = threading.BoundedSemaphore(AT_ONCE + ENDING)
+        self._lock = threading.Lock()
+        self._heard: dict[socket.socket, bool] = {}  # in the order of arrival; whether it has shown the token
         super().__init__(*arguments)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        if self._free.acquire(blocking=False):
-            super().process_request(request, client_address)
-        else:
+        if not self._running.acquire(blocking=False):
             self.shutdown_request(request)  # MinIO sends it again
+        elif not self._make_place(request):
+            self._running.release()
+            self.shutdown_request(request)
+        else:
+            super().process_request(request, client_address)
+
+    def _make_place(self, request: socket.socket) -> bool:
+        """Whether the newcomer is heard: where all places are taken, in place of the oldest without the token."""
+        with self._lock:
+            if len(self._heard) >= AT_ONCE:
+                oldest = next((each for each, known in self._heard.items() if not known), None)
+                if oldest is None:
+                    return False
+                del self._heard[oldest]
+                with contextlib.suppress(OSError):  # it has just ended
+                    oldest.shutdown(socket.SHUT_RDWR)
+            self._heard[request] = False
+            return True
+
+    def trust(self, request: socket.socket) -> None:
+        """The caller has shown the token, and keeps its place."""
+        with self._lock:
+            if request in self._heard:
+                self._heard[request] = True
+
+    def trusts(self, request: socket.socket) -> bool:
+        """Whether the caller has shown the token."""
+        return self._heard.get(request, False)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self._free.release()
+            with self._lock:
+                self._heard.pop(request, None)
+            self._running.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A caller that went away is no error of ours."""
+
+
+class _Bounded(io.RawIOBase):
+    """What a caller sends, until a deadline and, before the token, up to so many bytes. Raises OSError beyond."""
+
+    def __init__(self, connection: socket.socket, known: Callable[[], bool]) -> None:
+        self._connection, self._known = connection, known
+        self._taken = 0
+        self.until = 0.0  # monotonic
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        left = self.until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the request takes too long")
+        self._connection.settimeout(left)
+        count = self._connection.recv_into(buffer)
+        self._taken += count
+        if self._taken > UNKNOWN_BYTES and not self._known():
+            raise ConnectionError("too much before the token")
+        return count
 
 
 def _handler(receiver: Receiver) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         server_version, sys_version = "leptonflow", ""
-        timeout = SILENCE_SECONDS
+        server: _Server
+
+        def setup(self) -> None:
+            super().setup()
+            self.rfile.close()
+            self._sent = _Bounded(self.connection, lambda: self.server.trusts(self.connection))
+            self.rfile = io.BufferedReader(self._sent)
+
+        def handle_one_request(self) -> None:
+            self._sent.until = time.monotonic() + REQUEST_SECONDS
+            super().handle_one_request()
 
         def do_POST(self) -> None:
             length = self.headers.get("Content-Length", "")
             if self.path.partition("?")[0] != PATH:
                 receiver.tell("path", f"a call of another path than {PATH}")
                 self._answer(404)
-            elif not receiver.knows(self.headers.get("Authorization", "")):
+                return
+            if not receiver.knows(self.headers.get("Authorization", "")):
                 self._answer(401)
-            elif not (length.isascii() and length.isdigit()):
+                return
+            self.server.trust(self.connection)
+            if not (length.isascii() and length.isdigit()):
                 receiver.tell("length", "a call that does not say how long it is")
                 self._answer(411)
             elif len(length) > 10 or int(length) > LARGEST:
@@ -230,10 +301,11 @@ def _handler(receiver: Receiver) -> type[BaseHTTPRequestHandler]:
             with contextlib.suppress(OSError):
                 self.wfile.flush()
                 self.connection.shutdown(socket.SHUT_WR)
-                self.connection.settimeout(LINGER_SECONDS)
-                left = 8 * LARGEST
-                while left > 0 and (piece := self.connection.recv(1 << 16)):
-                    left -= len(piece)
+                until, left = time.monotonic() + LINGER_SECONDS, 8 * LARGEST
+                while left > 0 and (seconds := until - time.monotonic()) > 0:
+                    self.connection.settimeout(seconds)
+                    piece = self.connection.recv(1 << 16)
+                    left = left - len(piece) if piece else 0
 
         def log_message(self, format: str, *arguments: Any) -> None:
             """Calls are not logged: a queue may send thousands."""

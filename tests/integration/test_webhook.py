@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import socket
@@ -160,6 +161,86 @@ def test_callers_that_say_nothing_keep_nobody_out(heard: Heard) -> None:
     finally:
         for each in silent:
             each.close()
+
+
+class Dripping:
+    """Callers that each send a byte at a time for as long as they are let: the beginning once, then `drop` for ever."""
+
+    def __init__(self, address: str, count: int, beginning: bytes, drop: bytes = b"x") -> None:
+        host, _, port = address.partition(":")
+        self.cut = 0
+        self._open = [socket.create_connection((host, int(port))) for _ in range(count)]
+        self._ended = threading.Event()
+        for each in self._open:
+            with contextlib.suppress(OSError):  # it has lost its place already
+                each.sendall(beginning)
+        self._thread = threading.Thread(target=self._drip, args=(drop,))
+
+    def __enter__(self) -> Dripping:
+        self._thread.start()
+        return self
+
+    def _drip(self, drop: bytes) -> None:
+        left = self._open
+        while left and not self._ended.wait(0.02):
+            kept = []
+            for each in left:
+                try:
+                    each.sendall(drop)
+                    kept.append(each)
+                except OSError:
+                    self.cut += 1
+            left = kept
+
+    def __exit__(self, *error: object) -> None:
+        self._ended.set()
+        self._thread.join()
+        for each in self._open:
+            each.close()
+
+
+DRIPS = {
+    "headers": (b"POST /minio HTTP/1.1\r\nX-Slow: ", b"x"),
+    "many headers": (b"POST /minio HTTP/1.1\r\n", b"X-More: x\r\n"),
+    "a body without the token": (b"POST /minio HTTP/1.1\r\nContent-Length: 1000000\r\n\r\n", b"x"),
+    "another path": (b"POST /else HTTP/1.1\r\nContent-Length: 1000000\r\n\r\n", b"x"),
+    "lines before a request": (b"\r\n", b"\r"),
+}
+
+
+@pytest.mark.parametrize("kind", DRIPS)
+def test_dripping_callers_keep_nobody_out(heard: Heard, kind: str) -> None:
+    """They take every place three times over, and none of them from a caller who comes and knows the token."""
+    with Dripping(heard.receiver.address, 3 * webhook.AT_ONCE, *DRIPS[kind]):
+        for _ in range(20):
+            began = time.monotonic()
+            assert heard.call(notification()) == 204
+            assert time.monotonic() - began < 3
+    assert heard.hints == [("digits", "monday")] * 20
+
+
+@pytest.mark.parametrize("kind", [*DRIPS, "a body with the token"])
+def test_a_dripping_caller_is_let_go(heard: Heard, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However it sends, its request has an end; each byte is no new beginning."""
+    monkeypatch.setattr(webhook, "REQUEST_SECONDS", 0.5)
+    monkeypatch.setattr(webhook, "LINGER_SECONDS", 0.5)
+    known = f"POST /minio HTTP/1.1\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: 1000000\r\n\r\n".encode()
+    beginning, drop = DRIPS.get(kind, (known, b"x"))
+    with Dripping(heard.receiver.address, 3, beginning, drop) as dripping:
+        deadline = time.monotonic() + 10
+        while dripping.cut < 3:
+            assert time.monotonic() < deadline, dripping.cut
+            time.sleep(0.02)
+
+
+def test_headers_without_end_are_not_taken_in(heard: Heard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webhook, "REQUEST_SECONDS", 60)
+    host, _, port = heard.receiver.address.partition(":")
+    with socket.create_connection((host, int(port))) as caller, pytest.raises(OSError):
+        caller.sendall(b"POST /minio HTTP/1.1\r\n")
+        for _ in range(10_000):
+            caller.sendall(b"X-More: " + b"x" * 1000 + b"\r\n")
+    assert heard.call(notification()) == 204
 
 
 def test_a_receiver_needs_a_token_and_a_free_port(heard: Heard) -> None:
