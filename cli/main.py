@@ -16,6 +16,7 @@ import typer
 
 from cli import asking, batches, registry
 from cli import gate as gates
+from cli import query as queries
 from cli.common import DEBUG, JSON, PIPELINE, STORE, Answer
 from cli.common import answer as _answer
 from cli.ending import leave
@@ -193,28 +194,7 @@ def predict(
     return _answer(Answer(answers, lambda: show.predicted(answers), 1 if failed else 0), as_json)
 
 
-@app.command()
-def query(
-    sql: Annotated[str, typer.Argument(metavar="SQL")],
-    form: Annotated[str, typer.Option("--format", help="table, csv, json or parquet")] = "table",
-    output: Annotated[Path | None, typer.Option("--output", metavar="FILE", help="for parquet")] = None,
-    store: STORE = None,
-    as_json: JSON = False,
-    debug: DEBUG = False,
-) -> int:
-    """DuckDB over the tables: one statement that only reads."""
-    from cli import show
-    from leptonflow import analytics
-    from leptonflow.store import open_store
-
-    if form not in ("table", "csv", "json", "parquet"):
-        raise UsageError("no such format", expected="table, csv, json or parquet", received=form)
-    form = "json" if as_json else form
-    if form == "parquet" and output is None:
-        raise UsageError("parquet goes to a file", expected="--output FILE", received="no --output")
-    table = analytics.query(open_store(store_uri(store)), sql)
-    show.queried(table, form, output)
-    return 0
+app.command()(queries.query)
 
 
 @app.command()

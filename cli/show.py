@@ -256,27 +256,8 @@ def predicted(answers: Sequence[dict[str, Any]]) -> None:
             print(f"{file}: {plain(answer['label'])} ({answer['probability']:.4f})")
 
 
-def queried(table: pa.Table, form: str, output: Path | None) -> None:
-    """A query's rows in the format asked for."""
-    import json
-
-    from leptonflow import formats
-
-    if form == "parquet":
-        assert output is not None
-        formats.write_parquet(table, output)
-        return
-    if form == "json":
-        text = json.dumps(formats.to_json(table), ensure_ascii=False, allow_nan=False)
-    else:
-        text = formats.to_csv(table) if form == "csv" else _as_text(table)
-    if output is not None:
-        output.write_text(text, encoding="utf-8")
-    else:
-        sys.stdout.write(text if text.endswith("\n") else text + "\n")
-
-
-def _as_text(table: pa.Table) -> str:
+def as_text(table: pa.Table) -> str:
+    """A query's answer as a table, and how many rows it has."""
     from io import StringIO
 
     from rich.console import Console
@@ -284,7 +265,7 @@ def _as_text(table: pa.Table) -> str:
 
     from leptonflow import formats
 
-    shown = _table(*(escape(name) for name in table.column_names))
+    shown = _table(*(escape(plain(name)) for name in table.column_names))
     for row in formats.rows(table):
         shown.add_row(*(escape(_number(value)) for value in row))
     width = None if sys.stdout.isatty() else 200

@@ -1,4 +1,4 @@
-"""SQL over the tables: the only importer of DuckDB. It takes one statement that only reads.
+"""SQL over the tables: the only importer of DuckDB. It runs one statement that only reads (`statements`).
 
 The query sees the store's own table files, each one named, and nothing else: no other file, no URL,
 no setting, no secret. What lies on the store already (quarantine parts, commit logs) is read from
@@ -15,16 +15,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from leptonflow import table_sources
+from leptonflow import statements, table_sources
+from leptonflow.allowance import Allowance, too_large, within
 from leptonflow.s3 import connection
 from leptonflow.store import BACK, Store
 from schemas.errors import Damaged, LeptonflowError, StoreUnreachable, UsageError
+from schemas.settings import query_memory, query_seconds
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from duckdb import DuckDBPyConnection
 
 S3_THREADS = 16
+BATCH = 100_000  # rows
 _CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
@@ -36,84 +39,65 @@ _CONFIG: dict[str, str | bool | int | float | list[str]] = {
 # The extension lies in its wheel, beside DuckDB's own: to verify its signature again is to hash 21 MB for each query.
 # What a query may load does not change: LOAD is no SELECT, and external access ends before the query begins.
 _HTTPFS: dict[str, str | bool | int | float | list[str]] = {"allow_unsigned_extensions": "true"}
-_ONE = "one statement that only reads: SELECT, WITH, FROM, DESCRIBE, SHOW, SUMMARIZE or EXPLAIN"
-_LEADING = re.compile(r"(?:\s|--[^\n]*(?:\n|$)|/\*.*?\*/|;)*", re.DOTALL)
-_EXPLAIN = re.compile(r"EXPLAIN\b\s*(?:ANALYZE\b\s*)?", re.IGNORECASE)
 _BARE_AT = re.compile(r'(?<![\w".])at\b(?!")', re.IGNORECASE)
 _CATALOG = re.compile(r"show|describe|schema|duckdb_|sqlite_|pg_|query")  # what could list or compose a view's name
-_OPTIONS = re.compile(r"\([^()]*\)")
 
 
-def query(store: Store, sql: str) -> pa.Table:
+def query(store: Store, sql: str, allowance: Allowance | None = None) -> pa.Table:
     """The answer to one reading statement over the views of DESIGN section 6, its columns' names distinct.
 
-    Raises UsageError for anything but one statement that only reads, for an error in the SQL and for
-    an attempt to read something else than the tables; Damaged or StoreUnreachable where a table's
-    own files cannot be read.
+    allowance: time and memory for it, by default those of the environment. Raises UsageError for anything but one
+    statement that only reads, for an error in the SQL and for an attempt to read something else than the tables;
+    Damaged or StoreUnreachable where a table's own files cannot be read; LeptonflowError where it takes too much.
     """
     import duckdb
 
+    allowed = allowance or Allowance(query_seconds(), query_memory())
     remote = store.uri.startswith("s3:")
-    con = duckdb.connect(config=_CONFIG | (_HTTPFS if remote else {}))
+    limit = {"memory_limit": f"{allowed.memory}B"}
+    con = duckdb.connect(config=_CONFIG | limit | (_HTTPFS if remote else {}))
+    return within(allowed, lambda: _answer(con, store, sql, allowed), con.interrupt)
+
+
+def _answer(con: DuckDBPyConnection, store: Store, sql: str, allowed: Allowance) -> pa.Table:
+    import duckdb
+
     try:
+        _check(sql)
         con.execute("SET TimeZone='UTC'")
-        _only_reads(con, sql)
-        allowed = _open(con, store, sql)
-        con.execute(f"SET allowed_paths=[{_strings(allowed)}]")
+        paths = _open(con, store, sql)
+        con.execute(f"SET allowed_paths=[{_strings(paths)}]")
         con.execute("SET enable_external_access=false")
         con.execute("SET lock_configuration=true")
-        try:
-            return _distinct_names(con.execute(sql).to_arrow_table())
-        except duckdb.Error as error:
-            raise _explained(error, sql) from None
+        return _distinct_names(_rows(con, sql))
+    except (duckdb.OutOfMemoryException, MemoryError):
+        raise too_large(allowed) from None
+    except duckdb.Error as error:
+        raise _explained(error, sql) from None
     finally:
         con.close()
 
 
-# --- one statement that only reads ---------------------------------------------------------------
-
-
-def _only_reads(con: DuckDBPyConnection, sql: str) -> None:
+def _check(sql: str) -> None:
+    """Hold the text against `statements`, on a connection that can reach no file: the parser itself opens some."""
     import duckdb
 
-    try:
-        statements = con.extract_statements(sql)
-    except duckdb.Error as error:
-        raise _explained(error, sql) from None
-    kinds = [statement.type.name for statement in statements]
-    if len(kinds) != 1:
-        # DuckDB rewrites a PIVOT without IN into a CREATE and a SELECT.
-        pivot = "PIVOT" in sql.upper()
-        hint = "Name a PIVOT's columns: PIVOT ... ON column IN (...)" if pivot else "Send one statement at a time"
-        raise UsageError("a query is one statement", expected=_ONE, received=f"{len(kinds)} statements", hint=hint)
-    text = sql[_LEADING.match(sql).end() :]  # type: ignore[union-attr]  # matches nothing at least
-    word = (text.split() or [""])[0].upper()
-    kind = kinds[0]
-    if kind == "SELECT" and word not in ("PRAGMA", "CALL"):
-        return
-    if kind == "EXPLAIN" and _explains_a_select(con, text):
-        return
-    raise UsageError(
-        "a query only reads", expected=_ONE, received=word if word.isalpha() else kind,
-        hint="The tables are written by `leptonflow ingest` and `leptonflow retrain` alone",
-    )  # fmt: skip
-
-
-def _explains_a_select(con: DuckDBPyConnection, text: str) -> bool:
-    """EXPLAIN ANALYZE runs what it explains, so that must be a SELECT too."""
-    import duckdb
-
-    explain = _EXPLAIN.match(text)
-    if explain is None:
-        return False
-    rest = text[explain.end() :]
-    for candidate in (rest, _OPTIONS.sub("", rest, count=1)):
+    with duckdb.connect(config=_CONFIG | {"enable_external_access": "false", "lock_configuration": "true"}) as parser:
         try:
-            inner = con.extract_statements(candidate)
-        except duckdb.Error:
-            continue
-        return [statement.type.name for statement in inner] == ["SELECT"]
-    return False
+            statements.check(parser, sql)
+        except duckdb.Error as error:
+            raise _explained(error, sql) from None
+
+
+def _rows(con: DuckDBPyConnection, sql: str) -> pa.Table:
+    """Batch by batch: made in one call, a table of any size holds up the thread that counts time and memory."""
+    import pyarrow as pa
+
+    reader = con.execute(sql).to_arrow_reader(BATCH)
+    return pa.Table.from_batches(list(reader), reader.schema)
+
+
+# --- errors --------------------------------------------------------------------------------------
 
 
 def _explained(error: Exception, sql: str = "") -> LeptonflowError:
@@ -157,14 +141,14 @@ def _open(con: DuckDBPyConnection, store: Store, sql: str) -> list[str]:
     """Make the views that the query can see; the paths that it may read.
 
     Only the tables that the text mentions, itself or by a view of theirs, get their files, so that a query costs what
-    it reads. The others are empty and typed, and there where the text could list them. `query()` and `query_table()`
-    can put a name together from pieces, so their mention counts as a mention of all.
+    it reads. The others are empty and typed, and there where the text could list them. `query_table()` can put a name
+    together from pieces, so its mention counts as a mention of all.
     """
     from leptonflow.views import VIEWS
     from schemas.tables import COLUMNS
 
     lowered = sql.lower()
-    everything = "query" in lowered
+    everything = "query_table" in lowered
     listed = bool(_CATALOG.search(lowered))
     views = {name: view for name, view in VIEWS.items() if name in lowered or listed}
     mentioned = {table for name, view in views.items() if everything or name in lowered for table in view.tables}
@@ -228,6 +212,8 @@ def _create_view(con: DuckDBPyConnection, table: str, paths: Sequence[str]) -> N
         con.execute(f"CREATE VIEW {table} AS SELECT {columns} FROM ({source})")
     except duckdb.IOException as error:
         raise _explained(error) from None
+    except (duckdb.OutOfMemoryException, duckdb.InterruptException):
+        raise
     except duckdb.Error as error:
         raise Damaged(
             f"the table {table} has a file that cannot be read", expected="Parquet files",

@@ -21,19 +21,28 @@ from schemas.errors import UsageError
 if TYPE_CHECKING:
     import pyarrow as pa
 
+# What moves a terminal's cursor or turns the direction of text.
+_CONTROLS = [*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)]
+_ESCAPED = {code: chr(code).encode("unicode_escape").decode() for code in _CONTROLS if chr(code) not in "\t\n"}
+_FORMULA = ("=", "+", "-", "@", "\t", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+
 
 def to_json(table: pa.Table) -> list[dict[str, Any]]:
     """One object per row, of plain values that `json.dumps(..., allow_nan=False)` takes."""
     return [{name: plain(value) for name, value in zip(table.column_names, row, strict=True)} for row in rows(table)]
 
 
-def to_csv(table: pa.Table) -> str:
-    """A header and one line per row (RFC 4180, but with \\n); null is empty, booleans are true and false."""
+def to_csv(table: pa.Table, spreadsheet: bool = False) -> str:
+    """A header and one line per row (RFC 4180, but with \\n); null is empty, booleans are true and false.
+
+    Control characters but tabs and ends of lines are written as \\x1b and the like. spreadsheet: text that a
+    spreadsheet would take for a formula has an apostrophe before it.
+    """
     sink = io.StringIO()
     writer = csv.writer(sink, lineterminator="\n")
-    writer.writerow(table.column_names)
+    writer.writerow([_cell(name, spreadsheet) for name in table.column_names])
     for row in rows(table):
-        writer.writerow([_cell(value) for value in row])
+        writer.writerow([_cell(value, spreadsheet) for value in row])
     return sink.getvalue()
 
 
@@ -63,10 +72,15 @@ def write_parquet(table: pa.Table, path: Path) -> None:
     try:
         pq.write_table(table, path, compression="zstd")
     except OSError as error:
-        raise UsageError(
-            "the file cannot be written", expected="--output names a file in a folder that exists",
-            received=f"{path}: {error.strerror or error}",
-        ) from None  # fmt: skip
+        raise unwritable(path, error) from None
+
+
+def unwritable(path: Path, error: OSError) -> UsageError:
+    """The error for an answer's file that cannot be written."""
+    return UsageError(
+        "the file cannot be written", expected="--output names a file in a folder that exists",
+        received=f"{path}: {error.strerror or error}",
+    )  # fmt: skip
 
 
 def plain(value: Any) -> Any:
@@ -98,10 +112,13 @@ def plain(value: Any) -> Any:
             return str(value)
 
 
-def _cell(value: Any) -> str:
+def _cell(value: Any, spreadsheet: bool) -> str:
     import json
 
     found = plain(value)
     if found is None:
         return ""
-    return found if isinstance(found, str) else json.dumps(found, ensure_ascii=False)
+    if not isinstance(found, str):
+        return json.dumps(found, ensure_ascii=False)
+    text = found.translate(_ESCAPED)
+    return f"'{text}" if spreadsheet and text.startswith(_FORMULA) else text

@@ -13,6 +13,9 @@ DEFAULT_STORE = Path(".leptonflow")
 EXPECTED = "file:///folder, s3://bucket/prefix or a folder's path"
 VARIABLE = re.compile(r"\$\{?[A-Za-z_]|%[A-Za-z_]\w*%")
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+QUERY_SECONDS = 300.0
+QUERY_MEMORY = "2GB"
+UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 QUIET = {
     "DO_NOT_TRACK": "1",
@@ -29,6 +32,26 @@ def quiet() -> None:
     """Set the environment that keeps dependencies silent and untracked; what the user set stands."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+
+
+def query_seconds() -> float:
+    """How long a query may take: LEPTONFLOW_QUERY_SECONDS, else 300."""
+    given = os.environ.get("LEPTONFLOW_QUERY_SECONDS") or str(QUERY_SECONDS)
+    if not re.fullmatch(r"\d{1,9}(\.\d+)?", given) or float(given) <= 0:
+        raise UsageError("LEPTONFLOW_QUERY_SECONDS is no time", expected="seconds, such as 300", received=given)
+    return float(given)
+
+
+def query_memory() -> int:
+    """The bytes of memory that a query may take: LEPTONFLOW_QUERY_MEMORY, else 2 GB."""
+    given = os.environ.get("LEPTONFLOW_QUERY_MEMORY") or QUERY_MEMORY
+    found = re.fullmatch(r"(\d{1,9}(?:\.\d+)?) ?([KMGT]B)", given, re.IGNORECASE)
+    size = int(float(found[1]) * UNITS[found[2].upper()]) if found else 0
+    if size < 10**6:
+        raise UsageError(
+            "LEPTONFLOW_QUERY_MEMORY is no size", expected="a size such as 500MB or 2GB", received=given
+        )
+    return size
 
 
 def store_uri(given: str | None = None) -> str:

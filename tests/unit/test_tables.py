@@ -326,6 +326,16 @@ def test_csv_quotes_what_it_must_and_leaves_null_empty() -> None:
     assert formats.to_csv(table) == 'a b,n,ok\n"x ""y"",\nz",1,true\n,,\nü,3,false\n'
 
 
+def test_csv_moves_no_cursor_and_on_request_no_spreadsheet() -> None:
+    table = pa.table({"=a": ["\x1b[2J\r", "=cmd|' /C calc'!A0", "-1", "\u202eevil", "a=1"], "n": [-1, 2, 3, 4, 5]})
+    assert formats.to_csv(table).splitlines() == [
+        "=a,n", "\\x1b[2J\\r,-1", "=cmd|' /C calc'!A0,2", "-1,3", "\\u202eevil,4", "a=1,5"
+    ]  # fmt: skip
+    assert formats.to_csv(table, spreadsheet=True).splitlines() == [
+        "'=a,n", "\\x1b[2J\\r,-1", "'=cmd|' /C calc'!A0,2", "'-1,3", "\\u202eevil,4", "a=1,5"
+    ]  # fmt: skip
+
+
 def test_parquet_round_trip(tmp_path: Path) -> None:
     table = tables.arrow("runs", [{"pipeline": "p", "seconds": 1.0}])
     formats.write_parquet(table, tmp_path / "x.parquet")

@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import re
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.e2e.commands.places import COLUMNS, Place
-from tests.e2e.helpers import call, listing, rows
+from tests.e2e.helpers import call, interruptible, listing, rows, start
 
 
 def test_query_in_four_formats(third: Place, tmp_path: Path) -> None:
@@ -35,6 +37,52 @@ def test_query_in_four_formats(third: Place, tmp_path: Path) -> None:
     assert rows(third.store, "select 1 as a where false") == []
     times = rows(third.store, "select started_at from runs limit 1")[0]["started_at"]
     assert re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d.*(Z|\+00:00)$", times), times
+
+
+def test_a_statement_from_a_file_or_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "a query.sql"
+    file.write_text("select 7 as n\n", encoding="utf-8-sig")
+    assert call("query", "--file", file, "--store", tmp_path / "s", "--json").document == [{"n": 7}]
+    monkeypatch.setattr("sys.stdin", io.StringIO("-- what is asked\nselect 8 as n;\n"))
+    assert call("query", "-", "--store", tmp_path / "s", "--json").document == [{"n": 8}]
+    wrong = ([], ["select 1", "--file", file], ["--file", tmp_path], ["--file", tmp_path / "none.sql"],
+             ["select 1", "--spreadsheet"], ["select 1", "--format", "csv", "--output", tmp_path])  # fmt: skip
+    for arguments in wrong:
+        assert call("query", *arguments, "--store", tmp_path / "s").status == 2
+
+
+def test_what_bounds_a_query_is_set_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("SECONDS", "soon"), ("SECONDS", "0"), ("MEMORY", "much"), ("MEMORY", "0GB")):
+        with monkeypatch.context() as here:
+            here.setenv(f"LEPTONFLOW_QUERY_{name}", value)
+            assert call("query", "select 1", "--store", tmp_path / "s").status == 2
+    monkeypatch.setenv("LEPTONFLOW_QUERY_SECONDS", "0.3")
+    slow = "select count(*) from range(1000000) a, range(1000000) b, range(1000000) c"
+    result = call("query", slow, "--store", tmp_path / "s")
+    assert result.status == 1 and "within 0.3 s" in result.err
+
+
+BEGUN = """
+from leptonflow import statements
+check = statements.check
+def noted(*given):
+    check(*given)
+    open("begun", "w").close()
+statements.check = noted
+"""
+
+
+def test_ctrl_c_ends_a_query_within_two_seconds(tmp_path: Path) -> None:
+    """Also one that does not hear DuckDB's own interrupt."""
+    deaf = "select list_reduce(range(100000000), lambda a, b: a + b)"
+    arguments = ("query", deaf, "--store", tmp_path / "s", "--json")
+    process = start(*arguments, cwd=tmp_path, prelude=BEGUN, preexec=interruptible)
+    while process.poll() is None and not (tmp_path / "begun").exists():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    began = time.monotonic()
+    process.communicate(timeout=60)
+    assert process.returncode == 130 and time.monotonic() - began < 2
 
 
 @pytest.mark.parametrize(
