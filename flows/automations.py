@@ -1,4 +1,4 @@
-"""What a Prefect server does by itself for our runs: retrain when a batch arrives, and run again what lost its worker.
+"""What a Prefect server does by itself for our runs: retrain when a batch arrives, and run again what did not end.
 
 Automations as documents of Prefect's API, with what they rely on (docs/decisions/0008-arrivals-and-heartbeats.md).
 What does not belong here: how they are registered (deploying).
@@ -16,7 +16,10 @@ from schemas.config import Pipeline
 HEARTBEAT_SECONDS = 30  # Prefect sends none more often
 SILENT_SECONDS = 90  # without a sign of life: two heartbeats may be lost
 UNSTARTED_SECONDS = 300  # from a slot to the run's start: as long as Prefect keeps the slot
+SETTLED_SECONDS = 30  # after a process ended: until then Prefect's worker runs hooks, and may say Crashed once more
+MOST_LOSSES = 6  # of one run: whatever ends it each time would do so for ever
 LOST = "WorkerLost"
+AGAIN = "AwaitingRetry"
 LIVING = ("prefect.flow-run.heartbeat", "prefect.flow-run.Running")
 TAKEN = ("prefect.flow-run.Pending", "prefect.flow-run.Submitting", "prefect.flow-run.InfrastructurePending")
 WATCH = {"RUNNING": "leptonflow.run.running", "PENDING": "leptonflow.run.pending"}  # begins the watch over a run anew
@@ -51,18 +54,13 @@ def on_arrival(config: Pipeline, deployment_id: str) -> Document:
 
 
 def for_lost_runs() -> list[Document]:
-    """A run that gives no sign of life is marked as lost, and what is marked so is run again.
+    """A run that gives no sign of life is marked as lost; what is marked so, and what crashed, is run again.
 
     Two steps, because Prefect takes no run out of a final state into Crashed, but would take one into Scheduled: a
     heartbeat that arrives after the run's end must not begin it again.
     """
     lost = {"type": "change-flow-run-state", "state": "CRASHED", "name": LOST}
-    again = {
-        "type": "change-flow-run-state",
-        "state": "SCHEDULED",
-        "name": "AwaitingRetry",
-        "message": "Its worker was lost: the run goes on from what is on the store",
-    }
+    again = {"type": "change-flow-run-state", "state": "SCHEDULED", "name": AGAIN}
     return [
         _automation(
             "leptonflow: runs whose worker is gone",
@@ -81,7 +79,21 @@ def for_lost_runs() -> list[Document]:
             f"A retraining marked {LOST} is scheduled again: the same run, which goes on from what is on the store",
             {"type": "event", "posture": "Reactive", "expect": [f"prefect.flow-run.{LOST}"], "threshold": 1,
              "within": 0.0, **_our_runs()},
-            again,
+            {**again, "message": "Its worker was lost: the run goes on from what is on the store"},
+        ),
+        _automation(
+            "leptonflow: run again what crashed",
+            f"A retraining whose process was killed is scheduled again after {SETTLED_SECONDS} s, unless cancelled",
+            _silence(["prefect.flow-run.Crashed"], SETTLED_SECONDS),
+            {**again, "message": "Its process ended before it did: the run goes on from what is on the store"},
+        ),
+        _automation(
+            "leptonflow: runs that are lost again and again",
+            f"A retraining that was scheduled again more than {MOST_LOSSES} times in a day has failed",
+            {"type": "event", "posture": "Reactive", "expect": [f"prefect.flow-run.{AGAIN}"],
+             "for_each": ["prefect.resource.id"], "threshold": MOST_LOSSES + 1, "within": 86400.0, **_our_runs()},
+            {"type": "change-flow-run-state", "state": "FAILED",
+             "message": f"Lost more than {MOST_LOSSES} times, and not begun again: see the run's and the worker's log"},
         ),
     ]  # fmt: skip
 

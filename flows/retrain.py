@@ -16,6 +16,7 @@ from prefect.states import Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import notifying
+from flows.automations import MOST_LOSSES
 from flows.steps import Steps
 from flows.telling import Story, Trained
 from leptonflow import infra
@@ -39,7 +40,6 @@ from tasks.train import fit_final, train_fold
 from tasks.validate import validate
 
 ATTEMPTS = 3  # to weigh the candidate, each against the champion that somebody else has just made
-MOST_STARTS = 6  # of one run: the worker was lost under it each time before, and may be again
 
 
 def _stages(step: Steps, force: bool) -> Story:
@@ -81,10 +81,10 @@ def _stages(step: Steps, force: bool) -> Story:
 
 
 def _not_in_vain(starts: int) -> None:
-    """Raise LeptonflowError for a run that ends its worker each time: begun for ever, it would keep others out."""
-    if starts > MOST_STARTS:
+    """Raise LeptonflowError for a run that ends its process each time: begun for ever, it would keep others out."""
+    if starts > MOST_LOSSES:
         raise LeptonflowError(
-            f"this run lost its worker {MOST_STARTS} times and is not begun again",
+            f"this run lost its process or its worker {MOST_LOSSES} times and is not begun again",
             expected="a run that ends",
             received=f"start {starts} of the same run",
             hint="The worker's machine may be short of memory; a new run goes on from what is on the store",

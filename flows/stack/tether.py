@@ -1,5 +1,7 @@
 """Ends a child with its parent, kill -9 included: the parent alone holds the write end of a pipe, the child watches it.
 
+What the child started ends with it, in whatever session: a worker's flow runs have their own.
+
 `create` is the parent's side, `hold` the child's; `main` runs a module that knows nothing of it. What does not belong
 here: which processes there are.
 """
@@ -11,6 +13,8 @@ import runpy
 import signal
 import sys
 import threading
+
+from flows.stack import processes
 
 NAME = "LEPTONFLOW_TETHER"  # the number of the pipe's read end, in a child's environment
 
@@ -30,16 +34,11 @@ def descriptors() -> tuple[int, ...]:
     return (int(number),) if number else ()
 
 
-def held() -> bool:
-    """Whether this process watches a pipe."""
-    return _thread is not None and _thread.is_alive()
-
-
 def hold() -> None:
-    """End this process's group as soon as the pipe's writer is gone. Without a tether it does nothing."""
+    """End this process, its group and all below it as soon as the pipe's writer is gone. No tether: it does nothing."""
     global _thread
     found = descriptors()
-    if not found or held():
+    if not found or (_thread is not None and _thread.is_alive()):
         return
     _thread = threading.Thread(target=_watch, args=found, name="tether", daemon=True)
     _thread.start()
@@ -49,6 +48,7 @@ def _watch(reader: int) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # those are the main thread's
     while os.read(reader, 1):  # nobody writes: it returns at the end
         pass
+    processes.send(processes.descendants(os.getpid()), signal.SIGKILL)
     os.killpg(os.getpgid(0), signal.SIGKILL)
 
 

@@ -162,6 +162,31 @@ def test_a_run_that_lost_its_worker_is_scheduled_again_and_no_other_is(
     assert history(server, run["terminal"])[-1] == "Running"  # in a terminal there is no worker to lose
 
 
+def test_a_run_that_crashed_is_scheduled_again_unless_it_was_cancelled_and_not_for_ever(
+    server: PrefectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Prefect's worker says it of a process that was killed, whether or not the run had begun in it."""
+    monkeypatch.setattr(automations, "SETTLED_SECONDS", 10)  # Prefect's least
+    monkeypatch.setattr(automations, "MOST_LOSSES", 2)
+    deployments = {name: deployed(server, tmp_path / name, name) for name in ("killed", "cancelled", "failed", "never")}
+    run = {name: started(server, deployment) for name, deployment in deployments.items()}
+
+    def become(which: str, *kinds: str) -> None:
+        for kind in kinds:
+            server.call("POST", f"/flow_runs/{run[which]}/set_state", {"state": {"type": kind}, "force": True})
+
+    become("killed", "PENDING", "RUNNING", "CRASHED")
+    become("cancelled", "PENDING", "RUNNING", "CANCELLING", "CRASHED", "CANCELLED")
+    become("failed", "PENDING", "RUNNING", "FAILED")
+    for losses in range(1, 4):
+        become("never", "PENDING", "CRASHED")
+        eventually(lambda: history(server, run["never"]).count("AwaitingRetry") == losses)  # noqa: B023 - waited for here
+    eventually(lambda: history(server, run["never"])[-1] == "Failed")
+    assert history(server, run["killed"])[-2:] == ["Crashed", "AwaitingRetry"]
+    assert history(server, run["cancelled"])[-1] == "Cancelled"
+    assert history(server, run["failed"])[-1] == "Failed"
+
+
 def flow(server: PrefectServer) -> str:
     return str(server.call("POST", "/flows/", {"name": FLOW})["id"])
 
