@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import secrets
 import stat
 from collections.abc import Iterable, Iterator, Sequence
+from io import FileIO
 from pathlib import Path
 from urllib.parse import unquote_to_bytes, urlsplit
 
@@ -181,11 +183,12 @@ class DirectoryStore:
         temporary = os.path.join(folder, f".tmp-{os.getpid()}-{secrets.token_hex(8)}")
         try:
             try:
-                _write(temporary, data)
+                file = _write(temporary, data)
             except FileNotFoundError:
                 self._make(folder)
-                _write(temporary, data)
-            os.link(temporary, path)
+                file = _write(temporary, data)
+            with file:
+                os.link(temporary, path)
         except FileExistsError:
             raise already_exists(self.uri, key) from None
         except OSError as error:
@@ -225,14 +228,21 @@ class DirectoryStore:
         )
 
 
-def _write(path: str, data: bytes) -> None:
-    """A new file with all of `data` on the disk."""
+def _write(path: str, data: bytes) -> FileIO:
+    """A new file with all of `data` on the disk. While it is open, its lock says that its writer lives (leftovers)."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-    with open(descriptor, "wb", buffering=0) as file:
+    file = open(descriptor, "wb", buffering=0)  # noqa: SIM115
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         view = memoryview(data)
         while view:
             view = view[file.write(view) :]
         os.fsync(descriptor)
+    except BaseException:
+        file.close()
+        raise
+    return file
 
 
 def _sync_folder(folder: str) -> None:

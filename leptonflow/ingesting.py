@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from leptonflow import admission, landing, progress
+from leptonflow import admission, landing, leftovers, progress
 from leptonflow.store import Store
 from schemas.config import Pipeline
 from schemas.records import Outcome
@@ -14,6 +14,7 @@ from schemas.records import Outcome
 def ingest(store: Store, config: Pipeline, source: Path, batch: str | None) -> tuple[dict[str, Any], list[str]]:
     """The `--json` document of `ingest`, and the warnings for a person."""
     landing.check_name(batch)
+    leftovers.remove(store)
     if batch is not None and store.size(f"landing/{config.name}/{batch}/_READY") is not None:
         # It is there already: hardly anything is left to do, so nothing is started for it.
         landed = _land(store, config, source, batch)

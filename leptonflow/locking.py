@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from leptonflow import progress
+from leptonflow import leftovers, progress
 from leptonflow.store import Store
 from schemas.errors import StoreUnreachable
 
@@ -32,7 +32,8 @@ def one_at_a_time(store: Store, pipeline: str) -> Iterator[bool]:
     folder = root / ".locks"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder / pipeline, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        handle = os.open(folder / pipeline, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        os.fchmod(handle, 0o600)  # of earlier releases: whoever may read it may lock it
     except OSError as error:
         raise StoreUnreachable(
             f"the store {store.uri} cannot be written",
@@ -49,6 +50,7 @@ def one_at_a_time(store: Store, pipeline: str) -> Iterator[bool]:
             progress.note(f"another retraining of {pipeline} is at work on this store; waiting for it to end")
             fcntl.flock(handle, fcntl.LOCK_EX)
         _HELD.add(mine)
+        leftovers.remove(store)
         yield waited
     finally:
         _HELD.discard(mine)
