@@ -99,6 +99,26 @@ def test_what_a_manifest_refers_to_is_there() -> None:
     assert ("Service", "prefect-server") in there
 
 
+def test_nobody_connects_to_a_pod_but_whom_a_policy_names() -> None:
+    """All ingress is denied, and each client of the API is let in by the label that its pods have."""
+    policies = {d["metadata"]["name"]: d["spec"] for d in manifests() if d["kind"] == "NetworkPolicy"}
+    assert policies["nobody"] == {"podSelector": {}, "policyTypes": ["Ingress"]}
+    for spec in policies.values():
+        assert spec["policyTypes"] == ["Ingress"]  # what a pod reaches is left open
+    server = policies["prefect-server"]
+    assert server["podSelector"] == {"matchLabels": {"app": "prefect-server"}}
+    (rule,) = server["ingress"]
+    (allowed,) = rule["from"][0]["podSelector"]["matchExpressions"]
+    labels = {d["spec"]["template"]["metadata"]["labels"]["app"] for d in manifests() if d["kind"] == "Deployment"}
+    labels.add(job()["spec"]["template"]["metadata"]["labels"]["app"])
+    assert (allowed["key"], allowed["operator"]) == ("app", "In")
+    assert set(allowed["values"]) == labels - {"prefect-server"}
+    (port,) = rule["ports"]
+    ports = {name: c.get("ports", []) for name, c in containers()}
+    assert port["port"] in {each["name"] for each in ports["prefect-server/server"]}
+    assert policies["watcher"]["podSelector"] == {"matchLabels": {"app": "watcher"}}
+
+
 def test_the_job_template_is_prefects_with_more() -> None:
     """Every variable of the integration's own template is there, and every placeholder is a variable."""
     read = template()
