@@ -210,7 +210,7 @@ def test_two_at_once_on_one_folder(copy: Place, work: Path) -> None:
     (line,) = verdicts["unchanged"].err.splitlines()
     assert "waiting" in line
     assert len(copy("runs").document) == 2 and len(copy.history()) == 1  # the champion itself: no new record
-    assert rows(copy.store, "select count(*) as n from verdicts") == [{"n": 7 + 4}]
+    assert rows(copy.store, "select count(*) as n from verdicts") == [{"n": 8 + 5}]
 
 
 def test_hostile_class_names_go_all_the_way(work: Path, tmp_path: Path) -> None:
