@@ -76,18 +76,13 @@ def _store(uri: str, fix: bool) -> str:
 
         done = bucket.ensure_bucket(uri)
     opened = store.open_store(uri)
-    identity = store.store_id(opened)
+    identity = store.known_id(opened) or store.store_id(opened)
     store.adopt(opened, "doctor/probe", b"probe")
     try:
         opened.create("doctor/probe", b"again")
     except AlreadyExists:
         return "; ".join([f"{uri} (id {identity[:8]}) creates atomically", *done])
-    raise LeptonflowError(
-        f"{uri} overwrote an object that existed",
-        expected="a store whose conditional writes (If-None-Match) work",
-        received="a second create of one key that succeeded",
-        hint="Use a server that supports conditional writes, such as MinIO or SeaweedFS",
-    )
+    raise store.overwrites(uri)
 
 
 def _logs(uri: str) -> str:

@@ -17,7 +17,7 @@ from leptonflow import contracts, discards, landing
 from leptonflow.keys import in_order
 from leptonflow.landing import INGEST, READY, folder_key
 from leptonflow.planning import outcome_key
-from leptonflow.store import Store, store_id
+from leptonflow.store import Store, known_id, store_id
 from schemas.config import NAME, Pipeline
 from schemas.errors import Damaged, NotFound
 
@@ -152,7 +152,7 @@ class Arrivals:
 
     def _replaced(self) -> bool:
         """Whether another store lies at this address than the one that was looked at before."""
-        identity, before = store_id(self._store), self._identity
+        identity, before = known_id(self._store) or store_id(self._store), self._identity
         self._identity = identity
         if before in (None, identity):
             return False

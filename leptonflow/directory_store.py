@@ -18,7 +18,7 @@ from pathlib import Path
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from leptonflow.keys import TEMPORARY, Names, checked_key, checked_prefix, in_order, new_key
-from leptonflow.store import already_exists, not_found
+from leptonflow.store import STORE_KEY, already_exists, not_found
 from schemas.errors import AlreadyExists, StoreUnreachable
 
 _NOTHING_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
@@ -51,6 +51,19 @@ class DirectoryStore:
             # What its writer linked may not have reached the disk yet, and our caller is about to build on it.
             self._barrier({os.path.dirname(path)})
             raise
+        self._barrier({os.path.dirname(path)})
+
+    def replace_identity(self, data: bytes) -> None:
+        path = self._file(STORE_KEY)
+        temporary = self._temporary(path)
+        try:
+            _write(temporary, data)
+            os.replace(temporary, path)
+        except OSError as error:
+            raise self._said(error, path, "written") from error
+        finally:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
         self._barrier({os.path.dirname(path)})
 
     def create_many(self, items: Iterable[tuple[str, bytes]]) -> Names:
@@ -180,7 +193,7 @@ class DirectoryStore:
         if os.path.lexists(path):
             raise already_exists(self.uri, key)
         folder = os.path.dirname(path)
-        temporary = os.path.join(folder, f".tmp-{os.getpid()}-{secrets.token_hex(8)}")
+        temporary = self._temporary(path)
         try:
             try:
                 file = _write(temporary, data)
@@ -196,6 +209,10 @@ class DirectoryStore:
         finally:
             with contextlib.suppress(OSError):  # what went wrong before says more
                 os.unlink(temporary)
+
+    def _temporary(self, path: str) -> str:
+        """A name beside `path` that no key may have."""
+        return os.path.join(os.path.dirname(path), f".tmp-{os.getpid()}-{secrets.token_hex(8)}")
 
     def _make(self, folder: str) -> None:
         """`folder` and what is missing above it, each new name on the disk."""

@@ -1,8 +1,9 @@
 """An append-only, numbered commit log on a store: promotions and snapshots are both kept by it.
 
 Record N+1 is committed by creating `<prefix>/<N+1>.json`. The store lets one writer win; the last record is the state,
-the records are the history, and each names its predecessor's sha256. What does not belong here: what a record's body
-means, and deciding again after a lost race.
+the records are the history. Each names its predecessor's sha256 and carries a digest of its own, so that the last one
+is verified as well; records of a store of format 1 have none. A reading that does not verify is repeated before it is
+refused. What does not belong here: what a record's body means, and deciding again after a lost race.
 """
 
 from __future__ import annotations
@@ -10,15 +11,16 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import EllipsisType
-from typing import Any
+from typing import Any, TypeVar
 
 from leptonflow.digests import canonical, sha256
 from leptonflow.keys import in_order
-from leptonflow.store import Store, known_id, store_id
+from leptonflow.store import PAUSES, STORE_KEY, Store, known_id, store_id
 from schemas.errors import AlreadyExists, Damaged, NotFound, Overtaken
 
 WINDOW = 16
@@ -27,7 +29,10 @@ MIXED = (
     "Two stores were mixed up: put this store's own record back, and copy a store only whole, with its store.json; "
     "nothing commits until then"
 )
-_FIELDS = {"number", "id", "kind", "who", "why", "at", "previous", "store", "body"}
+ORIGINAL = "Put the original back from a backup or the bucket's versions; nothing commits until then"
+_FIELDS = {"number", "id", "kind", "who", "why", "at", "previous", "store", "body"}  # and "digest"
+
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,7 @@ class Entry:
     store: str  # the id of the store it was committed to
     body: dict[str, Any]
     sha256: str
+    digest: str | None = None  # of the record's other fields; None in a record of a store of format 1
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,10 @@ def read(store: Store, prefix: str) -> Log:
 
     Raises Damaged, naming the key, for a gap, a broken chain, a record of another store or garbage.
     """
+    return _repeated(lambda: _read(store, prefix))
+
+
+def _read(store: Store, prefix: str) -> Log:
     entries = list(_known(store, prefix).entries)
     identity: str | None = None
     while True:
@@ -94,15 +104,25 @@ def read(store: Store, prefix: str) -> Log:
         if window[0] is None:
             _gap_or_race(store, prefix, numbers[0], later[-1])
             continue
-        identity = identity or store_id(store)
+        identity = identity or known_id(store) or store_id(store)
         for number, data in zip(numbers, window, strict=True):
             if data is None:
                 break
-            previous = entries[-1].sha256 if entries else None
+            previous = entries[-1] if entries else None
             entries.append(_entry(store, _key(prefix, number), data, number, previous, identity))
     log = Log(prefix, tuple(entries))
     _remember(store, log)
     return log
+
+
+def _repeated(read: Callable[[], Answer]) -> Answer:
+    """What `read` gives, tried again where it raises Damaged: one wrong reading of a record is no damage."""
+    for pause in PAUSES:
+        try:
+            return read()
+        except Damaged:
+            time.sleep(pause)
+    return read()
 
 
 def complete(store: Store, prefix: str) -> Log:
@@ -130,7 +150,11 @@ def newest(store: Store, prefix: str) -> Entry | None:
 
 def records(store: Store, prefix: str, numbers: Sequence[int]) -> list[Entry]:
     """The records of these numbers, in their order, each verified by itself. Raises Damaged, also for a missing one."""
-    identity = store_id(store)
+    return _repeated(lambda: _records(store, prefix, numbers))
+
+
+def _records(store: Store, prefix: str, numbers: Sequence[int]) -> list[Entry]:
+    identity = known_id(store) or store_id(store)
     keys = [_key(prefix, number) for number in numbers]
     found = []
     for number, key, data in zip(numbers, keys, _get_window(store, keys), strict=True):
@@ -152,7 +176,9 @@ def commit(store: Store, log: Log, *, id: str, kind: str, body: Mapping[str, Any
     key = _key(log.prefix, number)
     if (last := _last(store, log.prefix)) > log.number:
         _gap_or_race(store, log.prefix, number, last)
-    record = {
+    identity = store_id(store)
+    _confirm(store, log, identity)
+    record: dict[str, Any] = {
         "number": number,
         "id": id,
         "kind": kind,
@@ -160,9 +186,10 @@ def commit(store: Store, log: Log, *, id: str, kind: str, body: Mapping[str, Any
         "why": _text(why),
         "at": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "previous": log.head.sha256 if log.head else None,
-        "store": store_id(store),
+        "store": identity,
         "body": dict(body),
     }
+    record["digest"] = sha256(canonical(record))
     data = canonical(record)
     try:
         store.create(key, data)
@@ -177,6 +204,31 @@ def commit(store: Store, log: Log, *, id: str, kind: str, body: Mapping[str, Any
     new = Log(log.prefix, (*log.entries, entry))
     _remember(store, new)
     return new
+
+
+def _confirm(store: Store, log: Log, identity: str) -> None:
+    """Nothing is committed on a head that was read wrong, or under an id that was: no backup could undo that.
+
+    Raises Damaged. A head with a digest of its own was verified as it was read.
+    """
+    head = log.head
+    if head is None:
+        return
+    key = _key(log.prefix, head.number)
+    if head.store != identity:
+        raise Damaged(
+            f"{store.uri}: {key} names another store than {STORE_KEY}",
+            expected=f"store {head.store}", received=f"id {identity}", hint=MIXED,
+        )  # fmt: skip
+    if head.digest is None and (data := _get_window(store, [key])[0]) is not None and sha256(data) != head.sha256:
+        with _verified_lock:
+            _verified.pop((store.uri, log.prefix), None)
+        raise Damaged(
+            f"{store.uri}: {key} reads differently than a moment ago",
+            expected=f"the record with sha256 {head.sha256}",
+            received=f"one with sha256 {sha256(data)}",
+            hint="Run the command again; if it stays so, put the record back from a backup",
+        )
 
 
 def still(store: Store, log: Log, what: str) -> None:
@@ -254,28 +306,33 @@ def _extends(known: Log, log: Log) -> bool:
 
 
 def _entry(
-    store: Store, key: str, data: bytes, number: int, previous: str | EllipsisType | None, identity: str | None
+    store: Store, key: str, data: bytes, number: int, previous: Entry | EllipsisType | None, identity: str
 ) -> Entry:
     """The record in `data`, if it is what must stand at `key`; an ellipsis for `previous` leaves that open."""
-    hint = "Put the original back from a backup or the bucket's versions; nothing commits until then"
     try:
         record = json.loads(data)
     except ValueError:
         record = None
-    if not isinstance(record, dict) or set(record) != _FIELDS or not isinstance(record["body"], dict):
+    if not isinstance(record, dict) or record.keys() - {"digest"} != _FIELDS or not isinstance(record["body"], dict):
         raise Damaged(
             f"{store.uri}: {key} is no record of a commit log",
-            expected=f"a JSON object with {', '.join(sorted(_FIELDS))}",
+            expected=f"a JSON object with {', '.join(sorted(_FIELDS))} and digest",
             received=repr(data[:120]),
-            hint=hint,
+            hint=ORIGINAL,
         )
-    for name, expected in (("number", number), ("store", identity), ("previous", previous)):
-        if expected is not ... and record[name] != expected:
+    expected: dict[str, Any] = {"number": number, "store": identity}
+    if not isinstance(previous, EllipsisType):
+        expected["previous"] = previous.sha256 if previous else None
+    if "digest" in record or (isinstance(previous, Entry) and previous.digest is not None):
+        expected["digest"] = sha256(canonical({name: record[name] for name in _FIELDS}))
+    for name, value in expected.items():
+        if record.get(name) != value:
+            changed = name == "digest"
             raise Damaged(
-                f"{store.uri}: the record {key} does not belong here",
-                expected=f"{name} {expected}",
-                received=f"{name} {record[name]}",
-                hint=MIXED if name == "store" else hint,
+                f"{store.uri}: the record {key} {'was changed' if changed else 'does not belong here'}",
+                expected=f"{name} {value}",
+                received=f"{name} {record.get(name)}",
+                hint=MIXED if name == "store" else ORIGINAL,
             )
     return Entry(**record, sha256=sha256(data))
 

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 from leptonflow.keys import Names, checked_key, checked_prefix, in_order, new_key
-from leptonflow.s3 import connection, interrupted, no_bucket, unreachable
-from leptonflow.store import already_exists, not_found
+from leptonflow.s3 import conflicted, connection, interrupted, no_bucket, unreachable
+from leptonflow.store import STORE_KEY, already_exists, not_found, overwrites
 from schemas.errors import AlreadyExists, NotFound
 
 if TYPE_CHECKING:
@@ -23,9 +23,13 @@ if TYPE_CHECKING:
     from obstore.store import S3Store
 
 LARGE = 8 * 2**20
+PROBE = ".tmp-0-0000000000000000"  # a temporary's name, which no key may have and no listing shows (keys.TEMPORARY)
 Rows = list[tuple[str, int]]  # (key, size)
 # obstore and some servers put this character where a key holds one that they cannot say.
 _UNSAID = "\ufffd"
+
+Result = TypeVar("Result")
+_honouring: set[tuple[str, str]] = set()  # servers and URIs that this process has seen to honour If-None-Match
 
 
 class ObjectStore:
@@ -52,20 +56,52 @@ class ObjectStore:
         return self._link.minio("an S3 client put an object here whose key obstore cannot name")
 
     def create(self, key: str, data: bytes) -> None:
+        new_key(key)
+        self._require_conditions()
+        self._create(key, data)
+
+    def _create(self, key: str, data: bytes) -> None:
         import obstore
 
-        full = self._full(new_key(key))
+        full = self._full(key)
         client = self._patient if len(data) > LARGE else self._client
         with self._translated(key):
-            for pause in self._link.pauses():
-                try:
-                    obstore.put(client, full, data, mode="create", use_multipart=False)
-                    return
-                except obstore.exceptions.BaseError as error:
-                    # obstore repeats no write whose connection was lost. A repeated `create` changes nothing.
-                    if pause is None or not interrupted(error):
-                        raise
-                    time.sleep(pause)
+            # obstore repeats no write whose connection was lost. A repeated `create` changes nothing.
+            self._again(lambda: obstore.put(client, full, data, mode="create", use_multipart=False))
+
+    def _require_conditions(self) -> None:
+        """Raises StoreRefused where the server ignores If-None-Match, before anything is overwritten.
+
+        One request for each process and store: the probe lies there, and to create it again is refused.
+        """
+        place = (self._link.address, self.uri)
+        if place in _honouring:
+            return
+        for _ in range(2):  # the first one of a new store makes it
+            try:
+                self._create(PROBE, b"probe")
+            except AlreadyExists:
+                _honouring.add(place)
+                return
+        raise overwrites(self.uri)
+
+    def _again(self, request: Callable[[], Result]) -> Result:
+        """The request's answer; repeated with backoff while its connection is lost, or the server asks for that."""
+        for pause in self._link.pauses():
+            try:
+                return request()
+            except Exception as error:
+                if pause is None or not (interrupted(error) or conflicted(error)):
+                    raise
+                time.sleep(pause)
+        raise AssertionError("unreachable")
+
+    def replace_identity(self, data: bytes) -> None:
+        import obstore
+
+        self._require_conditions()
+        with self._translated(STORE_KEY):
+            self._again(lambda: obstore.put(self._client, self._full(STORE_KEY), data, use_multipart=False))
 
     def create_many(self, items: Iterable[tuple[str, bytes]]) -> Names:
         def one(item: tuple[str, bytes]) -> str | None:
@@ -78,14 +114,18 @@ class ObjectStore:
         return [key for key in in_order(one, items) if key is not None]
 
     def get(self, key: str) -> bytes:
-        import obstore
-
         full = self._full(checked_key(key))
         with self._translated(key):
-            try:
-                return bytes(obstore.get(self._client, full).bytes())
-            except (ValueError, obstore.exceptions.InvalidPathError):
-                return self._get_exactly(key, full)
+            return self._again(lambda: self._get(full))
+
+    def _get(self, full: str) -> bytes:
+        import obstore
+
+        try:
+            # obstore goes on after a body that was cut, where the object has an ETag.
+            return bytes(obstore.get(self._client, full).bytes())
+        except (ValueError, obstore.exceptions.InvalidPathError):
+            return self._get_exactly(full)
 
     def get_many(self, keys: Sequence[str]) -> Iterator[bytes]:
         return in_order(self.get, keys)
@@ -105,43 +145,48 @@ class ObjectStore:
             return None
 
     def list(self, prefix: str) -> Iterator[tuple[str, int]]:
-        import obstore
-
         full = self._full(checked_prefix(prefix))
         with self._translated(prefix):
-            try:
-                pages = obstore.list(self._client, prefix=full or None, chunk_size=1000)
-                found = [(entry["path"], entry["size"]) for page in pages for entry in page]
-                if any(_UNSAID in key for key, _ in found):
-                    found = self._list_exactly(full)
-                else:
-                    found = self._without_folder_marks(found)
-            except obstore.exceptions.InvalidPathError:
-                # One newline in one name, and obstore lists nothing of the whole prefix.
-                found = self._list_exactly(full)
+            found = self._again(lambda: self._list(full))
         start = len(self.prefix) + 1 if self.prefix else 0
-        return iter(sorted((key[start:], size) for key, size in found))
+        return iter(sorted((key[start:], size) for key, size in found if key[start:] != PROBE))
+
+    def _list(self, full: str) -> Rows:
+        import obstore
+
+        try:
+            pages = obstore.list(self._client, prefix=full or None, chunk_size=1000)
+            found = [(entry["path"], entry["size"]) for page in pages for entry in page]
+            if any(_UNSAID in key for key, _ in found):
+                return self._list_exactly(full)
+            return self._without_folder_marks(found)
+        except obstore.exceptions.InvalidPathError:
+            # One newline in one name, and obstore lists nothing of the whole prefix.
+            return self._list_exactly(full)
 
     def keys(self, prefix: str) -> Names:
         return [key for key, _ in self.list(prefix)]
 
     def folders(self, prefix: str) -> Names:
-        import obstore
-
         full = self._full(checked_prefix(prefix))
         with self._translated(prefix):
-            try:
-                found = obstore.list_with_delimiter(self._client, prefix=full or None)
-                names = [name.rstrip("/").rsplit("/", 1)[-1] for name in found["common_prefixes"]]
-                said = [*names, *(entry["path"] for entry in found["objects"])]
-                exact = any(_UNSAID in name for name in said)
-            except obstore.exceptions.InvalidPathError:
-                exact = True
-            if exact:
-                start = full + "/" if full else ""
-                listed = self._exact.list_objects(self.bucket, prefix=start)
-                inside = (str(each.object_name).removeprefix(start) for each in listed if each.is_dir)
-                names = [name.rstrip("/") for name in inside if name.strip("/")]
+            return self._again(lambda: self._folders(full))
+
+    def _folders(self, full: str) -> Names:
+        import obstore
+
+        try:
+            found = obstore.list_with_delimiter(self._client, prefix=full or None)
+            names = [name.rstrip("/").rsplit("/", 1)[-1] for name in found["common_prefixes"]]
+            said = [*names, *(entry["path"] for entry in found["objects"])]
+            exact = any(_UNSAID in name for name in said)
+        except obstore.exceptions.InvalidPathError:
+            exact = True
+        if exact:
+            start = full + "/" if full else ""
+            listed = self._exact.list_objects(self.bucket, prefix=start)
+            inside = (str(each.object_name).removeprefix(start) for each in listed if each.is_dir)
+            names = [name.rstrip("/") for name in inside if name.strip("/")]
         return sorted(set(names))
 
     def path(self, key: str) -> Path | None:
@@ -175,7 +220,7 @@ class ObjectStore:
         pairs = ((str(each.object_name), each.size or 0) for each in listed)
         return [(key, size) for key, size in pairs if size or not key.endswith("/")]
 
-    def _get_exactly(self, key: str, full: str) -> bytes:
+    def _get_exactly(self, full: str) -> bytes:
         response = self._exact.get_object(self.bucket, full)
         try:
             return bytes(response.read())
@@ -210,7 +255,9 @@ class ObjectStore:
             if "<Code>NoSuchBucket" in str(error):
                 raise no_bucket(self._link, self.bucket) from None
             raise not_found(self.uri, key) from None
-        except obstore.exceptions.AlreadyExistsError:
+        except obstore.exceptions.AlreadyExistsError as error:
+            if conflicted(error):
+                raise unreachable(self._link, self.bucket, error) from None
             raise already_exists(self.uri, key) from None
         except obstore.exceptions.BaseError as error:
             raise unreachable(self._link, self.bucket, error) from None

@@ -32,7 +32,11 @@ REQUEST_MINUTES = 30  # a large model over a slow line
 
 _VARIABLES = "AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION"
 _DENIED = ("AccessDenied", "SignatureDoesNotMatch", "InvalidAccessKeyId", "ExpiredToken", "InvalidToken")
-_LOST = "connection ?reset|connection ?closed|incomplete ?message|broken pipe"
+_LOST = (
+    "connection ?reset|connection ?closed|connection broken|incomplete ?(message|read)|broken pipe|response body error"
+)
+# 409 is no answer to "does it exist": two conditional writes met, and the server kept one of them, or neither.
+_CONFLICTS = (None, "ConditionalRequestConflict", "OperationAborted")
 # What a person understands of the clients' debug output.
 _SPOKEN = (
     ("connection ?refused", "connection refused"),
@@ -206,6 +210,12 @@ def unreachable(link: Connection, bucket: str, error: Exception) -> StoreUnreach
 def interrupted(error: Exception) -> bool:
     """Whether the connection was lost while a request was under way: whether the server took it is not known."""
     return re.search(_LOST + "|kind: interrupted", str(error), re.IGNORECASE) is not None
+
+
+def conflicted(error: Exception) -> bool:
+    """Whether the server asks to try a conditional write again, which says nothing of what lies there."""
+    text = str(error)
+    return "status code: 409" in text and _code(error, text) in _CONFLICTS
 
 
 def no_bucket(link: Connection, bucket: str) -> StoreRefused:

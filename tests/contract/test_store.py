@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from leptonflow.store import STORE_KEY, Store, adopt, open_store, store_id
+from leptonflow.digests import sha256
+from leptonflow.store import (
+    STORE_KEY,
+    Store,
+    adopt,
+    known_id,
+    open_store,
+    parsed,
+    place,
+    recorded,
+    steady,
+    store_id,
+)
 from schemas.errors import AlreadyExists, Damaged, NotFound, UsageError
 
 ODD_NAMES = [
@@ -184,8 +197,74 @@ def test_the_store_has_one_id(store: Store) -> None:
     assert len(ids.pop()) == 32
 
 
-@pytest.mark.parametrize("data", [b"", b"[]", b'{"id":"short","format":1}', b'{"id":"%s","format":2}' % (b"0" * 32)])
+@pytest.mark.parametrize("data", [b"", b"[]", b'{"id":"short","format":1}', b'{"id":"%s","format":0}' % (b"0" * 32)])
 def test_a_wrong_store_json_is_damaged(store: Store, data: bytes) -> None:
     store.create(STORE_KEY, data)
     with pytest.raises(Damaged, match=STORE_KEY):
         store_id(store)
+
+
+def test_a_store_of_the_first_format_is_read_as_it_is_and_written_as_one_of_today(store: Store) -> None:
+    store.create(STORE_KEY, b'{"format":1,"id":"%s"}' % (b"a" * 32))
+    assert known_id(store) == "a" * 32
+    assert store.get(STORE_KEY) == b'{"format":1,"id":"%s"}' % (b"a" * 32)
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(lambda _: store_id(open_store(store.uri)), range(8))) == {"a" * 32}
+    assert store.get(STORE_KEY) == b'{"format":2,"id":"%s"}' % (b"a" * 32)
+    assert store.keys("") == [STORE_KEY]
+
+
+def test_a_store_of_a_newer_release_is_refused_by_name(store: Store) -> None:
+    store.create(STORE_KEY, b'{"format":3,"id":"%s"}' % (b"a" * 32))
+    for ask in (known_id, store_id):
+        with pytest.raises(Damaged, match=r"made by a newer leptonflow\. Expected: format 1 to 2\. Received: format 3"):
+            ask(store)
+
+
+def wrong_once(store: Store, monkeypatch: pytest.MonkeyPatch, times: int = 1) -> None:
+    """The next readings are each wrong in one bit."""
+    real, left = store.get, [times]
+
+    def get(key: str) -> bytes:
+        data = real(key)
+        left[0] -= 1
+        return data if left[0] < 0 else bytes([data[0] ^ 1]) + data[1:]
+
+    monkeypatch.setattr(store, "get", get)
+
+
+def test_a_reading_that_is_not_what_was_recorded_is_repeated(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.create("k", b"data")
+    for times in (0, 1, 2):
+        wrong_once(store, monkeypatch, times)
+        assert recorded(store, "k", sha256(b"data")) == b"data"
+    wrong_once(store, monkeypatch, 3)
+    with pytest.raises(Damaged, match="k is not what was recorded"):
+        recorded(store, "k", sha256(b"data"))
+
+
+def test_what_is_adopted_is_what_lies_there(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its digest becomes a record: a wrong reading of it would make what lies there damaged for ever."""
+    store.create("k", b"theirs")
+    for mine in (b"theirs", b"mine"):
+        wrong_once(store, monkeypatch)
+        assert adopt(store, "k", mine) == b"theirs"
+    wrong_once(store, monkeypatch)
+    assert steady(store, "k") == b"theirs"
+
+
+def test_a_key_named_after_its_bytes_holds_no_others(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    place(store, "k", b"data")
+    wrong_once(store, monkeypatch)
+    place(store, "k", b"data")
+    with pytest.raises(Damaged, match="k is not what was recorded"):
+        place(store, "k", b"other")
+
+
+def test_an_object_that_does_not_parse_is_read_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.create("word", b"{}")
+    wrong_once(store, monkeypatch)
+    assert parsed(store, "word", json.loads) == {}
+    store.create("garbage", b"{")
+    with pytest.raises(ValueError, match="Expecting"):
+        parsed(store, "garbage", json.loads)

@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 
 from leptonflow import log as logs
-from leptonflow.digests import sha256
+from leptonflow.digests import canonical, sha256
 from leptonflow.log import WINDOW, Log, LostRace, commit, complete, newest, read
 from leptonflow.store import STORE_KEY, Store, open_store, store_id
 from schemas.errors import Damaged, NotFound, Overtaken
@@ -242,8 +242,9 @@ def test_garbage_is_damage(store: Store, folder: Path, data: bytes, says: str) -
     [
         (
             {"why": "another reason"},
-            r"00000003.json .*Expected: previous [0-9a-f]{64}. Received: previous [0-9a-f]{64}",
+            r"00000002.json was changed. Expected: digest [0-9a-f]{64}. Received: digest [0-9a-f]{64}",
         ),
+        ({"digest": None}, r"00000002.json was changed. .*Received: digest None"),
         ({"previous": None}, "00000002.json .*Received: previous None"),
         ({"number": 7}, "00000002.json .*Expected: number 2. Received: number 7"),
         ({"store": "0" * 32}, "00000002.json .*Received: store 0000"),
@@ -299,8 +300,8 @@ def test_a_lost_identity_is_said_and_never_replaced(store: Store, folder: Path) 
                 ask()
     assert not identity.exists() and [key for key, _ in store.list(PREFIX)][2:] == []
     # What the hint asks for is enough.
-    assert json.loads(kept) == {"format": 1, "id": written.entries[0].store}
-    identity.write_text(json.dumps({"format": 1, "id": written.entries[0].store}))
+    assert json.loads(kept) == {"format": 2, "id": written.entries[0].store}
+    identity.write_text(json.dumps({"format": 2, "id": written.entries[0].store}))
     forget()
     assert add(store, read(store, PREFIX), "mine").number == 3
 
@@ -317,3 +318,95 @@ def test_a_moved_store_works_and_a_foreign_log_is_damage(store: Store, folder: P
     with pytest.raises(Damaged, match=r"00000001.json does not belong here.*store"):
         read(other, PREFIX)
     assert moved.get(STORE_KEY) != other.get(STORE_KEY)
+
+
+def of_before(store: Store, folder: Path, count: int) -> None:
+    """The log of a store of format 1, whose records have no digest of their own."""
+    grown(store, count)
+    previous = None
+    for number in range(1, count + 1):
+        found = json.loads(record(folder, number).read_bytes())
+        del found["digest"]
+        data = canonical({**found, "previous": previous})
+        record(folder, number).write_bytes(data)
+        previous = sha256(data)
+    identity = json.loads(store.get(STORE_KEY))["id"]
+    (folder / STORE_KEY).write_bytes(b'{"format":1,"id":"%s"}' % identity.encode())
+    forget()
+
+
+def test_records_of_before_stay_valid_and_new_ones_follow_them(store: Store, folder: Path) -> None:
+    of_before(store, folder, 3)
+    old = read(store, PREFIX)
+    assert [entry.digest for entry in old.entries] == [None] * 3
+    assert json.loads(store.get(STORE_KEY))["format"] == 1  # a read changes nothing
+    add(store, old, "mine")
+    assert json.loads(store.get(STORE_KEY))["format"] == 2
+    forget()
+    assert [entry.digest is None for entry in read(store, PREFIX).entries] == [True, True, True, False]
+    assert newest(store, PREFIX) == read(store, PREFIX).head
+
+
+def test_a_record_without_a_digest_after_one_with_it_is_damage(store: Store, folder: Path) -> None:
+    grown(store, 2)
+    found = json.loads(record(folder, 2).read_bytes())
+    del found["digest"]
+    record(folder, 2).write_bytes(canonical(found))
+    forget()
+    with pytest.raises(Damaged, match=r"00000002.json was changed\. .*Received: digest None"):
+        read(store, PREFIX)
+
+
+def test_the_last_record_is_verified_by_itself(store: Store, folder: Path) -> None:
+    grown(store, 3)
+    data = record(folder, 3).read_bytes()
+    record(folder, 3).write_bytes(data.replace(b"because", b"becausf"))
+    forget()
+    for ask in (read, complete, newest):
+        with pytest.raises(Damaged, match=r"00000003.json was changed"):
+            ask(store, PREFIX)
+
+
+@pytest.mark.parametrize("key", [STORE_KEY, *(f"{PREFIX}/{number:08d}.json" for number in (1, 2, 3))])
+def test_a_wrong_reading_leaves_no_wrong_record(
+    store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    """One flipped bit in a reading, of one byte in 29, in turn: what is committed then is right all the same."""
+    grown(store, 3)
+    monkeypatch.setattr(logs, "PAUSES", (0.0, 0.0))
+    monkeypatch.setattr("leptonflow.store.PAUSES", (0.0, 0.0))
+    for position in range(0, len(store.get(key)), 29):
+        forget()
+        with monkeypatch.context() as patch:
+            wrong_once(store, patch, key, position)
+            written = add(store, read(store, PREFIX), f"at-{position}")
+        forget()
+        assert complete(store, PREFIX) == written
+
+
+def test_nothing_is_committed_on_an_old_head_that_was_read_wrong(
+    store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_before(store, folder, 3)
+    key = f"{PREFIX}/00000003.json"
+    with monkeypatch.context() as patch:
+        wrong_once(store, patch, key, store.get(key).index(b"because"))
+        wrong = read(store, PREFIX)  # nothing in a record of before shows it
+    with pytest.raises(Damaged, match=r"00000003.json reads differently than a moment ago"):
+        add(store, wrong, "mine")
+    assert store.keys(PREFIX)[-1] == key
+    assert add(store, read(store, PREFIX), "mine").number == 4
+
+
+def wrong_once(store: Store, patch: pytest.MonkeyPatch, key: str, position: int) -> None:
+    """The next reading of the key has one bit wrong in that byte."""
+    real, left = store.get, [True]
+
+    def get(asked: str) -> bytes:
+        data = real(asked)
+        if asked != key or not left:
+            return data
+        left.clear()
+        return data[:position] + bytes([data[position] ^ 1]) + data[position + 1 :]
+
+    patch.setattr(store, "get", get)
