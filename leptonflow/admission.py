@@ -31,7 +31,7 @@ from leptonflow import (
 from leptonflow.digests import canonical, digest, sha256, short
 from leptonflow.judging import Judgement, Knowledge, judge, refuse_whole
 from leptonflow.overrides import person
-from leptonflow.store import Store, adopt, store_id
+from leptonflow.store import Store, adopt, upgrade
 from schemas.config import Pipeline
 from schemas.errors import Damaged, ExaminerLost, Overtaken
 from schemas.records import Expectation, Outcome, PartRef, Plan, QuarantineRef
@@ -125,7 +125,7 @@ def earlier(store: Store, config: Pipeline, batch: str, history: log.Log | None 
 
 def discover(store: Store, config: Pipeline, force: bool) -> Plan:
     """What there is to do now, once that is written which a kill left out of earlier batches."""
-    store_id(store)  # a run writes: a store of an older format becomes one of today's
+    upgrade(store)
     recording.repair_batches(store, config.name)
     return planning.plan(store, config, force)
 

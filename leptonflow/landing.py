@@ -19,7 +19,7 @@ from leptonflow import layouts
 from leptonflow.arriving import Arrival, Progress, arrive
 from leptonflow.digests import canonical
 from leptonflow.layouts import INGEST, READY, Batch, Index, Item, Layout, default_name, folder_key
-from leptonflow.store import Store, store_id
+from leptonflow.store import Store, upgrade
 from leptonflow.walking import walk
 from schemas.config import NAME, Pipeline
 from schemas.errors import AlreadyExists, Damaged, NotFound, StoreError, UsageError
@@ -57,7 +57,7 @@ def land(
     arrival = arrive(source, index, config.classes, progress)
     batch = name or default_name(_stem(source), arrival.listing.digest)
     prefix = folder_key(config.name, batch)
-    store_id(store)
+    upgrade(store)
     closed = store.size(f"{prefix}/{READY}")
     if closed is not None:
         found = _listing(store, f"{prefix}/{READY}")

@@ -253,6 +253,12 @@ def store_id(store: Store) -> str:
     return identity
 
 
+def upgrade(store: Store) -> None:
+    """Before a command's first write: a store of an older format becomes one of today's; a new one stays nameless."""
+    if known_id(store) is not None:
+        store_id(store)
+
+
 def known_id(store: Store) -> str | None:
     """The store's id, None where it has none yet. Raises Damaged like `store_id`; writes nothing."""
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ class Earlier:
         with tarfile.open(archive) as packed:
             packed.extractall(folder, filter="data")
         self.folder, self.yaml, self.store = folder, folder / "pets.yaml", folder / "store"
+        self.identity: dict[str, Any] = json.loads((self.store / "store.json").read_bytes())
 
     def __call__(self, name: str, *arguments: object) -> Any:
         result = self.raw(name, *arguments)
@@ -58,7 +60,9 @@ def test_is_read(earlier: Earlier) -> None:
     assert len(rows(earlier.store, "select * from predictions where split = 'holdout'")) > 50
     assert rows(earlier.store, "select count(*) as n from quarantine where batch = 'bad'") == [{"n": 5}]
     before = status["champion"]
+    assert json.loads((earlier.store / "store.json").read_bytes()) == earlier.identity  # a read changes nothing
     assert earlier("rollback", "--reason", "a test")["champion"] != before
+    assert json.loads((earlier.store / "store.json").read_bytes()) == {**earlier.identity, "format": 2}
 
 
 @pytest.mark.slow
