@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.common import DEBUG, JSON, STORE
+from leptonflow import files
 from schemas.errors import UsageError
 from schemas.settings import query_memory, query_seconds, store_uri
 
@@ -39,9 +40,9 @@ def query(
     from leptonflow.allowance import Allowance, within
     from leptonflow.store import open_store
 
-    form = "json" if as_json else form
     if form not in FORMATS:
         raise UsageError("no such format", expected="table, csv, json or parquet", received=form)
+    form = "json" if as_json else form
     if form == "parquet" and output is None:
         raise UsageError("parquet goes to a file", expected="--output FILE", received="no --output")
     if spreadsheet and form != "csv":
@@ -62,11 +63,9 @@ def _statement(sql: str | None, file: Path | None) -> str:
         return sys.stdin.read() if sql == "-" else sql
     assert file is not None
     try:
-        if not file.is_file():
-            raise UsageError("the query's file is not there", expected="a text file", received=str(file))
-        return file.read_text(encoding="utf-8-sig")
+        return files.read(file, files.TEXT).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise UsageError(
             f"{file} cannot be read", expected="a text file in UTF-8", received=reason or str(error)
         ) from None

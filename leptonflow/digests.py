@@ -6,15 +6,18 @@ belong here: what a digest is used for.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 from importlib import metadata, util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from leptonflow import files
 from schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -137,16 +140,17 @@ def _workload_modules(name: str) -> list[str]:
 def user_code(config: Pipeline) -> dict[str, Path]:
     """Every `.py` of the top-level package of the user's model function, or the module and its siblings.
 
-    Raises ConfigurationError where the module is neither beside the YAML nor installed.
+    Raises ConfigurationError where the module is neither beside the YAML nor installed, and where a file beside the
+    YAML is none: a link that leads out of the folder, a pipe, a device.
     """
     if config.model.function is None:
         return {}
     top = config.model.function.split(":")[0].split(".")[0]
     folder = config.folder
     if (folder / top).is_dir():
-        return {str(p.relative_to(folder)): p for p in sorted((folder / top).rglob("*.py"))}
-    if (folder / f"{top}.py").is_file():
-        return {p.name: p for p in sorted(folder.glob("*.py"))}
+        return _beside(config, [folder / top, *(folder / top).rglob("*")])
+    if (folder / f"{top}.py").exists():
+        return _beside(config, folder.glob("*.py"))
     spec = util.find_spec(top)
     if spec is None or spec.origin is None:
         raise ConfigurationError(
@@ -159,3 +163,24 @@ def user_code(config: Pipeline) -> dict[str, Path]:
     if origin.name == "__init__.py":
         return {str(p.relative_to(origin.parent)): p for p in sorted(origin.parent.rglob("*.py"))}
     return {origin.name: origin}
+
+
+def _beside(config: Pipeline, paths: Iterable[Path]) -> dict[str, Path]:
+    """The `.py` files among them by their path from the YAML's folder; a folder of the package may not be a link."""
+    found = {}
+    for path in sorted(paths):
+        name = str(path.relative_to(config.folder))
+        try:
+            if path.suffix == ".py":
+                files.read(files.below(config.folder, name), files.TEXT)
+                found[name] = path
+            elif path.is_symlink() and path.is_dir():
+                raise OSError(errno.EINVAL, "it is a link to a folder")
+        except OSError as error:
+            raise ConfigurationError(
+                f"model.function {config.model.function} cannot be read: {path}",
+                expected="files in the folder of the pipeline's YAML",
+                received=error.strerror or str(error),
+                hint="Put the file itself there, or install its package",
+            ) from None
+    return found

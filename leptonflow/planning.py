@@ -5,32 +5,20 @@ Reading the pipeline's YAML, the dataset's state and the ids belongs here; doing
 
 from __future__ import annotations
 
-import re
+import difflib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from leptonflow import contracts, discards, landing, log, workloads
+from leptonflow import contracts, discards, files, landing, log, workloads
 from leptonflow.digests import code_digests, digest, short
 from leptonflow.store import Store
+from schemas import yaml_text
 from schemas.config import NAME, Pipeline, parse
 from schemas.errors import ConfigurationError, UsageError
 from schemas.records import PartRef, Plan, SnapshotRef
 
 PIPELINES = Path("pipelines")
-
-
-class Loader(yaml.SafeLoader):
-    """YAML 1.2's booleans, true and false alone: `on` is a rule's key here, and `no` may be a class."""
-
-
-Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("true|True|TRUE|false|False|FALSE"), list("tTfF"))
 
 
 def load_config(name_or_path: str) -> Pipeline:
@@ -47,21 +35,23 @@ def load_config(name_or_path: str) -> Pipeline:
                 received=name_or_path,
             )
         path = PIPELINES / f"{name_or_path}.yaml"
-    if not path.is_file():
+    if not path.exists():
         there = sorted(p.stem for p in PIPELINES.glob("*.yaml") if not p.name.endswith(".contract.yaml"))
+        near = difflib.get_close_matches(path.stem, there, n=2)
         raise UsageError(
             "no such pipeline",
             expected=f"one of {', '.join(there)}, or a path to a .yaml" if there else "a path to a pipeline's YAML",
             received=name_or_path,
-            hint="`leptonflow init DIR` writes one to start from",
+            hint=f"Did you mean {' or '.join(near)}?" if near else "`leptonflow init DIR` writes one to start from",
         )
     try:
-        document = yaml.load(path.read_text(encoding="utf-8"), Loader)
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        data = files.read(path, files.TEXT)
+    except OSError as error:
         raise ConfigurationError(
-            f"{path} cannot be read as YAML", expected="a YAML mapping", received=" ".join(str(error).split())
+            f"{path} cannot be read", expected="a pipeline's YAML", received=error.strerror or str(error)
         ) from None
-    return parse(document, where=str(path), folder=path.parent.absolute())
+    document = yaml_text.load(data, str(path))
+    return parse(document.value, where=str(path), folder=path.parent.absolute(), lines=document)
 
 
 def snapshots(store: Store, pipeline: str, complete: bool = False) -> log.Log:

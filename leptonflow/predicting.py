@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from leptonflow import packages, registry, whole, workloads
+from leptonflow import files, packages, registry, whole, workloads
 from leptonflow.store import Store
 from schemas.config import Pipeline
 from schemas.errors import Damaged, NotFound
 
 
-def predict(store: Store, config: Pipeline, files: Sequence[Path]) -> list[dict[str, Any]]:
+def predict(store: Store, config: Pipeline, paths: Sequence[Path]) -> list[dict[str, Any]]:
     """[{file, label, probability, version, error}], in the order given.
 
     Raises NotFound without a champion; Damaged where its package is not whole, with the newest that is.
@@ -35,7 +35,7 @@ def predict(store: Store, config: Pipeline, files: Sequence[Path]) -> list[dict[
         raise whole.damaged(store, config.name, log, champion.version, error) from error
     answers: list[dict[str, Any]] = []
     images = []
-    for file in files:
+    for file in paths:
         answer: dict[str, Any] = {
             "file": str(file),
             "label": None,
@@ -45,7 +45,7 @@ def predict(store: Store, config: Pipeline, files: Sequence[Path]) -> list[dict[
         }
         answers.append(answer)
         try:
-            examined = workload.examine(file.read_bytes(), manifest.input)
+            examined = workload.examine(files.read(file, files.IMAGE), manifest.input)
         except OSError as error:
             answer["error"] = f"cannot be read: {error.strerror or error}"
             continue

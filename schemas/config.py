@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import difflib
 import re
-from datetime import datetime
+import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from schemas import cron
 from schemas.errors import ConfigurationError
 from schemas.rules import CLASS_METRICS as CLASS_METRICS
 from schemas.rules import KINDS as RULES
 from schemas.rules import METRICS as METRICS
 from schemas.rules import AgainstChampion as AgainstChampion
 from schemas.rules import Frozen, Looks, Rule, class_of
+from schemas.yaml_text import Yaml
 
+NO_LINES = Yaml(None, {})
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 WORKLOADS = ("image_classification",)
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop", "nadam", "adagrad", "adamax")
@@ -53,6 +56,9 @@ class Model(Frozen):
     def _module_and_function(cls, value: str | None) -> str | None:
         if value is not None and not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", value):
             raise ValueError("a function is written module:function, such as my_package.my_model:build")
+        top = (value or "").split(":")[0].split(".")[0]
+        if top in sys.stdlib_module_names or top in ("test", "__main__"):
+            raise ValueError(f"a module beside the YAML or of a package that is installed, not Python's own {top}")
         return value
 
 
@@ -74,15 +80,11 @@ class Schedule(Frozen):
     @field_validator("cron")
     @classmethod
     def _five_fields(cls, value: str) -> str:
-        from cronsim import CronSim, CronSimError  # a command without a schedule imports neither
-
-        said = "minute, hour, day of month, month, day of week, such as 0 3 * * 1 for Mondays at 3:00"
-        if len(value.split()) != 5 or re.search(r"\dL|LW", value.upper()):  # Prefect knows no last Friday
-            raise ValueError(f"five fields of cron: {said}")
         try:
-            next(CronSim(value, datetime(2020, 1, 1)))
-        except (CronSimError, StopIteration) as error:
-            raise ValueError(f"five fields of cron: {said} ({str(error).lower() or 'it never comes'})") from None
+            cron.check(value)
+        except ValueError as error:
+            said = "minute, hour, day of month, month, day of week, such as 0 3 * * 1 for Mondays at 3:00"
+            raise ValueError(f"five fields of cron that Prefect can schedule: {said} ({error})") from None
         return value
 
     @field_validator("timezone")
@@ -199,25 +201,25 @@ class Pipeline(Frozen):
         return self
 
 
-def parse(document: object, *, where: str, folder: Path) -> Pipeline:
-    """A pipeline from a parsed YAML document.
+def parse(document: object, *, where: str, folder: Path, lines: Yaml = NO_LINES) -> Pipeline:
+    """A pipeline from a parsed YAML document; `lines` says where its keys stand.
 
-    Raises ConfigurationError with the key's path, what was received and the valid choices.
+    Raises ConfigurationError with the key's path and line, what was received and the valid choices.
     """
     if not isinstance(document, dict):
         raise ConfigurationError(
             f"{where} is not a pipeline",
             expected="a mapping with name, workload, input and gate",
-            received=type(document).__name__,
+            received="nothing" if document is None else type(document).__name__,
             hint="`leptonflow init DIR` writes one to start from",
         )
     try:
         return Pipeline.model_validate({**document, "folder": folder} if "folder" not in document else document)
     except ValidationError as error:
-        raise _explain(error, document, where) from None
+        raise _explain(error, document, where, lines) from None
 
 
-def _explain(error: ValidationError, document: dict[Any, Any], where: str) -> ConfigurationError:
+def _explain(error: ValidationError, document: dict[Any, Any], where: str, lines: Yaml) -> ConfigurationError:
     first = error.errors(include_url=False)[0]
     path = [p for p in first["loc"] if p not in RULES]  # pydantic names the rule beside its number
     key = ".".join(str(p) for p in path) or "(the whole file)"
@@ -229,19 +231,20 @@ def _explain(error: ValidationError, document: dict[Any, Any], where: str) -> Co
         expected = f"one of {', '.join(valid)}" if valid else "no such key"
         choices = f"Did you mean {near[0]}?" if near else "Take the key out or mend its name"
         return ConfigurationError(
-            f"{where}: unknown key {key}", expected=expected, received=str(path[-1]), hint=choices
+            f"{where}: unknown key {key}{lines.line(key)}", expected=expected, received=str(path[-1]), hint=choices
         )
     if first["type"] == "missing":
         return ConfigurationError(
-            f"{where}: {key} is missing", expected=f"a value for {key}", received="nothing", hint=f"Add {key}"
-        )
+            f"{where}: {key} is missing{lines.line(key)}", expected=f"a value for {key}", received="nothing",
+            hint=f"Add {key}",
+        )  # fmt: skip
     if first["type"].startswith("union_tag"):
         expected = f"a rule of {', '.join(RULES)}"
     received = repr(first.get("input"))
     if first["type"] == "class_metric":  # found once the whole file is known: the key is in the error itself
         key, received = first["ctx"]["key"], repr(first["ctx"]["metric"])
     return ConfigurationError(
-        f"{where}: {key} is not valid",
+        f"{where}: {key} is not valid{lines.line(key)}",
         expected=expected,
         received=received if len(received) < 120 else received[:117] + "...",
         hint=f"Mend {key}",

@@ -149,7 +149,8 @@ def written(folder: Path, text: str) -> Pipeline:
             r"expectations\.0\.type .*Did you mean expect_column_values_to_be_between",
         ),
         ("expectations: [{type: expect_column_to_exist, kwargs: [a]}]", r"expectations\.0\.kwargs"),
-        ("expectations: [{type: expect_column_to_exist, kwargs: {column: 2024-01-01}}]", "quote a date"),
+        ("expectations: [{type: expect_column_to_exist, kwargs: {column: 010}}]", r"c\.yaml .*\(line 1\).*010"),
+        ("expectations: [{type: expect_column_to_exist, kwargs: {}, kwargs: {}}]", "kwargs stands twice"),
         ("expectations: [", "cannot be read"),
     ],
 )

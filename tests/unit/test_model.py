@@ -148,9 +148,9 @@ def test_what_is_wrong_with_a_function_is_told(tmp_path: Path, text: str, told: 
 
 
 def test_a_function_may_not_take_the_name_of_another_module(tmp_path: Path) -> None:
-    (tmp_path / "json.py").write_text("def build(): pass\n")
+    (tmp_path / "yaml.py").write_text("def build(): pass\n")
     with pytest.raises(ConfigurationError, match="name of another module"):
-        WORKLOAD.build(pipeline(model={"function": "json:build"}, folder=tmp_path), CLASSES)
+        WORKLOAD.build(pipeline(model={"function": "yaml:build"}, folder=tmp_path), CLASSES)
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,15 @@ def test_every_entrypoint_loads_in_a_users_folder(tmp_path: Path) -> None:
         ("cron", "0 3 * *"),
         ("cron", "0 0 31 2 *"),
         ("cron", "0 3 * * 5L"),
+        ("cron", "0 3 12,26 * 5#3"),  # both must hold where a weekday has a number: never
+        ("cron", "0 3 30 2 1"),  # Prefect looks for the day of the month alone, and finds none
+        ("cron", "0 3 12 * 5#3,1"),
+        ("cron", "R R * * *"),
+        ("cron", "H 3 * * *"),
+        ("cron", "*/0 * * * *"),
+        ("cron", "0 3 15W * *"),
+        ("cron", "* * * * * *"),
+        ("cron", ""),
         ("timezone", "Europe"),
         ("timezone", "Mars/Olympus"),
         ("timezone", "../etc/passwd"),

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from leptonflow import planning
 from leptonflow.digests import code_digests, digest, gate_modules
 from leptonflow.gate import WEIGH
 from leptonflow.statistics import power
+from schemas import yaml_text
 from schemas.config import Pipeline, parse
 from schemas.errors import ConfigurationError
 from schemas.rules import KINDS
@@ -28,7 +27,7 @@ def gate(*rules: dict[str, Any], **keys: Any) -> Pipeline:
 def test_the_documented_gate_is_one_and_names_every_rule() -> None:
     text = (ROOT / "docs" / "gate-rules.md").read_text()
     (block,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
-    config = parse(yaml.load(block, planning.Loader), where="docs", folder=Path())
+    config = parse(yaml_text.load(block.encode(), "docs").value, where="docs", folder=Path())
     assert {rule.rule for rule in config.gate} == set(KINDS)
     assert set(WEIGH) == set(KINDS.values()), "each kind of rule is weighed"
     for name, kind in KINDS.items():

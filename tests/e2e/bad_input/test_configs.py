@@ -52,7 +52,12 @@ GATE = {"rule": "at_least", "metric": "accuracy", "value": 0.5}
         ({"holdout": {"fraction": 1.5}}, "holdout.fraction", ["less than 1"]),
         ({"quarantine": {"limit": -1}}, "quarantine.limit", ["0"]),
         ({"model": {"function": "my_model"}}, "model.function", ["module:function"]),
+        ({"model": {"function": "os:system"}}, "model.function", ["os:system", "installed", "Python's own os"]),
+        ({"model": {"function": "os.path:join"}}, "model.function", ["Python's own os"]),
+        ({"model": {"function": "builtins:eval"}}, "model.function", ["Python's own builtins"]),
+        ({"model": {"function": "test.support.os_helper:rmtree"}}, "model.function", ["Python's own test"]),
         ({"schedule": {"timezone": "UTC"}}, "schedule.cron", ["missing"]),
+        ({"schedule": {"cron": "0 3 12,26 * 5#3"}}, "schedule.cron", ["Prefect can schedule", "never"]),
     ],
 )
 def test_a_wrong_yaml_names_the_keys_path_and_what_may_stand_there(
@@ -63,6 +68,7 @@ def test_a_wrong_yaml_names_the_keys_path_and_what_may_stand_there(
     assert result.status == 2
     message = str(result.error["message"])
     assert str(file) in message and f" {path} " in message.replace(f"{file}: ", " ") + " ", message
+    assert "(line " in message or (path in ("name", "gate") and "missing" in message)
     for choice in choices:
         assert choice in result.err, choice
     assert not store.exists()
@@ -76,6 +82,13 @@ def test_a_yaml_that_is_none(tmp_path: Path, store: Path, text: str) -> None:
         result = call(*arguments, "--store", store, "--json")
         assert result.status == 2
         assert str(file) in result.told()
+
+
+def test_a_key_that_stands_twice_is_none_that_wins(tmp_path: Path, store: Path) -> None:
+    file = pipeline(tmp_path, gate=[GATE])
+    file.write_text(file.read_text() + "gate:\n  - {rule: at_least, metric: accuracy, value: 0.0}\n")
+    result = call("status", file, "--store", store, "--json")
+    assert result.status == 2 and "the key gate stands twice (lines 7 and 11)" in str(result.error["message"])
 
 
 def test_wrong_contracts(tmp_path: Path, store: Path) -> None:
