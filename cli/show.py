@@ -102,7 +102,7 @@ def ingested(pipeline: str, document: dict[str, Any]) -> None:
     rows = {"reused": "was accepted before", "accepted": "accepted", "refused": "refused"}
     print(f"batch {document['batch']}: {rows[document['outcome']]}")
     counts = ", ".join(f"{document[n]} {n}" for n in ("accepted", "quarantined", "known"))
-    print(f"  {document['arrived']} arrived: {counts}; {document['ignored']} hidden files ignored")
+    print(f"  {document['arrived']} arrived: {counts}; {document['ignored']} files ignored")
     for rule, count in document["reasons"].items():
         print(f"  {count} {rule}")
     if document["outcome"] == "refused":

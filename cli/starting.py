@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
-from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import schemas
 from leptonflow import workloads
-from schemas.config import NAME, WORKLOADS, parse
+from leptonflow.planning import PIPELINES
+from schemas.config import NAME, WORKLOADS
 from schemas.errors import UsageError
 
-SAMPLE = 200
+if TYPE_CHECKING:
+    from leptonflow.source_summary import Summary
+
+MOST_RULES = 10  # classes that get a rule of their own
 
 TEMPLATE = """\
 # {name}: an image classifier that retrains itself.
 # Land data:   leptonflow ingest {path} SOURCE
 # Retrain:     leptonflow retrain {path}
-# SOURCE is a folder with one folder per class, a folder with x_data.npy and x_labels.npy, or a .csv or
-# .parquet table with a path column and a label column.
+# SOURCE is a folder with one folder per class, arrays such as X.npy and y.npy, or a table (.csv, .tsv, .jsonl or
+# .parquet) with a path column and a label column.
 
 name: {name}
 workload: {workload}
 
-# Height, width, channels (1: grey, 3: colour). Images of any size are converted and resized to this.
+# Height, width, channels (1: grey, 3: colour). Images of any size are converted and resized to this.{why}
 input: [{height}, {width}, {channels}]
 
 {classes}
@@ -46,7 +51,10 @@ training: {{epochs: 10, batch_size: 32, folds: 5, seed: 0, optimizer: adam, lear
 # Every rule must hold before a candidate becomes the champion. `on` is cv (the folds' mean) or holdout.
 gate:
   - {{rule: at_least, metric: accuracy, on: cv, value: 0.5}}
-  - {{rule: fold_spread, metric: accuracy, value: 0.1}}
+  # Better on the holdout than always saying the largest class, and than a logistic regression on 8 x 8 grey pixels:
+  # a network that is not has learned nothing that is worth its cost.
+  - {{rule: baseline, metric: accuracy, margin: 0.0}}
+{small}  - {{rule: fold_spread, metric: accuracy, value: 0.1}}
   # Shown to be at most this much worse than the champion, on the same holdout examples, with 0.95 confidence:
   # the smaller the margin, the larger the holdout that shows it (docs/gate-rules.md).
   - {{rule: against_champion, metric: accuracy, margin: 0.03}}
@@ -62,39 +70,30 @@ gate:
 """
 
 
-def write(folder: Path, source: Path | None) -> Path:
-    """Write DIR/<name>.yaml and its contract; the YAML's path. Raises UsageError where they exist."""
-    name = _name(folder)
+def write(target: str, summary: Summary | None) -> Path:
+    """Write <name>.yaml and its contract; the YAML's path. Raises UsageError where they exist.
+
+    A bare name goes under pipelines/, where every command finds it by its name; a path, or a folder that exists, is the
+    folder that is written into.
+    """
+    bare = not re.search(r"[/\\]", target) and target not in (".", "..") and not Path(target).is_dir()
+    folder = PIPELINES if bare else Path(target)
+    name = _name(Path(target.removesuffix(".yaml") if bare else target))
     path = folder / f"{name}.yaml"
     contract = folder / f"{name}.contract.yaml"
     for file in (path, contract):
         if file.exists():
             raise UsageError(
-                f"{file} exists", expected="a folder without it", received=str(file), hint="Choose another DIR"
+                f"{file} exists",
+                expected="a pipeline that does not exist yet",
+                received=str(file),
+                hint="Choose another name" if bare else "Choose another DIR",
             )
-    found, shape = ([], (32, 32, 3)) if source is None else _look(source)
-    if found:
-        listed = ", ".join(_scalar(c) for c in found)
-        classes = f"# The classes, in the order of the model's outputs.\nclasses: [{listed}]\n"
-    else:
-        classes = "# The classes; without this line the first accepted batch fixes them.\n# classes: [cat, dog]\n"
-    height, width, channels = shape
     try:
         folder.mkdir(parents=True, exist_ok=True)
         default = Path(schemas.__file__).parent / workloads.load(WORKLOADS[0]).contract
         contract.write_text(default.read_text(encoding="utf-8"), encoding="utf-8")
-        path.write_text(
-            TEMPLATE.format(
-                name=name,
-                workload=WORKLOADS[0],
-                path=shlex.quote(str(path)),
-                height=height,
-                width=width,
-                channels=channels,
-                classes=classes,
-            ),
-            encoding="utf-8",
-        )
+        path.write_text(_text(name, reference(path), summary), encoding="utf-8")
     except OSError as error:
         raise UsageError(
             f"{folder} cannot be written", expected="a folder to write into", received=error.strerror or str(error)
@@ -102,11 +101,58 @@ def write(folder: Path, source: Path | None) -> Path:
     return path
 
 
-def next_steps(path: Path, source: Path | None) -> str:
-    """What to type next."""
-    quoted = shlex.quote(str(path))
-    given = shlex.quote(str(source)) if source else "SOURCE"
-    return f"{path}\n\nNext:\n  leptonflow ingest {quoted} {given}\n  leptonflow retrain {quoted}"
+def _text(name: str, path: str, summary: Summary | None) -> str:
+    """The YAML: the template with what was seen of the source."""
+    found = list(summary.classes) if summary is not None else []
+    if found:
+        listed = ", ".join(_scalar(c) for c in found)
+        classes = f"# The classes, in the order of the model's outputs.\nclasses: [{listed}]\n"
+    else:
+        classes = "# The classes; without this line the first accepted batch fixes them.\n# classes: [cat, dog]\n"
+    (height, width, channels), why = summary.input() if summary is not None else ((32, 32, 3), None)
+    return TEMPLATE.format(
+        name=name,
+        workload=WORKLOADS[0],
+        path=shlex.quote(path),
+        height=height,
+        width=width,
+        channels=channels,
+        why=f"\n# Proposed since {why}." if why else "",
+        classes=classes,
+        small=_rules_of_small_classes(summary) if summary is not None else "",
+    )
+
+
+def _rules_of_small_classes(summary: Summary) -> str:
+    """A rule for each class that a model could leave out and still have a good accuracy."""
+    named = [name for name in summary.small_classes() if name.isprintable()][:MOST_RULES]
+    if not named:
+        return ""
+    most = max(summary.classes.values())
+    told = ["  # Classes with few examples: a model that never names them can have a good accuracy all the same."]
+    for name in named:
+        metric = _quoted(f"recall[{name}]")
+        told.append(f"  # {summary.classes[name]} examples, of {most} in the largest class.")
+        told.append(f"  - {{rule: at_least, metric: {metric}, on: cv, value: 0.2}}")
+    return "\n".join(told) + "\n"
+
+
+def reference(path: Path) -> str:
+    """How the commands call a pipeline: by its name under pipelines/, else by its path."""
+    return path.stem if path.parent == PIPELINES else str(path)
+
+
+def next_steps(path: Path, source: Path | None, given: list[str]) -> str:
+    """What to type next. given: the options that the source was looked at with."""
+    pipeline = shlex.quote(reference(path))
+    rest = " ".join(shlex.quote(word) for word in [str(source) if source else "SOURCE", *given])
+    return f"{path}\n\nNext:\n  leptonflow ingest {pipeline} {rest}\n  leptonflow retrain {pipeline}"
+
+
+def options(path_column: str | None, label_column: str | None, root: Path | None) -> list[str]:
+    """The options of a table as they are typed."""
+    given = (("--path-column", path_column), ("--label-column", label_column), ("--root", root))
+    return [word for option, value in given if value is not None for word in (option, str(value))]
 
 
 def _name(folder: Path) -> str:
@@ -123,25 +169,4 @@ _WORDS = {"yes", "no", "on", "off", "true", "false", "null", "y", "n"}
 
 
 def _quoted(text: str) -> str:
-    import json
-
     return json.dumps(text, ensure_ascii=False)
-
-
-def _look(source: Path) -> tuple[list[str], tuple[int, int, int]]:
-    """The classes of SOURCE, and an input shape that fits most of its images."""
-    from leptonflow import looking
-
-    shape = (32, 32, 3)
-    gate = [{"rule": "at_least", "metric": "accuracy", "value": 0.5}]
-    draft = parse(
-        {"name": "draft", "workload": WORKLOADS[0], "input": shape, "gate": gate}, where="init", folder=source
-    )
-    classes, facts = looking.look(source, draft, SAMPLE)
-    if not facts:
-        return classes, shape
-    sizes = Counter((fact["height"], fact["width"]) for fact in facts)
-    (height, width), count = sizes.most_common(1)[0]
-    fits = count > len(facts) / 2 and 24 <= height <= 128 and 24 <= width <= 128
-    channels = 3 if any(fact["channels"] == 3 for fact in facts) else 1
-    return classes, (*((height, width) if fits else (64, 64)), channels)

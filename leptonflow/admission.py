@@ -155,7 +155,7 @@ def _decide(store: Store, config: Pipeline, batch: str, at_hand: Tools) -> Outco
     Whatever another process committed since is seen: a commit onto the judged log fails, and then everything that the
     log decides is asked again, whether this very batch is in it first of all.
     """
-    landed, fault = _opened(store, config, batch)
+    landed, fault = landing.empty(config.name, batch), None
     examined: tuple[tuple[str, ...] | None, list[examining.Row]] | None = None
     for attempt in range(ATTEMPTS):
         history = _to_judge_by(store, config)
@@ -163,8 +163,8 @@ def _decide(store: Store, config: Pipeline, batch: str, at_hand: Tools) -> Outco
         if before is not None:
             return before
         known = classes(config, history)
-        if fault is None and (examined is None or examined[0] != known):  # `.npy` class numbers are read by them
-            rows, fault = _examined(store, config, landed, known, at_hand)
+        if fault is None and (examined is None or examined[0] != known):  # folders and class numbers are read by them
+            landed, rows, fault = _examined(store, config, batch, known, at_hand)
             examined = known, rows
         try:
             return _judged(store, config, history, landed, examined[1] if examined else [], fault, at_hand)
@@ -174,28 +174,26 @@ def _decide(store: Store, config: Pipeline, batch: str, at_hand: Tools) -> Outco
     raise AssertionError("unreachable")
 
 
-def _opened(store: Store, config: Pipeline, batch: str) -> tuple[landing.Batch, str | None]:
-    """A closed batch; one whose `_READY` is damaged is empty, with the sentence that refuses it."""
-    try:
-        return landing.open_batch(store, config.name, batch), None
-    except Damaged as error:
-        return landing.empty(config.name, batch), error.line()
-
-
 def _examined(
-    store: Store, config: Pipeline, landed: landing.Batch, known: tuple[str, ...] | None, at_hand: Tools
-) -> tuple[list[examining.Row], str | None]:
-    """The rows; none, and the sentence that refuses the batch, where it cannot be examined at all.
+    store: Store, config: Pipeline, batch: str, known: tuple[str, ...] | None, at_hand: Tools
+) -> tuple[landing.Batch, list[examining.Row], str | None]:
+    """A closed batch and its rows; none, and the sentence that refuses it, where it cannot be examined at all.
 
-    A child process may end for reasons of the machine's: the batch is at fault where it happens twice.
+    A batch whose `_READY` is damaged is empty. A child process may end for reasons of the machine's: the batch is at
+    fault where it happens twice.
     """
+    landed = landing.empty(config.name, batch)
     workload = workloads.load(config.workload)
     for again in (False, True):
         try:
+            try:
+                landed = landing.open_batch(store, config.name, batch, known)
+            except Damaged as error:
+                return landed, [], error.line()
             rows = examining.examine(
                 store, config, landed, workload, classes=known, progress=progress.report, workers=at_hand.workers
             )
-            return rows, None
+            return landed, rows, None
         except Exception as error:  # what comes from outside may raise anything, and blocks no other batch
             if isinstance(error, ExaminerLost):
                 at_hand.workers.close()
@@ -205,7 +203,7 @@ def _examined(
             fault = faults.sentence(error)
             if fault is None:
                 raise
-            return [], fault
+            return landed, [], fault
     raise AssertionError("unreachable")
 
 
@@ -260,15 +258,18 @@ def classes(config: Pipeline, history: log.Log) -> tuple[str, ...] | None:
 def _first_classes(
     known: tuple[str, ...] | None, rows: Sequence[examining.Row], landed: landing.Batch
 ) -> tuple[tuple[str, ...], str | None]:
-    """The classes that a first batch fixes: 0..max of .npy, else the labels that occur, sorted."""
+    """The classes that a first batch fixes: the labels of its examples, sorted, the class numbers of arrays as numbers.
+
+    A folder without a single readable image is no class.
+    """
     if known is not None:
         return known, None
-    labels = {row.label for row in rows if row.label}
+    labels = {row.label for row in rows if row.label and row.rule is None}
     if landed.layout == "npy":
-        numbers = [int(name) for name in labels if name.isascii() and name.isdigit()]
-        if numbers and max(numbers) >= MOST_CLASSES:
-            return (), f"the labels reach {max(numbers)}; set `classes` in the YAML if there are so many"
-        found = tuple(str(n) for n in range(max(numbers, default=-1) + 1))
+        numbers = sorted(int(name) for name in labels)
+        if len(numbers) >= MOST_CLASSES:
+            return (), f"there are {len(numbers)} different labels; set `classes` in the YAML if there are so many"
+        found = tuple(str(n) for n in numbers)
     else:
         found = tuple(sorted(labels))
     if len(found) < 2:

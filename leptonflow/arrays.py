@@ -1,4 +1,4 @@
-"""A pair of `.npy` files as rows with labels: what each row's rule is before its pixels are looked at.
+"""A pair of arrays, `.npy` files or members of an `.npz`, as rows with labels: the rules before pixels are looked at.
 
 Nothing is ever unpickled: an array of objects is refused from its header. What does not belong here:
 what a row's pixels mean (the workload), and where the files come from (landing, examining).
@@ -9,10 +9,13 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Sequence
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
+from leptonflow.source_layout import pair_up
 from leptonflow.workloads import scale
 from leptonflow.workloads.scale import BYTES, Scale
 
@@ -21,7 +24,19 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Rule = tuple[str, str]  # rule, reason
-Source = bytes | str  # the file's bytes, or its path: then it is mapped into memory
+File = bytes | str  # the file's bytes, or its path: then it is mapped into memory
+SMALL = 256 << 20  # bytes that an array in an .npz may always have
+RATIO = 200  # how many times its compressed size a larger one may have: more is a bomb
+
+
+class Member(NamedTuple):
+    """An array in an `.npz`."""
+
+    archive: File
+    name: str
+
+
+Source = File | Member
 
 
 @dataclass(frozen=True)
@@ -50,6 +65,10 @@ class Pair:
 
         assert self.values is not None
         return np.ascontiguousarray(self.values[number])
+
+
+_BROKEN = (OSError, ValueError, EOFError, SyntaxError, zipfile.BadZipFile, zlib.error, KeyError, NotImplementedError,
+           RuntimeError)  # fmt: skip  # RuntimeError: an encrypted member
 
 
 class _Refused(Exception):
@@ -89,6 +108,16 @@ def read(data: Source, labels: Source, classes: Sequence[str] | None) -> Pair:
     return Pair(values, names, rules, scale=scale.of(values))
 
 
+def read_each(name: str, data: File, labels: File | None, classes: Sequence[str] | None) -> Iterator[tuple[str, Pair]]:
+    """(what its rows are called, the rows) of a pair of files, or of each pair in an `.npz`, which has no `labels`."""
+    if labels is not None:
+        yield name, read(data, labels, classes)
+        return
+    for one, other in _members(data):
+        inner = f"{name}/{one.name.removesuffix('.npy')}" if isinstance(one, Member) else name
+        yield inner, read(one, other, classes)
+
+
 def refused(data: Source, rule: str, reason: str) -> Pair:
     """Every row of the data refused by one rule, such as labels that are missing."""
     try:
@@ -107,18 +136,63 @@ def row_sha256(row: NDArray[Any]) -> str:
     return hashlib.sha256(np.ascontiguousarray(row).data).hexdigest()
 
 
+def _members(archive: File) -> list[tuple[Source, Source]]:
+    """The (data, labels) of an `.npz`: paired by names, else its only two arrays, of which the images have more axes.
+
+    Where there are none, the archive itself stands for both: reading it says why.
+    """
+    try:
+        with _archive(archive) as file:
+            names = [name for name in file.namelist() if name.endswith(".npy")]
+            pairs = pair_up(names)
+            if not pairs and len(names) == 2:
+                ranks = []
+                for name in names:
+                    with file.open(name) as member:
+                        ranks.append(len(_header(member)[0]))
+                if ranks[0] != ranks[1]:
+                    data, labels = names if ranks[0] > ranks[1] else names[::-1]
+                    pairs = [(data, labels)]
+    except _BROKEN:
+        pairs = []
+    return [(Member(archive, data), Member(archive, labels)) for data, labels in pairs] or [(archive, archive)]
+
+
+def _seekable(file: File) -> BinaryIO:
+    return open(file, "rb") if isinstance(file, str) else io.BytesIO(file)
+
+
+def _archive(file: File) -> zipfile.ZipFile:
+    return zipfile.ZipFile(file if isinstance(file, str) else io.BytesIO(file))
+
+
+def _extracted(member: Member, what: str) -> bytes:
+    """The bytes of an `.npy` in an `.npz`, never more of them than the archive declares and its size makes likely."""
+    with _archive(member.archive) as file:
+        told = file.getinfo(member.name)
+        if told.file_size > max(SMALL, RATIO * told.compress_size):
+            raise _Refused(
+                "unreadable-array",
+                f"{what}: {member.name} would grow from {told.compress_size} to {told.file_size} bytes",
+            )
+        with file.open(told) as opened:
+            return opened.read(told.file_size)
+
+
 def _open(source: Source, what: str) -> NDArray[Any]:
     """A numeric array, its size held against its header before anything is allocated."""
     import numpy as np
 
     try:
-        with open(source, "rb") if isinstance(source, str) else io.BytesIO(source) as file:
+        file_or_bytes = _extracted(source, what) if isinstance(source, Member) else source
+        with _seekable(file_or_bytes) as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(0)
             shape, dtype = _header(file)
             start = file.tell()
-    except (OSError, ValueError, EOFError, SyntaxError) as error:
+    except _BROKEN as error:
         raise _Refused("unreadable-array", f"{what}: {_words(error)}") from None
+    source = file_or_bytes
     count = 1
     for side in shape:
         count *= side
@@ -145,6 +219,9 @@ def _header(file: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
     """(shape, dtype). Raises ValueError where it is no `.npy` header."""
     from numpy.lib import format as npy
 
+    if file.read(4) == b"PK\3\4":
+        raise ValueError("the .npz has no pair of arrays, by names such as x_train and y_train, or two of them in all")
+    file.seek(0)
     version = npy.read_magic(file)
     if version == (1, 0):
         shape, _, dtype = npy.read_array_header_1_0(file)

@@ -10,18 +10,18 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
-from leptonflow import arrays, label_tables, layouts, workloads
+from leptonflow import arrays, layouts, table_rows, workloads
 from leptonflow.digests import sha256
 from leptonflow.examiners import Answer, Examiners, Task
+from leptonflow.example_rows import Looked, Row, example_row, row_number, source_row
 from leptonflow.layouts import Batch, Item
 from leptonflow.store import Store, open_store
 from leptonflow.walking import Refusal, measure, read_file, resolve
 from leptonflow.workloads import Examined, Workload
 from schemas.config import WORKLOADS, Pipeline
 from schemas.errors import NotFound
-from schemas.records import SourceRow
 
 __all__ = ["Examiners", "Row", "examine", "start_workers"]
 
@@ -31,26 +31,6 @@ CHUNK = 64  # files of one task: some ten milliseconds of work
 CHUNK_BYTES = 16 << 20  # encoded bytes of one task
 
 Progress = Callable[[str, int, int], None]
-
-
-class Row(NamedTuple):
-    """One row that arrived. Either `rule` and `reason`, or `id`, `facts` and `encoded`.
-
-    source the original name, or `file.npy[i]`, `labels.csv[i]`
-    key    of the landed file, relative to the batch's folder; row: its number in `.npy` or a table
-    sha256 of the file, or of a `.npy` row's raw bytes
-    """
-
-    source: str
-    label: str | None
-    key: str | None
-    row: int | None
-    sha256: str | None
-    rule: str | None
-    reason: str | None
-    id: str | None = None
-    facts: dict[str, Any] | None = None
-    encoded: bytes | None = None
 
 
 def start_workers() -> Examiners:
@@ -78,20 +58,22 @@ def examine(
     if batch.layout == "npy":
         return _examine_npy(store, config, batch, workload, classes, report)
     if batch.layout == "table":
-        return _examine_table(store, config, batch, workload, report, workers)
+        return _examine_table(store, config, batch, workload, classes, report, workers)
     looked = _look(store, config, batch, workload, batch.items, report, workers)
+    roots = frozenset(batch.shape.roots)
     rows = [
-        _row(item.name, layouts.label_of(item.name), item.key, None, result)
+        example_row(item.name, layouts.label_of(item.name, roots), item.key, None, result)
         for item, result in zip(batch.items, looked, strict=True)
     ]
-    rows += [_source_row(row, numbered=False) for row in batch.refused]
+    if batch.shape.split:
+        for row in rows:
+            if row.facts is not None and (part := layouts.split_of(row.source, roots)) is not None:
+                row.facts["split"] = part
+    rows += [source_row(row, numbered=False) for row in batch.refused]
     return sorted(rows, key=lambda row: (row.source, row.key or ""))
 
 
 # --- files -------------------------------------------------------------------------------------------
-
-Looked = tuple[str | None, Examined]  # the file's sha256, what was seen
-
 
 def _look(
     store: Store,
@@ -238,40 +220,55 @@ def _examine_npy(
     classes: Sequence[str] | None,
     report: Progress,
 ) -> list[Row]:
-    refused = [_source_row(row, numbered=True) for row in batch.refused if batch.listing is not None]
+    refused = [source_row(row, numbered=True) for row in batch.refused if batch.listing is not None]
     named = {item.name: item for item in batch.items}
-    data, labels = named.get(batch.shape.data or ""), named.get(batch.shape.labels or "")
-    if data is None or labels is None:  # all of it was known, or quarantined before
-        return sorted(refused, key=_number)
+    rows: list[Row] = []
+    for one, other in batch.shape.pairs:
+        data, labels = named.get(one), named.get(other)
+        if data is not None and labels is not None:
+            for name, pair in _pairs(store, batch, data, labels, classes):
+                rows += _array_rows(name, data.key, pair, config, workload, report)
+    # Nothing was landed where all of it was known, or quarantined before.
+    return rows or sorted(refused, key=row_number)
+
+
+def _pairs(
+    store: Store, batch: Batch, data: Item, labels: Item, classes: Sequence[str] | None
+) -> Iterator[tuple[str, arrays.Pair]]:
+    """(what its rows are called, a pair of arrays): of two files, or of an archive, which stands for both."""
     values = _array(store, batch, data)
     if isinstance(values, Refusal):
-        return [Row(data.name, None, data.key, None, None, values.rule, values.reason)]
-    numbers = _array(store, batch, labels)
+        yield data.name, arrays.Pair(None, [None], [(values.rule, values.reason)], whole=True)
+        return
+    numbers = None if labels is data else _array(store, batch, labels)
     if isinstance(numbers, Refusal):
-        pair = arrays.refused(values, numbers.rule, f"{labels.name}: {numbers.reason}")
-    else:
-        pair = arrays.read(values, numbers, classes)
-    rows: list[Row] = []
+        yield data.name, arrays.refused(values, numbers.rule, f"{labels.name}: {numbers.reason}")
+        return
+    yield from arrays.read_each(data.name, values, numbers, classes)
+
+
+def _array_rows(
+    name: str, key: str, pair: arrays.Pair, config: Pipeline, workload: Workload, report: Progress
+) -> Iterator[Row]:
     total = len(pair)
     for number in range(total):
         rule, label = pair.rules[number], pair.labels[number]
-        source = data.name if pair.whole else f"{data.name}[{number}]"
+        source = name if pair.whole else f"{name}[{number}]"
         at = None if pair.whole else number
         if pair.values is None:
             assert rule is not None
-            rows.append(Row(source, label, data.key, at, None, *rule))
+            yield Row(source, label, key, at, None, *rule)
             continue
         pixels = pair.row(number)
         digits = arrays.row_sha256(pixels)
         found = Examined(*rule) if rule else workload.examine_array(pixels, config.input, pair.scale)
-        rows.append(_row(source, label, data.key, at, (digits, found)))
+        yield example_row(source, label, key, at, (digits, found))
         if number % CHUNK == CHUNK - 1 or number == total - 1:
             report("examining", number + 1, total)
-    return rows
 
 
-def _array(store: Store, batch: Batch, item: Item) -> arrays.Source | Refusal:
-    """A `.npy` file, held against its listing: its path on a directory store (to be mapped), else its bytes."""
+def _array(store: Store, batch: Batch, item: Item) -> arrays.File | Refusal:
+    """A file of arrays, held against its listing: its path on a directory store (to be mapped), else its bytes."""
     folder = store.path(batch.prefix)
     if folder is None:
         data = next(_read(store, {"prefix": batch.prefix, "files": [(item.key, item.sha256)]}))
@@ -304,68 +301,26 @@ def _examine_table(
     config: Pipeline,
     batch: Batch,
     workload: Workload,
+    classes: Sequence[str] | None,
     report: Progress,
     workers: Examiners | None,
 ) -> list[Row]:
     ours = batch.listing is not None
-    refused = [_source_row(row, numbered=True) for row in batch.refused if ours]
+    refused = [source_row(row, numbered=True) for row in batch.refused if ours]
     named = {item.name: item for item in batch.items}
     table = named.get(batch.shape.table or "")
     if table is None:  # each of its rows was known, or refused at the source
-        return sorted(refused, key=_number)
+        return sorted(refused, key=row_number)
     numbers = batch.listing.rows if batch.listing is not None else None
     data = next(_read(store, {"prefix": batch.prefix, "files": [(table.key, table.sha256)]}))
     spoiled = _spoiled(data, table)
     if spoiled is not None or isinstance(data, Refusal):
         rule = (spoiled.rule, spoiled.reason) if spoiled is not None else ("missing-file", "")
-        rows = [_table_row(table, number, None, rule) for number in numbers or ()]
-        return sorted((rows or [Row(table.name, None, table.key, None, None, *rule)]) + refused, key=_number)
-    found = label_tables.read(table.name, data)
-    if found.broken:
-        return [Row(table.name, None, table.key, None, sha256(data), *found.broken), *refused]
-    numbers = numbers if numbers is not None else tuple(range(len(found)))
-    if found.missing:
-        return [_table_row(table, number, None, found.missing) for number in numbers]
-    meant = [label_tables.name_of(path) for path in found.paths]
-    images = {name: named[name] for name, _ in meant if name is not None and name in named}
-    escaped = {} if ours else {row.source: (row.rule, row.reason) for row in batch.refused}
-    results = _look(store, config, batch, workload, list(images.values()), report, workers)
-    looked = dict(zip(images, results, strict=True))
-    rows = []
-    for at, (name, broken) in enumerate(meant):
-        label = found.labels[at]
-        if name is not None and name in looked:
-            rows.append(_row(f"{table.name}[{numbers[at]}]", label, images[name].key, numbers[at], looked[name]))
-        else:
-            missing = ("missing-file", f"{name!r} is not in the batch")
-            rule = broken or _escape(name or "", escaped) or missing
-            rows.append(_table_row(table, numbers[at], label, rule))
-    return sorted(rows + refused, key=_number)
+        rows = [table_rows.refused(table, number, None, rule) for number in numbers or ()]
+        return sorted((rows or [Row(table.name, None, table.key, None, None, *rule)]) + refused, key=row_number)
 
+    def look(items: Sequence[Item]) -> list[Looked]:
+        return _look(store, config, batch, workload, items, report, workers)
 
-def _escape(name: str, escaped: dict[str, tuple[str, str]]) -> tuple[str, str] | None:
-    """The rule of a link that stands in this name, if one does."""
-    parts = name.split("/")
-    return next((escaped[p] for p in ("/".join(parts[: n + 1]) for n in range(len(parts))) if p in escaped), None)
-
-
-def _table_row(table: Item, number: int, label: str | None, rule: tuple[str, str]) -> Row:
-    return Row(f"{table.name}[{number}]", label, None, number, None, *rule)
-
-
-# --- rows --------------------------------------------------------------------------------------------
-
-
-def _row(source: str, label: str | None, key: str | None, number: int | None, looked: Looked) -> Row:
-    digits, found = looked
-    return Row(source, label, key, number, digits, found.rule, found.reason, found.id, found.facts, found.encoded)
-
-
-def _source_row(row: SourceRow, numbered: bool) -> Row:
-    """A row that was refused at the source. `numbered`: its source ends with its number in brackets."""
-    number = int(row.source.rpartition("[")[2].rstrip("]")) if numbered else None
-    return Row(row.source, row.label, None, number, row.sha256, row.rule, row.reason)
-
-
-def _number(row: Row) -> int:
-    return -1 if row.row is None else row.row
+    rows = table_rows.rows(batch, table, data, classes, look, lambda image: workload.examine(image, config.input))
+    return sorted([*rows, *refused], key=row_number)

@@ -78,7 +78,8 @@ def judge(
         if row.rule is not None:
             refused.append(Refusal(row, row.rule, row.reason or row.rule, before is None))
         elif label is None or label not in valid:
-            reason = "the file lies outside a class folder" if label is None else f"{label!r} is not one of the classes"
+            nothing = "the file lies outside a class folder" if row.row is None else "the row has no label"
+            reason = nothing if label is None else f"{label!r} is not one of the classes"
             refused.append(Refusal(row, UNKNOWN_LABEL, reason, before is None))
         elif _has(knowledge.files, row.sha256, label):
             known += 1

@@ -15,12 +15,14 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from leptonflow import layouts
+from leptonflow import label_tables, layouts, source_layout
 from leptonflow.arriving import Arrival, Progress, arrive
 from leptonflow.digests import canonical
+from leptonflow.label_tables import DEFAULT, Columns
 from leptonflow.layouts import INGEST, READY, Batch, Index, Item, Layout, default_name, folder_key
+from leptonflow.sources import open_source
 from leptonflow.store import Store, upgrade
-from leptonflow.walking import walk
+from leptonflow.walking import Refusal, walk
 from schemas.config import NAME, Pipeline
 from schemas.errors import AlreadyExists, Damaged, NotFound, StoreError, UsageError
 from schemas.records import Listing, SourceRow
@@ -45,16 +47,25 @@ class Landed:
 
 
 def land(
-    store: Store, config: Pipeline, source: Path, name: str | None, index: Index, progress: Progress | None = None
+    store: Store,
+    config: Pipeline,
+    source: Path,
+    name: str | None,
+    index: Index,
+    progress: Progress | None = None,
+    columns: Columns = DEFAULT,
+    root: Path | None = None,
 ) -> Landed:
     """Land a source as a closed batch called `name`, or as `<source>-<digest of its listing>`.
 
-    The same content under the same name again is `already`. Raises UsageError where the source cannot
-    be ingested, the name is no name, or the name belongs to other content.
+    columns, root: of a table, where the user named them (sources). The same content under the same name again is
+    `already`. Raises UsageError where the source cannot be ingested, the name is no name, or the name belongs to other
+    content.
     """
     progress = progress or (lambda stage, done, total: None)
     check_name(name)
-    arrival = arrive(source, index, config.classes, progress)
+    opened = open_source(source, config.classes or index.classes, columns, root)
+    arrival = arrive(opened, index, config.classes, progress)
     batch = name or default_name(_stem(source), arrival.listing.digest)
     prefix = folder_key(config.name, batch)
     upgrade(store)
@@ -132,7 +143,8 @@ def _other_content(batch: str, state: str) -> UsageError:
 def _stem(source: Path) -> str:
     """What the source is called: a table without its suffix, a folder as it is."""
     absolute = Path(os.path.abspath(source))
-    return absolute.stem if absolute.suffix.lower() in layouts.TABLES and absolute.is_file() else absolute.name
+    a_file = absolute.suffix.lower() in (*layouts.TABLES, ".npy", ".npz") and absolute.is_file()
+    return absolute.stem if a_file else absolute.name
 
 
 def closed_batches(store: Store, pipeline: str, besides: Collection[str] = ()) -> list[str]:
@@ -156,20 +168,21 @@ def misnamed_batches(store: Store, pipeline: str) -> list[str]:
     return found
 
 
-def open_batch(store: Store, pipeline: str, batch: str) -> Batch:
+def open_batch(store: Store, pipeline: str, batch: str, classes: Collection[str] | None = None) -> Batch:
     """A closed batch: by its listing, or, where `_READY` is empty, by the names that lie there.
 
+    classes: the dataset's, where it has some; a folder of such a name is a class.
     Raises NotFound where it is not closed, Damaged where its `_READY` is neither empty nor a listing.
     """
     prefix = folder_key(pipeline, batch)
     listing = _listing(store, f"{prefix}/{READY}")
     if listing is None:
-        return _plain(store, pipeline, batch)
-    shape = Layout("folders")
+        return _plain(store, pipeline, batch, classes)
+    shape = Layout("folders", roots=listing.roots, split=listing.split)
     if listing.layout == "table" and listing.files:
         shape = Layout("table", table=listing.files[0].name)
     elif listing.layout == "npy":
-        shape = layouts.layout([file.name for file in listing.files]) if listing.files else Layout("npy")
+        shape = source_layout.layout([file.name for file in listing.files]) if listing.files else Layout("npy")
     return Batch(
         pipeline=pipeline,
         name=batch,
@@ -189,46 +202,28 @@ def empty(pipeline: str, batch: str) -> Batch:
     return Batch(pipeline, batch, "folders", Layout("folders"), items=(), listing=None)
 
 
-def _plain(store: Store, pipeline: str, batch: str) -> Batch:
+def _plain(store: Store, pipeline: str, batch: str, classes: Collection[str] | None) -> Batch:
     """A batch that some S3 client, or a person with `cp`, put there: its keys are its names."""
     prefix = folder_key(pipeline, batch)
-    folder = store.path(prefix)
-    refused: tuple[SourceRow, ...] = ()
+    names, refused, ignored, empty = _there(store, prefix)
+
+    def has_columns(name: str) -> bool:
+        table = label_tables.read(name, store.get(f"{prefix}/{name}"))
+        return table.broken is None and table.missing is None
+
+    shape = source_layout.layout(names, classes, has_columns)
     warnings: list[str] = []
-    if folder is not None:
-        # Our own walk, which sees links, pipes and folders without permission for what they are.
-        try:
-            found = walk(str(folder))
-        except OSError as error:
-            raise StoreError(f"{prefix} cannot be listed", received=error.strerror or str(error)) from None
-        names, ignored = [file.name for file in found.files], found.ignored
-        refused = tuple(
-            SourceRow(
-                source=layouts.shown(name),
-                label=layouts.label_of(layouts.shown(name)),
-                sha256=None,
-                rule=why.rule,
-                reason=why.reason,
-            )
-            for name, why in sorted(found.refused.items())
-        )
-        warnings = found.warnings()
-        # The markers are hidden to a walk, but no file that somebody sent.
-        ignored -= sum(name in (READY, INGEST) for name in os.listdir(found.root))
-    else:
-        every = [key.removeprefix(f"{prefix}/") for key in store.keys(prefix)]
-        # A client's "folder" is an object whose name ends with a slash, and holds nothing.
-        every = [name for name in every if name not in (READY, INGEST) and not name.endswith("/")]
-        names = [name for name in every if not layouts.is_hidden(name)]
-        ignored = len(every) - len(names)
-    shape = layouts.layout(names)
     if shape.kind == "npy":
-        beside = layouts.extras(shape, names)
+        beside = layouts.beside(shape, names)
         ignored += len(beside)
-        warnings = [layouts.extras_warning(beside)] if beside else []
-    elif shape.kind == "table":
-        warnings = []
+        warnings = [layouts.beside_warning(beside)] if beside else []
+    elif shape.kind == "folders":
+        litter = [name for name in names if layouts.is_litter(name)]
+        names = [name for name in names if not layouts.is_litter(name)]
+        ignored += len(litter)
+        warnings = empty + ([layouts.litter_warning(litter)] if litter else [])
     items = tuple(sorted((Item(name, layouts.shown(name)) for name in names), key=lambda item: (item.name, item.key)))
+    roots = frozenset(shape.roots)
     return Batch(
         pipeline=pipeline,
         name=batch,
@@ -236,10 +231,33 @@ def _plain(store: Store, pipeline: str, batch: str) -> Batch:
         shape=shape,
         items=items,
         listing=None,
-        refused=refused,
+        refused=tuple(
+            SourceRow(source=name, label=layouts.label_of(name, roots), sha256=None, rule=why.rule, reason=why.reason)
+            for name, why in refused
+        ),
         ignored=ignored,
         warnings=(*shape.warnings, *warnings),
     )
+
+
+def _there(store: Store, prefix: str) -> tuple[list[str], list[tuple[str, Refusal]], int, list[str]]:
+    """(names, names that are refused, how many are ignored, a sentence for each empty folder) of a plain batch."""
+    folder = store.path(prefix)
+    if folder is None:
+        every = [key.removeprefix(f"{prefix}/") for key in store.keys(prefix)]
+        # A client's "folder" is an object whose name ends with a slash, and holds nothing.
+        every = [name for name in every if name not in (READY, INGEST) and not name.endswith("/")]
+        names = [name for name in every if not layouts.is_hidden(name)]
+        return names, [], len(every) - len(names), []
+    # Our own walk, which sees links, pipes and folders without permission for what they are.
+    try:
+        found = walk(str(folder))
+    except OSError as error:
+        raise StoreError(f"{prefix} cannot be listed", received=error.strerror or str(error)) from None
+    # The markers are hidden to a walk, but no file that somebody sent.
+    markers = sum(name in (READY, INGEST) for name in os.listdir(found.root))
+    refused = [(layouts.shown(name), why) for name, why in sorted(found.refused.items())]
+    return [file.name for file in found.files], refused, found.ignored - markers, found.warnings()
 
 
 def listed(store: Store, pipeline: str, batch: str) -> Listing | None:

@@ -1,7 +1,7 @@
-"""What shape a batch has, decided from its names alone: a folder per class, a `.npy` pair, or a table.
+"""The names of a batch and its files, and the records that landing and examining hand around.
 
-Pure: the names and the records that landing and examining hand around belong here; no file is
-opened here and no store is asked.
+Pure: what is a label, what is ignored and how a name becomes a key belong here; which layout a source has is decided
+elsewhere (source_layout); no file is opened here and no store is asked.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from schemas.config import NAME
@@ -17,7 +18,23 @@ from schemas.records import Listing, SourceRow
 
 READY = "_READY"
 INGEST = "_INGEST"
-TABLES = (".csv", ".parquet")
+TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
+IMAGES = frozenset(
+    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".mpo")
+)
+
+# What operating systems and tools leave behind, whatever folder it lies in. Compared without regard to case.
+LITTER = frozenset(
+    ("thumbs.db", "desktop.ini", "ehthumbs.db", "ehthumbs_vista.db", "icon\r", "picasa.ini", "@eadir", "#recycle",
+     "#snapshot", "__macosx", "$recycle.bin", "recycler", "system volume information", "lost+found", "__pycache__")
+)  # fmt: skip
+# What lies beside images and is none: documents, annotations, tables, arrays, programs, archives, films.
+NO_IMAGES = re.compile(
+    r"\.(?:txt|xml|jsonl?|ndjson|md|rst|html?|csv|tsv|parquet|ya?ml|toml|ini|cfg|log|xmp|aae|thm|pdf|rtf|docx?|xlsx?|od[ts]"
+    r"|pptx?|mat|np[yz]|h5|hdf5|pkl|pickle|pth?|onnx|tfrecord|db|sqlite|pyc?|ipynb|sh|bat|url|lnk|md5|sha1|sha256|zip|tar"
+    r"|t?gz|bz2|xz|7z|rar|mp[34]|avi|mov|mkv|webm|wav)"
+)
+DOCUMENTS = frozenset(("readme", "license", "licence", "changelog", "copying", "notice", "citation", "authors"))
 
 LONGEST = 200  # bytes of an escaped component; file systems take 255
 _CUT = 12
@@ -44,12 +61,18 @@ class Index:
 
 @dataclass(frozen=True)
 class Layout:
-    """`kind` is folders, npy or table; the others name the files that make it so."""
+    """`kind` is folders, npy or table; the others name the files that make it so.
+
+    pairs  (data, labels) of each pair of `.npy` files; an `.npz` stands twice: its arrays are paired when it is opened
+    roots  the folders whose sub-folders are the classes; empty: the batch's own
+    split  these roots are the parts of a split, such as train and test
+    """
 
     kind: str
     table: str | None = None
-    data: str | None = None
-    labels: str | None = None
+    pairs: tuple[tuple[str, str], ...] = ()
+    roots: tuple[str, ...] = ()
+    split: bool = False
     warnings: tuple[str, ...] = ()
 
 
@@ -88,55 +111,60 @@ def folder_key(pipeline: str, batch: str) -> str:
     return f"landing/{pipeline}/{batch}"
 
 
-def layout(names: Iterable[str]) -> Layout:
-    """The layout of files with these names, relative to the root and not hidden (DESIGN section 4).
-
-    One `*_data.npy` with its `*_labels.npy`; else no sub-folder but one table; else a folder per class.
-    """
-    names = list(names)
-    root = sorted(name for name in names if "/" not in name)
-    pairs = [(n, n[: -len("_data.npy")] + "_labels.npy") for n in root if n.lower().endswith("_data.npy")]
-    whole = [pair for pair in pairs if pair[1] in root]
-    if len(pairs) == 1 and whole:
-        data, labels = pairs[0]
-        return Layout("npy", data=data, labels=labels)
-    tables = [n for n in root if n.lower().endswith(TABLES)]
-    if len(root) == len(names) and len(tables) == 1:
-        return Layout("table", table=tables[0])
-    warnings: list[str] = []
-    if pairs:
-        found = ", ".join(n for n, _ in pairs)
-        warnings.append(
-            f"read as a folder per class: a .npy batch has one *_data.npy with its *_labels.npy; here are {found}"
-        )
-    elif tables:
-        warnings.append(
-            f"read as a folder per class: beside one table there is no sub-folder; pass the table itself "
-            f"({', '.join(tables)}) instead"
-        )
-    return Layout("folders", warnings=tuple(warnings))
+def beside(found: Layout, names: Iterable[str]) -> list[str]:
+    """The files of a `.npy` batch that are neither data nor labels."""
+    ours = {name for pair in found.pairs for name in pair}
+    return [name for name in names if name not in ours]
 
 
-def extras(found: Layout, names: Iterable[str]) -> list[str]:
-    """The files of a `.npy` batch that are neither its data nor its labels."""
-    return [name for name in names if name not in (found.data, found.labels)]
-
-
-def extras_warning(names: list[str]) -> str:
+def beside_warning(names: list[str]) -> str:
     """The sentence about files that no row speaks of."""
-    shown = ", ".join(repr(n) for n in names[:3]) + (", ..." if len(names) > 3 else "")
-    return f"{len(names)} files beside the rows were left out, for no row names them: {shown}"
+    listed = ", ".join(repr(n) for n in names[:3]) + (", ..." if len(names) > 3 else "")
+    return f"{len(names)} files beside the rows were left out, for no row names them: {listed}"
 
 
-def label_of(name: str) -> str | None:
-    """A file's label in a folder per class: its first folder; None outside of one."""
-    first, slash, _ = name.partition("/")
-    return first if slash else None
+def label_of(name: str, roots: Collection[str] = ()) -> str | None:
+    """A file's label in a folder per class: its folder below the root; None outside of one."""
+    folders = name.split("/")[:-1]
+    at = _depth(folders, roots)
+    return folders[at] if at is not None and at < len(folders) else None
+
+
+def split_of(name: str, roots: Collection[str]) -> str | None:
+    """Which of the roots a file lies in."""
+    folders = name.split("/")[:-1]
+    at = _depth(folders, roots)
+    return "/".join(folders[:at]) if at else None
+
+
+def _depth(folders: list[str], roots: Collection[str]) -> int | None:
+    """How many folders make up the root of a file; None outside of every root. No root lies in another."""
+    if not roots:
+        return 0
+    return next((n for n in range(1, len(folders) + 1) if "/".join(folders[:n]) in roots), None)
+
+
+def is_litter(name: str) -> bool:
+    """Whether a file that lies among images is none by its name: a document, an annotation, a table, an archive."""
+    last = name.rpartition("/")[2].lower()
+    stem, dot, suffix = last.rpartition(".")
+    if (stem or last) in DOCUMENTS:
+        return dot + suffix not in IMAGES
+    return NO_IMAGES.fullmatch(dot + suffix) is not None
+
+
+def litter_warning(names: Sequence[str]) -> str:
+    """The sentence about files that were ignored by their names."""
+    kinds = Counter(name.rpartition("/")[2].rpartition(".")[2].lower() for name in names).most_common(3)
+    counts = ", ".join(f"{count} .{kind}" for kind, count in kinds) + (", ..." if len(kinds) > 2 else "")
+    return f"{len(names)} files are no images by their names and were ignored ({counts}), such as {shown(names[0])!r}"
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file is ignored: hidden, in a hidden folder, or one of our own markers at the root."""
-    return name in (READY, INGEST) or name.startswith(".") or "/." in name
+    """Whether a file is ignored: hidden or left by a system or a tool, in such a folder, or one of our own markers."""
+    if name in (READY, INGEST) or name.startswith(".") or "/." in name:
+        return True
+    return any(part in LITTER for part in name.lower().split("/"))
 
 
 def shown(name: str) -> str:

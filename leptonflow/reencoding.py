@@ -79,7 +79,8 @@ def _encode_again(
     store: Store, config: Pipeline, recorded: PartRef, target: str, shape: tuple[int, int, int]
 ) -> PartRef:
     table = datasets.read_part(store, recorded, RECORDED)
-    landed = landing.open_batch(store, config.name, recorded.batch)
+    held = config.classes or sorted(set(table["label"].to_pylist()))
+    landed = landing.open_batch(store, config.name, recorded.batch, held)
     workload = workloads.load(config.workload)
     classes = config.classes
     wanted = config.model_copy(update={"input": shape})

@@ -57,6 +57,10 @@ class Listing(Record):
     rows: tuple[int, ...] | None = None  # table: the original row number of each landed row
     refused: tuple[SourceRow, ...] = ()
     warnings: tuple[str, ...] = ()
+    roots: tuple[str, ...] = ()  # folders: where the class folders are, if not at the root
+    split: bool = False  # folders: the roots are the parts of a split
+    columns: tuple[str | None, str | None] | None = None  # table: its path and label column, where they were named
+    images: tuple[str, ...] | None = None  # table: the name of the file that each landed row means
 
 
 # --- the dataset ---------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import re
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from leptonflow import label_tables, layouts
+from leptonflow import label_tables, layouts, source_layout
 from leptonflow.keys import new_key
 from schemas.config import NAME
 
@@ -87,14 +87,18 @@ def test_a_label_is_a_stripped_string_or_nothing(value: object) -> None:
     assert label_tables.label(label) == label
 
 
-@given(st.integers(min_value=-(10**6), max_value=10**6))
-def test_whole_numbers_are_one_label_however_they_are_written(number: int) -> None:
-    written = (number, float(number), str(number), f" {number} ", f"{number}.0")
-    assert {label_tables.label(value) for value in written} == {str(number)}
+@given(st.from_regex(r"[0-9]{1,3}(\.[0-9]{1,2})?|N/?A|null|nan|None|True|[-+][0-9]", fullmatch=True))
+@example("1.0")
+@example("01")
+def test_a_label_is_the_text_as_it_stands(text: str) -> None:
+    assert label_tables.label(text) == text
+    assert label_tables.read("t.csv", f"path,label\na.png,{text}\n".encode()).labels == [text]
 
 
 @given(st.lists(FILE, max_size=8))
 def test_every_set_of_names_has_a_layout(names: list[str]) -> None:
-    found = layouts.layout(names)
+    found = source_layout.layout(names)
     assert found.kind in ("folders", "npy", "table")
-    assert {n for n in (found.table, found.data, found.labels) if n is not None} <= set(names)
+    assert {n for n in (found.table, *(n for pair in found.pairs for n in pair)) if n is not None} <= set(names)
+    for name in names:
+        assert layouts.label_of(layouts.shown(name), found.roots) != ""

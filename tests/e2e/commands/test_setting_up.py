@@ -17,7 +17,8 @@ from tests.e2e.helpers import call, good, ingest, start
 def test_init_writes_what_runs_as_it_is(work: Path, tmp_path: Path) -> None:
     good(tmp_path / "animals", ["no", "cat", "7"], 3)
     result = call("init", tmp_path / "zoo", "--from", tmp_path / "animals", "--json")
-    assert result.status == 0 and set(result.document) == {"path"}
+    assert result.status == 0 and set(result.document) == {"path", "seen"}
+    assert result.document["seen"]["classes"] == {"7": 3, "cat": 3, "no": 3}
     path = Path(result.document["path"])
     assert path == tmp_path / "zoo" / "zoo.yaml" and (tmp_path / "zoo" / "zoo.contract.yaml").is_file()
     assert planning.load_config(str(path)).classes == ("7", "cat", "no")

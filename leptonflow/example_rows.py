@@ -1,0 +1,50 @@
+"""One row of a batch after examination, as examining hands it to judging.
+
+How a row is come by belongs to examining and table_rows.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from leptonflow.workloads import Examined
+from schemas.records import SourceRow
+
+Looked = tuple[str | None, Examined]  # the file's sha256, what was seen
+
+
+class Row(NamedTuple):
+    """One row that arrived. Either `rule` and `reason`, or `id`, `facts` and `encoded`.
+
+    source the original name, or `file.npy[i]`, `labels.csv[i]`
+    key    of the landed file, relative to the batch's folder; row: its number in `.npy` or a table
+    sha256 of the file, or of a `.npy` row's raw bytes
+    """
+
+    source: str
+    label: str | None
+    key: str | None
+    row: int | None
+    sha256: str | None
+    rule: str | None
+    reason: str | None
+    id: str | None = None
+    facts: dict[str, Any] | None = None
+    encoded: bytes | None = None
+
+
+def example_row(source: str, label: str | None, key: str | None, number: int | None, looked: Looked) -> Row:
+    """A row whose example was looked at."""
+    digits, found = looked
+    return Row(source, label, key, number, digits, found.rule, found.reason, found.id, found.facts, found.encoded)
+
+
+def source_row(row: SourceRow, numbered: bool) -> Row:
+    """A row that was refused at the source. `numbered`: its source ends with its number in brackets."""
+    number = int(row.source.rpartition("[")[2].rstrip("]")) if numbered else None
+    return Row(row.source, row.label, None, number, row.sha256, row.rule, row.reason)
+
+
+def row_number(row: Row) -> int:
+    """What rows of arrays and tables are sorted by."""
+    return -1 if row.row is None else row.row

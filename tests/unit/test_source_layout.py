@@ -1,0 +1,117 @@
+"""Which layout names have: what is a class, a split, a folder around the data, litter, a pair of arrays, a table."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import pytest
+
+from leptonflow import layouts
+from leptonflow.source_layout import layout, pair_up
+
+
+def tree(*folders: str, each: int = 2) -> list[str]:
+    return [f"{folder}/{n}.png" for folder in folders for n in range(each)]
+
+
+def labels(names: list[str], classes: Collection[str] | None = None) -> set[str | None]:
+    found = layout(names, classes)
+    assert found.kind == "folders"
+    return {layouts.label_of(name, found.roots) for name in names if not layouts.is_litter(name)}
+
+
+@pytest.mark.parametrize(
+    "splits",
+    [("train", "val", "test"), ("Training", "VALIDATION"), ("dev", "eval"), ("train",), ("train_set", "test-images"),
+     ("fold1", "fold2", "fold3"), ("2023", "2024")],
+)  # fmt: skip
+def test_split_folders_are_never_classes(splits: tuple[str, ...]) -> None:
+    names = tree(*(f"{split}/{kind}" for split in splits for kind in ("cat", "dog")))
+    found = layout([*names, "README.md", "annotations/a.xml"])
+    assert labels(names) == {"cat", "dog"} and found.split
+    assert {layouts.split_of(name, found.roots) for name in names} == set(splits)
+    assert all(split in found.warnings[0] for split in splits)
+
+
+def test_splits_may_lack_a_class_be_wrapped_nested_or_without_classes() -> None:
+    assert labels(tree("train/cat", "train/dog", "val/dog")) == {"cat", "dog"}
+    assert labels(tree(*(f"seg_{s}/seg_{s}/{c}" for s in ("train", "test") for c in "ab"))) == {"a", "b"}
+    assert labels(tree(*(f"x/{f}/{s}/{c}" for f in ("f1", "f2") for s in ("train", "val") for c in "ab"))) == {"a", "b"}
+    names = tree("train", "test")
+    assert labels(names) == {None} and "have no label" in layout(names).warnings[0]
+    mixed = tree("train/cat", "train/dog", "test/cat", "test/dog", "samples")
+    assert labels(mixed) == {"cat", "dog", None} and "samples have no label" in layout(mixed).warnings[0]
+
+
+def test_a_class_may_be_called_like_a_split() -> None:
+    assert labels(tree("train", "car", "bus")) == {"train", "car", "bus"}
+    assert labels(tree("train", "test"), ["train", "test"]) == {"train", "test"}
+    nested = tree("cat/left", "cat/right", "dog/left", "dog/right")
+    assert labels(nested, ["cat", "dog"]) == {"cat", "dog"}
+    assert labels(nested) == {"left", "right"} and "`classes`" in layout(nested).warnings[0]
+
+
+def test_folders_around_the_data_are_descended() -> None:
+    assert labels(tree("photos/flowers/rose", "photos/flowers/tulip")) == {"rose", "tulip"}
+    assert "photos/flowers" in layout(tree("photos/flowers/rose", "photos/flowers/tulip")).warnings[0]
+    assert labels(tree("cat")) == {"cat"} and labels(tree("cat/2023"), ["cat", "dog"]) == {"cat"}
+    assert layout(["w/X.npy", "w/y.npy"]).pairs == (("w/X.npy", "w/y.npy"),)
+    assert layout(["w/t.csv", "w/a.png"], None, lambda name: True).table == "w/t.csv"
+    deep = "/".join("d" * 3000)
+    assert layout([f"{deep}/a.png"]).kind == "folders"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["Thumbs.db", "cat/thumbs.DB", "desktop.ini", "ehthumbs.db", "@eaDir/cat/a.png", "cat/@eaDir/a.png@SynoEAStream",
+     "__MACOSX/cat/._a.png", "$RECYCLE.BIN/a.png", "System Volume Information/x", "lost+found/x", ".DS_Store",
+     ".ipynb_checkpoints/a.png"],
+)  # fmt: skip
+def test_what_systems_leave_behind_is_hidden(name: str) -> None:
+    assert layouts.is_hidden(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "litter"),
+    [("cat/a.xml", True), ("README", True), ("Readme.rst", True), ("LICENSE.txt", True), ("cat/a.TXT", True),
+     ("cat/classes.json", True), ("a.csv", True), ("cat/a.png", False), ("cat/a", False), ("cat/photo.weird", False),
+     ("readme.png", False), ("cat/a.png.tmp", False)],
+)  # fmt: skip
+def test_documents_and_annotations_are_no_images(name: str, litter: bool) -> None:
+    assert layouts.is_litter(name) == litter and not layouts.is_hidden(name)
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [("X", "y"), ("x", "y"), ("images", "labels"), ("data", "labels"), ("a_Data", "a_Labels"), ("X_train", "y_train"),
+     ("Xtrain", "ytrain"), ("trainX", "trainY"), ("train_images", "train_labels"), ("images_test", "labels_test"),
+     ("x_data", "x_labels"), ("x_data", "y_data"), ("kmnist-train-imgs", "kmnist-train-labels"), ("X", "targets")],
+)  # fmt: skip
+def test_arrays_are_paired_by_their_names(pair: tuple[str, str]) -> None:
+    names = [f"{pair[0]}.npy", f"{pair[1]}.NPY"]
+    assert pair_up(names) == [tuple(names)]
+    assert layout([*names, "notes.txt"]).pairs == (tuple(names),)
+
+
+def test_arrays_that_do_not_pair_say_what_was_looked_for() -> None:
+    for names in (["X.npy", "z.npy"], ["a.npy"], ["data.npy", "images.npy", "labels.npy"]):
+        found = layout(names)
+        assert found.kind == "folders" and "x_train and y_train" in found.warnings[0] and names[0] in found.warnings[0]
+    both = layout(["X_train.npy", "y_train.npy", "X_test.npy", "y_test.npy"])
+    assert len(both.pairs) == 2 and "X_test.npy with y_test.npy" in both.warnings[0]
+    assert layout(["X.npy", "y.npy", *tree("cat", "dog")]).kind == "folders"  # arrays made of the images
+    assert layout(["p_data.npy", "p_labels.npy", *tree("cat", "dog")]).kind == "npy"
+
+
+def test_a_table_beside_folders() -> None:
+    def has(name: str) -> bool:
+        return name in ("train.csv", "labels.csv")
+
+    assert layout(["train.csv", "test.csv", *tree("images")], None, has).table == "train.csv"
+    assert layout(["train.csv", "sample.csv", *tree("train_images", "test_images")], None, has).table == "train.csv"
+    assert layout(["labels.csv", *tree("images")], ["images", "cat"], has).kind == "folders"
+    beside = layout(["labels.csv", *tree("rose", "tulip")], None, has)
+    assert beside.kind == "folders" and "pass the table itself" in beside.warnings[0]
+    assert layout(["notes.csv", *tree("images/cat", "images/dog")], None, has).roots == ("images",)
+    several = layout(["a.parquet", "b.parquet"], None, lambda name: True)
+    assert "one of them at a time" in several.warnings[0]
