@@ -139,4 +139,4 @@ def test_the_first_accepted_batch_fixes_the_classes(tmp_path: Path, store: Path)
     named = pipeline(tmp_path / "p", name="numbers")
     document, _ = ingest(named, pair(tmp_path / "n", PIXELS, LABELS * 2), "--batch", "npy", "--store", store)
     assert document["accepted"] == 10
-    assert call("status", named, "--store", store, "--json").document["classes"] == ["0", "1", "2"]
+    assert call("status", named, "--store", store, "--json").document["classes"] == ["0", "2"]  # no example is a 1

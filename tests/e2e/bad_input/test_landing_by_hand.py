@@ -56,9 +56,13 @@ def test_a_table_copied_into_landing_by_hand(tmp_path: Path, lenient: Path, stor
     os.symlink(tmp_path / "secret.png", folder / "images" / "link.png")
     (folder / "_READY").touch()
     outcome = admission.admit(open_store(store.as_uri()), planning.load_config(str(lenient)), "by-hand")
-    # `images/` is a sub-folder: so this is no table, but a folder per class, and nothing is dropped silently.
-    assert outcome.accepted + outcome.quarantined == outcome.arrived == 12
-    assert quarantined(store, "by-hand")["images/link.png"] == "path-escape"
+    # The table names what lies in `images/`: that folder is no class.
+    assert (outcome.arrived, outcome.accepted) == (13, 10)
+    assert quarantined(store, "by-hand") == {
+        "labels.csv[10]": "path-escape",
+        "labels.csv[11]": "path-escape",
+        "labels.csv[12]": "missing-file",
+    }
     flat = store / "landing/small/flat"
     flat.mkdir()
     for number in range(3):

@@ -57,7 +57,10 @@ def test_a_store_that_cannot_be_written(tmp_path: Path, strict: Path) -> None:
             assert result.error["hint"], result.told()
 
 
-def test_a_full_disk_is_one_line_and_the_same_command_goes_on(tmp_path: Path, strict: Path, store: Path) -> None:
+def test_a_full_disk_is_one_line_and_the_same_command_goes_on(
+    tmp_path: Path, strict: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")  # else empty byte code stays behind for every later command
     good(tmp_path / "fine", CLASSES, 3)
 
     def full() -> None:
