@@ -57,16 +57,16 @@ def test_a_store_that_cannot_be_written(tmp_path: Path, strict: Path) -> None:
             assert result.error["hint"], result.told()
 
 
-def test_a_full_disk_is_one_line_and_the_same_command_goes_on(
-    tmp_path: Path, strict: Path, store: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")  # else empty byte code stays behind for every later command
+def test_a_full_disk_is_one_line_and_the_same_command_goes_on(tmp_path: Path, strict: Path, store: Path) -> None:
     good(tmp_path / "fine", CLASSES, 3)
 
     def full() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (16, 16))  # a write beyond fails as it does on a full disk
 
-    result = command("ingest", strict, tmp_path / "fine", "--store", store, "--json", cwd=tmp_path, preexec=full)
+    result = command(
+        "ingest", strict, tmp_path / "fine", "--store", store, "--json", cwd=tmp_path, preexec=full,
+        environment={"PYTHONDONTWRITEBYTECODE": "1"},  # else empty byte code stays behind for every later command
+    )  # fmt: skip
     assert result.status == 1, result.told()
     assert str(store) in result.err
     assert not (store / "snapshots").exists()
