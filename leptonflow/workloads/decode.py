@@ -12,7 +12,7 @@ import warnings
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from leptonflow.workloads import scale
+from leptonflow.workloads import damage, jpeg, scale
 
 if TYPE_CHECKING:
     import numpy as np
@@ -74,12 +74,14 @@ def decode(data: bytes) -> Decoded:
     library = pillow()
     if _SILENT not in warnings.filters:
         warnings.filters.insert(0, _SILENT)  # type: ignore[attr-defined]
+    opened = False
     try:
         image = library.open(io.BytesIO(data), formats=FORMATS)
+        opened = True
         kind = "JPEG" if image.format == "MPO" else str(image.format)
         check_size(*image.size)
         deep = any(";16" in str(tile.args) for tile in image.tile)
-        image.load()
+        _load(image, kind, data)
         if image.mode in ("I", "F") or image.mode.startswith("I;16"):
             return _wide(image, kind)
         if deep:
@@ -92,10 +94,32 @@ def decode(data: bytes) -> Decoded:
         raise Refused("too-large", f"{found[0] if found else 'too many'} pixels; {MOST_PIXELS} at most") from None
     except library.UnidentifiedImageError:
         # Pillow's own message holds a memory address: a reason is the same in every run.
-        raise Refused("unreadable-image", "not an image as JPEG, PNG, BMP, GIF, WebP or TIFF") from None
+        words = damage.cut(data) or "not an image as JPEG, PNG, BMP, GIF, WebP or TIFF"
+        raise Refused("unreadable-image", words) from None
     except Exception as error:  # noqa: BLE001 - whatever a decoder says to hostile bytes is the reason
-        words = " ".join(str(error).split())[:200] or type(error).__name__
-        raise Refused("unreadable-image", re.sub(r" ?(at )?0x[0-9a-f]+", "", words)) from None
+        words = re.sub(r" ?(at )?0x[0-9a-f]+", "", " ".join(str(error).split())[:200]) or type(error).__name__
+        if "truncated" not in words:
+            what = "truncated" if "Truncated" in words else "truncated or damaged" if opened else None
+            words = damage.cut(data) or (f"{what}: {words}" if what else words)
+        raise Refused("unreadable-image", words) from None
+
+
+def _load(image: Image, kind: str, data: bytes) -> None:
+    """Decode an opened image. Raises Refused where a part of it is missing."""
+    if kind == "JPEG":
+        missing = jpeg.load(image, data)
+    elif (missing := damage.before(image, kind, data)) is None:
+        failed = None
+        with damage.listening(kind) as said:
+            try:
+                image.load()
+            except OSError as error:  # libtiff's own words say more
+                failed = error
+        if failed is not None and not said:
+            raise failed
+        missing = f"truncated: {said[0]}" if said else None
+    if missing is not None:
+        raise Refused("unreadable-image", missing)
 
 
 def check_size(width: int, height: int) -> None:
