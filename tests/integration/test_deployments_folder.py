@@ -193,7 +193,8 @@ def test_the_same_settings_on_both() -> None:
     """Compose and Kubernetes tell the Prefect server the same, hosts and secrets apart."""
     here, told = services()["server"]["environment"], manifest("ConfigMap", "leptonflow-server")["data"]
     differ = {key for key in here.keys() & told.keys() if here[key] != told[key]}
-    assert differ == {"PREFECT_SERVER_DATABASE_HOST", "PREFECT_UI_API_URL"}
+    page = {"PREFECT_UI_API_URL", "PREFECT_SERVER_CORS_ALLOWED_ORIGINS"}
+    assert differ == {"PREFECT_SERVER_DATABASE_HOST", *page}
     assert set(here) == set(told) | set(manifest("Secret", "leptonflow-server")["stringData"])
 
 
