@@ -12,7 +12,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from flows import automations, deployable, registering
+from flows import automations, deployable, pool, registering
 from flows.deployable import Deployable
 from schemas.arrivals import FLOW, POOL, TAG
 from schemas.errors import ConfigurationError
@@ -21,6 +21,7 @@ Document = dict[str, Any]
 
 FOLDER_LABEL = "leptonflow.folder"
 HOST_LABEL = "leptonflow.host"
+SET_FOLDER = "prefect.deployments.steps.set_working_directory"
 PACKAGES = ("cli", "flows", "leptonflow", "schemas", "tasks")
 ONE_AT_A_TIME = {"concurrency_limit": 1, "concurrency_options": {"collision_strategy": "ENQUEUE"}}  # a second one waits
 
@@ -40,6 +41,12 @@ def deploy(folder: Path, api: str) -> Document:
         names = sorted({each.work_pool.name for each in wanted} - {POOL})
         pools = {name: registering.work_pool(client, name) for name in [*names, POOL]}
         documents = {each.name: _document(each, folder, pools[each.work_pool.name]) for each in wanted}
+        # An open template takes the deployments of before and those of now, a closed one the names that it lists.
+        wishes = {name for each in documents.values() for name in each["job_variables"]["env"]}
+        ours = pools[POOL]["type"] == "process"
+        was_closed = pool.is_closed(pools[POOL]["base_job_template"])
+        if ours and was_closed:
+            registering.close_pool(client, pools[POOL], wishes)
         flow = str(client.create_flow_from_name(FLOW))
         lines: list[Document] = []
         triggers: list[Document] = []
@@ -58,6 +65,8 @@ def deploy(folder: Path, api: str) -> Document:
                 lines.append(_line(name, "removed"))
         for wish in automations.for_lost_runs():
             triggers.append(registering.automation(client, wish, registering.named(client, wish["name"])))
+        if ours and not was_closed:
+            registering.close_pool(client, pools[POOL], wishes)
         registering.watch_runs(client)
     return {"deployments": lines, "automations": triggers}
 
@@ -89,41 +98,44 @@ def _schedule(each: Deployable) -> Document | None:
         ) from None
 
 
-def _document(each: Deployable, folder: Path, pool: Document) -> Document:
+def _document(each: Deployable, folder: Path, there: Document) -> Document:
     """The deployment as the API takes it, its flow and schedule apart."""
     from prefect.utilities.callables import parameter_schema
 
     from flows.retrain import retrain
 
+    variables = _job_variables(each)
+    steps = []
+    if there["type"] == "process":  # the folder in which the flow finds pipelines/, which no run may change
+        _check_names(folder)
+        steps = [{SET_FOLDER: {"directory": variables.pop("working_dir", str(folder))}}]
+    if there["type"] == "process" and there["name"] == POOL:
+        pool.check(variables, f"{deployable.FILE}: work_pool.job_variables of {each.name}")
     return {
         "name": each.name,
         "description": each.description,
         "tags": list(each.tags),
         "entrypoint": deployable.ENTRYPOINT,
         "path": None,
-        "pull_steps": [],
+        "pull_steps": steps,
         "parameters": each.parameters,
         "parameter_openapi_schema": parameter_schema(retrain).model_dump(mode="json", exclude_unset=True),
         "enforce_parameter_schema": True,
-        "work_pool_name": pool["name"],
+        "work_pool_name": there["name"],
         **({"work_queue_name": each.work_pool.work_queue_name} if each.work_pool.work_queue_name else {}),
-        "job_variables": _job_variables(each, folder, pool["type"]),
+        "job_variables": variables,
         **ONE_AT_A_TIME,
         "labels": {FOLDER_LABEL: str(folder), HOST_LABEL: socket.gethostname()},
     }
 
 
-def _job_variables(each: Deployable, folder: Path, kind: str) -> Document:
-    """What the worker is told: heartbeats, and for a process the folder in which the flow finds pipelines/."""
+def _job_variables(each: Deployable) -> Document:
+    """What the worker is told: heartbeats, and what prefect.yaml says."""
     from prefect.utilities.templating import apply_values
 
     given: Document = apply_values(each.work_pool.job_variables, dict(os.environ), remove_notset=True)  # {{ $NAME }}
     heartbeat = {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(automations.HEARTBEAT_SECONDS)}
-    variables = {**given, "env": heartbeat | (given.get("env") or {})}
-    if kind != "process":
-        return variables
-    _check_names(folder)
-    return {"working_dir": str(folder), **variables}
+    return {**given, "env": heartbeat | (given.get("env") or {})}
 
 
 def _check_names(folder: Path) -> None:
@@ -169,7 +181,7 @@ def _is_ours(there: Document, folder: Path) -> bool:
 
 def _folder(there: Document) -> str | None:
     """Which folder's a deployment is, or None where it does not say."""
-    steps = [step.get("prefect.deployments.steps.set_working_directory") for step in there["pull_steps"] or []]
+    steps = [step.get(SET_FOLDER) for step in there["pull_steps"] or []]
     pulled = next((step.get("directory") for step in steps if step), None)
     found = _labels(there).get(FOLDER_LABEL) or (there["job_variables"] or {}).get("working_dir") or pulled
     return str(found) if found else None

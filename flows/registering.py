@@ -6,11 +6,11 @@ not belong here: what is wanted (deployable, automations), and whose a deploymen
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from flows import addresses, automations, credentials, deployable, server
+from flows import addresses, automations, credentials, deployable, pool, server
 from schemas.arrivals import EVENT, FLOW, POOL, TAG
 from schemas.errors import ConfigurationError, ServerError
 
@@ -85,10 +85,18 @@ def work_pool(client: SyncPrefectClient, name: str) -> Document:
             ) from None
     from prefect.workers.process import ProcessWorker
 
-    template = ProcessWorker.get_default_base_job_template()
+    template = pool.closed(ProcessWorker.get_default_base_job_template(), ())
     with suppress(ObjectAlreadyExists):  # a worker that starts beside us was quicker
         client.create_work_pool(WorkPoolCreate(name=POOL, type=ProcessWorker.type, base_job_template=template))
     return client.read_work_pool(name).model_dump(mode="json")
+
+
+def close_pool(client: SyncPrefectClient, there: Document, names: Collection[str]) -> None:
+    """Let the runs of our pool change these environment variables of theirs, those of before, and nothing else."""
+    template = pool.closed(there["base_job_template"], names)
+    if template != there["base_job_template"]:
+        path = {"name": there["name"]}
+        client.request("PATCH", "/work_pools/{name}", path_params=path, json={"base_job_template": template})
 
 
 # --- deployments ---------------------------------------------------------------------------------

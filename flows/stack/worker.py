@@ -13,10 +13,12 @@ import signal
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from flows import pool
 from flows.stack import processes
 from schemas.arrivals import POOL
 
 if TYPE_CHECKING:
+    from prefect.client.orchestration import PrefectClient
     from prefect.client.schemas.objects import FlowRun
 
 INTERRUPTED = "The worker was told to end; another one goes on from what lies on the store"
@@ -28,24 +30,31 @@ ENVIRONMENT = {
 }
 
 
-def main(pool: str = POOL) -> None:
+def main(name: str = POOL) -> None:
     """Take runs from the pool until SIGTERM or SIGINT, which end the runs too and put them back on the schedule."""
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    asyncio.run(_work(pool))
+    for variable, value in ENVIRONMENT.items():
+        os.environ.setdefault(variable, value)
+    asyncio.run(_work(name))
 
 
-async def _work(pool: str) -> None:
+async def _work(name: str) -> None:
     from prefect.workers.process import ProcessJobConfiguration, ProcessWorker
 
     taken: list[UUID] = []
 
     class Configuration(ProcessJobConfiguration):
+        @classmethod
+        async def from_template_and_values(
+            cls, base_job_template: dict[str, Any], values: dict[str, Any], client: PrefectClient | None = None
+        ) -> Any:
+            kept = pool.kept(base_job_template, values)
+            return await super().from_template_and_values(base_job_template, kept, client=client)
+
         def prepare_for_flow_run(self, flow_run: FlowRun, *args: Any, **kwargs: Any) -> None:
             taken.append(flow_run.id)
             super().prepare_for_flow_run(flow_run, *args, **kwargs)
 
-    worker = ProcessWorker(work_pool_name=pool, name=f"leptonflow-{os.uname().nodename}")
+    worker = ProcessWorker(work_pool_name=name, name=f"leptonflow-{os.uname().nodename}")
     worker.job_configuration = Configuration  # of this one: a subclass would take the type's name in Prefect's registry
     task = asyncio.ensure_future(worker.start())
 
