@@ -5,12 +5,13 @@ What does not belong here: any subcommand.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
+
+from cli import output
 
 PIPELINE = Annotated[str, typer.Argument(metavar="PIPELINE", help="a name under pipelines/, or a path to a YAML")]
 STORE = Annotated[
@@ -32,7 +33,7 @@ class Answer:
 def answer(found: Answer, as_json: bool) -> int:
     """Tell it; the exit status."""
     if as_json:
-        print(json.dumps(found.document, ensure_ascii=False, allow_nan=False, default=str))
+        output.tell(found.document)
     else:
         found.show()
     return found.status

@@ -5,16 +5,16 @@ Names, `--json` keys and exit statuses are DESIGN section 5. What does not belon
 
 from __future__ import annotations
 
-import json
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from cli import asking, batches, registry
+from cli import asking, batches, output, registry
 from cli import gate as gates
 from cli import query as queries
 from cli.common import DEBUG, JSON, PIPELINE, STORE, Answer
@@ -324,47 +324,61 @@ def doctor(
 def main(arguments: list[str]) -> int:
     """Run one command; every failure is one clear line on standard error, and a document with --json."""
     quiet()
-    debug = "--debug" in arguments
-    as_json = "--json" in arguments
+    if _wants_a_document(arguments):
+        return output.of_one_document(lambda: _run(arguments, True))
+    return _run(arguments, False)
+
+
+def _wants_a_document(arguments: list[str]) -> bool:
+    return "--json" in arguments and "--help" not in arguments
+
+
+def _run(arguments: list[str], as_json: bool) -> int:
     try:
         status = app(arguments, prog_name="leptonflow", standalone_mode=False)
     except LeptonflowError as error:
-        if debug:
-            raise
-        return _failed(error, as_json)
+        return _failed(error, arguments)
     except typer.TyperException as error:
         if type(error).__name__ == "NoArgsIsHelpError":
             print(error.format_message(), file=sys.stderr)
             return 2
         command = getattr(getattr(error, "ctx", None), "command_path", "leptonflow")
         message = error.format_message() if hasattr(error, "format_message") else str(error)
-        return _failed(UsageError(message, hint=f"`{command} --help` shows what it takes"), as_json)
+        return _failed(UsageError(message, hint=f"`{command} --help` shows what it takes"), arguments)
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on: nothing more to say
         return 1
-    except Exception as error:  # the last net: one line for a person, the traceback with --debug
-        if debug:
-            raise
-        what = f"{type(error).__name__}: {error}".strip()
+    except SystemExit as error:
         return _failed(
-            LeptonflowError(f"unexpected: {what}", hint="Run it again with --debug for the traceback"), as_json
+            LeptonflowError("code that the command runs ended it", received=f"exit({error.code!r})"), arguments
         )
+    except Exception as error:  # noqa: BLE001 - the last net: one line for a person, the traceback with --debug
+        what = f"{type(error).__name__}: {error}".strip()
+        hint = "Run it again with --debug for the traceback"
+        return _failed(LeptonflowError(f"unexpected: {what}", hint=hint), arguments)
     if status == INTERRUPTED:  # Typer turns the interrupt of a running command into this
+        stopped = LeptonflowError("stopped", hint="The same command again goes on from here")
+        if as_json:
+            output.tell(stopped.document())
         print("leptonflow: stopped; the same command again goes on from here", file=sys.stderr)
     return status if isinstance(status, int) else 0
 
 
-def _failed(error: LeptonflowError, as_json: bool) -> int:
-    if as_json:
-        print(json.dumps(error.document(), ensure_ascii=False))
+def _failed(error: LeptonflowError, arguments: list[str]) -> int:
+    if "--debug" in arguments:
+        traceback.print_exc()
+    if "--json" in arguments:
+        output.tell(error.document())
     print(f"leptonflow: {error.line()}", file=sys.stderr)
     return error.exit_status
 
 
 def run() -> None:
     """The console script."""
+    if _wants_a_document(sys.argv[1:]):
+        output.keep_apart()
     leave(main(sys.argv[1:]))
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli import output
 from cli.common import DEBUG, JSON, STORE
 from leptonflow import files
 from schemas.errors import UsageError
@@ -30,7 +31,7 @@ def query(
     spreadsheet: Annotated[
         bool, typer.Option("--spreadsheet", help="csv whose text no spreadsheet takes for a formula")
     ] = False,
-    output: Annotated[Path | None, typer.Option("--output", metavar="FILE", help="default: standard output")] = None,
+    to: Annotated[Path | None, typer.Option("--output", metavar="FILE", help="default: standard output")] = None,
     store: STORE = None,
     as_json: JSON = False,
     debug: DEBUG = False,
@@ -43,7 +44,7 @@ def query(
     if form not in FORMATS:
         raise UsageError("no such format", expected="table, csv, json or parquet", received=form)
     form = "json" if as_json else form
-    if form == "parquet" and output is None:
+    if form == "parquet" and to is None:
         raise UsageError("parquet goes to a file", expected="--output FILE", received="no --output")
     if spreadsheet and form != "csv":
         raise UsageError("--spreadsheet is about CSV", expected="--format csv", received=f"--format {form}")
@@ -51,7 +52,7 @@ def query(
     allowance = Allowance(query_seconds(), query_memory())
     table = analytics.query(open_store(store_uri(store)), text, allowance)
     # Rows as text take many times the memory of the answer itself.
-    within(allowance, lambda: _write(table, form, output, spreadsheet), lambda: None)
+    within(allowance, lambda: _write(table, form, to, spreadsheet, as_json), lambda: None)
     return 0
 
 
@@ -71,22 +72,27 @@ def _statement(sql: str | None, file: Path | None) -> str:
         ) from None
 
 
-def _write(table: pa.Table, form: str, output: Path | None, spreadsheet: bool) -> None:
+def _write(table: pa.Table, form: str, to: Path | None, spreadsheet: bool, as_json: bool) -> None:
     from cli import show
     from leptonflow import formats
 
     if form == "parquet":
-        assert output is not None
-        formats.write_parquet(table, output)
+        assert to is not None
+        formats.write_parquet(table, to)
+        return
+    if form == "json" and as_json and to is None:
+        output.tell(formats.to_json(table))
         return
     if form == "json":
         text = json.dumps(formats.to_json(table), ensure_ascii=False, allow_nan=False)
     else:
         text = formats.to_csv(table, spreadsheet) if form == "csv" else show.as_text(table)
-    if output is None:
+    if to is None:
         sys.stdout.write(text if text.endswith("\n") else text + "\n")
         return
     try:
-        output.write_text(text, encoding="utf-8")
+        to.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise formats.unwritable(output, error) from None
+        raise formats.unwritable(to, error) from None
+    if as_json:
+        output.tell({"path": str(to), "rows": table.num_rows})

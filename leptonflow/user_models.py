@@ -33,7 +33,7 @@ def build(config: Pipeline, classes: Sequence[str]) -> Any:
     with _importable(config):
         try:
             module = importlib.import_module(module_name)
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a script's own command line ends the process
             raise _wrong(config, "cannot be imported", "a module that imports", _told(error)) from error
         _check_origin(config, module)
         function = getattr(module, function_name, None)
@@ -49,7 +49,7 @@ def build(config: Pipeline, classes: Sequence[str]) -> Any:
 def _call(config: Pipeline, function: Callable[..., Any], classes: Sequence[str]) -> Any:
     try:
         return function(config.input, tuple(classes))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         wanted = "a keras.Model from build(input_shape, classes)"
         raise _wrong(config, "raised an error", wanted, _told(error)) from error
 
@@ -107,7 +107,7 @@ def _check(config: Pipeline, model: Any, count: int) -> None:
         raise _wrong(config, "gives no probabilities", "rows that sum to 1, as softmax gives", f"sums {values.sum(1)}")
 
 
-def _told(error: Exception) -> str:
+def _told(error: BaseException) -> str:
     text = str(error).strip().splitlines()
     return f"{type(error).__name__}: {text[0][:300]}" if text else type(error).__name__
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from pathlib import Path
 
 import pytest
 
+from cli import main
 from leptonflow import planning
-from schemas.errors import LeptonflowError
 from tests.e2e.commands.places import HEAVY, Place
 from tests.e2e.helpers import call, good, ingest, start
 
@@ -44,7 +45,7 @@ def test_doctor(first: Place, work: Path) -> None:
 
 
 def test_a_name_under_pipelines_and_the_stores_of_the_environment(
-    first: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    first: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pipelines").mkdir()
@@ -58,8 +59,9 @@ def test_a_name_under_pipelines_and_the_stores_of_the_environment(
     assert call("ingest", "small", first.folder / "monday", "--batch", "m", "--json").status == 0
     assert (tmp_path / ".leptonflow" / "store.json").is_file()
     assert call("status", "small", "--json").document["batches"] == ["m"]
-    with pytest.raises(LeptonflowError):  # a traceback where one was asked for
-        call("status", "large", "--debug")
+    assert main.main(["status", "large", "--debug", "--json"]) == 2
+    told = capsys.readouterr()
+    assert "Traceback" in told.err and json.loads(told.out)["error"]  # a traceback where one was asked for
 
 
 def test_help_is_light_and_names_no_command_that_does_not_work(tmp_path: Path) -> None:

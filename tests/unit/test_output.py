@@ -1,0 +1,94 @@
+"""With --json, standard output is one document: whatever user code, C, children and later threads write, and however
+the command ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+COMMAND = """
+import atexit, os, subprocess, sys, threading, warnings
+from cli import main
+from cli.common import JSON, DEBUG, Answer, answer
+from schemas.errors import UsageError
+
+@main.app.command()
+def noisy(as_json: JSON = False, debug: DEBUG = False) -> int:
+    print("from print")
+    sys.__stdout__.write("from the stream\\n")
+    os.write(1, b"from C\\n")
+    subprocess.run(["echo", "from a child"])
+    warnings.warn("a warning")
+    atexit.register(print, "at exit", file=sys.__stdout__)
+    atexit.register(os.write, 1, b"at exit, from C\\n")
+    threading.Timer(0.2, os.write, [1, b"from a thread\\n"]).start()
+    {what}
+
+sys.argv = ["leptonflow", "noisy", *{arguments}]
+main.run()
+"""
+NOISE = {"from print", "from the stream", "from C", "from a child", "at exit", "at exit, from C", "from a thread"}
+
+
+def run(what: str, *arguments: str, out: Any = subprocess.PIPE) -> tuple[int, str, str]:
+    done = subprocess.run(
+        [sys.executable, "-c", COMMAND.format(what=what, arguments=list(arguments))], cwd=ROOT, stdout=out,
+        stderr=subprocess.PIPE, text=True, timeout=120,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job's is ignored
+    )  # fmt: skip
+    return done.returncode, done.stdout or "", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("what", "status", "document"),
+    [
+        ("return answer(Answer({'a': 1}, lambda: None, 3), as_json)", 3, {"a": 1}),
+        ("return answer(Answer('caf\\u00e9 \\udcff', lambda: None), as_json)", 0, "caf\u00e9 \udcff"),
+        ("raise UsageError('so it is')", 2, "so it is"),
+        ("raise ValueError('that')", 1, "unexpected: ValueError: that"),
+        ("sys.exit('user code')", 1, "code that the command runs ended it"),
+        ("os.kill(os.getpid(), 2); threading.Event().wait()", 130, "stopped"),
+        ("answer(Answer({'a': 1}, lambda: None), as_json); raise UsageError('after it')", 2, "after it"),
+    ],
+)
+def test_a_document_and_nothing_else(what: str, status: int, document: Any) -> None:
+    code, out, err = run(what, "--json")
+    assert code == status, err
+    found = json.loads(out)
+    assert out.count("\n") == 1
+    assert (found["error"]["message"] if isinstance(found, dict) and "error" in found else found) == document
+    assert set(err.splitlines()) >= NOISE
+
+
+def test_without_json_nothing_is_moved() -> None:
+    code, out, err = run("return answer(Answer({'a': 1}, lambda: print('shown')), as_json)")
+    assert code == 0 and set(out.splitlines()) == NOISE | {"shown"} and not set(err.splitlines()) & NOISE
+
+
+def test_the_traceback_of_debug_is_beside_the_document() -> None:
+    code, out, err = run("raise UsageError('so it is')", "--json", "--debug")
+    assert code == 2 and json.loads(out)["error"]["message"] == "so it is" and "Traceback" in err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full: no output that is full")
+def test_a_document_that_cannot_be_written_is_no_success() -> None:
+    with open("/dev/full", "w") as full:
+        code, _, err = run("return answer(Answer({'a': 1}, lambda: None), as_json)", "--json", out=full)
+    assert code == 1 and "the answer could not be written whole: No space left on device" in err
+
+
+def test_a_reader_that_left_is_no_traceback() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    code, _, err = run("return answer(Answer({'a': 1}, lambda: None), as_json)", "--json", out=writing)
+    os.close(writing)
+    assert code == 1 and "Traceback" not in err
