@@ -31,7 +31,7 @@ from leptonflow import (
 from leptonflow.digests import canonical, digest, sha256, short
 from leptonflow.judging import Judgement, Knowledge, judge, refuse_whole
 from leptonflow.overrides import person
-from leptonflow.store import Store, adopt, upgrade
+from leptonflow.store import Store, adopt, parsed, place, recorded, upgrade
 from schemas.config import Pipeline
 from schemas.errors import Damaged, ExaminerLost, Overtaken
 from schemas.records import Expectation, Outcome, PartRef, Plan, QuarantineRef
@@ -90,7 +90,9 @@ def knowledge(store: Store, config: Pipeline, history: log.Log) -> Knowledge:
                 files[file] = examples[example] = (label, batch)
         refused = entry.body["quarantine"]
         if refused and entry.body["contract"] == contract:
-            table = parquet.read(store.get(refused["key"]), ["sha256", "label", "rule", "reason"])
+            table = parquet.read(
+                recorded(store, refused["key"], refused["sha256"]), ["sha256", "label", "rule", "reason"]
+            )
             for file, label, rule, reason in zip(*(c.to_pylist() for c in table.columns), strict=True):
                 if file and label:
                     recalled.setdefault((file, label), (rule, reason))
@@ -120,7 +122,7 @@ def earlier(store: Store, config: Pipeline, batch: str, history: log.Log | None 
     key = planning.outcome_key(config.name, batch, contracts.digest(config))
     if store.size(key) is None:
         return None
-    return Outcome.model_validate_json(store.get(key))
+    return parsed(store, key, Outcome.model_validate_json)
 
 
 def discover(store: Store, config: Pipeline, force: bool) -> Plan:
@@ -326,7 +328,7 @@ def _write_quarantine(
     pq.write_table(pa.Table.from_pylist(rows, schema("quarantine")), sink, compression="zstd")
     data = bytes(sink.getvalue())
     key = f"quarantine/{config.name}/{batch}/{sha256(data)}.parquet"
-    adopt(store, key, data)
+    place(store, key, data)
     return QuarantineRef(key=key, sha256=sha256(data), rows=len(rows))
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from leptonflow import parquet
 from leptonflow.digests import canonical, sha256
 from leptonflow.layouts import shown
-from leptonflow.store import Store, adopt, recorded
+from leptonflow.store import Store, place, recorded
 from schemas.config import Pipeline
 from schemas.records import PartRef, SnapshotRef, Split
 
@@ -110,7 +110,7 @@ def _struct(columns: Mapping[str, pa.Array], rows: int) -> pa.Array:
 def create_part(store: Store, pipeline: str, batch: str, preprocessing: str, part: EncodedPart) -> PartRef:
     """Put a part where its digest says."""
     key = f"examples/{pipeline}/{part.sha256}.parquet"
-    adopt(store, key, part.data)
+    place(store, key, part.data)
     return PartRef(key=key, sha256=part.sha256, rows=part.rows, batch=batch, preprocessing=preprocessing)
 
 

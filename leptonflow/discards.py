@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from leptonflow import clock, layouts, log
 from leptonflow.digests import canonical
-from leptonflow.store import BACK, Store, adopt
+from leptonflow.store import BACK, Store, adopt, parsed
 from schemas.errors import Damaged, LeptonflowError, NotFound, UsageError
 from schemas.records import Discard
 
@@ -30,7 +30,7 @@ def every(store: Store, pipeline: str) -> list[Discard]:
 def of(store: Store, pipeline: str, batch: str) -> Discard | None:
     """The record of one batch, None where nobody discarded it."""
     key = _key(pipeline, batch)
-    return None if store.size(key) is None else _record(store.get(key), key)
+    return None if store.size(key) is None else parsed(store, key, lambda data: _record(data, key))
 
 
 def discard(store: Store, pipeline: str, batch: str, reason: str, who: str) -> tuple[Discard, bool]:

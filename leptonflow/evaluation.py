@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from leptonflow import baselines, datasets, packages, predictions, registry, whole, workloads
 from leptonflow.digests import canonical, sha256
 from leptonflow.packages import Package
-from leptonflow.store import Store, adopt
+from leptonflow.store import Store, adopt, steady
 from leptonflow.training import cross_validation as cross_validation
 from leptonflow.training import planned
 from schemas.config import Pipeline
@@ -49,7 +49,7 @@ def evaluate(
     folder = f"runs/{config.name}/{plan.run_id}"
     key = f"{folder}/evaluation-{champion.number if champion else 0}.json"
     if store.size(key) is not None:
-        return Evaluation.model_validate_json(store.get(key))
+        return Evaluation.model_validate_json(steady(store, key))
     candidate = packages.load(store, config.name, version)
     examples = datasets.holdout_set(store, config, snapshot)
     data = predictions.write(

@@ -28,7 +28,7 @@ from typing import IO, Any
 from leptonflow import limits
 from leptonflow.digests import ROOT, backend, canonical, code_digests, digest, short
 from leptonflow.limits import Limit
-from leptonflow.store import Store, adopt, open_store
+from leptonflow.store import Store, adopt, open_store, steady
 from schemas.config import Model, Pipeline
 from schemas.errors import Damaged, LeptonflowError, NotFound, StoreUnreachable
 from schemas.records import InfraResult, ModelManifest, Plan, SnapshotRef
@@ -294,7 +294,7 @@ def _holdout(store: Store, package: Any, config: dict[str, Any], snapshot: dict[
 
     pipeline = Pipeline.model_validate_json(json.dumps(config))
     state = SnapshotRef.model_validate(snapshot)
-    _, _, recorded = read(store.get(predictions), state.classes)
+    _, _, recorded = read(steady(store, predictions), state.classes)
     pixels = datasets.holdout_set(store, pipeline, state).pixels[:HOLDOUT_EXAMPLES]
     return package.predict(pixels), recorded[:HOLDOUT_EXAMPLES]
 

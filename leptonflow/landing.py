@@ -21,7 +21,7 @@ from leptonflow.digests import canonical
 from leptonflow.label_tables import DEFAULT, Columns
 from leptonflow.layouts import INGEST, READY, Batch, Index, Item, Layout, default_name, folder_key
 from leptonflow.sources import open_source
-from leptonflow.store import Store, upgrade
+from leptonflow.store import Store, parsed, upgrade
 from leptonflow.walking import Refusal, walk
 from schemas.config import NAME, Pipeline
 from schemas.errors import AlreadyExists, Damaged, NotFound, StoreError, UsageError
@@ -268,10 +268,13 @@ def listed(store: Store, pipeline: str, batch: str) -> Listing | None:
 def _listing(store: Store, key: str) -> Listing | None:
     """The listing under a key, None where it is empty. Raises NotFound, Damaged."""
     try:
-        data = store.get(key)
+        return parsed(store, key, lambda data: _read_listing(store, key, data))
     except NotFound:
         raise NotFound(f"{key} is not there", expected="a closed batch", hint="Close it with _READY first") from None
-    if not data.strip():
+
+
+def _read_listing(store: Store, key: str, data: bytes) -> Listing | None:
+    if not data.strip() and store.size(key) == len(data):  # a reading that was cut short must not pass for an empty one
         return None
     try:
         listing = Listing.model_validate_json(data)

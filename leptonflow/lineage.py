@@ -15,7 +15,7 @@ from pathlib import Path
 
 from leptonflow import clock, keras_models, planning
 from leptonflow.digests import ROOT, backend, libraries, sha256
-from leptonflow.store import Store
+from leptonflow.store import Store, parsed
 from schemas.config import Pipeline
 from schemas.errors import NotFound
 from schemas.records import Hardware, Lineage, Plan, SnapshotRef
@@ -49,7 +49,7 @@ def lineage(store: Store, config: Pipeline, plan: Plan, snapshot: SnapshotRef, c
 def _started(store: Store, plan: Plan) -> str | None:
     key = planning.run_key(plan.pipeline, plan.run_id or "", "started.json")
     try:
-        return str(json.loads(store.get(key))["started_at"])
+        return str(parsed(store, key, json.loads)["started_at"])
     except (NotFound, ValueError, TypeError, KeyError):  # not begun by a run, or not what one writes there
         return None
 

@@ -21,7 +21,7 @@ from leptonflow import (
     simulation,
     training,
 )
-from leptonflow.store import Store, recorded
+from leptonflow.store import Store, parsed, recorded
 from schemas.config import AgainstChampion, Pipeline
 from schemas.errors import ConfigurationError, LeptonflowError
 from schemas.records import Evaluation, ObjectRef
@@ -227,7 +227,7 @@ def _last_evaluation(store: Store, pipeline: str, run_id: str) -> Evaluation | N
     if not keys:
         return None
     last = max(keys, key=lambda key: (len(key), key))  # evaluation-10 after evaluation-9
-    return Evaluation.model_validate_json(store.get(last))
+    return parsed(store, last, Evaluation.model_validate_json)
 
 
 def _discordance(candidate: pa.Table, champion: pa.Table) -> float:

@@ -27,7 +27,7 @@ from leptonflow import (
     workloads,
 )
 from leptonflow.digests import canonical, code_digests, libraries, sha256
-from leptonflow.store import BACK, Store, adopt, recorded
+from leptonflow.store import BACK, Store, adopt, parsed, recorded, steady
 from schemas.config import NAME, Pipeline
 from schemas.errors import Damaged, NotFound, TrainingError, UsageError
 from schemas.records import FitResult, Lineage, ModelManifest, ObjectRef, PackageRef, Plan
@@ -110,10 +110,14 @@ def package(store: Store, config: Pipeline, plan: Plan) -> PackageRef:
         "metrics.json": canonical(_metrics(cv, finished, final)),
     }
 
-    def put(name: str, data: bytes) -> bytes:
-        return adopt(store, package_key(config.name, version, name), data)
+    lying: dict[str, bytes] = {}
 
-    lying = {name: put(name, data) for name, data in files.items()}
+    def put(name: str, data: bytes) -> bytes:
+        lying[name] = adopt(store, package_key(config.name, version, name), data)
+        return lying[name]
+
+    for name, data in files.items():
+        put(name, data)
     model = _model(lying["model.keras"])
     examples = datasets.training_set(store, config, snapshot)
     put("reference.parquet", write_reference(model, examples))
@@ -122,10 +126,10 @@ def package(store: Store, config: Pipeline, plan: Plan) -> PackageRef:
     mine = lineage.lineage(store, config, plan, snapshot, code)
     origin = Lineage.model_validate_json(put("lineage.json", canonical(mine)))
     parts = (*files, "reference.parquet", "lineage.json")
-    refs = tuple(_read_back(store, config.name, version, name) for name in parts)
+    refs = tuple(_reference(name, lying[name]) for name in parts)
     contract = json.loads(lying["contract.json"])
     card = cards.card(config, version, plan.run_id or "", snapshot, contract, cv, final, origin, refs)
-    put("model_card.md", card.encode())
+    refs = (*refs, _reference("model_card.md", put("model_card.md", card.encode())))
     manifest = ModelManifest(
         pipeline=config.name,
         version=version,
@@ -141,12 +145,11 @@ def package(store: Store, config: Pipeline, plan: Plan) -> PackageRef:
         code=code,
         lineage=origin,
         libraries=libraries(),
-        files=(*refs, _read_back(store, config.name, version, "model_card.md")),
+        files=refs,
         created_at=clock.now(),
         split_rule=datasets.SPLIT_RULE,
     )
-    adopt(store, package_key(config.name, version, "manifest.json"), canonical(manifest))
-    return reference(store, config.name, version)
+    return _package(config.name, version, put("manifest.json", canonical(manifest)))
 
 
 def _contract(config: Pipeline) -> dict[str, Any]:
@@ -183,8 +186,7 @@ def _metrics(cv: dict[str, dict[str, Any]], folds: list[FitResult], final: FitRe
     }
 
 
-def _read_back(store: Store, pipeline: str, version: str, name: str) -> ObjectRef:
-    data = store.get(package_key(pipeline, version, name))
+def _reference(name: str, data: bytes) -> ObjectRef:
     return ObjectRef(key=name, sha256=sha256(data), bytes=len(data))
 
 
@@ -236,23 +238,33 @@ def _manifest(store: Store, pipeline: str, version: str, expected: str | None = 
             received="no such object",
             hint=f"`leptonflow models {pipeline}` lists the versions",
         )
-    data = store.get(key)
-    if expected is not None and sha256(data) != expected:
-        raise _damaged(key, f"sha256 {expected}", f"sha256 {sha256(data)}")
+    if expected is not None:
+        data = recorded(store, key, expected, OTHER)
+        return _parsed(pipeline, version, data), expected
+    return parsed(store, key, lambda data: (_parsed(pipeline, version, data), sha256(data)))
+
+
+def _parsed(pipeline: str, version: str, data: bytes) -> ModelManifest:
+    key = package_key(pipeline, version, "manifest.json")
     try:
         found = ModelManifest.model_validate_json(data)
     except ValidationError as error:
         raise _damaged(key, "a package's manifest", error.errors(include_url=False)[0]["msg"]) from None
     if (found.pipeline, found.version) != (pipeline, version):
         raise _damaged(key, f"the manifest of {pipeline} {version}", f"that of {found.pipeline} {found.version}")
-    return found, sha256(data)
+    return found
 
 
 def reference(store: Store, pipeline: str, version: str) -> PackageRef:
-    """A reference to a whole version. Raises NotFound."""
-    found, digest = _manifest(store, pipeline, version)
+    """A reference to a whole version, whose digest can be recorded. Raises NotFound, Damaged."""
+    _manifest(store, pipeline, version)
+    return _package(pipeline, version, steady(store, package_key(pipeline, version, "manifest.json")))
+
+
+def _package(pipeline: str, version: str, manifest: bytes) -> PackageRef:
+    files = _parsed(pipeline, version, manifest).files
     return PackageRef(
-        pipeline=pipeline, version=version, manifest_sha256=digest, bytes=sum(file.bytes for file in found.files)
+        pipeline=pipeline, version=version, manifest_sha256=sha256(manifest), bytes=sum(file.bytes for file in files)
     )
 
 

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from leptonflow import clock
 from leptonflow import log as commits
 from leptonflow.digests import canonical, code_digests, sha256
-from leptonflow.store import BACK, Store, adopt
+from leptonflow.store import BACK, Store, adopt, parsed, steady
 from schemas.config import Pipeline
 from schemas.errors import Damaged, LeptonflowError
 from schemas.records import Evaluation, FitResult, InfraResult, ObjectRef, Outcome, Plan, Record, Split, Verdict
@@ -69,7 +69,8 @@ def record(
         finished_at=clock.now(), seconds=seconds,
     )  # fmt: skip
     key = _key(config.name, verdict.run_id, "verdict.json")
-    told = _run_record(adopt(store, key, canonical(mine)), key)
+    verdict_json = adopt(store, key, canonical(mine))
+    told = _run_record(verdict_json, key)
     package = packages.reference(store, config.name, verdict.version)
     manifest = packages.manifest(store, config.name, verdict.version)
     document = _document(config, plan, told, evaluation, manifest.cv, split)
@@ -96,8 +97,10 @@ def record(
             analysis=gathered.analysis, pictures=gathered.pictures, drift=gathered.drift, operating=gathered.operating,
             paragraph=explaining.paragraph(config.name, bare),
         )  # fmt: skip
-        adopt(store, page, report.render(contents))
-    files = [*(_reference(store, name) for name in (key, page)), *written, evaluation.predictions]
+        html = adopt(store, page, report.render(contents))
+    else:
+        html = steady(store, page)
+    files = [_reference(key, verdict_json), _reference(page, html), *written, evaluation.predictions]
     whole = {
         "document": document,
         "started_at": told.started_at,
@@ -117,7 +120,7 @@ def finished(store: Store, pipeline: str, run_id: str) -> dict[str, Any] | None:
     key = _key(pipeline, run_id, "manifest.json")
     if store.size(key) is None:
         return None
-    return _openable(store, _manifest(store.get(key), key)["document"])
+    return _openable(store, _read_manifest(store, key)["document"])
 
 
 def reference(store: Store, pipeline: str, run_id: str, key: str) -> ObjectRef | None:
@@ -126,7 +129,7 @@ def reference(store: Store, pipeline: str, run_id: str, key: str) -> ObjectRef |
     if store.size(name) is None:
         return None
     try:
-        files = [ObjectRef.model_validate(file) for file in _manifest(store.get(name), name).get("files", ())]
+        files = [ObjectRef.model_validate(file) for file in _read_manifest(store, name).get("files", ())]
     except (ValidationError, TypeError) as error:
         raise _damaged(name, error) from None
     return next((file for file in files if file.key == key), None)
@@ -135,7 +138,7 @@ def reference(store: Store, pipeline: str, run_id: str, key: str) -> ObjectRef |
 def standing(store: Store, pipeline: str, run_id: str) -> Verdict | None:
     """The verdict that a killed run had recorded already: a resumed run keeps it."""
     key = _key(pipeline, run_id, "verdict.json")
-    return None if store.size(key) is None else _run_record(store.get(key), key).verdict
+    return None if store.size(key) is None else _run_record(steady(store, key), key).verdict
 
 
 def runs(store: Store, pipeline: str) -> list[dict[str, Any]]:
@@ -143,7 +146,10 @@ def runs(store: Store, pipeline: str) -> list[dict[str, Any]]:
     keys = [key for key in store.keys(f"runs/{pipeline}") if key.count("/") == 3 and key.endswith("/manifest.json")]
     found = []
     for key, data in zip(keys, store.get_many(keys), strict=True):
-        manifest = _manifest(data, key)
+        try:
+            manifest = _manifest(data, key)
+        except Damaged:
+            manifest = _read_manifest(store, key)
         times = {name: manifest[name] for name in ("started_at", "finished_at")}
         found.append({**_openable(store, manifest["document"]), **times})
     return sorted(found, key=lambda run: (run["finished_at"], run["run_id"]))
@@ -169,7 +175,7 @@ def repair_batches(store: Store, pipeline: str) -> None:
     from leptonflow import tables
 
     wanted = [Outcome.model_validate(o) for o in lacking]
-    wanted += [_outcome(data, key) for key, data in zip(refused, store.get_many(refused), strict=True)]
+    wanted += [_outcome(steady(store, key), key) for key in refused]  # they become rows for good
     tables.write(store, [file for outcome in wanted for file in tables.batch_files(outcome)])
 
 
@@ -264,8 +270,7 @@ def _run_row(plan: Plan, told: RunRecord, split: Split) -> dict[str, Any]:
     }
 
 
-def _reference(store: Store, key: str) -> ObjectRef:
-    data = store.get(key)
+def _reference(key: str, data: bytes) -> ObjectRef:
     return ObjectRef(key=key, sha256=sha256(data), bytes=len(data))
 
 
@@ -281,6 +286,10 @@ def _run_record(data: bytes, key: str) -> RunRecord:
         return RunRecord.model_validate_json(data)
     except ValidationError as error:
         raise _damaged(key, error) from None
+
+
+def _read_manifest(store: Store, key: str) -> dict[str, Any]:
+    return parsed(store, key, lambda data: _manifest(data, key))
 
 
 def _manifest(data: bytes, key: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from leptonflow import log as commits
 from leptonflow.digests import canonical, digest
 from leptonflow.gate import PROMOTED
 from leptonflow.log import Entry, Log, LostRace
-from leptonflow.store import Store, adopt
+from leptonflow.store import Store, adopt, steady
 from schemas.errors import Damaged, LeptonflowError, NotFound
 from schemas.records import Plan, Record, Verdict
 
@@ -210,7 +210,7 @@ def standing_decision(store: Store, plan: Plan, log: Log) -> Verdict | None:
 def decision(store: Store, pipeline: str, run_id: str, number: int) -> Verdict:
     """A run's decision against record `number` of the promotions log. Raises NotFound, and Damaged for garbage."""
     key = decision_key(pipeline, run_id, number)
-    return _decision(key, store.get(key), run_id, number)
+    return _decision(key, steady(store, key), run_id, number)
 
 
 def _decision(key: str, data: bytes, run_id: str, number: int) -> Verdict:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from leptonflow import parquet
 from leptonflow.digests import canonical, sha256, short
-from leptonflow.store import BACK, Store
+from leptonflow.store import BACK, Store, adopt, recorded
 from schemas.errors import Damaged
 
 if TYPE_CHECKING:
@@ -90,8 +90,8 @@ def write(store: Store, files: Iterable[tuple[str, pa.Table]]) -> list[ObjectRef
     from schemas.records import ObjectRef
 
     written = {name: encode(table) for name, table in files}
-    there = store.create_many(written.items())
-    written.update(zip(there, store.get_many(there), strict=True))
+    for name in store.create_many(written.items()):
+        written[name] = adopt(store, name, written[name])
     return [ObjectRef(key=name, sha256=sha256(data), bytes=len(data)) for name, data in written.items()]
 
 
@@ -175,7 +175,7 @@ def run_files(
     same = {"pipeline": pipeline, "run_id": verdict.run_id, "version": verdict.version}
     rules = [{**same, "number": n, **rule.model_dump()} for n, rule in enumerate(verdict.rules, start=1)]
     stages = [{**same, "stage": stage, "seconds": spent} for stage, spent in seconds.items()]
-    found = _predictions(store, evaluation.predictions.key, {**same, "split": "holdout"}, fold=None)
+    found = _predictions(store, evaluation.predictions, {**same, "split": "holdout"}, fold=None)
     return [
         (key("runs", pipeline, verdict.run_id), arrow("runs", [{**same, **run}])),
         (key("verdicts", pipeline, verdict.run_id), arrow("verdicts", rules)),
@@ -226,7 +226,7 @@ def _out_of_fold(store: Store, same: Row, fits: Sequence[FitResult]) -> pa.Table
     import pyarrow as pa
 
     tables = [
-        _predictions(store, file.key, {**same, "split": "oof"}, fold=fit.fold)
+        _predictions(store, file, {**same, "split": "oof"}, fold=fit.fold)
         for fit in fits
         for file in fit.files
         if file.key.endswith("oof.parquet")
@@ -234,14 +234,14 @@ def _out_of_fold(store: Store, same: Row, fits: Sequence[FitResult]) -> pa.Table
     return pa.concat_tables(tables) if tables else arrow("predictions", [])
 
 
-def _predictions(store: Store, where: str, same: Row, fold: int | None) -> pa.Table:
+def _predictions(store: Store, where: ObjectRef, same: Row, fold: int | None) -> pa.Table:
     """The rows that training or evaluation left at `where`, under the columns of the table."""
     import pyarrow as pa
 
     from schemas import tables as declared
 
     schema = declared.schema("predictions")
-    found = decode(store.get(where), where)
+    found = decode(recorded(store, where.key, where.sha256), where.key)
     constants = {**same, "fold": fold}
     columns = [
         found[field.name].cast(field.type).combine_chunks()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from leptonflow import datasets, keras_models, predictions, progress, workloads
 from leptonflow.digests import digest, sha256
 from leptonflow.keras_models import MODEL_LOCK
-from leptonflow.store import Store, adopt
+from leptonflow.store import Store, adopt, steady
 from leptonflow.workloads import Workload
 from schemas.config import Pipeline
 from schemas.errors import TrainingError
@@ -44,7 +44,7 @@ def fit_result(store: Store, pipeline: str, version: str, fold: int | None) -> F
     key = fit_key(pipeline, version, fold, "manifest.json")
     if store.size(key) is None:
         return None
-    return FitResult.model_validate_json(store.get(key))
+    return FitResult.model_validate_json(steady(store, key))
 
 
 def check_loadable(config: Pipeline, classes: Sequence[str]) -> None:

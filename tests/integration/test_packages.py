@@ -21,6 +21,7 @@ from schemas.config import Pipeline
 from schemas.errors import Damaged, NotFound, TrainingError
 from schemas.records import InfraResult, Plan
 from tests.fit_examples import CLASSES, land, pipeline
+from tests.misread import WRONG, misread
 
 FILES = {
     "model.keras", "preprocessing.json", "labels.json", "contract.json", "config.json", "metrics.json",
@@ -112,6 +113,39 @@ def test_a_package_says_what_it_is_and_predicts(store: Store, trained: Any) -> N
     with pytest.raises(TrainingError, match="12 x 12 x 1"):
         package.predict(examples.pixels[:, :5])
     assert [m.version for m in packages.versions(store, config.name)] == [plan.version]
+
+
+@pytest.mark.parametrize("how", WRONG)
+@pytest.mark.parametrize("left", [FILES, FILES - {"metrics.json", "model_card.md"}, set()])
+def test_wrong_readings_leave_no_unusable_version(
+    store: Store, trained: Any, monkeypatch: pytest.MonkeyPatch, how: str, left: set[str]
+) -> None:
+    """A packaging that was cut short goes on while every object is read wrong once."""
+    _, config, plan = trained
+    folder = store.path(f"models/{config.name}/{plan.version}")
+    assert folder is not None
+    for name in {"manifest.json", *FILES} - left:
+        (folder / name).unlink()
+    with monkeypatch.context() as patch:
+        assert misread(store, patch, how) == {}
+        made = packages.package(store, config, plan)
+        again = packages.package(store, config, plan)
+        assert packages.reference(store, config.name, plan.version) == made == again
+    assert packages.verify(store, config.name, plan.version, made.manifest_sha256).version == plan.version
+
+
+@pytest.mark.parametrize("how", WRONG)
+def test_a_version_is_loaded_and_evaluated_through_wrong_readings(
+    store: Store, trained: Any, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    _, config, plan = trained
+    expected = evaluation.evaluate(store, config, plan, None)
+    sha = packages.reference(store, config.name, plan.version).manifest_sha256
+    with monkeypatch.context() as patch:
+        misread(store, patch, how)
+        assert packages.load(store, config.name, plan.version, sha).manifest_sha256 == sha
+        assert evaluation.evaluate(store, config, plan, None) == expected
+        assert training.fit_result(store, config.name, plan.version, None) is not None
 
 
 def test_a_package_says_where_it_comes_from(store: Store, trained: Any) -> None:

@@ -19,6 +19,7 @@ from leptonflow.store import Store, open_store
 from schemas.config import Pipeline
 from schemas.errors import Damaged, LeptonflowError, NotFound
 from tests.batches import CONFIG, WORKLOAD, examined, image, land, npy, put, random_rows, rules, table_of
+from tests.misread import WRONG, misread
 
 # --- batches that others put there -------------------------------------------------------------------
 
@@ -156,6 +157,25 @@ def test_a_table_that_changed_after_landing(source: Path, tmp_path: Path) -> Non
 
 
 # --- child processes ---------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("how", WRONG)
+@pytest.mark.parametrize("layout", ["folders", "npy", "table"])
+def test_landed_files_are_read_again_where_a_reading_is_wrong(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, layout: str
+) -> None:
+    store = open_store(f"memory://{tmp_path.name}-{layout}")
+    if layout == "folders":
+        put(source, "cat/1.png", "dog/1.png")
+    elif layout == "npy":
+        npy(source, random_rows(3), np.array([0, 1, 1]))
+    else:
+        table_of(source)
+    batch = land(store, source).batch
+    expected = examined(store, batch)
+    assert all(row.rule is None for row in expected)
+    misread(store, monkeypatch, how)
+    assert examined(store, batch) == expected
+
 
 def test_child_processes_see_what_this_process_sees(source: Path, tmp_path: Path) -> None:
     names = [f"{label}/{i}.png" for label in ("cat", "dog", "e\nmu") for i in range(50)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import math
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from leptonflow.digests import sha256
 from leptonflow.store import Store, open_store
 from schemas.errors import Damaged
 from schemas.tables import COLUMNS, schema
+from tests.misread import WRONG, misread
 from tests.run_examples import CONTRACT, make, outcome
 
 
@@ -139,8 +141,6 @@ def test_a_run_leaves_every_number(memory: Store) -> None:
 
 
 def test_the_manifest_names_every_file_with_its_sha256(memory: Store) -> None:
-    import json
-
     run = make(memory)
     recording.record(memory, run.config, run.plan, **run.keywords())
     manifest = json.loads(memory.get(f"runs/digits/{run.verdict.run_id}/manifest.json"))
@@ -149,6 +149,22 @@ def test_the_manifest_names_every_file_with_its_sha256(memory: Store) -> None:
     written = {key for key, _ in memory.list("tables")} | {f"runs/digits/{run.verdict.run_id}/report.html"}
     assert written < set(named)
     assert not manifest["document"]["report"].startswith(("/", "memory:")), "what is recorded still holds after a move"
+
+
+@pytest.mark.parametrize("how", WRONG)
+def test_wrong_readings_leave_no_wrong_digest(memory: Store, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    """A run that was killed before its manifest, and is recorded again while every object is read wrong once."""
+    run = make(memory)
+    with pytest.raises(Killed):
+        recording.record(Mortal(memory, WRITES - 1), run.config, run.plan, **run.keywords())
+    with monkeypatch.context() as patch:
+        readings = misread(memory, patch, how)
+        recording.record(memory, run.config, run.plan, **run.keywords())
+    assert len(readings) >= WRITES - 1
+    manifest = json.loads(memory.get(f"runs/digits/{run.verdict.run_id}/manifest.json"))
+    assert [f["key"] for f in manifest["files"] if sha256(memory.get(f["key"])) != f["sha256"]] == []
+    (model,) = rows(memory, "models")
+    assert model["manifest_sha256"] == run.package.manifest_sha256
 
 
 WRITES = 13  # the verdict, ten tables' files, the report, the manifest
