@@ -138,32 +138,32 @@ def _store(uri: str) -> Store:
 
 
 def _perform(store: Store, workload: Workload, task: Task) -> Answer:
-    """Rows of [sha256, rule, reason, id, facts, encoded size], and all encoded bytes in a row."""
+    """Rows of [sha256, rule, reason, id, facts, note, encoded size], and all encoded bytes in a row."""
     height, width, channels = task["input"]
     rows: list[Any] = []
     raw: list[bytes] = []
     for (_, expected), data in zip(task["files"], _read(store, task), strict=True):
         if isinstance(data, Refusal):
-            rows.append([None, data.rule, data.reason, None, None, 0])
+            rows.append([None, data.rule, data.reason, None, None, None, 0])
             continue
         digits = sha256(data)
         changed = _changed(digits, expected)
         if changed is not None:
-            rows.append([digits, changed.rule, changed.reason, None, None, 0])
+            rows.append([digits, changed.rule, changed.reason, None, None, None, 0])
             continue
         found = workload.examine(data, (height, width, channels))
         encoded = found.encoded or b""
-        rows.append([digits, found.rule, found.reason, found.id, found.facts, len(encoded)])
+        rows.append([digits, found.rule, found.reason, found.id, found.facts, found.note, len(encoded)])
         raw.append(encoded)
     return rows, b"".join(raw)
 
 
 def _unpack(rows: list[Any], raw: bytes) -> Iterator[Looked]:
     start = 0
-    for digits, rule, reason, identity, facts, size in rows:
+    for digits, rule, reason, identity, facts, note, size in rows:
         encoded = raw[start : start + size] if size else None
         start += size
-        yield digits, Examined(rule, reason, identity, facts, encoded)
+        yield digits, Examined(rule, reason, identity, facts, encoded, note)
 
 
 def _read(store: Store, task: Task) -> Iterator[bytes | Refusal]:
@@ -269,6 +269,8 @@ def _array_rows(
         pixels = pair.row(number)
         digits = arrays.row_sha256(pixels)
         found = Examined(*rule) if rule else workload.examine_array(pixels, config.input, pair.scale)
+        if pair.scale.note is not None and found.rule is None:
+            found = found._replace(note=pair.scale.note)
         yield example_row(source, label, key, at, (digits, found))
         if number % CHUNK == CHUNK - 1 or number == total - 1:
             report("examining", number + 1, total)

@@ -5,11 +5,13 @@ How a row is come by belongs to examining and table_rows.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from leptonflow.workloads import Examined
 from schemas.records import SourceRow
 
+NOTES = 5  # told of a batch, the most frequent first
 Looked = tuple[str | None, Examined]  # the file's sha256, what was seen
 
 
@@ -19,6 +21,7 @@ class Row(NamedTuple):
     source the original name, or `file.npy[i]`, `labels.csv[i]`
     key    of the landed file, relative to the batch's folder; row: its number in `.npy` or a table
     sha256 of the file, or of a `.npy` row's raw bytes
+    note   what a person should know of an example that is accepted
     """
 
     source: str
@@ -31,12 +34,26 @@ class Row(NamedTuple):
     id: str | None = None
     facts: dict[str, Any] | None = None
     encoded: bytes | None = None
+    note: str | None = None
+
+
+def notes(rows: Sequence[Row]) -> list[str]:
+    """What a person should know of these rows: one sentence for each note, with its count and an example."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        if row.note is not None:
+            found.setdefault(row.note, []).append(row.source)
+    most = sorted(found, key=lambda note: -len(found[note]))
+    told = [f"{note}: {len(found[note])} of {len(rows)} examples, such as {found[note][0]}" for note in most[:NOTES]]
+    rest = sum(len(found[note]) for note in most[NOTES:])
+    return told + ([f"{rest} more examples have other notes"] if rest else [])
 
 
 def example_row(source: str, label: str | None, key: str | None, number: int | None, looked: Looked) -> Row:
     """A row whose example was looked at."""
     digits, found = looked
-    return Row(source, label, key, number, digits, found.rule, found.reason, found.id, found.facts, found.encoded)
+    seen = (found.rule, found.reason, found.id, found.facts, found.encoded, found.note)
+    return Row(source, label, key, number, digits, *seen)
 
 
 def source_row(row: SourceRow, numbered: bool) -> Row:

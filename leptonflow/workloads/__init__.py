@@ -27,6 +27,7 @@ class Examined(NamedTuple):  # one for each example: a dataclass takes three tim
     id      sha256 (hex) of the canonical content, before resizing: the same in whatever file it comes
     facts   plain numbers and strings about the example (width, height, channels, format, brightness, ...)
     encoded the train-ready bytes (uint8, height x width x channels of the pipeline's input)
+    note    what a person should know of an example that is accepted, such as which page was taken
     """
 
     rule: str | None
@@ -34,6 +35,7 @@ class Examined(NamedTuple):  # one for each example: a dataclass takes three tim
     id: str | None = None
     facts: dict[str, Any] | None = None
     encoded: bytes | None = None
+    note: str | None = None
 
 
 class Derived(NamedTuple):

@@ -12,7 +12,7 @@ import warnings
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from leptonflow.workloads import damage, jpeg, scale
+from leptonflow.workloads import damage, jpeg, pages, scale
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,11 +43,13 @@ class Decoded(NamedTuple):
     """An image of 8 bits a channel, or fewer.
 
     kind   the format's name
+    note   what a person should know of it, such as which page was taken
     wide   its values and the value of white, where it had more than 8 bits
     """
 
     image: Image
     kind: str
+    note: str | None = None
     wide: tuple[NDArray[Any], int] | None = None
 
 
@@ -68,7 +70,7 @@ def pillow() -> Any:
 
 
 def decode(data: bytes) -> Decoded:
-    """The first frame as it should be seen. Raises Refused."""
+    """The image as it should be seen: of several pages or frames, one (pages). Raises Refused."""
     if not data:
         raise Refused("empty-file", "the file has no bytes")
     library = pillow()
@@ -79,14 +81,15 @@ def decode(data: bytes) -> Decoded:
         image = library.open(io.BytesIO(data), formats=FORMATS)
         opened = True
         kind = "JPEG" if image.format == "MPO" else str(image.format)
+        note = pages.choose(image, kind)
         check_size(*image.size)
         deep = any(";16" in str(tile.args) for tile in image.tile)
         _load(image, kind, data)
         if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-            return _wide(image, kind)
+            return _wide(image, kind, note)
         if deep:
             _check_deep(image)
-        return Decoded(_as_seen(image), kind)
+        return Decoded(_as_seen(image), kind, note)
     except (Refused, MemoryError):
         raise
     except library.DecompressionBombError as error:
@@ -140,7 +143,7 @@ def from_pixels(pixels: NDArray[np.uint8]) -> Image:
     return image
 
 
-def _wide(image: Image, kind: str) -> Decoded:
+def _wide(image: Image, kind: str, note: str | None) -> Decoded:
     """One channel of more than 8 bits, by the scale of its file. Raises Refused: not-finite, out-of-range."""
     import numpy as np
 
@@ -158,7 +161,7 @@ def _wide(image: Image, kind: str) -> Decoded:
         raise Refused(*(refusal or ("out-of-range", found.meaning)))
     if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:  # Pillow turns values of up to 8 bits over, and no others
         values = found.top - values
-    return Decoded(from_pixels(scale.eight_bits(values, found)), kind, (values, found.top))
+    return Decoded(from_pixels(scale.eight_bits(values, found)), kind, note, (values, found.top))
 
 
 def _check_deep(image: Image) -> None:

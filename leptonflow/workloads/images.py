@@ -3,7 +3,8 @@
 `examine` and `request` share every step, so that what is served is exactly what was trained on:
 
 1. Refuse from the header alone: another format, a side under 2 pixels, more than 64 megapixels.
-2. Decode the first frame, apply the EXIF orientation, the palette and a colour key (decode).
+2. Decode the first frame, or the full-size page of a TIFF (pages); apply the EXIF orientation, the palette and a
+   colour key (decode).
 3. The id: sha256 of the canonical form (canonical), which the same picture has in whatever file it comes.
 4. To 8 bits by the scale of the whole source (scale), alpha over white, then grey or colour.
 5. Resize with Pillow's antialiased bilinear filter. The aspect ratio is not kept.
@@ -38,7 +39,7 @@ def examine(data: bytes, shape: Shape) -> Examined:
     try:
         decoded = decode(data)
         identity = canonical.of_values(*decoded.wide) if decoded.wide else None
-        return _examined(decoded.image, shape, decoded.kind, len(data), identity)
+        return _examined(decoded.image, shape, decoded.kind, len(data), identity)._replace(note=decoded.note)
     except Refused as refused:
         return Examined(refused.rule, refused.reason)
 

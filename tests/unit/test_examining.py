@@ -272,3 +272,21 @@ def test_child_processes_read_every_store_that_processes_share(store_uri: str, s
         rows = examined(store, landed.batch, workers=workers)
     assert len(rows) == 130 and all(r.rule is None for r in rows)
     assert rows == examined(store, landed.batch)
+
+
+def test_what_a_person_should_know_of_a_file_is_told_with_the_batch(place: Store) -> None:
+    import io
+
+    from PIL import Image
+
+    from leptonflow import admission
+
+    for number in range(6):
+        data = io.BytesIO()
+        frames = [Image.new("RGB", (9, 9), (number * 40, shade, 0)) for shade in (1, 2)]
+        frames[0].save(data, "TIFF", save_all=number > 2, append_images=frames[1:])
+        place.create(f"landing/pets/pages/{'cat' if number % 2 else 'dog'}/{number}.tif", data.getvalue())
+    place.create("landing/pets/pages/_READY", b"")
+    outcome = admission.admit(place, CONFIG, "pages")
+    assert outcome.accepted == 6
+    assert outcome.warnings == ("page 1 of 2 is taken: 3 of 6 examples, such as cat/3.tif",)

@@ -7,6 +7,7 @@ import io
 import struct
 import warnings
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -177,9 +178,46 @@ def test_a_palette_with_a_transparent_colour() -> None:
 
 def test_the_first_frame_of_an_animation() -> None:
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "green", "blue")]
-    for kind, options in (("GIF", {}), ("WEBP", {"lossless": True}), ("TIFF", {}), ("PNG", {})):
+    for kind, options in (("GIF", {}), ("WEBP", {"lossless": True}), ("PNG", {})):
         data = saved(frames[0], kind, save_all=True, append_images=frames[1:], **options)
         assert np.unique(pixels(data).reshape(-1, 3), axis=0).tolist() == [[255, 0, 0]], kind
+        assert good(data).note == "the first frame of an animation is taken"
+        assert good(saved(frames[0], kind, **options)).note is None
+
+
+def pages(*images: Image.Image, kinds: Sequence[int] = ()) -> bytes:
+    """A TIFF of several pages. kinds: the NewSubfileType of each."""
+    for image, kind in zip(images, kinds, strict=False):
+        image.encoderinfo = {"tiffinfo": {254: kind}}
+    return saved(images[0], "TIFF", save_all=True, append_images=list(images[1:]))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "kinds", "page", "note"),
+    [
+        ([8, 8, 8], [], 0, "page 1 of 3 is taken"),
+        ([8, 12], [], 0, "page 1 of 2 is taken"),
+        ([4, 40], [], 1, "page 2 of 2 is taken, for the first is a thumbnail"),
+        ([4, 40, 8], [], 1, "page 2 of 3 is taken, for the first is a thumbnail"),
+        ([30, 40], [1, 0], 1, "page 2 of 2 is taken, for the first is a thumbnail"),
+        ([8, 40], [0, 1], 0, "page 1 of 2 is taken"),
+        ([8, 40], [0, 4], 0, "page 1 of 2 is taken"),
+        ([8], [], 0, None),
+    ],
+)
+def test_the_page_of_a_tiff_that_is_no_thumbnail(
+    sizes: list[int], kinds: list[int], page: int, note: str | None
+) -> None:
+    images_ = [Image.new("RGB", (size, size), (n, 0, 0)) for n, size in enumerate(sizes)]
+    found = good(pages(*images_, kinds=kinds))
+    assert found.note == note and found.facts is not None and found.facts["width"] == sizes[page]
+    assert found.encoded is not None and found.encoded[0] == page
+    assert images.request(pages(*images_, kinds=kinds), COLOUR)[0, 0, 0] == page
+
+
+def test_a_page_that_is_too_large_is_refused_although_its_thumbnail_is_not() -> None:
+    data = pages(Image.new("1", (8, 8)), Image.new("1", (9000, 8000)))
+    assert images.examine(data, COLOUR).rule == "too-large"
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
