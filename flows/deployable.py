@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from leptonflow import pipelines
 from leptonflow.planning import PIPELINES, load_config
 from schemas.arrivals import POOL, TAG
 from schemas.config import NAME, Pipeline
@@ -70,11 +71,10 @@ def read(folder: Path) -> list[Deployable]:
     """
     found = [_listed(folder, key, entry) for key, entry in _entries(folder)]
     paths = {_path(folder, each.parameters["pipeline"]).resolve() for each in found}
-    for name in available(folder):
-        path = folder / PIPELINES / f"{name}.yaml"
+    for name, path in pipelines.available(folder / PIPELINES).items():
         if path.resolve() not in paths:
             config = _load(folder, path)
-            reference = name if name == config.name else str(PIPELINES / f"{name}.yaml")
+            reference = name if name == config.name else str(path.relative_to(folder))
             found.append(Deployable(config, {"pipeline": reference}, tags=_tags(config)))
     names = [each.name for each in found]
     for name in sorted({name for name in names if names.count(name) > 1}):
@@ -90,8 +90,7 @@ def read(folder: Path) -> list[Deployable]:
 
 def available(folder: Path) -> list[str]:
     """The names of the YAMLs under the folder's pipelines/."""
-    files = (folder / PIPELINES).glob("*.yaml")
-    return sorted(path.stem for path in files if not path.name.endswith(".contract.yaml"))
+    return list(pipelines.available(folder / PIPELINES))
 
 
 def _entries(folder: Path) -> Iterator[tuple[str, Entry]]:
@@ -158,7 +157,8 @@ def _path(folder: Path, reference: object) -> Path:
     text = str(reference)
     if Path(text).suffix in (".yaml", ".yml"):
         return folder / text
-    return folder / PIPELINES / (f"{text}.yaml" if NAME.fullmatch(text) else "")
+    path = folder / PIPELINES / (f"{text}.yaml" if NAME.fullmatch(text) else "")
+    return path if path.exists() else pipelines.available(folder / PIPELINES).get(text, path)
 
 
 def _load(folder: Path, path: Path) -> Pipeline:

@@ -168,6 +168,9 @@ def split(store: Store, config: Pipeline, snapshot: SnapshotRef) -> Split:
     elif short_of:
         counts = ", ".join(f"{name}: {count}" for name, count in short_of.items())
         rejected = f"{folds} folds need at least {folds} training examples of each class; there are too few of {counts}"
+        if empty := [name for name, count in short_of.items() if not count and not holdout[name]]:
+            kept = ", ".join(name for name in snapshot.classes if name not in empty)
+            rejected += f". There is no example of {', '.join(empty)}: `classes: [{kept}]` in the YAML goes without"
     return Split(
         train=train.total(),
         holdout=holdout.total(),

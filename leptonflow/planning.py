@@ -5,20 +5,18 @@ Reading the pipeline's YAML, the dataset's state and the ids belongs here; doing
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from leptonflow import contracts, discards, files, landing, log, workloads
+from leptonflow import contracts, discards, files, landing, log, pipelines, workloads
 from leptonflow.digests import code_digests, digest, short
 from leptonflow.store import Store
 from schemas import yaml_text
-from schemas.config import NAME, Pipeline, parse
-from schemas.errors import ConfigurationError, UsageError
+from schemas.config import Pipeline, parse
+from schemas.errors import ConfigurationError
 from schemas.records import PartRef, Plan, SnapshotRef
 
-PIPELINES = Path("pipelines")
+PIPELINES = pipelines.FOLDER
 
 
 def load_config(name_or_path: str) -> Pipeline:
@@ -26,24 +24,7 @@ def load_config(name_or_path: str) -> Pipeline:
 
     Raises UsageError where there is none, ConfigurationError where it is wrong.
     """
-    path = Path(name_or_path)
-    if path.suffix not in (".yaml", ".yml"):
-        if not NAME.fullmatch(name_or_path):
-            raise UsageError(
-                "not a pipeline's name",
-                expected=f"a name that matches {NAME.pattern}, or a path to a .yaml",
-                received=name_or_path,
-            )
-        path = PIPELINES / f"{name_or_path}.yaml"
-    if not path.exists():
-        there = sorted(p.stem for p in PIPELINES.glob("*.yaml") if not p.name.endswith(".contract.yaml"))
-        near = difflib.get_close_matches(path.stem, there, n=2)
-        raise UsageError(
-            "no such pipeline",
-            expected=f"one of {', '.join(there)}, or a path to a .yaml" if there else "a path to a pipeline's YAML",
-            received=name_or_path,
-            hint=f"Did you mean {' or '.join(near)}?" if near else "`leptonflow init DIR` writes one to start from",
-        )
+    path = pipelines.find(name_or_path)
     try:
         data = files.read(path, files.TEXT)
     except OSError as error:

@@ -211,7 +211,7 @@ def parse(document: object, *, where: str, folder: Path, lines: Yaml = NO_LINES)
             f"{where} is not a pipeline",
             expected="a mapping with name, workload, input and gate",
             received="nothing" if document is None else type(document).__name__,
-            hint="`leptonflow init DIR` writes one to start from",
+            hint="`leptonflow init NAME` writes one to start from",
         )
     try:
         return Pipeline.model_validate({**document, "folder": folder} if "folder" not in document else document)

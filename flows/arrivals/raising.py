@@ -11,10 +11,9 @@ import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from pathlib import Path
 
 from flows.arrivals.events import Api
-from leptonflow import planning
+from leptonflow import pipelines, planning
 from leptonflow.arrivals import Arrival, Arrivals
 from leptonflow.store import Store, store_id
 from schemas.arrivals import FLOW, batch_event, event_id
@@ -157,12 +156,9 @@ class Raiser:
         return self.config.debounce + OVERDUE_SECONDS
 
     def _yaml_stamp(self) -> tuple[int, int] | None:
-        path = Path(self._given)
-        if path.suffix not in (".yaml", ".yml"):
-            path = planning.PIPELINES / f"{self._given}.yaml"
         try:
-            found = path.stat()
-        except OSError:
+            found = pipelines.find(self._given).stat()
+        except (OSError, UsageError):
             return None
         return found.st_mtime_ns, found.st_size
 

@@ -21,10 +21,11 @@ from flows import addresses, credentials, server
 from flows.stack import place, processes, s3, tether
 from flows.stack.prefect_server import ANSWER_SECONDS, PrefectServer
 from flows.stack.supervising import Service
+from leptonflow.pipelines import available
 from schemas.arrivals import FLOW, POOL
 
 PIPELINES = Path("pipelines")
-NO_PIPELINES = "none under pipelines/: `leptonflow init DIR` writes one; put it there, and start again"
+NO_PIPELINES = "none under pipelines/: `leptonflow init NAME` writes one there; then start again"
 # The programs of our own that `up` runs: a module and its arguments. The watcher's are the pipelines, after these.
 PROGRAMS: dict[str, tuple[str, ...]] = {
     "bucket": ("flows.stack.s3",),
@@ -49,7 +50,7 @@ class Plan:
 
 def pipelines(folder: Path = PIPELINES) -> list[str]:
     """The names of the pipelines' YAMLs in this folder; contracts lie beside them."""
-    return sorted(path.stem for path in folder.glob("*.yaml") if not path.name.endswith(".contract.yaml"))
+    return list(available(folder))
 
 
 def services(plan: Plan, programs: Mapping[str, Sequence[str]] = PROGRAMS) -> list[Service]:

@@ -66,7 +66,10 @@ def calibration(rule: Calibration, case: Case) -> Weighed:
 
 
 def baseline(rule: Baseline, case: Case) -> Weighed:
-    """value: the candidate's metric on the holdout; bound: the better baseline's, moved by `margin`."""
+    """value: the candidate's metric on the holdout; bound: the better baseline's, moved by `margin`.
+
+    Null without a margin where neither a baseline nor the candidate makes a mistake: nothing tells them apart.
+    """
     mine = case.evaluation.candidate_scores.metrics.get(rule.metric)
     subject, n = f"{rule.metric} on the holdout", case.evaluation.candidate_scores.examples
     known = {name: found.get(rule.metric) for name, found in case.evidence.baselines.items()}
@@ -83,7 +86,11 @@ def baseline(rule: Baseline, case: Case) -> Weighed:
     told = ", ".join(f"{BASELINES[name]} has {figure(value)}" for name, value in there.items())
     shown, asked = figures(mine, bound)
     sentence = f"{subject} is {shown}; {told}: {'less' if lower else 'more'} than {asked} was asked"
-    if bound <= 0 if lower else bound >= 1:
+    beyond = bound <= 0 if lower else bound >= 1
+    if beyond and not rule.margin and not lower and mine >= bound:
+        why = f"{told}, and no candidate can have more: this holdout cannot tell them apart"
+        return Weighed((result(rule.rule, rule.metric, mine, bound, None, f"{subject} is {shown}; {why}", n=n),))
+    if beyond:
         sentence += f", which no candidate can have: lower the rule's margin of {rule.margin:g}"
     return Weighed((result(rule.rule, rule.metric, mine, bound, passed, sentence, n=n),))
 

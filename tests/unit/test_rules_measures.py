@@ -131,6 +131,16 @@ def test_a_bound_that_no_candidate_can_have_is_said_to_be_one(metric: str, margi
     assert rule.passed is False and ("no candidate can have: lower the rule's margin" in rule.sentence) is beyond
 
 
+def test_a_baseline_without_a_mistake_tells_nothing_of_a_candidate_without_one() -> None:
+    perfect = {"logistic": {"accuracy": 1.0}}
+    rule = {"rule": "baseline", "metric": "accuracy"}
+    assert weighed(rule, baselines=perfect).passed is False
+    mine = measured(LABELS, rows(LABELS, LABELS >= 0), baselines=perfect)
+    found = decide(pipeline(rule), **mine).rules[0]
+    assert found.passed is None and "cannot tell them apart" in found.sentence
+    assert decide(pipeline({**rule, "margin": 0.1}), **mine).rules[0].passed is False
+
+
 def test_overfit_is_training_against_holdout() -> None:
     rule = {"rule": "overfit", "metric": "accuracy", "value": 0.05}
     assert weighed(rule, training={"accuracy": 0.94}).passed is True

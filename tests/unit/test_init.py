@@ -1,0 +1,96 @@
+"""What `init` sees in a source and proposes for it; where it writes, and who finds that."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cli import starting
+from flows import deployable
+from leptonflow import pipelines, planning
+from leptonflow.source_summary import Summary, summarise
+from leptonflow.sources import open_source
+from schemas.errors import UsageError
+from tests.batches import put
+
+
+def summary(source: Path) -> Summary:
+    return summarise(open_source(source))
+
+
+def picture(path: Path, width: int, height: int, mode: str = "RGB") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shape = (height, width) if mode == "L" else (height, width, 3)
+    Image.fromarray(np.random.default_rng(width).integers(0, 256, shape, dtype=np.uint8)).save(path)
+
+
+def test_init_sees_what_ingest_will(tmp_path: Path) -> None:
+    source = tmp_path / "s"
+    put(source, "train/cat/a.png", "train/cat/b.png", "train/dog/c.png", "val/cat/d.png", "val/dog/e.png")
+    (source / "train" / "notes").mkdir()
+    (source / "train" / "notes" / "a.txt").write_text("x")
+    (source / "train" / "broken").mkdir()
+    (source / "train" / "broken" / "a.png").write_text("no image")
+    found = summary(source)
+    assert found.classes == {"cat": 3, "dog": 2} and found.unreadable == ("broken",)
+    assert found.sizes == {(9, 9): 5} and found.input()[0] == (9, 9, 3)
+    document = found.document()
+    assert (document["layout"], document["splits"], document["ignored"]) == ("folders", ["train", "val"], 1)
+    told = " ".join([*found.lines(), *found.warnings()])
+    assert "cat 3, dog 2" in told and "5 of 9 x 9" in told and "train, val" in told and "notes" in told
+
+
+def test_the_input_follows_the_images(tmp_path: Path) -> None:
+    for number, side in enumerate((300, 400, 500)):
+        picture(tmp_path / "large" / "abc"[number] / "1.png", side, 2 * side)
+    assert summary(tmp_path / "large").input()[0] == (64, 64, 3)
+    for number, side in enumerate((40, 50, 60)):
+        picture(tmp_path / "small" / "abc"[number] / "1.png", side, side, "L")
+    assert summary(tmp_path / "small").input()[0] == (48, 48, 1)
+    (tmp_path / "arrays").mkdir()
+    np.save(tmp_path / "arrays" / "X.npy", np.random.default_rng(0).integers(0, 256, (4, 28, 28), dtype=np.uint8))
+    np.save(tmp_path / "arrays" / "y.npy", np.array([1, 10, 2, 1]))
+    found = summary(tmp_path / "arrays")
+    assert (found.input()[0], found.classes) == ((28, 28, 1), {"1": 2, "2": 1, "10": 1})
+
+
+def test_the_gate_asks_for_small_classes_and_more_than_a_baseline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    put(tmp_path / "s", *(f"com mon/{n}.png" for n in range(24)), "rare/0.png", "rare/1.png", '"x": y/0.png')
+    path = starting.write("Zoo", summary(tmp_path / "s"))
+    assert path == Path("pipelines/zoo.yaml")
+    config = planning.load_config("zoo")
+    rules = [(rule.rule, getattr(rule, "metric", None)) for rule in config.gate]
+    assert ("baseline", "accuracy") in rules
+    assert [metric for rule, metric in rules if rule == "at_least"] == ["accuracy", 'recall["x": y]', "recall[rare]"]
+    assert "leptonflow retrain zoo\n" in path.read_text()
+    assert "ingest zoo s --label-column breed" in starting.next_steps(path, Path("s"), ["--label-column", "breed"])
+
+
+def test_a_bare_name_goes_under_pipelines_and_a_path_or_folder_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert starting.write("a", None) == Path("pipelines/a.yaml")
+    assert Path("pipelines/a.contract.yaml").is_file()
+    with pytest.raises(UsageError, match=r"pipelines/a\.yaml exists"):
+        starting.write("a", None)
+    assert starting.write("pipelines/b", None) == Path("pipelines/b/b.yaml")
+    Path("c").mkdir()
+    assert starting.write("c", None) == Path("c/c.yaml")
+    assert starting.write(str(tmp_path / "d"), None) == tmp_path / "d" / "d.yaml"
+    # A pipeline in a folder of its own is found by its name: by every command, and by deploy.
+    assert planning.load_config("b").name == "b"
+    assert [each.parameters["pipeline"] for each in deployable.read(tmp_path)] == ["a", "b"]
+    assert [each.name for each in deployable.read(tmp_path)] == ["a", "b"]
+    Path("pipelines/b/notes.yaml").write_text("a: 1\n")
+    assert list(pipelines.available()) == ["a", "b"]
+    Path("pipelines/e").mkdir()
+    Path("pipelines/e/b.yaml").write_text(Path("pipelines/b/b.yaml").read_text())
+    with pytest.raises(UsageError, match="two pipelines are called b"):
+        planning.load_config("b")
