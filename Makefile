@@ -15,7 +15,11 @@ DIGITS := build/digits
 help: ## what can be made
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
-$(READY): requirements.lock pyproject.toml .ci/setup
+# A clone that was moved or copied is set up again: the commands in .venv/bin name the place where they were made.
+MOVED := $(shell [ ! -e .venv/.folder ] || [ "$$(cat .venv/.folder)" = "$$(pwd -P)" ] || echo moved)
+.PHONY: moved
+
+$(READY): requirements.lock pyproject.toml .ci/setup $(MOVED)
 	@sh .ci/setup
 
 setup: $(READY) ## .venv with the locked packages (every other target does it by itself)

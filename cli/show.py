@@ -94,7 +94,7 @@ def command() -> str:
     found = shutil.which("leptonflow")
     if found and Path(found).resolve() == called.resolve():
         return "leptonflow"
-    return os.path.relpath(called)
+    return shlex.quote(os.path.relpath(called))
 
 
 def ingested(pipeline: str, document: dict[str, Any]) -> None:

@@ -113,7 +113,7 @@ def _text(name: str, path: str, summary: Summary | None) -> str:
     return TEMPLATE.format(
         name=name,
         workload=WORKLOADS[0],
-        path=shlex.quote(path),
+        path=shlex.quote(path) if path.isprintable() else "PIPELINE",  # it stands in a comment of one line
         height=height,
         width=width,
         channels=channels,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,12 @@ from tests import servers
 HERE = Path(__file__).resolve().parent
 EVERY_STORE = ["directory", "memory", "seaweedfs", "minio"]
 ACROSS_PROCESSES = ["directory", "seaweedfs", "minio"]
+
+
+def pytest_configure() -> None:
+    """Children hear SIGINT, whoever started the tests: a shell's background job has it ignored, and so had they."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(optionalhook=True)

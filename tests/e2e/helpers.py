@@ -12,7 +12,6 @@ import io
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -93,11 +92,6 @@ def start(
         cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         preexec_fn=preexec, env={**clean, "PYTHONPATH": str(ROOT), **(environment or {})},
     )  # fmt: skip
-
-
-def interruptible() -> None:
-    """Before a child's program begins: it hears SIGINT, which a shell's background jobs and their children ignore."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def together(cwd: Path, every: Iterable[list[object]]) -> list[Result]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -43,7 +42,6 @@ def run(what: str, *arguments: str, out: Any = subprocess.PIPE) -> tuple[int, st
     done = subprocess.run(
         [sys.executable, "-c", COMMAND.format(what=what, arguments=list(arguments))], cwd=ROOT, stdout=out,
         stderr=subprocess.PIPE, text=True, timeout=120,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job's is ignored
     )  # fmt: skip
     return done.returncode, done.stdout or "", done.stderr
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.e2e.commands.places import COLUMNS, Place
-from tests.e2e.helpers import call, interruptible, listing, rows, start
+from tests.e2e.helpers import call, listing, rows, start
 
 
 def test_query_in_four_formats(third: Place, tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_ctrl_c_ends_a_query_within_two_seconds(tmp_path: Path) -> None:
     """Also one that does not hear DuckDB's own interrupt."""
     deaf = "select list_reduce(range(100000000), lambda a, b: a + b)"
     arguments = ("query", deaf, "--store", tmp_path / "s", "--json")
-    process = start(*arguments, cwd=tmp_path, prelude=BEGUN, preexec=interruptible)
+    process = start(*arguments, cwd=tmp_path, prelude=BEGUN)
     while process.poll() is None and not (tmp_path / "begun").exists():
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)

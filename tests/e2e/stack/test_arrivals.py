@@ -107,7 +107,7 @@ def first_batch(stack: Stack, put: Put, source: Path) -> None:
 
 
 def test_a_closed_batch_is_retrained_on(tmp_path: Path) -> None:
-    folder = project(tmp_path / "work")
+    folder = project(tmp_path / "it's a #1 folder (50%) \u00fc")
     source = digits(tmp_path / "monday", 3, 20)
     with on_directory(folder) as (stack, put, environment):
         first_batch(stack, put, source)
@@ -119,7 +119,7 @@ def test_a_closed_batch_is_retrained_on(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", STORES)
 def test_a_closed_batch_is_retrained_on_and_a_burst_is_one_run(kind: str, tmp_path: Path) -> None:
     """A plain upload, then a burst of several batches: every batch is in the dataset once, in few runs."""
-    folder = project(tmp_path / "work")
+    folder = project(tmp_path / "it's a #1 folder (50%) \u00fc")
     source = digits(tmp_path / "monday", 3, 20)
     with STORES[kind](folder) as (stack, put, environment):
         first_batch(stack, put, source)
