@@ -2,47 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
-from cli.common import DEBUG, JSON, PIPELINE, STORE, Answer, answer
-from schemas.settings import store_uri
+from cli.common import DEBUG, JSON, PIPELINE, STORE, Answer, answer, looked_at
+from schemas.settings import named_store, store_uri
 
 
 def status(pipeline: PIPELINE, store: STORE = None, as_json: JSON = False, debug: DEBUG = False) -> int:
-    """The champion, its metrics, the newest version, the dataset, what waits."""
-    from cli import show
+    """The store, the champion, its metrics, the dataset, what waits or needs a hand, the runs."""
+    from cli import standing
     from leptonflow import planning, reading
     from leptonflow.store import open_store
 
     config = planning.load_config(pipeline)
-    document = reading.status(open_store(store_uri(store)), config)
-    return answer(Answer(document, lambda: show.status(config.name, document)), as_json)
+    named = store is not None or named_store() is not None
+    opened = looked_at(store, required=True) if named else open_store(store_uri())
+    document = reading.status(opened, config)
+    return answer(Answer(document, lambda: standing.status(pipeline, document)), as_json)
 
 
 def runs(pipeline: PIPELINE, store: STORE = None, as_json: JSON = False, debug: DEBUG = False) -> int:
     """The runs of a pipeline, newest last."""
-    from leptonflow import reading
+    from cli import standing
+    from leptonflow import planning, reading
 
-    return _listing(pipeline, store, as_json, reading.runs, ("run_id", "verdict", "version", "snapshot", "finished_at"))
+    config = planning.load_config(pipeline)
+    found = reading.runs(looked_at(store), config)
+    return answer(Answer(found, lambda: standing.runs(found)), as_json)
 
 
 def history(pipeline: PIPELINE, store: STORE = None, as_json: JSON = False, debug: DEBUG = False) -> int:
     """The promotions log, oldest first."""
-    from leptonflow import reading
-
-    return _listing(
-        pipeline, store, as_json, reading.history, ("number", "version", "previous", "kind", "who", "reason", "at")
-    )
-
-
-def _listing(
-    pipeline: str, store: str | None, as_json: bool, read: Callable[..., list[dict[str, Any]]], columns: tuple[str, ...]
-) -> int:
     from cli import show
-    from leptonflow import planning
-    from leptonflow.store import open_store
+    from leptonflow import planning, reading
 
     config = planning.load_config(pipeline)
-    rows = read(open_store(store_uri(store)), config)
-    return answer(Answer(rows, lambda: show.rows(rows, columns)), as_json)
+    found = reading.history(looked_at(store), config)
+    columns = ("number", "version", "previous", "kind", "who", "reason", "at")
+    return answer(Answer(found, lambda: show.rows(found, columns)), as_json)

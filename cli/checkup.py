@@ -11,6 +11,7 @@ from typing import Any
 
 from schemas.errors import AlreadyExists, Damaged, LeptonflowError, StoreUnreachable, UsageError
 
+MOST_TOLD = 10
 LOWEST, HIGHEST = (3, 11), (3, 13)
 OF_STORE = ("store", "logs", "landing", "arrivals")
 NEEDED = ("prefect", "tensorflow", "keras", "numpy", "pandas", "great-expectations", "duckdb", "obstore", "pyarrow")
@@ -76,12 +77,20 @@ def _store(uri: str, fix: bool) -> str:
 
         done = bucket.ensure_bucket(uri)
     opened = store.open_store(uri)
-    identity = store.known_id(opened) or store.store_id(opened)
-    store.adopt(opened, "doctor/probe", b"probe")
+    identity = store.known_id(opened)
+    opened.folders("")  # a store that cannot be read is not looked at any further; one that cannot be written is
     try:
+        identity = identity or store.store_id(opened)
+        opened.check_writable()
+        store.adopt(opened, "doctor/probe", b"probe")
         opened.create("doctor/probe", b"again")
     except AlreadyExists:
-        return "; ".join([f"{uri} (id {identity[:8]}) creates atomically", *done])
+        return "; ".join([f"{uri} (id {identity[:8] if identity else '-'}) creates atomically", *done])
+    except StoreUnreachable as error:
+        raise LeptonflowError(
+            f"{uri} can be read and not written", expected="a store that this user may write to",
+            received=" ".join(filter(None, [error.message, error.received])), hint=error.hint,
+        ) from None  # fmt: skip
     raise store.overwrites(uri)
 
 
@@ -110,21 +119,25 @@ def _logs(uri: str) -> str:
 
 
 def _landing(uri: str) -> str:
-    """Closed batches that are never read because of their names, and accepted ones that changed since."""
-    from leptonflow import changes, landing, store
+    """What lies in landing and is never read; beside it, what was refused and what is not closed yet."""
+    from leptonflow import batch_state, store
 
     opened = store.open_store(uri)
-    pipelines = opened.folders("landing")
-    misnamed = [f"{p}/{batch} (no batch's name)" for p in pipelines for batch in landing.misnamed_batches(opened, p)]
-    changed = [f"{p}/{name}" for p in pipelines for name in changes.changed(opened, p)]
-    if misnamed or changed:
+    never: list[str] = []
+    told: list[str] = []
+    for pipeline in opened.folders("landing"):
+        found = batch_state.lying(opened, pipeline)
+        never += found.never_read
+        told += found.told
+    if never:
+        more = [f"and {len(never) - MOST_TOLD} more"] if len(never) > MOST_TOLD else []
         raise LeptonflowError(
             "landing holds what is never read",
-            expected="batch names that match [a-z0-9][a-z0-9._-]{0,62}, and landed files as they were listed",
-            received="; ".join([*misnamed, *changed][:10]),
-            hint="Land them again under another batch name",
+            expected="batch names that match [a-z0-9][a-z0-9._-]{0,62}, closed by _READY after their last file",
+            received="; ".join([*never[:MOST_TOLD], *more]),
+            hint="Land it again as a batch of its own; `leptonflow discard P BATCH --reason TEXT` sets a batch aside",
         )
-    return "every closed batch is as it was listed"
+    return "; ".join(["every closed batch is as it was listed", *told])
 
 
 def _arrivals(uri: str, fix: bool) -> str:

@@ -7,11 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cli import output
+from schemas.errors import LeptonflowError
+from schemas.settings import store_uri
+
+if TYPE_CHECKING:
+    from leptonflow.store import Store
 
 PIPELINE = Annotated[str, typer.Argument(metavar="PIPELINE", help="a name under pipelines/, or a path to a YAML")]
 STORE = Annotated[
@@ -28,6 +33,29 @@ class Answer:
     document: Any
     show: Callable[[], None]
     status: int = 0
+
+
+def looked_at(named: str | None, required: bool = False) -> Store:
+    """The store, for a command that only reads it: one that is not there is never made by that, and said.
+
+    Raises LeptonflowError where it must be there.
+    """
+    from cli import show
+    from leptonflow import reading
+    from leptonflow.store import open_store
+
+    store = open_store(store_uri(named))
+    if not reading.exists(store):
+        missing = LeptonflowError(
+            f"there is no store at {store.uri}",
+            expected="a store that leptonflow made, or batches in landing/",
+            received="neither",
+            hint="Check --store and LEPTONFLOW_STORE; the first `leptonflow ingest` makes one",
+        )
+        if required:
+            raise missing
+        show.warn(missing.line())
+    return store
 
 
 def answer(found: Answer, as_json: bool) -> int:

@@ -17,7 +17,7 @@ import typer
 from cli import asking, batches, output, registry
 from cli import gate as gates
 from cli import query as queries
-from cli.common import DEBUG, JSON, PIPELINE, STORE, Answer
+from cli.common import DEBUG, JSON, PIPELINE, STORE, Answer, looked_at
 from cli.common import answer as _answer
 from cli.ending import leave
 from schemas.errors import LeptonflowError, UsageError
@@ -215,10 +215,9 @@ def predict(
     """The champion's answer for each image."""
     from cli import show
     from leptonflow import planning, predicting
-    from leptonflow.store import open_store
 
     config = planning.load_config(pipeline)
-    answers = predicting.predict(open_store(store_uri(store)), config, files)
+    answers = predicting.predict(looked_at(store), config, files)
     failed = any(a["error"] for a in answers)
     return _answer(Answer(answers, lambda: show.predicted(answers), 1 if failed else 0), as_json)
 
@@ -235,9 +234,8 @@ def report(
 ) -> int:
     """The path of a run's HTML report."""
     from leptonflow import reading
-    from leptonflow.store import open_store
 
-    path = reading.report(open_store(store_uri(store)), run_id)
+    path = reading.report(looked_at(store), run_id)
     return _answer(Answer({"path": path}, lambda: print(path)), as_json)
 
 

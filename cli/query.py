@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli import output
-from cli.common import DEBUG, JSON, STORE
+from cli.common import DEBUG, JSON, STORE, looked_at
 from leptonflow import files
 from schemas.errors import UsageError
-from schemas.settings import query_memory, query_seconds, store_uri
+from schemas.settings import query_memory, query_seconds
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,7 +39,6 @@ def query(
     """DuckDB over the tables: one statement that only reads."""
     from leptonflow import analytics
     from leptonflow.allowance import Allowance, within
-    from leptonflow.store import open_store
 
     if form not in FORMATS:
         raise UsageError("no such format", expected="table, csv, json or parquet", received=form)
@@ -50,7 +49,7 @@ def query(
         raise UsageError("--spreadsheet is about CSV", expected="--format csv", received=f"--format {form}")
     text = _statement(sql, file)
     allowance = Allowance(query_seconds(), query_memory())
-    table = analytics.query(open_store(store_uri(store)), text, allowance)
+    table = analytics.query(looked_at(store), text, allowance)
     # Rows as text take many times the memory of the answer itself.
     within(allowance, lambda: _write(table, form, to, spreadsheet, as_json), lambda: None)
     return 0

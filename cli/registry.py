@@ -9,9 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.common import DEBUG, JSON, PIPELINE, STORE, Answer, answer
+from cli.common import DEBUG, JSON, PIPELINE, STORE, Answer, answer, looked_at
 from schemas.errors import UsageError
-from schemas.settings import store_uri
 
 
 def models(
@@ -28,13 +27,13 @@ def models(
 ) -> int:
     """The model versions of a pipeline, newest last; or one of them whole, or two side by side."""
     from cli import show as shown
+    from cli import standing
     from leptonflow import comparing, planning, reading
-    from leptonflow.store import open_store
 
     if show is not None and diff is not None:
         raise UsageError("one question at a time", expected="--show V or --diff V W", received="both")
     config = planning.load_config(pipeline)
-    opened = open_store(store_uri(store))
+    opened = looked_at(store)
     if show is not None:
         document = comparing.version(opened, config, show)
         return answer(Answer(document, lambda: _version(document)), as_json)
@@ -42,11 +41,10 @@ def models(
         compared = comparing.compare(opened, config, *diff)
         return answer(Answer(compared, lambda: _compared(compared)), as_json)
     rows = reading.models(opened, config)
-    columns = ("version", "run_id", "snapshot", "bytes", "created_at", "champion")
     for row in rows:
         if row["damage"]:
             shown.warn(row["damage"])
-    return answer(Answer(rows, lambda: shown.rows(rows, columns)), as_json)
+    return answer(Answer(rows, lambda: standing.models(rows)), as_json)
 
 
 def explain(
@@ -59,10 +57,9 @@ def explain(
     """Why a run's candidate was promoted or refused, and what would have changed it."""
     from cli import show
     from leptonflow import explaining, planning
-    from leptonflow.store import open_store
 
     config = planning.load_config(pipeline)
-    document = explaining.explain(open_store(store_uri(store)), config, run_id)
+    document = explaining.explain(looked_at(store), config, run_id)
     return answer(Answer(document, lambda: print(textwrap.fill(show.plain(document["paragraph"]), _width()))), as_json)
 
 
@@ -82,13 +79,10 @@ def reproduce(
     """Train a run's version again from what is recorded of it, and compare; nothing is written."""
     from cli import show
     from leptonflow import planning, reproducing
-    from leptonflow.store import open_store
 
     limit = reproducing.TOLERANCE if tolerance is None else tolerance
     with show.progress():
-        document = reproducing.reproduce(
-            open_store(store_uri(store)), run_id, limit, folder or planning.PIPELINES, folds
-        )
+        document = reproducing.reproduce(looked_at(store), run_id, limit, folder or planning.PIPELINES, folds)
     status = 0 if document["within_tolerance"] else 1
     if status:
         show.warn(f"not reproduced: {document['sentence']}")

@@ -61,7 +61,8 @@ def progress() -> Iterator[None]:
             yield
 
 
-def _console() -> Console:
+def terminal() -> Console:
+    """Standard output as rich writes to it."""
     from rich.console import Console
 
     # A file or a pipe has no width of its own: wide enough that no cell is cut.
@@ -69,7 +70,8 @@ def _console() -> Console:
     return Console(width=width, highlight=False, soft_wrap=False)
 
 
-def _table(*columns: str) -> Table:
+def grid(*columns: str) -> Table:
+    """An empty table with these columns."""
     from rich import box
     from rich.table import Table
 
@@ -79,7 +81,8 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def _number(value: Any) -> str:
+def figure(value: Any) -> str:
+    """A value as a cell: floats to four places."""
     if isinstance(value, float):
         # A tolerance of 1e-05 must not read as 0.
         return f"{value:g}" if value.is_integer() or abs(value) < 1e-3 else f"{value:.4f}"
@@ -120,7 +123,7 @@ def retrained(store: Store, config: Pipeline, pipeline: str, document: dict[str,
 
     from leptonflow import planning
 
-    console = _console()
+    console = terminal()
     log = planning.snapshots(store, config.name)
     counts = [entry.body["counts"] for entry in log.entries if entry.kind == "batch"]
     data = ", ".join(f"{sum(c[n] for c in counts)} {n}" for n in ("accepted", "quarantined", "known"))
@@ -134,7 +137,7 @@ def retrained(store: Store, config: Pipeline, pipeline: str, document: dict[str,
         sentence = f": {sentence}"
     console.print(f"[bold {colours[verdict]}]{verdict}[/]{escape(plain(sentence))}")
     console.print()
-    facts = _table("", "")
+    facts = grid("", "")
     facts.show_header = False
     facts.add_row("pipeline", config.name)
     facts.add_row("data", f"{data} (snapshot {document['snapshot'] or '-'})")
@@ -146,18 +149,18 @@ def retrained(store: Store, config: Pipeline, pipeline: str, document: dict[str,
             facts.add_row("folds, accuracy", f"{folds}   mean {result['mean']:.4f}, std {result['std']:.4f}")
     if document["holdout"]:
         shown = ("accuracy", "precision", "recall", "f1", "log_loss")
-        facts.add_row("holdout", "  ".join(f"{m} {_number(document['holdout'].get(m))}" for m in shown))
+        facts.add_row("holdout", "  ".join(f"{m} {figure(document['holdout'].get(m))}" for m in shown))
     facts.add_row("candidate", document["version"] or "-")
     facts.add_row("champion", document["champion"] or "none")
     console.print(facts)
     if document["gate"]:
         console.print()
-        rules = _table("gate rule", "metric", "value", "bound", "passed")
+        rules = grid("gate rule", "metric", "value", "bound", "passed")
         for rule in _gate_lines(document["gate"]):
             passed = {True: "[green]yes[/]", False: "[red]no[/]", None: "n/a"}[rule["passed"]]
             rules.add_row(
-                escape(plain(rule["rule"])), escape(rule.get("metric") or ""), _number(rule["value"]),
-                _number(rule["bound"]), passed,
+                escape(plain(rule["rule"])), escape(rule.get("metric") or ""), figure(rule["value"]),
+                figure(rule["bound"]), passed,
             )  # fmt: skip
         console.print(rules)
     console.print()
@@ -196,29 +199,6 @@ def _gate_lines(rules: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return lines
 
 
-def status(pipeline: str, document: dict[str, Any]) -> None:
-    """Where a pipeline stands."""
-    console = _console()
-    table = _table("", "")
-    table.show_header = False
-    since = f" since {document['since']}" if document["champion"] else ""
-    table.add_row("champion", f"{document['champion'] or 'none'}{since}")
-    if document["damage"]:
-        table.add_row("DAMAGED", plain(document["damage"]))
-    if document["metrics"]:
-        shown = ("accuracy", "precision", "recall", "f1", "log_loss")
-        table.add_row("its holdout", "  ".join(f"{m} {_number(document['metrics'].get(m))}" for m in shown))
-    table.add_row("newest version", document["newest"] or "none")
-    batches = f", {len(document['batches'])} batches" if document["batches"] else ""
-    table.add_row("dataset", f"{document['snapshot'] or 'empty'} ({document['examples']} examples{batches})")
-    table.add_row("waiting", plain(", ".join(document["waiting"]) or "nothing"))
-    if document["misnamed"]:
-        table.add_row("never read", plain(", ".join(document["misnamed"])) + " (not a batch's name)")
-    last = document["last_run"]
-    table.add_row("last run", f"{last['run_id']} {last['verdict']} at {last['finished_at']}" if last else "none")
-    console.print(table)
-
-
 WORDS = ("reason", "sentence", "who")  # the columns that may take several lines
 
 
@@ -229,12 +209,12 @@ def rows(found: Sequence[dict[str, Any]], columns: Sequence[str], long: Sequence
     if not found:
         print("none yet")
         return
-    table = _table(*columns)
+    table = grid(*columns)
     for column in table.columns:
         column.no_wrap = column.header not in long  # an id in two pieces cannot be copied
     for record in found:
-        table.add_row(*(escape(_number(record.get(c))) for c in columns))
-    _console().print(table)
+        table.add_row(*(escape(figure(record.get(c))) for c in columns))
+    terminal().print(table)
 
 
 def overridden(document: dict[str, Any]) -> None:
@@ -265,9 +245,9 @@ def as_text(table: pa.Table) -> str:
 
     from leptonflow import formats
 
-    shown = _table(*(escape(plain(name)) for name in table.column_names))
+    shown = grid(*(escape(plain(name)) for name in table.column_names))
     for row in formats.rows(table):
-        shown.add_row(*(escape(_number(value)) for value in row))
+        shown.add_row(*(escape(figure(value)) for value in row))
     width = None if sys.stdout.isatty() else 200
     text = StringIO()
     Console(file=text, width=width, highlight=False).print(shown)

@@ -361,6 +361,7 @@ def _outcome(
         warnings=(*landed.warnings, *example_rows.notes(judgement.accepted)),
         sentence=sentence,
         listing=landed.listing.digest if landed.listing else None,
+        seen=landed.seen,
         at=clock.now(),
     )
 

@@ -13,6 +13,7 @@ import os
 import secrets
 import stat
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
 from io import FileIO
 from pathlib import Path
 from urllib.parse import unquote_to_bytes, urlsplit
@@ -124,6 +125,24 @@ class DirectoryStore:
     def folders(self, prefix: str) -> Names:
         entries = self._scan(checked_prefix(prefix))
         return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+
+    def check_writable(self) -> None:
+        import tempfile
+
+        try:
+            with tempfile.TemporaryFile(dir=self.root) as file:
+                file.write(bytes(4096))
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise self._said(error, self.root, "written") from error
+
+    def modified(self, prefix: str) -> datetime | None:
+        newest = None
+        for _, entry in self._walk(prefix):
+            with contextlib.suppress(FileNotFoundError):  # a person removed it while we looked
+                newest = max(newest or 0.0, entry.stat(follow_symlinks=False).st_mtime)
+        return None if newest is None else datetime.fromtimestamp(newest, UTC)
 
     def path(self, key: str) -> Path | None:
         key = checked_prefix(key)

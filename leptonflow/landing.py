@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from leptonflow import label_tables, layouts, source_layout
+from leptonflow import label_tables, landing_state, layouts, source_layout
 from leptonflow.arriving import Arrival, Progress, arrive
 from leptonflow.digests import canonical
 from leptonflow.label_tables import DEFAULT, Columns
@@ -205,6 +205,7 @@ def empty(pipeline: str, batch: str) -> Batch:
 def _plain(store: Store, pipeline: str, batch: str, classes: Collection[str] | None) -> Batch:
     """A batch that some S3 client, or a person with `cp`, put there: its keys are its names."""
     prefix = folder_key(pipeline, batch)
+    seen = landing_state.seen(store, pipeline, batch)  # first: what comes from here on may be missed, and told of
     names, refused, ignored, empty = _there(store, prefix)
 
     def has_columns(name: str) -> bool:
@@ -237,6 +238,7 @@ def _plain(store: Store, pipeline: str, batch: str, classes: Collection[str] | N
         ),
         ignored=ignored,
         warnings=(*shape.warnings, *warnings),
+        seen=seen,
     )
 
 
@@ -287,7 +289,16 @@ def _read_listing(store: Store, key: str, data: bytes) -> Listing | None:
         raise Damaged(
             f"{key} is damaged",
             expected="an empty object, or the listing that `ingest` wrote",
-            received=" ".join(str(error).split())[:120],
+            received=_wrong(data, error),
             hint="Land the files again under another batch name, with an empty _READY last",
         ) from None
     return listing
+
+
+def _wrong(data: bytes, error: ValueError) -> str:
+    """What is wrong with it: the first key of a listing that is not as it must be; of anything else how it begins."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return f"{where}: {first['msg']}" if where else repr(data[:60])

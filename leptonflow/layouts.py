@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from schemas.config import NAME
-from schemas.records import Listing, SourceRow
+from schemas.records import Listing, Seen, SourceRow
 
 READY = "_READY"
 INGEST = "_INGEST"
@@ -99,6 +99,7 @@ class Batch:
     known: int = 0
     ignored: int = 0
     warnings: tuple[str, ...] = ()
+    seen: Seen | None = None  # of a plain batch
 
     @property
     def prefix(self) -> str:

@@ -55,3 +55,25 @@ def one_at_a_time(store: Store, pipeline: str) -> Iterator[bool]:
     finally:
         _HELD.discard(mine)
         os.close(handle)
+
+
+def held(store: Store, pipeline: str) -> bool | None:
+    """Whether some process holds the pipeline's lock now; None where there is no lock that this user can see."""
+    root = store.path("")
+    if root is None:
+        return None
+    try:
+        handle = os.open(root / ".locks" / pipeline, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # a file system without locks
+        return None
+    finally:
+        os.close(handle)
+    return False

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -188,6 +189,24 @@ class ObjectStore:
             inside = (str(each.object_name).removeprefix(start) for each in listed if each.is_dir)
             names = [name.rstrip("/") for name in inside if name.strip("/")]
         return sorted(set(names))
+
+    def check_writable(self) -> None:
+        return  # the server refuses a `create` before it looks whether the key exists
+
+    def modified(self, prefix: str) -> datetime | None:
+        import obstore
+
+        full = self._full(checked_prefix(prefix))
+
+        def newest() -> datetime | None:
+            try:
+                pages = obstore.list(self._client, prefix=full or None, chunk_size=1000)
+                return max((entry["last_modified"] for page in pages for entry in page), default=None)
+            except obstore.exceptions.InvalidPathError:  # a name that obstore cannot list
+                return None
+
+        with self._translated(prefix):
+            return self._again(newest)
 
     def path(self, key: str) -> Path | None:
         checked_prefix(key)

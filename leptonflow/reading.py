@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
-from leptonflow import landing, packages, planning, recording, registry, whole
+from leptonflow import batch_state, packages, planning, recording, registry, summaries, unfinished, whole
 from leptonflow.log import Log
-from leptonflow.store import BACK, Store
+from leptonflow.store import BACK, Store, known_id
 from schemas.config import Pipeline
 from schemas.errors import Damaged, NotFound
 from schemas.records import ModelManifest
 
-MODEL = ("version", "run_id", "snapshot", "bytes", "created_at", "champion", "cv", "classes", "libraries", "damage")
+MODEL = ("version", "run_id", "snapshot", "bytes", "created_at", "champion", "cv", "classes", "libraries", "damage",
+         "verdict", "key_metric")  # fmt: skip
 
 
 def status(store: Store, config: Pipeline) -> dict[str, Any]:
@@ -51,10 +53,26 @@ def status(store: Store, config: Pipeline) -> dict[str, Any]:
         "examples": head["examples"] if head else 0,
         "classes": head["classes"] if head else None,
         "batches": [entry.body["batch"] for entry in log.entries if entry.kind == "batch"],
-        "waiting": list(planning.waiting(store, config, log)),
-        "misnamed": landing.misnamed_batches(store, config.name),
-        "last_run": finished[-1] if finished else None,
+        "examples_per_class": head["labels"] if head else None,
+        **batch_state.document(store, config, log),
+        "last_run": _told(finished[-1]) if finished else None,
+        **_unfinished(store, config.name),
+        "store": {"uri": store.uri, "exists": exists(store)},
     }
+
+
+def exists(store: Store) -> bool:
+    """Whether a store lies at its address: its identity, or batches that were landed before anything read them."""
+    return known_id(store) is not None or bool(store.folders("landing"))
+
+
+def _unfinished(store: Store, pipeline: str) -> dict[str, Any]:
+    running, lost = unfinished.runs(store, pipeline)
+    return {"running": running.document() if running else None, "lost": [run.document() for run in lost]}
+
+
+def _told(run: dict[str, Any]) -> dict[str, Any]:
+    return {**run, "key_metric": summaries.key_metric(run), "reason": summaries.reason(run)}
 
 
 def _shortened(log: Log, finished: Sequence[dict[str, Any]]) -> Damaged | None:
@@ -72,27 +90,30 @@ def _shortened(log: Log, finished: Sequence[dict[str, Any]]) -> Damaged | None:
 
 
 def runs(store: Store, config: Pipeline) -> list[dict[str, Any]]:
-    """One record for each finished run, newest last."""
-    return recording.runs(store, config.name)
+    """One record for each finished run, newest last; with its key metric and what decided."""
+    return [_told(run) for run in recording.runs(store, config.name)]
 
 
 def models(store: Store, config: Pipeline) -> list[dict[str, Any]]:
-    """One record for each model version, newest last.
+    """One record for each model version, newest last, with the verdict and the key metric of the newest run about it.
 
     damage is null, or the line that says why a version's manifest cannot be read: such versions come
     first, and nothing else is told of them.
     """
     champion = registry.champion(registry.promotions(store, config.name, complete=True))
     now = champion.version if champion else None
+    told: dict[str, dict[str, Any]] = {}
     found, damaged = packages.readable(store, config.name)
-    rows = [_model(manifest, manifest.version == now) for manifest in found]
+    with suppress(Damaged):  # told by `status`; the versions are there all the same
+        told = {run["version"]: _told(run) for run in recording.runs(store, config.name)}
+    rows = [_model(manifest, manifest.version == now, told.get(manifest.version)) for manifest in found]
     lost = [
         {**dict.fromkeys(MODEL), "version": v, "champion": v == now, "damage": e.line()} for v, e in damaged.items()
     ]
     return [*lost, *rows]
 
 
-def _model(manifest: ModelManifest, champion: bool) -> dict[str, Any]:
+def _model(manifest: ModelManifest, champion: bool, run: dict[str, Any] | None) -> dict[str, Any]:
     return {
         "version": manifest.version,
         "run_id": manifest.run_id,
@@ -104,6 +125,8 @@ def _model(manifest: ModelManifest, champion: bool) -> dict[str, Any]:
         "classes": list(manifest.classes),
         "libraries": manifest.libraries,
         "damage": None,
+        "verdict": run["verdict"] if run else None,
+        "key_metric": run["key_metric"] if run else None,
     }
 
 

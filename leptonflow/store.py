@@ -15,6 +15,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -75,6 +76,12 @@ class Store(Protocol):
 
     def folders(self, prefix: str) -> Names:
         """The names of the folders directly under `prefix`/, sorted."""
+
+    def check_writable(self) -> None:
+        """Raises StoreUnreachable where nothing can be written and `create` of a key that exists would not show it."""
+
+    def modified(self, prefix: str) -> datetime | None:
+        """When the newest object under `prefix`/ was written; None where there is none, or the store does not say."""
 
     def path(self, key: str) -> Path | None:
         """The local file or folder of `key` on a directory store, there or not; None on every other store.
@@ -137,6 +144,13 @@ class MemoryStore:
         start = _start(prefix)
         rest = (key.removeprefix(start) for key in self.keys(prefix))
         return sorted({name.split("/")[0] for name in rest if "/" in name})
+
+    def check_writable(self) -> None:
+        return
+
+    def modified(self, prefix: str) -> datetime | None:
+        checked_prefix(prefix)
+        return None
 
     def path(self, key: str) -> Path | None:
         checked_prefix(key)

@@ -63,6 +63,13 @@ class Listing(Record):
     images: tuple[str, ...] | None = None  # table: the name of the file that each landed row means
 
 
+class Seen(Record):
+    """The files of a plain batch when it was read: how many, and the digest of their names."""
+
+    files: int
+    names: str
+
+
 # --- the dataset ---------------------------------------------------------------------------------
 
 
@@ -114,6 +121,7 @@ class Outcome(Record):
     warnings: tuple[str, ...] = ()
     sentence: str
     listing: str | None  # the digest of the batch's listing
+    seen: Seen | None = None  # of a plain batch; null in one that an earlier release read
     at: str
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cli import show
+from cli import standing
 from leptonflow import comparing, explaining, overrides, predicting, reading, recording, registry, whole
 from leptonflow import log as commits
 from leptonflow.store import Store, open_store
@@ -85,7 +85,7 @@ def test_a_damaged_champion_is_said_and_the_last_whole_one_named(
     assert document["champion"] == C, "the log is right: no other is made champion silently"
     assert f"{C}/{name}" in document["damage"] or f"no version {C}" in document["damage"]
     assert back in document["damage"]
-    show.status(PIPELINE, document)
+    standing.status(PIPELINE, document)
     assert A in "".join(capsys.readouterr().out.split())
     # The way back that was named is one.
     assert rollback(store, A)["champion"] == A

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from tests.e2e.commands.places import COLUMNS, Place, retrained
 from tests.e2e.helpers import call, rows
 
@@ -83,27 +85,45 @@ def test_status_runs_and_models(third: Place) -> None:
     assert (status["champion"], status["newest"], status["snapshot"]) == (c["version"], c["version"], c["snapshot"])
     assert status["metrics"] == c["holdout"]
     assert status["waiting"] == [] and status["last_run"]["run_id"] == c["run_id"]
+    assert sum(status["examples_per_class"].values()) == status["examples"]
+    assert (status["running"], status["lost"]) == (None, [])
+    assert status["store"] == {"uri": third.store.as_uri(), "exists": True}
     runs = third("runs").document
     assert [run["run_id"] for run in runs] == [third.told[name]["run_id"] for name in "ABC"]
     models = third("models").document
     assert [m["version"] for m in models] == [third.told[name]["version"] for name in "ABC"]
     for model in models:
         assert {"version", "run_id", "bytes", "created_at"} <= set(model)
+        assert model["verdict"] == "promoted" and model["key_metric"]["name"] == "accuracy"
+    for run in runs:
+        assert run["reason"].startswith("promoted") and run["key_metric"]["name"] == "accuracy"
     for name in ("status", "runs", "models", "history"):
         shown = call(name, third.yaml, "--store", third.store)
         assert shown.status == 0 and c["version"] in shown.out, name
+        assert "accuracy" in shown.out or name == "history"
 
 
-def test_a_pipeline_without_anything_yet(work: Path, tmp_path: Path) -> None:
+def test_a_pipeline_without_anything_yet(work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = Place(tmp_path, {})
     place.configure()
-    status = place("status").document
-    assert set(status) >= {"champion", "since", "metrics", "newest", "snapshot", "waiting", "last_run"}
-    assert {status[k] for k in ("champion", "since", "metrics", "newest", "snapshot", "last_run")} == {None}
+    missing = place("status")
+    assert missing.status == 1 and str(place.store) in str(missing.error["message"])  # it was named, and is not there
+    monkeypatch.chdir(tmp_path)
+    status = call("status", place.yaml, "--json").document
+    assert set(status) >= {"champion", "since", "metrics", "newest", "snapshot", "waiting", "last_run", "store"}
+    assert {status[k] for k in ("champion", "since", "metrics", "newest", "snapshot", "last_run", "running")} == {None}
+    assert {str(status[k]) for k in ("waiting", "refused", "open", "late", "lost", "discarded", "warnings")} == {"[]"}
+    assert status["store"] == {"uri": (tmp_path / ".leptonflow").as_uri(), "exists": False}
+    assert "does not exist yet" in call("status", place.yaml).out
     for name in ("runs", "models", "history"):
         assert place(name).document == []
-        assert call(name, place.yaml, "--store", place.store).status == 0
+        shown = call(name, place.yaml, "--store", place.store)
+        assert shown.status == 0 and "there is no store at" in shown.err
     for table in COLUMNS:
         assert rows(place.store, f"select * from {table}") == []
-    assert call("status", place.yaml, "--store", place.store).status == 0
-    assert not place.store.exists()  # looking writes nothing
+    assert not place.store.exists() and not (tmp_path / ".leptonflow/store.json").exists()  # looking writes nothing
+    place.store.mkdir()
+    assert place("status").status == 1  # a folder is no store
+    (place.store / "landing/small/first/0").mkdir(parents=True)
+    status = place("status").document  # what others land is the beginning of one
+    assert status["store"]["exists"] is True and [each["batch"] for each in status["open"]] == ["first"]

@@ -1,0 +1,126 @@
+"""How `status`, `runs` and `models` look to a person. What they say is the engine's (reading)."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from cli import show
+
+METRICS = ("accuracy", "precision", "recall", "f1", "log_loss")
+
+
+def status(pipeline: str, document: Mapping[str, Any]) -> None:
+    """Where a pipeline stands. pipeline: as it was given, for the commands that are named."""
+    from rich.markup import escape
+
+    table = show.grid("", "")
+    table.show_header = False
+    for name, text in _lines(pipeline, document):
+        table.add_row(name, escape(show.plain(text)))
+    show.terminal().print(table)
+
+
+def _lines(pipeline: str, document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    store = document["store"]
+    yield "store", store["uri"] + ("" if store["exists"] else " (does not exist yet: the first `ingest` makes it)")
+    since = f" since {when(document['since'])}" if document["champion"] else ""
+    yield "champion", f"{document['champion'] or 'none'}{since}"
+    if document["damage"]:
+        yield "DAMAGED", document["damage"]
+    if document["metrics"]:
+        yield "its holdout", "  ".join(f"{m} {show.figure(document['metrics'].get(m))}" for m in METRICS)
+    yield "newest version", document["newest"] or "none"
+    batches = f", {_count(len(document['batches']), 'batch', 'batches')}" if document["batches"] else ""
+    yield "dataset", f"{document['snapshot'] or 'empty'} ({_count(document['examples'], 'example')}{batches})"
+    if document["examples_per_class"]:
+        yield "classes", ", ".join(f"{name} {count}" for name, count in document["examples_per_class"].items())
+    yield from _batch_lines(pipeline, document)
+    yield from _run_lines(pipeline, document)
+
+
+def _batch_lines(pipeline: str, document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """A line for each kind of batch that there is; what waits is always said."""
+    yield "waiting", ", ".join(document["waiting"]) or "nothing"
+    for each in document["refused"]:
+        yield "refused", f"{each['batch']} at {when(each['at'])}: {each['sentence']}"
+    if document["refused"]:
+        yield (
+            "",
+            f"fix the data and land it under another name, then `{_command('discard', pipeline)} BATCH --reason TEXT`",
+        )
+    for each in document["open"]:
+        newest = f", the newest written {when(each['newest'])}" if each["newest"] else ""
+        note = each["note"] or "not read before an empty _READY closes it"
+        yield "open", f"{each['batch']}: {_count(each['files'], 'file')}{newest}; {note}"
+    for each in document["late"]:
+        yield (
+            "late files",
+            f"{each['batch']}: {each['sentence']}; never read there: move them to a batch folder of their own",
+        )
+    if document["misnamed"]:
+        yield "never read", ", ".join(document["misnamed"]) + " (not a batch's name)"
+    if document["discarded"]:
+        yield "discarded", ", ".join(f"{each['batch']} ({each['reason']})" for each in document["discarded"])
+    for warning in document["warnings"]:
+        yield "warning", warning
+
+
+def _run_lines(pipeline: str, document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    running, lost, last = document["running"], document["lost"], document["last_run"]
+    if running:
+        begun = (
+            f"{running['run_id']}, begun {when(running['started_at'])}" if running["run_id"] else "it prepares its data"
+        )
+        yield "under way", begun
+    if lost:
+        newest = lost[-1]
+        others = f" (and {len(lost) - 1} before it)" if len(lost) > 1 else ""
+        yield (
+            "lost run",
+            (
+                f"{newest['run_id']}, begun {when(newest['started_at'])}, ended before it was finished{others}; "
+                f"`{_command('retrain', pipeline)}` goes on from what it left"
+            ),
+        )
+    yield (
+        "last run",
+        f"{last['run_id']} {last['verdict']} at {when(last['finished_at'])}: {last['reason']}" if last else "none",
+    )
+
+
+def runs(found: Sequence[dict[str, Any]]) -> None:
+    """A run a line: verdict, key metric, what decided, when."""
+    columns = ("run_id", "verdict", "version", "metric", "when", "reason")
+    lines = [{**run, "metric": metric(run["key_metric"]), "when": when(run["finished_at"])} for run in found]
+    show.rows(lines, columns)
+
+
+def models(found: Sequence[dict[str, Any]]) -> None:
+    """A version a line: what became of it, and its key metric."""
+    columns = ("version", "champion", "verdict", "metric", "created", "run_id", "snapshot", "bytes")
+    lines = [
+        {**row, "champion": "yes" if row["champion"] else "", "metric": metric(row["key_metric"]),
+         "created": when(row["created_at"])}
+        for row in found
+    ]  # fmt: skip
+    show.rows(lines, columns)
+
+
+def metric(found: Mapping[str, Any] | None) -> str:
+    """Such as: accuracy 0.9312 (holdout)."""
+    return f"{found['name']} {show.figure(found['value'])} ({found['on']})" if found else "-"
+
+
+def when(time: str | None) -> str:
+    """A recorded time to the minute, UTC as all of them are."""
+    return f"{time[:10]} {time[11:16]} UTC" if time else "-"
+
+
+def _count(number: int, one: str, many: str = "") -> str:
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def _command(name: str, pipeline: str) -> str:
+    return f"{show.command()} {name} {shlex.quote(pipeline)}"

@@ -1,0 +1,121 @@
+"""What lies in landing and is read by nobody: open batches, names that are none, files that came after the reading.
+
+Looks and writes nothing. What does not belong here: which batches wait (planning), and changed bytes (changes).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from leptonflow import discards, layouts
+from leptonflow.digests import digest
+from leptonflow.keys import in_order
+from leptonflow.layouts import INGEST, READY, folder_key
+from leptonflow.store import Store
+from schemas.config import NAME
+from schemas.errors import UsageError
+from schemas.records import Outcome, Seen
+
+# What people write where `_READY` is meant. A picture may be called so too: those endings are left out.
+MARKER = re.compile(r"[\W_]*(ready|success|done|complete|closed)[\W_]*(\.(txt|flag|json|ok|tmp|md))?", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Open:
+    """A folder without `_READY`. newest: when something in it last changed, None where the store does not say.
+
+    note   what keeps it from being closed, where that can be seen
+    wrong  whether it would never be read as it is
+    """
+
+    batch: str
+    files: int
+    newest: datetime | None
+    note: str | None
+    wrong: bool
+
+
+@dataclass(frozen=True)
+class Late:
+    """A plain batch whose files are others than when it was read. files: how many more; negative: fewer."""
+
+    batch: str
+    files: int
+    sentence: str
+
+
+def seen(store: Store, pipeline: str, batch: str) -> Seen:
+    """The files of a batch as they lie there now: how many, and the digest of their names."""
+    return _seen(key.removeprefix(f"{folder_key(pipeline, batch)}/") for key in _keys(store, pipeline, batch))
+
+
+def late(store: Store, pipeline: str, outcomes: Iterable[Outcome]) -> list[Late]:
+    """The plain batches among these that were read before all their files were there.
+
+    A batch that an earlier release read has no record of its files, and one that `ingest` landed has its listing.
+    """
+    plain = [outcome for outcome in outcomes if outcome.seen is not None and outcome.listing is None]
+
+    def one(outcome: Outcome) -> Late | None:
+        now = seen(store, pipeline, outcome.batch)
+        if outcome.seen is None or now == outcome.seen or now.files == 0:  # whoever cleared it away knows
+            return None
+        more = now.files - outcome.seen.files
+        told = f"{_count(more)} added later" if more > 0 else f"{_count(-more)} taken away" if more else "other files"
+        return Late(outcome.batch, more, f"{told} than when it was read" if not more else told)
+
+    return [found for found in in_order(one, plain) if found is not None]
+
+
+def open_batches(store: Store, pipeline: str) -> list[Open]:
+    """The folders without `_READY` that nobody has discarded, also those that no batch can be named."""
+    names = store.folders(f"landing/{pipeline}")
+    discarded = discards.names(store, pipeline)
+    return [
+        found
+        for found in in_order(lambda name: _open(store, pipeline, name), names)
+        if found is not None and layouts.escape(found.batch) not in discarded
+    ]
+
+
+def _open(store: Store, pipeline: str, name: str) -> Open | None:
+    prefix = folder_key(pipeline, name)
+    try:
+        if store.size(f"{prefix}/{READY}") is not None:
+            return None
+        keys = [key.removeprefix(f"{prefix}/") for key in _keys(store, pipeline, name)]
+        note, wrong = _note(name, keys)
+        return Open(layouts.shown(name), _seen(keys).files, store.modified(prefix), note, wrong)
+    except UsageError:  # a name that no key can have
+        return Open(layouts.shown(name), 0, None, _MISNAMED, True)
+
+
+_MISNAMED = f"no batch can have this name (expected: {NAME.pattern})"
+
+
+def _note(name: str, keys: Sequence[str]) -> tuple[str | None, bool]:
+    if not NAME.fullmatch(name):
+        return _MISNAMED, True
+    top = dict.fromkeys(key.partition("/")[0] for key in keys)
+    marker = next((each for each in top if each not in (READY, INGEST) and MARKER.fullmatch(each)), None)
+    if marker is not None:
+        return f"its {layouts.shown(marker)} must be called {READY}", True
+    if INGEST in top:
+        return "its `ingest` has not ended: run the same command again, unless it is at work", False
+    return None, False
+
+
+def _keys(store: Store, pipeline: str, batch: str) -> list[str]:
+    return store.keys(folder_key(pipeline, batch))
+
+
+def _seen(names: Iterable[str]) -> Seen:
+    shown = sorted(layouts.shown(name) for name in names if not layouts.is_hidden(name) and not name.endswith("/"))
+    return Seen(files=len(shown), names=digest("names", shown))
+
+
+def _count(number: int) -> str:
+    return f"{number} file{'' if number == 1 else 's'}"

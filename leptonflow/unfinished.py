@@ -1,0 +1,80 @@
+"""Runs that were begun and are not finished: one that is under way, and lost ones.
+
+Looks and writes nothing. What does not belong here: finished runs (recording), and what a run would do (planning).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from leptonflow import locking
+from leptonflow.keys import in_order
+from leptonflow.store import Store
+
+# On a store without locks a run counts as lost when it has written nothing for so long. A fold writes at its end.
+QUIET = timedelta(hours=1)
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """A run that was begun. changed: when it last wrote anything, None where the store does not say."""
+
+    run_id: str | None
+    version: str | None
+    started_at: str | None
+    changed: datetime | None
+
+    def document(self) -> dict[str, Any]:
+        """As `status --json` gives it."""
+        changed = self.changed.isoformat(timespec="seconds") if self.changed else None
+        return {"run_id": self.run_id, "version": self.version, "started_at": self.started_at, "last_change": changed}
+
+
+def runs(store: Store, pipeline: str) -> tuple[Unfinished | None, list[Unfinished]]:
+    """(the run that is under way, the lost ones: begun, not finished and held by nobody), the oldest first.
+
+    On a directory the lock says whether one is under way: it may not be begun yet, and then has no id. Elsewhere it is
+    the one that has written last, within the last hour.
+    """
+    begun = sorted(_begun(store, pipeline), key=lambda run: (run.changed or _NEVER, run.started_at or ""))
+    held = locking.held(store, pipeline)
+    if held is None:
+        newest = begun[-1].changed if begun else None
+        held = newest is not None and datetime.now(UTC) - newest < QUIET
+    if not held:
+        return None, begun
+    return (begun[-1], begun[:-1]) if begun else (Unfinished(None, None, None, None), [])
+
+
+_NEVER = datetime.min.replace(tzinfo=UTC)
+
+
+def _begun(store: Store, pipeline: str) -> list[Unfinished]:
+    keys = set(store.keys(f"runs/{pipeline}"))
+    started = [
+        key for key in sorted(keys)
+        if key.endswith("/started.json") and key.replace("/started.json", "/manifest.json") not in keys
+    ]  # fmt: skip
+    return list(in_order(lambda found: _one(store, pipeline, *found), _with_data(store, started)))
+
+
+def _with_data(store: Store, keys: Sequence[str]) -> list[tuple[str, bytes]]:
+    return list(zip(keys, store.get_many(keys), strict=True))
+
+
+def _one(store: Store, pipeline: str, key: str, data: bytes) -> Unfinished:
+    run_id = key.split("/")[2]
+    try:
+        found = json.loads(data)
+        version, at = str(found["version"]), str(found["started_at"])
+    except (ValueError, TypeError, KeyError):  # damaged: begun all the same
+        version, at = None, None
+    places = [f"runs/{pipeline}/{run_id}"]
+    if version:
+        places += [f"fits/{pipeline}/{version}", f"models/{pipeline}/{version}"]
+    changes = [when for when in map(store.modified, places) if when is not None]
+    return Unfinished(run_id, version, at, max(changes, default=None))

@@ -1,0 +1,138 @@
+"""What lies in landing beside the batches that wait: open ones, names that are none, files that came late."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from leptonflow import admission, batch_state, discards, landing, landing_state, planning
+from leptonflow.store import Store, open_store
+from schemas.records import Outcome
+from tests.batches import CONFIG, image, land, put
+from tests.unit.test_poison import put as put_plain
+
+PETS = CONFIG.name
+
+
+def document(store: Store) -> dict[str, object]:
+    return batch_state.document(store, CONFIG, planning.snapshots(store, PETS))
+
+
+def outcome(store: Store, batch: str) -> Outcome:
+    """As admission records it."""
+    opened = landing.open_batch(store, PETS, batch)
+    return Outcome(
+        pipeline=PETS, batch=batch, contract="c", outcome="accepted", arrived=1, accepted=1, quarantined=0, known=0,
+        ignored=0, snapshot="s", reasons={}, quarantine=None, sentence="1 accepted", seen=opened.seen, at="now",
+        listing=opened.listing.digest if opened.listing else None,
+    )  # fmt: skip
+
+
+def late(store: Store, *outcomes: Outcome) -> dict[str, tuple[int, str]]:
+    return {each.batch: (each.files, each.sentence) for each in landing_state.late(store, PETS, outcomes)}
+
+
+def test_files_that_come_after_a_plain_batch_was_read_are_counted(store: Store) -> None:
+    """On each store: as S3 clients and `cp` put them there."""
+    put_plain(store, "tuesday", cat__a=b"1", dog__b=b"2")
+    put_plain(store, "whole", cat__a=b"1")
+    read = [outcome(store, "tuesday"), outcome(store, "whole")]
+    assert late(store, *read) == {}
+    store.create(f"landing/{PETS}/tuesday/cat/.hidden", b"")
+    store.create(f"landing/{PETS}/tuesday/.DS_Store", b"")
+    assert late(store, *read) == {}
+    for number in range(8):
+        store.create(f"landing/{PETS}/tuesday/cat/late {number}.png", b"x")
+    assert late(store, *read) == {"tuesday": (8, "8 files added later")}
+    assert late(store, read[0].model_copy(update={"seen": None})) == {}  # read by an earlier release: not known
+
+
+def test_files_that_were_taken_away_or_renamed_are_told(tmp_path: Path) -> None:
+    store = open_store(tmp_path.as_uri())
+    put_plain(store, "b", cat__a=b"1", cat__b=b"2")
+    read = outcome(store, "b")
+    folder = tmp_path / "landing" / PETS / "b" / "cat"
+    (folder / "a").rename(folder / "c")
+    assert late(store, read) == {"b": (0, "other files than when it was read")}
+    (folder / "c").unlink()
+    assert late(store, read) == {"b": (-1, "1 file taken away")}
+    (folder / "b").unlink()
+    assert late(store, read) == {}  # cleared away: whoever did it knows
+
+
+def test_a_batch_that_ingest_landed_has_its_listing(tmp_path: Path) -> None:
+    store = open_store((tmp_path / "store").as_uri())
+    put(tmp_path / "source", "cat/a.png")
+    landed = land(store, tmp_path / "source", "ours")
+    read = outcome(store, landed.batch)
+    assert read.seen is None
+    store.create(f"landing/{PETS}/ours/cat/late.png", b"x")
+    assert late(store, read) == {}  # `doctor` holds it against the listing itself
+
+
+def test_an_admission_records_what_it_saw(place: Store) -> None:
+    put_plain(place, "plain", cat__a_dot_png=b"no image")
+    assert admission.admit(place, CONFIG, "plain").seen == landing_state.seen(place, PETS, "plain")
+    (refused,) = document(place)["refused"]  # type: ignore[misc, arg-type, has-type]
+    assert refused["batch"] == "plain" and refused["sentence"]
+    place.create(f"landing/{PETS}/plain/cat/b.png", image(1))
+    assert document(place)["late"] == [{"batch": "plain", "files": 1, "sentence": "1 file added later"}]
+    assert batch_state.lying(place, PETS).never_read == (f"{PETS}/plain: 1 file added later",)
+    assert batch_state.lying(place, PETS).told[0].startswith(f"refused: {PETS}/plain (")
+    discards.discard(place, PETS, "plain", "why", "me")
+    assert document(place)["refused"] == [] and batch_state.lying(place, PETS) == batch_state.Lying((), ())
+
+
+@pytest.mark.parametrize(
+    ("marker", "noticed"),
+    [("_READY.txt", True), ("_ready", True), ("READY", True), ("_SUCCESS", True), (" _READY", True), ("_READY.", True),
+     ("ready.png", False), ("already.txt", False), ("labels.csv", False)],
+)  # fmt: skip
+def test_a_marker_of_another_name_is_noticed(marker: str, noticed: bool, place: Store) -> None:
+    put_plain(place, "friday", None, cat__a_dot_png=image(1))
+    place.create(f"landing/{PETS}/friday/{marker}", b"")
+    (found,) = landing_state.open_batches(place, PETS)
+    assert (found.batch, found.files, found.wrong) == ("friday", 2, noticed)
+    assert (found.note == f"its {marker} must be called _READY") == noticed
+
+
+def test_open_and_misnamed_batches_are_listed_until_they_are_discarded(place: Store, tmp_path: Path) -> None:
+    put_plain(place, "closed", cat__a_dot_png=image(1))
+    put_plain(place, "open", None, cat__a_dot_png=image(1))
+    put_plain(place, "Open Misnamed", None, cat__a_dot_png=image(1))
+    put_plain(place, "Misnamed", cat__a_dot_png=image(1))
+    place.create(f"landing/{PETS}/cut/_INGEST", b"{}")
+    place.create(f"landing/{PETS}/_READY", b"")
+    found = {each.batch: each for each in landing_state.open_batches(place, PETS)}
+    assert sorted(found) == ["Open Misnamed", "cut", "open"]
+    assert found["open"].note is None and not found["open"].wrong
+    assert "no batch can have this name" in str(found["Open Misnamed"].note) and found["Open Misnamed"].wrong
+    assert "run the same command again" in str(found["cut"].note) and not found["cut"].wrong
+    told = document(place)
+    assert (told["waiting"], told["misnamed"]) == (["closed"], ["Misnamed"])
+    assert told["warnings"] == [f"landing/{PETS}/_READY closes no batch: a batch is a folder below landing/{PETS}/"]
+    lying = batch_state.lying(place, PETS)
+    assert len(lying.never_read) == 3 and [line.split(" (")[0] for line in lying.told] == [
+        f"open: {PETS}/cut",
+        f"open: {PETS}/open",
+    ]
+    for name in ("Open Misnamed", "Misnamed", "cut", "open"):
+        discards.discard(place, PETS, name, "why", "me")
+    told = document(place)
+    assert (told["open"], told["misnamed"], told["waiting"]) == ([], [], ["closed"])
+    assert len(told["discarded"]) == 4  # type: ignore[arg-type]
+
+
+def test_when_a_batch_was_last_written(store: Store, tmp_path: Path) -> None:
+    put_plain(store, "open", None, cat__a_dot_png=image(1))
+    (found,) = landing_state.open_batches(store, PETS)
+    folder = store.path(f"landing/{PETS}/open/cat")
+    if folder is not None:
+        os.utime(folder / "a.png", (1_000_000_000, 1_000_000_000))
+        (found,) = landing_state.open_batches(store, PETS)
+        assert found.newest is not None and found.newest.isoformat() == "2001-09-09T01:46:40+00:00"
+    else:
+        assert store.uri.startswith("memory:") or found.newest is not None
+    assert store.modified("nothing/here") is None
