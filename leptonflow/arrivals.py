@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from leptonflow import contracts, discards, landing
 from leptonflow.keys import in_order
@@ -54,6 +55,7 @@ class Arrivals:
         self._refused: dict[str, str] = {}  # batch -> contract
         self._accepted: set[str] = set()
         self._records: int | None = None  # of the dataset's log that were read
+        self._head: dict[str, Any] | None = None  # the body of the last of them
 
     @property
     def open(self) -> tuple[str, ...]:
@@ -98,6 +100,11 @@ class Arrivals:
         found = list(zip(left, outcomes, strict=True))
         self._refused.update((batch, contract) for batch, outcome in found if outcome is not None)
         return [batch for batch, outcome in found if outcome is None]
+
+    def head(self) -> dict[str, Any] | None:
+        """The body of the dataset's newest record, None while there is none."""
+        self._follow()
+        return self._head
 
     def measure(self, batch: str) -> Arrival:
         """How much a closed batch holds: by the listing that `ingest` wrote, else by the keys that lie there."""
@@ -160,7 +167,7 @@ class Arrivals:
         return True
 
     def _follow(self) -> None:
-        """Read what was committed to the dataset's log since; only the names of batches are kept.
+        """Read what was committed to the dataset's log since; the names of batches and the last body are kept.
 
         What is no record ends the reading: a run says so, and until then the batches behind it wait.
         """
@@ -170,6 +177,7 @@ class Arrivals:
                 numbers = range(number + 1, number + 1 + window)
                 for data in self._store.get_many([f"snapshots/{self.pipeline}/log/{n:08d}.json" for n in numbers]):
                     record = json.loads(data)
+                    self._head = dict(record["body"])
                     if record["kind"] == "batch":
                         self._accepted.add(str(record["body"]["batch"]))
                     number += 1

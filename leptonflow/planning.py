@@ -144,6 +144,12 @@ def ids(config: Pipeline, snapshot: SnapshotRef, code: dict[str, str], attempt: 
     return version, short(digest("run", version, rules, code["gate"]))
 
 
+def asked(config: Pipeline, content: str) -> str:
+    """The digest of the data and the configuration that a run is asked for, code and what is at its default apart."""
+    parts = {"workload", "input", "classes", "model", "training", "gate"}
+    return short(digest("asked", content, config.model_dump(mode="json", include=parts, exclude_defaults=True)))
+
+
 def run_key(pipeline: str, run_id: str, name: str) -> str:
     """The key of one of a run's objects."""
     return f"runs/{pipeline}/{run_id}/{name}"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from leptonflow import clock
+from leptonflow import clock, planning
 from leptonflow import log as commits
 from leptonflow.digests import canonical, code_digests, sha256
 from leptonflow.store import BACK, Store, adopt, parsed, steady
@@ -105,6 +105,7 @@ def record(
         "document": document,
         "started_at": told.started_at,
         "finished_at": told.finished_at,
+        "asked": planning.asked(config, plan.snapshot.content) if plan.snapshot is not None else None,
         "files": [file.model_dump() for file in files],
     }
     manifest_key = _key(config.name, verdict.run_id, "manifest.json")
@@ -141,9 +142,23 @@ def standing(store: Store, pipeline: str, run_id: str) -> Verdict | None:
     return None if store.size(key) is None else _run_record(steady(store, key), key).verdict
 
 
+def manifests(store: Store, pipeline: str) -> list[str]:
+    """The keys of the finished runs' manifests."""
+    return [key for key in store.keys(f"runs/{pipeline}") if key.count("/") == 3 and key.endswith("/manifest.json")]
+
+
+def asked(data: bytes, key: str) -> str:
+    """What a finished run was asked for (planning.asked), or its snapshot's id where it did not record that.
+
+    data: the manifest. Raises Damaged where it is garbage.
+    """
+    manifest = _manifest(data, key)
+    return str(manifest.get("asked") or manifest["document"]["snapshot"])
+
+
 def runs(store: Store, pipeline: str) -> list[dict[str, Any]]:
     """The document of each finished run, with started_at and finished_at, newest last."""
-    keys = [key for key in store.keys(f"runs/{pipeline}") if key.count("/") == 3 and key.endswith("/manifest.json")]
+    keys = manifests(store, pipeline)
     found = []
     for key, data in zip(keys, store.get_many(keys), strict=True):
         try:

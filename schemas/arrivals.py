@@ -23,6 +23,22 @@ def event_id(store_id: str, pipeline: str, batch: str) -> uuid.UUID:
     return uuid.uuid5(_NAMESPACE, f"{store_id}/{pipeline}/{batch}")
 
 
+def head_event(store_id: str, pipeline: str, snapshot: str, asked: str, attempt: int) -> dict[str, Any]:
+    """The event of a dataset that a run is due for. asked: planning.asked; attempt: from 0, each another event."""
+    return {
+        "id": str(uuid.uuid5(_NAMESPACE, f"{store_id}/{pipeline}/{asked}/{attempt}/head")),
+        "event": EVENT,
+        "resource": {
+            "prefect.resource.id": f"leptonflow.snapshot.{pipeline}.{snapshot}",
+            "prefect.resource.name": snapshot,
+            PIPELINE_LABEL: pipeline,
+            STORE_LABEL: store_id,
+        },
+        "related": [{"prefect.resource.id": f"leptonflow.pipeline.{pipeline}", "prefect.resource.role": "pipeline"}],
+        "payload": {"pipeline": pipeline, "snapshot": snapshot, "batch": None, "count": None, "bytes": None},
+    }
+
+
 def batch_event(store_id: str, pipeline: str, batch: str, count: int | None, size: int | None) -> dict[str, Any]:
     """The event's document, without `occurred`. count: files or rows; size: bytes; None where it is not known."""
     return {

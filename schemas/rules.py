@@ -161,16 +161,7 @@ KINDS: dict[str, type[Frozen]] = {
 }
 
 Rule = Annotated[
-    AtLeast
-    | AtMost
-    | FoldSpread
-    | AgainstChampion
-    | Slices
-    | Calibration
-    | Baseline
-    | Overfit
-    | Latency
-    | Size,
+    AtLeast | AtMost | FoldSpread | AgainstChampion | Slices | Calibration | Baseline | Overfit | Latency | Size,
     Field(discriminator="rule"),
 ]
 

@@ -48,9 +48,7 @@ def query_memory() -> int:
     found = re.fullmatch(r"(\d{1,9}(?:\.\d+)?) ?([KMGT]B)", given, re.IGNORECASE)
     size = int(float(found[1]) * UNITS[found[2].upper()]) if found else 0
     if size < 10**6:
-        raise UsageError(
-            "LEPTONFLOW_QUERY_MEMORY is no size", expected="a size such as 500MB or 2GB", received=given
-        )
+        raise UsageError("LEPTONFLOW_QUERY_MEMORY is no size", expected="a size such as 500MB or 2GB", received=given)
     return size
 
 

@@ -25,6 +25,8 @@ from schemas.arrivals import FLOW
 from schemas.errors import ServerError
 
 SECONDS = 10.0  # for one answer
+UNBEGUN = ("SCHEDULED", "PENDING")
+UNDER_WAY = (*UNBEGUN, "RUNNING", "PAUSED", "CANCELLING")
 SKEW = timedelta(seconds=2)  # less than that between two clocks is the whole seconds of an HTTP date
 
 
@@ -55,10 +57,10 @@ class Api:
         self._call("POST", "/events", [{**event, "occurred": at.isoformat()} for event in events])
         return at
 
-    def knows(self, event: str) -> bool:
-        """Whether the server has recorded an event of this id."""
-        found = self._call("POST", "/events/filter", {"filter": {"id": {"id": [event]}}, "limit": 1})
-        return bool(found["events"])
+    def occurred(self, event: str) -> datetime | None:
+        """When the event of this id was raised; None where the server has recorded none."""
+        found = self._call("POST", "/events/filter", {"filter": {"id": {"id": [event]}}, "limit": 1})["events"]
+        return datetime.fromisoformat(found[0]["occurred"]) if found else None
 
     def deployment(self, name: str) -> str | None:
         """The id of the deployment `retrain/<name>`, or None."""
@@ -67,13 +69,18 @@ class Api:
 
     def expects_run(self, deployment: str, since: datetime, until: datetime) -> bool:
         """Whether a run of the deployment was due after `since`, or has yet to begin and is due by `until`."""
-        due = {"before_": until.isoformat()}
-        ours = {"deployment_id": {"any_": [deployment]}}
-        unbegun = {"state": {"type": {"any_": ["SCHEDULED", "PENDING"]}}, "expected_start_time": due}
-        for more in ({"expected_start_time": {**due, "after_": since.isoformat()}}, unbegun):
-            if self._call("POST", "/flow_runs/filter", {"flow_runs": {**ours, **more}, "limit": 1}):
-                return True
-        return False
+        return bool(self.states(deployment, until, since)) or bool(self.states(deployment, until, None, UNBEGUN))
+
+    def states(
+        self, deployment: str, until: datetime, since: datetime | None = None, among: Sequence[str] = ()
+    ) -> set[str]:
+        """The types of the states of the deployment's runs that are due by `until` and after `since`."""
+        due = {"before_": until.isoformat(), **({"after_": since.isoformat()} if since is not None else {})}
+        wanted: dict[str, Any] = {"deployment_id": {"any_": [deployment]}, "expected_start_time": due}
+        if among:
+            wanted["state"] = {"type": {"any_": list(among)}}
+        found = self._call("POST", "/flow_runs/filter", {"flow_runs": wanted})
+        return {str(run["state_type"]) for run in found}
 
     def create_run(self, deployment: str, key: str) -> str:
         """Ask for a run of the deployment, once for each idempotency key. Returns the run's name."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from flows.arrivals.due import Due
 from flows.arrivals.events import Api
 from leptonflow import pipelines, planning
 from leptonflow.arrivals import Arrival, Arrivals
@@ -47,6 +48,7 @@ class Raiser:
         self._raised: dict[str, Raised] = {}  # no run was due since, as far as is known
         self._deployed: bool | None = None  # None: not asked yet
         self._find = 0.0
+        self._due = Due(store, self.config.name, say)
 
     @property
     def name(self) -> str:
@@ -56,13 +58,19 @@ class Raiser:
     def check(self) -> float:
         """When `tell` has something to do although nothing arrives: monotonic seconds, or infinity."""
         checks = [raised.check for raised in self._raised.values()]
-        return min([*checks, *([self._find] if self._deployed is False else [])], default=float("inf"))
+        if self._deployed is False:
+            checks.append(self._find)
+        elif not checks:  # the event of a batch is as good for its dataset
+            checks.append(self._due.check)
+        return min(checks, default=float("inf"))
 
     def look(self, how: str, only: Collection[str] | None = None) -> bool:
         """Look at the store; whether batches were found whose event must be raised. Raises StoreError."""
         if only is None:
             self._read_yaml()
         found = self.arrivals.look(self.config, only)
+        if only is None:
+            self._due.look(self.config, self.arrivals.head())
         for batch in found:
             self.pending.setdefault(batch, how)
         return bool(found)
@@ -81,6 +89,10 @@ class Raiser:
         overdue = [batch for batch, raised in self._raised.items() if raised.check <= now]
         if overdue:
             self._look_after(api, deployment or self._deployment(api), overdue)
+        if not self._raised and self._deployed is not False and self._due.check <= now:
+            deployment = deployment or self._deployment(api)
+            if deployment is not None:
+                self._due.tell(api, deployment, self._patience())
 
     def _raise_pending(self, api: Api) -> None:
         while self.pending:
@@ -116,7 +128,7 @@ class Raiser:
             return
         first = str(event_id(store_id(self._store), self.name, waiting[0]))
         # A server drops an event whose id it has seen, even where the trigger has missed it.
-        if all(self._raised[batch].times == 1 for batch in waiting) and not api.knows(first):
+        if all(self._raised[batch].times == 1 for batch in waiting) and api.occurred(first) is None:
             self.pending.update((batch, "no run was due since") for batch in waiting)
             self._raise_pending(api)
             return
