@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 import yaml
 
-from leptonflow import bucket
+from leptonflow import bucket, log, planning
 from leptonflow.store import Store, open_store, store_id
 from schemas.arrivals import EVENT, FLOW, PIPELINE_LABEL, event_id
 from tests import servers
@@ -351,6 +351,53 @@ def test_an_event_that_the_server_forgot_is_raised_again(
     watcher.says(f"{name}: batch lost has arrived, 0 files, 0 bytes (no run was due since): event raised")
     until(lambda: batches(prefect, name) == ["lost"] and len(runs(prefect, deployment)) == 1)
     assert "asked for the run" not in watcher.told()
+
+
+def grown(store: Store, name: str, content: str) -> None:
+    """The dataset has another head, and its batches have been accepted: nothing waits."""
+    history = log.read(store, f"snapshots/{name}/log")
+    body = {"batch": content, "content": content * 64, "snapshot": content * 12}
+    log.commit(store, history, id=content, kind="batch", body=body, who="test", why="accepted")
+
+
+def test_a_dataset_that_no_run_has_finished_gets_a_run_and_not_for_ever(
+    tmp_path: Path, prefect: PrefectServer, watch: Callable[..., Watching], name: str
+) -> None:
+    """Whatever event was lost: here there never was one. A new watcher goes on where the last one was."""
+    root = tmp_path / "store"
+    store, path = open_store(str(root)), pipeline(tmp_path, name, debounce=0)
+    grown(store, name, "a")
+    deployment = deploy(prefect, name, debounce=0)
+    quick = QUICK + "from flows.arrivals import due; due.AGAIN_SECONDS = 4\n"
+    given = (path, "--store", root, "--poll", "0.5")
+    watcher = watch(*given, prelude=quick)
+
+    def ended(count: int, state: str) -> None:
+        until(lambda: len(runs(prefect, deployment)) == count, watcher.told)
+        for run in runs(prefect, deployment):
+            if run["state_type"] == "SCHEDULED":
+                ask(prefect, "POST", f"/flow_runs/{run['id']}/set_state", {"state": {"type": state}, "force": True})
+
+    watcher.says(f"{name}: no run has finished on snapshot {'a' * 12}: event raised")
+    ended(1, "FAILED")
+    ended(2, "FAILED")  # after a while
+    watcher.end(signal.SIGKILL)
+    watcher = watch(*given, prelude=quick)
+    ended(3, "CRASHED")
+    watcher.says("3 events led to no finished run")
+    assert watcher.told().count("event raised") == 1
+
+    grown(store, name, "b")
+    watcher.says(f"no run has finished on snapshot {'b' * 12}: event raised")
+    ended(4, "COMPLETED")  # with a verdict that leaves no model: data that is not enough, say
+    path.write_text(path.read_text() + "training: {epochs: 2}\n")
+    until(lambda: len(runs(prefect, deployment)) == 5, watcher.told)  # today's configuration is another
+    done = {"asked": planning.asked(planning.load_config(str(path)), "c" * 64), "document": {"report": ""}}
+    store.create(f"runs/{name}/x/manifest.json", json.dumps(done).encode())
+    grown(store, name, "c")
+    close(store, name, "later")
+    watcher.says("batch later has arrived")
+    assert "c" * 12 not in watcher.told() and len(runs(prefect, deployment)) <= 6
 
 
 def test_a_configuration_that_is_wrong_for_a_while(
