@@ -245,7 +245,9 @@ app.command()(registry.reproduce)
 
 @app.command()
 def watch(
-    pipelines: Annotated[list[str], typer.Argument(metavar="PIPELINE...", help="names under pipelines/, or paths")],
+    pipelines: Annotated[
+        list[str] | None, typer.Argument(metavar="[PIPELINE]...", help="names or paths; else all under pipelines/")
+    ] = None,
     poll: Annotated[float | None, typer.Option("--poll", min=0.1, metavar="SECONDS", help="between two looks")] = None,
     once: Annotated[bool, typer.Option("--once", help="raise what waits now, and end")] = False,
     webhook_port: Annotated[
@@ -257,7 +259,7 @@ def watch(
     """Raise the event leptonflow.batch.arrived for each closed batch."""
     from cli import watching
 
-    return watching.watch(pipelines, store, poll, once, webhook_port)
+    return watching.watch(pipelines or [], store, poll, once, webhook_port)
 
 
 @app.command()

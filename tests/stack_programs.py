@@ -65,8 +65,8 @@ def worker() -> None:
 
 
 def watcher() -> None:
-    """Say that it watches."""
-    print("Watching", *sys.argv[2:], flush=True)
+    """Say that it watches what there is."""
+    print("Watching", " ".join(services.pipelines()), flush=True)
     sleep()
 
 

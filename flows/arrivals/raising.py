@@ -39,10 +39,12 @@ class Raiser:
     """One pipeline. `given`: its name or its YAML's path, which is read again whenever the file changes."""
 
     def __init__(self, given: str, store: Store, say: Callable[[str], None]) -> None:
+        self.given = given
         self.config = planning.load_config(given)
         self.arrivals = Arrivals(store, self.config.name)
         self.pending: dict[str, str] = {}  # batch -> how it was noticed; its event is yet to be raised
-        self._given, self._store, self._say = given, store, say
+        self._store, self._say = store, say
+        self.renamed = False  # its YAML names another pipeline now
         self._changed = self._yaml_stamp()
         self._measured: dict[str, Arrival] = {}
         self._raised: dict[str, Raised] = {}  # no run was due since, as far as is known
@@ -67,7 +69,7 @@ class Raiser:
     def look(self, how: str, only: Collection[str] | None = None) -> bool:
         """Look at the store; whether batches were found whose event must be raised. Raises StoreError."""
         if only is None:
-            self._read_yaml()
+            self.read_yaml()
         found = self.arrivals.look(self.config, only)
         if only is None:
             self._due.look(self.config, self.arrivals.head())
@@ -169,24 +171,25 @@ class Raiser:
 
     def _yaml_stamp(self) -> tuple[int, int] | None:
         try:
-            found = pipelines.find(self._given).stat()
+            found = pipelines.find(self.given).stat()
         except (OSError, UsageError):
             return None
         return found.st_mtime_ns, found.st_size
 
-    def _read_yaml(self) -> None:
+    def read_yaml(self) -> None:
         """Take over a changed YAML; one that is wrong is said and not taken."""
         stamp = self._yaml_stamp()
         if stamp == self._changed:
             return
         self._changed = stamp
         try:
-            config: Pipeline = planning.load_config(self._given)
+            config: Pipeline = planning.load_config(self.given)
         except UsageError as error:
             self._say(f"{self.name}: {error.line()} Until then it is watched as before")
             return
         if config.name != self.name:
-            self._say(f"{self.name}: its YAML names another pipeline now, {config.name}: start the watcher anew")
+            self._say(f"{self.name}: its YAML names another pipeline now, {config.name}")
+            self.renamed = True
             return
         self.config = config
 

@@ -1,4 +1,4 @@
-"""The watcher's loop: what wakes it, and what it does when the store or the Prefect server is away.
+"""The watcher's loop: which pipelines it watches, what wakes it, what it does where store or Prefect server are away.
 
 It keeps nothing on a disk: what waits lies on the store, so that one that was killed finds it all again. What does not
 belong here: what is raised (raising), and how it is told (events).
@@ -16,6 +16,7 @@ from flows.arrivals.listening import Listener
 from flows.arrivals.raising import Raiser
 from flows.arrivals.webhook import Receiver
 from flows.credentials import CredentialsRefused
+from leptonflow.pipelines import FOLDER, available
 from leptonflow.store import Store
 from schemas.errors import LeptonflowError, ServerError, StoreError, UsageError
 
@@ -39,14 +40,17 @@ class Watcher:
         port: int | None = None,
         token: str | None = None,
     ) -> None:
-        """poll: seconds between two looks, else what fits. port: where MinIO's notifications are received, if they are.
+        """pipelines: none for all under pipelines/, as they come and go. poll: seconds between two looks, else what
+        fits. port: where MinIO's notifications are received, if they are.
 
         Raises UsageError, ConfigurationError for what cannot be watched.
         """
         self._store, self._say, self._poll = store, say, poll
         self._raisers = {raiser.name: raiser for raiser in (Raiser(given, store, say) for given in pipelines)}
+        self._all = not pipelines
+        self._wrong: dict[str, str] = {}  # what is said of YAMLs that are not watched
         self._wake = threading.Event()
-        self._ending = False
+        self._ending = self._opened = False
         self._hints: set[tuple[str, str]] = set()
         self._lock = threading.Lock()
         self._url = ""
@@ -74,6 +78,7 @@ class Watcher:
             self._listen()
             self._tell()
             self._say(self._opening())
+            self._opened = True
             self._loop()
         finally:
             if self._listener is not None:
@@ -108,7 +113,7 @@ class Watcher:
     def _wait(self, poll: float) -> bool:
         """Until there is something to do; whether the file system said so."""
         raisers = self._raisers.values()
-        tell = 0.0 if any(raiser.pending for raiser in raisers) else min(raiser.check for raiser in raisers)
+        tell = min((0.0 if raiser.pending else raiser.check for raiser in raisers), default=poll)
         if self._store_problem is None:
             poll = min(poll, max(tell, self._retry))
         seconds = max(0.0, poll - time.monotonic())
@@ -135,11 +140,13 @@ class Watcher:
         if self._receiver is not None:
             means.append(f"MinIO's notifications at {self._receiver.address}")
         means.append(f"poll every {self._interval():g} s")
-        return f"Watching {', '.join(self._raisers)} on {self._store.uri} ({', '.join(means)})"
+        return f"Watching {', '.join(self._raisers) or 'no pipeline yet'} on {self._store.uri} ({', '.join(means)})"
 
     # --- the store -----------------------------------------------------------------------------------
 
     def _look(self, how: str) -> None:
+        if self._all:
+            self._follow()
         errors: list[LeptonflowError] = []
         for raiser in self._raisers.values():
             try:
@@ -152,6 +159,42 @@ class Watcher:
         if errors:
             raise errors[0]
 
+    def _follow(self) -> None:
+        """Watch each YAML that lies under pipelines/ now; what came, went or is wrong is said once."""
+        try:
+            there = list(available(FOLDER))
+        except UsageError as error:
+            self._say_wrong("", error)
+            return
+        for name, raiser in list(self._raisers.items()):
+            if raiser.given in there:
+                raiser.read_yaml()
+            if raiser.given not in there or raiser.renamed:
+                del self._raisers[name]
+                self._say(f"{name}: no longer watched")
+        watched = {raiser.given for raiser in self._raisers.values()}
+        self._wrong = {given: said for given, said in self._wrong.items() if given in there}
+        for given in there:
+            if given in watched:
+                continue
+            try:
+                raiser = Raiser(given, self._store, self._say)
+                if raiser.name in self._raisers:
+                    raise UsageError(f"{given}.yaml names the pipeline {raiser.name}, which another YAML names too")
+            except UsageError as error:
+                self._say_wrong(given, error)
+                continue
+            self._wrong.pop(given, None)
+            self._raisers[raiser.name] = raiser
+            if self._opened:
+                self._say(f"{raiser.name}: watched from now on")
+
+    def _say_wrong(self, given: str, error: UsageError) -> None:
+        """What keeps a YAML from being watched, once."""
+        if self._wrong.get(given) != error.line():
+            self._say(f"{error.line()} Until then it is not watched")
+        self._wrong[given] = error.line()
+
     def _look_at(self, hints: set[tuple[str, str]]) -> None:
         for name, raiser in self._raisers.items():
             batches = {batch for pipeline, batch in hints if pipeline == name}
@@ -162,7 +205,7 @@ class Watcher:
         """Listen to what there is now; whether that calls for another look."""
         if self._listener is None:
             return False
-        before, landings, batches = self._listener.problem, [], []
+        before, landings, batches = self._listener.problem, [FOLDER.absolute()] if self._all else [], []
         for name, raiser in self._raisers.items():
             folder = self._store.path(f"landing/{name}")
             if folder is not None:

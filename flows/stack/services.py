@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -23,10 +24,11 @@ from flows.stack.prefect_server import ANSWER_SECONDS, PrefectServer
 from flows.stack.supervising import Service
 from leptonflow.pipelines import available
 from schemas.arrivals import FLOW, POOL
+from schemas.errors import UsageError
 
 PIPELINES = Path("pipelines")
-NO_PIPELINES = "none under pipelines/: `leptonflow init NAME` writes one there; then start again"
-# The programs of our own that `up` runs: a module and its arguments. The watcher's are the pipelines, after these.
+NO_PIPELINES = "none under pipelines/: `leptonflow init NAME` writes one there"
+# The programs of our own that `up` runs: a module and its arguments.
 PROGRAMS: dict[str, tuple[str, ...]] = {
     "bucket": ("flows.stack.s3",),
     "deploy": ("cli.main", "deploy"),
@@ -51,6 +53,20 @@ class Plan:
 def pipelines(folder: Path = PIPELINES) -> list[str]:
     """The names of the pipelines' YAMLs in this folder; contracts lie beside them."""
     return list(available(folder))
+
+
+def configuration() -> object:
+    """What this folder's files say to `deploy`, as far as the times and sizes of the files tell."""
+    found = []
+    try:
+        files = list(available(PIPELINES).values())
+    except UsageError as error:  # as `deploy` says it
+        return error.message
+    for file in [*files, Path("prefect.yaml")]:
+        with suppress(OSError):
+            stat = file.stat()
+            found.append((str(file), stat.st_mtime_ns, stat.st_size))
+    return sorted(found)
 
 
 def services(plan: Plan, programs: Mapping[str, Sequence[str]] = PROGRAMS) -> list[Service]:
@@ -84,6 +100,7 @@ def services(plan: Plan, programs: Mapping[str, Sequence[str]] = PROGRAMS) -> li
             beside=("prefect",),
             spawn=program("deploy"),
             once=True,
+            depends=configuration,
             line=lambda pid: f"Deployments {names}",
         )
     )
@@ -94,14 +111,13 @@ def services(plan: Plan, programs: Mapping[str, Sequence[str]] = PROGRAMS) -> li
             line=lambda pid: f"Worker process {pid}, work pool {POOL}",
         )
     )  # fmt: skip
-    if plan.pipelines:
-        watcher = Told(place.log(plan.folder, "watcher"), "Watching ")
-        found.append(
-            table(
-                "watcher", stored, beside=("prefect",), spawn=watcher.after(program("watcher", *plan.pipelines)),
-                healthy=watcher.said, line=lambda pid: f"Watcher process {pid}: {watcher.line}",
-            )
-        )  # fmt: skip
+    watcher = Told(place.log(plan.folder, "watcher"), "Watching ")
+    found.append(
+        table(
+            "watcher", (*stored, "deploy"), spawn=watcher.after(program("watcher")),  # its events must find triggers
+            healthy=watcher.said, line=lambda pid: f"Watcher process {pid}: {watcher.line}",
+        )
+    )  # fmt: skip
     return found
 
 

@@ -22,6 +22,7 @@ START_SECONDS = 120.0  # from a service's start to its health, the first time
 START_ATTEMPTS = 3
 STEADY_SECONDS = 60.0  # what ran as long as this has not failed to start
 LONGEST_PAUSE = 60.0
+DEPENDS_SECONDS = 10.0  # between two looks at what a service depends on
 LOOK_SECONDS = 0.1  # between two looks at a service that is not healthy yet
 # An end takes no longer than these three together: 10 seconds.
 CLIENT_SECONDS = 4.5
@@ -46,6 +47,7 @@ class Service:
     needs: tuple[str, ...] = ()  # services that are healthy before it starts
     beside: tuple[str, ...] = ()  # services that have been started before it starts: it waits for them itself
     once: bool = False  # it ends by itself: its health is its status 0
+    depends: Callable[[], object] | None = None  # it is started once more whenever this returns something else
     server: bool = False  # others are its clients: it ends after them
     stop: Callable[[int], None] = _terminate
     shared: Callable[[int], bool] = lambda pid: False  # whether somebody else still uses it when all ends
@@ -63,6 +65,7 @@ class Child:
     failures: int = 0
     due: float = 0.0  # monotonic: not started again before that
     asked: float | None = None  # monotonic: when it was first started
+    depended: object = None  # what `depends` returned when it was last started
 
     @property
     def pid(self) -> int | None:
@@ -110,11 +113,15 @@ class Supervisor:
         open_ends = [child for child in self._children.values() if not child.healthy]
         if any(child.process is not None or child.due <= now for child in open_ends):
             return LOOK_SECONDS
-        return max(min(child.due for child in open_ends) - now, 0) if open_ends else None
+        if open_ends:
+            return max(min(child.due for child in open_ends) - now, 0)
+        return DEPENDS_SECONDS if any(child.service.depends for child in self._children.values()) else None
 
     def _look_after(self, child: Child) -> None:
         service = child.service
         if child.healthy:
+            if child.process is None and service.depends is not None and service.depends() != child.depended:
+                self._start(child)
             return
         if child.process is None:
             if child.due <= time.monotonic() and self._may_start(service):
@@ -133,6 +140,7 @@ class Supervisor:
 
     def _start(self, child: Child) -> None:
         child.since = time.time()
+        child.depended = child.service.depends() if child.service.depends is not None else None
         child.process = child.service.spawn()
         if child.process is None:
             child.due = time.monotonic() + LOOK_SECONDS
@@ -169,13 +177,16 @@ class Supervisor:
         service = child.service
         ran = time.time() - child.since
         child.process = None
-        if service.once and status == 0:
-            self._now_healthy(child)
+        how = f"killed by signal {-status}" if status < 0 else f"status {status}"
+        wrong = status == 2 and service.depends is not None and child.was_healthy  # until what it depends on changes
+        if service.once and (status == 0 or wrong):
+            if wrong:
+                self._note(self._failure(child, f"{service.name} failed ({how})", status).line())
+            child.healthy = child.was_healthy = True
             self._publish()
             return
         child.healthy = False
         self._publish()
-        how = f"killed by signal {-status}" if status < 0 else f"status {status}"
         child.failures = 1 if ran > STEADY_SECONDS else child.failures + 1
         if not child.was_healthy and (service.once or child.failures >= START_ATTEMPTS):
             what = "failed" if service.once else "does not start"

@@ -50,9 +50,9 @@ STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); 
 
 
 @contextmanager
-def supervised(folder: Path, program: str) -> Iterator[subprocess.Popen[str]]:
+def supervised(folder: Path, program: str, script: str = SCRIPT) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, program],
+        [sys.executable, "-c", script, program],
         cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, text=True,
         start_new_session=True,
     )  # fmt: skip
@@ -84,6 +84,27 @@ def test_lines_come_in_order_and_what_dies_is_started_again_ever_later(tmp_path:
             assert again.split()[-1] != pid
             pid = again.split()[-1]
         assert time.monotonic() - began >= 3
+        process.send_signal(signal.SIGTERM)
+        assert line(process) == "ended []"
+
+
+def test_what_ended_well_is_started_again_when_what_it_depends_on_changes(tmp_path: Path) -> None:
+    """Where that is wrong it says so once, and waits until it has changed again. Nothing else is touched."""
+    program = "print('deployed', text := open('given').read(), flush=True); raise SystemExit(2 * (text == 'bad'))"
+    given = tmp_path / "given"
+    given.write_text("one")
+    (tmp_path / "well").touch()
+    script = SCRIPT.replace(
+        'lambda pid: f"first {pid}")', 'lambda pid: "first", once=True, depends=lambda: Path("given").read_text())'
+    ).replace("with Stop()", "import flows.stack.supervising as module; module.DEPENDS_SECONDS = 0.1\nwith Stop()")
+    with supervised(tmp_path, program, script) as process:
+        lines = [line(process) for _ in range(4)]
+        assert lines[:2] == ["deployed one", "first"] and lines[2].startswith("second") and lines[3] == "ready"
+        given.write_text("bad")
+        assert line(process) == "deployed bad"
+        assert line(process).startswith("note: first failed (status 2)")
+        given.write_text("two")
+        assert line(process) == "deployed two"
         process.send_signal(signal.SIGTERM)
         assert line(process) == "ended []"
 

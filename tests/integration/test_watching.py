@@ -400,6 +400,32 @@ def test_a_dataset_that_no_run_has_finished_gets_a_run_and_not_for_ever(
     assert "c" * 12 not in watcher.told() and len(runs(prefect, deployment)) <= 6
 
 
+def test_pipelines_that_come_and_go_are_watched_and_no_longer(
+    tmp_path: Path, prefect: PrefectServer, watch: Callable[..., Watching], name: str
+) -> None:
+    """By the file system's events, hence long before the poll; what is wrong is said once, and keeps nothing up."""
+    store, folder = open_store(str(tmp_path / "store")), tmp_path / "pipelines"
+    watcher = watch("--store", tmp_path / "store")
+    assert "Watching no pipeline yet on" in watcher.told()
+    folder.mkdir()
+    (folder / "broken.yaml").write_text("name: [")
+    watcher.says("pipelines/broken.yaml cannot be read as YAML")
+    path = pipeline(folder, name)
+    watcher.says(f"{name}: watched from now on")
+    close(store, name, "a")
+    watcher.says(f"{name}: batch a has arrived")
+    pipeline(folder, f"{name}-2")
+    watcher.says(f"{name}-2: watched from now on")
+    path.write_text(path.read_text().replace(f"name: {name}", f"name: {name}-3"))
+    watcher.says(f"{name}-3: watched from now on")
+    assert f"{name}: no longer watched" in watcher.told()
+    path.unlink()
+    watcher.says(f"{name}-3: no longer watched")
+    close(store, f"{name}-2", "b")
+    watcher.says(f"{name}-2: batch b has arrived")
+    assert watcher.told().count("cannot be read") == 1
+
+
 def test_a_configuration_that_is_wrong_for_a_while(
     tmp_path: Path, prefect: PrefectServer, watch: Callable[..., Watching], name: str
 ) -> None:
