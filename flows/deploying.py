@@ -7,8 +7,11 @@ automations say (automations), how one thing is made as wanted (registering).
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +35,23 @@ def deploy(folder: Path, api: str) -> Document:
     Raises ConfigurationError before anything is registered, and ServerError where the server does not do its part.
     """
     folder = folder.resolve()
+    with _alone(folder):
+        return _deploy(folder, api)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Wait for another deploy of this folder: two at once would each create what neither found."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _deploy(folder: Path, api: str) -> Document:
     wanted = deployable.read(folder)
     schedules = {each.name: _schedule(each) for each in wanted}
     with registering.connected(api) as client:

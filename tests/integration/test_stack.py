@@ -346,7 +346,8 @@ def test_an_s3_server_with_it_and_what_was_stored_is_there_again(kind: str, tmp_
     for again in (False, True):
         held = taken(9000, 4280) if again else []
         with running(tmp_path, "--s3", pipelines=False, PATH=path) as up:
-            assert [line.split()[0] for line in up.out] == ["Prefect", "S3", "Deployments", "Worker", "Login", "Ready"]
+            told = ["Prefect", "S3", "Deployments", "Worker", "Watcher", "Login", "Ready"]
+            assert [line.split()[0] for line in up.out] == told
             assert "leptonflow init" in up.out[2]
             assert up.out[1].startswith(f"S3 {up.services()['s3']['url']} ({kind})")
             for port in (bound.getsockname()[1] for bound in held):
