@@ -276,7 +276,11 @@ def _first_classes(
     else:
         found = tuple(sorted(labels))
     if len(found) < 2:
-        return found, f"a first batch fixes the classes and needs at least two; it has {', '.join(found) or 'none'}"
+        there = ", ".join(found) or "none"
+        return found, (
+            f"a first batch fixes the classes and needs at least two; it has {there}. "
+            f"`classes` in the YAML names them beforehand"
+        )
     return found, None
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 Rule = tuple[str, str]  # rule, reason
 File = bytes | str  # the file's bytes, or its path: then it is mapped into memory
 SMALL = 256 << 20  # bytes that an array in an .npz may always have
+HEADER = 64 << 10  # bytes of an `.npy` that are read for its shape
 RATIO = 200  # how many times its compressed size a larger one may have: more is a bomb
 
 
@@ -148,8 +149,8 @@ def _members(archive: File) -> list[tuple[Source, Source]]:
             if not pairs and len(names) == 2:
                 ranks = []
                 for name in names:
-                    with file.open(name) as member:
-                        ranks.append(len(_header(member)[0]))
+                    with file.open(name) as member:  # a header that is said to be larger is none
+                        ranks.append(len(_header(io.BytesIO(member.read(HEADER)))[0]))
                 if ranks[0] != ranks[1]:
                     data, labels = names if ranks[0] > ranks[1] else names[::-1]
                     pairs = [(data, labels)]

@@ -10,6 +10,8 @@ import re
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 
+from leptonflow.label_tables import LABELS as LABEL_COLUMNS
+from leptonflow.label_tables import PATHS
 from leptonflow.layouts import TABLES, Layout, is_litter, shown
 
 SPLITS = frozenset(
@@ -173,6 +175,11 @@ def _beside(folder: _Folder, has: Callable[[str], bool], splits: list[str]) -> l
         told.append(f"read as a folder per class, not by {listed}: to ingest what a table names, pass the table itself")
     elif folder.tables and not folder.full:
         told.append(f"{len(folder.tables)} tables in one folder: pass one of them at a time ({listed})")
+    elif folder.tables and folder.images:
+        told.append(
+            f"{listed} names no labels: looked for a column of paths ({', '.join(PATHS)}) and one of labels "
+            f"({', '.join(LABEL_COLUMNS)}); --path-column and --label-column name others"
+        )
     return told
 
 

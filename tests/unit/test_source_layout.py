@@ -113,5 +113,7 @@ def test_a_table_beside_folders() -> None:
     beside = layout(["labels.csv", *tree("rose", "tulip")], None, has)
     assert beside.kind == "folders" and "pass the table itself" in beside.warnings[0]
     assert layout(["notes.csv", *tree("images/cat", "images/dog")], None, has).roots == ("images",)
+    without = layout(["t.csv", "a.png", "annotations/a.xml"], None, has)
+    assert without.kind == "folders" and any("file_name" in w and "category" in w for w in without.warnings)
     several = layout(["a.parquet", "b.parquet"], None, lambda name: True)
     assert "one of them at a time" in several.warnings[0]
