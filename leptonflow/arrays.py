@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -68,8 +69,11 @@ class Pair:
         return np.ascontiguousarray(self.values[number])
 
 
-_BROKEN = (OSError, ValueError, EOFError, SyntaxError, zipfile.BadZipFile, zlib.error, KeyError, NotImplementedError,
-           RuntimeError)  # fmt: skip  # RuntimeError: an encrypted member
+_BROKEN = (
+    OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError,
+    RuntimeError,  # an encrypted member
+    SyntaxError, TypeError, MemoryError, RecursionError, tokenize.TokenError,  # a header is Python's syntax
+)  # fmt: skip
 
 
 class _Refused(Exception):
@@ -203,6 +207,8 @@ def _open(source: Source, what: str) -> NDArray[Any]:
         raise _Refused("object-array", f"{what} are an array of objects, which is never unpickled", rows)
     if dtype.kind not in "buif":
         raise _Refused("unreadable-array", f"{what}: {dtype} is no kind of number that a pixel or a label has")
+    if shape and shape[0] > size:
+        raise _Refused("unreadable-array", f"{what}: {_times(shape)} are {shape[0]} rows in a file of {size} bytes")
     if count * dtype.itemsize != size - start:
         needed = f"{_times(shape)} of {dtype} take {count * dtype.itemsize} bytes"
         raise _Refused("unreadable-array", f"{what}: {needed}, and there are {size - start}")

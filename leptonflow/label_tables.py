@@ -15,7 +15,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from leptonflow import parquet
+from leptonflow import bounded
+from schemas.errors import UsageError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -82,14 +83,18 @@ def read(name: str, data: bytes, columns: Columns = DEFAULT, classes: Sequence[s
 
 
 def some_rows(name: str, data: bytes, rows: Sequence[int]) -> bytes:
-    """The same table, in the same format and with all its columns, with only these rows, in this order."""
-    if _is_parquet(name):
-        import pyarrow as pa
-        import pyarrow.parquet as pq
+    """The same table, in the same format and with all its columns, with only these rows, in this order.
 
-        sink = pa.BufferOutputStream()
-        pq.write_table(parquet.read(data).take(list(rows)), sink)
-        return bytes(sink.getvalue())
+    Raises UsageError where another column of it cannot be read within bounds.
+    """
+    if _is_parquet(name):
+        try:
+            return bounded.some_rows(data, rows)
+        except ValueError as error:  # in a column that nobody else reads
+            raise UsageError(
+                f"the table {name} cannot be landed in part", expected="columns that can be read", received=str(error),
+                hint="Leave out the columns that are neither paths nor labels",
+            ) from None  # fmt: skip
     if name.lower().endswith(".jsonl"):
         every = _lines(data)
         return "".join(f"{every[row]}\n" for row in rows).encode()
@@ -170,13 +175,15 @@ def _read_parquet(data: bytes, columns: Columns, classes: Sequence[str] | None) 
     file = pq.ParquetFile(pa.BufferReader(data))
     schema = file.schema_arrow
     header = list(schema.names)
+    if file.metadata.num_rows > bounded.MOST_ROWS:
+        raise ValueError(f"it tells of {file.metadata.num_rows} rows; a table has {bounded.MOST_ROWS} at most")
     path, label_at = _find(header, columns)
     if path is None and columns.path is None:  # a picture's column may have any name
         path = next((at for at, each in enumerate(schema.types) if _is_struct(each)), None)
     if path is None or label_at is None:
         return _lacking(header, columns, file.metadata.num_rows)
     # Only the two columns are read: the others may be anything.
-    table = file.read(columns=[header[path], header[label_at]], use_threads=False)
+    table = bounded.columns(data, (header[path], header[label_at]))
     cells, labels = table.column(header[path]).to_pylist(), table.column(header[label_at]).to_pylist()
     images = _pictures(schema.types[path], cells)
     if images is None:
@@ -274,7 +281,12 @@ def _csv_rows(data: bytes) -> tuple[str, list[list[str]]]:
     text = _decoded(data)
     first = text.split("\n", 1)[0]
     delimiter = max(",;\t", key=first.count)
-    rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True) if row]
+    rows = []
+    for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True):
+        if row:
+            rows.append(row)
+        if len(rows) > bounded.MOST_ROWS:
+            raise ValueError(f"more than {bounded.MOST_ROWS} rows")
     return delimiter, rows
 
 
