@@ -164,6 +164,8 @@ def for_client(handle: ApiHandle) -> dict[str, str | None]:
         changed["PREFECT_HOME"] = str(handle.folder)
         changed["PREFECT_PROFILES_PATH"] = str(handle.folder / "profiles.toml")
         changed["PREFECT_PROFILE"] = None
+        # Links in notifications: Prefect's newer pages come back to the link after the login, its older ones do not.
+        changed["PREFECT_UI_URL"] = f"{handle.url.removesuffix('/api')}/v2"
         for name in ("no_proxy", "NO_PROXY"):  # a proxy cannot reach this machine's loopback
             changed[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1"]))
     return changed

@@ -188,6 +188,16 @@ def test_nobody_else_reads_the_login_or_the_database(tmp_path: Path) -> None:
     assert login.partition(":")[2] not in (folder / "server.log").read_text()
 
 
+def test_links_lead_to_the_pages_that_come_back_after_the_login(tmp_path: Path) -> None:
+    from prefect.settings import PREFECT_UI_URL, temporary_settings
+    from prefect.utilities.urls import url_for
+
+    told = server.for_client(server.ApiHandle("http://127.0.0.1:4200/api", tmp_path, login="ada:lovelace"))
+    with temporary_settings({PREFECT_UI_URL: told["PREFECT_UI_URL"]}):
+        link = url_for("flow-run", obj_id="3f1b7a4e-6f0a-4d8e-9a77-0d9d2f6f1c11")
+    assert link == "http://127.0.0.1:4200/v2/runs/flow-run/3f1b7a4e-6f0a-4d8e-9a77-0d9d2f6f1c11"
+
+
 def test_a_persons_own_login_is_the_servers(tmp_path: Path) -> None:
     user = python(USER, tmp_path, PREFECT_SERVER_API_AUTH_STRING="ada:lovelace")
     api = Served(line(user))

@@ -32,6 +32,17 @@ def test_the_run_page_and_its_artifacts_tell_the_verdict(tmp_path: Path) -> None
         ui = stack.api.removesuffix("/api")
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1440, "height": 1100})
+        page.goto(f"{ui}/v2/runs/flow-run/{run}")  # as a notification has it
+        password = page.locator("input[type=password]")
+        expect(password).to_be_visible(timeout=30_000)
+        keep(page, tmp_path, "prefect-login.png")
+        password.fill("wrong")
+        password.press("Enter")
+        expect(password).to_be_visible()
+        password.fill(":".join(stack.login))
+        password.press("Enter")
+        expect(page.get_by_text(ended["name"]).first).to_be_visible(timeout=30_000)
+        assert f"/runs/flow-run/{run}" in page.url
         page.goto(f"{ui}/runs/flow-run/{run}?tab=Artifacts")
         expect(page.get_by_text(ended["name"]).first).to_be_visible(timeout=30_000)
         page.get_by_text("Artifacts", exact=True).first.click()
