@@ -16,10 +16,11 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from leptonflow import label_tables, landing_state, layouts, source_layout
-from leptonflow.arriving import Arrival, Progress, arrive
+from leptonflow.arriving import arrive
 from leptonflow.digests import canonical
 from leptonflow.label_tables import DEFAULT, Columns
 from leptonflow.layouts import INGEST, READY, Batch, Index, Item, Layout, default_name, folder_key
+from leptonflow.source_files import Arrival, Progress
 from leptonflow.sources import open_source
 from leptonflow.store import Store, parsed, upgrade
 from leptonflow.walking import Refusal, walk
