@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from leptonflow import arriving, landing
+from leptonflow import landing, source_files
 from leptonflow.digests import sha256
 from leptonflow.landing import Index
 from leptonflow.store import Store, open_store
@@ -301,7 +301,7 @@ def test_a_source_that_changes_while_it_is_read(
 ) -> None:
 
     put(source, "cat/a.png", "cat/b.png")
-    monkeypatch.setattr(arriving, "KEPT", 0)  # so that both are read twice
+    monkeypatch.setattr(source_files, "KEPT", 0)  # so that both are read twice
 
     def change(stage: str, done: int, total: int) -> None:
         if stage == "landing" and done == 0:
