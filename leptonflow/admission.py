@@ -37,6 +37,7 @@ from schemas.config import Pipeline
 from schemas.errors import Damaged, ExaminerLost, Overtaken
 from schemas.records import Expectation, Outcome, PartRef, Plan, QuarantineRef
 
+BY_MACHINE = ("too-large",)  # what another machine or setting may accept is not remembered
 ATTEMPTS = 10  # each lost one is another writer's record
 MOST_CLASSES = 10_000
 
@@ -95,7 +96,7 @@ def knowledge(store: Store, config: Pipeline, history: log.Log) -> Knowledge:
                 recorded(store, refused["key"], refused["sha256"]), ["sha256", "label", "rule", "reason"]
             )
             for file, label, rule, reason in zip(*(c.to_pylist() for c in table.columns), strict=True):
-                if file and label:
+                if file and label and rule not in BY_MACHINE:
                     recalled.setdefault((file, label), (rule, reason))
     return Knowledge(files, examples, recalled)
 

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from leptonflow import machine
 from leptonflow.keys import in_order
 from schemas import errors
 from schemas.errors import ExaminerLost, LeptonflowError
@@ -32,11 +33,6 @@ _CHILD = "from leptonflow.examiners import serve; serve()"
 PIPE_BYTES = 1 << 20
 Task = dict[str, Any]
 Answer = tuple[list[Any], bytes]
-
-
-def cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass
@@ -76,7 +72,7 @@ class Examiners:
     """A pool of such processes. `start` early: their imports then cost no waiting. Reusable; close it once."""
 
     def __init__(self, count: int | None = None) -> None:
-        self.count = count or cores()
+        self.count = count or machine.workers()
         self._children: list[_Child] = []
         self._free: queue.SimpleQueue[_Child] = queue.SimpleQueue()
 

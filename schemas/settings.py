@@ -15,6 +15,7 @@ VARIABLE = re.compile(r"\$\{?[A-Za-z_]|%[A-Za-z_]\w*%")
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 QUERY_SECONDS = 300.0
 QUERY_MEMORY = "2GB"
+IMAGE_MEMORY = "1GB"
 UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 QUIET = {
@@ -44,11 +45,20 @@ def query_seconds() -> float:
 
 def query_memory() -> int:
     """The bytes of memory that a query may take: LEPTONFLOW_QUERY_MEMORY, else 2 GB."""
-    given = os.environ.get("LEPTONFLOW_QUERY_MEMORY") or QUERY_MEMORY
+    return _size("LEPTONFLOW_QUERY_MEMORY", QUERY_MEMORY)
+
+
+def image_memory() -> int:
+    """The bytes of memory that one image may need to be decoded: LEPTONFLOW_IMAGE_MEMORY, else 1 GB."""
+    return _size("LEPTONFLOW_IMAGE_MEMORY", IMAGE_MEMORY)
+
+
+def _size(name: str, default: str) -> int:
+    given = os.environ.get(name) or default
     found = re.fullmatch(r"(\d{1,9}(?:\.\d+)?) ?([KMGT]B)", given, re.IGNORECASE)
     size = int(float(found[1]) * UNITS[found[2].upper()]) if found else 0
     if size < 10**6:
-        raise UsageError("LEPTONFLOW_QUERY_MEMORY is no size", expected="a size such as 500MB or 2GB", received=given)
+        raise UsageError(f"{name} is no size", expected="a size such as 500MB or 2GB", received=given)
     return size
 
 

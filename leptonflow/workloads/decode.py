@@ -9,10 +9,13 @@ from __future__ import annotations
 import io
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from leptonflow.workloads import damage, jpeg, pages, scale
+from leptonflow.workloads import damage, jpeg, pages, room, scale
+from schemas.errors import LeptonflowError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -69,8 +72,17 @@ def pillow() -> Any:
     return Image
 
 
-def decode(data: bytes) -> Decoded:
-    """The image as it should be seen: of several pages or frames, one (pages). Raises Refused."""
+@contextmanager
+def decoded(data: bytes) -> Iterator[Decoded]:
+    """The image as it should be seen: of several pages or frames, one (pages). Raises Refused.
+
+    A large image has its memory for itself until the block ends (room).
+    """
+    with ExitStack() as stack:
+        yield _decode(data, stack)
+
+
+def _decode(data: bytes, stack: ExitStack) -> Decoded:
     if not data:
         raise Refused("empty-file", "the file has no bytes")
     library = pillow()
@@ -83,6 +95,9 @@ def decode(data: bytes) -> Decoded:
         kind = "JPEG" if image.format == "MPO" else str(image.format)
         note = pages.choose(image, kind)
         check_size(*image.size)
+        if complaint := room.complaint(image):
+            raise Refused("too-large", complaint)
+        stack.enter_context(room.of(image))
         deep = any(";16" in str(tile.args) for tile in image.tile)
         _load(image, kind, data)
         if image.mode in ("I", "F") or image.mode.startswith("I;16"):
@@ -90,7 +105,7 @@ def decode(data: bytes) -> Decoded:
         if deep:
             _check_deep(image)
         return Decoded(_as_seen(image), kind, note)
-    except (Refused, MemoryError):
+    except (Refused, MemoryError, LeptonflowError):
         raise
     except library.DecompressionBombError as error:
         found = re.search(r"\d+", str(error))

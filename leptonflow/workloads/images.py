@@ -17,7 +17,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from leptonflow.workloads import Examined, canonical, scale
-from leptonflow.workloads.decode import Refused, check_size, decode, from_pixels, pillow
+from leptonflow.workloads.decode import Refused, check_size, decoded, from_pixels, pillow
 from leptonflow.workloads.scale import Scale
 from schemas.errors import LeptonflowError
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 
+NO_MEMORY = "there is not enough memory to decode it"
 Shape = tuple[int, int, int]  # height, width, channels of the pipeline's input
 
 
@@ -37,11 +38,13 @@ def examine(data: bytes, shape: Shape) -> Examined:
     Refuses by empty-file, unreadable-image, too-small, too-large, not-finite, out-of-range.
     """
     try:
-        decoded = decode(data)
-        identity = canonical.of_values(*decoded.wide) if decoded.wide else None
-        return _examined(decoded.image, shape, decoded.kind, len(data), identity)._replace(note=decoded.note)
+        with decoded(data) as found:
+            identity = canonical.of_values(*found.wide) if found.wide else None
+            return _examined(found.image, shape, found.kind, len(data), identity)._replace(note=found.note)
     except Refused as refused:
         return Examined(refused.rule, refused.reason)
+    except MemoryError:
+        return Examined("too-large", NO_MEMORY)
 
 
 def examine_array(row: NDArray[Any], shape: Shape, source: Scale) -> Examined:
@@ -69,8 +72,10 @@ def request(data: bytes, shape: Shape) -> NDArray[np.uint8]:
     import numpy as np
 
     try:
-        encoded = _encode(decode(data).image, shape, None)
-    except Refused as refused:
+        with decoded(data) as found:
+            encoded = _encode(found.image, shape, None)
+    except (Refused, MemoryError) as error:
+        refused = error if isinstance(error, Refused) else Refused("too-large", NO_MEMORY)
         raise LeptonflowError(
             f"{refused.rule}: {refused.reason}",
             expected="an image as JPEG, PNG, BMP, GIF, WebP or TIFF",
@@ -113,13 +118,14 @@ def _encode(image: Image, shape: Shape, pixels: bytes | None) -> bytes:
         return image.tobytes() if pixels is None else pixels
     if image.mode not in ("L", "RGB"):
         image = _opaque(image)
-    if image.mode != target:
+    if image.mode == "RGB" and target == "L":
         image = image.convert(target)
     if image.size != (width, height):
         from PIL.Image import Resampling
 
         image = image.resize((width, height), Resampling.BILINEAR, reducing_gap=3.0)
-    return image.tobytes()
+    # Three channels of grey are the same after resizing, and a third of the work before.
+    return (image if image.mode == target else image.convert(target)).tobytes()
 
 
 def _opaque(image: Image) -> Image:
