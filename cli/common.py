@@ -18,7 +18,20 @@ from schemas.settings import store_uri
 if TYPE_CHECKING:
     from leptonflow.store import Store
 
-PIPELINE = Annotated[str, typer.Argument(metavar="PIPELINE", help="a name under pipelines/, or a path to a YAML")]
+
+def _pipelines(incomplete: str) -> list[str]:
+    """What a shell offers for a pipeline."""
+    from leptonflow import pipelines
+
+    return [name for name in pipelines.available() if name.startswith(incomplete)]
+
+
+PIPELINE = Annotated[
+    str,
+    typer.Argument(
+        metavar="PIPELINE", help="a name under pipelines/, or a path to a YAML", autocompletion=_pipelines
+    ),
+]
 STORE = Annotated[
     str | None, typer.Option("--store", metavar="URI", help="file:///..., s3://bucket/prefix or a folder")
 ]

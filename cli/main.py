@@ -17,6 +17,7 @@ import typer
 from cli import asking, batches, output, registry
 from cli import gate as gates
 from cli import query as queries
+from cli import report as reports
 from cli.common import DEBUG, JSON, PIPELINE, STORE, Answer, looked_at
 from cli.common import answer as _answer
 from cli.ending import leave
@@ -25,12 +26,12 @@ from schemas.settings import quiet, store_uri
 
 app = typer.Typer(
     name="leptonflow",
-    help="Continuous training: new labelled data in, a weighed and promoted champion out.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+COMPLETES = "_LEPTONFLOW_COMPLETE"  # set by a shell that asks what may come next
 
 INTERRUPTED = 130
 VERDICT_STATUS = {"promoted": 0, "unchanged": 0, "rejected-data": 3, "refused": 4}
@@ -39,6 +40,24 @@ VERDICT_STATUS = {"promoted": 0, "unchanged": 0, "rejected-data": 3, "refused": 
 PATH_COLUMN = Annotated[str | None, typer.Option("--path-column", metavar="NAME", help="a table's column of paths")]
 LABEL_COLUMN = Annotated[str | None, typer.Option("--label-column", metavar="NAME", help="a table's column of labels")]
 ROOT = Annotated[Path | None, typer.Option("--root", metavar="DIR", help="what a table's paths are relative to")]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib import metadata
+
+        print(f"leptonflow {metadata.version('leptonflow')}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _everywhere(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="the version, and nothing else")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="the log of the run on standard error, anywhere")] = False,
+) -> None:
+    """Continuous training: new labelled data in, a weighed and promoted champion out."""
 
 
 @app.command()
@@ -207,7 +226,7 @@ app.command()(gates.gate)
 @app.command()
 def predict(
     pipeline: PIPELINE,
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="images, or folders of them")],
     store: STORE = None,
     as_json: JSON = False,
     debug: DEBUG = False,
@@ -225,20 +244,7 @@ def predict(
 app.command()(queries.query)
 
 
-@app.command()
-def report(
-    run_id: Annotated[str, typer.Argument(metavar="RUN_ID")],
-    store: STORE = None,
-    as_json: JSON = False,
-    debug: DEBUG = False,
-) -> int:
-    """The path of a run's HTML report."""
-    from leptonflow import reading
-
-    path = reading.report(looked_at(store), run_id)
-    return _answer(Answer({"path": path}, lambda: print(path)), as_json)
-
-
+app.command()(reports.report)
 app.command()(registry.explain)
 app.command()(registry.reproduce)
 
@@ -323,14 +329,18 @@ def doctor(
 
 def main(arguments: list[str]) -> int:
     """Run one command; every failure is one clear line on standard error, and a document with --json."""
+    if "--verbose" in arguments:
+        os.environ["LEPTONFLOW_VERBOSE"] = "1"
     quiet()
-    if _wants_a_document(arguments):
-        return output.of_one_document(lambda: _run(arguments, True))
-    return _run(arguments, False)
+    # It means the same for every command, and stands wherever a person puts it.
+    given = [each for each in arguments if each != "--verbose"]
+    if _wants_a_document(given):
+        return output.of_one_document(lambda: _run(given, True))
+    return _run(given, False)
 
 
 def _wants_a_document(arguments: list[str]) -> bool:
-    return "--json" in arguments and "--help" not in arguments
+    return "--json" in arguments and not {"--help", "-h"} & set(arguments)
 
 
 def _run(arguments: list[str], as_json: bool) -> int:
@@ -351,6 +361,8 @@ def _run(arguments: list[str], as_json: bool) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on: nothing more to say
         return 1
     except SystemExit as error:
+        if COMPLETES in os.environ or {"--show-completion", "--install-completion"} & set(arguments):
+            return error.code if isinstance(error.code, int) else 0
         return _failed(
             LeptonflowError("code that the command runs ended it", received=f"exit({error.code!r})"), arguments
         )

@@ -21,18 +21,22 @@ from leptonflow import admission, collector, infra, keras_models, planning, prog
 from leptonflow.store import open_store
 from schemas.config import Pipeline
 from schemas.errors import ServerError
+from schemas.settings import verbose
 
 DELIVERY_SECONDS = 5.0
 # Prefect's client waits 2, 4, 8, ... seconds between its tries: with this many, two minutes in all.
 RETRIES = 6
 LOCAL_RETRIES = 2  # an embedded server is on this machine: it is there or it is gone
 
-# The run's log goes to the API. The terminal belongs to the command, which says in one line what went wrong.
-QUIET = {
-    "PREFECT_LOGGING_LEVEL": "INFO",
-    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
-    "PREFECT_LOGGING_HANDLERS_DEBUG_LEVEL": "CRITICAL",
-}
+
+
+def _log_levels() -> dict[str, str]:
+    """The run's log goes to the API. The terminal belongs to the command, unless it was asked to be verbose."""
+    return {
+        "PREFECT_LOGGING_LEVEL": "INFO",
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "INFO" if verbose() else "CRITICAL",
+        "PREFECT_LOGGING_HANDLERS_DEBUG_LEVEL": "CRITICAL",
+    }
 
 
 def retrain(config: Pipeline, pipeline: str, store: str, force: bool = False) -> dict[str, Any]:
@@ -65,7 +69,7 @@ def prefect(meanwhile: Callable[[], object] = lambda: None) -> Iterator[None]:
 
     `meanwhile` is called, to import what the flows need, while the server boots.
     """
-    with server.api() as api, _environment(QUIET), ExitStack() as stack:
+    with server.api() as api, _environment(_log_levels()), ExitStack() as stack:
         with collector.paused(freeze=True):  # collections take a quarter of the time of imports
             import httpx
             from prefect import settings

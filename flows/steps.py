@@ -14,7 +14,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from prefect import State, Task
 from prefect.states import Completed
 
-from flows import naming, notifying, showing, telling
+from flows import naming, notifying, run_log, showing, telling
 from flows.telling import Story
 from leptonflow import admission, collector, infra, keras_models, limits, locking, progress, reading
 from leptonflow.limits import Limit
@@ -69,6 +69,9 @@ class Steps:
         with ExitStack() as stack:
             stack.callback(infra.stop)
             stack.enter_context(_plain_log())
+            path = stack.enter_context(run_log.kept(self.config.name))
+            if path is not None:
+                page.log.info("this log is kept in %s", path.absolute())
             moving = showing.Moving(page, self.config.training.folds)
             stack.callback(moving.close)
             stack.enter_context(progress.listen(moving.report, lambda text: page.log.info("%s", text)))

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from leptonflow import files, packages, registry, whole, workloads
+from leptonflow import files, layouts, packages, registry, walking, whole, workloads
 from leptonflow.store import Store
 from schemas.config import Pipeline
 from schemas.errors import Damaged, NotFound
 
+TOGETHER = 512  # images
+
 
 def predict(store: Store, config: Pipeline, paths: Sequence[Path]) -> list[dict[str, Any]]:
-    """[{file, label, probability, version, error}], in the order given.
+    """[{file, label, probability, version, error}], in the order given; of a folder all that lies in it, by name.
 
     Raises NotFound without a champion; Damaged where its package is not whole, with the newest that is.
     """
@@ -33,29 +35,29 @@ def predict(store: Store, config: Pipeline, paths: Sequence[Path]) -> list[dict[
         manifest = packages.manifest(store, config.name, champion.version)
     except (Damaged, NotFound) as error:
         raise whole.damaged(store, config.name, log, champion.version, error) from error
-    answers: list[dict[str, Any]] = []
-    images = []
-    for file in paths:
-        answer: dict[str, Any] = {
-            "file": str(file),
-            "label": None,
-            "probability": None,
-            "version": champion.version,
-            "error": None,
-        }
-        answers.append(answer)
-        try:
-            examined = workload.examine(files.read(file, files.IMAGE), manifest.input)
-        except OSError as error:
-            answer["error"] = f"cannot be read: {error.strerror or error}"
+    found = list(_files(paths))
+    answers: list[dict[str, Any]] = [
+        {"file": shown, "label": None, "probability": None, "version": champion.version, "error": why}
+        for shown, _, why in found
+    ]
+    readable = [(answer, file) for answer, (_, file, why) in zip(answers, found, strict=True) if why is None]
+    package: packages.Package | None = None
+    for start in range(0, len(readable), TOGETHER):
+        images = []
+        for answer, file in readable[start : start + TOGETHER]:
+            try:
+                examined = workload.examine(files.read(file, files.IMAGE), manifest.input)
+            except OSError as error:
+                answer["error"] = f"cannot be read: {error.strerror or error}"
+                continue
+            if examined.rule is not None or examined.encoded is None:
+                answer["error"] = f"{examined.rule}: {examined.reason}"
+                continue
+            images.append((answer, np.frombuffer(examined.encoded, np.uint8).reshape(manifest.input)))
+        if not images:
             continue
-        if examined.rule is not None or examined.encoded is None:
-            answer["error"] = f"{examined.rule}: {examined.reason}"
-            continue
-        images.append((answer, np.frombuffer(examined.encoded, np.uint8).reshape(manifest.input)))
-    if images:
         try:
-            package = packages.load(store, config.name, champion.version, champion.manifest_sha256)
+            package = package or packages.load(store, config.name, champion.version, champion.manifest_sha256)
         except (Damaged, NotFound) as error:
             raise whole.damaged(store, config.name, log, champion.version, error) from error
         probabilities = package.predict(np.stack([pixels for _, pixels in images]))
@@ -63,3 +65,24 @@ def predict(store: Store, config: Pipeline, paths: Sequence[Path]) -> list[dict[
             best = int(row.argmax())
             answer.update(label=manifest.classes[best], probability=float(row[best]))
     return answers
+
+
+def _files(paths: Sequence[Path]) -> Iterator[tuple[str, Path, str | None]]:
+    """(the name to show, the file to read, why it is not read) of each; hidden files and litter of a folder apart."""
+    for path in paths:
+        if not path.is_dir():
+            yield str(path), path, None
+            continue
+        try:
+            found = walking.walk(str(path))
+        except OSError as error:
+            yield str(path), path, f"cannot be read: {error.strerror or error}"
+            continue
+        inside: dict[str, tuple[Path, str | None]] = {
+            each.name: (Path(each.real), None) for each in found.files if not layouts.is_litter(each.name)
+        }
+        inside |= {name: (path, f"{each.rule}: {each.reason}") for name, each in found.refused.items()}
+        if not inside:
+            yield str(path), path, "the folder holds no image"
+        for name, (file, why) in sorted(inside.items()):
+            yield str(path / name), file, why

@@ -35,6 +35,11 @@ def quiet() -> None:
         os.environ.setdefault(name, value)
 
 
+def verbose() -> bool:
+    """Whether the log of a run is wanted on the terminal: the option --verbose, or LEPTONFLOW_VERBOSE."""
+    return bool(os.environ.get("LEPTONFLOW_VERBOSE"))
+
+
 def query_seconds() -> float:
     """How long a query may take: LEPTONFLOW_QUERY_SECONDS, else 300."""
     given = os.environ.get("LEPTONFLOW_QUERY_SECONDS") or str(QUERY_SECONDS)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,8 @@ from tests.e2e.helpers import call, rows
 def test_predict(first: Place, tmp_path: Path) -> None:
     images = sorted((first.folder / "monday").glob("[0-2]/digit*"))[::9]
     (tmp_path / "bad.png").write_text("no picture")
-    files = [*images, tmp_path / "bad.png", tmp_path / "gone.png", tmp_path]
+    os.mkfifo(tmp_path / "pipe.png")
+    files = [*images, tmp_path / "bad.png", tmp_path / "gone.png", tmp_path / "pipe.png"]
     result = first("predict", *files)
     assert result.status == 1
     assert [answer["file"] for answer in result.document] == [str(f) for f in files]
@@ -27,6 +30,7 @@ def test_predict(first: Place, tmp_path: Path) -> None:
     assert right / len(answered) > 0.5
     assert [f["label"] for f in failed] == [None] * 3
     assert "unreadable-image" in failed[0]["error"] and "No such file" in failed[1]["error"]
+    assert "a named pipe" in failed[2]["error"]
     assert first("predict", *images[:2]).status == 0
     shown = call("predict", first.yaml, *files, "--store", first.store)
     assert shown.status == 1 and "bad.png" in shown.err and images[0].name in shown.out
@@ -38,6 +42,27 @@ def test_predict(first: Place, tmp_path: Path) -> None:
         )
     }
     assert known
+
+
+def test_predict_takes_folders(first: Place, tmp_path: Path) -> None:
+    """All that lies in them, by name; what is hidden or no image by its name is left out, as `ingest` does."""
+    (tmp_path / "f" / "deeper").mkdir(parents=True)
+    (tmp_path / "empty").mkdir()
+    images = sorted((first.folder / "monday" / "1").glob("digit*"))[:3]
+    for image, name in zip(images, ("b.png", "a.png", "deeper/c.png"), strict=True):
+        shutil.copy(image, tmp_path / "f" / name)
+    for name in ("README.md", ".hidden.png", "Thumbs.db"):
+        (tmp_path / "f" / name).write_text("x")
+    os.mkfifo(tmp_path / "f" / "pipe.png")
+    (tmp_path / "f" / "out.png").symlink_to(images[0])
+    result = first("predict", tmp_path / "f", tmp_path / "empty")
+    told = {str(Path(each["file"]).relative_to(tmp_path)): each["error"] for each in result.document}
+    assert list(told) == ["f/a.png", "f/b.png", "f/deeper/c.png", "f/out.png", "f/pipe.png", "empty"]
+    assert [why and why.split(":")[0] for why in told.values()] == [
+        None, None, None, "path-escape", "not-a-file", "the folder holds no image"
+    ]  # fmt: skip
+    (alone,) = first("predict", images[1]).document
+    assert result.document[0]["probability"] == pytest.approx(alone["probability"], abs=1e-5)
 
 
 def test_predict_without_a_champion(work: Path, tmp_path: Path) -> None:
@@ -74,6 +99,7 @@ def test_the_report_is_one_file_that_asks_for_nothing(first: Place) -> None:
     assert not re.findall(r"url\((?!['\"]?(?:data:|#))|@import|<script|<iframe|<link", text)
     for part in (first.told["A"]["version"], "at_least", "fold_spread", "infra_validate", "promoted", "<img", "monday"):
         assert part in text, part
+    assert call("report", first.yaml, "--store", first.store, "--json").document == result.document  # its newest run
     assert call("report", "0123456789ab", "--store", first.store).status == 1
     assert call("report", "../../etc", "--store", first.store).status in (1, 2)
 

@@ -1,0 +1,63 @@
+"""The subcommand `report`: where a run's report lies, and a browser that shows it. Thin: parse, call, print."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+import webbrowser
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.common import DEBUG, JSON, STORE, Answer, answer, looked_at
+from schemas.errors import LeptonflowError, NotFound
+
+if TYPE_CHECKING:
+    from leptonflow.store import Store
+
+RUN = re.compile(r"[0-9a-f]{12}")
+
+
+def report(
+    run: Annotated[str, typer.Argument(metavar="RUN_ID|PIPELINE", help="a pipeline: its newest finished run")],
+    browse: Annotated[bool, typer.Option("--open", help="show it in a browser")] = False,
+    store: STORE = None,
+    as_json: JSON = False,
+    debug: DEBUG = False,
+) -> int:
+    """The path of a run's HTML report; with --open, the report in a browser."""
+    from leptonflow import reading
+
+    opened = looked_at(store)
+    path = reading.report(opened, run if RUN.fullmatch(run) else _newest(opened, run))
+    if browse:
+        _browse(opened, path)
+    return answer(Answer({"path": path}, lambda: print(path)), as_json)
+
+
+def _newest(store: Store, pipeline: str) -> str:
+    """The id of the pipeline's newest run that has a report."""
+    from leptonflow import planning, reading
+
+    config = planning.load_config(pipeline)
+    finished = [each["run_id"] for each in reading.runs(store, config) if each["report"]]
+    if not finished:
+        raise NotFound(
+            f"no run of {config.name} has a report", expected="a finished run",
+            hint="`leptonflow retrain` makes one",
+        )  # fmt: skip
+    return str(finished[-1])
+
+
+def _browse(store: Store, path: str) -> None:
+    """Show the report; of a store that is no folder a copy of it."""
+    file = Path(path)
+    if "://" in path:
+        file = Path(tempfile.mkdtemp(prefix="leptonflow-")) / file.name
+        file.write_bytes(store.get(path.removeprefix(f"{store.uri}/")))
+    if not webbrowser.open(file.as_uri()):
+        raise LeptonflowError(
+            "no browser could be started", expected="a browser on this machine, or the variable BROWSER",
+            hint=f"Open {file} yourself",
+        )  # fmt: skip
