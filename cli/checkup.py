@@ -89,7 +89,7 @@ def _store(uri: str, fix: bool) -> str:
     except StoreUnreachable as error:
         raise LeptonflowError(
             f"{uri} can be read and not written", expected="a store that this user may write to",
-            received=" ".join(filter(None, [error.message, error.received])), hint=error.hint,
+            received=error.received or error.message, hint=error.hint,
         ) from None  # fmt: skip
     raise store.overwrites(uri)
 
@@ -129,15 +129,18 @@ def _landing(uri: str) -> str:
         found = batch_state.lying(opened, pipeline)
         never += found.never_read
         told += found.told
+
+    def more(lines: list[str]) -> list[str]:
+        return [f"and {len(lines) - MOST_TOLD} more"] if len(lines) > MOST_TOLD else []
+
     if never:
-        more = [f"and {len(never) - MOST_TOLD} more"] if len(never) > MOST_TOLD else []
         raise LeptonflowError(
             "landing holds what is never read",
             expected="batch names that match [a-z0-9][a-z0-9._-]{0,62}, closed by _READY after their last file",
-            received="; ".join([*never[:MOST_TOLD], *more]),
+            received="; ".join([*never[:MOST_TOLD], *more(never)]),
             hint="Land it again as a batch of its own; `leptonflow discard P BATCH --reason TEXT` sets a batch aside",
         )
-    return "; ".join(["every closed batch is as it was listed", *told])
+    return "; ".join(["every closed batch is as it was listed", *told[:MOST_TOLD], *more(told)])
 
 
 def _arrivals(uri: str, fix: bool) -> str:

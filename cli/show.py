@@ -67,7 +67,12 @@ def terminal() -> Console:
 
     # A file or a pipe has no width of its own: wide enough that no cell is cut.
     width = None if sys.stdout.isatty() else max(120, int(os.environ.get("COLUMNS", "120")))
-    return Console(width=width, highlight=False, soft_wrap=False)
+
+    class Terminal(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError  # rich would end the process
+
+    return Terminal(width=width, highlight=False, soft_wrap=False)
 
 
 def grid(*columns: str) -> Table:

@@ -44,7 +44,8 @@ def _batch_lines(pipeline: str, document: Mapping[str, Any]) -> Iterator[tuple[s
     """A line for each kind of batch that there is; what waits is always said."""
     yield "waiting", ", ".join(document["waiting"]) or "nothing"
     for each in document["refused"]:
-        yield "refused", f"{each['batch']} at {when(each['at'])}: {each['sentence']}"
+        rules = ", ".join(f"{count} {rule}" for rule, count in each["reasons"].items())
+        yield "refused", f"{each['batch']} at {when(each['at'])}: {each['sentence']}" + (f" ({rules})" if rules else "")
     if document["refused"]:
         yield (
             "",

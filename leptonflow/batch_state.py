@@ -28,7 +28,7 @@ def document(store: Store, config: Pipeline, history: Log) -> dict[str, Any]:
     late = landing_state.late(store, config.name, [*accepted(history), *refused])
     return {
         "waiting": list(pending.waiting),
-        "refused": [{"batch": each.batch, "sentence": each.sentence, "at": each.at} for each in refused],
+        "refused": [each.model_dump(include={"batch", "sentence", "reasons", "at"}) for each in refused],
         "open": [
             {
                 "batch": each.batch,
@@ -72,7 +72,7 @@ def lying(store: Store, pipeline: str) -> Lying:
         *(f"{pipeline}/{name}" for name in changes.changed(store, pipeline)),
     ]
     told = [
-        *(f"refused: {pipeline}/{each.batch} ({each.sentence})" for each in refused),
+        *(f"refused: {pipeline}/{each.batch}" for each in refused),
         *(f"open: {pipeline}/{each.batch} ({each.files} files)" for each in opened if not each.wrong),
     ]
     return Lying(tuple(never), tuple(told))

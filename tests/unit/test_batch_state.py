@@ -76,11 +76,11 @@ def test_an_admission_records_what_it_saw(place: Store) -> None:
     put_plain(place, "plain", cat__a_dot_png=b"no image")
     assert admission.admit(place, CONFIG, "plain").seen == landing_state.seen(place, PETS, "plain")
     (refused,) = document(place)["refused"]  # type: ignore[misc, arg-type, has-type]
-    assert refused["batch"] == "plain" and refused["sentence"]
+    assert refused["batch"] == "plain" and refused["sentence"] and refused["reasons"]
     place.create(f"landing/{PETS}/plain/cat/b.png", image(1))
     assert document(place)["late"] == [{"batch": "plain", "files": 1, "sentence": "1 file added later"}]
     assert batch_state.lying(place, PETS).never_read == (f"{PETS}/plain: 1 file added later",)
-    assert batch_state.lying(place, PETS).told[0].startswith(f"refused: {PETS}/plain (")
+    assert batch_state.lying(place, PETS).told == (f"refused: {PETS}/plain",)
     discards.discard(place, PETS, "plain", "why", "me")
     assert document(place)["refused"] == [] and batch_state.lying(place, PETS) == batch_state.Lying((), ())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,15 @@ from tests.e2e.bad_input.sources import CLASSES
 from tests.e2e.helpers import call, command, good, ingest, together
 
 SECRET = "hush-hush-secret"
+
+
+def full() -> None:
+    """A write beyond this fails as it does on a full disk."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16, 16))
+
+
+# Python would leave half a file of bytecode, and read it the next time.
+FULL: dict[str, Any] = {"preexec": full, "environment": {"PYTHONDONTWRITEBYTECODE": "1"}}
 
 
 @pytest.mark.parametrize(
@@ -72,6 +82,19 @@ def test_a_full_disk_is_one_line_and_the_same_command_goes_on(tmp_path: Path, st
     assert not (store / "snapshots").exists()
     document, _ = ingest(strict, tmp_path / "fine", "--store", store)
     assert (document["outcome"], document["accepted"]) == ("accepted", 6)
+
+
+def test_doctor_says_that_a_store_can_be_read_and_not_written(tmp_path: Path, strict: Path, store: Path) -> None:
+    """Also where its probe lies there from before; the other lines follow all the same."""
+    call("doctor", "--store", store)
+    result = command("doctor", "--store", store, "--json", cwd=tmp_path, **FULL)
+    checks = {check["name"]: check for check in result.document["checks"]}
+    assert result.status == 1 and not checks["store"]["ok"]
+    assert f"{store.as_uri()} can be read and not written" in checks["store"]["detail"]
+    assert (
+        "File too large" in checks["store"]["detail"] and "Check the folder and its disk" in checks["store"]["detail"]
+    )
+    assert checks["logs"]["ok"] and checks["landing"]["ok"] and checks["arrivals"]["ok"]
 
 
 def test_an_s3_endpoint_where_nobody_listens(tmp_path: Path, strict: Path, monkeypatch: pytest.MonkeyPatch) -> None:
