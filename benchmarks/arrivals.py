@@ -28,6 +28,7 @@ from leptonflow.store import Store, open_store, store_id
 from tests import servers
 
 NAME = "bench"
+CONTENT = "c" * 64  # of the dataset; a run has finished on it
 TICKS = os.sysconf("SC_CLK_TCK")
 START_SECONDS = 300.0
 COUNTED = "import sys; from benchmarks import arrivals; arrivals.count_reads(sys.argv.pop(1)); "
@@ -69,6 +70,8 @@ def fill(store: Store, folder: Path, count: int) -> None:
     store.create_many(records(store_id(store), accepted))
     contract = contracts.digest(config)
     store.create_many((planning.outcome_key(NAME, name, contract), b"{}") for name in refused)
+    run = {"asked": planning.asked(config, CONTENT), "document": {"report": ""}}
+    store.create(planning.run_key(NAME, "run", "manifest.json"), canonical(run))
 
 
 def records(identity: str, batches: list[str]) -> Iterator[tuple[str, bytes]]:
@@ -80,6 +83,8 @@ def records(identity: str, batches: list[str]) -> Iterator[tuple[str, bytes]]:
             "batch": batch,
             "outcome": {"expectations": expectations},
             "labels": {str(n): number for n in range(10)},
+            "content": CONTENT,
+            "snapshot": CONTENT[:12],
         }
         record = {
             "number": number, "id": batch, "kind": "batch", "who": "bench", "why": batch, "at": "2026-01-01T00:00:00Z",

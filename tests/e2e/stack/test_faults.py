@@ -26,16 +26,21 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     folder = tmp_path_factory.mktemp("faults")
     for name in ("alone", "group", "restart", "overlap"):
         project(folder / "work", name, debounce=0, **LONG)
-        source = digits(folder / name, 3, 20)
-        landed = command("ingest", name, source, cwd=folder / "work")
-        assert landed.status == 0, landed.told()
+        digits(folder / name, 3, 20)
     with up(folder / "work") as running:
         yield running
 
 
-def training(stack: Stack, name: str, **parameters: Any) -> tuple[str, Path]:
+def arrived(stack: Stack, name: str) -> str:
+    """The run that a batch starts."""
+    landed = command("ingest", name, stack.folder.parent / name, cwd=stack.folder)
+    assert landed.status == 0, landed.told()
+    return str(until(lambda: stack.runs(name), 30, "a run")[0]["id"])
+
+
+def training(stack: Stack, name: str) -> tuple[str, Path]:
     """A deployed run that has finished its first fold: its id, and the store's folder of its fits."""
-    run = stack.retrain(name, **parameters)
+    run = arrived(stack, name)
     fits = stack.folder / ".leptonflow" / "fits" / name
     until(lambda: sorted(fits.glob("*/fold-0/manifest.json")), 60, "the first fold")
     return run, fits
@@ -64,7 +69,7 @@ def test_the_worker_alone_is_killed_and_nothing_is_there_twice(stack: Stack) -> 
 
 def test_two_deployed_runs_of_one_pipeline_never_overlap(stack: Stack) -> None:
     """The second waits for the first, and finds nothing new."""
-    first, second = stack.retrain("overlap"), stack.retrain("overlap")
+    first, second = arrived(stack, "overlap"), stack.retrain("overlap")
     ends = [stack.ended(run, 240) for run in (first, second)]
     ends.sort(key=lambda run: str(run["start_time"]))
     assert [run["state"]["name"] for run in ends] == ["promoted", "unchanged"]

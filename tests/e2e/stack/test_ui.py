@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.helpers import command, digits
-from tests.e2e.stack.stacks import project, up
+from tests.e2e.stack.stacks import project, until, up
 
 pytestmark = pytest.mark.slow  # minutes, and many processes: `make test-all` runs these
 
@@ -24,7 +24,7 @@ def test_the_run_page_and_its_artifacts_tell_the_verdict(tmp_path: Path) -> None
     folder = project(tmp_path / "work", debounce=0)
     assert command("ingest", "small", digits(tmp_path / "monday", 3, 20), cwd=folder).status == 0
     with up(folder) as stack, sync_playwright() as playwright:
-        run = stack.retrain("small")
+        run = until(lambda: stack.runs("small"), 30, "a run of what was there before")[0]["id"]
         ended = stack.ended(run)
         assert ended["state"]["name"] == "promoted"
         assert "small" in ended["name"] and "promoted" in ended["name"], ended["name"]
