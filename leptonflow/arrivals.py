@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from leptonflow import contracts, discards, landing
+from leptonflow import contracts, discards, landing, landing_state
 from leptonflow.keys import in_order
 from leptonflow.landing import INGEST, READY, folder_key
 from leptonflow.planning import outcome_key
@@ -73,8 +73,9 @@ class Arrivals:
         if asked and self._records is None:
             self._follow()  # what was accepted is closed, and need not be asked for
         unsure = [name for name in asked if name not in self._accepted]
-        sizes = self._sizes(f"{folder_key(self.pipeline, name)}/{READY}" for name in unsure)
-        still_open = {name for name, size in zip(unsure, sizes, strict=True) if size is None}
+        there = [name for name in unsure if landing_state.readable(self._store, self.pipeline, name)]
+        sizes = self._sizes(f"{folder_key(self.pipeline, name)}/{READY}" for name in there)
+        still_open = set(unsure).difference(n for n, size in zip(there, sizes, strict=True) if size is not None)
         closed = [name for name in asked if name not in still_open]
         if closed and self._replaced():
             return self.look(config, only)

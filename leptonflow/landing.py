@@ -151,7 +151,12 @@ def _stem(source: Path) -> str:
 def closed_batches(store: Store, pipeline: str, besides: Collection[str] = ()) -> list[str]:
     """The names of closed batches, sorted. `besides`: names that need not be asked for."""
     names = [name for name in store.folders(f"landing/{pipeline}") if NAME.fullmatch(name) and name not in besides]
-    return [name for name in names if store.size(f"{folder_key(pipeline, name)}/{READY}") is not None]
+    return [
+        name
+        for name in names
+        if landing_state.readable(store, pipeline, name)
+        and store.size(f"{folder_key(pipeline, name)}/{READY}") is not None
+    ]
 
 
 def misnamed_batches(store: Store, pipeline: str) -> list[str]:

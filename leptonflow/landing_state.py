@@ -5,6 +5,7 @@ Looks and writes nothing. What does not belong here: which batches wait (plannin
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from leptonflow.keys import in_order
 from leptonflow.layouts import INGEST, READY, folder_key
 from leptonflow.store import Store
 from schemas.config import NAME
-from schemas.errors import UsageError
+from schemas.errors import StoreUnreachable, UsageError
 from schemas.records import Outcome, Seen
 
 # What people write where `_READY` is meant. A picture may be called so too: those endings are left out.
@@ -47,9 +48,19 @@ class Late:
     sentence: str
 
 
-def seen(store: Store, pipeline: str, batch: str) -> Seen:
-    """The files of a batch as they lie there now: how many, and the digest of their names."""
-    return _seen(key.removeprefix(f"{folder_key(pipeline, batch)}/") for key in _keys(store, pipeline, batch))
+def readable(store: Store, pipeline: str, batch: str) -> bool:
+    """Whether this user may look into a batch's folder: one that belongs to somebody else keeps no other waiting."""
+    folder = store.path(folder_key(pipeline, batch))
+    return folder is None or not folder.is_dir() or os.access(folder, os.R_OK | os.X_OK)
+
+
+def seen(store: Store, pipeline: str, batch: str) -> Seen | None:
+    """The files of a batch as they lie there now: how many, and the digest of their names.
+
+    None where a folder in it is closed to this user.
+    """
+    names = _names(store, pipeline, batch)
+    return None if names is None else _seen(names)
 
 
 def late(store: Store, pipeline: str, outcomes: Iterable[Outcome]) -> list[Late]:
@@ -61,7 +72,9 @@ def late(store: Store, pipeline: str, outcomes: Iterable[Outcome]) -> list[Late]
 
     def one(outcome: Outcome) -> Late | None:
         now = seen(store, pipeline, outcome.batch)
-        if outcome.seen is None or now == outcome.seen or now.files == 0:  # whoever cleared it away knows
+        if now is None or outcome.seen is None or now == outcome.seen:
+            return None
+        if now.files == 0:  # whoever cleared it away knows
             return None
         more = now.files - outcome.seen.files
         told = f"{_count(more)} added later" if more > 0 else f"{_count(-more)} taken away" if more else "other files"
@@ -84,15 +97,20 @@ def open_batches(store: Store, pipeline: str) -> list[Open]:
 def _open(store: Store, pipeline: str, name: str) -> Open | None:
     prefix = folder_key(pipeline, name)
     try:
+        if not readable(store, pipeline, name):
+            return Open(layouts.shown(name), 0, None, _CLOSED_TO_US, True)
         if store.size(f"{prefix}/{READY}") is not None:
             return None
-        keys = [key.removeprefix(f"{prefix}/") for key in _keys(store, pipeline, name)]
-        note, wrong = _note(name, keys)
-        return Open(layouts.shown(name), _seen(keys).files, store.modified(prefix), note, wrong)
+        names = _names(store, pipeline, name)
+        if names is None:
+            return Open(layouts.shown(name), 0, None, _CLOSED_TO_US, False)
+        note, wrong = _note(name, names)
+        return Open(layouts.shown(name), _seen(names).files, store.modified(prefix), note, wrong)
     except UsageError:  # a name that no key can have
         return Open(layouts.shown(name), 0, None, _MISNAMED, True)
 
 
+_CLOSED_TO_US = "this user may not look into its folder, or into one in it"
 _MISNAMED = f"no batch can have this name (expected: {NAME.pattern})"
 
 
@@ -108,8 +126,14 @@ def _note(name: str, keys: Sequence[str]) -> tuple[str | None, bool]:
     return None, False
 
 
-def _keys(store: Store, pipeline: str, batch: str) -> list[str]:
-    return store.keys(folder_key(pipeline, batch))
+def _names(store: Store, pipeline: str, batch: str) -> list[str] | None:
+    prefix = folder_key(pipeline, batch)
+    try:
+        return [key.removeprefix(f"{prefix}/") for key in store.keys(prefix)]
+    except StoreUnreachable:
+        if store.path("") is None:
+            raise
+        return None
 
 
 def _seen(names: Iterable[str]) -> Seen:

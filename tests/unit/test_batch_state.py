@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from leptonflow import admission, batch_state, discards, landing, landing_state, planning
+from leptonflow.arrivals import Arrivals
 from leptonflow.store import Store, open_store
 from schemas.records import Outcome
 from tests.batches import CONFIG, image, land, put
@@ -136,3 +137,29 @@ def test_when_a_batch_was_last_written(store: Store, tmp_path: Path) -> None:
     else:
         assert store.uri.startswith("memory:") or found.newest is not None
     assert store.modified("nothing/here") is None
+
+
+def test_a_folder_that_is_closed_to_this_user_keeps_no_other_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As another user's upload may be. Root may look anywhere, so the system's answer is given here."""
+    store = open_store(tmp_path.as_uri())
+    for name in ("theirs", "whole"):
+        put_plain(store, name, cat__a_dot_png=image(1))
+    scandir, access = os.scandir, os.access
+    locked = f"{tmp_path}/landing/{PETS}/theirs"
+
+    def closed(path: str) -> object:
+        if str(path).startswith(locked):
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    monkeypatch.setattr(os, "access", lambda path, mode: not str(path).startswith(locked) and access(path, mode))
+    told = document(store)
+    assert told["waiting"] == ["whole"] and Arrivals(store, PETS).look(CONFIG) == ["whole"]
+    (found,) = landing_state.open_batches(store, PETS)
+    assert (found.batch, found.wrong) == ("theirs", True) and "may not look" in str(found.note)
+    monkeypatch.setattr(os, "access", lambda path, mode: True)  # the folder is open, one in it is not
+    assert landing_state.seen(store, PETS, "theirs") is None
+    assert landing_state.late(store, PETS, [outcome(store, "whole").model_copy(update={"batch": "theirs"})]) == []
