@@ -104,7 +104,7 @@ def write(target: str, summary: Summary | None) -> Path:
 def _text(name: str, path: str, summary: Summary | None) -> str:
     """The YAML: the template with what was seen of the source."""
     found = list(summary.classes) if summary is not None else []
-    if found:
+    if len(found) > 1:
         listed = ", ".join(_scalar(c) for c in found)
         classes = f"# The classes, in the order of the model's outputs.\nclasses: [{listed}]\n"
     else:
@@ -117,7 +117,7 @@ def _text(name: str, path: str, summary: Summary | None) -> str:
         height=height,
         width=width,
         channels=channels,
-        why=f"\n# Proposed since {why}." if why else "",
+        why=f"\n# Proposed: {why}." if why else "",
         classes=classes,
         small=_rules_of_small_classes(summary) if summary is not None else "",
     )

@@ -225,8 +225,8 @@ def _plain(store: Store, pipeline: str, batch: str, classes: Collection[str] | N
         ignored += len(beside)
         warnings = [layouts.beside_warning(beside)] if beside else []
     elif shape.kind == "folders":
-        litter = [name for name in names if layouts.is_litter(name)]
-        names = [name for name in names if not layouts.is_litter(name)]
+        litter = [name for name in names if shape.ignores(name)]
+        names = [name for name in names if not shape.ignores(name)]
         ignored += len(litter)
         warnings = empty + ([layouts.litter_warning(litter)] if litter else [])
     items = tuple(sorted((Item(name, layouts.shown(name)) for name in names), key=lambda item: (item.name, item.key)))

@@ -66,6 +66,7 @@ class Layout:
     pairs  (data, labels) of each pair of `.npy` files; an `.npz` stands twice: its arrays are paired when it is opened
     roots  the folders whose sub-folders are the classes; empty: the batch's own
     split  these roots are the parts of a split, such as train and test
+    apart  folders that hold no examples but masks or annotations of others
     """
 
     kind: str
@@ -73,7 +74,12 @@ class Layout:
     pairs: tuple[tuple[str, str], ...] = ()
     roots: tuple[str, ...] = ()
     split: bool = False
+    apart: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+
+    def ignores(self, name: str) -> bool:
+        """Whether a file in a folder per class is no example: by its own name, or by its folder's."""
+        return is_litter(name) or any(name.startswith(f"{folder}/") for folder in self.apart)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,10 @@ SPLITS = frozenset(
 )
 DATA = frozenset(("x", "data", "images", "image", "imgs", "pixels", "features", "inputs"))
 LABELS = frozenset(("y", "labels", "label", "targets", "target"))
+PICTURES = frozenset(("images", "image", "imgs", "img", "jpegimages", "pictures", "photos", "frames", "rgb"))
+ANNOTATIONS = frozenset(
+    ("masks", "mask", "annotations", "annotation", "labels", "segmentation", "segmentations", "gt", "groundtruth")
+)  # what lies beside a folder of pictures and is made of them
 LOOKED_FOR = "X and y, images and labels, data and labels, or such names with a part in common, as x_train and y_train"
 DEEPEST = 16  # folders within folders that are looked through
 
@@ -53,6 +57,7 @@ def layout(
     known = frozenset(classes or ())
     has = has_columns or (lambda name: False)
     folder = _tree(names)
+    apart = _annotations(folder, known, 0)
     warnings: list[str] = []
     while True:
         found = _arrays(folder) or _table(folder, known, has)
@@ -67,7 +72,11 @@ def layout(
     split = [root for root in roots if root != folder.path]
     warnings += _split_warning(folder, split, found_classes) + _beside(folder, has, split)
     return Layout(
-        "folders", roots=tuple(shown(r) for r in roots if r), split=_is_split(folder, split), warnings=tuple(warnings)
+        "folders",
+        roots=tuple(shown(r) for r in roots if r),
+        split=_is_split(folder, split),
+        apart=tuple(apart),
+        warnings=tuple(warnings),
     )
 
 
@@ -89,6 +98,19 @@ def _tree(names: Iterable[str]) -> _Folder:
             for each in above:
                 each.full = True
     return root
+
+
+def _annotations(folder: _Folder, known: frozenset[str], depth: int) -> list[str]:
+    """The folders that hold annotations or masks of the pictures beside them: no class, whatever files they hold."""
+    found = []
+    beside = any(name.lower() in PICTURES and inner.full for name, inner in folder.folders.items())
+    for name, inner in folder.folders.items():
+        if beside and name.lower() in ANNOTATIONS and name not in known:
+            found.append(inner.path)
+            inner.full = False
+        elif depth < DEEPEST:
+            found += _annotations(inner, known, depth + 1)
+    return found
 
 
 # --- arrays ------------------------------------------------------------------------------------------

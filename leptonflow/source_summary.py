@@ -61,7 +61,8 @@ class Summary:
         colour = "in colour" if channels == 3 else "all grey"
         (width, height), count = self.sizes.most_common(1)[0]
         if count > self.looked / 2 and min(width, height) >= 8 and max(width, height) <= SIDES[-1]:
-            return (height, width, channels), f"{count} of {self.looked} are {width} wide and {height} high, {colour}"
+            why = f"{count} of {self.looked} images that were looked at are {width} wide and {height} high, {colour}"
+            return (height, width, channels), why
         middle = median(min(size) for size in self.sizes.elements())
         side = max((side for side in SIDES if side <= middle), default=SIDES[0])
         shape = (min(side, SHAPE[0]),) * 2

@@ -141,8 +141,8 @@ def _of(found: Walk, given: str, shape: Layout, columns: Columns) -> Source:
     files, litter = tuple(found.files), list[str]()
     warnings = list(shape.warnings)
     if shape.kind == "folders":
-        litter = [file.name for file in files if layouts.is_litter(file.name)]
-        files = tuple(file for file in files if not layouts.is_litter(file.name))
+        litter = [file.name for file in files if shape.ignores(file.name)]
+        files = tuple(file for file in files if not shape.ignores(file.name))
         warnings += found.warnings()
     elif shape.kind == "npy":
         litter = layouts.beside(shape, [file.name for file in files])

@@ -69,6 +69,9 @@ def test_the_gate_asks_for_small_classes_and_more_than_a_baseline(
     assert ("baseline", "accuracy") in rules
     assert [metric for rule, metric in rules if rule == "at_least"] == ["accuracy", 'recall["x": y]', "recall[rare]"]
     assert "leptonflow retrain zoo\n" in path.read_text()
+    put(tmp_path / "t", "only/0.png")
+    starting.write("one", summary(tmp_path / "t"))
+    assert planning.load_config("one").classes is None  # one class is no valid list of them
     assert "ingest zoo s --label-column breed" in starting.next_steps(path, Path("s"), ["--label-column", "breed"])
 
 

@@ -51,6 +51,15 @@ def test_a_class_may_be_called_like_a_split() -> None:
     assert labels(nested) == {"left", "right"} and "`classes`" in layout(nested).warnings[0]
 
 
+def test_masks_beside_images_are_no_class() -> None:
+    found = layout([*tree("images", "masks"), "Annotations/a.xml"])
+    assert found.apart == ("masks", "Annotations") and found.ignores("masks/0.png") and not found.ignores("images/0.png")
+    assert "Annotations, masks" in found.warnings[0]
+    assert layout(tree("train/images", "train/masks", "val/images", "val/masks")).apart == ("train/masks", "val/masks")
+    assert labels(tree("mask", "no_mask")) == {"mask", "no_mask"}
+    assert not layout(tree("images", "masks"), ["images", "masks"]).apart
+
+
 def test_folders_around_the_data_are_descended() -> None:
     assert labels(tree("photos/flowers/rose", "photos/flowers/tulip")) == {"rose", "tulip"}
     assert "photos/flowers" in layout(tree("photos/flowers/rose", "photos/flowers/tulip")).warnings[0]

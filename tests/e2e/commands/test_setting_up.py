@@ -34,6 +34,23 @@ def test_init_writes_what_runs_as_it_is(work: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "x").exists()
 
 
+def test_a_bare_name_is_found_by_every_command_that_init_prints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LEPTONFLOW_STORE", raising=False)
+    good(tmp_path / "photos" / "animals", ["cat", "dog"], 3)
+    (tmp_path / "photos" / "Thumbs.db").write_bytes(b"x")
+    told = call("init", "Zoo", "--from", "photos")
+    assert told.status == 0 and "animals" in told.err
+    assert "cat 3, dog 3" in told.out and "1 files, all hidden" in told.out and "pipelines/zoo.yaml" in told.out
+    (line,) = re.findall(r"leptonflow (ingest .*)", told.out)
+    result = call(*line.split(), "--json")
+    assert result.status == 0, result.told()
+    assert (result.document["accepted"], result.document["ignored"]) == (6, 1)
+    assert call("status", "zoo", "--json").document["classes"] == ["cat", "dog"]
+
+
 def test_doctor(first: Place, work: Path) -> None:
     result = call("doctor", "--store", first.store, "--json")
     assert result.status == 0, result.told()
