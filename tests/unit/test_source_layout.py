@@ -53,7 +53,8 @@ def test_a_class_may_be_called_like_a_split() -> None:
 
 def test_masks_beside_images_are_no_class() -> None:
     found = layout([*tree("images", "masks"), "Annotations/a.xml"])
-    assert found.apart == ("masks", "Annotations") and found.ignores("masks/0.png") and not found.ignores("images/0.png")
+    assert found.apart == ("masks", "Annotations")
+    assert found.ignores("masks/0.png") and not found.ignores("images/0.png")
     assert "Annotations, masks" in found.warnings[0]
     assert layout(tree("train/images", "train/masks", "val/images", "val/masks")).apart == ("train/masks", "val/masks")
     assert labels(tree("mask", "no_mask")) == {"mask", "no_mask"}
