@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shlex
 import shutil
 import sys
@@ -16,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from flows.stack import place, ports
+from flows.stack import certificate, place, ports
 from schemas.errors import StoreError, UsageError
 
 DATA = Path(".leptonflow/s3")
@@ -125,11 +126,24 @@ def server(kind: str, binary: str, data: Path, stack: Path, port: int, notify: M
             "server",
             *_seaweed_options(port, ports.kept(folder / "seaweedfs.ports", 2 * len(ROLES) + 1)),
         ]
-        environment = {}
+        environment = _seaweed_secrets(folder)
         health = "/healthz"
     endpoint = f"http://{ports.LOOPBACK}:{port}"
     home = {"HOME": str(folder.absolute())}  # nothing of the user's own is read
     return Server(kind, tuple(command), folder, {**home, **environment}, endpoint, endpoint + health, access, secret)
+
+
+def _seaweed_secrets(folder: Path) -> dict[str, str]:
+    """What the roles know each other by. By themselves they believe whoever reaches their ports, deletions included.
+
+    All are one process: each start has its own. The volume server's HTTP wants a signed token, gRPC a certificate.
+    """
+    certificate.write(folder / "grpc.pem", folder / "grpc.key")
+    signing = ("SIGNING", "SIGNING_READ", "FILER_SIGNING", "FILER_SIGNING_READ")
+    environment = {f"WEED_JWT_{use}_KEY": secrets.token_hex(32) for use in signing}
+    for role in ("MASTER", "VOLUME", "FILER", "S3", "CLIENT"):
+        environment |= {f"WEED_GRPC_{role}_CERT": "grpc.pem", f"WEED_GRPC_{role}_KEY": "grpc.key"}
+    return {**environment, "WEED_GRPC_CA": "grpc.pem"}
 
 
 def _seaweed_options(port: int, inner: list[int]) -> list[str]:
@@ -148,6 +162,7 @@ def _seaweed_options(port: int, inner: list[int]) -> list[str]:
         "-s3.iam=false",
         "-s3.port.iceberg=0",
         "-s3.port.lance=0",
+        "-disableHttp",  # of master and filer, which ask nobody who they are; S3 has no need of it
         "-s3.localSocket=s3.sock",
         "-filer.localSocket=filer.sock",
         "-master.telemetry=false",
