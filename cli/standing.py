@@ -8,6 +8,7 @@ from typing import Any
 
 from cli import show
 
+MOST = 20
 METRICS = ("accuracy", "precision", "recall", "f1", "log_loss")
 
 
@@ -42,28 +43,24 @@ def _lines(pipeline: str, document: Mapping[str, Any]) -> Iterator[tuple[str, st
 
 def _batch_lines(pipeline: str, document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """A line for each kind of batch that there is; what waits is always said."""
-    yield "waiting", ", ".join(document["waiting"]) or "nothing"
+    yield "waiting", _some(document["waiting"]) or "nothing"
     for each in document["refused"]:
         rules = ", ".join(f"{count} {rule}" for rule, count in each["reasons"].items())
         yield "refused", f"{each['batch']} at {when(each['at'])}: {each['sentence']}" + (f" ({rules})" if rules else "")
     if document["refused"]:
-        yield (
-            "",
-            f"fix the data and land it under another name, then `{_command('discard', pipeline)} BATCH --reason TEXT`",
-        )
+        way = f"`{_command('discard', pipeline)} BATCH --reason TEXT`"
+        yield "", f"land the data again, fixed, under another name; then {way}"
     for each in document["open"]:
         newest = f", the newest written {when(each['newest'])}" if each["newest"] else ""
         note = each["note"] or "not read before an empty _READY closes it"
         yield "open", f"{each['batch']}: {_count(each['files'], 'file')}{newest}; {note}"
     for each in document["late"]:
-        yield (
-            "late files",
-            f"{each['batch']}: {each['sentence']}; never read there: move them to a batch folder of their own",
-        )
+        way = "never read there: move them to a batch folder of their own"
+        yield "late files", f"{each['batch']}: {each['sentence']}; {way}"
     if document["misnamed"]:
-        yield "never read", ", ".join(document["misnamed"]) + " (not a batch's name)"
+        yield "never read", _some(document["misnamed"]) + " (not a batch's name)"
     if document["discarded"]:
-        yield "discarded", ", ".join(f"{each['batch']} ({each['reason']})" for each in document["discarded"])
+        yield "discarded", _some([f"{each['batch']} ({each['reason']})" for each in document["discarded"]])
     for warning in document["warnings"]:
         yield "warning", warning
 
@@ -71,24 +68,17 @@ def _batch_lines(pipeline: str, document: Mapping[str, Any]) -> Iterator[tuple[s
 def _run_lines(pipeline: str, document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     running, lost, last = document["running"], document["lost"], document["last_run"]
     if running:
-        begun = (
-            f"{running['run_id']}, begun {when(running['started_at'])}" if running["run_id"] else "it prepares its data"
-        )
-        yield "under way", begun
+        begun = f"{running['run_id']}, begun {when(running['started_at'])}"
+        yield "under way", begun if running["run_id"] else "a run that prepares its data"
+    # One that a later run has replaced is history: its data or configuration are no longer today's.
+    lost = [run for run in lost if not last or (run["last_change"] or "")[:19] > last["finished_at"][:19]]
     if lost:
-        newest = lost[-1]
+        newest = f"{lost[-1]['run_id']}, begun {when(lost[-1]['started_at'])}"
         others = f" (and {len(lost) - 1} before it)" if len(lost) > 1 else ""
-        yield (
-            "lost run",
-            (
-                f"{newest['run_id']}, begun {when(newest['started_at'])}, ended before it was finished{others}; "
-                f"`{_command('retrain', pipeline)}` goes on from what it left"
-            ),
-        )
-    yield (
-        "last run",
-        f"{last['run_id']} {last['verdict']} at {when(last['finished_at'])}: {last['reason']}" if last else "none",
-    )
+        way = f"`{_command('retrain', pipeline)}` goes on from what it left"
+        yield "lost run", f"{newest}, ended before it was finished{others}; {way}"
+    ended = last and f"{last['run_id']} {last['verdict']} at {when(last['finished_at'])}: {last['reason']}"
+    yield "last run", ended or "none"
 
 
 def runs(found: Sequence[dict[str, Any]]) -> None:
@@ -117,6 +107,12 @@ def metric(found: Mapping[str, Any] | None) -> str:
 def when(time: str | None) -> str:
     """A recorded time to the minute, UTC as all of them are."""
     return f"{time[:10]} {time[11:16]} UTC" if time else "-"
+
+
+def _some(names: Sequence[str]) -> str:
+    """At most MOST of them, and how many more."""
+    more = [f"and {len(names) - MOST} more"] if len(names) > MOST else []
+    return ", ".join([*names[:MOST], *more])
 
 
 def _count(number: int, one: str, many: str = "") -> str:

@@ -79,7 +79,7 @@ def _not_accepted(store: Store, pipeline: str, batch: str) -> None:
                 f"the batch {batch} is in the dataset",
                 expected="a batch that was not accepted: waiting, refused, open or misnamed",
                 received=f"accepted by {entry.who} at {entry.at}",
-                hint="Discarding changes no dataset: what was accepted leaves it by a record for each example",
+                hint=f"`leptonflow retract {pipeline} EXAMPLE... --reason TEXT` takes examples out of the dataset",
             )
 
 

@@ -1,0 +1,76 @@
+"""What `status` says to a person, held against documents of each kind of trouble."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from cli import standing
+
+EMPTY: dict[str, Any] = {
+    "champion": None, "since": None, "metrics": None, "damage": None, "newest": None, "snapshot": None, "examples": 0,
+    "classes": None, "examples_per_class": None, "batches": [], "waiting": [], "refused": [], "open": [], "late": [],
+    "discarded": [], "misnamed": [], "warnings": [], "last_run": None, "running": None, "lost": [],
+    "store": {"uri": "file:///data/store", "exists": True},
+}  # fmt: skip
+RUN = {
+    "run_id": "r1",
+    "version": "v1",
+    "started_at": "2026-11-24T10:00:00.5Z",
+    "last_change": "2026-11-24T10:20:00+00:00",
+}
+LAST = {"run_id": "r0", "verdict": "refused", "finished_at": "2026-11-24T09:00:00.5Z", "reason": "at_least: too low"}
+
+
+def told(capsys: pytest.CaptureFixture[str], **changed: Any) -> str:
+    standing.status("p.yaml", {**EMPTY, **changed})
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_an_empty_store(capsys: pytest.CaptureFixture[str]) -> None:
+    assert told(capsys) == (
+        "store file:///data/store champion none newest version none dataset empty (0 examples) waiting nothing "
+        "last run none"
+    )
+    missing = {"uri": "file:///data/store", "exists": False}
+    assert "does not exist yet: the first `ingest` makes it" in told(capsys, store=missing)
+
+
+def test_batches_that_need_a_hand(capsys: pytest.CaptureFixture[str]) -> None:
+    at = "2026-11-24T10:00:00.5Z"
+    text = told(
+        capsys,
+        refused=[{"batch": "b", "sentence": "too many", "reasons": {"unreadable-image": 3}, "at": at}],
+        open=[
+            {"batch": "o", "files": 1, "newest": at, "note": None},
+            {"batch": "m", "files": 2, "newest": None, "note": "x"},
+        ],
+        late=[{"batch": "l", "files": 8, "sentence": "8 files added later"}],
+        discarded=[{"batch": "d", "reason": "[bold]no good", "who": "me", "at": at}],
+        misnamed=["No Name"],
+        warnings=["a sentence"],
+        waiting=[f"w{number}" for number in range(22)],
+    )  # fmt: skip
+    for part in (
+        "refused b at 2026-11-24 10:00 UTC: too many (3 unreadable-image)",
+        "discard p.yaml BATCH --reason TEXT`",
+        "open o: 1 file, the newest written 2026-11-24 10:00 UTC; not read before an empty _READY closes it",
+        "open m: 2 files; x",
+        "late files l: 8 files added later; never read there",
+        "discarded d ([bold]no good)",
+        "never read No Name (not a batch's name)",
+        "warning a sentence",
+        "w19, and 2 more",
+    ):
+        assert part in text, text
+
+
+def test_runs_that_are_not_finished(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "under way r1, begun 2026-11-24 10:00 UTC" in told(capsys, running=RUN)
+    assert "under way a run that prepares its data" in told(capsys, running=dict.fromkeys(RUN))
+    lost = told(capsys, lost=[{**RUN, "run_id": "r9"}, RUN], last_run=LAST)
+    assert "lost run r1, begun 2026-11-24 10:00 UTC, ended before it was finished (and 1 before it); `" in lost
+    assert "retrain p.yaml` goes on from what it left" in lost
+    assert "last run r0 refused at 2026-11-24 09:00 UTC: at_least: too low" in lost
+    assert "lost run" not in told(capsys, lost=[RUN], last_run={**LAST, "finished_at": "2026-11-24T11:00:00.5Z"})
