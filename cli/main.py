@@ -148,6 +148,8 @@ def retrain(
             from flows import running
 
             document = running.retrain(config, pipeline, uri, force)
+    for warning in document.get("warnings") or ():
+        show.warn(warning)
     if document["verdict"] == "unchanged":
         line = unchanged.why_not_champion(config.name, document)
         if line:

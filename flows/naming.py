@@ -56,7 +56,7 @@ def line(stage: str, result: object) -> str:
         case SnapshotRef():
             return f"snapshot {result.snapshot}, {result.examples} examples"
         case Split():
-            return result.rejected or f"{result.train} train, {result.holdout} holdout"
+            return result.rejected or "; ".join((f"{result.train} train, {result.holdout} holdout", *result.warnings))
         case Plan():
             return f"{some(len(result.waiting), 'batch', 'batches')} waiting"
         case PackageRef():

@@ -349,6 +349,8 @@ def _outcome(
     quarantine: QuarantineRef | None,
     sentence: str,
 ) -> Outcome:
+    facts = [row.facts or {} for row in judgement.accepted]
+    remarks = workloads.load(config.workload).remarks(facts, config.input)
     return Outcome(
         pipeline=config.name,
         batch=landed.name,
@@ -363,7 +365,7 @@ def _outcome(
         reasons=judgement.reasons(),
         quarantine=quarantine,
         expectations=expectations,
-        warnings=(*landed.warnings, *example_rows.notes(judgement.accepted)),
+        warnings=(*landed.warnings, *example_rows.notes(judgement.accepted), *remarks),
         sentence=sentence,
         listing=landed.listing.digest if landed.listing else None,
         seen=landed.seen,

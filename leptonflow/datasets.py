@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from leptonflow import parquet
+from leptonflow import capacity, parquet, workloads
 from leptonflow.digests import canonical, sha256
 from leptonflow.layouts import shown
 from leptonflow.store import Store, place, recorded
@@ -153,7 +153,10 @@ def in_holdout(example: str, fraction: float) -> bool:
 
 
 def split(store: Store, config: Pipeline, snapshot: SnapshotRef) -> Split:
-    """Counts of training and holdout examples, and the sentence that says why they cannot be trained."""
+    """Counts of training and holdout examples, and the sentence that says why they cannot be trained.
+
+    Raises ConfigurationError where they do not fit into memory.
+    """
     train: Counter[str] = Counter(dict.fromkeys(snapshot.classes, 0))
     holdout: Counter[str] = Counter(dict.fromkeys(snapshot.classes, 0))
     for part in snapshot.parts:
@@ -171,13 +174,22 @@ def split(store: Store, config: Pipeline, snapshot: SnapshotRef) -> Split:
         if empty := [name for name, count in short_of.items() if not count and not holdout[name]]:
             kept = ", ".join(name for name in snapshot.classes if name not in empty)
             rejected += f". There is no example of {', '.join(empty)}: `classes: [{kept}]` in the YAML goes without"
-    return Split(
+    found = Split(
         train=train.total(),
         holdout=holdout.total(),
         train_per_class=dict(train),
         holdout_per_class=dict(holdout),
         rejected=rejected,
+        warnings=_remarks(store, config, snapshot),
     )
+    capacity.check_training(config, found)
+    return found
+
+
+def _remarks(store: Store, config: Pipeline, snapshot: SnapshotRef) -> tuple[str, ...]:
+    """What the workload says of these examples at this input."""
+    facts = (fact for part in snapshot.parts for fact in read_columns(store, part, ("facts",))["facts"].to_pylist())
+    return tuple(workloads.load(config.workload).remarks(list(facts), config.input))
 
 
 def training_set(store: Store, config: Pipeline, snapshot: SnapshotRef) -> Examples:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
-from leptonflow import arrays, layouts, table_rows, workloads
+from leptonflow import arrays, capacity, layouts, table_rows, workloads
 from leptonflow.digests import sha256
 from leptonflow.examiners import Answer, Examiners, Task
 from leptonflow.example_rows import Looked, Row, example_row, row_number, source_row
@@ -85,6 +85,7 @@ def _look(
     workers: Examiners | None,
 ) -> list[Looked]:
     """Each file examined, in the order given, in this process or in others."""
+    capacity.check_batch(config, len(items))
     tasks = _tasks(store, config, batch, workload, items)
     alone = store.uri.startswith("memory://") or workload.name not in WORKLOADS
     enough = len(items) >= (SOME if workers is not None and workers.started else MANY)
@@ -258,6 +259,7 @@ def _array_rows(
     name: str, key: str, pair: arrays.Pair, config: Pipeline, workload: Workload, report: Progress
 ) -> Iterator[Row]:
     total = len(pair)
+    capacity.check_batch(config, total)
     for number in range(total):
         rule, label = pair.rules[number], pair.labels[number]
         source = name if pair.whole else f"{name}[{number}]"

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from leptonflow import label_tables, landing_state, layouts, source_layout
+from leptonflow import capacity, label_tables, landing_state, layouts, source_layout
 from leptonflow.arriving import arrive
 from leptonflow.digests import canonical
 from leptonflow.label_tables import DEFAULT, Columns
@@ -69,6 +69,7 @@ def land(
     arrival = arrive(opened, index, config.classes, progress)
     batch = name or default_name(_stem(source), arrival.listing.digest)
     prefix = folder_key(config.name, batch)
+    capacity.check_batch(config, _examples(arrival.listing))
     upgrade(store)
     closed = store.size(f"{prefix}/{READY}")
     if closed is not None:
@@ -85,6 +86,13 @@ def land(
         if found != listing:
             raise _other_content(batch, "closed") from None
     return Landed(batch, listing, resumed=resumed, already=False)
+
+
+def _examples(listing: Listing) -> int:
+    """How many examples a listing's files hold, as far as that is known before arrays are opened."""
+    if listing.rows is not None:
+        return len(listing.rows)
+    return 0 if listing.layout == "npy" else len(listing.files)
 
 
 def check_name(name: str | None) -> None:

@@ -259,6 +259,7 @@ def _document(
         "snapshot": plan.snapshot.snapshot if plan.snapshot else None,
         "batches": list(told.batches),
         "examples": {"train": split.train, "holdout": split.holdout},
+        "warnings": list(split.warnings),
         "cv": cv,
         "holdout": evaluation.candidate_scores.metrics,
         "gate": [rule.model_dump() for rule in verdict.rules],

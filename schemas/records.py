@@ -151,13 +151,14 @@ class SnapshotRef(Record):
 
 
 class Split(Record):
-    """Counts of the split, and why it cannot be trained, if it cannot."""
+    """Counts of the split, why it cannot be trained, if it cannot, and what a person should know of its examples."""
 
     train: int
     holdout: int
     train_per_class: dict[str, int]
     holdout_per_class: dict[str, int]
     rejected: str | None
+    warnings: tuple[str, ...] = ()
 
 
 # --- a run ---------------------------------------------------------------------------------------

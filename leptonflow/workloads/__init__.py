@@ -67,6 +67,8 @@ class Workload:
     score: Callable[[NDArray[np.int64], NDArray[np.float64], Sequence[str]], dict[str, float | None]]
     # ^ N true class numbers, N x K probabilities -> metrics; null for a class without examples
     request: Callable[[bytes, tuple[int, int, int]], NDArray[np.uint8]]  # a served file -> H x W x C
+    remarks: Callable[[Sequence[Mapping[str, Any]], tuple[int, int, int]], list[str]]
+    # ^ the facts of examples, the input -> what a person should know before they are trained on
     derived: Mapping[str, Derived] = field(default_factory=dict)  # facts that follow from the recorded ones
 
 

@@ -116,8 +116,8 @@ def test_a_run_leaves_every_number(memory: Store) -> None:
     run = make(memory, champion="0123456789ab")
     document = recording.record(memory, run.config, run.plan, **run.keywords())
     assert list(document) == [
-        "run_id", "verdict", "version", "champion", "snapshot", "batches", "examples", "cv", "holdout", "gate",
-        "report", "seconds", "sentence",
+        "run_id", "verdict", "version", "champion", "snapshot", "batches", "examples", "warnings", "cv", "holdout",
+        "gate", "report", "seconds", "sentence",
     ]  # fmt: skip
     assert list(document["gate"][0])[:6] == ["rule", "metric", "value", "bound", "passed", "sentence"]
     assert document["cv"]["accuracy"]["folds"] == [fit.metrics["accuracy"] for fit in run.fits]
