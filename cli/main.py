@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli import asking, batches, output, registry
+from cli import asking, batches, dataset, output, registry
 from cli import gate as gates
 from cli import query as queries
 from cli import report as reports
@@ -103,11 +103,15 @@ def ingest(
     path_column: PATH_COLUMN = None,
     label_column: LABEL_COLUMN = None,
     root: ROOT = None,
+    correct: Annotated[
+        bool, typer.Option("--correct", help="relabel pictures that the dataset has under another label")
+    ] = False,
+    reason: Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="of --correct, recorded")] = None,
     store: STORE = None,
     as_json: JSON = False,
     debug: DEBUG = False,
 ) -> int:
-    """Land a source as a closed batch, validate it, commit it to the dataset."""
+    """Land a source as a closed batch, validate it, commit it to the dataset; --correct relabels what it holds."""
     from cli import show
     from leptonflow import ingesting, planning
     from leptonflow.label_tables import Columns
@@ -116,7 +120,9 @@ def ingest(
     config = planning.load_config(pipeline)
     columns = Columns(path_column, label_column)
     with show.progress():
-        document, warnings = ingesting.ingest(open_store(store_uri(store)), config, source, batch, columns, root)
+        document, warnings = ingesting.ingest(
+            open_store(store_uri(store)), config, source, batch, columns, root, correct=correct, reason=reason
+        )
     for warning in warnings:
         show.warn(warning)
     status = 3 if document["outcome"] == "refused" else 0
@@ -124,6 +130,7 @@ def ingest(
 
 
 app.command()(batches.discard)
+app.command()(dataset.retract)
 
 
 @app.command()

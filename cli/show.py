@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from leptonflow.store import Store
     from schemas.config import Pipeline
 
+SHOWN = 20  # changed examples, each on a line
 STAGES = {
     "landing": "landing files",
     "examining": "checking examples",
@@ -113,12 +114,27 @@ def ingested(pipeline: str, document: dict[str, Any]) -> None:
     print(f"  {document['arrived']} arrived: {counts}; {document['ignored']} files ignored")
     for rule, count in document["reasons"].items():
         print(f"  {count} {rule}")
+    for change in document["corrected"][:SHOWN]:
+        old = plain(change["old"] or "retracted")
+        print(f"  {change['id'][:12]} is {plain(change['new'])} now, was {old} ({plain(change['source'])})")
+    if len(document["corrected"]) > SHOWN:
+        print(f"  and {len(document['corrected']) - SHOWN} more: {command()} query \"select * from corrections\"")
     if document["outcome"] == "refused":
         print(f"  {plain(document['sentence'])}")
         sql = f"select source, rule, reason from quarantine where batch = '{document['batch']}'"
         print(f'  row by row: {command()} query "{sql}"')
     else:
         print(f"  dataset {document['snapshot']}; next: {command()} retrain {shlex.quote(pipeline)}")
+
+
+def retracted(document: dict[str, Any]) -> None:
+    """What left the dataset."""
+    for row in document["retracted"]:
+        what = f"{plain(row['label'])}, {plain(row['source'])} of batch {row['batch']}"
+        print(f"{row['id'][:12]} ({what}) left the dataset")
+    if not document["retracted"]:
+        print("nothing to do: the dataset holds none of them any more")
+    print(f"dataset {document['snapshot']}: {document['examples']} examples")
 
 
 def retrained(store: Store, config: Pipeline, pipeline: str, document: dict[str, Any]) -> None:

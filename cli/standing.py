@@ -61,6 +61,10 @@ def _batch_lines(pipeline: str, document: Mapping[str, Any]) -> Iterator[tuple[s
         yield "never read", _some(document["misnamed"]) + " (not a batch's name)"
     if document["discarded"]:
         yield "discarded", _some([f"{each['batch']} ({each['reason']})" for each in document["discarded"]])
+    if document["conflicts"]:
+        first = ", ".join(f"{row['id'][:12]} as {row['label']}" for row in document["conflicts"][0])
+        count = _count(len(document["conflicts"]), "picture")
+        yield "two labels", f"{count} under several, such as {first}; `ingest --correct` or `retract` puts it right"
     for warning in document["warnings"]:
         yield "warning", warning
 

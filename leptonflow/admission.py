@@ -6,6 +6,7 @@ afterwards. What does not belong here: walking a source (landing), and the rules
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -21,23 +22,23 @@ from leptonflow import (
     examining,
     example_rows,
     faults,
+    identities,
     landing,
     log,
-    parquet,
     planning,
     progress,
     recording,
     workloads,
 )
 from leptonflow.digests import canonical, digest, sha256, short
-from leptonflow.judging import Judgement, Knowledge, judge, refuse_whole
+from leptonflow.judging import Judgement, judge, refuse_whole
+from leptonflow.known import classes, knowledge
 from leptonflow.overrides import person
-from leptonflow.store import Store, adopt, parsed, place, recorded, upgrade
+from leptonflow.store import Store, adopt, parsed, place, upgrade
 from schemas.config import Pipeline
 from schemas.errors import Damaged, ExaminerLost, Overtaken
-from schemas.records import Expectation, Outcome, PartRef, Plan, QuarantineRef
+from schemas.records import Expectation, Outcome, Plan, QuarantineRef
 
-BY_MACHINE = ("too-large",)  # what another machine or setting may accept is not remembered
 ATTEMPTS = 10  # each lost one is another writer's record
 MOST_CLASSES = 10_000
 
@@ -72,44 +73,6 @@ def tools() -> Iterator[Tools]:
     finally:
         _TOOLS.remove(started)
         started.close()
-
-
-def knowledge(store: Store, config: Pipeline, history: log.Log) -> Knowledge:
-    """What the dataset holds, and what accepted batches had quarantined under today's contract.
-
-    A refused batch teaches nothing: sent again with more files, it must meet the limit again.
-    """
-    files: dict[str, tuple[str, str]] = {}
-    examples: dict[str, tuple[str, str]] = {}
-    recalled: dict[tuple[str, str], tuple[str, str]] = {}
-    contract = contracts.digest(config)
-    for entry in history.entries:
-        if entry.kind != "batch":
-            continue
-        for part in entry.body["parts"]:
-            table = datasets.read_columns(store, PartRef.model_validate(part), datasets.IDENTITY)
-            for example, file, label, batch in zip(*(table[c].to_pylist() for c in datasets.IDENTITY), strict=True):
-                files[file] = examples[example] = (label, batch)
-        refused = entry.body["quarantine"]
-        if refused and entry.body["contract"] == contract:
-            table = parquet.read(
-                recorded(store, refused["key"], refused["sha256"]), ["sha256", "label", "rule", "reason"]
-            )
-            for file, label, rule, reason in zip(*(c.to_pylist() for c in table.columns), strict=True):
-                if file and label and rule not in BY_MACHINE:
-                    recalled.setdefault((file, label), (rule, reason))
-    return Knowledge(files, examples, recalled)
-
-
-def index(store: Store, config: Pipeline) -> landing.Index:
-    """What `ingest` need not land again."""
-    history = planning.snapshots(store, config.name)
-    found = knowledge(store, config, history)
-    return landing.Index(
-        known={file: label for file, (label, _) in found.files.items()},
-        recalled=found.recalled,
-        classes=classes(config, history),
-    )
 
 
 def earlier(store: Store, config: Pipeline, batch: str, history: log.Log | None = None) -> Outcome | None:
@@ -212,9 +175,11 @@ def _examined(
 
 
 def _to_judge_by(store: Store, config: Pipeline) -> log.Log:
-    """The dataset's log. One dataset has one preprocessing: what is there follows the YAML before anything is added."""
+    """The dataset's log, after what is there follows the YAML's preprocessing and has canonical digests."""
     history = planning.snapshots(store, config.name)
-    if history.head is None or history.head.body["preprocessing"] == planning.preprocessing(config):
+    if history.head is None or (
+        history.head.body["preprocessing"] == planning.preprocessing(config) and not identities.pending(history)
+    ):
         return history
     from leptonflow import reencoding
 
@@ -251,12 +216,6 @@ def _judged(
     log.still(store, history, f"refusal of the batch {landed.name}")
     refused = _refuse(store, config, landed, refuse_whole(judgement, sentence), expectations, sentence)
     return earlier(store, config, landed.name) or refused  # who accepted it at the same moment has decided
-
-
-def classes(config: Pipeline, history: log.Log) -> tuple[str, ...] | None:
-    if config.classes is not None:
-        return config.classes
-    return tuple(history.head.body["classes"]) if history.head else None
 
 
 def _first_classes(
@@ -411,10 +370,8 @@ def _commit(
             datasets.create_part, store, config.name, landed.name, preprocessing, encoded
         )
         quarantine = _write_quarantine(store, config, landed.name, contract, judgement)
-        pairs, labels = existing(store, history)
+        pairs = datasets.pairs(store, history.entries)
         pairs += [(str(row.id), str(row.label)) for row in rows]
-        for row in rows:
-            labels[str(row.label)] = labels.get(str(row.label), 0) + 1
         content = datasets.content_digest(pairs, preprocessing)
         part = writing and writing.result()
     counts = f"{len(rows)} accepted, {len(judgement.refused)} quarantined, {judgement.known} known"
@@ -424,6 +381,7 @@ def _commit(
     )  # fmt: skip
     body: dict[str, Any] = {
         "batch": landed.name,
+        identities.CANONICAL: True,
         "contract": contract,
         "outcome": outcome.model_dump(mode="json"),
         "counts": {n: getattr(outcome, n) for n in ("arrived", "accepted", "quarantined", "known", "ignored")},
@@ -433,7 +391,7 @@ def _commit(
         "snapshot": short(content),
         "content": content,
         "classes": list(classes),
-        "labels": labels,
+        "labels": dict(Counter(label for _, label in pairs)),
         "preprocessing": preprocessing,
         "holdout": history.head.body["holdout"] if history.head else config.holdout.fraction,
         "examples": len(pairs),
@@ -449,15 +407,3 @@ def _commit(
     )
     # An own record whose reply was lost is the one that lies there: take its outcome, not ours.
     return earlier(store, config, landed.name) or outcome
-
-
-def existing(store: Store, history: log.Log) -> tuple[list[tuple[str, str]], dict[str, int]]:
-    """(example id, label) of all that the dataset holds, and how many there are of each label."""
-    pairs: list[tuple[str, str]] = []
-    for entry in history.entries:
-        if entry.kind == "batch":
-            for part in entry.body["parts"]:
-                table = datasets.read_columns(store, PartRef.model_validate(part), ("id", "label"))
-                pairs += zip(table["id"].to_pylist(), table["label"].to_pylist(), strict=True)
-    labels = dict(history.head.body["labels"]) if history.head else {}
-    return pairs, labels

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from leptonflow import capacity, parquet, workloads
 from leptonflow.digests import canonical, sha256
 from leptonflow.layouts import shown
+from leptonflow.log import Entry
 from leptonflow.store import Store, place, recorded
 from schemas.config import Pipeline
-from schemas.records import PartRef, SnapshotRef, Split
+from schemas.records import ChangesRef, PartRef, SnapshotRef, Split
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 IDENTITY = ("id", "sha256", "label", "batch")
+RELABELLED, RETRACTED = "relabelled", "retracted"  # kinds of records that change accepted examples
 SPLIT_RULE = 1  # of `in_holdout`: another rule needs another number, since versions trained by both are compared
 
 
@@ -137,6 +139,61 @@ def read_columns(store: Store, part: PartRef, columns: Sequence[str]) -> pa.Tabl
     return read_part(store, part, columns)
 
 
+def accepted_parts(entries: Iterable[Entry]) -> list[PartRef]:
+    """The parts of each accepted batch, as it was first encoded."""
+    return [PartRef.model_validate(p) for entry in entries if entry.kind == "batch" for p in entry.body["parts"]]
+
+
+def changes(entries: Iterable[Entry]) -> tuple[ChangesRef, ...]:
+    """What the records changed about accepted examples, oldest first."""
+    found = (entry.body for entry in entries if entry.kind in (RELABELLED, RETRACTED))
+    return tuple(ChangesRef.model_validate(body["changes"]) for body in found)
+
+
+def read_changes(store: Store, changes: Iterable[ChangesRef]) -> dict[str, str | None]:
+    """Example id -> its label now, None where it was retracted; the newest record decides. Raises Damaged."""
+    found: dict[str, str | None] = {}
+    for change in changes:
+        table = parquet.read(recorded(store, change.key, change.sha256), ("id", "label"))
+        found.update(zip(*(column.to_pylist() for column in table.columns), strict=True))
+    return found
+
+
+def tables(
+    store: Store,
+    parts: Iterable[PartRef],
+    changes: Iterable[ChangesRef],
+    columns: Sequence[str],
+    *,
+    verified: bool = False,
+) -> Iterator[pa.Table]:
+    """Some columns of each part, `id` among them, as the records say: newer labels, and nothing that was retracted.
+
+    verified: the bytes are held against their sha256; else small columns are read where the store has local files.
+    """
+    import pyarrow as pa
+
+    changed = read_changes(store, changes)
+    for part in parts:
+        table = (read_part if verified else read_columns)(store, part, columns)
+        ids = table["id"].to_pylist() if changed else []
+        if any(example in changed for example in ids):
+            if "label" in columns:
+                labels = zip(ids, table["label"].to_pylist(), strict=True)
+                now = pa.array([changed.get(example, label) for example, label in labels], pa.string())
+                table = table.set_column(table.schema.get_field_index("label"), "label", now)
+            table = table.filter(pa.array([changed.get(example, "") is not None for example in ids], pa.bool_()))
+        yield table
+
+
+def pairs(store: Store, entries: Sequence[Entry]) -> list[tuple[str, str]]:
+    """(example id, label) of all that the dataset holds after these records."""
+    found: list[tuple[str, str]] = []
+    for table in tables(store, accepted_parts(entries), changes(entries), ("id", "label")):
+        found += zip(table["id"].to_pylist(), table["label"].to_pylist(), strict=True)
+    return found
+
+
 def content_digest(pairs: Iterable[tuple[str, str]], preprocessing: str) -> str:
     """The snapshot content of DESIGN section 4: sorted (example id, label) and the preprocessing digest."""
     state = hashlib.sha256()
@@ -159,8 +216,7 @@ def split(store: Store, config: Pipeline, snapshot: SnapshotRef) -> Split:
     """
     train: Counter[str] = Counter(dict.fromkeys(snapshot.classes, 0))
     holdout: Counter[str] = Counter(dict.fromkeys(snapshot.classes, 0))
-    for part in snapshot.parts:
-        table = read_columns(store, part, ("id", "label"))
+    for table in tables(store, snapshot.parts, snapshot.changes, ("id", "label")):
         for example, label in zip(table["id"].to_pylist(), table["label"].to_pylist(), strict=True):
             (holdout if in_holdout(example, snapshot.holdout) else train)[label] += 1
     folds = config.training.folds
@@ -225,8 +281,8 @@ def _load(store: Store, snapshot: SnapshotRef, shape: tuple[int, int, int], keep
     numbers = {name: n for n, name in enumerate(snapshot.classes)}
     rows: list[tuple[str, str, str, str]] = []
     blocks: list[NDArray[np.uint8]] = []
-    for part in snapshot.parts:
-        table = read_part(store, part, ("id", "label", "batch", "source", "pixels"))
+    columns = ("id", "label", "batch", "source", "pixels")
+    for table in tables(store, snapshot.parts, snapshot.changes, columns, verified=True):
         table = table.filter(pa.array([keep(e) for e in table["id"].to_pylist()], pa.bool_()))
         rows += zip(*(c.to_pylist() for c in table.columns[:-1]), strict=True)
         for chunk in table["pixels"].chunks:

@@ -58,8 +58,8 @@ class DirectoryStore:
         path = self._file(STORE_KEY)
         temporary = self._temporary(path)
         try:
-            _write(temporary, data)
-            os.replace(temporary, path)
+            with _write(temporary, data):
+                os.replace(temporary, path)
         except OSError as error:
             raise self._said(error, path, "written") from error
         finally:

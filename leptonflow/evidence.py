@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from leptonflow import datasets, packages, predictions, training, workloads
+from leptonflow import datasets, identities, packages, planning, predictions, training, workloads
 from leptonflow.rules.slicing import RESERVED
 from leptonflow.store import Store, recorded
 from schemas.config import Pipeline
@@ -116,7 +116,7 @@ def _learned_elsewhere(
         other = packages.manifest(store, config.name, version)
     except (Damaged, NotFound) as error:
         return None, f"the champion {version} cannot be read: {error.line()}"
-    return other, not_held_out(mine, snapshot) or not_held_out(other, snapshot)
+    return other, not_held_out(mine, snapshot) or not_held_out(other, snapshot) or _copied(store, config, snapshot)
 
 
 def not_held_out(manifest: ModelManifest, snapshot: SnapshotRef) -> str | None:
@@ -135,6 +135,18 @@ def not_held_out(manifest: ModelManifest, snapshot: SnapshotRef) -> str | None:
     if not fraction >= snapshot.holdout:
         return f"{start}: it held out {fraction:g} of the examples, the holdout is {snapshot.holdout:g} of them"
     return None
+
+
+def _copied(store: Store, config: Pipeline, snapshot: SnapshotRef) -> str | None:
+    """Why the ids alone prove nothing: the same picture lies in training and in the holdout under two of them."""
+    history = planning.snapshots(store, config.name)
+    same = identities.canonical(store, history)
+    if not same:  # every id is the digest of its picture
+        return None
+    copies = identities.straddling(history.entries[: snapshot.number], store, same, snapshot.holdout)
+    if not copies:
+        return None
+    return f"{len(copies)} holdout examples are pictures that training holds too, in another file: ingest records which"
 
 
 def not_same_folds(mine: ModelManifest, other: ModelManifest) -> str | None:
@@ -206,8 +218,7 @@ def about(
         return (), {}
     batch: dict[str, str] = {}
     known: dict[str, dict[str, Any]] = {}
-    for part in snapshot.parts:
-        table = datasets.read_columns(store, part, ("id", "batch", "facts"))
+    for table in datasets.tables(store, snapshot.parts, snapshot.changes, ("id", "batch", "facts")):
         for example, name, found in zip(*(table[c].to_pylist() for c in ("id", "batch", "facts")), strict=True):
             batch[example], known[example] = name, found or {}
     derived = workloads.load(config.workload).derived

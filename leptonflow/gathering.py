@@ -90,8 +90,7 @@ def _drift(store: Store, snapshot: SnapshotRef) -> drift.Drift | None:
     batches: list[str] = []
     labels: list[str] = []
     rows: list[dict[str, Any]] = []
-    for part in snapshot.parts:
-        table = datasets.read_columns(store, part, ("label", "batch", "facts"))
+    for table in datasets.tables(store, snapshot.parts, snapshot.changes, ("id", "label", "batch", "facts")):
         labels += table["label"].to_pylist()
         batches += table["batch"].to_pylist()
         rows += table["facts"].to_pylist()

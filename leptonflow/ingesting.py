@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from leptonflow import admission, landing, leftovers, progress
+from leptonflow import admission, corrections, known, landing, leftovers, planning, progress
+from leptonflow.change_records import Change
 from leptonflow.label_tables import DEFAULT, Columns
 from leptonflow.store import Store
 from schemas.config import Pipeline
@@ -19,33 +21,56 @@ def ingest(
     batch: str | None,
     columns: Columns = DEFAULT,
     root: Path | None = None,
+    *,
+    correct: bool = False,
+    reason: str | None = None,
 ) -> tuple[dict[str, Any], list[str]]:
-    """The `--json` document of `ingest`, and the warnings for a person. columns, root: of a table (sources)."""
+    """The `--json` document of `ingest`, and the warnings for a person. columns, root: of a table (sources).
+
+    correct: where the dataset holds a picture of the source under another label, it takes the source's by a record.
+    """
     landing.check_name(batch)
     leftovers.remove(store)
-    if batch is not None and store.size(f"landing/{config.name}/{batch}/_READY") is not None:
+    if batch is not None and not correct and store.size(f"landing/{config.name}/{batch}/_READY") is not None:
         # It is there already: hardly anything is left to do, so nothing is started for it.
-        landed = _land(store, config, source, batch, columns, root)
+        landed = _land(store, config, source, batch, columns, root, correct)
         before = admission.earlier(store, config, landed.batch)
-        if before is not None:
-            return _document(admission.admit(store, config, landed.batch), reused=True), _warnings(before)
         outcome = admission.admit(store, config, landed.batch)
-        return _document(outcome, reused=False), _warnings(outcome)
+        return _document(outcome, [], reused=before is not None), _warnings(outcome)
     with admission.tools():
-        landed = _land(store, config, source, batch, columns, root)
+        landed = _land(store, config, source, batch, columns, root, correct)
         reused = landed.already and admission.earlier(store, config, landed.batch) is not None
+        changes = corrections.correct(store, config, landed.batch, reason) if correct else []
         outcome = admission.admit(store, config, landed.batch)
-    return _document(outcome, reused=reused), _warnings(outcome)
+    document = _document(outcome, changes, reused=reused)
+    if changes:  # also where the batch was admitted before
+        head = planning.snapshots(store, config.name).head
+        document["snapshot"] = head.body["snapshot"] if head else None
+    return document, _warnings(outcome)
 
 
 def _land(
-    store: Store, config: Pipeline, source: Path, batch: str | None, columns: Columns, root: Path | None
+    store: Store,
+    config: Pipeline,
+    source: Path,
+    batch: str | None,
+    columns: Columns,
+    root: Path | None,
+    correct: bool,
 ) -> landing.Landed:
-    known = admission.index(store, config)
-    return landing.land(store, config, source, batch, known, progress.report, columns, root)
+    """The source as a closed batch; under another name where some of it was left in quarantine and is judged anew."""
+    index = known.index(store, config, correct)
+    landed = landing.land(store, config, source, batch, index, progress.report, columns, root)
+    if not landed.already:
+        return landed
+    again = known.judged_anew(store, config, landed.batch, landed.listing, correct)
+    if again is None:
+        return landed
+    name = f"{landed.batch[:48]}-{landed.listing.digest[:6]}-{again}"
+    return landing.land(store, config, source, name, index, progress.report, columns, root)
 
 
-def _document(outcome: Outcome, *, reused: bool) -> dict[str, Any]:
+def _document(outcome: Outcome, changes: Sequence[Change], *, reused: bool) -> dict[str, Any]:
     """Accepted before is `reused`; refused under this contract stays `refused`."""
     return {
         "batch": outcome.batch,
@@ -58,6 +83,10 @@ def _document(outcome: Outcome, *, reused: bool) -> dict[str, Any]:
         "snapshot": outcome.snapshot,
         "reasons": outcome.reasons,
         "sentence": outcome.sentence,
+        "corrected": [
+            {"id": change.row["id"], "old": change.row["label"], "new": change.label, "source": change.row["source"]}
+            for change in changes
+        ],
     }
 
 

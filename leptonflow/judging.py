@@ -14,7 +14,10 @@ from leptonflow.examining import Row
 DUPLICATE = "duplicate"
 CONFLICT = "conflicting-label"
 UNKNOWN_LABEL = "unknown-label"
+RETRACTED = "retracted"
 REFUSED = "batch-refused"
+BY_MACHINE = ("too-large",)  # what another machine or setting may accept is not remembered
+CORRECTABLE = (CONFLICT, RETRACTED)  # by `ingest --correct`
 
 
 @dataclass(frozen=True)
@@ -22,13 +25,17 @@ class Knowledge:
     """What the dataset holds and what was quarantined before under this contract.
 
     files     file sha256 -> (label, batch)
-    examples  example id -> (label, batch)
-    recalled  (file sha256, label) -> (rule, reason)
+    examples  canonical digest of an example -> (label, batch)
+    recalled  (file sha256, label) -> (rule, reason), where that still stands
+    retracted   canonical digest of a picture that left the dataset -> the sentence that says so
+    quarantined (file sha256, label) of all that was quarantined before, whether it stands or not
     """
 
     files: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     examples: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     recalled: Mapping[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
+    retracted: Mapping[str, str] = field(default_factory=dict)
+    quarantined: frozenset[tuple[str, str]] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -75,12 +82,13 @@ def judge(
     for row in rows:
         label = row.label
         before = knowledge.recalled.get((row.sha256 or "", label or ""))
+        new = before is None and (row.sha256 or "", label or "") not in knowledge.quarantined
         if row.rule is not None:
-            refused.append(Refusal(row, row.rule, row.reason or row.rule, before is None))
+            refused.append(Refusal(row, row.rule, row.reason or row.rule, new))
         elif label is None or label not in valid:
             nothing = "the file lies outside a class folder" if row.row is None else "the row has no label"
             reason = nothing if label is None else f"{label!r} is not one of the classes"
-            refused.append(Refusal(row, UNKNOWN_LABEL, reason, before is None))
+            refused.append(Refusal(row, UNKNOWN_LABEL, reason, new))
         elif _has(knowledge.files, row.sha256, label):
             known += 1
         elif before is not None:
@@ -89,23 +97,37 @@ def judge(
             known += 1
         elif (held := knowledge.examples.get(row.id or "")) is not None:
             other, batch = held
-            refused.append(Refusal(row, CONFLICT, f"batch {batch} has this image as {other!r}", True))
+            way = "`ingest --correct` takes the newer label"
+            refused.append(Refusal(row, CONFLICT, f"batch {batch} has this image as {other!r}; {way}", new))
+        elif (gone := knowledge.retracted.get(row.id or "")) is not None:
+            refused.append(Refusal(row, RETRACTED, gone, new))
         elif len(labels_of[row.id or ""]) > 1:
             names = ", ".join(repr(n) for n in sorted(labels_of[row.id or ""]))
-            refused.append(Refusal(row, CONFLICT, f"this image is in the batch under {names}", True))
+            refused.append(Refusal(row, CONFLICT, f"this image is in the batch under {names}", new))
         elif row.id in seen:
-            refused.append(Refusal(row, DUPLICATE, f"the same image as {seen[row.id]}", True))
+            refused.append(Refusal(row, DUPLICATE, f"the same image as {seen[row.id]}", new))
         else:
             seen[row.id or ""] = row.source
             accepted.append(row)
     arrived = len(rows) + known_at_landing
-    new = sum(r.new and r.rule != DUPLICATE for r in refused)
+    new_ones = sum(r.new and r.rule not in (DUPLICATE, RETRACTED) for r in refused)
     over = None
     if arrived == 0:
         over = "nothing arrived: the batch is empty"
-    elif new / arrived > limit:
-        over = f"{new} of {arrived} rows were newly quarantined, duplicates apart; quarantine.limit allows {limit:g}"
+    elif new_ones / arrived > limit:
+        found = f"{new_ones} of {arrived} rows were newly quarantined, duplicates apart"
+        over = f"{found}; quarantine.limit allows {limit:g}"
     return Judgement(tuple(accepted), tuple(refused), known, over)
+
+
+def stands(rule: str, label: str, classes: Sequence[str], labels_changed: bool) -> bool:
+    """Whether a row that this rule quarantined would be quarantined by it again.
+
+    labels_changed: a later record changed labels or took examples out of the dataset.
+    """
+    if rule == UNKNOWN_LABEL:
+        return label not in classes
+    return rule not in BY_MACHINE and (rule not in CORRECTABLE or not labels_changed)
 
 
 def refuse_whole(judgement: Judgement, sentence: str) -> Judgement:

@@ -160,8 +160,7 @@ def todays_holdout(store: Store, config: Pipeline) -> evidence.Evidence | None:
         return None
     evidence.check_facts(store, config, snapshot)
     labels: dict[str, str] = {}
-    for part in snapshot.parts:
-        table = datasets.read_columns(store, part, ("id", "label"))
+    for table in datasets.tables(store, snapshot.parts, snapshot.changes, ("id", "label")):
         pairs = zip(table["id"].to_pylist(), table["label"].to_pylist(), strict=True)
         labels |= {example: label for example, label in pairs if datasets.in_holdout(example, snapshot.holdout)}
     ids = sorted(labels)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from leptonflow import contracts, discards, files, landing, log, pipelines, workloads
+from leptonflow import contracts, datasets, discards, files, landing, log, pipelines, workloads
 from leptonflow.digests import code_digests, digest, short
 from leptonflow.store import Store
 from schemas import yaml_text
@@ -76,7 +76,7 @@ def state(config: Pipeline, history: log.Log) -> SnapshotRef | None:
     for entry in history.entries:
         if entry.kind == "preprocessing":
             parts = []
-        else:
+        elif entry.kind == "batch":
             batches.append(entry.body["batch"])
         parts += [PartRef.model_validate(p) for p in entry.body["parts"]]
     return SnapshotRef(
@@ -90,6 +90,7 @@ def state(config: Pipeline, history: log.Log) -> SnapshotRef | None:
         parts=tuple(parts),
         batches=tuple(batches),
         examples=int(body["examples"]),
+        changes=datasets.changes(history.entries),
     )
 
 

@@ -6,7 +6,17 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from leptonflow import batch_state, packages, planning, recording, registry, summaries, unfinished, whole
+from leptonflow import (
+    batch_state,
+    identities,
+    packages,
+    planning,
+    recording,
+    registry,
+    summaries,
+    unfinished,
+    whole,
+)
 from leptonflow.log import Log
 from leptonflow.store import BACK, Store, known_id
 from schemas.config import Pipeline
@@ -55,6 +65,7 @@ def status(store: Store, config: Pipeline) -> dict[str, Any]:
         "batches": [entry.body["batch"] for entry in log.entries if entry.kind == "batch"],
         "examples_per_class": head["labels"] if head else None,
         **batch_state.document(store, config, log),
+        "conflicts": identities.conflicts(store, log),
         "last_run": _told(finished[-1]) if finished else None,
         **_unfinished(store, config.name),
         "store": {"uri": store.uri, "exists": exists(store)},

@@ -6,13 +6,16 @@ against its recorded sha256. What does not belong here: judging (an accepted exa
 
 from __future__ import annotations
 
-from leptonflow import admission, datasets, examining, landing, layouts, log, planning, progress, workloads
+from collections.abc import Collection
+
+from leptonflow import admission, datasets, examining, identities, landing, log, planning, progress, workloads
 from leptonflow.digests import digest, short
 from leptonflow.overrides import person
 from leptonflow.store import Store
 from schemas.config import Pipeline
 from schemas.errors import LandingChanged, Overtaken, UsageError
 from schemas.records import PartRef, SnapshotRef
+from schemas.text import nfc
 
 RECORDED = ("id", "sha256", "label", "source", "key", "row", "facts")
 
@@ -20,8 +23,10 @@ RECORDED = ("id", "sha256", "label", "source", "key", "row", "facts")
 def preprocess(store: Store, config: Pipeline) -> SnapshotRef:
     """The dataset's state with the pipeline's preprocessing, encoded again and committed where it differs.
 
-    Raises LandingChanged, before any commit, where a landed file is missing or was changed.
+    Raises LandingChanged, before any commit, where a landed file is missing or was changed. First of all it records
+    the canonical digests of a dataset from before there were any.
     """
+    identities.upgrade(store, config)
     for attempt in range(admission.ATTEMPTS):
         history = planning.snapshots(store, config.name)
         snapshot = planning.state(config, history)
@@ -31,7 +36,7 @@ def preprocess(store: Store, config: Pipeline) -> SnapshotRef:
         if snapshot.preprocessing == target:
             return snapshot
         parts = _parts(store, config, history, config.input)
-        pairs, _ = admission.existing(store, history)
+        pairs = datasets.pairs(store, history.entries)
         content = datasets.content_digest(pairs, target)
         why = f"input is {list(config.input)} now: {len(pairs)} examples encoded again from landing/"
         body = {
@@ -65,19 +70,24 @@ def _parts(store: Store, config: Pipeline, history: log.Log, shape: tuple[int, i
     target = planning.preprocessing(config, shape)
     named = [PartRef.model_validate(p) for entry in history.entries for p in entry.body["parts"]]
     there = {p.batch: p for p in named if p.preprocessing == target and store.size(p.key) is not None}
+    changed = datasets.read_changes(store, datasets.changes(history.entries))
+    retracted = {example for example, label in changed.items() if label is None}
     parts: list[PartRef] = []
-    for entry in history.entries:
-        if entry.kind != "batch":
-            continue
-        for recorded in (PartRef.model_validate(p) for p in entry.body["parts"]):
-            part = there.get(recorded.batch) or _encode_again(store, config, recorded, target, shape)
-            parts.append(part)
+    for recorded in datasets.accepted_parts(history.entries):
+        part = there.get(recorded.batch) or _encode_again(store, config, recorded, target, shape, retracted)
+        parts += [part] if part else []
     return parts
 
 
 def _encode_again(
-    store: Store, config: Pipeline, recorded: PartRef, target: str, shape: tuple[int, int, int]
-) -> PartRef:
+    store: Store,
+    config: Pipeline,
+    recorded: PartRef,
+    target: str,
+    shape: tuple[int, int, int],
+    retracted: Collection[str],
+) -> PartRef | None:
+    """None where all of it was retracted and is no longer there."""
     table = datasets.read_part(store, recorded, RECORDED)
     held = config.classes or sorted(set(table["label"].to_pylist()))
     landed = landing.open_batch(store, config.name, recorded.batch, held)
@@ -85,13 +95,14 @@ def _encode_again(
     classes = config.classes
     wanted = config.model_copy(update={"input": shape})
     rows = examining.examine(store, wanted, landed, workload, classes=classes, progress=progress.report)
-    # Two names of other bytes can be shown alike: the landed key tells them apart, or they are the same file.
-    found = {(row.source, layouts.shown(row.key) if row.key else None): row for row in rows}
+    found = identities.by_place(rows)
     examples: list[datasets.Accepted] = []
     changed: list[str] = []
     for old in table.to_pylist():
-        row = found.get((old["source"], old["key"]))
+        row = found.get((nfc(old["source"]), old["key"]))
         if row is None or row.sha256 != old["sha256"] or row.encoded is None:
+            if old["id"] in retracted:
+                continue
             changed.append(f"landing/{config.name}/{recorded.batch}/{old['key']}")
             continue
         examples.append(datasets.Accepted(**old, encoded=row.encoded))
@@ -103,6 +114,4 @@ def _encode_again(
             received=f"changed or missing: {shown}",
             hint="Put the original files back under these keys, then run the same command again",
         )
-    part = datasets.write_part(store, config.name, recorded.batch, target, examples)
-    assert part is not None
-    return part
+    return datasets.write_part(store, config.name, recorded.batch, target, examples)

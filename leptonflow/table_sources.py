@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from leptonflow import log, tables
-from leptonflow.store import Store
+from leptonflow import log, parquet, tables
+from leptonflow.store import Store, recorded
 from schemas.errors import Damaged
 
 if TYPE_CHECKING:
@@ -196,8 +196,29 @@ def _discards(store: Store) -> list[tables.Row]:
     return [each.model_dump() for pipeline in store.folders("discarded") for each in discards.every(store, pipeline)]
 
 
+def _corrections(store: Store) -> list[tables.Row]:
+    return [
+        {
+            "pipeline": pipeline,
+            "number": entry.number,
+            "kind": entry.kind,
+            "example_id": change["id"],
+            "old_label": change["before"],
+            **{name: change[name] for name in ("label", "batch", "source")},
+            "who": entry.who,
+            "why": entry.why,
+            "at": entry.at,
+        }
+        for pipeline in store.folders("snapshots")
+        for entry in _entries(store, "snapshots", pipeline)
+        if (named := entry.body.get("changes"))
+        for change in parquet.read(recorded(store, named["key"], named["sha256"])).to_pylist()
+    ]
+
+
 _LOGS: dict[str, Callable[[Store], list[tables.Row]]] = {
     "snapshots": _snapshots,
+    "corrections": _corrections,
     "promotions": _promotions,
     "discards": _discards,
 }

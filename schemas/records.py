@@ -83,6 +83,14 @@ class PartRef(Record):
     preprocessing: str
 
 
+class ChangesRef(Record):
+    """The Parquet part of a relabelled or retracted record: id, label before, label now (null: retracted), ..."""
+
+    key: str
+    sha256: str
+    rows: int
+
+
 class QuarantineRef(Record):
     """The quarantine part of one batch under one contract."""
 
@@ -148,6 +156,7 @@ class SnapshotRef(Record):
     parts: tuple[PartRef, ...]
     batches: tuple[str, ...]
     examples: int
+    changes: tuple[ChangesRef, ...] = ()  # to the labels in the parts, in the order of their records
 
 
 class Split(Record):

@@ -196,6 +196,21 @@ SNAPSHOTS = _columns(
     at="time",
 )
 
+# What relabelled and retracted records changed, example by example. A null label: it left the dataset.
+CORRECTIONS = _columns(
+    pipeline="text",
+    number="int",
+    kind="text",
+    example_id="text",
+    old_label="text",
+    label="text",
+    batch="text",
+    source="text",
+    who="text",
+    why="text",
+    at="time",
+)
+
 PROMOTIONS = _columns(
     pipeline="text",
     number="int",
@@ -220,6 +235,7 @@ COLUMNS: dict[str, dict[str, str]] = {
     "validations": VALIDATIONS,
     "quarantine": QUARANTINE,
     "snapshots": SNAPSHOTS,
+    "corrections": CORRECTIONS,
     "runs": RUNS,
     "folds": FOLDS,
     "epochs": EPOCHS,

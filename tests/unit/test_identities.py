@@ -1,0 +1,171 @@
+"""A store of before the canonical form: its digests are recorded, and no picture stays on both sides of the split."""
+
+from __future__ import annotations
+
+import shutil
+import tarfile
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from leptonflow import corrections, datasets, identities, ingesting, known, log, planning, reencoding
+from leptonflow.datasets import RELABELLED, RETRACTED, in_holdout
+from leptonflow.store import Store, open_store
+from schemas.config import Pipeline
+
+ARCHIVE = Path(__file__).parent.parent / "stores" / "0.1.0-format-1.tar.gz"
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    with tarfile.open(ARCHIVE) as packed:
+        packed.extractall(tmp_path, filter="data")
+    return tmp_path
+
+
+@pytest.fixture
+def store(place: Path) -> Store:
+    return open_store((place / "store").as_uri())
+
+
+@pytest.fixture
+def config(place: Path) -> Pipeline:
+    return planning.load_config(str(place / "pets.yaml"))
+
+
+def history(store: Store) -> log.Log:
+    return planning.snapshots(store, "pets")
+
+
+def both_sides(store: Store) -> int:
+    """Pictures that training and the holdout hold, by the digests that are recorded."""
+    same = identities.canonical(store, history(store))
+    sides: dict[str, set[bool]] = {}
+    for example, _ in datasets.pairs(store, history(store).entries):
+        sides.setdefault(same.get(example, example), set()).add(in_holdout(example, 0.2))
+    return sum(len(found) > 1 for found in sides.values())
+
+
+def test_an_upgrade_records_digests_and_takes_copies_out_of_the_holdout(store: Store, config: Pipeline) -> None:
+    before = dict(datasets.pairs(store, history(store).entries))
+    reencoding.preprocess(store, config)
+    now = history(store)
+    assert [entry.kind for entry in now.entries] == ["batch"] * 3 + [RETRACTED, identities.KIND]
+    assert now.entries[-1].body["lost"] == 0 and now.entries[-1].body["identities"]["rows"] == 94
+    after = dict(datasets.pairs(store, now.entries))
+    assert after.items() <= before.items() and len(after) < len(before)
+    gone = set(before) - set(after)
+    assert all(in_holdout(example, 0.2) for example in gone)
+    assert both_sides(store) == 0
+    snapshot = planning.state(config, now)
+    assert snapshot is not None and snapshot.examples == len(after)
+    assert snapshot.content == datasets.content_digest(after.items(), snapshot.preprocessing)
+    held = datasets.holdout_set(store, config, snapshot)
+    learned = datasets.training_set(store, config, snapshot)
+    assert set(held.ids) | set(learned.ids) == set(after)
+    assert not {p.tobytes() for p in held.pixels} & {p.tobytes() for p in learned.pixels}
+    assert now.head is not None and now.head.body["labels"] == dict(Counter(after.values()))
+
+
+def test_an_upgrade_is_done_once_and_goes_on_after_a_kill(
+    store: Store, config: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def killed(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(identities, "_record", killed)
+        identities.upgrade(store, config)
+    assert history(store).number == 4
+    identities.upgrade(store, config)
+    assert [entry.kind for entry in history(store).entries[3:]] == [RETRACTED, identities.KIND]
+    identities.upgrade(store, config)
+    assert history(store).number == 5
+
+
+def test_where_landed_files_are_gone_the_ids_go_on(store: Store, config: Pipeline, place: Path) -> None:
+    shutil.rmtree(place / "store" / "landing" / "pets" / "first")
+    (place / "store" / "landing" / "pets" / "second" / "grey_data.npy").unlink()
+    identities.upgrade(store, config)
+    head = history(store).head
+    assert head is not None and head.kind == identities.KIND
+    assert (head.body["identities"]["rows"], head.body["lost"]) == (8, 86)
+    assert "86 have no landed file" in head.why
+
+
+def test_pictures_under_two_labels_are_listed(store: Store, config: Pipeline) -> None:
+    assert identities.conflicts(store, history(store)) == []  # nothing is known yet
+    identities.upgrade(store, config)
+    found = identities.conflicts(store, history(store))
+    assert found
+    for group in found:
+        assert {row["label"] for row in group} == {"cat", "dog"}
+        assert len({in_holdout(row["id"], 0.2) for row in group}) == 1
+
+
+def test_intake_compares_by_the_digest(store: Store, config: Pipeline, place: Path) -> None:
+    """The same pictures in yet another form: nothing is new."""
+    from PIL import Image
+
+    for file in sorted((place / "first" / "cat").glob("*_L.png")):
+        (place / "again" / "cat").mkdir(parents=True, exist_ok=True)
+        Image.open(file).convert("RGB").save(place / "again" / "cat" / f"{file.stem}.bmp")
+    document, _ = ingesting.ingest(store, config, place / "again", None)
+    assert (document["accepted"], document["quarantined"], document["known"]) == (0, 0, 16)
+    assert both_sides(store) == 0
+
+
+def test_a_newer_label_is_recorded_and_everyone_reads_it(store: Store, config: Pipeline, place: Path) -> None:
+    moved = place / "put_right" / "dog" / "was_cat.png"
+    moved.parent.mkdir(parents=True)
+    shutil.copy(place / "first" / "cat" / "03_RGB.png", moved)
+    document, _ = ingesting.ingest(store, config, moved.parent.parent, None)
+    assert (document["outcome"], document["corrected"]) == ("refused", [])  # one row, and it conflicts
+    copies = [row for row in corrections.rows(store, history(store)) if row["source"].startswith("cat/03_")]
+    document, _ = ingesting.ingest(store, config, moved.parent.parent, None, correct=True, reason="a wrong folder")
+    assert (document["accepted"], document["quarantined"], document["known"]) == (0, 0, 1)
+    assert {(c["id"], c["old"], c["new"]) for c in document["corrected"]} == {(r["id"], "cat", "dog") for r in copies}
+    record = next(entry for entry in history(store).entries if entry.kind == RELABELLED)
+    assert record.why == "a wrong folder"
+    snapshot = planning.state(config, history(store))
+    assert snapshot is not None and snapshot.snapshot == document["snapshot"]
+    learned = datasets.training_set(store, config, snapshot)
+    labels = dict(zip(learned.ids, learned.labels.tolist(), strict=True))
+    labels |= dict(zip((h := datasets.holdout_set(store, config, snapshot)).ids, h.labels.tolist(), strict=True))
+    assert {labels[row["id"]] for row in copies} == {snapshot.classes.index("dog")}
+    split = datasets.split(store, config, snapshot)
+    dogs = list(labels.values()).count(snapshot.classes.index("dog"))
+    assert split.train_per_class["dog"] + split.holdout_per_class["dog"] == dogs
+    assert len(labels) == snapshot.examples
+    again, _ = ingesting.ingest(store, config, moved.parent.parent, None, correct=True)
+    assert again["corrected"] == [] and again["outcome"] == "reused"
+
+
+def test_what_was_retracted_does_not_come_back_unless_it_is_asked_for(
+    store: Store, config: Pipeline, place: Path
+) -> None:
+    identities.upgrade(store, config)
+    row = next(row for row in corrections.rows(store, history(store)) if row["source"] == "cat/04_L.png")
+    before = datasets.pairs(store, history(store).entries)
+    (change,) = corrections.retract(store, config, [row["id"][:8]], "a person is in it")
+    assert change.row == row
+    assert corrections.retract(store, config, [row["id"]], "again") == []
+    snapshot = planning.state(config, history(store))
+    assert snapshot is not None and snapshot.examples == len(before) - 1
+    assert row["id"] not in datasets.training_set(store, config, snapshot).ids
+    assert row["id"] not in datasets.holdout_set(store, config, snapshot).ids
+    source = place / "full" / "cat"
+    source.mkdir(parents=True)
+    for file in (place / "first" / "cat").glob("*_L.png"):
+        shutil.copy(file, source)
+    document, _ = ingesting.ingest(store, config, source.parent, None)
+    assert document["reasons"]["retracted"] == 1
+    found = known.knowledge(store, config, history(store))
+    assert any("a person is in it" in why for why in found.retracted.values())
+    document, _ = ingesting.ingest(store, config, source.parent, None, correct=True)
+    assert [(c["id"], c["old"], c["new"]) for c in document["corrected"]] == [(row["id"], None, "cat")]
+    assert sorted(datasets.pairs(store, history(store).entries)) == sorted(before)

@@ -1,0 +1,97 @@
+"""What a dataset holds when more arrives: a class that is added, and labels that are put right."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from leptonflow import datasets, ingesting, planning
+from leptonflow.store import Store, open_store
+from schemas.config import Pipeline, parse
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return open_store((tmp_path / "store").as_uri())
+
+
+def config(*classes: str) -> Pipeline:
+    document = {
+        "name": "p", "workload": "image_classification", "input": [4, 4, 1], "classes": list(classes),
+        "quarantine": {"limit": 0.5}, "gate": [{"rule": "at_least", "metric": "accuracy", "value": 0.5}],
+    }  # fmt: skip
+    return parse(document, where="test", folder=Path())
+
+
+def pictures(folder: Path, seed: int, count: int = 3) -> None:
+    folder.mkdir(parents=True)
+    for number in range(count):
+        values = np.random.default_rng(seed * 100 + number).integers(0, 256, (8, 8), dtype=np.uint8)
+        Image.fromarray(values).save(folder / f"{number}.png")
+
+
+def ingest(store: Store, pipeline: Pipeline, source: Path, **given: Any) -> dict[str, Any]:
+    return ingesting.ingest(store, pipeline, source, None, **given)[0]
+
+
+def labels(store: Store) -> list[str]:
+    return sorted(label for _, label in datasets.pairs(store, planning.snapshots(store, "p").entries))
+
+
+def test_a_class_that_is_added_takes_what_waited_for_it(store: Store, tmp_path: Path) -> None:
+    for seed, label in enumerate(("cat", "dog", "fox")):
+        pictures(tmp_path / "s" / label, seed)
+    (tmp_path / "s" / "dog" / "broken.png").write_bytes(b"no image")
+    first = ingest(store, config("cat", "dog"), tmp_path / "s")
+    assert first["reasons"] == {"unknown-label": 3, "unreadable-image": 1}
+    more = config("cat", "dog", "fox")
+    second = ingest(store, more, tmp_path / "s")
+    assert (second["outcome"], second["accepted"], second["known"]) == ("accepted", 3, 6)
+    assert labels(store) == ["cat"] * 3 + ["dog"] * 3 + ["fox"] * 3
+    third = ingest(store, more, tmp_path / "s")
+    assert (third["outcome"], third["batch"]) == ("reused", second["batch"])
+
+
+def test_a_class_that_is_added_takes_its_rows_of_an_array(store: Store, tmp_path: Path) -> None:
+    source = tmp_path / "arrays"
+    source.mkdir()
+    np.save(source / "x_data.npy", np.random.default_rng(0).integers(0, 256, (9, 8, 8), dtype=np.uint8))
+    np.save(source / "x_labels.npy", np.arange(9) % 3)
+    assert ingest(store, config("cat", "dog"), source)["reasons"] == {"label-out-of-range": 3}
+    second = ingest(store, config("cat", "dog", "fox"), source)
+    assert (second["accepted"], second["known"]) == (3, 6)
+
+
+def test_a_corrected_label_can_be_corrected_back(store: Store, tmp_path: Path) -> None:
+    pipeline = config("cat", "dog")
+    for seed, label in enumerate(("cat", "dog")):
+        pictures(tmp_path / "s" / label, seed)
+    ingest(store, pipeline, tmp_path / "s")
+    shutil.copytree(tmp_path / "s", tmp_path / "t")
+    shutil.move(tmp_path / "t" / "cat" / "0.png", tmp_path / "t" / "dog" / "was_cat.png")
+    told = ingest(store, pipeline, tmp_path / "t")
+    assert told["reasons"] == {"conflicting-label": 1} and told["corrected"] == []
+    assert len(ingest(store, pipeline, tmp_path / "t", correct=True)["corrected"]) == 1
+    assert labels(store) == ["cat"] * 2 + ["dog"] * 4
+    back = ingest(store, pipeline, tmp_path / "s", correct=True)
+    assert [(c["old"], c["new"]) for c in back["corrected"]] == [("dog", "cat")]
+    assert labels(store) == ["cat"] * 3 + ["dog"] * 3
+    forth = ingest(store, pipeline, tmp_path / "t", correct=True)
+    assert [(c["old"], c["new"]) for c in forth["corrected"]] == [("cat", "dog")]
+
+
+def test_a_source_that_contradicts_itself_corrects_nothing(store: Store, tmp_path: Path) -> None:
+    pipeline = config("cat", "dog")
+    for seed, label in enumerate(("cat", "dog")):
+        pictures(tmp_path / "s" / label, seed)
+    ingest(store, pipeline, tmp_path / "s")
+    for label in ("cat", "dog"):
+        (tmp_path / "t" / label).mkdir(parents=True)
+        shutil.copy(tmp_path / "s" / "cat" / "0.png", tmp_path / "t" / label / "x.png")
+    told = ingest(store, pipeline, tmp_path / "t", correct=True)
+    assert told["corrected"] == [] and labels(store) == ["cat"] * 3 + ["dog"] * 3
