@@ -82,6 +82,20 @@ def read(name: str, data: bytes, columns: Columns = DEFAULT, classes: Sequence[s
         return LabelTable([], [], broken=("unreadable-table", words))
 
 
+def has_columns(name: str, data: bytes, columns: Columns = DEFAULT) -> bool:
+    """Whether a table has its two columns. Of Parquet only the schema is read."""
+    if not _is_parquet(name):
+        found = read(name, data, columns)
+        return found.broken is None and found.missing is None
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return None not in _find_parquet(pq.read_schema(pa.BufferReader(data)), columns)
+    except (ValueError, OSError):
+        return False
+
+
 def some_rows(name: str, data: bytes, rows: Sequence[int]) -> bytes:
     """The same table, in the same format and with all its columns, with only these rows, in this order.
 
@@ -177,9 +191,7 @@ def _read_parquet(data: bytes, columns: Columns, classes: Sequence[str] | None) 
     header = list(schema.names)
     if file.metadata.num_rows > bounded.MOST_ROWS:
         raise ValueError(f"it tells of {file.metadata.num_rows} rows; a table has {bounded.MOST_ROWS} at most")
-    path, label_at = _find(header, columns)
-    if path is None and columns.path is None:  # a picture's column may have any name
-        path = next((at for at, each in enumerate(schema.types) if _is_struct(each)), None)
+    path, label_at = _find_parquet(schema, columns)
     if path is None or label_at is None:
         return _lacking(header, columns, file.metadata.num_rows)
     # Only the two columns are read: the others may be anything.
@@ -192,6 +204,13 @@ def _read_parquet(data: bytes, columns: Columns, classes: Sequence[str] | None) 
     if pa.types.is_integer(schema.types[label_at]):
         labels = [_class(number, names or classes, bool(names)) for number in labels]
     return LabelTable([None] * len(images), [label(v) for v in labels], tuple(header), images=images)
+
+
+def _find_parquet(schema: pa.Schema, columns: Columns) -> tuple[int | None, int | None]:
+    path, label_at = _find(schema.names, columns)
+    if path is None and columns.path is None:  # a picture's column may have any name
+        path = next((at for at, each in enumerate(schema.types) if _is_struct(each)), None)
+    return path, label_at
 
 
 def _is_struct(kind: pa.DataType) -> bool:

@@ -223,8 +223,7 @@ def _plain(store: Store, pipeline: str, batch: str, classes: Collection[str] | N
     names, refused, ignored, empty = _there(store, prefix)
 
     def has_columns(name: str) -> bool:
-        table = label_tables.read(name, store.get(f"{prefix}/{name}"))
-        return table.broken is None and table.missing is None
+        return label_tables.has_columns(name, store.get(f"{prefix}/{name}"))
 
     shape = source_layout.layout(names, classes, has_columns)
     warnings: list[str] = []

@@ -285,7 +285,8 @@ def _split_warning(folder: _Folder, roots: list[str], classes: Collection[str]) 
     )
     if not all(_says_split(part) for root in roots for part in root.rsplit("/", 1)[-1:]):
         told += ". If the outer folders are the classes, name them under `classes` in the YAML"
-    lost = sorted(set(folder.classes()) - {r.removeprefix(folder.path).strip("/").partition("/")[0] for r in roots})
+    lost = set(folder.classes()) - {r.removeprefix(folder.path).strip("/").partition("/")[0] for r in roots}
+    lost.update(root for root in roots if not _at(folder, root).classes())
     if lost:
-        told += f". The images in {', '.join(lost[:5])} have no label"
+        told += f". The images in {', '.join(sorted(lost)[:5])} have no label: to go without them, pass another folder"
     return [told]

@@ -39,6 +39,8 @@ def test_splits_may_lack_a_class_be_wrapped_nested_or_without_classes() -> None:
     assert labels(tree(*(f"x/{f}/{s}/{c}" for f in ("f1", "f2") for s in ("train", "val") for c in "ab"))) == {"a", "b"}
     names = tree("train", "test")
     assert labels(names) == {None} and "have no label" in layout(names).warnings[0]
+    kaggle = layout(tree("train/cat", "train/dog", "test"))
+    assert kaggle.roots == ("train", "test") and "The images in test have no label" in kaggle.warnings[0]
     mixed = tree("train/cat", "train/dog", "test/cat", "test/dog", "samples")
     assert labels(mixed) == {"cat", "dog", None} and "samples have no label" in layout(mixed).warnings[0]
 
