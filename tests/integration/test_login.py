@@ -10,6 +10,7 @@ import asyncio
 import base64
 import json
 import os
+import socket
 import stat
 import subprocess
 import urllib.error
@@ -21,6 +22,7 @@ from typing import Any
 import pytest
 
 from flows import credentials, server
+from flows.arrivals.events import Api
 from flows.stack import local, place
 from schemas.errors import LeptonflowError
 from tests.integration.test_prefect_server import USER, line, python
@@ -65,8 +67,6 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         if request.param == "embedded":
             handle = server.start(folder)
         else:
-            import socket
-
             with socket.socket() as listener:
                 listener.bind(("127.0.0.1", 0))
                 listener.listen()
@@ -151,9 +151,9 @@ def test_a_websocket_asks_for_the_login_too(served: tuple[Served, str]) -> None:
                 additional_headers={"Host": host} if host else None,
                 proxy=None,
                 open_timeout=60,
-            ) as socket:
-                await socket.send(json.dumps({"type": "auth", "token": token}))
-                return str(json.loads(await socket.recv())["type"])
+            ) as opened:
+                await opened.send(json.dumps({"type": "auth", "token": token}))
+                return str(json.loads(await opened.recv())["type"])
         except websockets.exceptions.ConnectionClosed as closed:
             return f"closed {closed.rcvd.code if closed.rcvd else None}"
         except websockets.exceptions.InvalidStatus as refused:
@@ -207,6 +207,27 @@ def test_a_persons_own_login_is_the_servers(tmp_path: Path) -> None:
     assert line(joined) == api.url
     joined.communicate("")
     user.communicate("")
+
+
+def test_a_client_goes_on_after_the_login_was_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A watcher that was started by hand, and an `up` that is started again with another login on the same port."""
+    for name in [name for name in os.environ if name.startswith("PREFECT_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    client = None
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        for login in ("ada:lovelace", "ada:byron"):
+            launched = server.launch(server.FOLDER.absolute(), listener, tmp_path / "prefect.log", login)
+            assert launched is not None
+            handle, process = launched
+            handle.wait()
+            client = client or Api(handle.url)
+            assert client.deployment("nothing") is None
+            handle.close()
+            process.wait(30)
 
 
 def test_a_configured_server_that_is_this_folders_needs_no_more(tmp_path: Path) -> None:

@@ -320,6 +320,24 @@ def test_a_command_that_runs_keeps_its_server_before_and_after(tmp_path: Path) -
             processes.send([each], signal.SIGKILL)
 
 
+@pytest.mark.slow  # two stacks; one client over a change of the login is in test_login
+def test_another_login_with_the_next_up(tmp_path: Path) -> None:
+    with running(tmp_path) as up:
+        first = up.login
+        assert any(first in line for line in up.out)
+        assert cli(tmp_path, "up", "--show-login") == (0, first + "\n", "")
+        up.end(signal.SIGINT)
+    with running(tmp_path, PREFECT_SERVER_API_AUTH_STRING="ada:lovelace") as up:
+        assert up.login == "ada:lovelace" and "lovelace" not in up.told()
+        assert cli(tmp_path, "up", "--show-login") == (0, "ada:lovelace\n", "")
+        assert ask(up, "/deployments/filter", {}) == []
+        up.end(signal.SIGINT)
+    with running(tmp_path) as up:
+        assert up.login == first and first not in up.told()
+        stack = tmp_path / ".leptonflow/stack"
+        assert not [log for log in stack.glob("*.log*") if first in log.read_text(errors="replace")]
+
+
 def test_what_cannot_be_started_ends_all_with_its_reason_and_status(tmp_path: Path) -> None:
     project(tmp_path)
     (tmp_path / "broken").touch()
