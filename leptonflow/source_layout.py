@@ -7,6 +7,7 @@ by `ingest` and for a batch that somebody put into landing/. No file is opened h
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 
@@ -54,7 +55,7 @@ def layout(
     classes      the pipeline's, where it has some: a folder with such a name is a class and nothing else
     has_columns  whether a table has a path column and a label column; without it no table beside a folder is one
     """
-    known = frozenset(classes or ())
+    known = frozenset(map(_nfc, classes or ()))
     has = has_columns or (lambda name: False)
     folder = _tree(names)
     apart = _annotations(folder, known, 0)
@@ -70,7 +71,8 @@ def layout(
         folder = inner
     roots, found_classes = _classes(folder, known, 0)
     split = [root for root in roots if root != folder.path]
-    warnings += _split_warning(folder, split, found_classes) + _beside(folder, has, split)
+    warnings += _split_warning(folder, split, found_classes)
+    warnings += _beside(folder, has, split, len(found_classes) < 2 and not known.intersection(found_classes))
     return Layout(
         "folders",
         roots=tuple(shown(r) for r in roots if r),
@@ -86,7 +88,7 @@ def _tree(names: Iterable[str]) -> _Folder:
         *parents, last = name.split("/")
         above = [root]
         for depth, parent in enumerate(parents[:DEEPEST], 1):
-            inner = above[-1].folders.setdefault(parent, _Folder("/".join(parents[:depth])))
+            inner = above[-1].folders.setdefault(_nfc(parent), _Folder("/".join(parents[:depth])))
             above.append(inner)
         lower = last.lower()
         if lower.endswith((".npy", ".npz")):
@@ -111,6 +113,11 @@ def _annotations(folder: _Folder, known: frozenset[str], depth: int) -> list[str
         elif depth < DEEPEST:
             found += _annotations(inner, known, depth + 1)
     return found
+
+
+def _nfc(name: str) -> str:
+    """One spelling of a folder's name: some systems decompose its accents."""
+    return unicodedata.normalize("NFC", name)
 
 
 # --- arrays ------------------------------------------------------------------------------------------
@@ -183,8 +190,8 @@ def _table(folder: _Folder, known: frozenset[str], has: Callable[[str], bool]) -
     return Layout("table", table=good[0]) if len(good) == 1 else None
 
 
-def _beside(folder: _Folder, has: Callable[[str], bool], splits: list[str]) -> list[str]:
-    """What is told of arrays and tables that did not make the layout."""
+def _beside(folder: _Folder, has: Callable[[str], bool], splits: list[str], unlabelled: bool) -> list[str]:
+    """What is told of arrays and tables that did not make the layout. unlabelled: the folders name no classes."""
     told = []
     if none := sorted(name for name, inner in folder.folders.items() if not inner.full):
         told.append(f"without an image, and hence no class: {', '.join(none[:5])}{', ...' if len(none) > 5 else ''}")
@@ -197,7 +204,7 @@ def _beside(folder: _Folder, has: Callable[[str], bool], splits: list[str]) -> l
         told.append(f"read as a folder per class, not by {listed}: to ingest what a table names, pass the table itself")
     elif folder.tables and not folder.full:
         told.append(f"{len(folder.tables)} tables in one folder: pass one of them at a time ({listed})")
-    elif folder.tables and folder.images:
+    elif folder.tables and (folder.images or unlabelled):
         told.append(
             f"{listed} names no labels: looked for a column of paths ({', '.join(PATHS)}) and one of labels "
             f"({', '.join(LABEL_COLUMNS)}); --path-column and --label-column name others"
@@ -207,7 +214,7 @@ def _beside(folder: _Folder, has: Callable[[str], bool], splits: list[str]) -> l
 
 def _at(folder: _Folder, path: str) -> _Folder:
     for part in path.removeprefix(folder.path).strip("/").split("/"):
-        folder = folder.folders.get(part, folder)
+        folder = folder.folders.get(_nfc(part), folder)
     return folder
 
 
@@ -220,7 +227,7 @@ def _only(folder: _Folder, known: frozenset[str], has: Callable[[str], bool]) ->
     if folder.images or len(inner) != 1:
         return None
     found = inner[0]
-    name = found.path.rpartition("/")[2]
+    name = _nfc(found.path.rpartition("/")[2])
     if name in known:
         return None
     if not found.full or (found.tables and _table(found, known, has) is not None):

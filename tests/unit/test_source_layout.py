@@ -47,6 +47,7 @@ def test_splits_may_lack_a_class_be_wrapped_nested_or_without_classes() -> None:
 
 def test_a_class_may_be_called_like_a_split() -> None:
     assert labels(tree("train", "car", "bus")) == {"train", "car", "bus"}
+    assert layout(tree("caf\u0065\u0301/left", "caf\u0065\u0301/right"), ["caf\u00e9"]).roots == ()
     assert labels(tree("train", "test"), ["train", "test"]) == {"train", "test"}
     nested = tree("cat/left", "cat/right", "dog/left", "dog/right")
     assert labels(nested, ["cat", "dog"]) == {"cat", "dog"}
@@ -127,5 +128,8 @@ def test_a_table_beside_folders() -> None:
     assert layout(["notes.csv", *tree("images/cat", "images/dog")], None, has).roots == ("images",)
     without = layout(["t.csv", "a.png", "annotations/a.xml"], None, has)
     assert without.kind == "folders" and any("file_name" in w and "category" in w for w in without.warnings)
+    breeds = layout(["train.csv", *tree("train", "test")])
+    assert any("train.csv names no labels" in warning and "--label-column" in warning for warning in breeds.warnings)
+    assert not any("notes.csv" in w for w in layout(["notes.csv", *tree("cat")], ["cat", "dog"], has).warnings)
     several = layout(["a.parquet", "b.parquet"], None, lambda name: True)
     assert "one of them at a time" in several.warnings[0]
