@@ -108,6 +108,8 @@ class Summary:
         told = list(self.source.warnings)
         if self.unreadable:
             told.append(f"no image that can be read, and hence no class: {', '.join(self.unreadable[:5])}")
+        sizes = [{"width": width, "height": height} for width, height in self.sizes.elements()]
+        told += _workload().remarks(sizes, self.input()[0])
         if len(self.classes) < 2:
             told.append(f"a dataset needs at least two classes; here is {', '.join(self.classes) or 'none'}")
         return told
