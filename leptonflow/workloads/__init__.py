@@ -61,6 +61,8 @@ class Workload:
     examine: Callable[[bytes, tuple[int, int, int]], Examined]  # a file's bytes -> Examined
     examine_array: Callable[[NDArray[Any], tuple[int, int, int], Scale], Examined]
     # ^ one row of a .npy array (H x W [x C]), and the scale of the whole array
+    encode_accepted: Callable[[bytes, tuple[int, int, int]], bytes | None]
+    # ^ the bytes of a file that was accepted when less was checked -> encoded; None where there is no room
     build: Callable[[Pipeline, Sequence[str]], Any]  # -> an uncompiled keras.Model, N x H x W x C -> N x K
     compile: Callable[[Any, Pipeline], None]  # loss and optimiser
     targets: Callable[[NDArray[np.int64], int], NDArray[np.float32]]  # N class numbers -> N x K

@@ -73,16 +73,19 @@ def pillow() -> Any:
 
 
 @contextmanager
-def decoded(data: bytes) -> Iterator[Decoded]:
+def decoded(data: bytes, accepted: bool = False) -> Iterator[Decoded]:
     """The image as it should be seen: of several pages or frames, one (pages). Raises Refused.
 
     A large image has its memory for itself until the block ends (room).
+
+    accepted  an example of a dataset, let in when less was checked: what is missing is grey, what is beyond its scale
+              is cut off, as it was then
     """
     with ExitStack() as stack:
-        yield _decode(data, stack)
+        yield _decode(data, stack, accepted)
 
 
-def _decode(data: bytes, stack: ExitStack) -> Decoded:
+def _decode(data: bytes, stack: ExitStack, accepted: bool) -> Decoded:
     if not data:
         raise Refused("empty-file", "the file has no bytes")
     library = pillow()
@@ -99,10 +102,10 @@ def _decode(data: bytes, stack: ExitStack) -> Decoded:
             raise Refused("too-large", complaint)
         stack.enter_context(room.of(image))
         deep = any(";16" in str(tile.args) for tile in image.tile)
-        _load(image, kind, data)
+        _load(image, kind, data, accepted)
         if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-            return _wide(image, kind, note)
-        if deep:
+            return _wide(image, kind, note, accepted)
+        if deep and not accepted:
             _check_deep(image)
         return Decoded(_as_seen(image), kind, note)
     except (Refused, MemoryError, LeptonflowError):
@@ -122,8 +125,12 @@ def _decode(data: bytes, stack: ExitStack) -> Decoded:
         raise Refused("unreadable-image", words) from None
 
 
-def _load(image: Image, kind: str, data: bytes) -> None:
+def _load(image: Image, kind: str, data: bytes, accepted: bool) -> None:
     """Decode an opened image. Raises Refused where a part of it is missing."""
+    if accepted:
+        with damage.listening(kind):
+            image.load()
+        return
     if kind == "JPEG":
         missing = jpeg.load(image, data)
     elif (missing := damage.before(image, kind, data)) is None:
@@ -158,7 +165,7 @@ def from_pixels(pixels: NDArray[np.uint8]) -> Image:
     return image
 
 
-def _wide(image: Image, kind: str, note: str | None) -> Decoded:
+def _wide(image: Image, kind: str, note: str | None, accepted: bool) -> Decoded:
     """One channel of more than 8 bits, by the scale of its file. Raises Refused: not-finite, out-of-range."""
     import numpy as np
 
@@ -172,6 +179,9 @@ def _wide(image: Image, kind: str, note: str | None) -> Decoded:
         values = np.asarray(image)
     found = scale.of(values[None], min(16, *tags.get(_BITS, (16,))))
     refusal = scale.refusal(values, found)
+    if accepted and refusal is not None:
+        found = scale.BYTES if values.dtype.kind == "f" else scale.SIXTEEN
+        values, refusal = values.clip(0, found.top), None
     if refusal is not None or found.top is None:
         raise Refused(*(refusal or ("out-of-range", found.meaning)))
     if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:  # Pillow turns values of up to 8 bits over, and no others

@@ -152,6 +152,12 @@ def _examine_array(row: NDArray[Any], shape: tuple[int, int, int], source: Scale
     return images.examine_array(row, shape, source)
 
 
+def _encode_accepted(data: bytes, shape: tuple[int, int, int]) -> bytes | None:
+    from leptonflow.workloads import images
+
+    return images.encode_accepted(data, shape)
+
+
 def _request(data: bytes, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
     from leptonflow.workloads import images
 
@@ -169,6 +175,7 @@ WORKLOAD = Workload(
     compile=compile,
     targets=targets,
     score=score,
+    encode_accepted=_encode_accepted,
     request=_request,
     remarks=remarks,
     derived={"size": Derived(("width", "height"), operator.mul)},  # pixels of the image as it arrived

@@ -64,6 +64,15 @@ def examine_array(row: NDArray[Any], shape: Shape, source: Scale) -> Examined:
         return Examined(refused.rule, refused.reason)
 
 
+def encode_accepted(data: bytes, shape: Shape) -> bytes | None:
+    """A file that a dataset holds -> uint8 bytes of another input, whatever is checked today; None without room."""
+    try:
+        with decoded(data, accepted=True) as found:
+            return _encode(found.image, shape, None)
+    except (Refused, MemoryError):
+        return None
+
+
 def request(data: bytes, shape: Shape) -> NDArray[np.uint8]:
     """A served file -> the model's input, uint8 H x W x C: the very pixels that `examine` encodes.
 

@@ -36,6 +36,7 @@ class Scale(NamedTuple):
 
 
 BYTES = Scale(255, UNFIT)
+SIXTEEN = Scale(65535, "16-bit values lie in 0..65535")
 
 
 def of(values: NDArray[Any], bits: int | None = None) -> Scale:
