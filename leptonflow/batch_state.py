@@ -25,7 +25,7 @@ def document(store: Store, config: Pipeline, history: Log) -> dict[str, Any]:
     pending = planning.pending(store, config, history)
     contract = contracts.digest(config) if pending.refused else ""
     refused = outcomes(store, [planning.outcome_key(config.name, batch, contract) for batch in pending.refused])
-    late = landing_state.late(store, config.name, [*accepted(history), *refused])
+    late = landing_state.late(store, config.name, [*accepted(history), *refused], MOST_FILES)
     return {
         "waiting": list(pending.waiting),
         "refused": [each.model_dump(include={"batch", "sentence", "reasons", "at"}) for each in refused],
@@ -47,6 +47,9 @@ def document(store: Store, config: Pipeline, history: Log) -> dict[str, Any]:
     }
 
 
+MOST_FILES = 100_000  # of the newest batches, which `status` lists again; `doctor` does all
+
+
 @dataclass(frozen=True)
 class Lying:
     """Of one pipeline, for `doctor`, which has no YAML: what is never read, and what else lies there."""
@@ -61,14 +64,13 @@ def lying(store: Store, pipeline: str) -> Lying:
     there = accepted(history)
     refused = _refused(store, pipeline, {each.batch for each in there})
     opened = landing_state.open_batches(store, pipeline)
+    # What `ingest` landed and was accepted is held against its listing below, file by file.
+    late = landing_state.late(store, pipeline, [*(each for each in there if each.listing is None), *refused])
     never = [
         *stray(store, pipeline),
         *(f"{pipeline}/{name} (no batch's name)" for name in misnamed(store, pipeline)),
         *(f"{pipeline}/{each.batch} ({each.note})" for each in opened if each.note and each.wrong),
-        *(
-            f"{pipeline}/{each.batch}: {each.sentence}"
-            for each in landing_state.late(store, pipeline, [*there, *refused])
-        ),
+        *(f"{pipeline}/{each.batch}: {each.sentence}" for each in late),
         *(f"{pipeline}/{name}" for name in changes.changed(store, pipeline)),
     ]
     told = [

@@ -34,6 +34,7 @@ __all__ = [
 ]  # fmt: skip
 
 
+LARGEST = 1 << 30  # bytes of a listing: of some four million files
 _LEADS_OUT = re.compile(r"(?:^|/)\.{0,2}(?:/|$)")  # an empty component, `.` or `..`
 
 
@@ -208,6 +209,7 @@ def open_batch(store: Store, pipeline: str, batch: str, classes: Collection[str]
         known=listing.known,
         ignored=listing.ignored,
         warnings=listing.warnings,
+        seen=landing_state.named(file.key for file in listing.files),
     )
 
 
@@ -282,6 +284,9 @@ def listed(store: Store, pipeline: str, batch: str) -> Listing | None:
 
 def _listing(store: Store, key: str) -> Listing | None:
     """The listing under a key, None where it is empty. Raises NotFound, Damaged."""
+    size = store.size(key)
+    if size is not None and size > LARGEST:
+        raise _damaged(key, f"{size} bytes")
     try:
         return parsed(store, key, lambda data: _read_listing(store, key, data))
     except NotFound:
@@ -299,13 +304,17 @@ def _read_listing(store: Store, key: str, data: bytes) -> Listing | None:
             if _LEADS_OUT.search(file.key):
                 raise ValueError("a key that leads out of the batch")
     except (ValidationError, ValueError) as error:
-        raise Damaged(
-            f"{key} is damaged",
-            expected="an empty object, or the listing that `ingest` wrote",
-            received=_wrong(data, error),
-            hint="Land the files again under another batch name, with an empty _READY last",
-        ) from None
+        raise _damaged(key, _wrong(data, error)) from None
     return listing
+
+
+def _damaged(key: str, received: str) -> Damaged:
+    return Damaged(
+        f"{key} is damaged",
+        expected="an empty object, or the listing that `ingest` wrote",
+        received=received,
+        hint="Land the files again under another batch name, with an empty _READY last",
+    )
 
 
 def _wrong(data: bytes, error: ValueError) -> str:

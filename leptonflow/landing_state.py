@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import accumulate
 
 from leptonflow import discards, layouts
 from leptonflow.digests import digest
@@ -41,11 +42,17 @@ class Open:
 
 @dataclass(frozen=True)
 class Late:
-    """A plain batch whose files are others than when it was read. files: how many more; negative: fewer."""
+    """A batch whose files are others than when it was read. files: how many more; negative: fewer."""
 
     batch: str
     files: int
     sentence: str
+
+
+def named(names: Iterable[str]) -> Seen:
+    """What `seen` gives for files of these names, relative to the batch's folder."""
+    shown = sorted(layouts.shown(name) for name in names if not layouts.is_hidden(name) and not name.endswith("/"))
+    return Seen(files=len(shown), names=digest("names", shown))
 
 
 def readable(store: Store, pipeline: str, batch: str) -> bool:
@@ -60,15 +67,18 @@ def seen(store: Store, pipeline: str, batch: str) -> Seen | None:
     None where a folder in it is closed to this user.
     """
     names = _names(store, pipeline, batch)
-    return None if names is None else _seen(names)
+    return None if names is None else named(names)
 
 
-def late(store: Store, pipeline: str, outcomes: Iterable[Outcome]) -> list[Late]:
-    """The plain batches among these that were read before all their files were there.
+def late(store: Store, pipeline: str, outcomes: Sequence[Outcome], most: int | None = None) -> list[Late]:
+    """The batches among these that were read before all their files were there.
 
-    A batch that an earlier release read has no record of its files, and one that `ingest` landed has its listing.
+    most: look at the newest batches, until they had so many files in all. One that an earlier release read has no
+    record of its files.
     """
-    plain = [outcome for outcome in outcomes if outcome.seen is not None and outcome.listing is None]
+    known = [outcome for outcome in reversed(outcomes) if outcome.seen is not None]
+    totals = accumulate(outcome.seen.files for outcome in known if outcome.seen)
+    looked_at = [outcome for outcome, total in zip(known, totals, strict=True) if most is None or total <= most]
 
     def one(outcome: Outcome) -> Late | None:
         now = seen(store, pipeline, outcome.batch)
@@ -80,7 +90,7 @@ def late(store: Store, pipeline: str, outcomes: Iterable[Outcome]) -> list[Late]
         told = f"{_count(more)} added later" if more > 0 else f"{_count(-more)} taken away" if more else "other files"
         return Late(outcome.batch, more, f"{told} than when it was read" if not more else told)
 
-    return [found for found in in_order(one, plain) if found is not None]
+    return [found for found in in_order(one, reversed(looked_at)) if found is not None]
 
 
 def open_batches(store: Store, pipeline: str) -> list[Open]:
@@ -104,8 +114,8 @@ def _open(store: Store, pipeline: str, name: str) -> Open | None:
         names = _names(store, pipeline, name)
         if names is None:
             return Open(layouts.shown(name), 0, None, _CLOSED_TO_US, False)
-        note, wrong = _note(name, names)
-        return Open(layouts.shown(name), _seen(names).files, store.modified(prefix), note, wrong)
+        note, wrong = _note(name, names, _is_no_file(store, f"{prefix}/{READY}"))
+        return Open(layouts.shown(name), named(names).files, store.modified(prefix), note, wrong)
     except UsageError:  # a name that no key can have
         return Open(layouts.shown(name), 0, None, _MISNAMED, True)
 
@@ -114,9 +124,17 @@ _CLOSED_TO_US = "this user may not look into its folder, or into one in it"
 _MISNAMED = f"no batch can have this name (expected: {NAME.pattern})"
 
 
-def _note(name: str, keys: Sequence[str]) -> tuple[str | None, bool]:
+def _is_no_file(store: Store, ready: str) -> bool:
+    """Whether something is called `_READY` that closes nothing: a folder, or a link that leads nowhere or outside."""
+    path = store.path(ready)
+    return path is not None and os.path.lexists(path)
+
+
+def _note(name: str, keys: Sequence[str], no_file: bool) -> tuple[str | None, bool]:
     if not NAME.fullmatch(name):
         return _MISNAMED, True
+    if no_file:
+        return f"its {READY} must be a file", True
     top = dict.fromkeys(key.partition("/")[0] for key in keys)
     marker = next((each for each in top if each not in (READY, INGEST) and MARKER.fullmatch(each)), None)
     if marker is not None:
@@ -134,11 +152,6 @@ def _names(store: Store, pipeline: str, batch: str) -> list[str] | None:
         if store.path("") is None:
             raise
         return None
-
-
-def _seen(names: Iterable[str]) -> Seen:
-    shown = sorted(layouts.shown(name) for name in names if not layouts.is_hidden(name) and not name.endswith("/"))
-    return Seen(files=len(shown), names=digest("names", shown))
 
 
 def _count(number: int) -> str:

@@ -105,7 +105,7 @@ class Batch:
     known: int = 0
     ignored: int = 0
     warnings: tuple[str, ...] = ()
-    seen: Seen | None = None  # of a plain batch
+    seen: Seen | None = None  # the files that were there; by the listing, where it has one
 
     @property
     def prefix(self) -> str:

@@ -64,7 +64,7 @@ class Listing(Record):
 
 
 class Seen(Record):
-    """The files of a plain batch when it was read: how many, and the digest of their names."""
+    """The files of a batch when it was read: how many, and the digest of their names."""
 
     files: int
     names: str
@@ -129,7 +129,7 @@ class Outcome(Record):
     warnings: tuple[str, ...] = ()
     sentence: str
     listing: str | None  # the digest of the batch's listing
-    seen: Seen | None = None  # of a plain batch; null in one that an earlier release read
+    seen: Seen | None = None  # null in one that an earlier release read
     at: str
 
 

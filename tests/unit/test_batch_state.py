@@ -10,6 +10,7 @@ import pytest
 from leptonflow import admission, batch_state, discards, landing, landing_state, planning
 from leptonflow.arrivals import Arrivals
 from leptonflow.store import Store, open_store
+from schemas.errors import Damaged
 from schemas.records import Outcome
 from tests.batches import CONFIG, image, land, put
 from tests.unit.test_poison import put as put_plain
@@ -63,14 +64,44 @@ def test_files_that_were_taken_away_or_renamed_are_told(tmp_path: Path) -> None:
     assert late(store, read) == {}  # cleared away: whoever did it knows
 
 
-def test_a_batch_that_ingest_landed_has_its_listing(tmp_path: Path) -> None:
+def test_a_batch_that_ingest_landed_is_held_against_its_listing(tmp_path: Path) -> None:
+    """Also what somebody put there before it was read: `_READY` says what is in the batch."""
     store = open_store((tmp_path / "store").as_uri())
-    put(tmp_path / "source", "cat/a.png")
+    put(tmp_path / "source", "cat/a.png", "_odd/.x.png", "ü/b c.png")
     landed = land(store, tmp_path / "source", "ours")
-    read = outcome(store, landed.batch)
-    assert read.seen is None
+    assert late(store, outcome(store, landed.batch)) == {}
     store.create(f"landing/{PETS}/ours/cat/late.png", b"x")
-    assert late(store, read) == {}  # `doctor` holds it against the listing itself
+    assert late(store, outcome(store, landed.batch)) == {"ours": (1, "1 file added later")}
+
+
+def test_of_many_files_the_newest_batches_are_looked_at(place: Store) -> None:
+    for name in ("older", "newer"):
+        put_plain(place, name, cat__a=b"1", cat__b=b"2", cat__c=b"3")
+    read = [outcome(place, "older"), outcome(place, "newer")]
+    for name in ("older", "newer"):
+        place.create(f"landing/{PETS}/{name}/cat/late.png", b"x")
+    assert [each.batch for each in landing_state.late(place, PETS, read)] == ["older", "newer"]
+    assert [each.batch for each in landing_state.late(place, PETS, read, most=5)] == ["newer"]
+    assert landing_state.late(place, PETS, read, most=2) == []
+
+
+def test_a_ready_that_is_no_file_is_noticed(tmp_path: Path) -> None:
+    store = open_store(tmp_path.as_uri())
+    for name in ("folder", "link"):
+        put_plain(store, name, None, cat__a=b"1")
+    (tmp_path / "landing" / PETS / "folder/_READY").mkdir()
+    (tmp_path / "landing" / PETS / "link/_READY").symlink_to(tmp_path / "nowhere")
+    assert [(each.batch, each.note, each.wrong) for each in landing_state.open_batches(store, PETS)] == [
+        ("folder", "its _READY must be a file", True),
+        ("link", "its _READY must be a file", True),
+    ]
+
+
+def test_a_ready_of_gigabytes_is_not_read(place: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(landing, "LARGEST", 3)
+    put_plain(place, "b", b"    ", cat__a=b"1")
+    with pytest.raises(Damaged, match="Received: 4 bytes"):
+        landing.open_batch(place, PETS, "b")
 
 
 def test_an_admission_records_what_it_saw(place: Store) -> None:
