@@ -13,6 +13,7 @@ from schemas.config import NAME
 from schemas.errors import UsageError
 
 FOLDER = Path("pipelines")
+PATTERNS = ("*.yaml", "*/*.yaml", "*/*/*.yaml")  # no deeper: whoever keeps images there has many files
 _PIPELINE = re.compile(rb"^workload\s*:", re.MULTILINE)
 
 
@@ -23,7 +24,7 @@ def available(folder: Path = FOLDER) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     nested: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*.yaml")):
+    for path in sorted(path for pattern in PATTERNS for path in folder.glob(pattern)):
         if path.name.endswith(".contract.yaml"):
             continue
         if path.parent == folder:
