@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from leptonflow import arrays
+from leptonflow import arrays, layouts
 from leptonflow.layouts import Index, label_of, shown
 from leptonflow.source_files import Arrival, Progress, by_key, content_digest, measured, source_row, triples
 from leptonflow.sources import Source
@@ -38,6 +38,7 @@ def _arrive_folder(source: Source, index: Index, progress: Progress) -> Arrival:
     rows = [_refused_file(name, why, roots) for name, why in {**dict(source.refused), **refused}.items()]
     content = content_digest([*triples(seen), *((row.source, None, row.rule) for row in rows)])
     known, landed = 0, []
+    folders = {layouts.class_folder(file.name, roots) for file in seen}
     for file in seen:
         label = label_of(file.name, roots)
         before = index.recalled.get((file.sha256, label or ""))
@@ -54,7 +55,7 @@ def _arrive_folder(source: Source, index: Index, progress: Progress) -> Arrival:
         known=known,
         ignored=source.ignored,
         refused=tuple(sorted(rows, key=lambda row: row.source)),
-        warnings=source.warnings,
+        warnings=(*source.warnings, *layouts.lookalikes(filter(None, folders), index.classes or ())),
         roots=source.layout.roots,
         split=source.layout.split,
     )

@@ -20,6 +20,7 @@ from leptonflow.log import Entry
 from leptonflow.store import Store, place, recorded
 from schemas.config import Pipeline
 from schemas.records import ChangesRef, PartRef, SnapshotRef, Split
+from schemas.text import nfc
 
 if TYPE_CHECKING:
     import numpy as np
@@ -177,11 +178,15 @@ def tables(
     for part in parts:
         table = (read_part if verified else read_columns)(store, part, columns)
         ids = table["id"].to_pylist() if changed else []
-        if any(example in changed for example in ids):
-            if "label" in columns:
-                labels = zip(ids, table["label"].to_pylist(), strict=True)
-                now = pa.array([changed.get(example, label) for example, label in labels], pa.string())
+        touched = any(example in changed for example in ids)
+        if "label" in columns:
+            labels = table["label"].to_pylist()
+            if touched or not all(label.isascii() for label in labels):
+                if touched:
+                    labels = [changed.get(example, label) for example, label in zip(ids, labels, strict=True)]
+                now = pa.array([label and nfc(label) for label in labels], pa.string())  # older parts have other forms
                 table = table.set_column(table.schema.get_field_index("label"), "label", now)
+        if touched:
             table = table.filter(pa.array([changed.get(example, "") is not None for example in ids], pa.bool_()))
         yield table
 
@@ -278,7 +283,7 @@ def _load(store: Store, snapshot: SnapshotRef, shape: tuple[int, int, int], keep
     import numpy as np
     import pyarrow as pa
 
-    numbers = {name: n for n, name in enumerate(snapshot.classes)}
+    numbers = {nfc(name): n for n, name in enumerate(snapshot.classes)}
     rows: list[tuple[str, str, str, str]] = []
     blocks: list[NDArray[np.uint8]] = []
     columns = ("id", "label", "batch", "source", "pixels")

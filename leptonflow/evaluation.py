@@ -20,6 +20,7 @@ from schemas.config import Pipeline
 from schemas.errors import Damaged, LandingChanged, NotFound, TrainingError
 from schemas.records import Evaluation, HoldoutScores, ObjectRef, Plan, Rival, SnapshotRef
 from schemas.rules import Baseline, Overfit
+from schemas.text import nfc
 
 if TYPE_CHECKING:
     import numpy as np
@@ -128,11 +129,12 @@ def _champion_probabilities(
     try:
         package = packages.load(store, config.name, champion.version, champion.manifest_sha256)
         own = package.manifest
-        if own.workload != config.workload or set(own.classes) != set(snapshot.classes):
-            gone = ", ".join(sorted(set(own.classes) - set(snapshot.classes))) or "none"
-            new = ", ".join(sorted(set(snapshot.classes) - set(own.classes))) or "none"
+        classes = [nfc(name) for name in own.classes]
+        if own.workload != config.workload or set(classes) != set(snapshot.classes):
+            gone = ", ".join(sorted(set(classes) - set(snapshot.classes))) or "none"
+            new = ", ".join(sorted(set(snapshot.classes) - set(classes))) or "none"
             raise NotComparable(f"the champion {champion.version} has other classes (only its own: {gone}; new: {new})")
-        columns = [own.classes.index(name) for name in snapshot.classes]
+        columns = [classes.index(name) for name in snapshot.classes]
         rows = package.predict(_encoded(store, config, snapshot, package, examples).pixels)[:, columns]
         broken = int((~np.isfinite(rows)).any(axis=1).sum())
         if broken:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from leptonflow.workloads import Examined
 from schemas.records import SourceRow
+from schemas.text import nfc
 
 NOTES = 5  # told of a batch, the most frequent first
 Looked = tuple[str | None, Examined]  # the file's sha256, what was seen
@@ -53,13 +54,14 @@ def example_row(source: str, label: str | None, key: str | None, number: int | N
     """A row whose example was looked at."""
     digits, found = looked
     seen = (found.rule, found.reason, found.id, found.facts, found.encoded, found.note)
-    return Row(source, label, key, number, digits, *seen)
+    return Row(nfc(source), label, key, number, digits, *seen)
 
 
 def source_row(row: SourceRow, numbered: bool) -> Row:
     """A row that was refused at the source. `numbered`: its source ends with its number in brackets."""
     number = int(row.source.rpartition("[")[2].rstrip("]")) if numbered else None
-    return Row(row.source, row.label, None, number, row.sha256, row.rule, row.reason)
+    label = nfc(row.label) if row.label else row.label
+    return Row(nfc(row.source), label, None, number, row.sha256, row.rule, row.reason)
 
 
 def row_number(row: Row) -> int:

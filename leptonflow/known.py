@@ -85,7 +85,7 @@ def classes(config: Pipeline, history: log.Log) -> tuple[str, ...] | None:
     """The YAML's, else those that the first batch fixed."""
     if config.classes is not None:
         return config.classes
-    return tuple(history.head.body["classes"]) if history.head else None
+    return tuple(dict.fromkeys(map(nfc, history.head.body["classes"]))) if history.head else None
 
 
 def _retractions(store: Store, history: log.Log) -> dict[str, str]:

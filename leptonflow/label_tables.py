@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from leptonflow import bounded
 from schemas.errors import UsageError
+from schemas.text import nfc
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -49,6 +50,7 @@ class LabelTable:
     missing        the rule of every row of a table without one of its two columns
     ragged         the rule of a row with more or fewer cells than the header, by its number
     images         the pictures' bytes, where they lie in the table itself
+    written        the different labels, as they are written
     """
 
     paths: list[str | None]
@@ -58,6 +60,7 @@ class LabelTable:
     missing: Rule | None = None
     ragged: Mapping[int, Rule] = field(default_factory=dict)
     images: list[bytes | None] | None = None
+    written: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -131,8 +134,12 @@ def name_of(path: str | None) -> tuple[str | None, Rule | None]:
 
 
 def label(value: Any) -> str | None:
-    """A label as it is written, without spaces around it; None for nothing."""
-    return (_text(value) or "").strip() or None
+    """A label as it is written, as NFC and without spaces around it; None for nothing."""
+    return nfc((_text(value) or "").strip()) or None
+
+
+def _written(values: Iterable[Any]) -> frozenset[str]:
+    return frozenset(filter(None, map(_text, values)))
 
 
 def _text(value: Any) -> str | None:
@@ -148,7 +155,9 @@ def _is_parquet(name: str) -> bool:
 def _table(
     header: Sequence[str], paths: Iterable[Any], labels: Iterable[Any], ragged: Mapping[int, Rule] | None = None
 ) -> LabelTable:
-    return LabelTable([_text(p) for p in paths], [label(v) for v in labels], tuple(header), ragged=ragged or {})
+    values = list(labels)
+    names, found = [_text(path) for path in paths], [label(value) for value in values]
+    return LabelTable(names, found, tuple(header), ragged=ragged or {}, written=_written(values))
 
 
 def _find(header: Sequence[str], columns: Columns) -> tuple[int | None, int | None]:
@@ -203,7 +212,8 @@ def _read_parquet(data: bytes, columns: Columns, classes: Sequence[str] | None) 
     names = _class_names(schema, header[label_at])
     if pa.types.is_integer(schema.types[label_at]):
         labels = [_class(number, names or classes, bool(names)) for number in labels]
-    return LabelTable([None] * len(images), [label(v) for v in labels], tuple(header), images=images)
+    found = [label(value) for value in labels]
+    return LabelTable([None] * len(images), found, tuple(header), images=images, written=_written(labels))
 
 
 def _find_parquet(schema: pa.Schema, columns: Columns) -> tuple[int | None, int | None]:

@@ -238,6 +238,8 @@ def _plain(store: Store, pipeline: str, batch: str, classes: Collection[str] | N
         names = [name for name in names if not shape.ignores(name)]
         ignored += len(litter)
         warnings = empty + ([layouts.litter_warning(litter)] if litter else [])
+        folders = {layouts.class_folder(layouts.shown(name), shape.roots) for name in names}
+        warnings += layouts.lookalikes(filter(None, folders), classes or ())
     items = tuple(sorted((Item(name, layouts.shown(name)) for name in names), key=lambda item: (item.name, item.key)))
     roots = frozenset(shape.roots)
     return Batch(

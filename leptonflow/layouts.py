@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from schemas.config import NAME
 from schemas.records import Listing, Seen, SourceRow
+from schemas.text import nfc
 
 READY = "_READY"
 INGEST = "_INGEST"
@@ -131,10 +132,35 @@ def beside_warning(names: list[str]) -> str:
 
 
 def label_of(name: str, roots: Collection[str] = ()) -> str | None:
-    """A file's label in a folder per class: its folder below the root; None outside of one."""
+    """A file's label in a folder per class: its folder below the root, as NFC; None outside of one."""
+    folder = class_folder(name, roots)
+    return None if folder is None else nfc(folder)
+
+
+def class_folder(name: str, roots: Collection[str] = ()) -> str | None:
+    """The folder that is a file's label, as it is called there."""
     folders = name.split("/")[:-1]
     at = _depth(folders, roots)
     return folders[at] if at is not None and at < len(folders) else None
+
+
+def lookalikes(labels: Iterable[str], classes: Iterable[str] = ()) -> list[str]:
+    """A sentence for labels of one source, as they are written, that differ only by case, space or Unicode form.
+
+    classes  those of the dataset, which a label of the source can look like too
+    """
+    written = set(labels)
+    alike: dict[str, set[str]] = {}
+    for label in written | set(classes):
+        alike.setdefault(nfc(label).strip().casefold(), set()).add(label)
+    told = []
+    for found in alike.values():
+        if len(found) > 1 and found & written:
+            kept = {nfc(label) for label in found}
+            names = ", ".join(ascii(label) if len(kept) < len(found) else repr(label) for label in sorted(found))
+            what = "one label" if len(kept) == 1 else f"{len(kept)} labels, which one of them may be meant to be"
+            told.append(f"labels that look alike, {names}, are taken as {what}")
+    return sorted(told)
 
 
 def split_of(name: str, roots: Collection[str]) -> str | None:

@@ -15,6 +15,7 @@ from schemas import yaml_text
 from schemas.config import Pipeline, parse
 from schemas.errors import ConfigurationError
 from schemas.records import PartRef, Plan, SnapshotRef
+from schemas.text import nfc
 
 PIPELINES = pipelines.FOLDER
 
@@ -62,8 +63,8 @@ def state(config: Pipeline, history: log.Log) -> SnapshotRef | None:
             received=str(config.holdout.fraction),
             hint=f"Set holdout.fraction to {fraction}, or start a pipeline of another name",
         )
-    classes = config.classes or tuple(body["classes"])
-    strangers = sorted(set(body["labels"]) - set(classes))
+    classes = config.classes or tuple(dict.fromkeys(map(nfc, body["classes"])))
+    strangers = sorted(set(map(nfc, body["labels"])) - set(classes))
     if strangers:
         raise ConfigurationError(
             "classes leaves out classes that the dataset holds",

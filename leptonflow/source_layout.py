@@ -7,13 +7,13 @@ by `ingest` and for a batch that somebody put into landing/. No file is opened h
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 
 from leptonflow.label_tables import LABELS as LABEL_COLUMNS
 from leptonflow.label_tables import PATHS
 from leptonflow.layouts import TABLES, Layout, is_litter, shown
+from schemas.text import nfc
 
 SPLITS = frozenset(
     ("train", "training", "val", "valid", "validation", "test", "testing", "dev", "eval", "evaluation", "holdout")
@@ -55,7 +55,7 @@ def layout(
     classes      the pipeline's, where it has some: a folder with such a name is a class and nothing else
     has_columns  whether a table has a path column and a label column; without it no table beside a folder is one
     """
-    known = frozenset(map(_nfc, classes or ()))
+    known = frozenset(map(nfc, classes or ()))
     has = has_columns or (lambda name: False)
     folder = _tree(names)
     apart = _annotations(folder, known, 0)
@@ -88,7 +88,7 @@ def _tree(names: Iterable[str]) -> _Folder:
         *parents, last = name.split("/")
         above = [root]
         for depth, parent in enumerate(parents[:DEEPEST], 1):
-            inner = above[-1].folders.setdefault(_nfc(parent), _Folder("/".join(parents[:depth])))
+            inner = above[-1].folders.setdefault(nfc(parent), _Folder("/".join(parents[:depth])))
             above.append(inner)
         lower = last.lower()
         if lower.endswith((".npy", ".npz")):
@@ -113,11 +113,6 @@ def _annotations(folder: _Folder, known: frozenset[str], depth: int) -> list[str
         elif depth < DEEPEST:
             found += _annotations(inner, known, depth + 1)
     return found
-
-
-def _nfc(name: str) -> str:
-    """One spelling of a folder's name: some systems decompose its accents."""
-    return unicodedata.normalize("NFC", name)
 
 
 # --- arrays ------------------------------------------------------------------------------------------
@@ -214,7 +209,7 @@ def _beside(folder: _Folder, has: Callable[[str], bool], splits: list[str], unla
 
 def _at(folder: _Folder, path: str) -> _Folder:
     for part in path.removeprefix(folder.path).strip("/").split("/"):
-        folder = folder.folders.get(_nfc(part), folder)
+        folder = folder.folders.get(nfc(part), folder)
     return folder
 
 
@@ -227,7 +222,7 @@ def _only(folder: _Folder, known: frozenset[str], has: Callable[[str], bool]) ->
     if folder.images or len(inner) != 1:
         return None
     found = inner[0]
-    name = _nfc(found.path.rpartition("/")[2])
+    name = nfc(found.path.rpartition("/")[2])
     if name in known:
         return None
     if not found.full or (found.tables and _table(found, known, has) is not None):

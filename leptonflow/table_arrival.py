@@ -88,7 +88,11 @@ def arrive_table(source: Source, index: Index, classes: Sequence[str] | None, pr
         ignored=source.hidden + len(rows.left),
         rows=tuple(kept),
         refused=tuple(refused),
-        warnings=(*source.warnings, *((layouts.beside_warning(rows.left),) if rows.left else ())),
+        warnings=(
+            *source.warnings,
+            *((layouts.beside_warning(rows.left),) if rows.left else ()),
+            *layouts.lookalikes(found.written, index.classes or ()),
+        ),
         columns=(source.columns.path, source.columns.label) if own else None,
         images=None if found.images is not None else tuple(names),
     )

@@ -22,6 +22,7 @@ from schemas.rules import KINDS as RULES
 from schemas.rules import METRICS as METRICS
 from schemas.rules import AgainstChampion as AgainstChampion
 from schemas.rules import Frozen, Looks, Rule, class_of
+from schemas.text import nfc
 from schemas.yaml_text import Yaml
 
 NO_LINES = Yaml(None, {})
@@ -185,6 +186,7 @@ class Pipeline(Frozen):
     @field_validator("classes")
     @classmethod
     def _distinct(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        value = value and tuple(nfc(name) for name in value)
         if value is not None and (len(value) < 2 or len(set(value)) != len(value)):
             raise ValueError("classes are at least two different names")
         return value

@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from schemas.text import nfc
+
 METRICS = ("accuracy", "precision", "recall", "f1", "log_loss")
 CLASS_METRICS = ("precision", "recall", "f1")
 
@@ -50,7 +52,7 @@ class _Rule(Frozen):
     @field_validator("metric")
     @classmethod
     def _known_metric(cls, value: str) -> str:
-        return _metric(value)
+        return _metric(nfc(value))
 
 
 class AtLeast(_Rule):

@@ -95,3 +95,41 @@ def test_a_source_that_contradicts_itself_corrects_nothing(store: Store, tmp_pat
         shutil.copy(tmp_path / "s" / "cat" / "0.png", tmp_path / "t" / label / "x.png")
     told = ingest(store, pipeline, tmp_path / "t", correct=True)
     assert told["corrected"] == [] and labels(store) == ["cat"] * 3 + ["dog"] * 3
+
+
+CAFE, CAFE_APART = "caf\u00e9", "cafe\u0301"  # composed, and as macOS writes it
+
+
+def test_labels_are_compared_as_nfc_and_lookalikes_are_told(store: Store, tmp_path: Path) -> None:
+    for seed, label in enumerate((CAFE, CAFE_APART, "Tea", "tea ")):
+        pictures(tmp_path / "s" / label, seed)
+    document, warnings = ingesting.ingest(store, config(CAFE_APART, "Tea", "tea "), tmp_path / "s", None)
+    assert (document["accepted"], document["quarantined"]) == (12, 0)
+    assert labels(store) == ["Tea"] * 3 + [CAFE] * 6 + ["tea "] * 3
+    told = [line for line in warnings if "look alike" in line]
+    assert len(told) == 2
+    assert "'cafe\\u0301', 'caf\\xe9', are taken as one label" in told[1]
+    assert "'Tea', 'tea ', are taken as 2 labels" in told[0]
+    again, _ = ingesting.ingest(store, config(CAFE, "Tea", "tea "), tmp_path / "s", None)
+    assert again["outcome"] == "reused"
+
+
+def test_labels_of_a_table_too(store: Store, tmp_path: Path) -> None:
+    pictures(tmp_path / "s" / CAFE_APART, 1, count=4)
+    rows = [f"{CAFE_APART}/{n}.png,{label}" for n, label in enumerate((CAFE, CAFE_APART, "Tea", " tea"))]
+    (tmp_path / "s" / "t.csv").write_text("\n".join(["path,label", *rows]) + "\n", encoding="utf-8")
+    document, warnings = ingesting.ingest(store, config(CAFE, "Tea", "tea"), tmp_path / "s" / "t.csv", None)
+    assert document["accepted"] == 4
+    assert labels(store) == ["Tea", CAFE, CAFE, "tea"]
+    assert sum("look alike" in line for line in warnings) == 2
+
+
+def test_a_dataset_of_before_reads_its_labels_as_nfc(store: Store) -> None:
+    from leptonflow.datasets import Accepted, content_digest, tables, write_part
+
+    accepted = [Accepted(f"{n}", f"{n}", CAFE_APART, "s", None, None, {"width": n}, b"x") for n in range(2)]
+    part = write_part(store, "p", "b", "prep", accepted)
+    assert part is not None
+    found = [label for table in tables(store, [part], [], ("id", "label")) for label in table["label"].to_pylist()]
+    assert found == [CAFE, CAFE]
+    assert content_digest([("0", CAFE)], "prep") != content_digest([("0", CAFE_APART)], "prep")
