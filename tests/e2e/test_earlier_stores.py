@@ -67,9 +67,14 @@ def test_is_read(earlier: Earlier) -> None:
 
 @pytest.mark.slow
 def test_goes_on(earlier: Earlier) -> None:
-    """What it ingested is known; new data is ingested and trained, and its last run is reproduced."""
+    """What it ingested is known, the old champion is compared on what it never learned from, a run is reproduced."""
     again = earlier.ingest(earlier.folder / "first", "--batch", "again")
     assert (again["accepted"], again["quarantined"], again["known"]) == (0, 1, 76)
     run = earlier("runs")[-1]
-    assert earlier("retrain")["verdict"] in ("unchanged", "promoted")
+    trained = earlier.raw("retrain")
+    assert trained.status in (0, 4), trained.told()
+    (scored,) = (earlier.store / "runs" / "pets" / trained.document["run_id"]).glob("evaluation-*.json")
+    evaluation = json.loads(scored.read_text())
+    assert evaluation["champion"] is not None and evaluation["not_comparable"] is None
+    assert evaluation["champion_scores"]["examples"] == trained.document["examples"]["holdout"] < 21
     assert call("reproduce", run["run_id"], "--store", earlier.store, "--json").status in (0, 1)
