@@ -37,11 +37,6 @@ INTERRUPTED = 130
 VERDICT_STATUS = {"promoted": 0, "unchanged": 0, "rejected-data": 3, "refused": 4}
 
 
-PATH_COLUMN = Annotated[str | None, typer.Option("--path-column", metavar="NAME", help="a table's column of paths")]
-LABEL_COLUMN = Annotated[str | None, typer.Option("--label-column", metavar="NAME", help="a table's column of labels")]
-ROOT = Annotated[Path | None, typer.Option("--root", metavar="DIR", help="what a table's paths are relative to")]
-
-
 def _version(asked: bool) -> None:
     if asked:
         from importlib import metadata
@@ -60,75 +55,8 @@ def _everywhere(
     """Continuous training: new labelled data in, a weighed and promoted champion out."""
 
 
-@app.command()
-def init(
-    target: Annotated[str, typer.Argument(metavar="NAME|DIR", help="a name under pipelines/, or a folder")],
-    source: Annotated[
-        Path | None, typer.Option("--from", metavar="SOURCE", help="data whose classes are listed")
-    ] = None,
-    path_column: PATH_COLUMN = None,
-    label_column: LABEL_COLUMN = None,
-    root: ROOT = None,
-    as_json: JSON = False,
-    debug: DEBUG = False,
-) -> int:
-    """Write a commented pipeline YAML and contract to start from."""
-    from cli import show, starting
-
-    summary, given = None, starting.options(path_column, label_column, root)
-    if source is not None:
-        from leptonflow import source_summary
-        from leptonflow.label_tables import Columns
-        from leptonflow.sources import open_source
-
-        summary = source_summary.summarise(open_source(source, None, Columns(path_column, label_column), root))
-        for warning in summary.warnings():
-            show.warn(warning)
-    path = starting.write(target, summary)
-    document = {"path": str(path), **({"seen": summary.document()} if summary else {})}
-
-    def tell() -> None:
-        for line in summary.lines() if summary is not None else ():
-            print(show.plain(line))
-        print(starting.next_steps(path, source, given))
-
-    return _answer(Answer(document, tell), as_json)
-
-
-@app.command()
-def ingest(
-    pipeline: PIPELINE,
-    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="a folder, arrays, or a table")],
-    batch: Annotated[str | None, typer.Option("--batch", metavar="NAME", help="default: from SOURCE's content")] = None,
-    path_column: PATH_COLUMN = None,
-    label_column: LABEL_COLUMN = None,
-    root: ROOT = None,
-    correct: Annotated[
-        bool, typer.Option("--correct", help="relabel pictures that the dataset has under another label")
-    ] = False,
-    reason: Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="of --correct, recorded")] = None,
-    store: STORE = None,
-    as_json: JSON = False,
-    debug: DEBUG = False,
-) -> int:
-    """Land a source as a closed batch, validate it, commit it to the dataset; --correct relabels what it holds."""
-    from cli import show
-    from leptonflow import ingesting, planning
-    from leptonflow.label_tables import Columns
-    from leptonflow.store import open_store
-
-    config = planning.load_config(pipeline)
-    columns = Columns(path_column, label_column)
-    with show.progress():
-        document, warnings = ingesting.ingest(
-            open_store(store_uri(store)), config, source, batch, columns, root, correct=correct, reason=reason
-        )
-    for warning in warnings:
-        show.warn(warning)
-    status = 3 if document["outcome"] == "refused" else 0
-    return _answer(Answer(document, lambda: show.ingested(pipeline, document), status), as_json)
-
-
+app.command()(dataset.init)
+app.command()(dataset.ingest)
 app.command()(batches.discard)
 app.command()(dataset.retract)
 
