@@ -30,9 +30,10 @@ def report(
     from leptonflow import reading
 
     opened = looked_at(store)
-    path = reading.report(opened, run if RUN.fullmatch(run) else _newest(opened, run))
+    run_id = run if RUN.fullmatch(run) else _newest(opened, run)
+    path = reading.report(opened, run_id)
     if browse:
-        _browse(opened, path)
+        _browse(opened, path, run_id)
     return answer(Answer({"path": path}, lambda: print(path)), as_json)
 
 
@@ -50,12 +51,14 @@ def _newest(store: Store, pipeline: str) -> str:
     return str(finished[-1])
 
 
-def _browse(store: Store, path: str) -> None:
+def _browse(store: Store, path: str, run_id: str) -> None:
     """Show the report; of a store that is no folder a copy of it."""
+    from leptonflow import reading
+
     file = Path(path)
     if "://" in path:
-        file = Path(tempfile.mkdtemp(prefix="leptonflow-")) / file.name
-        file.write_bytes(store.get(path.removeprefix(f"{store.uri}/")))
+        file = Path(tempfile.mkdtemp(prefix="leptonflow-")) / f"{run_id}.html"
+        file.write_bytes(reading.report_page(store, run_id))
     if not webbrowser.open(file.as_uri()):
         raise LeptonflowError(
             "no browser could be started", expected="a browser on this machine, or the variable BROWSER",

@@ -190,15 +190,19 @@ def start(folder: Path) -> ApiHandle:
 
 
 def launch(
-    folder: Path, listener: socket.socket, log: Path, login: str
+    folder: Path, listener: socket.socket, log: Path, login: str, environment: Mapping[str, str] | None = None
 ) -> tuple[ApiHandle, subprocess.Popen[bytes]] | None:
-    """Start the full server of `up` on a socket that listens; None while another server has the folder."""
+    """Start the full server of `up` on a socket that listens; None while another server has the folder.
+
+    environment: what its process is told beside Prefect's settings.
+    """
     with _usable(folder), locked(folder):
         other = _join(folder)
         if other is not None:
             other.close()
             return None
-        return _launch(folder, listener, {**FULL, **_own_ui(folder)}, log, login, full=True)
+        settings = {**FULL, **_own_ui(folder), **(environment or {})}
+        return _launch(folder, listener, settings, log, login, full=True)
 
 
 def _own_ui(folder: Path) -> dict[str, str]:

@@ -20,7 +20,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows import server_database
+from flows import reports, server_database
 from flows.server import locked
 from leptonflow import collector
 
@@ -49,7 +49,9 @@ def main(folder: Path, listener: socket.socket, pipe: int) -> None:
         server_database.write_in_turn()
         from prefect.server.api.server import create_app
 
-        app = for_this_machine(create_app(final=True))
+        prefects = create_app(final=True)
+        store = os.environ.get(reports.STORE)
+        app = for_this_machine(reports.served(prefects, store) if store else prefects)
     server = uvicorn.Server(
         uvicorn.Config(app, log_level="error", access_log=False, lifespan="on", timeout_graceful_shutdown=2)
     )

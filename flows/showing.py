@@ -7,6 +7,7 @@ What does not belong here: what they say (naming, telling).
 from __future__ import annotations
 
 import contextvars
+import http.client
 import json
 import threading
 from collections.abc import Iterator, Sequence
@@ -23,7 +24,7 @@ from prefect.client.schemas.sorting import ArtifactSort
 from prefect.context import FlowRunContext
 from prefect.exceptions import PrefectException
 
-from flows import naming, telling
+from flows import addresses, credentials, naming, reports, telling
 from flows.telling import Artifact
 from schemas.errors import StoreError
 
@@ -71,6 +72,18 @@ class Page:
             tags = naming.tags(self.run.tags, self.pipeline, end)
             self.client.update_flow_run(self.run.id, name=name, tags=tags)
             self.run.name = name
+
+    def report_address(self, run_id: str | None) -> str | None:
+        """Where a browser finds a run's report: on the server of this page, if that serves reports, as `up`'s does."""
+        api = str(self.client.api_url).rstrip("/")
+        if run_id is None:
+            return None
+        address = addresses.without_credentials(api).removesuffix("/api") + reports.path(run_id)
+        try:
+            status = addresses.get(address, addresses.ANSWER_SECONDS, credentials.headers(api))
+        except (OSError, ValueError, http.client.HTTPException):
+            return None
+        return address if status == 200 else None
 
     def show(self, artifacts: Sequence[Artifact]) -> None:
         """Add artifacts to the page."""

@@ -96,7 +96,8 @@ class Steps:
         """Tell how it went, on the run's page and to whoever asked; the final state, named by the verdict."""
         document, page, name = story.document, self._page, self.config.name
         why = naming.sentence(document)
-        page.show(telling.artifacts(name, self.store, story))
+        address = page.report_address(document["run_id"]) if document["report"] else None
+        page.show(telling.artifacts(name, self.store, story, address))
         with showing.tolerated(page.log):
             champion = telling.champion(name, self.store, reading.history(open_store(self.store), self.config))
             if champion is not None:

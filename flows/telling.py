@@ -62,12 +62,12 @@ def key(kind: str, pipeline: str) -> str:
     return f"{kind}-{plain}" if plain == pipeline else f"{kind}-{plain}-{short(digest(pipeline))[:6]}"
 
 
-def artifacts(pipeline: str, store: str, story: Story) -> list[Artifact]:
-    """All that a run leaves in the UI, the summary first."""
+def artifacts(pipeline: str, store: str, story: Story, address: str | None = None) -> list[Artifact]:
+    """All that a run leaves in the UI, the summary first. address: where a browser finds the report, if it does."""
     document = story.document
     found = [Artifact(key("summary", pipeline), "markdown", _text(sentence(document)), summary(pipeline, story))]
     if document["report"]:
-        found.append(report(pipeline, store, document))
+        found.append(report(pipeline, store, document, address))
     if story.trained is not None:
         found += [gate(pipeline, document), *images(pipeline, story.trained)]
     return found
@@ -203,11 +203,14 @@ def images(pipeline: str, trained: Trained) -> list[Artifact]:
     return found
 
 
-def report(pipeline: str, store: str, document: Mapping[str, Any]) -> Artifact:
+def report(pipeline: str, store: str, document: Mapping[str, Any], address: str | None = None) -> Artifact:
     """Where the report is. A browser opens no file: link from a page that came by http, hence path and command."""
     place = str(document["report"])
     link = place if "://" in place else Path(place).as_uri()
     command = f"leptonflow report {document['run_id']} --store {shlex.quote(store)}"
+    if address is not None:
+        told = f"[Report of run {document['run_id']}]({address})\n\nor ask for its path:\n\n{_code(command)}\n"
+        return Artifact(key("report", pipeline), "markdown", f"[{address}]({address})", told)
     told = (
         f"[Report of run {document['run_id']}](<{link}>)\n\n"
         "Browsers do not open a file or an s3 address from here. Copy its address into a new tab:\n\n"

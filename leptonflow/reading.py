@@ -151,11 +151,21 @@ def report(store: Store, run_id: str) -> str:
 
     Raises NotFound where no run has that id, Damaged where a finished run's report is gone.
     """
+    key = _report_key(store, run_id)
+    path = store.path(key)
+    return str(path) if path is not None else f"{store.uri}/{key}"
+
+
+def report_page(store: Store, run_id: str) -> bytes:
+    """A run's report itself, as HTML. Raises as `report` does."""
+    return store.get(_report_key(store, run_id))
+
+
+def _report_key(store: Store, run_id: str) -> str:
     for pipeline in store.folders("runs"):
         key = planning.run_key(pipeline, run_id, "report.html")
         if store.size(key) is not None:
-            path = store.path(key)
-            return str(path) if path is not None else f"{store.uri}/{key}"
+            return key
         if recording.finished(store, pipeline, run_id) is not None:
             raise Damaged(
                 f"{key} is missing, though the run is finished",

@@ -12,7 +12,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows import addresses, credentials, server
+from flows import addresses, credentials, reports, server
 from flows.stack import place, ports, processes, s3, services, tether
 from flows.stack.prefect_server import PrefectServer, await_leaving
 from flows.stack.supervising import Supervisor
@@ -67,6 +67,7 @@ def run(
         stack.callback(os.close, reader)
         stack.callback(os.close, writer)
         chosen, webhook = _s3(folder, kind, uri, voice) if kind else (None, {})
+        prefect.environment = {reports.STORE: uri, **(chosen.client if chosen is not None else {})}
         plan = services.Plan(folder, uri, services.pipelines(), prefect, chosen, webhook, reader)
         state = State(folder)
         stack.callback(state.remove)

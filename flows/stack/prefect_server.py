@@ -40,6 +40,7 @@ class PrefectServer:
         self, folder: Path, listener: socket.socket, log: Path, login: str, note: Callable[[str], None]
     ) -> None:
         self.login = login
+        self.environment: dict[str, str] = {}  # what its process is told beside Prefect's settings
         self._folder = folder
         self._listener = listener
         self._log = log
@@ -53,7 +54,7 @@ class PrefectServer:
         """Start it; None while the embedded server of a running command has the folder, which is told once."""
         if self._handle is not None:
             self._handle.close()
-        started = server.launch(self._folder, self._listener, self._log, self.login)
+        started = server.launch(self._folder, self._listener, self._log, self.login, self.environment)
         if started is None:
             if not self._told:
                 self._told = True

@@ -138,6 +138,9 @@ def test_a_report_has_an_address_to_copy_and_a_command(store: Store, tmp_path: A
     assert f"](<{(tmp_path / 'a b.html').as_uri()}>)" in found.data
     assert f"\n{(tmp_path / 'a b.html').as_uri()}\n" in found.data
     assert found.description == f"`leptonflow report {'ab' * 6} --store file:///a%20b`"
+    served = telling.report("digits", "file:///a%20b", document, "http://127.0.0.1:4200/leptonflow/reports/x")
+    assert "](http://127.0.0.1:4200/leptonflow/reports/x)" in str(served.data)
+    assert "Browsers do not open" not in str(served.data)
     on_s3 = telling.report("digits", STORE, {"run_id": "ab" * 6, "report": f"{STORE}/runs/x/report.html"})
     assert f"\n{STORE}/runs/x/report.html\n" in on_s3.data and "--store 's3://bucket/some prefix'" in on_s3.data
 
