@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -112,6 +113,17 @@ def test_a_closed_batch_is_retrained_on(tmp_path: Path) -> None:
     with on_directory(folder) as (stack, put, environment):
         first_batch(stack, put, source)
         assert batches(folder, environment) == {"monday"}
+        report_is_shown(stack)
+
+
+def report_is_shown(stack: Stack) -> None:
+    """The run's page links to its report, which the same server shows to its login."""
+    wanted = {"artifacts": {"key": {"any_": ["report-small"]}}}
+    (artifact,) = stack.ask("/artifacts/filter", wanted)
+    (address,) = re.findall(r"\]\((http[^)]*)\)", artifact["data"])
+    assert stack.client.get(address).status_code == 401
+    page = stack.client.get(address, auth=stack.login)
+    assert page.status_code == 200 and page.text.lower().startswith("<!doctype html>")
 
 
 # On MinIO, which tells of arrivals itself, a larger burst is in every run: test_burst.py.
