@@ -9,8 +9,7 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -72,20 +71,13 @@ def pillow() -> Any:
     return Image
 
 
-@contextmanager
-def decoded(data: bytes, accepted: bool = False) -> Iterator[Decoded]:
+def decode(data: bytes, stack: ExitStack, accepted: bool = False) -> Decoded:
     """The image as it should be seen: of several pages or frames, one (pages). Raises Refused.
 
-    A large image has its memory for itself until the block ends (room).
-
+    stack     a large image has its memory for itself until it closes (room)
     accepted  an example of a dataset, let in when less was checked: what is missing is grey, what is beyond its scale
               is cut off, as it was then
     """
-    with ExitStack() as stack:
-        yield _decode(data, stack, accepted)
-
-
-def _decode(data: bytes, stack: ExitStack, accepted: bool) -> Decoded:
     if not data:
         raise Refused("empty-file", "the file has no bytes")
     library = pillow()
@@ -100,7 +92,8 @@ def _decode(data: bytes, stack: ExitStack, accepted: bool) -> Decoded:
         check_size(*image.size)
         if complaint := room.complaint(image):
             raise Refused("too-large", complaint)
-        stack.enter_context(room.of(image))
+        if room.is_large(image):
+            stack.enter_context(room.alone())
         deep = any(";16" in str(tile.args) for tile in image.tile)
         _load(image, kind, data, accepted)
         if image.mode in ("I", "F") or image.mode.startswith("I;16"):

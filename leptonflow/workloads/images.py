@@ -14,10 +14,11 @@ What does not belong here: labels, files, stores and anything of Keras.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from leptonflow.workloads import Examined, canonical, scale
-from leptonflow.workloads.decode import Refused, check_size, decoded, from_pixels, pillow
+from leptonflow.workloads.decode import Refused, check_size, decode, from_pixels, pillow
 from leptonflow.workloads.scale import Scale
 from schemas.errors import LeptonflowError
 
@@ -38,9 +39,10 @@ def examine(data: bytes, shape: Shape) -> Examined:
     Refuses by empty-file, unreadable-image, too-small, too-large, not-finite, out-of-range.
     """
     try:
-        with decoded(data) as found:
+        with ExitStack() as stack:
+            found = decode(data, stack)
             identity = canonical.of_values(*found.wide) if found.wide else None
-            return _examined(found.image, shape, found.kind, len(data), identity)._replace(note=found.note)
+            return _examined(found.image, shape, found.kind, len(data), identity, found.note)
     except Refused as refused:
         return Examined(refused.rule, refused.reason)
     except MemoryError:
@@ -67,7 +69,8 @@ def examine_array(row: NDArray[Any], shape: Shape, source: Scale) -> Examined:
 def encode_accepted(data: bytes, shape: Shape) -> bytes | None:
     """A file that a dataset holds -> uint8 bytes of another input, whatever is checked today; None without room."""
     try:
-        with decoded(data, accepted=True) as found:
+        with ExitStack() as stack:
+            found = decode(data, stack, accepted=True)
             return _encode(found.image, shape, None)
     except (Refused, MemoryError):
         return None
@@ -81,7 +84,8 @@ def request(data: bytes, shape: Shape) -> NDArray[np.uint8]:
     import numpy as np
 
     try:
-        with decoded(data) as found:
+        with ExitStack() as stack:
+            found = decode(data, stack)
             encoded = _encode(found.image, shape, None)
     except (Refused, MemoryError) as error:
         refused = error if isinstance(error, Refused) else Refused("too-large", NO_MEMORY)
@@ -93,7 +97,9 @@ def request(data: bytes, shape: Shape) -> NDArray[np.uint8]:
     return np.frombuffer(encoded, np.uint8).reshape(shape)
 
 
-def _examined(image: Image, shape: Shape, kind: str, size: int, identity: str | None = None) -> Examined:
+def _examined(
+    image: Image, shape: Shape, kind: str, size: int, identity: str | None = None, note: str | None = None
+) -> Examined:
     import numpy as np
 
     pixels = image.tobytes()
@@ -112,7 +118,7 @@ def _examined(image: Image, shape: Shape, kind: str, size: int, identity: str | 
         "brightness": round(mean, 3),
         "contrast": round(max(variance, 0.0) ** 0.5, 3),
     }
-    return Examined(None, None, identity or canonical.of_image(image, pixels), facts, encoded)
+    return Examined(None, None, identity or canonical.of_image(image, pixels), facts, encoded, note)
 
 
 def _is_grey(mode: str) -> bool:

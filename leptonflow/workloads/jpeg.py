@@ -67,19 +67,37 @@ class Structure:
 
 def load(image: Image, data: bytes) -> str | None:
     """Decode an opened JPEG of these bytes -> why it is not whole, or None."""
-    found = _structure(data)
-    missing = _missing(found, data)
-    if missing is not None:
-        return missing
-    if found.progressive or len(found.scans) != 1:
-        image.load()
-        return None if _same(image, data, found.scans[-1].end) else SHORT
-    scan = found.scans[0]
-    early = scan.start + max(0, len(data[scan.start : scan.end].rstrip(b"\xff")) - TAIL)
+    ends = _plain(image, data)
+    if ends is None:
+        found = _structure(data)
+        missing = _missing(found, data)
+        if missing is not None:
+            return missing
+        if found.progressive or len(found.scans) != 1:
+            image.load()
+            return None if _same(image, data, found.scans[-1].end) else SHORT
+        ends = found.scans[0].start, found.scans[0].end
+    start, end = ends
+    early = max(start, end - TAIL)
+    while early > start and data[early + TAIL - 1] == _FILL:  # fill bytes before a marker
+        early -= 1
     opened: Any = image
-    opened.fp = opened._fp = steps = _Steps(data[:early], data[early : scan.end] + AHEAD, data[scan.end :])
+    opened.fp = opened._fp = steps = _Steps(data[:early], data[early:end] + AHEAD, data[end:])
     image.load()
     return {1: HOLE, 2: None}.get(steps.given, SHORT)
+
+
+def _plain(image: Any, data: bytes) -> tuple[int, int] | None:
+    """Where the scan of a JPEG as most are lies: baseline, one scan, no restarts, no zeros in it. Else None.
+
+    A shortcut: of small images, reading the structure takes as long as decoding.
+    """
+    start, layers = image.fp.tell(), image.layers  # Pillow has read up to the first scan
+    head = data[max(0, start - 8 - 2 * layers) : start]
+    if "progressive" in image.info or head[:2] != b"\xff\xda" or head[4] != layers or b"\xff\xdd" in data[:start]:
+        return None
+    end = data.find(_EOI, start)
+    return None if end < 0 or data.find(ZEROS, start, end) >= 0 else (start, end)
 
 
 def _same(image: Image, data: bytes, end: int) -> bool:

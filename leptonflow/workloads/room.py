@@ -46,12 +46,14 @@ def complaint(image: Image) -> str | None:
     return f"{said}; {_mb(half)} at most, half of the memory that this machine or container grants"
 
 
+def is_large(image: Image) -> bool:
+    """Whether an opened image needs so much that others have to wait."""
+    return needs(image) >= LARGE
+
+
 @contextmanager
-def of(image: Image) -> Iterator[None]:
-    """In this block an image that is large is the only one, of all processes that run this program."""
-    if needs(image) < LARGE:
-        yield
-        return
+def alone() -> Iterator[None]:
+    """A block that one process at a time is in, of all that run this program."""
     with open(__file__, "rb") as turn:  # any file that all of them can open; closing it ends the turn
         with suppress(OSError):  # a file system without locks
             fcntl.flock(turn, fcntl.LOCK_EX)

@@ -101,19 +101,17 @@ def test_an_image_that_needs_more_memory_than_the_container_grants(groups: Path)
     assert found.rule == "too-large" and "half of the memory that this machine or container grants" in str(found.reason)
 
 
-def test_a_large_image_waits_for_another_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_image_waits_for_another_one() -> None:
     import threading
 
-    monkeypatch.setattr(room, "LARGE", 1)
-    image = Image.new("RGB", (8, 8))
     inside = threading.Event()
 
     def other() -> None:
-        with room.of(image):
+        with room.alone():
             inside.set()
 
     thread = threading.Thread(target=other)
-    with room.of(image):
+    with room.alone():
         thread.start()
         assert not inside.wait(0.2)
     assert inside.wait(30)
