@@ -56,6 +56,11 @@ def load(data: bytes, where: str) -> Yaml:
             loader.dispose()
     except RecursionError:
         raise _nested(where) from None
+    except _Unreadable as error:
+        raise ConfigurationError(
+            f"{where} has a value that cannot be read (line {error.line})", expected=error.expected,
+            received=error.received,
+        ) from None  # fmt: skip
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         at = f" (line {mark.line + 1})" if mark is not None else ""
@@ -67,6 +72,16 @@ def load(data: bytes, where: str) -> Yaml:
         raise ConfigurationError(
             f"{where} cannot be read as YAML{at}", expected="one YAML mapping", received=" ".join(told.split())
         ) from None
+
+
+class _Unreadable(yaml.YAMLError):
+    """A value, and what it should have been."""
+
+    def __init__(self, node: yaml.Node, expected: str, received: str) -> None:
+        super().__init__(received)
+        self.line = node.start_mark.line + 1
+        self.expected = expected
+        self.received = received[:80]
 
 
 class Loader(yaml.SafeLoader):
@@ -84,28 +99,25 @@ def _number(loader: Loader, node: yaml.ScalarNode) -> int | float:
             return int(text)
         value = float(text.replace(".inf", "inf").replace(".nan", "nan"))
     except ValueError:
-        raise _wrong(node, f"{node.value[:40]}, which is no number") from None
+        raise _Unreadable(node, "a number", node.value) from None
     if math.isinf(value) and "inf" not in text:
-        raise _wrong(node, f"{node.value[:40]}, a number too large")
+        raise _Unreadable(node, "a number that is not too large", node.value)
     return value
 
 
 def _ambiguous(loader: Loader, node: yaml.ScalarNode) -> None:
-    raise _wrong(node, f"{node.value[:40]}, which some read as another number: quote text, write a number in digits")
+    expected = "a number in plain digits, or text in quotes: readers of YAML take this for different numbers"
+    raise _Unreadable(node, expected, node.value)
 
 
 def _boolean(loader: Loader, node: yaml.ScalarNode) -> bool:
     if node.value.lower() not in ("true", "false"):
-        raise _wrong(node, f"{node.value[:40]}, which is neither true nor false")
+        raise _Unreadable(node, "true or false", node.value)
     return bool(node.value.lower() == "true")
 
 
 def _unknown(loader: Loader, node: yaml.Node) -> None:
-    raise _wrong(node, f"the tag {node.tag}")
-
-
-def _wrong(node: yaml.Node, problem: str) -> yaml.MarkedYAMLError:
-    return yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+    raise _Unreadable(node, "a value without a tag of its own", f"the tag {node.tag}")
 
 
 def _nested(where: str) -> ConfigurationError:
@@ -179,7 +191,7 @@ class _Walk:
         seen: dict[tuple[str, str], int] = {}
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                raise _wrong(key, "a key that is a list or a mapping")
+                raise _Unreadable(key, "a key that is text", "a list or a mapping")
             line = key.start_mark.line + 1
             if earlier := seen.get((key.tag, key.value)):
                 raise ConfigurationError(
