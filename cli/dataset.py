@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from cli.common import DEBUG, JSON, PIPELINE, STORE, Answer, answer
+from schemas.errors import UsageError
 from schemas.settings import store_uri
 
 PATH_COLUMN = Annotated[str | None, typer.Option("--path-column", metavar="NAME", help="a table's column of paths")]
@@ -72,6 +73,8 @@ def ingest(
 
     config = planning.load_config(pipeline)
     columns = Columns(path_column, label_column)
+    if reason is not None and not correct:
+        raise UsageError("--reason belongs to --correct", expected="--correct --reason TEXT", received="no --correct")
     with show.progress():
         document, warnings = ingesting.ingest(
             open_store(store_uri(store)), config, source, batch, columns, root, correct=correct, reason=reason

@@ -36,7 +36,7 @@ def ingest(
         landed = _land(store, config, source, batch, columns, root, correct)
         before = admission.earlier(store, config, landed.batch)
         outcome = admission.admit(store, config, landed.batch)
-        return _document(outcome, [], reused=before is not None), _warnings(outcome)
+        return _document(outcome, [], reused=before is not None), _warnings(store, config, outcome)
     with admission.tools():
         landed = _land(store, config, source, batch, columns, root, correct)
         reused = landed.already and admission.earlier(store, config, landed.batch) is not None
@@ -46,7 +46,7 @@ def ingest(
     if changes:  # also where the batch was admitted before
         head = planning.snapshots(store, config.name).head
         document["snapshot"] = head.body["snapshot"] if head else None
-    return document, _warnings(outcome)
+    return document, _warnings(store, config, outcome)
 
 
 def _land(
@@ -90,5 +90,5 @@ def _document(outcome: Outcome, changes: Sequence[Change], *, reused: bool) -> d
     }
 
 
-def _warnings(outcome: Outcome) -> list[str]:
-    return list(outcome.warnings)
+def _warnings(store: Store, config: Pipeline, outcome: Outcome) -> list[str]:
+    return [*outcome.warnings, *known.left_behind(store, config, planning.snapshots(store, config.name))]

@@ -17,6 +17,7 @@ UNKNOWN_LABEL = "unknown-label"
 RETRACTED = "retracted"
 REFUSED = "batch-refused"
 BY_MACHINE = ("too-large",)  # what another machine or setting may accept is not remembered
+ADD = "add it to `classes`, then ingest the source again"
 CORRECTABLE = (CONFLICT, RETRACTED)  # by `ingest --correct`
 
 
@@ -87,7 +88,7 @@ def judge(
             refused.append(Refusal(row, row.rule, row.reason or row.rule, new))
         elif label is None or label not in valid:
             nothing = "the file lies outside a class folder" if row.row is None else "the row has no label"
-            reason = nothing if label is None else f"{label!r} is not one of the classes"
+            reason = nothing if label is None else f"{label!r} is not one of the classes: {ADD}"
             refused.append(Refusal(row, UNKNOWN_LABEL, reason, new))
         elif _has(knowledge.files, row.sha256, label):
             known += 1

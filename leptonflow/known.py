@@ -81,6 +81,31 @@ def judged_anew(store: Store, config: Pipeline, batch: str, listing: Listing, co
     return None
 
 
+def left_behind(store: Store, config: Pipeline, history: log.Log) -> list[str]:
+    """A sentence for each accepted batch with rows in quarantine for a label that is a class by now."""
+    valid = set(classes(config, history) or ())
+    contract = contracts.digest(config)
+    waiting: dict[str, set[str]] = {}
+    judged: set[str] = set()
+    for entry in history.entries:
+        if entry.body.get("quarantine") and entry.body["contract"] == contract:
+            judged.update(file for file, *_ in _parted(store, entry) if file)
+        elif entry.body.get("quarantine"):
+            rows = ((file, label, rule) for file, label, rule, _ in _parted(store, entry))
+            found = {file for file, label, rule in rows if file and rule == UNKNOWN_LABEL and label in valid}
+            waiting |= {entry.body["batch"]: found} if found else {}
+    if waiting:
+        parts = datasets.accepted_parts(history.entries)
+        for table in datasets.tables(store, parts, (), ("id", "sha256")):
+            judged.update(table["sha256"].to_pylist())
+    return [
+        f"batch {batch}: {len(files - judged)} quarantined rows have a label that is a class now; ingest their source "
+        "again, or land those files as a batch of their own"
+        for batch, files in waiting.items()
+        if files - judged
+    ]
+
+
 def classes(config: Pipeline, history: log.Log) -> tuple[str, ...] | None:
     """The YAML's, else those that the first batch fixed."""
     if config.classes is not None:

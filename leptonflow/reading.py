@@ -9,6 +9,7 @@ from typing import Any
 from leptonflow import (
     batch_state,
     identities,
+    known,
     packages,
     planning,
     recording,
@@ -53,6 +54,7 @@ def status(store: Store, config: Pipeline) -> dict[str, Any]:
     )
     own = [r for r in finished if champion and r["version"] == champion.version]
     head = log.head.body if log.head else None
+    stands = batch_state.document(store, config, log)
     return {
         "champion": champion.version if champion else None,
         "since": champion.since if champion else None,
@@ -64,7 +66,8 @@ def status(store: Store, config: Pipeline) -> dict[str, Any]:
         "classes": head["classes"] if head else None,
         "batches": [entry.body["batch"] for entry in log.entries if entry.kind == "batch"],
         "examples_per_class": head["labels"] if head else None,
-        **batch_state.document(store, config, log),
+        **stands,
+        "warnings": [*stands["warnings"], *known.left_behind(store, config, log)],
         "conflicts": identities.conflicts(store, log),
         "last_run": _told(finished[-1]) if finished else None,
         **_unfinished(store, config.name),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from leptonflow import datasets, ingesting, planning
+from leptonflow import datasets, ingesting, known, planning
 from leptonflow.store import Store, open_store
 from schemas.config import Pipeline, parse
 
@@ -50,11 +50,15 @@ def test_a_class_that_is_added_takes_what_waited_for_it(store: Store, tmp_path: 
     first = ingest(store, config("cat", "dog"), tmp_path / "s")
     assert first["reasons"] == {"unknown-label": 3, "unreadable-image": 1}
     more = config("cat", "dog", "fox")
+    (told,) = known.left_behind(store, more, planning.snapshots(store, "p"))
+    assert f"batch {first['batch']}: 3 quarantined rows" in told
     second = ingest(store, more, tmp_path / "s")
     assert (second["outcome"], second["accepted"], second["known"]) == ("accepted", 3, 6)
     assert labels(store) == ["cat"] * 3 + ["dog"] * 3 + ["fox"] * 3
+    assert known.left_behind(store, config("cat", "dog"), planning.snapshots(store, "p")) == []
     third = ingest(store, more, tmp_path / "s")
     assert (third["outcome"], third["batch"]) == ("reused", second["batch"])
+    assert known.left_behind(store, more, planning.snapshots(store, "p")) == []
 
 
 def test_a_class_that_is_added_takes_its_rows_of_an_array(store: Store, tmp_path: Path) -> None:
