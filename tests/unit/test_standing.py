@@ -11,7 +11,7 @@ from cli import standing
 EMPTY: dict[str, Any] = {
     "champion": None, "since": None, "metrics": None, "damage": None, "newest": None, "snapshot": None, "examples": 0,
     "classes": None, "examples_per_class": None, "batches": [], "waiting": [], "refused": [], "open": [], "late": [],
-    "discarded": [], "misnamed": [], "warnings": [], "last_run": None, "running": None, "lost": [],
+    "discarded": [], "conflicts": [], "misnamed": [], "warnings": [], "last_run": None, "running": None, "lost": [],
     "store": {"uri": "file:///data/store", "exists": True},
 }  # fmt: skip
 RUN = {
