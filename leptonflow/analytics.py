@@ -62,10 +62,11 @@ def query(store: Store, sql: str, allowance: Allowance | None = None) -> pa.Tabl
 def _answer(con: DuckDBPyConnection, store: Store, sql: str, allowed: Allowance) -> pa.Table:
     import duckdb
 
+    keys: list[str] = []
     try:
         _check(sql)
         con.execute("SET TimeZone='UTC'")
-        paths = _open(con, store, sql)
+        paths, keys = _open(con, store, sql)
         con.execute(f"SET allowed_paths=[{_strings(paths)}]")
         con.execute("SET enable_external_access=false")
         con.execute("SET lock_configuration=true")
@@ -73,7 +74,7 @@ def _answer(con: DuckDBPyConnection, store: Store, sql: str, allowed: Allowance)
     except (duckdb.OutOfMemoryException, MemoryError):
         raise too_large(allowed) from None
     except duckdb.Error as error:
-        raise _explained(error, sql) from None
+        raise _broken(store, keys, error) or _explained(error, sql) from None
     finally:
         con.close()
 
@@ -98,6 +99,17 @@ def _rows(con: DuckDBPyConnection, sql: str) -> pa.Table:
 
 
 # --- errors --------------------------------------------------------------------------------------
+
+
+def _broken(store: Store, keys: Sequence[str], error: Exception) -> LeptonflowError | None:
+    """The file that made DuckDB fail, by its key; None where the statement is to blame."""
+    import duckdb
+
+    of_the_statement = (
+        duckdb.BinderException, duckdb.CatalogException, duckdb.InterruptException, duckdb.ParserException,
+        duckdb.PermissionException, duckdb.SyntaxException,
+    )  # fmt: skip
+    return None if isinstance(error, of_the_statement) else table_sources.broken(store, keys)
 
 
 def _explained(error: Exception, sql: str = "") -> LeptonflowError:
@@ -137,13 +149,15 @@ def _names() -> tuple[str, ...]:
 # --- the views -----------------------------------------------------------------------------------
 
 
-def _open(con: DuckDBPyConnection, store: Store, sql: str) -> list[str]:
-    """Make the views that the query can see; the paths that it may read.
+def _open(con: DuckDBPyConnection, store: Store, sql: str) -> tuple[list[str], list[str]]:
+    """Make the views that the query can see; the paths that it may read, and the keys of its files.
 
     Only the tables that the text mentions, itself or by a view of theirs, get their files, so that a query costs what
     it reads. The others are empty and typed, and there where the text could list them. `query_table()` can put a name
     together from pieces, so its mention counts as a mention of all.
     """
+    import duckdb
+
     from leptonflow.views import VIEWS
     from schemas.tables import COLUMNS
 
@@ -157,6 +171,7 @@ def _open(con: DuckDBPyConnection, store: Store, sql: str) -> list[str]:
     folder = store.path("")
     root = store.uri.rstrip("/") if folder is None else str(folder).rstrip("/")
     allowed: list[str] = []
+    files: list[str] = []
     for table in COLUMNS:
         if table not in mentioned and not listed:
             continue
@@ -169,10 +184,27 @@ def _open(con: DuckDBPyConnection, store: Store, sql: str) -> list[str]:
         paths = [f"{root}/{key}" for key in keys]
         patterns = [_pattern(path) for path in paths]
         allowed += {*paths, *patterns}  # DuckDB asks for the pattern first and then for what it matched
-        _create_view(con, table, patterns)
+        files += keys
+        try:
+            _create_view(con, table, patterns)
+        except (duckdb.OutOfMemoryException, duckdb.InterruptException):
+            raise
+        except duckdb.Error as error:
+            raise _broken(store, keys, error) or _unreadable(table, error) from None
     for name, view in views.items():
         con.execute(f"CREATE VIEW {name} AS {view.sql}")
-    return allowed
+    return allowed, files
+
+
+def _unreadable(table: str, error: Exception) -> LeptonflowError:
+    import duckdb
+
+    if isinstance(error, duckdb.IOException):
+        return _explained(error)
+    return Damaged(
+        f"the table {table} has a file that cannot be read", expected="Parquet files of the table's columns",
+        received=str(error).splitlines()[0], hint=BACK,
+    )  # fmt: skip
 
 
 def _sources(
@@ -198,8 +230,6 @@ def _sources(
 
 def _create_view(con: DuckDBPyConnection, table: str, paths: Sequence[str]) -> None:
     """A view with the declared columns and types, whatever an older or a newer release wrote."""
-    import duckdb
-
     types = _types(table)
     empty = ", ".join(f'NULL::{kind} AS "{name}"' for name, kind in types.items())
     source = f"SELECT {empty} LIMIT 0"
@@ -208,17 +238,7 @@ def _create_view(con: DuckDBPyConnection, table: str, paths: Sequence[str]) -> N
         read = f"FROM read_parquet([{_strings(paths)}], union_by_name=true, hive_partitioning=false)"
         source = f"({read}) UNION ALL BY NAME ({source})"
     columns = ", ".join(f'CAST("{name}" AS {kind}) AS "{name}"' for name, kind in types.items())
-    try:
-        con.execute(f"CREATE VIEW {table} AS SELECT {columns} FROM ({source})")
-    except duckdb.IOException as error:
-        raise _explained(error) from None
-    except (duckdb.OutOfMemoryException, duckdb.InterruptException):
-        raise
-    except duckdb.Error as error:
-        raise Damaged(
-            f"the table {table} has a file that cannot be read", expected="Parquet files",
-            received=str(error).splitlines()[0], hint=BACK,
-        ) from None  # fmt: skip
+    con.execute(f"CREATE VIEW {table} AS SELECT {columns} FROM ({source})")
 
 
 def _types(table: str) -> dict[str, str]:

@@ -11,11 +11,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from leptonflow import log, parquet, tables
-from leptonflow.store import Store, recorded
-from schemas.errors import Damaged
+from leptonflow.store import BACK, Store, parsed, recorded
+from schemas.errors import Damaged, NotFound
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -129,6 +130,18 @@ def in_memory(store: Store, table: str, keys: Sequence[str]) -> pa.Table:
     found = [tables.decode(data, key) for key, data in zip(keys, store.get_many(keys), strict=True)]
     empty = schema(table).empty_table()
     return pa.concat_tables([empty, *found], promote_options="default").select(empty.column_names)
+
+
+def broken(store: Store, keys: Sequence[str]) -> Damaged | None:
+    """What is wrong with the first of a table's files that cannot be read whole; None where each can."""
+    for key in keys:
+        try:
+            parsed(store, key, partial(tables.decode, where=key))
+        except NotFound:
+            return Damaged(f"{key} is missing", expected="every file of the table", hint=BACK)
+        except Damaged as error:
+            return error
+    return None
 
 
 def _quarantine_parts(store: Store) -> list[tuple[str, int]]:

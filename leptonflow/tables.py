@@ -78,7 +78,7 @@ def decode(data: bytes, where: str) -> pa.Table:
 
     try:
         return parquet.read(data)
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowException, OSError) as error:
         raise Damaged(
             f"{where} cannot be read", expected="a Parquet file", received=str(error).splitlines()[0],
             hint=BACK,

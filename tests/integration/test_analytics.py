@@ -318,9 +318,26 @@ def test_the_column_at_is_explained(directory: Store) -> None:
 
 def test_a_damaged_file_is_named(store: Store) -> None:
     store.create("tables/runs/pipeline=digits/zz.parquet", b"garbage, and long enough to be opened")
-    with pytest.raises(Damaged, match=r"zz\.parquet"):
+    with pytest.raises(Damaged, match=r"tables/runs/pipeline=digits/zz\.parquet cannot be read"):
         analytics.query(store, "FROM runs")
     assert not analytics.query(store, "FROM models").num_rows
+
+
+@pytest.mark.parametrize("part", ["a page", "the footer", "the end"])
+def test_a_broken_file_is_named_by_its_key(store: Store, part: str) -> None:
+    """Whether DuckDB meets it while it opens the files or while it reads their rows."""
+    (_, whole), _ = ((key, tables.encode(rows)) for key, rows in tables.batch_files(outcome()))
+    footer = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+    start, length = {"a page": (4, 400), "the footer": (footer, 100), "the end": (len(whole) - 8, 8)}[part]
+    broken = whole[:start] + bytes(byte ^ 0xFF for byte in whole[start : start + length]) + whole[start + length :]
+    store.create("tables/batches/pipeline=digits/fine.parquet", whole)
+    store.create("tables/batches/pipeline=digits/zz.parquet", broken)
+    with pytest.raises(
+        Damaged, match=r"^tables/batches/pipeline=digits/zz\.parquet cannot be read\. Expected: a Parquet"
+    ):
+        analytics.query(store, "SELECT * FROM batches")
+    with pytest.raises(UsageError, match=r"nothing does not exist"):
+        analytics.query(store, "SELECT * FROM nothing")
 
 
 def test_a_missing_quarantine_part_is_not_an_empty_table(directory: Store) -> None:
