@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
+
 from cli.common import DEBUG, JSON, PIPELINE, STORE, Answer, answer, looked_at
+from schemas.errors import UsageError
 from schemas.settings import named_store, store_uri
 
 
@@ -16,7 +21,8 @@ def status(pipeline: PIPELINE, store: STORE = None, as_json: JSON = False, debug
     named = store is not None or named_store() is not None
     opened = looked_at(store, required=True) if named else open_store(store_uri())
     document = reading.status(opened, config)
-    return answer(Answer(document, lambda: standing.status(pipeline, document)), as_json)
+    failed = 1 if document["damage"] else 0
+    return answer(Answer(document, lambda: standing.status(pipeline, document), failed), as_json)
 
 
 def runs(pipeline: PIPELINE, store: STORE = None, as_json: JSON = False, debug: DEBUG = False) -> int:
@@ -38,3 +44,27 @@ def history(pipeline: PIPELINE, store: STORE = None, as_json: JSON = False, debu
     found = reading.history(looked_at(store), config)
     columns = ("number", "version", "previous", "kind", "who", "reason", "at")
     return answer(Answer(found, lambda: show.rows(found, columns)), as_json)
+
+
+def verify(
+    pipeline: Annotated[
+        str | None, typer.Argument(metavar="[PIPELINE]", help="its name, or a path to its YAML")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="every pipeline that the store holds")] = False,
+    store: STORE = None,
+    as_json: JSON = False,
+    debug: DEBUG = False,
+) -> int:
+    """Read everything that the store's records name, and hold it against its sha256."""
+    from cli import show
+    from leptonflow import integrity, planning, progress
+
+    if (pipeline is None) != everything:
+        received = "neither" if pipeline is None else "both"
+        raise UsageError("verify what?", expected="a pipeline, or --all", received=received)
+    config = planning.load_config(pipeline) if pipeline is not None else None
+    opened = looked_at(store, required=True)
+    with show.progress():
+        names = [config.name] if config is not None else integrity.pipelines(opened)
+        document = integrity.verify(opened, names, progress.report)
+    return answer(Answer(document, lambda: show.verified(document), 1 if document["damaged"] else 0), as_json)

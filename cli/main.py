@@ -98,6 +98,7 @@ app.command()(asking.status)
 app.command()(asking.runs)
 app.command()(registry.models)
 app.command()(asking.history)
+app.command()(asking.verify)
 
 
 @app.command()

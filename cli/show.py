@@ -26,6 +26,7 @@ STAGES = {
     "landing": "landing files",
     "examining": "checking examples",
     "training": "training",
+    "verifying": "reading objects",
 }
 
 
@@ -288,3 +289,11 @@ def checks(found: Sequence[dict[str, Any]]) -> None:
     for check in found:
         mark = "ok   " if check["ok"] else "WRONG"
         print(f"{mark} {check['name']:<12} {plain(check['detail'])}")
+
+
+def verified(document: dict[str, Any]) -> None:
+    """One line for each object that is not what was recorded, and how much was read."""
+    for each in document["damaged"]:
+        print(plain(f"{each['key']}: expected {each['expected']}, received {each['received']}"))
+    size = document["bytes"] / 1e6
+    print(f"{document['objects']} objects, {size:.1f} MB: {len(document['damaged']) or 'none'} damaged or missing")

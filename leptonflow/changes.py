@@ -23,23 +23,33 @@ def changed(store: Store, pipeline: str) -> list[str]:
     return found
 
 
-def _changed(store: Store, pipeline: str, batch: str, parts: list[PartRef]) -> list[str]:
-    prefix = landing.folder_key(pipeline, batch)
-    # A plain batch's keys are recorded as they are shown: a name on a disk need not be Unicode.
-    there = {layouts.shown(key.removeprefix(f"{prefix}/")): key for key in store.keys(prefix)}
+def landed(store: Store, pipeline: str, batch: str, parts: list[PartRef]) -> tuple[dict[str, str], bool]:
+    """(key within the batch, as it is shown: sha256) of what must lie there; whether that is all that may.
+
+    A plain batch has no listing: what was accepted from it is what must still be there.
+    """
     listed = landing.listed(store, pipeline, batch)
-    if listed is None:
-        # A plain batch has no listing: what was accepted from it is what must still be there.
-        expected: dict[str, str] = {}
-        for part in parts:
-            table = datasets.read_columns(store, part, ("key", "row", "sha256"))
-            for key, row, digest in zip(*(column.to_pylist() for column in table.columns), strict=True):
-                if key is not None and row is None:
-                    expected[key] = digest
-        strangers: list[str] = []
-    else:
-        expected = {file.key: file.sha256 for file in listed.files}
-        strangers = sorted(set(there) - set(expected) - {landing.READY, landing.INGEST})
+    if listed is not None:
+        return {file.key: file.sha256 for file in listed.files}, True
+    expected: dict[str, str] = {}
+    for part in parts:
+        table = datasets.read_columns(store, part, ("key", "row", "sha256"))
+        for key, row, digest in zip(*(column.to_pylist() for column in table.columns), strict=True):
+            if key is not None and row is None:
+                expected[key] = digest
+    return expected, False
+
+
+def keys(store: Store, pipeline: str, batch: str) -> dict[str, str]:
+    """(key within the batch, as it is shown: key on the store): a name on a disk need not be Unicode."""
+    prefix = landing.folder_key(pipeline, batch)
+    return {layouts.shown(key.removeprefix(f"{prefix}/")): key for key in store.keys(prefix)}
+
+
+def _changed(store: Store, pipeline: str, batch: str, parts: list[PartRef]) -> list[str]:
+    there = keys(store, pipeline, batch)
+    expected, listed = landed(store, pipeline, batch, parts)
+    strangers = sorted(set(there) - set(expected) - {landing.READY, landing.INGEST}) if listed else []
     present = [key for key in expected if key in there]
     read = store.get_many([there[key] for key in present])
     other = [key for key, data in zip(present, read, strict=True) if sha256(data) != expected[key]]

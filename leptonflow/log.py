@@ -97,7 +97,7 @@ def _read(store: Store, prefix: str) -> Log:
     identity: str | None = None
     while True:
         numbers = range(len(entries) + 1, len(entries) + 1 + WINDOW)
-        window = _get_window(store, [_key(prefix, number) for number in numbers])
+        window = _get_window(store, [record_key(prefix, number) for number in numbers])
         later = [number for number, data in zip(numbers, window, strict=True) if data is not None]
         if not later:
             break
@@ -109,7 +109,7 @@ def _read(store: Store, prefix: str) -> Log:
             if data is None:
                 break
             previous = entries[-1] if entries else None
-            entries.append(_entry(store, _key(prefix, number), data, number, previous, identity))
+            entries.append(_entry(store, record_key(prefix, number), data, number, previous, identity))
     log = Log(prefix, tuple(entries))
     _remember(store, log)
     return log
@@ -155,7 +155,7 @@ def records(store: Store, prefix: str, numbers: Sequence[int]) -> list[Entry]:
 
 def _records(store: Store, prefix: str, numbers: Sequence[int]) -> list[Entry]:
     identity = known_id(store) or store_id(store)
-    keys = [_key(prefix, number) for number in numbers]
+    keys = [record_key(prefix, number) for number in numbers]
     found = []
     for number, key, data in zip(numbers, keys, _get_window(store, keys), strict=True):
         if data is None:
@@ -173,7 +173,7 @@ def commit(store: Store, log: Log, *, id: str, kind: str, body: Mapping[str, Any
     head. StoreUnreachable leaves open whether the record was written.
     """
     number = log.number + 1
-    key = _key(log.prefix, number)
+    key = record_key(log.prefix, number)
     if (last := _last(store, log.prefix)) > log.number:
         _gap_or_race(store, log.prefix, number, last)
     identity = store_id(store)
@@ -214,7 +214,7 @@ def _confirm(store: Store, log: Log, identity: str) -> None:
     head = log.head
     if head is None:
         return
-    key = _key(log.prefix, head.number)
+    key = record_key(log.prefix, head.number)
     if head.store != identity:
         raise Damaged(
             f"{store.uri}: {key} names another store than {STORE_KEY}",
@@ -236,7 +236,7 @@ def still(store: Store, log: Log, what: str) -> None:
     now = read(store, log.prefix)
     if now.number > log.number:
         number = log.number + 1
-        raise _lost(_key(log.prefix, number), number, what, now.entries[log.number], now)
+        raise _lost(record_key(log.prefix, number), number, what, now.entries[log.number], now)
 
 
 def _lost(key: str, number: int, kind: str, first: Entry | None, now: Log) -> LostRace:
@@ -258,7 +258,7 @@ def _gap_or_race(store: Store, prefix: str, missing: int, later: int) -> None:
 
     Two writers may have committed between our two looks; record N+1 is always created before N+2.
     """
-    key = _key(prefix, missing)
+    key = record_key(prefix, missing)
     if _get_window(store, [key]) == [None]:
         raise Damaged(
             f"{store.uri}: {key} is missing, though record {later} is there",
@@ -279,7 +279,7 @@ def _known(store: Store, prefix: str) -> Log:
         known = _verified.get((store.uri, prefix))
     if known is None or known.head is None:
         return Log(prefix, ())
-    key = _key(prefix, known.number)
+    key = record_key(prefix, known.number)
     (data,) = _get_window(store, [key])
     if data is not None and sha256(data) == known.head.sha256:
         return known
@@ -347,7 +347,8 @@ def _get_window(store: Store, keys: list[str]) -> list[bytes | None]:
     return list(in_order(one, keys)) if len(keys) > 1 else [one(key) for key in keys]
 
 
-def _key(prefix: str, number: int) -> str:
+def record_key(prefix: str, number: int) -> str:
+    """Where that record lies."""
     return f"{prefix}/{number:08d}.json"
 
 

@@ -25,3 +25,11 @@ def read(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
     if columns is None:
         return file.read(use_threads=False)
     return file.read(columns=list(columns), use_threads=False).select(list(columns))
+
+
+def writer(data: bytes) -> str:
+    """The program and the release that wrote the file, as it says. Raises pyarrow.ArrowInvalid."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    return str(pq.ParquetFile(pa.BufferReader(data)).metadata.created_by)

@@ -47,7 +47,7 @@ def status(store: Store, config: Pipeline) -> dict[str, Any]:
     champion = registry.champion(promotions)
     versions, damaged = packages.readable(store, config.name)
     damage = (
-        _shortened(promotions, finished)
+        shortened(promotions, finished)
         or whole.champion_damage(store, config.name, promotions)
         or damage
         or next(iter(damaged.values()), None)
@@ -89,7 +89,7 @@ def _told(run: dict[str, Any]) -> dict[str, Any]:
     return {**run, "key_metric": summaries.key_metric(run), "reason": summaries.reason(run)}
 
 
-def _shortened(log: Log, finished: Sequence[dict[str, Any]]) -> Damaged | None:
+def shortened(log: Log, finished: Sequence[dict[str, Any]]) -> Damaged | None:
     """Records that the log has lost at its end, where no gap shows it: a run ended with a champion that none names."""
     named = set(whole.champions(log))
     for run in reversed(finished):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -17,6 +18,7 @@ from pydantic import ValidationError
 from leptonflow import clock, planning
 from leptonflow import log as commits
 from leptonflow.digests import canonical, code_digests, sha256
+from leptonflow.keys import in_order
 from leptonflow.store import BACK, Store, adopt, parsed, steady
 from schemas.config import Pipeline
 from schemas.errors import Damaged, LeptonflowError
@@ -101,16 +103,17 @@ def record(
     else:
         html = steady(store, page)
     files = [_reference(key, verdict_json), _reference(page, html), *written, evaluation.predictions]
-    whole = {
+    whole = formats.plain({
         "document": document,
         "started_at": told.started_at,
         "finished_at": told.finished_at,
         "asked": planning.asked(config, plan.snapshot.content) if plan.snapshot is not None else None,
-        "files": [file.model_dump() for file in files],
-    }
+        "files": [file.model_dump() for file in (*files, *_documents(store, told.verdict, config.name, key))],
+    })  # fmt: skip
+    whole["digest"] = sha256(canonical(whole))  # no record has this manifest's: it is held against itself
     manifest_key = _key(config.name, verdict.run_id, "manifest.json")
     # In the order that a person reads, and without the NaN that JSON does not know.
-    data = json.dumps(formats.plain(whole), ensure_ascii=False, allow_nan=False).encode()
+    data = json.dumps(whole, ensure_ascii=False, allow_nan=False).encode()
     document = _manifest(adopt(store, manifest_key, data), manifest_key)["document"]
     compaction.after_run(store)  # the run is whole
     return _openable(store, document)
@@ -121,7 +124,7 @@ def finished(store: Store, pipeline: str, run_id: str) -> dict[str, Any] | None:
     key = _key(pipeline, run_id, "manifest.json")
     if store.size(key) is None:
         return None
-    return _openable(store, _read_manifest(store, key)["document"])
+    return _openable(store, read_manifest(store, key)["document"])
 
 
 def reference(store: Store, pipeline: str, run_id: str, key: str) -> ObjectRef | None:
@@ -130,7 +133,7 @@ def reference(store: Store, pipeline: str, run_id: str, key: str) -> ObjectRef |
     if store.size(name) is None:
         return None
     try:
-        files = [ObjectRef.model_validate(file) for file in _read_manifest(store, name).get("files", ())]
+        files = [ObjectRef.model_validate(file) for file in read_manifest(store, name).get("files", ())]
     except (ValidationError, TypeError) as error:
         raise _damaged(name, error) from None
     return next((file for file in files if file.key == key), None)
@@ -164,7 +167,7 @@ def runs(store: Store, pipeline: str) -> list[dict[str, Any]]:
         try:
             manifest = _manifest(data, key)
         except Damaged:
-            manifest = _read_manifest(store, key)
+            manifest = read_manifest(store, key)
         times = {name: manifest[name] for name in ("started_at", "finished_at")}
         found.append({**_openable(store, manifest["document"]), **times})
     return sorted(found, key=lambda run: (run["finished_at"], run["run_id"]))
@@ -304,7 +307,15 @@ def _run_record(data: bytes, key: str) -> RunRecord:
         raise _damaged(key, error) from None
 
 
-def _read_manifest(store: Store, key: str) -> dict[str, Any]:
+def _documents(store: Store, verdict: Verdict, pipeline: str, besides: str) -> list[ObjectRef]:
+    """What the run's stages left as JSON: its beginning, evaluations and decisions, and the manifests of its fits."""
+    there = (*store.keys(f"runs/{pipeline}/{verdict.run_id}"), *store.keys(f"fits/{pipeline}/{verdict.version}"))
+    wanted = [key for key in there if key.endswith(".json") and key != besides]
+    return [_reference(key, data) for key, data in zip(wanted, in_order(partial(steady, store), wanted), strict=True)]
+
+
+def read_manifest(store: Store, key: str) -> dict[str, Any]:
+    """A run's manifest under its key. Raises NotFound, Damaged."""
     return parsed(store, key, lambda data: _manifest(data, key))
 
 
@@ -313,6 +324,9 @@ def _manifest(data: bytes, key: str) -> dict[str, Any]:
         found = json.loads(data)
         if not isinstance(found["document"]["report"], str):
             raise TypeError("document.report is not text")
+        rest = {name: value for name, value in found.items() if name != "digest"}
+        if "digest" in found and found["digest"] != sha256(canonical(rest)):
+            raise ValueError(f"a document with sha256 {sha256(canonical(rest))} and the digest {found['digest']}")
     except (ValueError, TypeError, KeyError) as error:
         raise _damaged(key, error) from None
     return dict(found)

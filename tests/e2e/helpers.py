@@ -120,8 +120,10 @@ def checked(arguments: list[str], result: Result) -> Result:
 
 def _told_in_its_document(arguments: list[str], result: Result) -> bool:
     """Whether a failure is what the command's document is about: a check, a file, predictions that are others."""
+    if "status" in arguments:
+        return "DAMAGED" in result.out or ("--json" in arguments and bool(result.document.get("damage")))
     if "reproduce" not in arguments:
-        return "doctor" in arguments or "predict" in arguments
+        return "doctor" in arguments or "predict" in arguments or ("verify" in arguments and "damaged" in result.out)
     lines = result.err.splitlines()
     return result.status == 1 and bool(lines) and lines[-1].startswith("leptonflow: not reproduced: run ")
 
