@@ -347,6 +347,8 @@ def _refuse(
         config, landed, judgement, expectations,
         outcome="refused", snapshot=None, quarantine=quarantine, sentence=sentence,
     )  # fmt: skip
+    others = len(store.keys(f"batches/{config.name}/{landed.name}"))
+    outcome = outcome.model_copy(update={"number": others + 1})
     key = planning.outcome_key(config.name, landed.name, contract)
     return Outcome.model_validate_json(adopt(store, key, canonical(outcome)))
 

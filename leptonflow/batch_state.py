@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from leptonflow import changes, contracts, discards, landing, landing_state, log, planning
+from leptonflow import changes, contracts, discards, landing, landing_state, log, planning, recording
 from leptonflow.layouts import READY
 from leptonflow.log import Log
 from leptonflow.store import BACK, Store
@@ -87,7 +87,7 @@ def _refused(store: Store, pipeline: str, besides: Collection[str]) -> list[Outc
     newest: list[Outcome] = []
     for batch in left:
         keys = [key for key in store.keys(f"batches/{pipeline}/{batch}") if key.endswith(".json")]
-        newest += sorted(outcomes(store, keys), key=lambda each: each.at)[-1:]
+        newest += recording.newest_outcome(outcomes(store, keys))
     return newest
 
 

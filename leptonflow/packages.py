@@ -147,6 +147,7 @@ def package(store: Store, config: Pipeline, plan: Plan) -> PackageRef:
         libraries=libraries(),
         files=refs,
         created_at=clock.now(),
+        number=sum(key.endswith("/manifest.json") for key in store.keys(f"models/{config.name}")) + 1,
         split_rule=datasets.SPLIT_RULE,
     )
     return _package(config.name, version, put("manifest.json", canonical(manifest)))
@@ -343,7 +344,8 @@ def readable(store: Store, pipeline: str) -> tuple[list[ModelManifest], dict[str
             continue
         except Damaged as error:
             damaged[name] = error
-    return sorted(found, key=lambda m: (m.created_at, m.version)), damaged
+    # A clock can be set back. Versions of releases that gave no number are before those that have one.
+    return sorted(found, key=lambda m: (m.number or 0, m.snapshot_number, m.created_at, m.version)), damaged
 
 
 def _files(store: Store, found: ModelManifest) -> Mapping[str, bytes]:

@@ -37,6 +37,7 @@ class RunRecord(Record):
     started_at: str
     finished_at: str
     seconds: dict[str, float]
+    number: int | None = None  # one more than there were finished runs: a clock can be set back
 
 
 def record(
@@ -68,7 +69,7 @@ def record(
 
     mine = RunRecord(
         verdict=verdict, champion=champion_after, batches=tuple(batches), started_at=started_at,
-        finished_at=clock.now(), seconds=seconds,
+        finished_at=clock.now(), seconds=seconds, number=len(manifests(store, config.name)) + 1,
     )  # fmt: skip
     key = _key(config.name, verdict.run_id, "verdict.json")
     verdict_json = adopt(store, key, canonical(mine))
@@ -108,6 +109,7 @@ def record(
         "started_at": told.started_at,
         "finished_at": told.finished_at,
         "asked": planning.asked(config, plan.snapshot.content) if plan.snapshot is not None else None,
+        "number": told.number,
         "files": [file.model_dump() for file in (*files, *_documents(store, told.verdict, config.name, key))],
     })  # fmt: skip
     whole["digest"] = sha256(canonical(whole))  # no record has this manifest's: it is held against itself
@@ -160,17 +162,38 @@ def asked(data: bytes, key: str) -> str:
 
 
 def runs(store: Store, pipeline: str) -> list[dict[str, Any]]:
-    """The document of each finished run, with started_at and finished_at, newest last."""
+    """The document of each finished run, with started_at and finished_at, newest last.
+
+    The order is that of the runs' numbers. Runs of releases that gave none are before them, in the order of their
+    snapshots' numbers; time decides only between what these leave equal.
+    """
     keys = manifests(store, pipeline)
     found = []
+    order: dict[str, tuple[int, int, str, str]] = {}
+    snapshots: dict[str, int] | None = None
     for key, data in zip(keys, store.get_many(keys), strict=True):
         try:
             manifest = _manifest(data, key)
         except Damaged:
             manifest = read_manifest(store, key)
         times = {name: manifest[name] for name in ("started_at", "finished_at")}
-        found.append({**_openable(store, manifest["document"]), **times})
-    return sorted(found, key=lambda run: (run["finished_at"], run["run_id"]))
+        run = {**_openable(store, manifest["document"]), **times}
+        number, snapshot = manifest.get("number") or 0, 0
+        if not number:
+            snapshots = _snapshot_numbers(store, pipeline) if snapshots is None else snapshots
+            snapshot = snapshots.get(run["snapshot"], 0)
+        order[run["run_id"]] = (number, snapshot, run["finished_at"], run["run_id"])
+        found.append(run)
+    return sorted(found, key=lambda run: order[run["run_id"]])
+
+
+def _snapshot_numbers(store: Store, pipeline: str) -> dict[str, int]:
+    """The number of the record that first made each snapshot; none where the log cannot be read."""
+    try:
+        entries = commits.read(store, f"snapshots/{pipeline}/log").entries
+    except Damaged:  # whoever asks about the dataset is told
+        return {}
+    return {str(entry.body.get("snapshot")): entry.number for entry in reversed(entries)}
 
 
 def repair_batches(store: Store, pipeline: str) -> None:
@@ -228,6 +251,11 @@ def _outcome(data: bytes, key: str) -> Outcome:
         raise _damaged(key, error) from None
 
 
+def newest_outcome(found: Sequence[Outcome]) -> list[Outcome]:
+    """The last one of a batch's outcomes under several contracts; none of none."""
+    return sorted(found, key=lambda outcome: (outcome.number or 0, outcome.at))[-1:]
+
+
 def _outcomes(store: Store, config: Pipeline, plan: Plan, told: RunRecord) -> tuple[Outcome, ...]:
     """Of the batches that make up the snapshot, then of those that this run refused."""
     number = plan.snapshot.number if plan.snapshot else 0
@@ -238,7 +266,7 @@ def _outcomes(store: Store, config: Pipeline, plan: Plan, told: RunRecord) -> tu
         if batch not in names:
             keys = [key for key in store.keys(f"batches/{config.name}/{batch}") if key.endswith(".json")]
             found = [_outcome(data, key) for key, data in zip(keys, store.get_many(keys), strict=True)]
-            refused += sorted(found, key=lambda outcome: outcome.at)[-1:]
+            refused += newest_outcome(found)
     return (*accepted, *refused)
 
 

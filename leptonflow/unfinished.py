@@ -27,6 +27,7 @@ class Unfinished:
     version: str | None
     started_at: str | None
     changed: datetime | None
+    number: int = 0  # one more than there were runs begun; 0 in one of a release that gave none
 
     def document(self) -> dict[str, Any]:
         """As `status --json` gives it."""
@@ -40,7 +41,7 @@ def runs(store: Store, pipeline: str) -> tuple[Unfinished | None, list[Unfinishe
     On a directory the lock says whether one is under way: it may not be begun yet, and then has no id. Elsewhere it is
     the one that has written last, within the last hour.
     """
-    begun = sorted(_begun(store, pipeline), key=lambda run: (run.changed or _NEVER, run.started_at or ""))
+    begun = sorted(_begun(store, pipeline), key=lambda run: (run.number, run.changed or _NEVER, run.started_at or ""))
     held = locking.held(store, pipeline)
     if held is None:
         newest = begun[-1].changed if begun else None
@@ -70,11 +71,11 @@ def _one(store: Store, pipeline: str, key: str, data: bytes) -> Unfinished:
     run_id = key.split("/")[2]
     try:
         found = json.loads(data)
-        version, at = str(found["version"]), str(found["started_at"])
+        version, at, number = str(found["version"]), str(found["started_at"]), int(found.get("number") or 0)
     except (ValueError, TypeError, KeyError):  # damaged: begun all the same
-        version, at = None, None
+        version, at, number = None, None, 0
     places = [f"runs/{pipeline}/{run_id}"]
     if version:
         places += [f"fits/{pipeline}/{version}", f"models/{pipeline}/{version}"]
     changes = [when for when in map(store.modified, places) if when is not None]
-    return Unfinished(run_id, version, at, max(changes, default=None))
+    return Unfinished(run_id, version, at, max(changes, default=None), number)

@@ -48,7 +48,9 @@ def begin(store: Store, config: Pipeline, plan: Plan) -> str:
     gate.check_metrics(config, plan.snapshot.classes)
     evidence.check_facts(store, config, plan.snapshot)
     key = planning.run_key(config.name, plan.run_id, "started.json")
-    began = adopt(store, key, canonical({"started_at": clock.now(), "version": plan.version, "attempt": plan.attempt}))
+    begun = {"started_at": clock.now(), "version": plan.version, "attempt": plan.attempt}
+    number = sum(each.endswith("/started.json") for each in store.keys(f"runs/{config.name}")) + 1
+    began = adopt(store, key, canonical({**begun, "number": number}))
     return str(json.loads(began)["started_at"])
 
 

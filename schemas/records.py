@@ -130,6 +130,7 @@ class Outcome(Record):
     sentence: str
     listing: str | None  # the digest of the batch's listing
     seen: Seen | None = None  # null in one that an earlier release read
+    number: int | None = None  # of a refused one: one more than the batch had outcomes under other contracts
     at: str
 
 
@@ -259,6 +260,7 @@ class ModelManifest(Record):
     libraries: dict[str, str]
     files: tuple[ObjectRef, ...]  # keys relative to the package's folder
     created_at: str
+    number: int | None = None  # one more than there were versions; None in one of a release that gave none
     split_rule: int = 1  # datasets.SPLIT_RULE: how what it never learned from was chosen
 
 
