@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from leptonflow import admission, corrections, known, landing, leftovers, planning, progress
+from leptonflow import admission, corrections, discards, known, landing, leftovers, planning, progress
 from leptonflow.change_records import Change
 from leptonflow.label_tables import DEFAULT, Columns
 from leptonflow.store import Store
@@ -28,8 +28,11 @@ def ingest(
     """The `--json` document of `ingest`, and the warnings for a person. columns, root: of a table (sources).
 
     correct: where the dataset holds a picture of the source under another label, it takes the source's by a record.
+    Raises UsageError where a person has discarded that batch.
     """
     landing.check_name(batch)
+    if batch is not None and (discarded := discards.of(store, config.name, batch)) is not None:
+        raise discards.refused(discarded)  # before anything is landed there
     leftovers.remove(store)
     if batch is not None and not correct and store.size(f"landing/{config.name}/{batch}/_READY") is not None:
         # It is there already: hardly anything is left to do, so nothing is started for it.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from leptonflow import admission, discards, examining, landing, log, planning
+from leptonflow import admission, discards, examining, ingesting, landing, log, planning
 from leptonflow.arrivals import Arrivals
 from leptonflow.store import Store, open_store
 from schemas.errors import ExaminerLost, LeptonflowError, NotFound, StoreUnreachable, UsageError
@@ -108,7 +108,7 @@ def test_what_is_not_the_batchs_fault_is_raised(
     assert waiting(place) == ["good"]
 
 
-def test_a_discarded_batch_is_neither_read_nor_waiting(place: Store) -> None:
+def test_a_discarded_batch_is_neither_read_nor_waiting(place: Store, tmp_path: Path) -> None:
     for name in ("closed", "refused"):
         put(place, name, b"no listing", cat__a_dot_png=image(1))
     put(place, "open", None, cat__a_dot_png=image(1))
@@ -128,6 +128,12 @@ def test_a_discarded_batch_is_neither_read_nor_waiting(place: Store) -> None:
     assert watcher.look(CONFIG) == [] and watcher.waiting(CONFIG, ["closed"]) == []
     with pytest.raises(UsageError, match="was discarded by somebody"):
         admission.admit(place, CONFIG, "closed")
+    (tmp_path / "source/cat").mkdir(parents=True)
+    (tmp_path / "source/cat/b.png").write_bytes(image(2))
+    before = place.keys("landing")
+    with pytest.raises(UsageError, match="was discarded by somebody"):
+        ingesting.ingest(place, CONFIG, tmp_path / "source", "open")
+    assert place.keys("landing") == before
 
 
 def test_what_cannot_be_discarded(place: Store) -> None:
