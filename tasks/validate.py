@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from leptonflow import admission, limits
+from leptonflow import admission, limits, progress
 from leptonflow.limits import Limit
 from leptonflow.store import open_store
 from schemas.config import Pipeline
@@ -14,4 +14,7 @@ from tasks import stage
 def validate(store: str, config: Pipeline, batch: str, limit: Limit) -> Outcome:
     """The batch's outcome."""
     with limits.within(limit):
-        return admission.admit(open_store(store), config, batch)
+        outcome = admission.admit(open_store(store), config, batch)
+    for warning in outcome.warnings:
+        progress.note(f"batch {batch}: {warning}")
+    return outcome

@@ -6,7 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
-from leptonflow import admission, known, landing, planning
+from leptonflow import admission, known, landing, limits, planning, progress
 from leptonflow.store import open_store
 from tests.e2e.bad_input.sources import CLASSES, GOOD_ROWS, another_input, bad_images, files, hostile_names, table
 from tests.e2e.helpers import call, good, ingest, picture, quarantined
@@ -101,3 +101,19 @@ def test_an_open_batch_that_another_writer_began_is_left_alone(tmp_path: Path, s
     result = call("ingest", strict, tmp_path / "fine", "--batch", "theirs", "--store", store, "--json")
     assert result.status == 2
     assert files(store, "theirs") == ["cat/a.png"]
+
+
+def test_what_a_batch_by_hand_was_read_as_is_told_to_whoever_retrains(
+    tmp_path: Path, lenient: Path, store: Path
+) -> None:
+    from tasks.validate import validate
+
+    for first, split in ((10, "Train"), (20, "valid")):
+        good(store / "landing/small/split" / split, CLASSES, 2, first=first)
+    (store / "landing/small/split/_READY").touch()
+    told: list[str] = []
+    config = planning.load_config(str(lenient))
+    with progress.listen(None, told.append):
+        outcome = validate.fn(store.as_uri(), config, "split", limits.start(config, "validate"))
+    assert outcome.accepted == 8
+    assert told[0].startswith("batch split: Train, valid: read as the parts of a split")
