@@ -30,9 +30,10 @@ _IMAGE, _END = b"IDAT", b"IEND"
 # TIFF's tags
 _COMPRESSION, _TABLES = 259, 347
 _STRIPS, _TILES = (273, 279), (324, 325)  # offsets, byte counts
-_CCITT, _LZW, _JPEG, _DEFLATE, _PACKBITS = (2, 3, 4), 5, 7, (8, 32946), 32773
-# Zeros that no encoder writes: CCITT has 18 zero bits at most, LZW gives the second zero of a run another code.
-_IMPOSSIBLE = {**dict.fromkeys(_CCITT, bytes(4)), _LZW: bytes(8)}
+_RAW, _CCITT, _LZW, _JPEG, _DEFLATE, _PACKBITS = 1, (2, 3, 4), 5, 7, (8, 32946), 32773
+_PHOTOMETRIC, _YCBCR = 262, 6  # whose rows may be subsampled
+# Zeros that no encoder writes: CCITT has 18 zero bits and a little fill at most, LZW has another code for a zero more.
+_IMPOSSIBLE = {**dict.fromkeys(_CCITT, bytes(16)), _LZW: bytes(8)}
 _SAID = re.compile(
     rb"(?:_?TIFF\w*|Fax\w+|LZW\w+|PackBits\w+|ZIP\w+|O?JPEG\w*|Predictor\w*|MissingRequired|\w*\.tif): [^\n]*\n?"
 )
@@ -98,6 +99,8 @@ def tiff(image: Image, data: bytes) -> str | None:
     tags: Any = image.tag_v2  # type: ignore[attr-defined]
     compression, tables = tags.get(_COMPRESSION, 1), tags.get(_TABLES, b"")
     where = _TILES if _TILES[0] in tags else _STRIPS
+    if compression == _RAW:  # the decoder asks for every byte, and some programs write lengths that are too long
+        return None
     pieces = zip(_numbers(tags, where[0]), _numbers(tags, where[1]), strict=False)
     for number, (offset, count) in enumerate(pieces):
         if offset + count > len(data):
@@ -106,7 +109,8 @@ def tiff(image: Image, data: bytes) -> str | None:
         impossible = _IMPOSSIBLE.get(compression)
         if impossible and impossible in piece.rstrip(b"\0"):
             return HOLE
-        if compression == _PACKBITS and not _unpacks(piece, _raw_bytes(tags, number)):
+        counted = compression == _PACKBITS and tags.get(_PHOTOMETRIC) != _YCBCR
+        if counted and not _unpacks(piece, _raw_bytes(tags, number)):
             return HOLE
         if compression in _DEFLATE and not _inflates(piece):
             return CHECKSUM

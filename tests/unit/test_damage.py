@@ -173,7 +173,7 @@ def test_strips_that_lie_beyond_the_end() -> None:
 
     data = tags(bytes(range(16)), 8, 1)
     moved = data.replace((8).to_bytes(4, "little") + b"\x15", len(data).to_bytes(4, "little") + b"\x15")
-    assert damage.CUT in refused(moved)
+    assert "truncated" in refused(moved)
 
 
 def test_what_libtiff_says_is_heard_and_not_seen(capfd: pytest.CaptureFixture[str]) -> None:
