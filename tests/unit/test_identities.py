@@ -169,3 +169,20 @@ def test_what_was_retracted_does_not_come_back_unless_it_is_asked_for(
     document, _ = ingesting.ingest(store, config, source.parent, None, correct=True)
     assert [(c["id"], c["old"], c["new"]) for c in document["corrected"]] == [(row["id"], None, "cat")]
     assert sorted(datasets.pairs(store, history(store).entries)) == sorted(before)
+
+
+def test_another_input_encodes_what_is_left(store: Store, config: Pipeline, place: Path) -> None:
+    """A retracted example's file may be gone; the others are encoded again under the labels that they have now."""
+    identities.upgrade(store, config)
+    row = next(row for row in corrections.rows(store, history(store)) if row["source"] == "cat/04_L.png")
+    corrections.retract(store, config, [row["id"]], "must go")
+    (place / "store" / "landing" / "pets" / "first" / "cat" / "04_L.png").unlink()
+    before = sorted(datasets.pairs(store, history(store).entries))
+    small = config.model_copy(update={"input": (8, 8, 1)})
+    snapshot = reencoding.preprocess(store, small)
+    assert sorted(datasets.pairs(store, history(store).entries)) == before
+    assert snapshot.examples == len(before)
+    learned, held = datasets.training_set(store, small, snapshot), datasets.holdout_set(store, small, snapshot)
+    assert sorted([*learned.ids, *held.ids]) == [example for example, _ in before]
+    assert learned.pixels.shape[1:] == (8, 8, 1)
+    assert history(store).number == planning.snapshots(store, "pets").number == snapshot.number
