@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from leptonflow import admission, corrections, discards, known, landing, leftovers, planning, progress
+from leptonflow import admission, corrections, discards, identities, known, landing, leftovers, planning, progress
 from leptonflow.change_records import Change
 from leptonflow.label_tables import DEFAULT, Columns
 from leptonflow.store import Store
@@ -94,4 +94,8 @@ def _document(outcome: Outcome, changes: Sequence[Change], *, reused: bool) -> d
 
 
 def _warnings(store: Store, config: Pipeline, outcome: Outcome) -> list[str]:
-    return [*outcome.warnings, *known.left_behind(store, config, planning.snapshots(store, config.name))]
+    history = planning.snapshots(store, config.name)
+    several = len(identities.conflicts(store, history))
+    ways = "`leptonflow status` names them, `ingest --correct` or `retract` puts them right"
+    told = [f"the dataset holds {several} pictures under several labels: {ways}"] if several else []
+    return [*outcome.warnings, *known.left_behind(store, config, history), *told]
