@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from leptonflow import clock, formats, log, recording, tables
-from leptonflow.digests import sha256
+from leptonflow.digests import canonical, sha256
 from leptonflow.store import Store, open_store
 from schemas.errors import Damaged
 from schemas.tables import COLUMNS, schema
@@ -142,8 +142,15 @@ def test_a_run_leaves_every_number(memory: Store) -> None:
 
 def test_the_manifest_names_every_file_with_its_sha256(memory: Store) -> None:
     run = make(memory)
+    documents = {
+        f"runs/digits/{run.verdict.run_id}/started.json",
+        f"fits/digits/{run.verdict.version}/final/manifest.json",
+    }
+    memory.create_many((key, b"{}") for key in documents)
     recording.record(memory, run.config, run.plan, **run.keywords())
     manifest = json.loads(memory.get(f"runs/digits/{run.verdict.run_id}/manifest.json"))
+    assert documents <= {file["key"] for file in manifest["files"]}
+    assert manifest["digest"] == sha256(canonical({name: manifest[name] for name in manifest if name != "digest"}))
     named = {file["key"]: file["sha256"] for file in manifest["files"]}
     assert all(sha256(memory.get(key)) == digest for key, digest in named.items())
     written = {key for key, _ in memory.list("tables")} | {f"runs/digits/{run.verdict.run_id}/report.html"}
