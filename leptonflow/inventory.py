@@ -214,6 +214,8 @@ def _promotions(store: Store, pipeline: str, found: Verified) -> Iterator[Named]
 
 
 def _packages(store: Store, pipeline: str, found: Verified) -> Iterator[Named]:
+    dataset = f"snapshots/{pipeline}/log"
+    last = log.last_number(store, dataset)
     for version in store.folders(f"models/{pipeline}"):
         key = packages.package_key(pipeline, version, "manifest.json")
         try:
@@ -224,6 +226,8 @@ def _packages(store: Store, pipeline: str, found: Verified) -> Iterator[Named]:
             found.wrong(key, error.expected, error.received)
             continue
         yield Named(key)
+        if manifest.snapshot_number > last:  # records lost at a log's end leave no gap
+            found.wrong(log.record_key(dataset, manifest.snapshot_number), f"what {version} was trained on", GONE)
         for file in manifest.files:
             yield Named(packages.package_key(pipeline, version, file.key), file.sha256)
         for fold in range(manifest.config.get("training", {}).get("folds", 0)):

@@ -132,7 +132,7 @@ def complete(store: Store, prefix: str) -> Log:
     the state or decides on it. Raises what `read` raises.
     """
     log = read(store, prefix)
-    while (last := _last(store, prefix)) > log.number:
+    while (last := last_number(store, prefix)) > log.number:
         _gap_or_race(store, prefix, log.number + 1, last)
         log = read(store, prefix)
     return log
@@ -144,7 +144,7 @@ def newest(store: Store, prefix: str) -> Entry | None:
     A listing and one object, however long the log is. The chain before it is not verified, and nothing can be committed
     on it: that takes `read`. Raises Damaged, naming the key, for garbage or a record of another store.
     """
-    last = _last(store, prefix)
+    last = last_number(store, prefix)
     return records(store, prefix, [last])[0] if last else None
 
 
@@ -174,7 +174,7 @@ def commit(store: Store, log: Log, *, id: str, kind: str, body: Mapping[str, Any
     """
     number = log.number + 1
     key = record_key(log.prefix, number)
-    if (last := _last(store, log.prefix)) > log.number:
+    if (last := last_number(store, log.prefix)) > log.number:
         _gap_or_race(store, log.prefix, number, last)
     identity = store_id(store)
     _confirm(store, log, identity)
@@ -267,7 +267,7 @@ def _gap_or_race(store: Store, prefix: str, missing: int, later: int) -> None:
         )
 
 
-def _last(store: Store, prefix: str) -> int:
+def last_number(store: Store, prefix: str) -> int:
     """The highest number of the records that a listing shows, 0 where there is none."""
     names = (RECORD.fullmatch(key, len(prefix) + 1) for key in store.keys(prefix))
     return max((int(name[1]) for name in names if name), default=0)

@@ -90,6 +90,16 @@ def test_what_is_missing_is_named(memory: Store, kind: tuple[str, str], monkeypa
     assert damaged(memory)[key] == "no such object"
 
 
+def test_a_lost_end_of_the_dataset_is_seen_by_what_was_trained_on_it(
+    memory: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = "snapshots/pets/log/00000003.json"
+    objects = vars(memory)["_objects"]
+    for key in [key for key in objects if key == record or key.startswith("batches/pets/third") or "/third-" in key]:
+        monkeypatch.delitem(objects, key)
+    assert damaged(memory)[record] == "no such object"
+
+
 def test_the_command(folder: Path, tmp_path: Path) -> None:
     yaml, store = folder / "pets.yaml", folder / "store"
     whole = call("verify", yaml, "--store", store, "--json")
