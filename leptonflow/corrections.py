@@ -9,13 +9,13 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from leptonflow import datasets, examining, identities, landing, log, planning, progress, workloads
+from leptonflow import datasets, discards, examining, faults, identities, landing, log, planning, progress, workloads
 from leptonflow import known as knows
 from leptonflow.change_records import Change, commit, rows
 from leptonflow.datasets import RELABELLED, RETRACTED, in_holdout
 from leptonflow.store import Store
 from schemas.config import Pipeline
-from schemas.errors import NotFound, Overtaken, UsageError
+from schemas.errors import Damaged, NotFound, Overtaken, UsageError
 
 ATTEMPTS = 3
 LEAST = 6  # hex digits of an id that name an example
@@ -27,13 +27,18 @@ def correct(store: Store, config: Pipeline, batch: str, reason: str | None) -> l
     A picture that was retracted comes back. Where the batch itself has a picture under two labels, nothing changes.
     """
     history = planning.snapshots(store, config.name)
-    if history.head is None:
+    if history.head is None or discards.of(store, config.name, batch) is not None:
         return []
     identities.upgrade(store, config)
     classes = knows.classes(config, history) or ()
-    landed = landing.open_batch(store, config.name, batch)
     workload = workloads.load(config.workload)
-    examined = examining.examine(store, config, landed, workload, classes=classes, progress=progress.report)
+    try:
+        landed = landing.open_batch(store, config.name, batch)
+        examined = examining.examine(store, config, landed, workload, classes=classes, progress=progress.report)
+    except Exception as error:  # admission says it of the batch
+        if not isinstance(error, Damaged) and faults.sentence(error) is None:
+            raise
+        return []
     newer: dict[str, set[str]] = defaultdict(set)
     for row in examined:
         if row.rule is None and row.id is not None and row.label in classes:
