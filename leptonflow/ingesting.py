@@ -97,5 +97,5 @@ def _warnings(store: Store, config: Pipeline, outcome: Outcome) -> list[str]:
     history = planning.snapshots(store, config.name)
     several = len(identities.conflicts(store, history))
     ways = "`leptonflow status` names them, `ingest --correct` or `retract` puts them right"
-    told = [f"the dataset holds {several} pictures under several labels: {ways}"] if several else []
+    told = [f"pictures of the dataset stand under several labels ({several}): {ways}"] if several else []
     return [*outcome.warnings, *known.left_behind(store, config, history), *told]
