@@ -94,8 +94,9 @@ class Api:
             login = credentials.headers(self._url, server.login(self._url))  # each time: a new `up` may have another
             headers = {"Content-Type": "application/json", **login}
             request = urllib.request.Request(self._base + path, data, headers, method=method)
+            sent = datetime.now(UTC)
             with self._opener.open(request, timeout=SECONDS) as response:
-                self._set_clock(response.headers.get("Date"))
+                self._set_clock(response.headers.get("Date"), sent)
                 answer = response.read()
             return json.loads(answer) if answer else None
         except urllib.error.HTTPError as error:
@@ -123,13 +124,17 @@ class Api:
             hint="See that server's log",
         )
 
-    def _set_clock(self, date: str | None) -> None:
-        """Learn how far the server's clock is from ours: it compares the times of events from many machines."""
+    def _set_clock(self, date: str | None, sent: datetime) -> None:
+        """Learn how far the server's clock is from ours: it compares the times of events from many machines.
+
+        A date between the request and its answer is right, however long that took.
+        """
         try:
-            skew = parsedate_to_datetime(date or "") - datetime.now(UTC)
+            skew = parsedate_to_datetime(date or "") - sent
         except (ValueError, TypeError):
             return
-        self._skew = skew if abs(skew) > SKEW else timedelta(0)
+        took = datetime.now(UTC) - sent
+        self._skew = skew if skew < -SKEW or skew > took + SKEW else timedelta(0)
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
