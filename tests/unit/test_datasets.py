@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,8 +16,6 @@ from schemas.records import PartRef, SnapshotRef
 
 
 def config(**changes: object) -> Pipeline:
-    from pathlib import Path
-
     document = {
         "name": "p", "workload": "image_classification", "input": [2, 2, 1],
         "gate": [{"rule": "at_least", "metric": "accuracy", "value": 0.5}], "training": {"folds": 2}, **changes,
@@ -26,7 +25,7 @@ def config(**changes: object) -> Pipeline:
 
 def example(n: int, label: str) -> datasets.Accepted:
     digest = hashlib.sha256(str(n).encode()).hexdigest()
-    return datasets.Accepted(digest, digest, label, f"{n}.png", f"{n}.png", None, {"width": n}, bytes([n % 256] * 4))
+    return datasets.Accepted(digest, digest, label, f"{n}.png", f"{n}.png", None, {"width": n, "height": n}, bytes([n % 256] * 4))
 
 
 def dataset(store: Store, counts: dict[str, int], classes: tuple[str, ...] | None = None) -> SnapshotRef:
@@ -51,6 +50,20 @@ def test_the_same_examples_give_the_same_part(store: Store) -> None:
     again = datasets.write_part(store, "p", "b", "prep", [example(1, "a"), example(2, "b")])
     assert first == again
     assert first is not None and first.rows == 2
+
+
+def test_a_part_that_was_changed_is_refused_also_where_only_some_columns_are_read(tmp_path: Path) -> None:
+    store = open_store(tmp_path.as_uri())
+    part = datasets.write_part(store, "p", "b", "prep", [example(n, "a") for n in range(50)])
+    assert part is not None
+    assert datasets.read_columns(store, part, ("id",)).num_rows == 50
+    path = tmp_path / part.key
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1  # a pixel, say: the columns that are asked for read as before
+    path.chmod(0o644)
+    path.write_bytes(data)
+    with pytest.raises(Damaged, match=part.key):
+        datasets.read_columns(store, part, ("id",))
 
 
 def test_training_and_holdout_are_disjoint_complete_and_sorted(store: Store) -> None:
