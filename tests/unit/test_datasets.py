@@ -25,7 +25,8 @@ def config(**changes: object) -> Pipeline:
 
 def example(n: int, label: str) -> datasets.Accepted:
     digest = hashlib.sha256(str(n).encode()).hexdigest()
-    return datasets.Accepted(digest, digest, label, f"{n}.png", f"{n}.png", None, {"width": n, "height": n}, bytes([n % 256] * 4))
+    facts = {"width": n, "height": n}
+    return datasets.Accepted(digest, digest, label, f"{n}.png", f"{n}.png", None, facts, bytes([n % 256] * 4))
 
 
 def dataset(store: Store, counts: dict[str, int], classes: tuple[str, ...] | None = None) -> SnapshotRef:
