@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 GRACE = 1.0  # seconds in which the next command may take over, and the last events are written
 SHUTDOWN_SECONDS = 5.0
 HOSTS = ("127.0.0.1", "localhost", "[::1]")
+ORIGINS = "PREFECT_SERVER_CORS_ALLOWED_ORIGINS"
 PROBES = ("/api/health", "/api/ready")  # which need no login either
 SCHEMA = Path(__file__).with_name("prefect_schema.sql")
 
@@ -60,16 +61,25 @@ def main(folder: Path, listener: socket.socket, pipe: int) -> None:
 
 
 def for_this_machine(app: ASGIApp) -> ASGIApp:
-    """The application, for requests by a name of this machine alone; others get 400.
+    """The application, for requests by a name of this machine and from its own pages alone; others get 400.
 
-    A web page whose own name leads here (DNS rebinding) would be of the same origin for the browser.
+    A web page whose own name leads here (DNS rebinding) would be of the same origin for the browser. One of another
+    origin is only kept from reading answers by CORS: what it sends would be done, with a login that the browser keeps.
     """
     from starlette.middleware.trustedhost import TrustedHostMiddleware
+    from starlette.responses import PlainTextResponse
 
     guarded = TrustedHostMiddleware(app, HOSTS, www_redirect=False)
+    own = os.environ.get(ORIGINS, "").encode().split(b",")
 
     async def choose(scope: Scope, receive: Receive, send: Send) -> None:
-        await (app if scope.get("path") in PROBES else guarded)(scope, receive, send)
+        origins = [value for name, value in scope.get("headers", ()) if name == b"origin"]
+        if scope.get("path") in PROBES:
+            await app(scope, receive, send)
+        elif any(origin not in own for origin in origins):
+            await PlainTextResponse("Invalid origin header", 400)(scope, receive, send)
+        else:
+            await guarded(scope, receive, send)
 
     return choose
 
