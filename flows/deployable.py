@@ -18,7 +18,7 @@ from leptonflow import pipelines
 from leptonflow.planning import PIPELINES, load_config
 from schemas.arrivals import POOL, TAG
 from schemas.config import NAME, Pipeline
-from schemas.errors import ConfigurationError
+from schemas.errors import ConfigurationError, UsageError
 from schemas.parameters import Parameters
 
 FILE = Path("prefect.yaml")
@@ -64,16 +64,23 @@ class Deployable:
         return self.config.name
 
 
-def read(folder: Path) -> list[Deployable]:
+def read(folder: Path, wrong: dict[Path, UsageError] | None = None) -> list[Deployable]:
     """What `folder` wants, in the order of prefect.yaml, then of the other pipelines' names.
 
-    Raises ConfigurationError for a pipeline that does not exist or is wrong, and for two of one name.
+    A YAML that is wrong is put into `wrong`, and left out; where that is None, it is raised. Raises ConfigurationError
+    for what is wrong in prefect.yaml, and for two pipelines of one name.
     """
-    found = [_listed(folder, key, entry) for key, entry in _entries(folder)]
-    paths = {_path(folder, each.parameters["pipeline"]).resolve() for each in found}
+    found: list[Deployable] = []
+    listed = set()
+    for key, entry in _entries(folder):
+        path = _listed_path(folder, key, entry)
+        listed.add(path.resolve())
+        config = _load(folder, path, wrong)
+        if config is not None:
+            found.append(_listed(config, key, entry))
     for name, path in pipelines.available(folder / PIPELINES).items():
-        if path.resolve() not in paths:
-            config = _load(folder, path)
+        config = None if path.resolve() in listed else _load(folder, path, wrong)
+        if config is not None:
             reference = name if name == config.name else str(path.relative_to(folder))
             found.append(Deployable(config, {"pipeline": reference}, tags=_tags(config)))
     names = [each.name for each in found]
@@ -129,9 +136,9 @@ def _checked(model: type[M], raw: object, key: str) -> M:
         raise ConfigurationError(f"{where} is not valid", expected=first["msg"], hint="Mend it") from None
 
 
-def _listed(folder: Path, key: str, entry: Entry) -> Deployable:
+def _listed_path(folder: Path, key: str, entry: Entry) -> Path:
     reference = entry.parameters.get("pipeline")
-    path = _path(folder, reference)
+    path = yaml_of(folder, reference)
     if not path.is_file():
         names = available(folder)
         raise ConfigurationError(
@@ -140,7 +147,10 @@ def _listed(folder: Path, key: str, entry: Entry) -> Deployable:
             received="nothing" if reference is None else str(reference),
             hint="Mend it, or take the deployment out",
         )
-    config = _load(folder, path)
+    return path
+
+
+def _listed(config: Pipeline, key: str, entry: Entry) -> Deployable:
     if entry.name not in (None, config.name):
         raise ConfigurationError(
             f"{key}.name is not its pipeline's",
@@ -152,7 +162,7 @@ def _listed(folder: Path, key: str, entry: Entry) -> Deployable:
     return Deployable(config, parameters, entry.work_pool, _tags(config, entry.tags), entry.description or DESCRIPTION)
 
 
-def _path(folder: Path, reference: object) -> Path:
+def yaml_of(folder: Path, reference: object) -> Path:
     """Where the YAML of a pipeline's name or path lies, whether or not there is one."""
     text = str(reference)
     if Path(text).suffix in (".yaml", ".yml"):
@@ -161,10 +171,16 @@ def _path(folder: Path, reference: object) -> Path:
     return path if path.exists() else pipelines.available(folder / PIPELINES).get(text, path)
 
 
-def _load(folder: Path, path: Path) -> Pipeline:
+def _load(folder: Path, path: Path, wrong: dict[Path, UsageError] | None) -> Pipeline | None:
     """The pipeline; its errors name the path as a person in the folder would."""
     here = folder == Path.cwd() and path.is_relative_to(folder)
-    return load_config(str(path.relative_to(folder) if here else path))
+    try:
+        return load_config(str(path.relative_to(folder) if here else path))
+    except UsageError as error:
+        if wrong is None:
+            raise
+        wrong[path.resolve()] = error
+        return None
 
 
 def _tags(config: Pipeline, others: list[str] | None = None) -> tuple[str, ...]:

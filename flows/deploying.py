@@ -18,7 +18,7 @@ from typing import Any
 from flows import automations, deployable, pool, registering
 from flows.deployable import Deployable
 from schemas.arrivals import FLOW, POOL, TAG
-from schemas.errors import ConfigurationError
+from schemas.errors import ConfigurationError, UsageError
 
 Document = dict[str, Any]
 
@@ -32,7 +32,9 @@ ONE_AT_A_TIME = {"concurrency_limit": 1, "concurrency_options": {"collision_stra
 def deploy(folder: Path, api: str) -> Document:
     """Register what `folder` wants on the server at `api`; what was done, deployment by deployment.
 
-    Raises ConfigurationError before anything is registered, and ServerError where the server does not do its part.
+    Raises ConfigurationError for what is wrong in prefect.yaml before anything is registered, and for the YAML of a
+    pipeline after: the others are registered, and what was registered of the wrong one stays. Raises ServerError where
+    the server does not do its part.
     """
     folder = folder.resolve()
     with _alone(folder):
@@ -52,7 +54,8 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def _deploy(folder: Path, api: str) -> Document:
-    wanted = deployable.read(folder)
+    wrong: dict[Path, UsageError] = {}
+    wanted = deployable.read(folder, wrong)
     schedules = {each.name: _schedule(each) for each in wanted}
     with registering.connected(api) as client:
         there = {each["name"]: each for each in registering.deployments(client)}
@@ -80,7 +83,8 @@ def _deploy(folder: Path, api: str) -> Document:
                 outcome = "updated"
             lines.append(_line(each.name, outcome, each))
         for name in sorted(there.keys() - {each.name for each in wanted}):
-            if _is_ours(there[name], folder):
+            yaml = deployable.yaml_of(folder, there[name]["parameters"].get("pipeline"))
+            if _is_ours(there[name], folder) and yaml.resolve() not in wrong:
                 triggers += registering.remove(client, there[name])
                 lines.append(_line(name, "removed"))
         for wish in automations.for_lost_runs():
@@ -88,6 +92,8 @@ def _deploy(folder: Path, api: str) -> Document:
         if ours and not was_closed:
             registering.close_pool(client, pools[POOL], wishes)
         registering.watch_runs(client)
+    for error in wrong.values():
+        raise error
     return {"deployments": lines, "automations": triggers}
 
 

@@ -25,7 +25,7 @@ def available(folder: Path = FOLDER) -> dict[str, Path]:
     found: dict[str, Path] = {}
     nested: dict[str, Path] = {}
     for path in sorted(path for pattern in PATTERNS for path in folder.glob(pattern)):
-        if path.name.endswith(".contract.yaml"):
+        if path.name.endswith(".contract.yaml") or path.name.startswith("."):  # of an editor, or of macOS
             continue
         if path.parent == folder:
             found[path.stem] = path

@@ -319,6 +319,25 @@ def test_two_yamls_of_one_name_and_a_wrong_schedule_are_said_too(server: Prefect
         deploying.deploy(folder, server.url)
 
 
+def test_a_wrong_yaml_keeps_no_other_pipeline_from_being_registered(server: PrefectServer, folder: Path) -> None:
+    def registered() -> dict[str, Any]:
+        return {each["name"]: each["schedules"] for each in server.call("POST", "/deployments/filter", {})}
+
+    pipeline(folder, "cats", schedule={"cron": "0 3 * * 1"})
+    pipeline(folder, "dogs")
+    deploying.deploy(folder, server.url)
+    before = registered()
+    (folder / "pipelines/cats.yaml").write_text("name: cats\nworkload: nonsense\n")
+    (folder / "pipelines/dogs.yaml").unlink()
+    (folder / "pipelines/.#cats.yaml").symlink_to("me@host.123")  # an editor's lock
+    (folder / "pipelines/._cats.yaml").write_bytes(b"\x00\x05\x16\x07\xff")  # macOS' on a foreign disk
+    pipeline(folder, "birds")
+    with pytest.raises(ConfigurationError, match=r"cats\.yaml: workload is not valid"):
+        deploying.deploy(folder, server.url)
+    assert set(registered()) == {"birds", "cats"}
+    assert registered()["cats"] == before["cats"]
+
+
 @pytest.mark.parametrize("name", ["flows/__init__.py", "tasks.py"])
 def test_a_module_that_a_worker_would_take_for_ours_is_said(server: PrefectServer, folder: Path, name: str) -> None:
     pipeline(folder, "cats")
