@@ -54,11 +54,10 @@ def looked_at(named: str | None, required: bool = False) -> Store:
     Raises LeptonflowError where it must be there.
     """
     from cli import show
-    from leptonflow import reading
-    from leptonflow.store import open_store
+    from leptonflow.store import exists, open_store
 
     store = open_store(store_uri(named))
-    if not reading.exists(store):
+    if not exists(store):
         missing = LeptonflowError(
             f"there is no store at {store.uri}",
             expected="a store that leptonflow made, or batches in landing/",

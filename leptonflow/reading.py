@@ -19,7 +19,7 @@ from leptonflow import (
     whole,
 )
 from leptonflow.log import Log
-from leptonflow.store import BACK, Store, known_id
+from leptonflow.store import BACK, Store, exists
 from schemas.config import Pipeline
 from schemas.errors import Damaged, NotFound
 from schemas.records import ModelManifest
@@ -73,11 +73,6 @@ def status(store: Store, config: Pipeline) -> dict[str, Any]:
         **_unfinished(store, config.name),
         "store": {"uri": store.uri, "exists": exists(store)},
     }
-
-
-def exists(store: Store) -> bool:
-    """Whether a store lies at its address: its identity, or batches that were landed before anything read them."""
-    return known_id(store) is not None or bool(store.folders("landing"))
 
 
 def _unfinished(store: Store, pipeline: str) -> dict[str, Any]:

@@ -273,6 +273,11 @@ def upgrade(store: Store) -> None:
         store_id(store)
 
 
+def exists(store: Store) -> bool:
+    """Whether a store lies at its address: its identity, or batches that were landed before anything read them."""
+    return known_id(store) is not None or bool(store.folders("landing"))
+
+
 def known_id(store: Store) -> str | None:
     """The store's id, None where it has none yet. Raises Damaged like `store_id`; writes nothing."""
     try:

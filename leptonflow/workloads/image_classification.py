@@ -129,9 +129,9 @@ def score(
 def remarks(facts: Sequence[Mapping[str, Any]], shape: tuple[int, int, int]) -> list[str]:
     """Whether most images are smaller than the input, which shows no more of them and takes longer."""
     height, width, _ = shape
-    sizes = [(fact["width"], fact["height"]) for fact in facts]
+    sizes = [(fact["width"], fact["height"]) for fact in facts if {"width", "height"} <= fact.keys()]
     small = [size for size in sizes if size[0] < width and size[1] < height]
-    if 2 * len(small) <= len(sizes):
+    if not small or 2 * len(small) <= len(sizes):
         return []
     (wide, high), _ = Counter(small).most_common(1)[0]
     return [

@@ -35,7 +35,9 @@ def test_help(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert told.out.startswith("Usage: leptonflow") and told.err == ""
 
 
-@pytest.mark.parametrize(("words", "offered"), [("leptonflow retr", ["retrain"]), ("leptonflow status di", ["digits"])])
+@pytest.mark.parametrize(
+    ("words", "offered"), [("leptonflow retra", ["retract", "retrain"]), ("leptonflow status di", ["digits"])]
+)
 def test_a_shell_is_told_what_may_come_next(words: str, offered: list[str]) -> None:
     environment = {"_LEPTONFLOW_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
     done = subprocess.run(
@@ -64,6 +66,7 @@ def test_a_runs_log_is_a_file_with_the_error_that_ended_it(tmp_path: Path, monke
     monkeypatch.chdir(tmp_path)
     log = logging.getLogger("prefect.flow_runs")
     monkeypatch.setattr(log, "level", logging.INFO)
+    monkeypatch.setattr(log, "handlers", [])  # Prefect's own, where a test before has imported it
     with pytest.raises(ValueError, match="so it is"), run_log.kept("digits") as path:
         log.info("split took %.2f s", 1.5)
         raise ValueError("so it is")
