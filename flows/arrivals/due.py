@@ -21,6 +21,7 @@ from schemas.config import Pipeline
 
 ATTEMPTS = 3  # events for one state
 AGAIN_SECONDS = 3600.0  # after an event whose runs have failed
+SETTLING_SECONDS = 120.0  # in which a run that crashed is scheduled again (flows.automations): it needs no event
 FAILED = {"FAILED", "CRASHED"}
 
 
@@ -56,7 +57,7 @@ class Due:
             event = head_event(store_id(self._store), self._pipeline, self._snapshot, self._asked, attempt)
             at = self._raised.get(event["id"]) or api.occurred(event["id"])
             if at is None:
-                if not api.states(deployment, until, None, UNDER_WAY):
+                if not api.works(deployment, until, SETTLING_SECONDS):
                     self._raised[event["id"]] = api.raise_events([event])
                     self._say(f"{self._pipeline}: no run has finished on snapshot {self._snapshot}: event raised")
                 return

@@ -75,12 +75,21 @@ class Api:
         self, deployment: str, until: datetime, since: datetime | None = None, among: Sequence[str] = ()
     ) -> set[str]:
         """The types of the states of the deployment's runs that are due by `until` and after `since`."""
+        return {str(run["state_type"]) for run in self._runs(deployment, until, since, among)}
+
+    def works(self, deployment: str, until: datetime, settling: float) -> bool:
+        """Whether a run is under way or due by `until`, or crashed less than `settling` seconds ago."""
+        since = self.now() - timedelta(seconds=settling)
+        found = self._runs(deployment, until, None, (*UNDER_WAY, "CRASHED"))
+        ends = [run["state"]["timestamp"] for run in found if run["state_type"] == "CRASHED"]
+        return len(ends) < len(found) or any(datetime.fromisoformat(end) > since for end in ends)
+
+    def _runs(self, deployment: str, until: datetime, since: datetime | None, among: Sequence[str]) -> Any:
         due = {"before_": until.isoformat(), **({"after_": since.isoformat()} if since is not None else {})}
         wanted: dict[str, Any] = {"deployment_id": {"any_": [deployment]}, "expected_start_time": due}
         if among:
             wanted["state"] = {"type": {"any_": list(among)}}
-        found = self._call("POST", "/flow_runs/filter", {"flow_runs": wanted})
-        return {str(run["state_type"]) for run in found}
+        return self._call("POST", "/flow_runs/filter", {"flow_runs": wanted})
 
     def create_run(self, deployment: str, key: str) -> str:
         """Ask for a run of the deployment, once for each idempotency key. Returns the run's name."""

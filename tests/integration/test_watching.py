@@ -368,7 +368,7 @@ def test_a_dataset_that_no_run_has_finished_gets_a_run_and_not_for_ever(
     store, path = open_store(str(root)), pipeline(tmp_path, name, debounce=0)
     grown(store, name, "a")
     deployment = deploy(prefect, name, debounce=0)
-    quick = QUICK + "from flows.arrivals import due; due.AGAIN_SECONDS = 4\n"
+    quick = QUICK + "from flows.arrivals import due; due.AGAIN_SECONDS, due.SETTLING_SECONDS = 4, 10\n"
     given = (path, "--store", root, "--poll", "0.5")
     watcher = watch(*given, prelude=quick)
 
@@ -384,11 +384,13 @@ def test_a_dataset_that_no_run_has_finished_gets_a_run_and_not_for_ever(
     watcher.end(signal.SIGKILL)
     watcher = watch(*given, prelude=quick)
     ended(3, "CRASHED")
+    crashed = time.monotonic()
     watcher.says("3 events led to no finished run")
     assert watcher.told().count("event raised") == 1
 
     grown(store, name, "b")
     watcher.says(f"no run has finished on snapshot {'b' * 12}: event raised")
+    assert time.monotonic() - crashed > 9  # until then it could have been scheduled again
     ended(4, "COMPLETED")  # with a verdict that leaves no model: data that is not enough, say
     path.write_text(path.read_text() + "training: {epochs: 2}\n")
     until(lambda: len(runs(prefect, deployment)) == 5, watcher.told)  # today's configuration is another
