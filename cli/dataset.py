@@ -82,7 +82,7 @@ def ingest(
     for warning in warnings:
         show.warn(warning)
     status = 3 if document["outcome"] == "refused" else 0
-    return answer(Answer(document, lambda: show.ingested(pipeline, document), status), as_json)
+    return answer(Answer(document, lambda: show.ingested(pipeline, config.name, document), status), as_json)
 
 
 def retract(

@@ -296,9 +296,10 @@ def _run(arguments: list[str], as_json: bool) -> int:
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on: nothing more to say
-        return 1
+        return _unread()
     except SystemExit as error:
+        if isinstance(error.__context__, BrokenPipeError):  # Typer's answer to one
+            return _unread()
         if COMPLETES in os.environ or {"--show-completion", "--install-completion"} & set(arguments):
             return error.code if isinstance(error.code, int) else 0
         return _failed(
@@ -316,12 +317,20 @@ def _run(arguments: list[str], as_json: bool) -> int:
     return status if isinstance(status, int) else 0
 
 
+def _unread() -> int:
+    """Nobody reads on: nothing more to say."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1
+
+
 def _failed(error: LeptonflowError, arguments: list[str]) -> int:
+    from cli import show
+
     if "--debug" in arguments:
         traceback.print_exc()
     if "--json" in arguments:
         output.tell(error.document())
-    print(f"leptonflow: {error.line()}", file=sys.stderr)
+    show.warn(error.line())
     return error.exit_status
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import textwrap
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -60,7 +59,7 @@ def explain(
 
     config = planning.load_config(pipeline)
     document = explaining.explain(looked_at(store), config, run_id)
-    return answer(Answer(document, lambda: print(textwrap.fill(show.plain(document["paragraph"]), _width()))), as_json)
+    return answer(Answer(document, lambda: print(show.wrapped(show.advice(document["paragraph"]), _width()))), as_json)
 
 
 def reproduce(

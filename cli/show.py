@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from schemas.config import Pipeline
 
 SHOWN = 20  # changed examples, each on a line
+WITHOUT_STORE = ("init", "deploy", "down", "logs")
 STAGES = {
     "landing": "landing files",
     "examining": "checking examples",
@@ -32,7 +35,7 @@ STAGES = {
 
 def warn(text: str) -> None:
     """One line on standard error."""
-    print(f"leptonflow: {plain(text)}", file=sys.stderr)
+    print(f"leptonflow: {advice(text)}", file=sys.stderr)
 
 
 def plain(text: str) -> str:
@@ -59,7 +62,7 @@ def progress() -> Iterator[None]:
                 shown[stage] = bars.add_task(STAGES.get(stage, stage), total=total or None)
             bars.update(shown[stage], completed=done, total=total or None)
 
-        with reports.listen(report, lambda text: bars.console.print(f"leptonflow: {plain(text)}", highlight=False)):
+        with reports.listen(report, lambda text: bars.console.print(f"leptonflow: {advice(text)}", highlight=False)):
             yield
 
 
@@ -107,8 +110,35 @@ def command() -> str:
     return shlex.quote(os.path.relpath(called))
 
 
-def ingested(pipeline: str, document: dict[str, Any]) -> None:
-    """What became of a batch."""
+def typed(words: str) -> str:
+    """A command to be pasted: `words` after the program's name, and --store where this command was given it."""
+    given = _given_store()
+    takes = given and "--store" not in words and words.split()[0] not in WITHOUT_STORE
+    return f"{command()} {words}" + (f" --store {shlex.quote(given)}" if given and takes else "")
+
+
+def _given_store() -> str | None:
+    for number, word in enumerate(sys.argv[1:], start=2):
+        if word.startswith("--store"):
+            return word.partition("=")[2] or next(iter(sys.argv[number:]), None)
+    return None
+
+
+def advice(text: str) -> str:
+    """Text of the engine, safe for a terminal, with each `leptonflow ...` in it as it is typed here."""
+    return re.sub(r"`leptonflow ([^`]+)`", lambda found: f"`{typed(found[1])}`", plain(text))
+
+
+def wrapped(text: str, width: int, indent: int = 0) -> str:
+    """Lines of at most `width`, all but the first indented. A command in backticks stays in one, to be pasted."""
+    whole = re.sub(r"`[^`]*`", lambda found: found[0].replace(" ", "\0"), text)
+    later = " " * indent
+    told = textwrap.fill(whole, width, subsequent_indent=later, break_long_words=False, break_on_hyphens=False)
+    return told.replace("\0", " ")
+
+
+def ingested(pipeline: str, name: str, document: dict[str, Any]) -> None:
+    """What became of a batch. pipeline: as it was given; name: what its rows are under."""
     rows = {"reused": "was accepted before", "accepted": "accepted", "refused": "refused"}
     print(f"batch {document['batch']}: {rows[document['outcome']]}")
     counts = ", ".join(f"{document[n]} {n}" for n in ("accepted", "quarantined", "known"))
@@ -119,13 +149,14 @@ def ingested(pipeline: str, document: dict[str, Any]) -> None:
         old = plain(change["old"] or "retracted")
         print(f"  {change['id'][:12]} is {plain(change['new'])} now, was {old} ({plain(change['source'])})")
     if len(document["corrected"]) > SHOWN:
-        print(f"  and {len(document['corrected']) - SHOWN} more: {command()} query \"select * from corrections\"")
+        more = typed('query "select * from corrections"')
+        print(f"  and {len(document['corrected']) - SHOWN} more: {more}")
     if document["outcome"] == "refused":
-        print(f"  {plain(document['sentence'])}")
-        sql = f"select source, rule, reason from quarantine where batch = '{document['batch']}'"
-        print(f'  row by row: {command()} query "{sql}"')
+        print(f"  {advice(document['sentence'])}")
+        where = f"pipeline = '{name}' and batch = '{document['batch']}'"
+        print("  row by row: " + typed(f'query "select source, rule, reason from quarantine where {where}"'))
     else:
-        print(f"  dataset {document['snapshot']}; next: {command()} retrain {shlex.quote(pipeline)}")
+        print(f"  dataset {document['snapshot']}; next: {typed('retrain ' + shlex.quote(pipeline))}")
 
 
 def retracted(document: dict[str, Any]) -> None:
@@ -157,7 +188,7 @@ def retrained(store: Store, config: Pipeline, pipeline: str, document: dict[str,
         sentence = f": nothing is new since run {document['run_id']}, which was {sentence}"
     elif not sentence.startswith((",", " ")):
         sentence = f": {sentence}"
-    console.print(f"[bold {colours[verdict]}]{verdict}[/]{escape(plain(sentence))}")
+    console.print(f"[bold {colours[verdict]}]{verdict}[/]{escape(advice(sentence))}")
     console.print()
     facts = grid("", "")
     facts.show_header = False
@@ -190,13 +221,16 @@ def retrained(store: Store, config: Pipeline, pipeline: str, document: dict[str,
         console.print(Text(f"report    {document['report']}"), soft_wrap=True)
     console.print(Text(f"tables    {store.uri}/tables"), soft_wrap=True)
     given = shlex.quote(pipeline)
-    queries = ["select fold, value from folds where metric = 'accuracy'"]
-    commands = [f"status {given}", f"history {given}"]
+    where = f"where pipeline = '{config.name}'"
+    commands = [
+        f"{'explain' if verdict == 'refused' else 'status'} {given}",
+        f"history {given}",
+        f"query \"select version, fold, value from folds {where} and metric = 'accuracy'\"",
+    ]
     if verdict == "rejected-data":
-        queries = ["select source, rule, reason from quarantine"]
-        commands = [f"ingest {given} SOURCE"]
-    for number, text in enumerate([*commands, *(f'query "{sql}"' for sql in queries)]):
-        console.print(Text(f"{'' if number else 'next':<10}{command()} {text}"), soft_wrap=True)
+        commands = [f"status {given}", f'query "select batch, source, rule, reason from quarantine {where}"']
+    for number, text in enumerate(commands):
+        console.print(Text(f"{'' if number else 'next':<10}{typed(text)}"), soft_wrap=True)
 
 
 def _gate_lines(rules: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

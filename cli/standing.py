@@ -9,18 +9,15 @@ from typing import Any
 from cli import show
 
 MOST = 20
+INDENT = 17  # what is said begins in this column
 METRICS = ("accuracy", "precision", "recall", "f1", "log_loss")
 
 
 def status(pipeline: str, document: Mapping[str, Any]) -> None:
     """Where a pipeline stands. pipeline: as it was given, for the commands that are named."""
-    from rich.markup import escape
-
-    table = show.grid("", "")
-    table.show_header = False
+    width = show.terminal().width
     for name, text in _lines(pipeline, document):
-        table.add_row(name, escape(show.plain(text)))
-    show.terminal().print(table)
+        print(show.wrapped(f"{name:<{INDENT}}{show.advice(text)}", width, INDENT))
 
 
 def _lines(pipeline: str, document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -81,14 +78,17 @@ def _run_lines(pipeline: str, document: Mapping[str, Any]) -> Iterator[tuple[str
         others = f" (and {len(lost) - 1} before it)" if len(lost) > 1 else ""
         way = f"`{_command('retrain', pipeline)}` goes on from what it left"
         yield "lost run", f"{newest}, ended before it was finished{others}; {way}"
-    ended = last and f"{last['run_id']} {last['verdict']} at {when(last['finished_at'])}: {last['reason']}"
+    ended = last and f"{last['run_id']} {last['verdict']} at {when(last['finished_at'])}: {_reason(last)}"
     yield "last run", ended or "none"
 
 
 def runs(found: Sequence[dict[str, Any]]) -> None:
     """A run a line: verdict, key metric, what decided, when."""
     columns = ("run_id", "verdict", "version", "metric", "when", "reason")
-    lines = [{**run, "metric": metric(run["key_metric"]), "when": when(run["finished_at"])} for run in found]
+    lines = [
+        {**run, "metric": metric(run["key_metric"]), "when": when(run["finished_at"]), "reason": _reason(run)}
+        for run in found
+    ]
     show.rows(lines, columns)
 
 
@@ -113,6 +113,11 @@ def when(time: str | None) -> str:
     return f"{time[:10]} {time[11:16]} UTC" if time else "-"
 
 
+def _reason(run: Mapping[str, Any]) -> str:
+    """What decided, without the verdict, which stands beside it."""
+    return str(run["reason"] or "").removeprefix(f"{run['verdict']}, ")
+
+
 def _some(names: Sequence[str]) -> str:
     """At most MOST of them, and how many more."""
     more = [f"and {len(names) - MOST} more"] if len(names) > MOST else []
@@ -124,4 +129,4 @@ def _count(number: int, one: str, many: str = "") -> str:
 
 
 def _command(name: str, pipeline: str) -> str:
-    return f"{show.command()} {name} {shlex.quote(pipeline)}"
+    return show.typed(f"{name} {shlex.quote(pipeline)}")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import schemas
+from cli import show
 from leptonflow import workloads
 from leptonflow.planning import PIPELINES
 from schemas.config import NAME, WORKLOADS
@@ -44,7 +45,7 @@ quarantine: {{limit: 0.2}}
 
 # A small CNN: one 3x3 convolution per width, then a dense layer. Or your own: {{function: my_model:build}},
 # where build(input_shape, classes) returns a Keras model and my_model.py lies beside this file.
-model: {{filters: [32, 64, 64], dense: 64, dropout: 0.0}}
+model: {{filters: {filters}, dense: 64, dropout: 0.0}}
 
 training: {{epochs: 10, batch_size: 32, folds: 5, seed: 0, optimizer: adam, learning_rate: 0.001}}
 
@@ -117,10 +118,18 @@ def _text(name: str, path: str, summary: Summary | None) -> str:
         height=height,
         width=width,
         channels=channels,
+        filters=_filters(min(height, width)),
         why=f"\n# Proposed: {why}." if why else "",
         classes=classes,
         small=_rules_of_small_classes(summary) if summary is not None else "",
     )
+
+
+def _filters(side: int) -> list[int]:
+    """The widths of the template's network, as many as an input with this shorter side has room for."""
+    from leptonflow.workloads.image_classification import smallest_side
+
+    return [each for depth, each in enumerate((32, 64, 64), start=1) if smallest_side(depth) <= side]
 
 
 def _rules_of_small_classes(summary: Summary) -> str:
@@ -146,7 +155,9 @@ def next_steps(path: Path, source: Path | None, given: list[str]) -> str:
     """What to type next. given: the options that the source was looked at with."""
     pipeline = shlex.quote(reference(path))
     rest = " ".join(shlex.quote(word) for word in [str(source) if source else "SOURCE", *given])
-    return f"{path}\n\nNext:\n  leptonflow ingest {pipeline} {rest}\n  leptonflow retrain {pipeline}"
+    steps = "".join(f"\n  {show.typed(step)}" for step in (f"ingest {pipeline} {rest}", f"retrain {pipeline}"))
+    written = f"wrote {path} and {path.stem}.contract.yaml beside it; edit them, or go on as they are"
+    return f"{show.plain(written)}\n\nNext:{steps}"
 
 
 def options(path_column: str | None, label_column: str | None, root: Path | None) -> list[str]:

@@ -53,7 +53,7 @@ class LeptonflowError(Exception):
             parts.append(f"Received: {self.received.rstrip('.')}")
         if self.hint:
             parts.append(self.hint.rstrip("."))
-        text = ". ".join(parts) + "."
+        text = ". ".join(parts) + ("" if parts[-1].endswith("?") else ".")
         return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
     def document(self) -> dict[str, dict[str, str | None]]:

@@ -13,6 +13,7 @@ from flows import deployable
 from leptonflow import pipelines, planning
 from leptonflow.source_summary import Summary, summarise
 from leptonflow.sources import open_source
+from leptonflow.workloads.image_classification import smallest_side
 from schemas.errors import UsageError
 from tests.batches import put
 
@@ -55,6 +56,18 @@ def test_the_input_follows_the_images(tmp_path: Path) -> None:
     np.save(tmp_path / "arrays" / "y.npy", np.array([1, 10, 2, 1]))
     found = summary(tmp_path / "arrays")
     assert (found.input()[0], found.classes) == ((28, 28, 1), {"1": 2, "2": 1, "10": 1})
+
+
+@pytest.mark.parametrize("side", [8, 12, 17, 18])
+def test_the_model_has_room_in_the_input(side: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in "abc":
+        picture(tmp_path / "s" / name / "1.png", side, side)
+    starting.write("small", summary(tmp_path / "s"))
+    config = planning.load_config("small")
+    assert config.input[:2] == (side, side)
+    assert list(config.model.filters) == ([32, 64, 64] if side == 18 else [32, 64])
+    assert smallest_side(len(config.model.filters)) <= side
 
 
 def test_the_gate_asks_for_small_classes_and_more_than_a_baseline(

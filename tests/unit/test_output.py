@@ -90,3 +90,13 @@ def test_a_reader_that_left_is_no_traceback() -> None:
     code, _, err = run("return answer(Answer({'a': 1}, lambda: None), as_json)", "--json", out=writing)
     os.close(writing)
     assert code == 1 and "Traceback" not in err
+
+
+def test_nobody_reads_on() -> None:
+    """As in `leptonflow ... | head -1`: not a word about it."""
+    read, write = os.pipe()
+    os.close(read)
+    code = "import sys; from cli import main; sys.argv = ['leptonflow', '--help']; main.run()"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=write, stderr=subprocess.PIPE, timeout=120)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, b"")

@@ -23,6 +23,23 @@ def test_the_command_itself(name: str, tmp_path: Path, monkeypatch: pytest.Monke
     assert shlex.split(show.command()) == [str(program.relative_to(tmp_path))]
 
 
+def test_a_store_that_was_given_is_given_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["leptonflow", "explain", "p", "--store", "file:///a b"])
+    assert show.typed("retrain p") == "leptonflow retrain p --store 'file:///a b'"
+    assert show.advice("none: `leptonflow runs p`") == "none: `leptonflow runs p --store 'file:///a b'`"
+    for words in ("logs worker", "report r --store s"):
+        assert show.typed(words) == f"leptonflow {words}"
+    monkeypatch.setattr(sys, "argv", ["bin/leptonflow", "explain", "p", "--store=s"])
+    assert show.advice("`leptonflow runs p`").endswith("bin/leptonflow runs p --store s`")
+    monkeypatch.setattr(sys, "argv", ["leptonflow", "explain", "p"])
+    assert show.typed("retrain p") == "leptonflow retrain p"
+
+
+def test_a_command_stays_in_one_line() -> None:
+    told = show.wrapped("some words: `leptonflow promote p --version v --reason TEXT` and more", 30, 4)
+    assert told == "some words:\n    `leptonflow promote p --version v --reason TEXT`\n    and more"
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_what_init_writes_and_prints(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main.main(["init", str(tmp_path / name)]) == 0
