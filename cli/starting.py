@@ -126,10 +126,8 @@ def _text(name: str, path: str, summary: Summary | None) -> str:
 
 
 def _filters(side: int) -> list[int]:
-    """The widths of the template's network, as many as an input with this shorter side has room for."""
-    from leptonflow.workloads.image_classification import smallest_side
-
-    return [each for depth, each in enumerate((32, 64, 64), start=1) if smallest_side(depth) <= side]
+    """The widths of the template's network that an input with this shorter side, 8 or more, has room for."""
+    return [32, 64, 64] if side >= 18 else [32, 64]
 
 
 def _rules_of_small_classes(summary: Summary) -> str:
