@@ -134,6 +134,11 @@ def refused(data: Source, rule: str, reason: str) -> Pair:
     return Pair(None, [None] * count, [(rule, reason)] * count, whole=values.ndim == 0)
 
 
+def is_plain(pair: Pair) -> bool:
+    """Whether the bytes of its rows say what they show: uint8 in 0..255, and not 0 and 1 alone, as of bool."""
+    return pair.values is not None and pair.values.dtype.str[1:] == "u1" and pair.scale.note is None
+
+
 def row_sha256(row: NDArray[Any]) -> str:
     """The sha256 of a row's raw bytes in C order."""
     import numpy as np

@@ -10,6 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from leptonflow import arrays, layouts
+from leptonflow.judging import BY_SOURCE
 from leptonflow.layouts import Index, label_of, shown
 from leptonflow.source_files import Arrival, Progress, by_key, content_digest, measured, source_row, triples
 from leptonflow.sources import Source
@@ -86,14 +87,14 @@ def _arrive_npy(source: Source, index: Index, classes: Sequence[str] | None, pro
         for data, labels in source.layout.pairs
     )
     for name, rows in (each for pair in every for each in pair):
-        if rows.values is None or not len(rows):
+        if rows.values is None or not len(rows) or not arrays.is_plain(rows):
             return arrival
         for number in range(len(rows)):
             label, digits = rows.labels[number], arrays.row_sha256(rows.row(number))
             before = index.recalled.get((digits, label or ""))
             if rows.rules[number] is None and index.has(digits, label):
                 known += 1
-            elif before is not None:
+            elif before is not None and before[0] not in BY_SOURCE:
                 recalled.append(source_row(f"{shown(name)}[{number}]", label, digits, before))
             else:
                 return arrival

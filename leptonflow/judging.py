@@ -19,6 +19,7 @@ REFUSED = "batch-refused"
 BY_MACHINE = ("too-large",)  # what another machine or setting may accept is not remembered
 ADD = "add it to `classes`, then ingest the source again"
 CORRECTABLE = (CONFLICT, RETRACTED)  # by `ingest --correct`
+BY_SOURCE = ("out-of-range",)  # of an array's row: what its whole source decides, which may be another one now
 
 
 @dataclass(frozen=True)
@@ -84,13 +85,15 @@ def judge(
         label = row.label
         before = knowledge.recalled.get((row.sha256 or "", label or ""))
         new = before is None and (row.sha256 or "", label or "") not in knowledge.quarantined
+        if before is not None and before[0] in BY_SOURCE:
+            before = None
         if row.rule is not None:
             refused.append(Refusal(row, row.rule, row.reason or row.rule, new))
         elif label is None or label not in valid:
             nothing = "the file lies outside a class folder" if row.row is None else "the row has no label"
             reason = nothing if label is None else f"{label!r} is not one of the classes: {ADD}"
             refused.append(Refusal(row, UNKNOWN_LABEL, reason, new))
-        elif _has(knowledge.files, row.sha256, label):
+        elif _has(knowledge.files, _file(row), label):
             known += 1
         elif before is not None:
             refused.append(Refusal(row, *before, new=False))
@@ -144,4 +147,9 @@ def _has(index: Mapping[str, tuple[str, str]], key: str | None, label: str) -> b
 
 def _is_known(row: Row, knowledge: Knowledge) -> bool:
     label = str(row.label)
-    return _has(knowledge.files, row.sha256, label) or _has(knowledge.examples, row.id, label)
+    return _has(knowledge.files, _file(row), label) or _has(knowledge.examples, row.id, label)
+
+
+def _file(row: Row) -> str | None:
+    """The digest that tells a picture by its bytes. An array's mean what its type and the scale of its source say."""
+    return None if (row.key or "").lower().endswith((".npy", ".npz")) else row.sha256

@@ -12,7 +12,7 @@ from PIL import Image
 
 from leptonflow import datasets, ingesting, known, planning
 from leptonflow.store import Store, open_store
-from schemas.config import Pipeline, parse
+from schemas.config import Pipeline, Quarantine, parse
 
 
 @pytest.fixture
@@ -137,3 +137,30 @@ def test_a_dataset_of_before_reads_its_labels_as_nfc(store: Store) -> None:
     found = [label for table in tables(store, [part], [], ("id", "label")) for label in table["label"].to_pylist()]
     assert found == [CAFE, CAFE]
     assert content_digest([("0", CAFE)], "prep") != content_digest([("0", CAFE_APART)], "prep")
+
+
+def arrays(folder: Path, data: Any) -> Path:
+    folder.mkdir()
+    np.save(folder / "X.npy", data)
+    np.save(folder / "y.npy", np.arange(len(data)) % 2)
+    return folder
+
+
+def test_a_row_of_an_array_is_judged_by_the_scale_of_the_source_it_lies_in_now(store: Store, tmp_path: Path) -> None:
+    pipeline = config("cat", "dog").model_copy(update={"quarantine": Quarantine(limit=1.0)})
+    units = np.random.default_rng(0).random((3, 8, 8), dtype=np.float32)
+    mixed = arrays(tmp_path / "mixed", np.concatenate([units, np.rint(units * 255)]))
+    assert ingest(store, pipeline, mixed)["reasons"] == {"out-of-range": 6}
+    assert ingest(store, pipeline, arrays(tmp_path / "units", units))["accepted"] == 3
+    dark = np.random.default_rng(1).integers(0, 3000, (4, 8, 8), dtype=np.uint16)
+    assert ingest(store, pipeline, arrays(tmp_path / "dark", dark))["reasons"] == {"out-of-range": 4}
+    dark[3] *= 20
+    assert ingest(store, pipeline, arrays(tmp_path / "bright", dark))["accepted"] == 4
+
+
+def test_rows_with_the_same_bytes_and_another_meaning_are_other_examples(store: Store, tmp_path: Path) -> None:
+    pipeline = config("cat", "dog")
+    masks = np.random.default_rng(0).random((4, 8, 8)) > 0.5
+    assert ingest(store, pipeline, arrays(tmp_path / "bool", masks))["accepted"] == 4
+    assert ingest(store, pipeline, arrays(tmp_path / "float", masks.astype(np.float32)))["known"] == 4
+    assert ingest(store, pipeline, arrays(tmp_path / "dark", masks.astype(np.uint8)))["accepted"] == 4
