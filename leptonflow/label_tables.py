@@ -6,6 +6,7 @@ stands there. Where a path leads is not known here (table_paths, walking).
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
@@ -97,6 +98,12 @@ def has_columns(name: str, data: bytes, columns: Columns = DEFAULT) -> bool:
         return None not in _find_parquet(pq.read_schema(pa.BufferReader(data)), columns)
     except (ValueError, OSError):
         return False
+
+
+def broken(name: str, data: bytes) -> str | None:
+    """Why a table cannot be read at all."""
+    found = read(name, data).broken
+    return found and found[1]
 
 
 def some_rows(name: str, data: bytes, rows: Sequence[int]) -> bytes:
@@ -320,10 +327,10 @@ def _csv_rows(data: bytes) -> tuple[str, list[list[str]]]:
 
 
 def _decoded(data: bytes) -> str:
-    try:
-        text = data.decode("utf-8-sig")
+    try:  # spreadsheets write "Unicode text" as UTF-16, with its mark
+        text = data.decode("utf-16" if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"not UTF-8: byte {error.start}") from None
+        raise ValueError(f"not UTF-8: byte {error.start}; save the table as UTF-8") from None
     if "\0" in text:
-        raise ValueError("not text: it holds a NUL")
+        raise ValueError("not text: it holds a NUL; save the table as UTF-8")
     return text

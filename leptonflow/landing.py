@@ -227,7 +227,10 @@ def _plain(store: Store, pipeline: str, batch: str, classes: Collection[str] | N
     def has_columns(name: str) -> bool:
         return label_tables.has_columns(name, store.get(f"{prefix}/{name}"))
 
-    shape = source_layout.layout(names, classes, has_columns)
+    def broken(name: str) -> str | None:
+        return label_tables.broken(name, store.get(f"{prefix}/{name}"))
+
+    shape = source_layout.layout(names, classes, has_columns, broken)
     warnings: list[str] = []
     if shape.kind == "npy":
         beside = layouts.beside(shape, names)

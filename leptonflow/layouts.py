@@ -27,13 +27,16 @@ IMAGES = frozenset(
 # What operating systems and tools leave behind, whatever folder it lies in. Compared without regard to case.
 LITTER = frozenset(
     ("thumbs.db", "desktop.ini", "ehthumbs.db", "ehthumbs_vista.db", "icon\r", "picasa.ini", "@eadir", "#recycle",
-     "#snapshot", "__macosx", "$recycle.bin", "recycler", "system volume information", "lost+found", "__pycache__")
+     "#snapshot", "@recycle", "@recently-snapshot", "__macosx", "$recycle.bin", "recycler", "found.000", "__pycache__",
+     "system volume information", "lost+found", "network trash folder", "temporary items", "node_modules",
+     "zbthumbnail.info", "pspbrwse.jbf")
 )  # fmt: skip
 # What lies beside images and is none: documents, annotations, tables, arrays, programs, archives, films.
 NO_IMAGES = re.compile(
     r"\.(?:txt|xml|jsonl?|ndjson|md|rst|html?|csv|tsv|parquet|ya?ml|toml|ini|cfg|log|xmp|aae|thm|pdf|rtf|docx?|xlsx?|od[ts]"
     r"|pptx?|mat|np[yz]|h5|hdf5|pkl|pickle|pth?|onnx|tfrecord|db|sqlite|pyc?|ipynb|sh|bat|url|lnk|md5|sha1|sha256|zip|tar"
-    r"|t?gz|bz2|xz|7z|rar|mp[34]|avi|mov|mkv|webm|wav)"
+    r"|t?gz|bz2|xz|7z|rar|mp[34]|avi|mov|mkv|webm|wav|sw[op]|lock|dvc|names|tfw|jgw|pgw|wld|prj"
+    r"|geojson)"
 )
 DOCUMENTS = frozenset(("readme", "license", "licence", "changelog", "copying", "notice", "citation", "authors"))
 
@@ -181,6 +184,8 @@ def is_litter(name: str) -> bool:
     """Whether a file that lies among images is none by its name: a document, an annotation, a table, an archive."""
     last = name.rpartition("/")[2].lower()
     stem, dot, suffix = last.rpartition(".")
+    if last.startswith("~$"):  # an office program's lock
+        return True
     if (stem or last) in DOCUMENTS:
         return dot + suffix not in IMAGES
     return NO_IMAGES.fullmatch(dot + suffix) is not None

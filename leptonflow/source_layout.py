@@ -48,12 +48,16 @@ class _Folder:
 
 
 def layout(
-    names: Iterable[str], classes: Collection[str] | None = None, has_columns: Callable[[str], bool] | None = None
+    names: Iterable[str],
+    classes: Collection[str] | None = None,
+    has_columns: Callable[[str], bool] | None = None,
+    broken: Callable[[str], str | None] = lambda name: None,
 ) -> Layout:
     """The layout of files with these names, relative to the source and not hidden.
 
     classes      the pipeline's, where it has some: a folder with such a name is a class and nothing else
     has_columns  whether a table has a path column and a label column; without it no table beside a folder is one
+    broken       why a table cannot be read, if it cannot
     """
     known = frozenset(map(nfc, classes or ()))
     has = has_columns or (lambda name: False)
@@ -72,7 +76,7 @@ def layout(
     roots, found_classes = _classes(folder, known, 0)
     split = [root for root in roots if root != folder.path]
     warnings += _split_warning(folder, split, found_classes)
-    warnings += _beside(folder, has, split, len(found_classes) < 2 and not known.intersection(found_classes))
+    warnings += _beside(folder, has, split, len(found_classes) < 2 and not known.intersection(found_classes), broken)
     return Layout(
         "folders",
         roots=tuple(shown(r) for r in roots if r),
@@ -185,7 +189,13 @@ def _table(folder: _Folder, known: frozenset[str], has: Callable[[str], bool]) -
     return Layout("table", table=good[0]) if len(good) == 1 else None
 
 
-def _beside(folder: _Folder, has: Callable[[str], bool], splits: list[str], unlabelled: bool) -> list[str]:
+def _beside(
+    folder: _Folder,
+    has: Callable[[str], bool],
+    splits: list[str],
+    unlabelled: bool,
+    broken: Callable[[str], str | None],
+) -> list[str]:
     """What is told of arrays and tables that did not make the layout. unlabelled: the folders name no classes."""
     told = []
     if none := sorted(name for name, inner in folder.folders.items() if not inner.full):
@@ -195,11 +205,13 @@ def _beside(folder: _Folder, has: Callable[[str], bool], splits: list[str], unla
     tables = [name for name in folder.tables if has(name)]
     tables += [t for root in splits for t in _at(folder, root).tables if has(t)]
     listed = ", ".join(sorted(tables or folder.tables)[:5])
+    damaged = {name: why for name in sorted(folder.tables)[:5] if name not in tables and (why := broken(name))}
+    told += [f"{name} cannot be read as a table: {why}" for name, why in damaged.items()]
     if tables and folder.full:
         told.append(f"read as a folder per class, not by {listed}: to ingest what a table names, pass the table itself")
     elif folder.tables and not folder.full:
         told.append(f"{len(folder.tables)} tables in one folder: pass one of them at a time ({listed})")
-    elif folder.tables and (folder.images or unlabelled):
+    elif len(folder.tables) > len(damaged) and (folder.images or unlabelled):
         told.append(
             f"{listed} names no labels: looked for a column of paths ({', '.join(PATHS)}) and one of labels "
             f"({', '.join(LABEL_COLUMNS)}); --path-column and --label-column name others"
@@ -279,7 +291,8 @@ def _split_warning(folder: _Folder, roots: list[str], classes: Collection[str]) 
         return []
     listed = ", ".join(sorted(roots)[:5]) + (", ..." if len(roots) > 5 else "")
     if not classes:
-        return [f"{listed}: parts of a split without class folders in them; their images have no label"]
+        way = "If they are the classes, name them under `classes` in the YAML"
+        return [f"{listed}: parts of a split without class folders in them; their images have no label. {way}"]
     shared = ", ".join(sorted(classes)[:5]) + (", ..." if len(classes) > 5 else "")
     told = (
         f"{listed}: read as the parts of a split with the classes {shared}, and taken together as one dataset, of "

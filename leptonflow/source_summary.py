@@ -105,7 +105,7 @@ class Summary:
 
     def warnings(self) -> list[str]:
         """What a person should know before they go on."""
-        told = list(self.source.warnings)
+        told = [*self.source.warnings, *layouts.lookalikes(self._written())]
         if self.unreadable:
             told.append(f"no image that can be read, and hence no class: {', '.join(self.unreadable[:5])}")
         sizes = [{"width": width, "height": height} for width, height in self.sizes.elements()]
@@ -113,6 +113,14 @@ class Summary:
         if len(self.classes) < 2:
             told.append(f"a dataset needs at least two classes; here is {', '.join(self.classes) or 'none'}")
         return told
+
+    def _written(self) -> set[str]:
+        """The labels, of folders as these are called."""
+        if self.source.layout.kind != "folders":
+            return set(self.classes)
+        roots = frozenset(self.source.layout.roots)
+        folders = (layouts.class_folder(layouts.shown(file.name), roots) for file in self.source.files)
+        return set(filter(None, folders))
 
 
 def summarise(source: Source) -> Summary:

@@ -124,7 +124,9 @@ def _folder(path: Path, classes: Collection[str] | None, columns: Columns) -> So
             received=f"{path} with {found.ignored} hidden files" if found.ignored else f"{path}, empty",
         )
     places = {file.name: file.real for file in found.files}
-    shape = source_layout.layout(places, classes, lambda name: _has_columns(name, places[name], columns))
+    shape = source_layout.layout(
+        places, classes, lambda name: _has_columns(name, places[name], columns), lambda name: _broken(places[name])
+    )
     source = _of(found, os.path.abspath(path), shape, columns)
     if not source.files and not source.refused:
         raise UsageError(
@@ -157,3 +159,8 @@ def _of(found: Walk, given: str, shape: Layout, columns: Columns) -> Source:
 def _has_columns(name: str, real: str, columns: Columns) -> bool:
     data = read_file(real)
     return isinstance(data, bytes) and label_tables.has_columns(name, data, columns)
+
+
+def _broken(real: str) -> str | None:
+    data = read_file(real)
+    return label_tables.broken(real, data) if isinstance(data, bytes) else data.reason

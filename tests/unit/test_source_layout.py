@@ -39,6 +39,7 @@ def test_splits_may_lack_a_class_be_wrapped_nested_or_without_classes() -> None:
     assert labels(tree(*(f"x/{f}/{s}/{c}" for f in ("f1", "f2") for s in ("train", "val") for c in "ab"))) == {"a", "b"}
     names = tree("train", "test")
     assert labels(names) == {None} and "have no label" in layout(names).warnings[0]
+    assert "name them under `classes`" in layout(names).warnings[0]
     kaggle = layout(tree("train/cat", "train/dog", "test"))
     assert kaggle.roots == ("train", "test") and "The images in test have no label" in kaggle.warnings[0]
     mixed = tree("train/cat", "train/dog", "test/cat", "test/dog", "samples")
@@ -78,7 +79,8 @@ def test_folders_around_the_data_are_descended() -> None:
     "name",
     ["Thumbs.db", "cat/thumbs.DB", "desktop.ini", "ehthumbs.db", "@eaDir/cat/a.png", "cat/@eaDir/a.png@SynoEAStream",
      "__MACOSX/cat/._a.png", "$RECYCLE.BIN/a.png", "System Volume Information/x", "lost+found/x", ".DS_Store",
-     ".ipynb_checkpoints/a.png"],
+     ".ipynb_checkpoints/a.png", "@Recycle/a.png", "FOUND.000/a.chk", "node_modules/x/a.png",
+     "cat/ZbThumbnail.info", "Temporary Items/x"],
 )  # fmt: skip
 def test_what_systems_leave_behind_is_hidden(name: str) -> None:
     assert layouts.is_hidden(name)
@@ -88,7 +90,8 @@ def test_what_systems_leave_behind_is_hidden(name: str) -> None:
     ("name", "litter"),
     [("cat/a.xml", True), ("README", True), ("Readme.rst", True), ("LICENSE.txt", True), ("cat/a.TXT", True),
      ("cat/classes.json", True), ("a.csv", True), ("cat/a.png", False), ("cat/a", False), ("cat/photo.weird", False),
-     ("readme.png", False), ("cat/a.png.tmp", False)],
+     ("cat/~$notes.docx", True), ("cat/a.tfw", True), ("classes.names", True), ("readme.png", False),
+     ("cat/a.png.tmp", False)],
 )  # fmt: skip
 def test_documents_and_annotations_are_no_images(name: str, litter: bool) -> None:
     assert layouts.is_litter(name) == litter and not layouts.is_hidden(name)
@@ -133,3 +136,11 @@ def test_a_table_beside_folders() -> None:
     assert not any("notes.csv" in w for w in layout(["notes.csv", *tree("cat")], ["cat", "dog"], has).warnings)
     several = layout(["a.parquet", "b.parquet"], None, lambda name: True)
     assert "one of them at a time" in several.warnings[0]
+
+
+def test_a_table_that_cannot_be_read_says_why() -> None:
+    names = ["labels.csv", *tree("images")]
+    (told,) = layout(names, None, None, lambda name: "not UTF-8: byte 7").warnings
+    assert told == "labels.csv cannot be read as a table: not UTF-8: byte 7"
+    folders = layout(["labels.csv", *tree("rose", "tulip")], None, None, lambda name: "line 2: no JSON")
+    assert folders.kind == "folders" and "cannot be read as a table: line 2" in folders.warnings[0]

@@ -148,6 +148,22 @@ def test_a_label_is_the_text_and_ragged_rows_are_told(place: Store, source: Path
     assert "2 columns, this row 3" in str(rows[4].reason) and "2 columns, this row 1" in str(rows[5].reason)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le-bom"])
+def test_a_table_in_the_encodings_of_spreadsheets(place: Store, source: Path, encoding: str) -> None:
+    put(source, "images/0.png", "images/1.png")
+    text = "path\tlabel\r\nimages/0.png\tcaf\u00e9\r\nimages/1.png\tbar\r\n"
+    data = b"\xff\xfe" + text.encode("utf-16-le") if encoding.endswith("-bom") else text.encode(encoding)
+    (source / "t.csv").write_bytes(data)
+    assert set(labels(place, land(place, source).batch).values()) == {"caf\u00e9", "bar"}
+
+
+def test_a_table_that_is_no_table_is_told_and_not_passed_over(place: Store, source: Path) -> None:
+    put(source, "images/0.png", "images/1.png")
+    (source / "t.csv").write_bytes("path,label\nimages/0.png,caf\u00e9\n".encode("latin-1"))
+    told = land(place, source).listing.warnings
+    assert any("t.csv cannot be read as a table: not UTF-8: byte 27; save" in warning for warning in told)
+
+
 def test_kaggles_table_beside_its_images(place: Store, source: Path) -> None:
     put(source, "train_images/1.png", "train_images/2.jpg", "train_images/sub/3.png", "test_images/1.png", "a/b/4.png")
     (source / "train.csv").write_text("image_id,label\n1.png,cat\n2,dog\nsub/3,cat\n4,dog\n9,dog\n")
