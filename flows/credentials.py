@@ -10,7 +10,7 @@ import secrets
 from urllib.parse import unquote, urlsplit
 
 from flows.profile import setting
-from schemas.errors import ServerError
+from schemas.errors import ServerError, UsageError
 
 USER = "leptonflow"
 
@@ -25,8 +25,21 @@ def new() -> str:
 
 
 def own() -> str | None:
-    """The login that the person wants a server of theirs to have, or None."""
-    return setting("PREFECT_SERVER_API_AUTH_STRING")
+    """The login that the person wants a server of theirs to have, or None. Raises UsageError for one that none can."""
+    given = setting("PREFECT_SERVER_API_AUTH_STRING")
+    return None if given is None else usable(given, "PREFECT_SERVER_API_AUTH_STRING")
+
+
+def usable(login: str, where: str) -> str:
+    """The login. Raises UsageError, which does not show it, where Prefect's server could not compare it: only ASCII."""
+    if login.isascii() and login.isprintable():
+        return login
+    raise UsageError(
+        f"{where} cannot be the login of a Prefect server",
+        expected="user:password in printable ASCII characters",
+        received="other characters",
+        hint="Choose another one",
+    )
 
 
 def headers(url: str, login: str | None = None) -> dict[str, str]:

@@ -104,7 +104,7 @@ def choose_login(folder: Path) -> tuple[str, str]:
         return own, f"Login as PREFECT_SERVER_API_AUTH_STRING has it; {again}"
     kept = folder / LOGIN
     if kept.exists():
-        return place.secret(kept), f"Login as before; {again}"
+        return credentials.usable(place.secret(kept), str(kept)), f"Login as before; {again}"
     login = place.secret(kept, credentials.new())
     return login, f"Login {login} (all of it is the password that the page asks for); {again} again"
 

@@ -24,7 +24,7 @@ import pytest
 from flows import credentials, server
 from flows.arrivals.events import Api
 from flows.stack import local, place
-from schemas.errors import LeptonflowError
+from schemas.errors import LeptonflowError, UsageError
 from tests.integration.test_prefect_server import USER, line, python
 
 FOREIGN = "http://attacker.example"
@@ -261,3 +261,7 @@ def test_a_login_is_shown_once_and_on_demand(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("PREFECT_SERVER_API_AUTH_STRING", "ada:lovelace")
     own, told = local.choose_login(folder)
     assert own == "ada:lovelace" and "lovelace" not in told
+    monkeypatch.setenv("PREFECT_SERVER_API_AUTH_STRING", "ada:l\xf6velace")  # Prefect's server would answer 500 to it
+    with pytest.raises(UsageError, match="PREFECT_SERVER_API_AUTH_STRING cannot be the login") as refused:
+        local.choose_login(folder)
+    assert "velace" not in refused.value.line()
