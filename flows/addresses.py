@@ -31,7 +31,7 @@ def check(url: str, timeout: float = ANSWER_SECONDS, login: str | None = None) -
         known = get(f"{url.rstrip('/')}/admin/version", timeout, credentials.headers(url, login))
     except (OSError, ValueError, http.client.HTTPException) as error:
         received = str(error) or type(error).__name__
-        hint = "Start that server, mend PREFECT_API_URL, or unset it (and the active profile's) for an embedded one"
+        hint = "Start that server, fix PREFECT_API_URL, or unset it (and the active profile's) for an embedded one"
     else:
         if known == 401:
             raise credentials.refused(shown, known)

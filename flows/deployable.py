@@ -117,7 +117,7 @@ def _entries(folder: Path) -> Iterator[tuple[str, Entry]]:
             f"{FILE} lists no deployments",
             expected="a mapping with the list `deployments`",
             received=type(document).__name__ if not isinstance(document, dict) else type(deployments).__name__,
-            hint=f"Mend it, or take {FILE} away: every YAML under {PIPELINES}/ is registered without it",
+            hint=f"Fix it, or take {FILE} away: every YAML under {PIPELINES}/ is registered without it",
         )
     for number, raw in enumerate(deployments):
         key = f"{FILE}: deployments.{number}"
@@ -133,7 +133,7 @@ def _checked(model: type[M], raw: object, key: str) -> M:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join([key, *map(str, first["loc"])])
-        raise ConfigurationError(f"{where} is not valid", expected=first["msg"], hint="Mend it") from None
+        raise ConfigurationError(f"{where} is not valid", expected=first["msg"], hint="Fix it") from None
 
 
 def _listed_path(folder: Path, key: str, entry: Entry) -> Path:
@@ -145,7 +145,7 @@ def _listed_path(folder: Path, key: str, entry: Entry) -> Path:
             f"{key}.parameters.pipeline names a pipeline that does not exist",
             expected=f"one of {', '.join(names)}, or a path to a .yaml" if names else "a path to a pipeline's YAML",
             received="nothing" if reference is None else str(reference),
-            hint="Mend it, or take the deployment out",
+            hint="Fix it, or take the deployment out",
         )
     return path
 

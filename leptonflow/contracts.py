@@ -117,7 +117,7 @@ def _only(found: Mapping[Any, Any], valid: Sequence[str], wrong: Wrong, prefix: 
     for key in found:
         if key not in valid:
             near = difflib.get_close_matches(str(key), valid, n=1)
-            hint = f"Did you mean {near[0]}?" if near else "Take the key out or mend its name"
+            hint = f"Did you mean {near[0]}?" if near else "Take the key out or fix its name"
             raise wrong(f"{prefix}{key}", f"one of {', '.join(valid)}", key, hint)
 
 
@@ -129,7 +129,7 @@ def _wrong(
         f"the contract {where}: {key} is not valid{lines.line(key)}",
         expected=expected,
         received=shown if len(shown) < 120 else shown[:117] + "...",
-        hint=hint or f"Mend {key}",
+        hint=hint or f"Fix {key}",
     )
 
 
@@ -286,7 +286,7 @@ def _refusal(number: int, expected: str, received: str) -> dict[str, Any]:
             "message": f"the contract's expectations.{number} does not fit the facts of a batch",
             "expected": expected,
             "received": received,
-            "hint": f"Mend expectations.{number} in the contract",
+            "hint": f"Fix expectations.{number} in the contract",
         }
     }
 

@@ -193,7 +193,7 @@ def check_facts(store: Store, config: Pipeline, snapshot: SnapshotRef) -> None:
                     f"gate.{number}.by names nothing that the examples can be sliced by",
                     expected=f"one of {', '.join((*RESERVED, *sorted(there)))}",
                     received=name,
-                    hint=f"Mend gate.{number}.by",
+                    hint=f"Fix gate.{number}.by",
                 )
 
 

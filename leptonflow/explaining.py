@@ -25,7 +25,7 @@ LOWER_IS_BETTER = frozenset({"log_loss"})  # `baseline` alone holds a metric as 
 # In every verdict, never in a YAML.
 ALWAYS = frozenset({"infra_validate", "same-predictions", "stale-snapshot", "rolled-back"})
 AS_SAID = "what its sentence asks for"
-BY_HAND = "whatever it measures, a person can make it champion"
+BY_HAND = "a person can still make it the champion"
 
 
 class Change(Record):

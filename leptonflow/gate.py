@@ -103,7 +103,7 @@ def check_metrics(config: Pipeline, classes: Sequence[str]) -> None:
                 f"gate.{number}.metric names a class that the dataset does not have",
                 expected=f"one of {', '.join(classes)}",
                 received=metric,
-                hint=f"Mend gate.{number}.metric",
+                hint=f"Fix gate.{number}.metric",
             )
 
 

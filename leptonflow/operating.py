@@ -124,7 +124,7 @@ def rule(config: Pipeline) -> tuple[float, float]:
     if beyond:
         raise ConfigurationError(
             "a margin of 1 or more is no margin: accuracies differ by 1 at most", expected="a margin below 1",
-            received=f"{beyond[0]:g}", hint="Mend the margin of against_champion",
+            received=f"{beyond[0]:g}", hint="Fix the margin of against_champion",
         )  # fmt: skip
     superior = [getattr(r, "test", None) == "superiority" for r in rules]
     pairs = [

@@ -231,7 +231,7 @@ def _explain(error: ValidationError, document: dict[Any, Any], where: str, lines
         valid = _valid_keys(path[:-1], document)
         near = difflib.get_close_matches(str(path[-1]), valid, n=1)
         expected = f"one of {', '.join(valid)}" if valid else "no such key"
-        choices = f"Did you mean {near[0]}?" if near else "Take the key out or mend its name"
+        choices = f"Did you mean {near[0]}?" if near else "Take the key out or fix its name"
         return ConfigurationError(
             f"{where}: unknown key {key}{lines.line(key)}", expected=expected, received=str(path[-1]), hint=choices
         )
@@ -249,7 +249,7 @@ def _explain(error: ValidationError, document: dict[Any, Any], where: str, lines
         f"{where}: {key} is not valid{lines.line(key)}",
         expected=expected,
         received=received if len(received) < 120 else received[:117] + "...",
-        hint=f"Mend {key}",
+        hint=f"Fix {key}",
     )
 
 

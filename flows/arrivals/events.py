@@ -120,7 +120,7 @@ class Api:
                 f"the Prefect server at {self.shown} does not answer",
                 expected="a Prefect API",
                 received=str(received),
-                hint="Start that server, or mend PREFECT_API_URL",
+                hint="Start that server, or fix PREFECT_API_URL",
             ) from None
 
     def _refused(self, status: int) -> ServerError:

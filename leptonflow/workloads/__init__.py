@@ -78,7 +78,7 @@ def load(name: str) -> Workload:
     """The workload of that name; its module is imported now and not before."""
     if name not in WORKLOADS:
         raise ConfigurationError(
-            "unknown workload", expected=f"one of {', '.join(WORKLOADS)}", received=name, hint="Mend the key workload"
+            "unknown workload", expected=f"one of {', '.join(WORKLOADS)}", received=name, hint="Fix the key workload"
         )
     workload: Workload = import_module(f"leptonflow.workloads.{name}").WORKLOAD
     return workload
