@@ -28,6 +28,7 @@ Rule = tuple[str, str]  # rule, reason
 File = bytes | str  # the file's bytes, or its path: then it is mapped into memory
 SMALL = 256 << 20  # bytes that an array in an .npz may always have
 HEADER = 64 << 10  # bytes of an `.npy` that are read for its shape
+NUMBERED = "np.unique(y, return_inverse=True) gives the classes and y as their numbers"
 RATIO = 200  # how many times its compressed size a larger one may have: more is a bomb
 
 
@@ -210,6 +211,8 @@ def _open(source: Source, what: str) -> NDArray[Any]:
         # A pickled object takes a byte at least: a larger count is a header's lie.
         rows = shape[0] if shape and shape[0] <= size else None
         raise _Refused("object-array", f"{what} are an array of objects, which is never unpickled", rows)
+    if dtype.kind in "US" and what == "the labels":
+        raise _Refused("unreadable-array", f"{what} are text ({dtype}) and not numbers; {NUMBERED}")
     if dtype.kind not in "buif":
         raise _Refused("unreadable-array", f"{what}: {dtype} is no kind of number that a pixel or a label has")
     if shape and shape[0] > size:

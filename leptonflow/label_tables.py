@@ -285,7 +285,9 @@ def _read_lines(data: bytes, columns: Columns) -> LabelTable:
     path, label_at = _find(header, columns)
     if path is None or label_at is None:
         return _lacking(header, columns, len(rows))
-    return _table(header, (row.get(header[path]) for row in rows), (row.get(header[label_at]) for row in rows))
+    labels = (row.get(header[label_at]) for row in rows)
+    told = (json.dumps(each) if isinstance(each, bool) else each for each in labels)  # true, as it stands there
+    return _table(header, (row.get(header[path]) for row in rows), told)
 
 
 def _lines(data: bytes) -> list[str]:

@@ -186,6 +186,8 @@ def _table(folder: _Folder, known: frozenset[str], has: Callable[[str], bool]) -
     if len(inner) > 1 and (nested or not all(_says_split(name) for name in inner)):
         return None  # a folder per class, beside a table
     good = [name for name in folder.tables if has(name)]
+    if len(good) > 1:  # a sample of what to hand in names images and labels too
+        good = [name for name in good if "submission" not in name.lower()]
     return Layout("table", table=good[0]) if len(good) == 1 else None
 
 

@@ -125,6 +125,8 @@ def test_a_table_beside_folders() -> None:
 
     assert layout(["train.csv", "test.csv", *tree("images")], None, has).table == "train.csv"
     assert layout(["train.csv", "sample.csv", *tree("train_images", "test_images")], None, has).table == "train.csv"
+    both = layout(["sample_submission.csv", "train.csv", *tree("train_images")], None, lambda name: True)
+    assert both.table == "train.csv"
     assert layout(["labels.csv", *tree("images")], ["images", "cat"], has).kind == "folders"
     beside = layout(["labels.csv", *tree("rose", "tulip")], None, has)
     assert beside.kind == "folders" and "pass the table itself" in beside.warnings[0]

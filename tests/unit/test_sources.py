@@ -127,6 +127,8 @@ def test_an_npz_that_cannot_be_used(place: Store, source: Path) -> None:
     assert [r.rule for r in arrive(place, source)] == ["unreadable-array"]
     npz(path, x=np.array([{}, {}], dtype=object), y=np.arange(2))
     assert {r.rule for r in arrive(place, source)} == {"object-array"}
+    npz(path, x=random_rows(2), y=np.array(["cat", "dog"]))
+    assert all("labels are text (<U3)" in str(r.reason) for r in arrive(place, source))
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (1, 20000, 20000)})
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:  # 400 kB that grow to 400 MB
@@ -213,10 +215,10 @@ def test_a_backslash_is_named_and_its_file_is_not_left_out(place: Store, source:
 
 def test_hugging_faces_metadata(place: Store, source: Path) -> None:
     put(source, "data/a.png", "data/b.png")
-    lines = [{"file_name": "data/a.png", "label": 1.0}, {"file_name": "data/b.png", "label": "tench"}]
+    lines = [{"file_name": "data/a.png", "label": 1.0}, {"file_name": "data/b.png", "label": True}]
     (source / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
     batch = land(place, source).batch
-    assert labels(place, batch) == {"metadata.jsonl[0]": "1.0", "metadata.jsonl[1]": "tench"}
+    assert labels(place, batch) == {"metadata.jsonl[0]": "1.0", "metadata.jsonl[1]": "true"}
     (source / "metadata.jsonl").write_text('{"file_name": "data/a.png"\n')
     assert [r.rule for r in arrive(place, source / "metadata.jsonl")] == ["unreadable-table"]
 
