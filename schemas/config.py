@@ -26,6 +26,8 @@ from schemas.text import nfc
 from schemas.yaml_text import Yaml
 
 NO_LINES = Yaml(None, {})
+MOST = 2**31 - 1  # what TensorFlow counts, and seconds that a thread can wait
+Count = Annotated[int, Field(ge=1, le=MOST)]
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 WORKLOADS = ("image_classification",)
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop", "nadam", "adagrad", "adamax")
@@ -42,8 +44,8 @@ class Quarantine(Frozen):
 class Model(Frozen):
     """The classic small CNN, or a function of the user's own: `module:function`."""
 
-    filters: tuple[Annotated[int, Field(ge=1)], ...] = (32, 64, 64)
-    dense: Annotated[int, Field(ge=1)] = 64
+    filters: tuple[Count, ...] = (32, 64, 64)
+    dense: Count = 64
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     function: str | None = None
 
@@ -64,12 +66,12 @@ class Model(Frozen):
 
 
 class Training(Frozen):
-    epochs: Annotated[int, Field(ge=1)] = 10
-    batch_size: Annotated[int, Field(ge=1)] = 32
-    folds: Annotated[int, Field(ge=2)] = 5
-    seed: Annotated[int, Field(ge=0)] = 0
+    epochs: Count = 10
+    batch_size: Count = 32
+    folds: Annotated[int, Field(ge=2, le=MOST)] = 5
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0  # NumPy takes no greater one
     optimizer: Literal["adam", "adamw", "sgd", "rmsprop", "nadam", "adagrad", "adamax"] = "adam"
-    learning_rate: Annotated[float, Field(gt=0)] = 0.001
+    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.001
 
 
 class Schedule(Frozen):
@@ -100,7 +102,7 @@ class Schedule(Frozen):
         return value
 
 
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(gt=0, le=MOST, allow_inf_nan=False)]
 
 
 class Limits(Frozen):
@@ -157,7 +159,7 @@ class Pipeline(Frozen):
     model: Model = Model()
     training: Training = Training()
     schedule: Schedule | None = None
-    debounce: Annotated[float, Field(ge=0)] = 30
+    debounce: Annotated[float, Field(ge=0, le=MOST)] = 30
     # How long, and who is told: no matter of what is made, hence in no document, id or digest.
     limits: Limits = Field(default=Limits(), exclude=True)
     notify: Notify | None = Field(default=None, exclude=True)

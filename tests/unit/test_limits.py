@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
-from leptonflow import infra, limits, planning, progress
+from leptonflow import datasets, infra, limits, planning, progress
 from leptonflow.limits import Limit
 from schemas.config import Pipeline, parse
 from schemas.errors import ConfigurationError, TimeLimit
@@ -57,6 +57,30 @@ def test_each_stage_has_a_limit_and_the_yaml_can_set_it() -> None:
 def test_a_wrong_key_is_named_with_what_was_expected(document: dict[str, Any], told: str) -> None:
     with pytest.raises(ConfigurationError, match=told):
         config(**document)
+
+
+@pytest.mark.parametrize(
+    ("document", "key"),
+    [
+        ({"training": {"seed": 2**32}}, "training.seed"),
+        ({"training": {"epochs": 10**20}}, "training.epochs"),
+        ({"training": {"batch_size": 2**63}}, "training.batch_size"),
+        ({"training": {"folds": 2**63}}, "training.folds"),
+        ({"training": {"learning_rate": float("inf")}}, "training.learning_rate"),
+        ({"model": {"dense": 2**63}}, "model.dense"),
+        ({"model": {"filters": [2**63]}}, "model.filters.0"),
+        ({"limits": {"train": 1e300}}, "limits.train"),
+        ({"debounce": float("inf")}, "debounce"),
+    ],
+)
+def test_a_number_that_no_machine_counts_to_is_refused_before_any_work(document: dict[str, Any], key: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"{key} is not valid"):
+        config(**document)
+
+
+def test_the_greatest_seed_is_one_that_the_folds_take() -> None:
+    greatest = config(training={"seed": 2**32 - 1}).training
+    assert datasets.folds(np.array([0, 0, 1, 1]), 2, greatest.seed).tolist().count(0) == 2
 
 
 def test_notify_has_three_ends_by_default() -> None:
