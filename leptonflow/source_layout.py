@@ -75,7 +75,7 @@ def layout(
         folder = inner
     roots, found_classes = _classes(folder, known, 0)
     split = [root for root in roots if root != folder.path]
-    warnings += _split_warning(folder, split, found_classes)
+    warnings += _split_warning(folder, split, found_classes, known)
     warnings += _beside(folder, has, split, len(found_classes) < 2 and not known.intersection(found_classes), broken)
     return Layout(
         "folders",
@@ -287,10 +287,12 @@ def _is_split(folder: _Folder, roots: list[str]) -> bool:
     return len(roots) > 1 or any(name.lower() in SPLITS for name in inside)
 
 
-def _split_warning(folder: _Folder, roots: list[str], classes: Collection[str]) -> list[str]:
+def _split_warning(folder: _Folder, roots: list[str], classes: Collection[str], known: frozenset[str]) -> list[str]:
     """What is told of splits. The user may have meant the outer folders."""
     if not roots:
-        return []
+        odd = [] if known else sorted(name for name in classes if name.lower() in SPLITS)
+        way = "where it is none, name the others under `classes` in the YAML"
+        return [f"{name} is read as a class, for folders beside it are no parts of a split; {way}" for name in odd]
     listed = ", ".join(sorted(roots)[:5]) + (", ..." if len(roots) > 5 else "")
     if not classes:
         way = "If they are the classes, name them under `classes` in the YAML"

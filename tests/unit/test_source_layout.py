@@ -48,6 +48,10 @@ def test_splits_may_lack_a_class_be_wrapped_nested_or_without_classes() -> None:
 
 def test_a_class_may_be_called_like_a_split() -> None:
     assert labels(tree("train", "car", "bus")) == {"train", "car", "bus"}
+    (told,) = layout(tree("train", "car", "bus")).warnings
+    assert "train is read as a class" in told and "`classes`" in told
+    assert layout(tree("train", "car"), ["train", "car"]).warnings == ()
+    assert layout(tree("test", "car"), ["bus", "car"]).warnings == ()
     assert layout(tree("caf\u0065\u0301/left", "caf\u0065\u0301/right"), ["caf\u00e9"]).roots == ()
     assert labels(tree("train", "test"), ["train", "test"]) == {"train", "test"}
     nested = tree("cat/left", "cat/right", "dog/left", "dog/right")
