@@ -125,13 +125,13 @@ class Writes:
 
     def wrap_file(self, module: Any, name: str) -> None:
         """Put ourselves around the function that writes a directory store's temporary file."""
-        original: Callable[[str, bytes], None] = getattr(module, name)
+        original: Callable[[str, bytes], Any] = getattr(module, name)
 
-        def write(path: str, data: bytes) -> None:
+        def write(path: str, data: bytes) -> Any:
             if self._kill and self._kill.moment == WITHIN and getattr(self._here, "deadly", False):
                 original(path, data[: len(data) // 2])
                 die()
-            original(path, data)
+            return original(path, data)
 
         setattr(module, name, write)
 
