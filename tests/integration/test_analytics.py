@@ -109,7 +109,7 @@ def test_every_table_answers_with_its_schema(filled: Store) -> None:
     for table in COLUMNS:
         answer = analytics.query(filled, f"FROM {table}")
         assert answer.schema.equals(schema(table)), table
-        assert answer.num_rows, table
+        assert bool(answer.num_rows) == (table != "corrections"), table  # tests/unit/test_identities.py has some
 
 
 def test_the_tables_join_and_agree(filled: Store) -> None:

@@ -18,7 +18,7 @@ def test_what_was_ingested_before_is_trained_although_the_runs_process_is_killed
     assert landed.status == 0, landed.told()
     with up(folder) as stack:
         run = until(lambda: stack.runs("small"), 30, "a run of what was there before")[0]["id"]
-        until(lambda: list((folder / ".leptonflow" / "fits").glob("*/*/fold-0/manifest.json")), 60, "the first fold")
+        until(lambda: list((folder / ".leptonflow" / "fits").glob("*/*/fold-0/manifest.json")), 120, "the first fold")
         os.kill(int(stack.run(run)["infrastructure_pid"]), signal.SIGKILL)
         crashed = until(lambda: (found := stack.run(run))["state"]["type"] == "CRASHED" and found, 20, "Prefect's word")
         assert "SIGKILL" in crashed["state"]["message"] and "memory" in crashed["state"]["message"]
