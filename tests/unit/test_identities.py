@@ -9,7 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from leptonflow import corrections, datasets, identities, ingesting, known, log, planning, reencoding
+from leptonflow import (
+    analytics,
+    corrections,
+    datasets,
+    formats,
+    identities,
+    ingesting,
+    known,
+    log,
+    planning,
+    reencoding,
+)
 from leptonflow.datasets import RELABELLED, RETRACTED, in_holdout
 from leptonflow.store import Store, open_store
 from schemas.config import Pipeline
@@ -169,6 +180,10 @@ def test_what_was_retracted_does_not_come_back_unless_it_is_asked_for(
     assert any("a person is in it" in why for why in found.retracted.values())
     document, _ = ingesting.ingest(store, config, source.parent, None, correct=True)
     assert [(c["id"], c["old"], c["new"]) for c in document["corrected"]] == [(row["id"], None, "cat")]
+    asked = f"SELECT kind, old_label, label, why FROM corrections WHERE example_id = '{row['id']}' ORDER BY number"
+    withdrawn, back = formats.to_json(analytics.query(store, asked))
+    assert withdrawn == {"kind": RETRACTED, "old_label": "cat", "label": None, "why": "a person is in it"}
+    assert (back["kind"], back["old_label"], back["label"]) == (RELABELLED, None, "cat")
     assert sorted(datasets.pairs(store, history(store).entries)) == sorted(before)
 
 
