@@ -153,9 +153,10 @@ def ingested(pipeline: str, name: str, document: dict[str, Any]) -> None:
         print(f"  and {len(document['corrected']) - SHOWN} more: {more}")
     if document["outcome"] == "refused":
         print(f"  {advice(document['sentence'])}")
+    if document["quarantined"]:
         where = f"pipeline = '{name}' and batch = '{document['batch']}'"
         print("  row by row: " + typed(f'query "select source, rule, reason from quarantine where {where}"'))
-    else:
+    if document["outcome"] != "refused":
         print(f"  dataset {document['snapshot']}; next: {typed('retrain ' + shlex.quote(pipeline))}")
 
 

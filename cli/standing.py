@@ -78,6 +78,8 @@ def _run_lines(pipeline: str, document: Mapping[str, Any]) -> Iterator[tuple[str
         others = f" (and {len(lost) - 1} before it)" if len(lost) > 1 else ""
         way = f"`{_command('retrain', pipeline)}` goes on from what it left"
         yield "lost run", f"{newest}, ended before it was finished{others}; {way}"
+    if document["snapshot"] and not running and (last or {}).get("snapshot") != document["snapshot"]:
+        yield "not trained", f"no finished run has this dataset yet: `{_command('retrain', pipeline)}`"
     ended = last and f"{last['run_id']} {last['verdict']} at {when(last['finished_at'])}: {_reason(last)}"
     yield "last run", ended or "none"
 

@@ -46,7 +46,7 @@ class LeptonflowError(Exception):
 
     def line(self) -> str:
         """The error as one line of plain text, control characters escaped."""
-        parts = [self.message.rstrip(".")]
+        parts = [self.message.rstrip(".!")]
         if self.expected:
             parts.append(f"Expected: {self.expected.rstrip('.')}")
         if self.received:

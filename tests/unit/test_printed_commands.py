@@ -47,3 +47,17 @@ def test_what_init_writes_and_prints(name: str, tmp_path: Path, capsys: pytest.C
     planning.load_config(str(path))
     told = capsys.readouterr().out.partition("Next:")[2]
     assert str(path) in shlex.split(told)
+
+
+@pytest.mark.parametrize("outcome", ["accepted", "refused"])
+def test_where_the_quarantined_rows_are(outcome: str, capsys: pytest.CaptureFixture[str]) -> None:
+    document = {
+        "batch": "b", "outcome": outcome, "arrived": 2, "accepted": 1, "quarantined": 1, "known": 0, "ignored": 0,
+        "reasons": {"empty-file": 1}, "corrected": [], "sentence": "too many", "snapshot": "s",
+    }  # fmt: skip
+    show.ingested("p.yaml", "p", document)
+    told = capsys.readouterr().out
+    assert "quarantine where pipeline = 'p' and batch = 'b'\"" in told
+    assert ("next: " in told) == (outcome == "accepted")
+    show.ingested("p.yaml", "p", {**document, "quarantined": 0, "reasons": {}})
+    assert "row by row" not in capsys.readouterr().out

@@ -66,6 +66,14 @@ def test_batches_that_need_a_hand(capsys: pytest.CaptureFixture[str]) -> None:
         assert part in text, text
 
 
+def test_a_dataset_that_no_run_has_finished(capsys: pytest.CaptureFixture[str]) -> None:
+    now = {"snapshot": "s2", "examples": 3}
+    for last in (None, {**LAST, "snapshot": "s1"}):
+        assert "not trained no finished run has this dataset yet: `" in told(capsys, **now, last_run=last)
+    assert "not trained" not in told(capsys, **now, last_run={**LAST, "snapshot": "s2"})
+    assert "not trained" not in told(capsys, **now, running=RUN)
+
+
 def test_runs_that_are_not_finished(capsys: pytest.CaptureFixture[str]) -> None:
     assert "under way r1, begun 2026-11-24 10:00 UTC" in told(capsys, running=RUN)
     assert "under way a run that prepares its data" in told(capsys, running=dict.fromkeys(RUN))
