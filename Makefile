@@ -24,7 +24,7 @@ $(READY): requirements.lock pyproject.toml .ci/setup $(MOVED)
 
 setup: $(READY) ## .venv with the locked packages (every other target does it by itself)
 
-retrain: $(READY) ## the digits: land them if they are not there, train, weigh, promote
+retrain: $(READY) ## the digits: land them if they are not there, train, evaluate, promote
 	@$(BIN)/leptonflow status digits --json 2>/dev/null | grep -q '"sklearn-digits"' || { \
 	  $(BIN)/python -m leptonflow.samples $(DIGITS) && \
 	  $(BIN)/leptonflow ingest digits $(DIGITS) --batch sklearn-digits; }

@@ -12,7 +12,7 @@ from schemas.settings import named_store, store_uri
 
 
 def status(pipeline: PIPELINE, store: STORE = None, as_json: JSON = False, debug: DEBUG = False) -> int:
-    """The store, the champion, its metrics, the dataset, what waits or needs a hand, the runs."""
+    """The champion, the dataset, what needs a hand, the last run."""
     from cli import standing
     from leptonflow import planning, reading
     from leptonflow.store import open_store
@@ -55,7 +55,7 @@ def verify(
     as_json: JSON = False,
     debug: DEBUG = False,
 ) -> int:
-    """Read everything that the store's records name, and hold it against its sha256."""
+    """Look for damaged or missing objects. Reads all that the store's records name."""
     from cli import show
     from leptonflow import integrity, planning, progress
 

@@ -18,7 +18,7 @@ def discard(
     as_json: JSON = False,
     debug: DEBUG = False,
 ) -> int:
-    """Set a batch aside that was not accepted: it is never read (again). Recorded."""
+    """Set a batch aside that was not accepted. It is never read (again), by a record."""
     from cli import show
     from leptonflow import discards, overrides, planning
     from leptonflow.store import open_store

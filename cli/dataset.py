@@ -65,7 +65,7 @@ def ingest(
     as_json: JSON = False,
     debug: DEBUG = False,
 ) -> int:
-    """Land a source as a closed batch, validate it, commit it to the dataset; --correct relabels what it holds."""
+    """Validate a source and add it to the dataset. --correct relabels what the dataset holds."""
     from cli import show
     from leptonflow import ingesting, planning
     from leptonflow.label_tables import Columns
@@ -93,7 +93,7 @@ def retract(
     as_json: JSON = False,
     debug: DEBUG = False,
 ) -> int:
-    """Withdraw examples from the dataset by a record; what arrived stays in landing/."""
+    """Withdraw examples from the dataset. What arrived stays in landing/."""
     from cli import show
     from leptonflow import corrections, planning
     from leptonflow.store import open_store

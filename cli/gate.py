@@ -33,7 +33,7 @@ def gate(
     as_json: JSON = False,
     debug: DEBUG = False,
 ) -> int:
-    """How often the gate promotes the better and the worse: its error rates, and the holdout it needs."""
+    """The gate's error rates, and the holdout that it needs. Simulated; nothing is trained."""
     if not simulate:
         raise UsageError("`gate` has one thing to do", expected="--simulate", received="no option")
     document, shown = _simulated(pipeline, store_uri(store), discordance, holdout, power, better, picture)

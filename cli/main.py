@@ -52,7 +52,7 @@ def _everywhere(
     ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="the log of the run on standard error, anywhere")] = False,
 ) -> None:
-    """Continuous training: new labelled data in, a weighed and promoted champion out."""
+    """Continuous training: new labelled data in, an evaluated and promoted champion out."""
 
 
 app.command()(dataset.init)
@@ -69,7 +69,7 @@ def retrain(
     as_json: JSON = False,
     debug: DEBUG = False,
 ) -> int:
-    """Ingest what waits, train with cross-validation, weigh, and promote only on evidence."""
+    """Ingest pending batches, train, evaluate, promote on evidence."""
     from cli import show
     from leptonflow import locking, planning, unchanged
     from leptonflow.store import open_store
@@ -208,7 +208,7 @@ def watch(
 
 @app.command()
 def deploy(as_json: JSON = False, debug: DEBUG = False) -> int:
-    """Register the deployments of prefect.yaml and pipelines/ on the Prefect server, with schedules and triggers."""
+    """Register every pipeline on the Prefect server. With schedules and triggers, and what prefect.yaml adds."""
     from cli import show
     from flows import deploying, server
 
@@ -224,7 +224,7 @@ def up(
     store: STORE = None,
     debug: DEBUG = False,
 ) -> int:
-    """Start Prefect's server and UI, a worker, the deployments and the watcher, until Ctrl-C."""
+    """Start Prefect's server and UI, a worker and the watcher. They run until Ctrl-C."""
     from cli import stack
 
     return stack.show_login() if login else stack.up(store, s3, detach)

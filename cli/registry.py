@@ -24,7 +24,7 @@ def models(
     as_json: JSON = False,
     debug: DEBUG = False,
 ) -> int:
-    """The model versions of a pipeline, newest last; or one of them whole, or two side by side."""
+    """The model versions, newest last. With --show one of them whole, with --diff two side by side."""
     from cli import show as shown
     from cli import standing
     from leptonflow import comparing, planning, reading
@@ -53,7 +53,7 @@ def explain(
     as_json: JSON = False,
     debug: DEBUG = False,
 ) -> int:
-    """Why a run's candidate was promoted or refused, and what would have changed it."""
+    """Why a candidate was promoted or refused. Also tells what would have changed the verdict."""
     from cli import show
     from leptonflow import explaining, planning
 
@@ -75,7 +75,7 @@ def reproduce(
     as_json: JSON = False,
     debug: DEBUG = False,
 ) -> int:
-    """Train a run's version again from what is recorded of it, and compare; nothing is written."""
+    """Train a recorded version again and compare. Nothing is written."""
     from cli import show
     from leptonflow import planning, reproducing
 

@@ -26,7 +26,7 @@ def report(
     as_json: JSON = False,
     debug: DEBUG = False,
 ) -> int:
-    """The path of a run's HTML report; with --open, the report in a browser."""
+    """The path of a run's HTML report. With --open, the report in a browser."""
     from leptonflow import reading
 
     opened = looked_at(store)
