@@ -192,10 +192,11 @@ def is_litter(name: str) -> bool:
 
 
 def litter_warning(names: Sequence[str]) -> str:
-    """The sentence about files that were ignored by their names."""
+    """The sentence about files that were ignored by their names, or as masks by their folders'."""
     kinds = Counter(name.rpartition("/")[2].rpartition(".")[2].lower() for name in names).most_common(3)
     counts = ", ".join(f"{count} .{kind}" for kind, count in kinds) + (", ..." if len(kinds) > 2 else "")
-    return f"{len(names)} files are no images by their names and were ignored ({counts}), such as {shown(names[0])!r}"
+    what = "1 file is no example" if len(names) == 1 else f"{len(names)} files are no examples"
+    return f"{what} by name or folder, and ignored ({counts}), such as {shown(names[0])!r}"
 
 
 def is_hidden(name: str) -> bool:

@@ -150,3 +150,8 @@ def test_a_table_that_cannot_be_read_says_why() -> None:
     assert told == "labels.csv cannot be read as a table: not UTF-8: byte 7"
     folders = layout(["labels.csv", *tree("rose", "tulip")], None, None, lambda name: "line 2: no JSON")
     assert folders.kind == "folders" and "cannot be read as a table: line 2" in folders.warnings[0]
+
+
+def test_the_sentence_about_litter_speaks_of_masks_and_of_one_file_too() -> None:
+    assert layouts.litter_warning(["a.csv"]).startswith("1 file is no example by name or folder, and ignored (1 .csv)")
+    assert layouts.litter_warning(["masks/a.png", "masks/b.png"]).startswith("2 files are no examples by name")
