@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 from leptonflow import limits
-from leptonflow.digests import ROOT, backend, canonical, code_digests, digest, short
+from leptonflow.digests import ROOT, backend, canonical, code_digests, digest, sha256, short
 from leptonflow.limits import Limit
 from leptonflow.store import Store, adopt, open_store, steady
 from schemas.config import Model, Pipeline
@@ -165,7 +165,7 @@ def validate(
     sentence += f"; it answered each of {answer['malformed']} malformed inputs with an error"
     measured = {"latency_ms": answer["latency_ms"], "malformed": answer["malformed"], "package_bytes": _bytes(manifest)}
     passed = result(True, sentence, difference, examples, **measured)
-    return within_budget(config, _recorded(adopt(store, key, canonical(passed)), manifest_sha256) or passed)
+    return within_budget(config, _recorded(adopt(store, key, document(passed)), manifest_sha256) or passed)
 
 
 def _bytes(manifest: ModelManifest) -> int:
@@ -185,13 +185,27 @@ def within_budget(config: Pipeline, found: InfraResult) -> InfraResult:
     return found.model_copy(update={"passed": False, "sentence": "; ".join(over)})
 
 
+def document(passed: InfraResult) -> bytes:
+    """The record of a pass, with its own digest: none that is written later names its bytes."""
+    plain = passed.model_dump(mode="json")
+    return canonical({**plain, "digest": sha256(canonical(plain))})
+
+
+def read(data: bytes) -> InfraResult:
+    """The record of a pass, held against its own digest, which those of earlier releases lack. Raises ValueError."""
+    plain = json.loads(data)
+    told = plain.pop("digest", None) if isinstance(plain, dict) else None
+    found = InfraResult.model_validate(plain)
+    if told is not None and told != sha256(canonical(plain)):
+        raise ValueError(f"a document with sha256 {sha256(canonical(plain))} and the digest {told}")
+    return found
+
+
 def _recorded(data: bytes, manifest_sha256: str) -> InfraResult | None:
     """The recorded pass of that manifest; None for anything else, which spares nobody the validation."""
-    from pydantic import ValidationError
-
     try:
-        found = InfraResult.model_validate_json(data)
-    except ValidationError:
+        found = read(data)
+    except ValueError:
         return None
     return found if found.passed and found.manifest_sha256 == manifest_sha256 else None
 

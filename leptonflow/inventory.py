@@ -7,6 +7,7 @@ not looked at: a lost race or a kill leaves such. What does not belong here: rea
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 
 from leptonflow import (
     changes,
+    infra,
     landing,
     log,
     packages,
@@ -268,16 +270,22 @@ def _told_digest(store: Store, key: str) -> str | None:
 def _documents(store: Store, prefix: str) -> Iterator[Named]:
     """Every JSON document of runs, fits, load checks and discarded batches, and what it names."""
     for key in store.keys(prefix):
-        if key.endswith(".json") and not (prefix.startswith("models/") and "/infra/" not in key):
+        if key.endswith(".json") and (not prefix.startswith("models/") or _load_check(key)):
             yield _json(key)
             with suppress(NotFound, ValueError):  # told as `_json` is looked at
                 yield from _references(parsed(store, key, json.loads))
 
 
+def _load_check(key: str) -> bool:
+    return re.fullmatch(r"models/[^/]+/[^/]+/infra/.*", key) is not None
+
+
 def _json(key: str) -> Named:
+    read: Callable[[bytes], Any] = infra.read if _load_check(key) else json.loads
+
     def problem(data: bytes) -> str | None:
         try:
-            json.loads(data)
+            read(data)
         except ValueError as error:
             return str(error).splitlines()[0]
         return None
