@@ -93,7 +93,7 @@ def judge(
             nothing = "the file lies outside a class folder" if row.row is None else "the row has no label"
             reason = nothing if label is None else f"{label!r} is not one of the classes: {ADD}"
             refused.append(Refusal(row, UNKNOWN_LABEL, reason, new))
-        elif _has(knowledge.files, _file(row), label):
+        elif _known_by_bytes(row, knowledge):
             known += 1
         elif before is not None:
             refused.append(Refusal(row, *before, new=False))
@@ -147,9 +147,11 @@ def _has(index: Mapping[str, tuple[str, str]], key: str | None, label: str) -> b
 
 def _is_known(row: Row, knowledge: Knowledge) -> bool:
     label = str(row.label)
-    return _has(knowledge.files, _file(row), label) or _has(knowledge.examples, row.id, label)
+    return _known_by_bytes(row, knowledge) or _has(knowledge.examples, row.id, label)
 
 
-def _file(row: Row) -> str | None:
-    """The digest that tells a picture by its bytes. An array's mean what its type and the scale of its source say."""
-    return None if (row.key or "").lower().endswith((".npy", ".npz")) else row.sha256
+def _known_by_bytes(row: Row, knowledge: Knowledge) -> bool:
+    """By the file's. An array's mean what its type and the scale of its source say: of its rows the picture tells."""
+    if (row.key or "").lower().endswith((".npy", ".npz")):
+        return _has(knowledge.examples, row.id, str(row.label))
+    return _has(knowledge.files, row.sha256, str(row.label))

@@ -164,3 +164,13 @@ def test_rows_with_the_same_bytes_and_another_meaning_are_other_examples(store: 
     assert ingest(store, pipeline, arrays(tmp_path / "bool", masks))["accepted"] == 4
     assert ingest(store, pipeline, arrays(tmp_path / "float", masks.astype(np.float32)))["known"] == 4
     assert ingest(store, pipeline, arrays(tmp_path / "dark", masks.astype(np.uint8)))["accepted"] == 4
+
+
+def test_a_row_that_was_accepted_stays_known_where_another_was_its_duplicate(store: Store, tmp_path: Path) -> None:
+    pipeline = config("cat", "dog").model_copy(update={"quarantine": Quarantine(limit=1.0)})
+    rows = np.random.default_rng(0).random((4, 8, 8), dtype=np.float32)
+    rows[2] = rows[0]
+    first = ingest(store, pipeline, arrays(tmp_path / "a", rows))
+    assert (first["accepted"], first["reasons"]) == (3, {"duplicate": 1})
+    grown = ingest(store, pipeline, arrays(tmp_path / "b", np.concatenate([rows, 1 - rows[:1]])))
+    assert (grown["accepted"], grown["known"], grown["quarantined"]) == (1, 4, 0)
