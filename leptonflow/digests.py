@@ -41,6 +41,7 @@ GATE_MODULES = (
     "leptonflow/infra.py",
     "leptonflow/evidence.py",
     "leptonflow/gate.py",
+    "leptonflow/proven.py",
     "schemas/rules.py",
 )
 GATE_PACKAGES = ("leptonflow/rules", "leptonflow/statistics")
