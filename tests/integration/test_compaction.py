@@ -284,7 +284,7 @@ def test_bytes_that_are_not_what_their_name_says_are_named_and_not_recorded(dire
     path = directory.path(key)
     assert path is not None
     path.write_bytes(b"something else")
-    with pytest.raises(Damaged, match="not what its name says"):
+    with pytest.raises(Damaged, match="not what was recorded"):
         compaction.compact(directory, "runs", 2)
     assert log.read(directory, table_sources.compactions("runs")).number == 0
 
