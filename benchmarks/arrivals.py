@@ -23,7 +23,8 @@ from benchmarks import images, measure
 from benchmarks.measure import ROOT, environment, proportional, table
 from flows import server
 from leptonflow import contracts, planning
-from leptonflow.digests import canonical, sha256
+from leptonflow.core import pipeline_files
+from leptonflow.core.hashing import canonical, sha256
 from leptonflow.store import Store, open_store, store_id
 from tests import servers
 
@@ -62,7 +63,7 @@ def count_reads(path: str) -> None:
 
 def fill(store: Store, folder: Path, count: int) -> None:
     """Closed batches, the records of those that are in the dataset, and the outcomes of those that are not."""
-    config = planning.load_config(str(folder / f"{NAME}.yaml"))
+    config = pipeline_files.load_config(str(folder / f"{NAME}.yaml"))
     names = [f"batch-{number:05}" for number in range(count)]
     store.create_many((f"landing/{NAME}/{name}/_READY", b"") for name in names)
     store.create_many((f"landing/{NAME}/open-{number}/part", b"x") for number in range(3))

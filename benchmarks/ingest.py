@@ -38,13 +38,14 @@ def admit(folder: Path, source: Path, times: int) -> list[tuple[float, float, fl
     workers of all three have imported what they need.
     """
     os.environ.update(environment())
-    from leptonflow import admission, planning
+    from leptonflow import admission
+    from leptonflow.core import pipeline_files
     from leptonflow.store import open_store
     from schemas.settings import quiet
 
     quiet()
     (folder / "bench.yaml").write_text(images.pipeline("bench"))
-    config = planning.load_config(str(folder / "bench.yaml"))
+    config = pipeline_files.load_config(str(folder / "bench.yaml"))
     cores = os.cpu_count() or 1
     rounds = []
     spawned = multiprocessing.get_context("spawn").Pool(cores)

@@ -14,10 +14,11 @@ from schemas.settings import named_store, store_uri
 def status(pipeline: PIPELINE, store: STORE = None, as_json: JSON = False, debug: DEBUG = False) -> int:
     """The champion, the dataset, what needs a hand, the last run."""
     from cli import standing
-    from leptonflow import planning, reading
+    from leptonflow import reading
+    from leptonflow.core import pipeline_files
     from leptonflow.store import open_store
 
-    config = planning.load_config(pipeline)
+    config = pipeline_files.load_config(pipeline)
     named = store is not None or named_store() is not None
     opened = looked_at(store, required=True) if named else open_store(store_uri())
     document = reading.status(opened, config)
@@ -28,9 +29,10 @@ def status(pipeline: PIPELINE, store: STORE = None, as_json: JSON = False, debug
 def runs(pipeline: PIPELINE, store: STORE = None, as_json: JSON = False, debug: DEBUG = False) -> int:
     """The runs of a pipeline, newest last."""
     from cli import standing
-    from leptonflow import planning, reading
+    from leptonflow import reading
+    from leptonflow.core import pipeline_files
 
-    config = planning.load_config(pipeline)
+    config = pipeline_files.load_config(pipeline)
     found = reading.runs(looked_at(store), config)
     return answer(Answer(found, lambda: standing.runs(found)), as_json)
 
@@ -38,9 +40,10 @@ def runs(pipeline: PIPELINE, store: STORE = None, as_json: JSON = False, debug: 
 def history(pipeline: PIPELINE, store: STORE = None, as_json: JSON = False, debug: DEBUG = False) -> int:
     """The promotions log, oldest first."""
     from cli import show
-    from leptonflow import planning, reading
+    from leptonflow import reading
+    from leptonflow.core import pipeline_files
 
-    config = planning.load_config(pipeline)
+    config = pipeline_files.load_config(pipeline)
     found = reading.history(looked_at(store), config)
     columns = ("number", "version", "previous", "kind", "who", "reason", "at")
     return answer(Answer(found, lambda: show.rows(found, columns)), as_json)
@@ -57,12 +60,13 @@ def verify(
 ) -> int:
     """Look for damaged or missing objects. Reads all that the store's records name."""
     from cli import show
-    from leptonflow import integrity, planning, progress
+    from leptonflow import integrity
+    from leptonflow.core import pipeline_files, progress
 
     if (pipeline is None) != everything:
         received = "neither" if pipeline is None else "both"
         raise UsageError("verify what?", expected="a pipeline, or --all", received=received)
-    config = planning.load_config(pipeline) if pipeline is not None else None
+    config = pipeline_files.load_config(pipeline) if pipeline is not None else None
     opened = looked_at(store, required=True)
     with show.progress():
         names = [config.name] if config is not None else integrity.pipelines(opened)

@@ -20,11 +20,12 @@ def discard(
 ) -> int:
     """Set a batch aside that was not accepted. It is never read (again), by a record."""
     from cli import show
-    from leptonflow import discards, overrides, planning
+    from leptonflow import discards
+    from leptonflow.core import person, pipeline_files
     from leptonflow.store import open_store
 
-    config = planning.load_config(pipeline)
-    record, made = discards.discard(open_store(store_uri(store)), config.name, batch, reason, overrides.person())
+    config = pipeline_files.load_config(pipeline)
+    record, made = discards.discard(open_store(store_uri(store)), config.name, batch, reason, person.person())
     document = {**record.model_dump(), "outcome": "discarded" if made else "reused"}
     when = "is discarded" if made else f"was discarded before, at {record.at} by {record.who}"
     text = f"batch {record.batch} {when}: {record.reason}"

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 def _pipelines(incomplete: str) -> list[str]:
     """What a shell offers for a pipeline."""
-    from leptonflow import pipelines
+    from leptonflow.core import pipeline_files
 
-    return [name for name in pipelines.available() if name.startswith(incomplete)]
+    return [name for name in pipeline_files.available() if name.startswith(incomplete)]
 
 
 PIPELINE = Annotated[

@@ -67,11 +67,12 @@ def ingest(
 ) -> int:
     """Validate a source and add it to the dataset. --correct relabels what the dataset holds."""
     from cli import show
-    from leptonflow import ingesting, planning
+    from leptonflow import ingesting
+    from leptonflow.core import pipeline_files
     from leptonflow.label_tables import Columns
     from leptonflow.store import open_store
 
-    config = planning.load_config(pipeline)
+    config = pipeline_files.load_config(pipeline)
     columns = Columns(path_column, label_column)
     if reason is not None and not correct:
         raise UsageError("--reason belongs to --correct", expected="--correct --reason TEXT", received="no --correct")
@@ -96,9 +97,10 @@ def retract(
     """Withdraw examples from the dataset. What arrived stays in landing/."""
     from cli import show
     from leptonflow import corrections, planning
+    from leptonflow.core import pipeline_files
     from leptonflow.store import open_store
 
-    config = planning.load_config(pipeline)
+    config = pipeline_files.load_config(pipeline)
     opened = open_store(store_uri(store))
     changes = corrections.retract(opened, config, examples, reason)
     head = planning.snapshots(opened, config.name).head

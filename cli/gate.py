@@ -50,10 +50,11 @@ def _simulated(
     picture: Path | None,
 ) -> tuple[dict[str, Any], Callable[[], None]]:
     """The document of `gate --simulate`, and the function that shows it. Writes the picture where one is asked for."""
-    from leptonflow import operating, planning, year
+    from leptonflow import operating, year
+    from leptonflow.core import pipeline_files
     from leptonflow.store import open_store
 
-    config = planning.load_config(pipeline)
+    config = pipeline_files.load_config(pipeline)
     curve, seen = operating.curve(
         open_store(uri), config, discordance=discordance, holdout=holdout, power=power, better=better
     )

@@ -71,11 +71,12 @@ def retrain(
 ) -> int:
     """Ingest pending batches, train, evaluate, promote on evidence."""
     from cli import show
-    from leptonflow import locking, planning, unchanged
+    from leptonflow import locking, unchanged
+    from leptonflow.core import pipeline_files
     from leptonflow.store import open_store
 
     uri = store_uri(store)
-    config = planning.load_config(pipeline)
+    config = pipeline_files.load_config(pipeline)
     opened = open_store(uri)
     with show.progress(), locking.one_at_a_time(opened, config.name):
         document = None if force else unchanged.document(opened, config)
@@ -145,16 +146,17 @@ def _override(
     reason: str,
 ) -> int:
     from cli import show
-    from leptonflow import infra, overrides, planning
+    from leptonflow import infra
+    from leptonflow.core import person, pipeline_files
     from leptonflow.store import open_store
 
-    config = planning.load_config(pipeline)
+    config = pipeline_files.load_config(pipeline)
     opened = open_store(store_uri(store))
 
     def ensure(candidate: str, manifest_sha256: str) -> Any:
         return infra.validate(opened, config, candidate, manifest_sha256)
 
-    document = decide(opened, config.name, version, reason, overrides.person(), ensure)
+    document = decide(opened, config.name, version, reason, person.person(), ensure)
     return _answer(Answer(document, lambda: show.overridden(document)), as_json)
 
 
@@ -171,9 +173,10 @@ def predict(
 ) -> int:
     """The champion's answer for each image."""
     from cli import show
-    from leptonflow import planning, predicting
+    from leptonflow import predicting
+    from leptonflow.core import pipeline_files
 
-    config = planning.load_config(pipeline)
+    config = pipeline_files.load_config(pipeline)
     answers = predicting.predict(looked_at(store), config, files)
     failed = any(a["error"] for a in answers)
     return _answer(Answer(answers, lambda: show.predicted(answers), 1 if failed else 0), as_json)

@@ -14,7 +14,7 @@ import typer
 
 from cli import output
 from cli.common import DEBUG, JSON, STORE, looked_at
-from leptonflow import files
+from leptonflow.core import files
 from schemas.errors import UsageError
 from schemas.settings import query_memory, query_seconds
 

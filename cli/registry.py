@@ -27,11 +27,12 @@ def models(
     """The model versions, newest last. With --show one of them whole, with --diff two side by side."""
     from cli import show as shown
     from cli import standing
-    from leptonflow import comparing, planning, reading
+    from leptonflow import comparing, reading
+    from leptonflow.core import pipeline_files
 
     if show is not None and diff is not None:
         raise UsageError("one question at a time", expected="--show V or --diff V W", received="both")
-    config = planning.load_config(pipeline)
+    config = pipeline_files.load_config(pipeline)
     opened = looked_at(store)
     if show is not None:
         document = comparing.version(opened, config, show)
@@ -55,9 +56,10 @@ def explain(
 ) -> int:
     """Why a candidate was promoted or refused. Also tells what would have changed the verdict."""
     from cli import show
-    from leptonflow import explaining, planning
+    from leptonflow import explaining
+    from leptonflow.core import pipeline_files
 
-    config = planning.load_config(pipeline)
+    config = pipeline_files.load_config(pipeline)
     document = explaining.explain(looked_at(store), config, run_id)
     return answer(Answer(document, lambda: print(show.wrapped(show.advice(document["paragraph"]), _width()))), as_json)
 
@@ -77,11 +79,12 @@ def reproduce(
 ) -> int:
     """Train a recorded version again and compare. Nothing is written."""
     from cli import show
-    from leptonflow import planning, reproducing
+    from leptonflow import reproducing
+    from leptonflow.core import pipeline_files
 
     limit = reproducing.TOLERANCE if tolerance is None else tolerance
     with show.progress():
-        document = reproducing.reproduce(looked_at(store), run_id, limit, folder or planning.PIPELINES, folds)
+        document = reproducing.reproduce(looked_at(store), run_id, limit, folder or pipeline_files.PIPELINES, folds)
     status = 0 if document["within_tolerance"] else 1
     if status:
         show.warn(f"not reproduced: {document['sentence']}")

@@ -39,9 +39,10 @@ def report(
 
 def _newest(store: Store, pipeline: str) -> str:
     """The id of the pipeline's newest run that has a report."""
-    from leptonflow import planning, reading
+    from leptonflow import reading
+    from leptonflow.core import pipeline_files
 
-    config = planning.load_config(pipeline)
+    config = pipeline_files.load_config(pipeline)
     finished = [each["run_id"] for each in reading.runs(store, config) if each["report"]]
     if not finished:
         raise NotFound(

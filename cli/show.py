@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from leptonflow import progress as reports
+from leptonflow.core import progress as reports
 
 if TYPE_CHECKING:
     import pyarrow as pa

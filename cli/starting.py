@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import schemas
 from cli import show
 from leptonflow import workloads
-from leptonflow.planning import PIPELINES
+from leptonflow.core.pipeline_files import PIPELINES
 from schemas.config import NAME, WORKLOADS
 from schemas.errors import UsageError
 

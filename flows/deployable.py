@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from leptonflow import pipelines
-from leptonflow.planning import PIPELINES, load_config
+from leptonflow.core import pipeline_files
+from leptonflow.core.pipeline_files import PIPELINES, load_config
 from schemas.arrivals import POOL, TAG
 from schemas.config import NAME, Pipeline
 from schemas.errors import ConfigurationError, UsageError
@@ -78,7 +78,7 @@ def read(folder: Path, wrong: dict[Path, UsageError] | None = None) -> list[Depl
         config = _load(folder, path, wrong)
         if config is not None:
             found.append(_listed(config, key, entry))
-    for name, path in pipelines.available(folder / PIPELINES).items():
+    for name, path in pipeline_files.available(folder / PIPELINES).items():
         config = None if path.resolve() in listed else _load(folder, path, wrong)
         if config is not None:
             reference = name if name == config.name else str(path.relative_to(folder))
@@ -97,7 +97,7 @@ def read(folder: Path, wrong: dict[Path, UsageError] | None = None) -> list[Depl
 
 def available(folder: Path) -> list[str]:
     """The names of the YAMLs under the folder's pipelines/."""
-    return list(pipelines.available(folder / PIPELINES))
+    return list(pipeline_files.available(folder / PIPELINES))
 
 
 def _entries(folder: Path) -> Iterator[tuple[str, Entry]]:
@@ -168,7 +168,7 @@ def yaml_of(folder: Path, reference: object) -> Path:
     if Path(text).suffix in (".yaml", ".yml"):
         return folder / text
     path = folder / PIPELINES / (f"{text}.yaml" if NAME.fullmatch(text) else "")
-    return path if path.exists() else pipelines.available(folder / PIPELINES).get(text, path)
+    return path if path.exists() else pipeline_files.available(folder / PIPELINES).get(text, path)
 
 
 def _load(folder: Path, path: Path, wrong: dict[Path, UsageError] | None) -> Pipeline | None:

@@ -17,7 +17,7 @@ from prefect.utilities.urls import url_for
 
 from flows import naming
 from flows.showing import Log, error_name, tolerated
-from leptonflow.planning import load_config
+from leptonflow.core.pipeline_files import load_config
 from schemas.config import Pipeline
 from schemas.errors import LeptonflowError
 

@@ -20,7 +20,7 @@ from flows.automations import MOST_LOSSES
 from flows.steps import Steps
 from flows.telling import Story, Trained
 from leptonflow import infra
-from leptonflow.planning import load_config
+from leptonflow.core.pipeline_files import load_config
 from schemas.arrivals import FLOW
 from schemas.errors import LeptonflowError, Overtaken
 from schemas.parameters import PipelineName, StoreUri

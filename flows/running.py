@@ -17,7 +17,8 @@ from typing import Any
 
 from flows import addresses, credentials, server
 from flows.waking import waking
-from leptonflow import admission, collector, infra, keras_models, planning, progress
+from leptonflow import admission, infra, keras_models, planning
+from leptonflow.core import garbage_collection, progress
 from leptonflow.store import open_store
 from schemas.config import Pipeline
 from schemas.errors import ServerError
@@ -70,7 +71,7 @@ def prefect(meanwhile: Callable[[], object] = lambda: None) -> Iterator[None]:
     `meanwhile` is called, to import what the flows need, while the server boots.
     """
     with server.api() as api, _environment(_log_levels()), ExitStack() as stack:
-        with collector.paused(freeze=True):  # collections take a quarter of the time of imports
+        with garbage_collection.paused(freeze=True):  # collections take a quarter of the time of imports
             import httpx
             from prefect import settings
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from flows import reports, server_database
 from flows.server import locked
-from leptonflow import collector
+from leptonflow.core import garbage_collection
 
 if TYPE_CHECKING:
     import uvicorn
@@ -41,7 +41,7 @@ def main(folder: Path, listener: socket.socket, pipe: int) -> None:
     os.chdir(folder)  # the database's URL below is relative: a folder's name may hold any character
     only_one(Path("serving.lock"), pipe)
     os.environ["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = "sqlite+aiosqlite:///prefect.db"
-    with collector.paused(freeze=True):  # collections take a quarter of the boot
+    with garbage_collection.paused(freeze=True):  # collections take a quarter of the boot
         import prefect
         import uvicorn
 

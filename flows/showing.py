@@ -114,7 +114,7 @@ class Page:
 class Moving:
     """A progress artifact that follows the training, written by a thread of its own once a second at most.
 
-    `report` is a listener of leptonflow.progress. The artifact begins with the first report of a fit.
+    `report` is a listener of leptonflow.core.progress. The artifact begins with the first report of a fit.
     """
 
     def __init__(self, page: Page, folds: int) -> None:

@@ -16,8 +16,9 @@ from prefect.states import Completed
 
 from flows import naming, notifying, run_log, showing, telling
 from flows.telling import Story
-from leptonflow import admission, collector, infra, keras_models, limits, locking, progress, reading
-from leptonflow.limits import Limit
+from leptonflow import admission, infra, keras_models, locking, reading
+from leptonflow.core import deadlines, garbage_collection, progress
+from leptonflow.core.deadlines import Limit
 from leptonflow.store import open_store
 from schemas.config import Pipeline
 from schemas.records import Plan
@@ -58,7 +59,7 @@ class Steps:
     def limit(self, stage: str) -> Limit:
         """The stage's time limit, by its name in the YAML. Its clock starts when it is asked for first."""
         if stage not in self._limits:
-            self._limits[stage] = limits.start(self.config, stage)
+            self._limits[stage] = deadlines.start(self.config, stage)
         return self._limits[stage]
 
     @contextmanager
@@ -84,7 +85,7 @@ class Steps:
         with ExitStack() as stack:
             if plan.waiting:
                 stack.enter_context(admission.tools())
-                with collector.paused(freeze=True):
+                with garbage_collection.paused(freeze=True):
                     keras_models.keras()
             yield
 

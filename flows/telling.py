@@ -17,7 +17,7 @@ from typing import Any
 
 from flows.naming import sentence, some
 from leptonflow import pictures, plots, unchanged
-from leptonflow.digests import digest, short
+from leptonflow.core.hashing import digest, short
 from leptonflow.wording import bound, duration, number, printable, signed, when
 from schemas.config import METRICS
 from schemas.records import Evaluation, FitResult, Outcome, RuleResult, SnapshotRef, Verdict

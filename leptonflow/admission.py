@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from leptonflow import (
-    clock,
-    collector,
     contracts,
     datasets,
     discards,
@@ -26,14 +24,16 @@ from leptonflow import (
     landing,
     log,
     planning,
-    progress,
     recording,
     workloads,
 )
-from leptonflow.digests import canonical, digest, sha256, short
+from leptonflow.core import clock, garbage_collection, progress
+from leptonflow.core.child_processes import Pool
+from leptonflow.core.hashing import canonical, digest, sha256, short
+from leptonflow.core.person import person
+from leptonflow.example_rows import Row
 from leptonflow.judging import Judgement, judge, refuse_whole
 from leptonflow.known import classes, knowledge
-from leptonflow.overrides import person
 from leptonflow.store import Store, adopt, parsed, place, upgrade
 from schemas.config import Pipeline
 from schemas.errors import Damaged, ExaminerLost, Overtaken
@@ -48,7 +48,7 @@ class Tools:
     """The child processes that admission needs, started early so that their imports cost no waiting."""
 
     validator: contracts.Validator
-    workers: examining.Examiners
+    workers: Pool
 
     def close(self) -> None:
         self.validator.close()
@@ -64,7 +64,7 @@ def tools() -> Iterator[Tools]:
     if _TOOLS:
         yield _TOOLS[-1]
         return
-    started = Tools(contracts.Validator(), examining.Examiners())
+    started = Tools(contracts.Validator(), examining.pool())
     _TOOLS.append(started)
     try:
         started.validator.start()
@@ -110,7 +110,7 @@ def admit(store: Store, config: Pipeline, batch: str) -> Outcome:
     if outcome is None:
         if discarded := discards.of(store, config.name, batch):
             raise discards.refused(discarded)
-        with tools() as at_hand, collector.paused():
+        with tools() as at_hand, garbage_collection.paused():
             outcome = _decide(store, config, batch, at_hand)
     recording.repair_batches(store, config.name)
     return outcome
@@ -123,7 +123,7 @@ def _decide(store: Store, config: Pipeline, batch: str, at_hand: Tools) -> Outco
     log decides is asked again, whether this very batch is in it first of all.
     """
     landed, fault = landing.empty(config.name, batch), None
-    examined: tuple[tuple[str, ...] | None, list[examining.Row]] | None = None
+    examined: tuple[tuple[str, ...] | None, list[Row]] | None = None
     for attempt in range(ATTEMPTS):
         history = _to_judge_by(store, config)
         before = earlier(store, config, batch, history)
@@ -143,7 +143,7 @@ def _decide(store: Store, config: Pipeline, batch: str, at_hand: Tools) -> Outco
 
 def _examined(
     store: Store, config: Pipeline, batch: str, known: tuple[str, ...] | None, at_hand: Tools
-) -> tuple[landing.Batch, list[examining.Row], str | None]:
+) -> tuple[landing.Batch, list[Row], str | None]:
     """A closed batch and its rows; none, and the sentence that refuses it, where it cannot be examined at all.
 
     A batch whose `_READY` is damaged is empty. A child process may end for reasons of the machine's: the batch is at
@@ -192,7 +192,7 @@ def _judged(
     config: Pipeline,
     history: log.Log,
     landed: landing.Batch,
-    rows: Sequence[examining.Row],
+    rows: Sequence[Row],
     fault: str | None,
     at_hand: Tools,
 ) -> Outcome:
@@ -219,7 +219,7 @@ def _judged(
 
 
 def _first_classes(
-    known: tuple[str, ...] | None, rows: Sequence[examining.Row], landed: landing.Batch
+    known: tuple[str, ...] | None, rows: Sequence[Row], landed: landing.Batch
 ) -> tuple[tuple[str, ...], str | None]:
     """The classes that a first batch fixes: the labels of its examples, sorted, the class numbers of arrays as numbers.
 
@@ -261,7 +261,7 @@ def _validate_and_encode(
         return expectations.result(), part
 
 
-def _accepted(row: examining.Row) -> datasets.Accepted:
+def _accepted(row: Row) -> datasets.Accepted:
     return datasets.Accepted(
         id=str(row.id), sha256=str(row.sha256), label=str(row.label), source=row.source, key=row.key, row=row.row,
         facts=row.facts or {}, encoded=row.encoded or b"",

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from leptonflow import contracts, discards, landing, landing_state
-from leptonflow.keys import in_order
+from leptonflow.core.concurrency import in_order
 from leptonflow.landing import INGEST, READY, folder_key
 from leptonflow.planning import outcome_key
 from leptonflow.store import Store, known_id, store_id

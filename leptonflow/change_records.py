@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from leptonflow import datasets, log
-from leptonflow.digests import digest, sha256, short
-from leptonflow.overrides import person
+from leptonflow.core.hashing import digest, sha256, short
+from leptonflow.core.person import person
 from leptonflow.store import Store, place
 from schemas.config import Pipeline
 from schemas.records import ChangesRef

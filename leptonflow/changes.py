@@ -7,7 +7,7 @@ matter only where the preprocessing changes and accepted examples must be encode
 from __future__ import annotations
 
 from leptonflow import datasets, landing, layouts, log
-from leptonflow.digests import sha256
+from leptonflow.core.hashing import sha256
 from leptonflow.store import Store
 from schemas.records import PartRef
 

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from leptonflow import log, table_sources, tables
-from leptonflow.digests import canonical, sha256
-from leptonflow.keys import in_order
+from leptonflow.core.concurrency import in_order
+from leptonflow.core.hashing import canonical, sha256
 from leptonflow.store import Store, place, steady
 from leptonflow.table_sources import Source
 from schemas.errors import LeptonflowError, Overtaken

@@ -22,7 +22,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any
 
-from leptonflow import collector, digests, files, workloads
+from leptonflow import workloads
+from leptonflow.core import files, garbage_collection, hashing
 from schemas import yaml_text
 from schemas.config import NO_LINES, Pipeline
 from schemas.errors import ConfigurationError, LeptonflowError
@@ -110,7 +111,7 @@ def known_types() -> tuple[str, ...]:
 def digest(config: Pipeline) -> str:
     """The contract's digest, 64 hex digits: the suite, quarantine.limit, classes, the built-in checks' version."""
     checks = workloads.load(config.workload).checks_version
-    return digests.digest("contract", read_contract(config), config.quarantine.limit, config.classes, checks)
+    return hashing.digest("contract", read_contract(config), config.quarantine.limit, config.classes, checks)
 
 
 def _only(found: Mapping[Any, Any], valid: Sequence[str], wrong: Wrong, prefix: str) -> None:
@@ -240,7 +241,7 @@ def serve() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the command's, and it ends us
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints is no answer
-    with collector.paused(freeze=True):
+    with garbage_collection.paused(freeze=True):
         _import()
     questions = sys.stdin.buffer
     while header := questions.read(HEADER.size):

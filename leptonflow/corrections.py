@@ -9,9 +9,10 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from leptonflow import datasets, discards, examining, faults, identities, landing, log, planning, progress, workloads
+from leptonflow import datasets, discards, examining, faults, identities, landing, log, planning, workloads
 from leptonflow import known as knows
 from leptonflow.change_records import Change, commit, rows
+from leptonflow.core import progress
 from leptonflow.datasets import RELABELLED, RETRACTED, in_holdout
 from leptonflow.store import Store
 from schemas.config import Pipeline

@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from leptonflow import capacity, parquet, workloads
-from leptonflow.digests import canonical, sha256
+from leptonflow import workloads
+from leptonflow.core import capacity, parquet
+from leptonflow.core.hashing import canonical, sha256
 from leptonflow.layouts import shown
 from leptonflow.log import Entry
 from leptonflow.store import Store, place, recorded

@@ -18,7 +18,8 @@ from io import FileIO
 from pathlib import Path
 from urllib.parse import unquote_to_bytes, urlsplit
 
-from leptonflow.keys import TEMPORARY, Names, checked_key, checked_prefix, in_order, new_key
+from leptonflow.core.concurrency import in_order
+from leptonflow.core.store_keys import TEMPORARY, Names, checked_key, checked_prefix, new_key
 from leptonflow.store import STORE_KEY, already_exists, not_found
 from schemas.errors import AlreadyExists, StoreUnreachable
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from pydantic import ValidationError
 
-from leptonflow import clock, layouts, log
-from leptonflow.digests import canonical
+from leptonflow import layouts, log
+from leptonflow.core import clock
+from leptonflow.core.hashing import canonical
 from leptonflow.store import BACK, Store, adopt, parsed
 from schemas.errors import Damaged, LeptonflowError, NotFound, UsageError
 from schemas.records import Discard

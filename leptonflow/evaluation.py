@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from leptonflow import baselines, datasets, packages, predictions, registry, whole, workloads
-from leptonflow.digests import canonical, sha256
+from leptonflow.core.hashing import canonical, sha256
 from leptonflow.packages import Package
 from leptonflow.store import Store, adopt, steady
 from leptonflow.training import cross_validation as cross_validation

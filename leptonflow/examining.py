@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
-from leptonflow import arrays, capacity, layouts, table_rows, workloads
-from leptonflow.digests import sha256
-from leptonflow.examiners import Answer, Examiners, Task
+from leptonflow import arrays, layouts, table_rows, workloads
+from leptonflow.core import capacity
+from leptonflow.core.child_processes import Answer, Pool, Task
+from leptonflow.core.hashing import sha256
 from leptonflow.example_rows import Looked, Row, example_row, row_number, source_row
 from leptonflow.layouts import Batch, Item
 from leptonflow.store import Store, open_store
@@ -22,8 +23,6 @@ from leptonflow.walking import Refusal, measure, read_file, resolve
 from leptonflow.workloads import Examined, Workload
 from schemas.config import WORKLOADS, Pipeline
 from schemas.errors import NotFound
-
-__all__ = ["Examiners", "Row", "examine", "start_workers"]
 
 MANY = 400  # files from which child processes pay, where none runs yet
 SOME = 100  # ... and where they do
@@ -33,9 +32,9 @@ CHUNK_BYTES = 16 << 20  # encoded bytes of one task
 Progress = Callable[[str, int, int], None]
 
 
-def start_workers() -> Examiners:
-    """The child processes, started now so that their imports overlap with landing. Close them once."""
-    return Examiners().start()
+def pool(count: int | None = None) -> Pool:
+    """Child processes that examine files: one per core, with Pillow and NumPy and no more. Not started yet."""
+    return Pool(__name__, count)
 
 
 def examine(
@@ -46,7 +45,7 @@ def examine(
     *,
     classes: Sequence[str] | None = None,
     progress: Progress | None = None,
-    workers: Examiners | None = None,
+    workers: Pool | None = None,
 ) -> list[Row]:
     """Every row of a batch, in the order of the source: by name, or by row number.
 
@@ -82,7 +81,7 @@ def _look(
     workload: Workload,
     items: Sequence[Item],
     report: Progress,
-    workers: Examiners | None,
+    workers: Pool | None,
 ) -> list[Looked]:
     """Each file examined, in the order given, in this process or in others."""
     capacity.check_batch(config, len(items))
@@ -93,7 +92,7 @@ def _look(
     if alone or not enough:
         answers: Iterator[Answer] = (_perform(store, workload, task) for task in tasks)
     elif workers is None:
-        with Examiners() as own:
+        with pool() as own:
             return _gather(own.map(tasks), len(items), report)
     else:
         answers = workers.map(tasks)
@@ -314,7 +313,7 @@ def _examine_table(
     workload: Workload,
     classes: Sequence[str] | None,
     report: Progress,
-    workers: Examiners | None,
+    workers: Pool | None,
 ) -> list[Row]:
     ours = batch.listing is not None
     refused = [source_row(row, numbered=True) for row in batch.refused if ours]

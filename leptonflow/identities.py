@@ -9,22 +9,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
-from leptonflow import (
-    change_records,
-    datasets,
-    examining,
-    faults,
-    landing,
-    layouts,
-    log,
-    parquet,
-    planning,
-    progress,
-    workloads,
-)
+from leptonflow import change_records, datasets, examining, faults, landing, layouts, log, planning, workloads
+from leptonflow.core import parquet, progress
+from leptonflow.core.hashing import digest
+from leptonflow.core.person import person
 from leptonflow.datasets import RETRACTED, in_holdout
-from leptonflow.digests import digest
-from leptonflow.overrides import person
+from leptonflow.example_rows import Row
 from leptonflow.store import Store, recorded
 from schemas.config import Pipeline
 from schemas.errors import Damaged, NotFound, Overtaken
@@ -97,7 +87,7 @@ def conflicts(store: Store, history: log.Log) -> list[list[dict[str, str]]]:
     return [group for group in groups.values() if len({row["label"] for row in group}) > 1]
 
 
-def by_place(rows: Sequence[examining.Row]) -> dict[tuple[str, str | None], examining.Row]:
+def by_place(rows: Sequence[Row]) -> dict[tuple[str, str | None], Row]:
     """Examined rows by source and landed key: names of other bytes can be shown alike, their keys differ."""
     return {(row.source, layouts.shown(row.key) if row.key else None): row for row in rows}
 

@@ -25,9 +25,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any
 
-from leptonflow import limits
-from leptonflow.digests import ROOT, backend, canonical, code_digests, digest, sha256, short
-from leptonflow.limits import Limit
+from leptonflow.core import deadlines
+from leptonflow.core.code_digests import ROOT, backend, code_digests
+from leptonflow.core.deadlines import Limit
+from leptonflow.core.hashing import canonical, digest, sha256, short
 from leptonflow.store import Store, adopt, open_store, steady
 from schemas.config import Model, Pipeline
 from schemas.errors import Damaged, LeptonflowError, NotFound, StoreUnreachable
@@ -148,7 +149,7 @@ def validate(
                 "snapshot": plan.snapshot.model_dump(mode="json"),
                 "predictions": predictions,
             }
-        answer = _ask({**request, "store": uri}, limits.current() or limits.start(config, "infra_validate"))
+        answer = _ask({**request, "store": uri}, deadlines.current() or deadlines.start(config, "infra_validate"))
     if "unreachable" in answer:
         raise StoreUnreachable(answer["unreachable"])
     if "error" in answer:

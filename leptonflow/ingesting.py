@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from leptonflow import admission, corrections, discards, identities, known, landing, leftovers, planning, progress
+from leptonflow import admission, corrections, discards, identities, known, landing, leftovers, planning
 from leptonflow.change_records import Change
+from leptonflow.core import progress
 from leptonflow.label_tables import DEFAULT, Columns
 from leptonflow.store import Store
 from schemas.config import Pipeline

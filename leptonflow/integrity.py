@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from leptonflow.digests import sha256
+from leptonflow.core.concurrency import in_order
+from leptonflow.core.hashing import sha256
 from leptonflow.inventory import GONE, Named, Verified, everything
-from leptonflow.keys import in_order
 from leptonflow.store import LOGS, PAUSES, STORE_KEY, Store, known_id
 from schemas.errors import Damaged, NotFound
 

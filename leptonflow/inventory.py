@@ -14,20 +14,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
-from leptonflow import (
-    changes,
-    infra,
-    landing,
-    log,
-    packages,
-    parquet,
-    planning,
-    reading,
-    recording,
-    registry,
-    table_sources,
-)
-from leptonflow.digests import canonical, sha256
+from leptonflow import changes, infra, landing, log, packages, planning, reading, recording, registry, table_sources
+from leptonflow.core import parquet
+from leptonflow.core.hashing import canonical, sha256
 from leptonflow.store import Store, parsed
 from schemas.errors import Damaged, NotFound
 from schemas.records import Outcome, PartRef

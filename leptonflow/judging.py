@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from leptonflow.examining import Row
+from leptonflow.example_rows import Row
 
 DUPLICATE = "duplicate"
 CONFLICT = "conflicting-label"

@@ -20,8 +20,9 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from leptonflow import progress
-from leptonflow.digests import backend, digest, sha256, user_code
+from leptonflow.core import progress
+from leptonflow.core.code_digests import backend, user_code
+from leptonflow.core.hashing import digest, sha256
 from leptonflow.workloads import Workload
 from schemas.config import Pipeline
 from schemas.errors import ConfigurationError, TrainingError

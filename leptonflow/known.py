@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from leptonflow import contracts, datasets, identities, layouts, log, parquet, planning
+from leptonflow import contracts, datasets, identities, layouts, log, planning
+from leptonflow.core import parquet
 from leptonflow.judging import CORRECTABLE, UNKNOWN_LABEL, Knowledge, stands
 from leptonflow.store import Store, recorded
 from schemas.config import Pipeline

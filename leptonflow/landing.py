@@ -15,9 +15,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from leptonflow import capacity, label_tables, landing_state, layouts, source_layout
+from leptonflow import label_tables, landing_state, layouts, source_layout
 from leptonflow.arriving import arrive
-from leptonflow.digests import canonical
+from leptonflow.core import capacity
+from leptonflow.core.hashing import canonical
 from leptonflow.label_tables import DEFAULT, Columns
 from leptonflow.layouts import INGEST, READY, Batch, Index, Item, Layout, default_name, folder_key
 from leptonflow.source_files import Arrival, Progress

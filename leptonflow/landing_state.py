@@ -13,8 +13,8 @@ from datetime import datetime
 from itertools import accumulate
 
 from leptonflow import discards, layouts
-from leptonflow.digests import digest
-from leptonflow.keys import in_order
+from leptonflow.core.concurrency import in_order
+from leptonflow.core.hashing import digest
 from leptonflow.layouts import INGEST, READY, folder_key
 from leptonflow.store import Store
 from schemas.config import NAME

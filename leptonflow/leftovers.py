@@ -11,7 +11,7 @@ import fcntl
 import os
 import time
 
-from leptonflow.keys import TEMPORARY
+from leptonflow.core.store_keys import TEMPORARY
 from leptonflow.layouts import READY
 from leptonflow.store import Store
 

@@ -13,8 +13,10 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
-from leptonflow import clock, keras_models, planning
-from leptonflow.digests import ROOT, backend, libraries, sha256
+from leptonflow import keras_models, planning
+from leptonflow.core import clock
+from leptonflow.core.code_digests import ROOT, backend, libraries
+from leptonflow.core.hashing import sha256
 from leptonflow.store import Store, parsed
 from schemas.config import Pipeline
 from schemas.errors import NotFound

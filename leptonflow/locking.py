@@ -11,7 +11,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from leptonflow import leftovers, progress
+from leptonflow import leftovers
+from leptonflow.core import progress
 from leptonflow.store import Store
 from schemas.errors import StoreUnreachable
 

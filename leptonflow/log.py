@@ -18,8 +18,8 @@ from datetime import UTC, datetime
 from types import EllipsisType
 from typing import Any, TypeVar
 
-from leptonflow.digests import canonical, sha256
-from leptonflow.keys import in_order
+from leptonflow.core.concurrency import in_order
+from leptonflow.core.hashing import canonical, sha256
 from leptonflow.store import PAUSES, STORE_KEY, Store, known_id, store_id
 from schemas.errors import AlreadyExists, Damaged, NotFound, Overtaken
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
-from leptonflow.keys import Names, checked_key, checked_prefix, in_order, new_key
+from leptonflow.core.concurrency import in_order
+from leptonflow.core.store_keys import Names, checked_key, checked_prefix, new_key
 from leptonflow.s3 import conflicted, connection, interrupted, no_bucket, unreachable
 from leptonflow.store import STORE_KEY, already_exists, not_found, overwrites
 from schemas.errors import AlreadyExists, NotFound

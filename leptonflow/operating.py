@@ -9,18 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from leptonflow import (
-    datasets,
-    drawn,
-    evidence,
-    packages,
-    parquet,
-    planning,
-    recording,
-    registry,
-    simulation,
-    training,
-)
+from leptonflow import datasets, drawn, evidence, packages, planning, recording, registry, simulation, training
+from leptonflow.core import parquet
 from leptonflow.store import Store, parsed, recorded
 from schemas.config import AgainstChampion, Pipeline
 from schemas.errors import ConfigurationError, LeptonflowError

@@ -6,9 +6,6 @@ What a run decides is `registry.settle`.
 
 from __future__ import annotations
 
-import getpass
-import os
-import socket
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,7 +13,7 @@ from typing import Any
 
 from leptonflow import log as commits
 from leptonflow import packages, whole
-from leptonflow.digests import digest
+from leptonflow.core.hashing import digest
 from leptonflow.log import Log, LostRace
 from leptonflow.registry import (
     OVERRIDE,
@@ -39,16 +36,6 @@ ATTEMPTS = 3
 EnsureInfra = Callable[[str, str], InfraResult]
 
 
-def person() -> str:
-    """Who is at the keyboard: LEPTONFLOW_USER, else user@host."""
-    given = os.environ.get("LEPTONFLOW_USER", "").strip()
-    if given:
-        return given
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a container whose user id has no name
-        user = f"uid-{os.getuid()}"
-    return f"{user}@{socket.gethostname()}"
 
 
 def promote(

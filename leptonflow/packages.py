@@ -14,19 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from leptonflow import (
-    cards,
-    clock,
-    contracts,
-    datasets,
-    keras_models,
-    lineage,
-    parquet,
-    predictions,
-    training,
-    workloads,
-)
-from leptonflow.digests import canonical, code_digests, libraries, sha256
+from leptonflow import cards, contracts, datasets, keras_models, lineage, predictions, training, workloads
+from leptonflow.core import clock, parquet
+from leptonflow.core.code_digests import code_digests, libraries
+from leptonflow.core.hashing import canonical, sha256
 from leptonflow.store import BACK, Store, adopt, parsed, recorded, steady
 from schemas.config import NAME, Pipeline
 from schemas.errors import Damaged, NotFound, TrainingError, UsageError

@@ -8,32 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from leptonflow import contracts, datasets, discards, files, landing, log, pipelines, workloads
-from leptonflow.digests import code_digests, digest, short
+from leptonflow import contracts, datasets, discards, landing, log, workloads
+from leptonflow.core.code_digests import code_digests
+from leptonflow.core.hashing import digest, short
 from leptonflow.store import Store
-from schemas import yaml_text
-from schemas.config import Pipeline, parse
+from schemas.config import Pipeline
 from schemas.errors import ConfigurationError
 from schemas.records import PartRef, Plan, SnapshotRef
 from schemas.text import nfc
-
-PIPELINES = pipelines.FOLDER
-
-
-def load_config(name_or_path: str) -> Pipeline:
-    """The pipeline of that name under pipelines/, or of that YAML file.
-
-    Raises UsageError where there is none, ConfigurationError where it is wrong.
-    """
-    path = pipelines.find(name_or_path)
-    try:
-        data = files.read(path, files.TEXT)
-    except OSError as error:
-        raise ConfigurationError(
-            f"{path} cannot be read", expected="a pipeline's YAML", received=error.strerror or str(error)
-        ) from None
-    document = yaml_text.load(data, str(path))
-    return parse(document.value, where=str(path), folder=path.parent.absolute(), lines=document)
 
 
 def snapshots(store: Store, pipeline: str, complete: bool = False) -> log.Log:

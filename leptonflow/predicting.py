@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from leptonflow import files, layouts, packages, registry, walking, whole, workloads
+from leptonflow import layouts, packages, registry, walking, whole, workloads
+from leptonflow.core import files
 from leptonflow.store import Store
 from schemas.config import Pipeline
 from schemas.errors import Damaged, NotFound

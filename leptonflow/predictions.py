@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from leptonflow import parquet
+from leptonflow.core import parquet
 
 if TYPE_CHECKING:
     import numpy as np

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from leptonflow import clock, planning
 from leptonflow import log as commits
-from leptonflow.digests import canonical, code_digests, sha256
-from leptonflow.keys import in_order
+from leptonflow import planning
+from leptonflow.core import clock
+from leptonflow.core.code_digests import code_digests
+from leptonflow.core.concurrency import in_order
+from leptonflow.core.hashing import canonical, sha256
 from leptonflow.store import BACK, Store, adopt, parsed, steady
 from schemas.config import Pipeline
 from schemas.errors import Damaged, LeptonflowError

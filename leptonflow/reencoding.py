@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from leptonflow import admission, datasets, examining, identities, landing, log, planning, progress, workloads
-from leptonflow.digests import digest, sha256, short
-from leptonflow.overrides import person
+from leptonflow import admission, datasets, examining, identities, landing, log, planning, workloads
+from leptonflow.core import progress
+from leptonflow.core.hashing import digest, sha256, short
+from leptonflow.core.person import person
+from leptonflow.example_rows import Row
 from leptonflow.store import Store
 from schemas.config import Pipeline
 from schemas.errors import LandingChanged, Overtaken, UsageError
@@ -120,7 +122,7 @@ def _encode_again(
 
 
 def _as_accepted(
-    store: Store, config: Pipeline, batch: str, row: examining.Row, recorded: str, shape: tuple[int, int, int]
+    store: Store, config: Pipeline, batch: str, row: Row, recorded: str, shape: tuple[int, int, int]
 ) -> bytes | None:
     """The pixels of an accepted file that today's checks would refuse: an accepted example stays accepted.
 

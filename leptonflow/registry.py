@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from leptonflow import log as commits
-from leptonflow.digests import canonical, digest
+from leptonflow.core.hashing import canonical, digest
 from leptonflow.gate import PROMOTED
 from leptonflow.log import Entry, Log, LostRace
 from leptonflow.store import Store, adopt, steady

@@ -19,17 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from leptonflow import (
-    datasets,
-    digests,
-    keras_models,
-    lineage,
-    packages,
-    planning,
-    predictions,
-    recording,
-    training,
-)
+from leptonflow import datasets, keras_models, lineage, packages, planning, predictions, recording, training
+from leptonflow.core import code_digests, pipeline_files
 from leptonflow.store import BACK, MemoryStore, Store, recorded
 from schemas.config import NAME, Pipeline, parse
 from schemas.errors import Damaged, NotFound, UsageError
@@ -68,7 +59,11 @@ class Scratch(MemoryStore):
 
 
 def reproduce(
-    store: Store, run_id: str, tolerance: float = TOLERANCE, folder: Path = planning.PIPELINES, folds: bool = False
+    store: Store,
+    run_id: str,
+    tolerance: float = TOLERANCE,
+    folder: Path = pipeline_files.PIPELINES,
+    folds: bool = False,
 ) -> dict[str, Any]:
     """Train the run's version again and compare the holdout predictions; with folds, the out-of-fold ones too.
 
@@ -254,7 +249,7 @@ def _differs(config: Pipeline, manifest: ModelManifest, snapshot: SnapshotRef) -
     """What is recorded of the run and is otherwise here and now: [{what, key, recorded, here}]."""
     origin = manifest.lineage
     # The digest of the code counts Keras and its backend in: with the recorded ones, only the code is left.
-    code = digests.code_digests(config, manifest.libraries)
+    code = code_digests.code_digests(config, manifest.libraries)
     found: list[tuple[str, str, Any, Any]]
     found = [("code", name, value, code[name]) for name, value in sorted(manifest.code.items())]
     versions = lineage.versions()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from leptonflow import label_tables
-from leptonflow.digests import digest, sha256
+from leptonflow.core.hashing import digest, sha256
 from leptonflow.layouts import escape, shown
 from leptonflow.walking import Found, Refusal, changed, measure, read_file
 from schemas.records import LandedFile, Listing, SourceRow

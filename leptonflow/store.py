@@ -19,8 +19,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from leptonflow.digests import sha256
-from leptonflow.keys import Names, checked_key, checked_prefix, new_key
+from leptonflow.core.hashing import sha256
+from leptonflow.core.store_keys import Names, checked_key, checked_prefix, new_key
 from schemas.errors import AlreadyExists, Damaged, NotFound, StoreRefused
 from schemas.settings import checked_uri
 

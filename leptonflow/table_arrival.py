@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from leptonflow import label_tables, layouts, table_paths, table_rows
-from leptonflow.digests import sha256
+from leptonflow.core.hashing import sha256
 from leptonflow.layouts import Index, shown
 from leptonflow.source_files import (
     Arrival,

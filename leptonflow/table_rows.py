@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from leptonflow import label_tables, table_paths
-from leptonflow.digests import sha256
+from leptonflow.core.hashing import sha256
 from leptonflow.example_rows import Looked, Row, example_row
 from leptonflow.label_tables import LabelTable, Rule
 from leptonflow.layouts import Batch, Item

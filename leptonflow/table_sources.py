@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from leptonflow import log, parquet, tables
+from leptonflow import log, tables
+from leptonflow.core import parquet
 from leptonflow.store import BACK, Store, parsed, recorded
 from schemas.errors import Damaged, NotFound
 

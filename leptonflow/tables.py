@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from leptonflow import parquet
-from leptonflow.digests import canonical, sha256, short
+from leptonflow.core import parquet
+from leptonflow.core.hashing import canonical, sha256, short
 from leptonflow.store import BACK, Store, adopt, recorded
 from schemas.errors import Damaged
 

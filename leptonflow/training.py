@@ -12,8 +12,9 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from leptonflow import datasets, keras_models, predictions, progress, workloads
-from leptonflow.digests import digest, sha256
+from leptonflow import datasets, keras_models, predictions, workloads
+from leptonflow.core import progress
+from leptonflow.core.hashing import digest, sha256
 from leptonflow.keras_models import MODEL_LOCK
 from leptonflow.store import Store, adopt, steady
 from leptonflow.workloads import Workload

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from leptonflow import locking
-from leptonflow.keys import in_order
+from leptonflow.core.concurrency import in_order
 from leptonflow.store import Store
 
 # On a store without locks a run counts as lost when it has written nothing for so long. A fold writes at its end.

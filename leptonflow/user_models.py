@@ -14,7 +14,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from leptonflow.digests import sha256, user_code
+from leptonflow.core.code_digests import user_code
+from leptonflow.core.hashing import sha256
 from leptonflow.keras_models import keras
 from schemas.config import Pipeline
 from schemas.errors import ConfigurationError

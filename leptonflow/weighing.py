@@ -11,8 +11,9 @@ from dataclasses import replace
 
 from pydantic import Field
 
-from leptonflow import clock, evidence, gate, packages, planning, proven, recording, registry
-from leptonflow.digests import canonical
+from leptonflow import evidence, gate, packages, planning, proven, recording, registry
+from leptonflow.core import clock
+from leptonflow.core.hashing import canonical
 from leptonflow.registry import Champion
 from leptonflow.store import Store, adopt
 from schemas.config import Pipeline

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from leptonflow import evaluation, limits, weighing
-from leptonflow.limits import Limit
+from leptonflow import evaluation, weighing
+from leptonflow.core import deadlines
+from leptonflow.core.deadlines import Limit
 from leptonflow.store import open_store
 from leptonflow.weighing import Opponent
 from schemas.config import Pipeline
@@ -20,5 +21,5 @@ def find_champion(store: str, config: Pipeline, plan: Plan) -> Opponent:
 @stage("evaluate")
 def evaluate(store: str, config: Pipeline, plan: Plan, opponent: Opponent, limit: Limit) -> Evaluation:
     """Both versions' scores."""
-    with limits.within(limit):
+    with deadlines.within(limit):
         return evaluation.evaluate(open_store(store), config, plan, opponent.champion, opponent.rivals)

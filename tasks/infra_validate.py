@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from leptonflow import infra, limits
-from leptonflow.limits import Limit
+from leptonflow import infra
+from leptonflow.core import deadlines
+from leptonflow.core.deadlines import Limit
 from leptonflow.store import open_store
 from schemas.config import Pipeline
 from schemas.records import InfraResult, PackageRef, Plan
@@ -13,5 +14,5 @@ from tasks import stage
 @stage("infra-validate")
 def infra_validate(store: str, config: Pipeline, plan: Plan, package: PackageRef, limit: Limit) -> InfraResult:
     """The largest difference found, and whether it is small enough."""
-    with limits.within(limit):
+    with deadlines.within(limit):
         return infra.validate(open_store(store), config, package.version, package.manifest_sha256, plan)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from leptonflow import limits, reencoding
-from leptonflow.limits import Limit
+from leptonflow import reencoding
+from leptonflow.core import deadlines
+from leptonflow.core.deadlines import Limit
 from leptonflow.store import open_store
 from schemas.config import Pipeline
 from schemas.records import SnapshotRef
@@ -13,5 +14,5 @@ from tasks import stage
 @stage("preprocess")
 def preprocess(store: str, config: Pipeline, limit: Limit) -> SnapshotRef:
     """A reference to the dataset's state."""
-    with limits.within(limit):
+    with deadlines.within(limit):
         return reencoding.preprocess(open_store(store), config)

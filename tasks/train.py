@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from leptonflow import limits, training
-from leptonflow.limits import Limit
+from leptonflow import training
+from leptonflow.core import deadlines
+from leptonflow.core.deadlines import Limit
 from leptonflow.store import open_store
 from schemas.config import Pipeline
 from schemas.records import FitResult, Plan
@@ -20,12 +21,12 @@ def _fold(parameters: dict[str, Any]) -> str:
 @stage("train-fold", run_name=_fold)
 def train_fold(store: str, config: Pipeline, plan: Plan, limit: Limit, fold: int) -> FitResult:
     """The manifest of one fold; what lies there already is returned."""
-    with limits.within(limit):
+    with deadlines.within(limit):
         return training.train_fold(open_store(store), config, plan, fold)
 
 
 @stage("fit-final")
 def fit_final(store: str, config: Pipeline, plan: Plan, limit: Limit) -> FitResult:
     """The manifest of the final fit; what lies there already is returned."""
-    with limits.within(limit):
+    with deadlines.within(limit):
         return training.fit_final(open_store(store), config, plan)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from leptonflow import admission, limits, progress
-from leptonflow.limits import Limit
+from leptonflow import admission
+from leptonflow.core import deadlines, progress
+from leptonflow.core.deadlines import Limit
 from leptonflow.store import open_store
 from schemas.config import Pipeline
 from schemas.records import Outcome
@@ -13,7 +14,7 @@ from tasks import stage
 @stage("validate", run_name="validate {batch}")
 def validate(store: str, config: Pipeline, batch: str, limit: Limit) -> Outcome:
     """The batch's outcome."""
-    with limits.within(limit):
+    with deadlines.within(limit):
         outcome = admission.admit(open_store(store), config, batch)
     for warning in outcome.warnings:
         progress.note(f"batch {batch}: {warning}")

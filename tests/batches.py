@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from leptonflow import examining, landing, workloads
-from leptonflow.examining import Row
+from leptonflow.example_rows import Row
 from leptonflow.landing import Index, Landed
 from leptonflow.store import Store
 from schemas.config import parse

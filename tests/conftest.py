@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from leptonflow import progress
+from leptonflow.core import progress
 from leptonflow.store import Store, open_store
 from tests import servers
 

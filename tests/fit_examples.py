@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from leptonflow import datasets, planning
-from leptonflow.digests import short
+from leptonflow.core.hashing import short
 from leptonflow.store import Store
 from schemas.config import Pipeline
 from schemas.records import Plan, SnapshotRef

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from leptonflow import predictions
-from leptonflow.digests import canonical, sha256
+from leptonflow.core.hashing import canonical, sha256
 from leptonflow.store import Store
 from schemas.config import Pipeline
 from schemas.records import (

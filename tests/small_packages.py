@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from leptonflow.digests import canonical, sha256
+from leptonflow.core.hashing import canonical, sha256
 from leptonflow.store import Store
 from schemas.records import InfraResult, ModelManifest, ObjectRef, Plan, SnapshotRef
 

@@ -208,7 +208,7 @@ def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -
 
 @pytest.mark.parametrize("path", CONFIGS, ids=name_of)
 def test_a_shipped_pipeline_parses_and_says_what_it_costs(path: Path) -> None:
-    from leptonflow.planning import load_config
+    from leptonflow.core.pipeline_files import load_config
 
     assert load_config(str(path)).name == path.stem
     opening = path.read_text().split("\nname:")[0]
@@ -233,7 +233,7 @@ print(json.dumps(sorted(flow.parameters.properties)))
 
 def test_prefect_yaml_deploys_every_pipeline() -> None:
     """One retrain deployment for each shipped pipeline; its entrypoint loads and takes its parameters."""
-    from leptonflow.planning import load_config
+    from leptonflow.core.pipeline_files import load_config
 
     deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
     for entrypoint in {each["entrypoint"] for each in deployments}:

@@ -14,8 +14,8 @@ from datetime import datetime, timedelta
 
 from flows.arrivals.due import Due
 from flows.arrivals.events import Api
-from leptonflow import pipelines, planning
 from leptonflow.arrivals import Arrival, Arrivals
+from leptonflow.core import pipeline_files
 from leptonflow.store import Store, store_id
 from schemas.arrivals import FLOW, batch_event, event_id
 from schemas.config import Pipeline
@@ -40,7 +40,7 @@ class Raiser:
 
     def __init__(self, given: str, store: Store, say: Callable[[str], None]) -> None:
         self.given = given
-        self.config = planning.load_config(given)
+        self.config = pipeline_files.load_config(given)
         self.arrivals = Arrivals(store, self.config.name)
         self.pending: dict[str, str] = {}  # batch -> how it was noticed; its event is yet to be raised
         self._store, self._say = store, say
@@ -171,7 +171,7 @@ class Raiser:
 
     def _yaml_stamp(self) -> tuple[int, int] | None:
         try:
-            found = pipelines.find(self.given).stat()
+            found = pipeline_files.find(self.given).stat()
         except (OSError, UsageError):
             return None
         return found.st_mtime_ns, found.st_size
@@ -183,7 +183,7 @@ class Raiser:
             return
         self._changed = stamp
         try:
-            config: Pipeline = planning.load_config(self.given)
+            config: Pipeline = pipeline_files.load_config(self.given)
         except UsageError as error:
             self._say(f"{self.name}: {error.line()} Until then it is watched as before")
             return

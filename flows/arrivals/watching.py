@@ -16,7 +16,7 @@ from flows.arrivals.listening import Listener
 from flows.arrivals.raising import Raiser
 from flows.arrivals.webhook import Receiver
 from flows.credentials import CredentialsRefused
-from leptonflow.pipelines import FOLDER, available
+from leptonflow.core.pipeline_files import PIPELINES, available
 from leptonflow.store import Store
 from schemas.errors import LeptonflowError, ServerError, StoreError, UsageError
 
@@ -162,7 +162,7 @@ class Watcher:
     def _follow(self) -> None:
         """Watch each YAML that lies under pipelines/ now; what came, went or is wrong is said once."""
         try:
-            there = list(available(FOLDER))
+            there = list(available(PIPELINES))
         except UsageError as error:
             self._say_wrong("", error)
             return
@@ -205,7 +205,7 @@ class Watcher:
         """Listen to what there is now; whether that calls for another look."""
         if self._listener is None:
             return False
-        before, landings, batches = self._listener.problem, [FOLDER.absolute()] if self._all else [], []
+        before, landings, batches = self._listener.problem, [PIPELINES.absolute()] if self._all else [], []
         for name, raiser in self._raisers.items():
             folder = self._store.path(f"landing/{name}")
             if folder is not None:

@@ -22,7 +22,7 @@ from flows import addresses, credentials, server
 from flows.stack import place, processes, s3, tether
 from flows.stack.prefect_server import ANSWER_SECONDS, PrefectServer
 from flows.stack.supervising import Service
-from leptonflow.pipelines import available
+from leptonflow.core.pipeline_files import available
 from schemas.arrivals import FLOW, POOL
 from schemas.errors import UsageError
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from leptonflow.digests import digest
+from leptonflow.core.hashing import digest
 from schemas.records import Evaluation, InfraResult, RuleResult
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from leptonflow import machine
+from leptonflow.core import machine
 from schemas.settings import image_memory
 
 if TYPE_CHECKING:

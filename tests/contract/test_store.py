@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from leptonflow.digests import sha256
+from leptonflow.core.hashing import sha256
 from leptonflow.store import (
     STORE_KEY,
     Store,

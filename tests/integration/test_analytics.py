@@ -15,7 +15,7 @@ import pytest
 
 from leptonflow import analytics, discards, formats, log, recording, tables
 from leptonflow.allowance import Allowance
-from leptonflow.digests import sha256
+from leptonflow.core.hashing import sha256
 from leptonflow.store import Store, open_store
 from leptonflow.views import VIEWS
 from schemas.errors import Damaged, LeptonflowError, UsageError

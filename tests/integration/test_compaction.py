@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from leptonflow import analytics, compaction, log, recording, table_sources, tables
-from leptonflow.digests import sha256
+from leptonflow.core.hashing import sha256
 from leptonflow.store import Store, open_store
 from schemas.errors import Damaged
 from schemas.records import QuarantineRef

@@ -21,7 +21,7 @@ import pytest
 
 from leptonflow import log as commits
 from leptonflow import overrides, packages, registry
-from leptonflow.digests import sha256
+from leptonflow.core.hashing import sha256
 from leptonflow.store import open_store
 from schemas.errors import Damaged, LeptonflowError
 from tests.conftest import ACROSS_PROCESSES, fresh_uri

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from leptonflow import analytics, clock, log, recording, tables
-from leptonflow.digests import sha256
+from leptonflow import analytics, log, recording, tables
+from leptonflow.core import clock
+from leptonflow.core.hashing import sha256
 from leptonflow.store import Store, open_store
 from leptonflow.views import VIEWS
 from schemas.records import QuarantineRef

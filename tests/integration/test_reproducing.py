@@ -15,7 +15,7 @@ import pytest
 
 from leptonflow import evaluation, packages, planning, predictions, reproducing, training
 from leptonflow import log as commits
-from leptonflow.digests import canonical, sha256
+from leptonflow.core.hashing import canonical, sha256
 from leptonflow.store import Store, open_store
 from schemas.config import Pipeline
 from schemas.errors import Damaged, NotFound, UsageError
@@ -141,7 +141,7 @@ def test_what_differs_is_named(store: Store, trained: Trained) -> None:
 def test_another_keras_is_a_library_and_not_code(store: Store, trained: Trained) -> None:
     """The digest of the code counts the versions in: it is compared with the recorded ones."""
     _, config, plan = trained
-    from leptonflow.digests import code_digests
+    from leptonflow.core.code_digests import code_digests
 
     key = packages.package_key(config.name, plan.version or "", "manifest.json")
     manifest = json.loads(store.get(key))

@@ -24,6 +24,7 @@ import pytest
 import yaml
 
 from leptonflow import bucket, log, planning
+from leptonflow.core import pipeline_files
 from leptonflow.store import Store, open_store, store_id
 from schemas.arrivals import EVENT, FLOW, PIPELINE_LABEL, event_id
 from tests import servers
@@ -394,7 +395,7 @@ def test_a_dataset_that_no_run_has_finished_gets_a_run_and_not_for_ever(
     ended(4, "COMPLETED")  # with a verdict that leaves no model: data that is not enough, say
     path.write_text(path.read_text() + "training: {epochs: 2}\n")
     until(lambda: len(runs(prefect, deployment)) == 5, watcher.told)  # today's configuration is another
-    done = {"asked": planning.asked(planning.load_config(str(path)), "c" * 64), "document": {"report": ""}}
+    done = {"asked": planning.asked(pipeline_files.load_config(str(path)), "c" * 64), "document": {"report": ""}}
     store.create(f"runs/{name}/x/manifest.json", json.dumps(done).encode())
     grown(store, name, "c")
     close(store, name, "later")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from leptonflow import object_store
-from leptonflow.digests import sha256
+from leptonflow.core.hashing import sha256
 from leptonflow.s3 import patient
 from leptonflow.store import Store, open_store, recorded, store_id
 from schemas.errors import AlreadyExists, StoreRefused, StoreUnreachable

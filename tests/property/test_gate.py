@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leptonflow.digests import canonical
+from leptonflow.core.hashing import canonical
 from schemas.records import RuleResult, Verdict
 from tests.verdicts import (
     CANDIDATE,

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from leptonflow import admission, capacity, datasets, machine, planning
+from leptonflow import admission, datasets, planning
+from leptonflow.core import capacity, machine
 from leptonflow.store import Store
 from leptonflow.workloads.image_classification import remarks
 from schemas.config import Pipeline

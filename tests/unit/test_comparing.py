@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from leptonflow import comparing, overrides, recording
-from leptonflow.digests import canonical
+from leptonflow.core.hashing import canonical
 from leptonflow.store import Store, open_store
 from schemas.errors import Damaged, NotFound, UsageError
 from schemas.records import Hardware, Lineage, ModelManifest

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from leptonflow import parquet, tables
+from leptonflow import tables
+from leptonflow.core import parquet
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from leptonflow import baselines, datasets, evidence, training, workloads
-from leptonflow.digests import canonical
+from leptonflow.core.hashing import canonical
 from leptonflow.store import MemoryStore
 from schemas.errors import ConfigurationError, Damaged
 from schemas.records import ModelManifest, Plan
@@ -151,7 +151,7 @@ def test_what_a_slice_needs_is_gathered_in_the_order_of_the_predictions() -> Non
 
 def _scored(store: MemoryStore, run: object, holdout: datasets.Examples, classes: tuple[str, ...]) -> object:
     from leptonflow import predictions
-    from leptonflow.digests import sha256
+    from leptonflow.core.hashing import sha256
     from schemas.records import ObjectRef
 
     guesses = np.full((len(holdout.ids), len(classes)), 1 / len(classes))

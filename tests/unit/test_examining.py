@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from leptonflow import examining, landing
-from leptonflow.digests import sha256
-from leptonflow.examining import Examiners
+from leptonflow.core.hashing import sha256
+from leptonflow.examining import pool
 from leptonflow.store import Store, open_store
 from schemas.config import Pipeline
 from schemas.errors import Damaged, LeptonflowError, NotFound
@@ -186,7 +186,7 @@ def test_child_processes_see_what_this_process_sees(source: Path, tmp_path: Path
     landed = land(store, source)
     alone = examined(store, landed.batch)
     steps: list[tuple[str, int, int]] = []
-    with Examiners(2) as workers:
+    with pool(2) as workers:
         assert examined(store, landed.batch, workers=workers, progress=lambda *s: steps.append(s)) == alone
         assert examined(store, landed.batch, workers=workers) == alone
         children = [child.process for child in workers._children]
@@ -210,7 +210,7 @@ def test_a_child_that_dies_is_an_error_in_one_line(source: Path, tmp_path: Path)
     put(source, *[f"cat/{i}.png" for i in range(120)])
     store = open_store((tmp_path / "store").as_uri())
     landed = land(store, source)
-    with Examiners(1) as workers:
+    with pool(1) as workers:
         workers._children[0].process.kill()
         with pytest.raises(LeptonflowError, match="ended") as caught:
             examined(store, landed.batch, workers=workers)
@@ -221,7 +221,7 @@ def test_children_end_with_their_parent(tmp_path: Path) -> None:
     """kill -9 of the parent: the pipe ends, and so do they."""
 
     code = (
-        "import time; from leptonflow.examiners import Examiners; w = Examiners(2).start(); "
+        "import time; from leptonflow.examining import pool; w = pool(2).start(); "
         "print(*[c.process.pid for c in w._children], flush=True); time.sleep(60)"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
@@ -268,7 +268,7 @@ def test_child_processes_read_every_store_that_processes_share(store_uri: str, s
     put(source, *[f"cat/{i}.png" for i in range(130)])
     store = open_store(store_uri)
     landed = land(store, source)
-    with Examiners(2) as workers:
+    with pool(2) as workers:
         rows = examined(store, landed.batch, workers=workers)
     assert len(rows) == 130 and all(r.rule is None for r in rows)
     assert rows == examined(store, landed.batch)

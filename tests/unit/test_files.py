@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from leptonflow import contracts, digests, files, planning
+from leptonflow import contracts
+from leptonflow.core import code_digests, files, pipeline_files
 from schemas.config import Pipeline
 from schemas.errors import ConfigurationError
 from tests.fit_examples import pipeline
@@ -60,34 +61,34 @@ def test_a_contract_is_a_file_in_the_folder(folder: Path, name: str, told: str) 
 
 def test_the_code_of_a_model_function_is_files_in_the_folder(folder: Path) -> None:
     (folder / "mine.py").write_text("")
-    assert set(digests.user_code(own(folder, model={"function": "mine:build"}))) == {"mine.py"}
+    assert set(code_digests.user_code(own(folder, model={"function": "mine:build"}))) == {"mine.py"}
     (folder / "pack").mkdir()
     (folder / "pack" / "__init__.py").write_text("")
     config = own(folder, model={"function": "pack:build"})
-    assert set(digests.user_code(config)) == {"pack/__init__.py"}
+    assert set(code_digests.user_code(config)) == {"pack/__init__.py"}
     (folder / "pack" / "sub").symlink_to(folder.parent / "elsewhere" / "package")
     with pytest.raises(ConfigurationError, match=r"pack/sub.*a link to a folder"):
-        digests.user_code(config)
+        code_digests.user_code(config)
     (folder / "package").symlink_to(folder.parent / "elsewhere" / "package")
     with pytest.raises(ConfigurationError, match=r"package.*a link to a folder"):
-        digests.user_code(own(folder, model={"function": "package:build"}))
+        code_digests.user_code(own(folder, model={"function": "package:build"}))
     (folder / "linked.py").symlink_to(folder.parent / "elsewhere" / "package" / "__init__.py")
     with pytest.raises(ConfigurationError, match=r"linked\.py.*outside of the folder"):
-        digests.user_code(own(folder, model={"function": "linked:build"}))
+        code_digests.user_code(own(folder, model={"function": "linked:build"}))
     (folder / "linked.py").unlink()
     os.mkfifo(folder / "pipe.py")
     with pytest.raises(ConfigurationError, match=r"pipe\.py.*a named pipe"):
-        digests.user_code(own(folder, model={"function": "mine:build"}))
+        code_digests.user_code(own(folder, model={"function": "mine:build"}))
 
 
 def test_a_package_that_is_installed_stays_possible(folder: Path) -> None:
-    assert digests.user_code(own(folder, model={"function": "yaml:load"}))
+    assert code_digests.user_code(own(folder, model={"function": "yaml:load"}))
 
 
 def test_a_pipeline_is_a_file(folder: Path) -> None:
     for name, told in (("pipe.yaml", "a named pipe"), ("device.yaml", "a device"), ("folder.yaml", "a folder")):
         with pytest.raises(ConfigurationError, match=told):
-            planning.load_config(str(folder / name))
+            pipeline_files.load_config(str(folder / name))
 
 
 def test_a_socket_and_what_became_a_pipe_are_no_files(folder: Path) -> None:

@@ -21,6 +21,7 @@ from leptonflow import (
     planning,
     reencoding,
 )
+from leptonflow.core import pipeline_files
 from leptonflow.datasets import RELABELLED, RETRACTED, in_holdout
 from leptonflow.store import Store, open_store
 from schemas.config import Pipeline
@@ -42,7 +43,7 @@ def store(place: Path) -> Store:
 
 @pytest.fixture
 def config(place: Path) -> Pipeline:
-    return planning.load_config(str(place / "pets.yaml"))
+    return pipeline_files.load_config(str(place / "pets.yaml"))
 
 
 def history(store: Store) -> log.Log:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from cli import starting
 from flows import deployable
-from leptonflow import pipelines, planning
+from leptonflow.core import pipeline_files
 from leptonflow.source_summary import Summary, summarise
 from leptonflow.sources import open_source
 from leptonflow.workloads.image_classification import smallest_side
@@ -64,7 +64,7 @@ def test_the_model_has_room_in_the_input(side: int, tmp_path: Path, monkeypatch:
     for name in "abc":
         picture(tmp_path / "s" / name / "1.png", side, side)
     starting.write("small", summary(tmp_path / "s"))
-    config = planning.load_config("small")
+    config = pipeline_files.load_config("small")
     assert config.input[:2] == (side, side)
     assert list(config.model.filters) == ([32, 64, 64] if side == 18 else [32, 64])
     assert smallest_side(len(config.model.filters)) <= side
@@ -77,14 +77,14 @@ def test_the_gate_asks_for_small_classes_and_more_than_a_baseline(
     put(tmp_path / "s", *(f"com mon/{n}.png" for n in range(24)), "rare/0.png", "rare/1.png", '"x": y/0.png')
     path = starting.write("Zoo", summary(tmp_path / "s"))
     assert path == Path("pipelines/zoo.yaml")
-    config = planning.load_config("zoo")
+    config = pipeline_files.load_config("zoo")
     rules = [(rule.rule, getattr(rule, "metric", None)) for rule in config.gate]
     assert ("baseline", "accuracy") in rules
     assert [metric for rule, metric in rules if rule == "at_least"] == ["accuracy", 'recall["x": y]', "recall[rare]"]
     assert "leptonflow retrain zoo\n" in path.read_text()
     put(tmp_path / "t", "only/0.png")
     starting.write("one", summary(tmp_path / "t"))
-    assert planning.load_config("one").classes is None  # one class is no valid list of them
+    assert pipeline_files.load_config("one").classes is None  # one class is no valid list of them
     assert "ingest zoo s --label-column breed" in starting.next_steps(path, Path("s"), ["--label-column", "breed"])
 
 
@@ -101,12 +101,12 @@ def test_a_bare_name_goes_under_pipelines_and_a_path_or_folder_is_kept(
     assert starting.write("c", None) == Path("c/c.yaml")
     assert starting.write(str(tmp_path / "d"), None) == tmp_path / "d" / "d.yaml"
     # A pipeline in a folder of its own is found by its name: by every command, and by deploy.
-    assert planning.load_config("b").name == "b"
+    assert pipeline_files.load_config("b").name == "b"
     assert [each.parameters["pipeline"] for each in deployable.read(tmp_path)] == ["a", "b"]
     assert [each.name for each in deployable.read(tmp_path)] == ["a", "b"]
     Path("pipelines/b/notes.yaml").write_text("a: 1\n")
-    assert list(pipelines.available()) == ["a", "b"]
+    assert list(pipeline_files.available()) == ["a", "b"]
     Path("pipelines/e").mkdir()
     Path("pipelines/e/b.yaml").write_text(Path("pipelines/b/b.yaml").read_text())
     with pytest.raises(UsageError, match="two pipelines are called b"):
-        planning.load_config("b")
+        pipeline_files.load_config("b")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from leptonflow.examining import Row
+from leptonflow.example_rows import Row
 from leptonflow.judging import Judgement, Knowledge, judge, refuse_whole
 
 CLASSES = ("cat", "dog")

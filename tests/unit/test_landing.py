@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from leptonflow import landing, source_files
-from leptonflow.digests import sha256
+from leptonflow.core.hashing import sha256
 from leptonflow.landing import Index
 from leptonflow.store import Store, open_store
 from schemas.config import NAME

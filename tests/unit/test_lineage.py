@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from leptonflow import cards, lineage
-from leptonflow.digests import ROOT, sha256
+from leptonflow.core.code_digests import ROOT
+from leptonflow.core.hashing import sha256
 from leptonflow.store import open_store
 from tests.small_packages import PIPELINE, plan
 

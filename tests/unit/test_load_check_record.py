@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from leptonflow import infra, inventory
-from leptonflow.digests import canonical
+from leptonflow.core.hashing import canonical
 from schemas.records import InfraResult
 
 KEY = "models/p/0123456789ab/infra/0123456789ab.json"

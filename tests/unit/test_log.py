@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 
 from leptonflow import log as logs
-from leptonflow.digests import canonical, sha256
+from leptonflow.core.hashing import canonical, sha256
 from leptonflow.log import WINDOW, Log, LostRace, commit, complete, newest, read
 from leptonflow.store import STORE_KEY, Store, open_store, store_id
 from schemas.errors import Damaged, NotFound, Overtaken

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from leptonflow import machine
-from leptonflow.examiners import Examiners
+from leptonflow.core import machine
+from leptonflow.core.child_processes import Pool
 from leptonflow.workloads import images, room
 from schemas.errors import LeptonflowError, UsageError
 
@@ -63,12 +63,12 @@ def test_no_groups_and_no_affinity(groups: Path, monkeypatch: pytest.MonkeyPatch
     (groups.parent / "self").unlink()
     assert machine.cores() == 64 and machine.memory() > 0
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3})
-    assert machine.cores() == machine.workers() == Examiners().count == 1
+    assert machine.cores() == machine.workers() == Pool("unused").count == 1
 
 
 def test_child_processes_have_memory_too(groups: Path) -> None:
     write(groups, memory__max=str(1 << 30))
-    assert (machine.workers(), Examiners().count) == (2, 2)
+    assert (machine.workers(), Pool("unused").count) == (2, 2)
 
 
 def png(width: int, height: int, mode: str = "RGBA") -> bytes:

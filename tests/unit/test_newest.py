@@ -7,8 +7,9 @@ import uuid
 
 import pytest
 
-from leptonflow import clock, explaining, packages, reading, recording, unfinished
-from leptonflow.digests import canonical
+from leptonflow import explaining, packages, reading, recording, unfinished
+from leptonflow.core import clock
+from leptonflow.core.hashing import canonical
 from leptonflow.store import Store, open_store
 from tests.run_examples import Run, make, outcome
 

@@ -11,7 +11,7 @@ import pytest
 
 from cli.main import main
 from leptonflow import log, operating, planning, predictions, recording, registry
-from leptonflow.digests import canonical, sha256
+from leptonflow.core.hashing import canonical, sha256
 from leptonflow.store import Store, open_store
 from schemas.config import AgainstChampion, Pipeline
 from schemas.errors import ConfigurationError, Damaged, LeptonflowError, UsageError

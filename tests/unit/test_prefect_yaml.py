@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from flows import automations, deployable, deploying, registering
-from leptonflow.planning import load_config
+from leptonflow.core.pipeline_files import load_config
 from schemas.config import Pipeline
 from schemas.errors import ConfigurationError
 

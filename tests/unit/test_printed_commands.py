@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cli import main, show
-from leptonflow import planning
+from leptonflow.core import pipeline_files
 
 NAMES = ["it's a #1 folder (50%)", 'a "quoted" $HOME', "ü; rm -rf x", "two\nlines: 3"]
 
@@ -44,7 +44,7 @@ def test_a_command_stays_in_one_line() -> None:
 def test_what_init_writes_and_prints(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main.main(["init", str(tmp_path / name)]) == 0
     (path,) = (tmp_path / name).glob("*[!t].yaml")
-    planning.load_config(str(path))
+    pipeline_files.load_config(str(path))
     told = capsys.readouterr().out.partition("Next:")[2]
     assert str(path) in shlex.split(told)
 

@@ -10,7 +10,8 @@ import pytest
 
 from leptonflow import log as commits
 from leptonflow import overrides, registry
-from leptonflow.digests import canonical
+from leptonflow.core import person
+from leptonflow.core.hashing import canonical
 from leptonflow.overrides import EnsureInfra
 from leptonflow.store import Store, open_store
 from schemas.errors import Damaged, LeptonflowError, NotFound, Overtaken, UsageError
@@ -426,13 +427,13 @@ def test_a_rollback_never_takes_down_a_champion_that_was_not_meant(store: Store)
 
 def test_who_is_at_the_keyboard(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LEPTONFLOW_USER", "  Kim, on call ")
-    assert overrides.person() == "Kim, on call"
+    assert person.person() == "Kim, on call"
     monkeypatch.setenv("LEPTONFLOW_USER", "")
     monkeypatch.setattr(getpass, "getuser", lambda: "kim")
-    assert overrides.person().startswith("kim@")
+    assert person.person().startswith("kim@")
 
     def nameless() -> str:
         raise OSError("no user name")
 
     monkeypatch.setattr(getpass, "getuser", nameless)
-    assert overrides.person().startswith("uid-")
+    assert person.person().startswith("uid-")

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from leptonflow import landing
-from leptonflow.digests import sha256
+from leptonflow.core.hashing import sha256
 from leptonflow.landing import Index
 from leptonflow.store import Store
 from tests.batches import arrive, examined, image, land, npy, put, random_rows

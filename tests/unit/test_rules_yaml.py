@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from leptonflow.digests import code_digests, digest, gate_modules
+from leptonflow.core.code_digests import code_digests, gate_modules
+from leptonflow.core.hashing import digest
 from leptonflow.gate import WEIGH
 from leptonflow.statistics import power
 from schemas import yaml_text

@@ -17,8 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from leptonflow import clock, formats, log, recording, tables
-from leptonflow.digests import canonical, sha256
+from leptonflow import formats, log, recording, tables
+from leptonflow.core import clock
+from leptonflow.core.hashing import canonical, sha256
 from leptonflow.store import Store, open_store
 from schemas.errors import Damaged
 from schemas.tables import COLUMNS, schema

@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from leptonflow import datasets, keras_models, predictions, progress, training, workloads
+from leptonflow import datasets, keras_models, predictions, training, workloads
+from leptonflow.core import progress
 from leptonflow.store import MemoryStore, Store
 from schemas.config import Pipeline
 from schemas.errors import TrainingError

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from leptonflow import planning
+from leptonflow.core import pipeline_files
 from leptonflow.store import open_store
 from tests.e2e.bad_input.sources import CLASSES, another_input, bad_images, files, hostile_names, odd_images
 from tests.e2e.helpers import call, good, ingest, picture, pipeline, quarantined, rows
@@ -48,7 +49,7 @@ def test_every_bad_file_in_a_folder_has_its_rule_and_the_good_ones_stay(
     assert document["ignored"] == len(hidden)
     assert "'fish' is empty" in result.err
     assert document["snapshot"]
-    config = planning.load_config(str(lenient))
+    config = pipeline_files.load_config(str(lenient))
     opened = open_store(store.as_uri())
     part = planning.snapshots(opened, "small").entries[0].body["parts"][0]
     accepted = set(pq.read_table(store / part["key"], columns=["source"])["source"].to_pylist())

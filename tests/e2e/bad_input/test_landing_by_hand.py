@@ -6,7 +6,8 @@ import os
 import shutil
 from pathlib import Path
 
-from leptonflow import admission, known, landing, limits, planning, progress
+from leptonflow import admission, known, landing
+from leptonflow.core import deadlines, pipeline_files, progress
 from leptonflow.store import open_store
 from tests.e2e.bad_input.sources import CLASSES, GOOD_ROWS, another_input, bad_images, files, hostile_names, table
 from tests.e2e.helpers import call, good, ingest, picture, quarantined
@@ -34,7 +35,7 @@ def test_files_copied_into_landing_by_hand_are_a_batch(tmp_path: Path, lenient: 
     assert "Not A Name" in call("status", lenient, "--store", store).out
     assert "Not A Name" in call("doctor", "--store", store).told()
 
-    config = planning.load_config(str(lenient))
+    config = pipeline_files.load_config(str(lenient))
     outcome = admission.admit(open_store(store.as_uri()), config, "by-hand")
     assert quarantined(store, "by-hand") == expected
     assert outcome.outcome == "accepted"
@@ -55,7 +56,7 @@ def test_a_table_copied_into_landing_by_hand(tmp_path: Path, lenient: Path, stor
     table(folder, [*GOOD_ROWS, ("../../../../secret.png", "cat"), ("images/link.png", "dog"), ("images/no.png", "dog")])
     os.symlink(tmp_path / "secret.png", folder / "images" / "link.png")
     (folder / "_READY").touch()
-    outcome = admission.admit(open_store(store.as_uri()), planning.load_config(str(lenient)), "by-hand")
+    outcome = admission.admit(open_store(store.as_uri()), pipeline_files.load_config(str(lenient)), "by-hand")
     # The table names what lies in `images/`: that folder is no class.
     assert (outcome.arrived, outcome.accepted) == (13, 10)
     assert quarantined(store, "by-hand") == {
@@ -71,7 +72,7 @@ def test_a_table_copied_into_landing_by_hand(tmp_path: Path, lenient: Path, stor
     (flat / "labels.csv").write_text("\n".join(["path,label", *lines]))
     os.symlink(tmp_path / "secret.png", flat / "link.png")
     (flat / "_READY").touch()
-    outcome = admission.admit(open_store(store.as_uri()), planning.load_config(str(lenient)), "flat")
+    outcome = admission.admit(open_store(store.as_uri()), pipeline_files.load_config(str(lenient)), "flat")
     assert (outcome.arrived, outcome.accepted) == (6, 2)
     assert quarantined(store, "flat") == {
         "labels.csv[2]": "unknown-label",
@@ -83,7 +84,7 @@ def test_a_table_copied_into_landing_by_hand(tmp_path: Path, lenient: Path, stor
 
 def test_what_changed_after_landing_is_quarantined(tmp_path: Path, lenient: Path, store: Path) -> None:
     good(tmp_path / "fine", CLASSES, 4)
-    opened, config = open_store(store.as_uri()), planning.load_config(str(lenient))
+    opened, config = open_store(store.as_uri()), pipeline_files.load_config(str(lenient))
     landing.land(opened, config, tmp_path / "fine", "b", known.index(opened, config))
     picture(990).save(store / "landing/small/b/cat/00000.png")
     (store / "landing/small/b/dog/00004.png").unlink()
@@ -112,8 +113,8 @@ def test_what_a_batch_by_hand_was_read_as_is_told_to_whoever_retrains(
         good(store / "landing/small/split" / split, CLASSES, 2, first=first)
     (store / "landing/small/split/_READY").touch()
     told: list[str] = []
-    config = planning.load_config(str(lenient))
+    config = pipeline_files.load_config(str(lenient))
     with progress.listen(None, told.append):
-        outcome = validate.fn(store.as_uri(), config, "split", limits.start(config, "validate"))
+        outcome = validate.fn(store.as_uri(), config, "split", deadlines.start(config, "validate"))
     assert outcome.accepted == 8
     assert told[0].startswith("batch split: Train, valid: read as the parts of a split")

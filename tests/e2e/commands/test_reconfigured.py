@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from leptonflow import planning
+from leptonflow.core import pipeline_files
 from leptonflow.store import open_store
 from tests.e2e.commands.places import EACH, Place, retrained
 from tests.e2e.helpers import call, listing, rows
@@ -71,7 +72,7 @@ def test_a_model_of_the_users_own(copy: Place) -> None:
     assert retrained(copy("retrain"), 0)["verdict"] == "unchanged"
     # A change of the module, or of one beside it, is another version: not trained yet.
     (copy.folder / "p" / "widths.py").write_text("WIDTH = 17\n")
-    plan = planning.plan(open_store(copy.store.as_uri()), planning.load_config(str(copy.yaml)))
+    plan = planning.plan(open_store(copy.store.as_uri()), pipeline_files.load_config(str(copy.yaml)))
     assert not plan.finished and not plan.trained and plan.version != document["version"]
     assert not list((copy.folder / "p").rglob("*.pyc"))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cli import main
-from leptonflow import planning
+from leptonflow.core import pipeline_files
 from tests.e2e.commands.places import HEAVY, Place
 from tests.e2e.helpers import call, good, ingest, start
 
@@ -22,14 +22,14 @@ def test_init_writes_what_runs_as_it_is(work: Path, tmp_path: Path) -> None:
     assert result.document["seen"]["classes"] == {"7": 3, "cat": 3, "no": 3}
     path = Path(result.document["path"])
     assert path == tmp_path / "zoo" / "zoo.yaml" and (tmp_path / "zoo" / "zoo.contract.yaml").is_file()
-    assert planning.load_config(str(path)).classes == ("7", "cat", "no")
+    assert pipeline_files.load_config(str(path)).classes == ("7", "cat", "no")
     assert path.read_text().count("#") > 5
     document, _ = ingest(path, tmp_path / "animals", "--store", tmp_path / "store")
     assert document["accepted"] == 9
     again = call("init", tmp_path / "zoo", "--json")
     assert again.status == 2 and str(path) in again.told()
     assert call("init", tmp_path / "bare", "--json").status == 0
-    assert planning.load_config(str(tmp_path / "bare" / "bare.yaml")).classes is None
+    assert pipeline_files.load_config(str(tmp_path / "bare" / "bare.yaml")).classes is None
     assert call("init", tmp_path / "x", "--from", tmp_path / "not-there").status == 2
     assert not (tmp_path / "x").exists()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from leptonflow.planning import load_config
+from leptonflow.core.pipeline_files import load_config
 from leptonflow.store import open_store
 from tasks.discover import discover
 from tests.conftest import fresh_uri

@@ -1,30 +1,27 @@
-"""Digests: of values, of bytes, and of the code that a result depends on (DESIGN sections 2 and 4).
+"""Digests of the code that a result depends on: the project's own, the user's, and the versions of the libraries.
 
-Code is read as files and never imported, so that planning needs no heavy library. What does not
-belong here: what a digest is used for.
+Code is read as files and never imported, so that planning needs no heavy library.
 """
 
 from __future__ import annotations
 
 import errno
-import hashlib
-import json
 import os
 import re
 from collections.abc import Iterable
 from functools import lru_cache
 from importlib import metadata, util
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from leptonflow import files
+from leptonflow.core import files
+from leptonflow.core.hashing import digest, sha256
 from schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from schemas.config import Pipeline
 
-ROOT = Path(__file__).resolve().parent.parent
-SHORT = 12
+ROOT = Path(__file__).resolve().parents[2]
 
 DATA_MODULES = ("leptonflow/datasets.py", "leptonflow/contracts.py", "schemas/config.py", "schemas/records.py")
 TRAIN_MODULES = (
@@ -47,30 +44,14 @@ GATE_MODULES = (
 GATE_PACKAGES = ("leptonflow/rules", "leptonflow/statistics")
 
 
-def sha256(data: bytes) -> str:
-    """The sha256 of some bytes, as 64 hex digits."""
-    return hashlib.sha256(data).hexdigest()
 
 
-def canonical(value: Any) -> bytes:
-    """JSON with sorted keys and no spaces: equal values have equal bytes."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=_plain).encode()
 
 
-def _plain(value: Any) -> Any:
-    if hasattr(value, "model_dump"):
-        return value.model_dump(mode="json")
-    raise TypeError(f"a digest is made of plain values, not of {type(value).__name__}")
 
 
-def digest(*values: Any) -> str:
-    """The sha256 of plain values (or pydantic records), as 64 hex digits."""
-    return sha256(canonical(list(values)))
 
 
-def short(hexadecimal: str) -> str:
-    """The first 12 hex digits: what versions, run ids and snapshots are shown as."""
-    return hexadecimal[:SHORT]
 
 
 def backend() -> str:

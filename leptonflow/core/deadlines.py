@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Limit:
-    """A stage's limit. `deadline` is one of time.monotonic(), which all processes of a machine share."""
+    """A stage's limit. `deadline` is wall-clock time, which another machine knows too."""
 
     stage: str  # its key under `limits` in the YAML
     seconds: float
@@ -29,7 +29,7 @@ class Limit:
 
     def left(self) -> float:
         """Seconds until the deadline; negative after it."""
-        return self.deadline - time.monotonic()
+        return self.deadline - time.time()
 
     def check(self) -> None:
         """Raises TimeLimit once the deadline has passed."""
@@ -48,7 +48,7 @@ class Limit:
 def start(config: Pipeline, stage: str) -> Limit:
     """The limit of a stage that begins now."""
     seconds = config.limits.of(stage)
-    return Limit(stage, seconds, time.monotonic() + seconds)
+    return Limit(stage, seconds, time.time() + seconds)
 
 
 _current: ContextVar[Limit | None] = ContextVar("limit", default=None)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from leptonflow import limits
+from leptonflow.core import deadlines
 
 Report = Callable[[str, int, int], None]  # stage, done, total (0: not known)
 Note = Callable[[str], None]  # one line of news for a person
@@ -35,7 +35,7 @@ def pulse() -> None:
     """A point where the work may end. Raises Stopped once `stop` was called, TimeLimit past the stage's deadline."""
     if _stopped:
         raise Stopped("the run ends")
-    limits.check()
+    deadlines.check()
 
 
 def note(text: str) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from math import prod
 
-from leptonflow import machine
+from leptonflow.core import machine
 from schemas.config import Pipeline
 from schemas.errors import ConfigurationError, UsageError
 from schemas.records import Split

@@ -1,8 +1,8 @@
-"""Child processes that examine files side by side: one per core, with Pillow and NumPy and no more.
+"""Child processes that work on tasks side by side, one per core: each imports one module of ours and what that needs.
 
 Not multiprocessing: its children import the program's main module again (Prefect's engine, say), and
 outlive a parent that was killed. These read tasks from a pipe and end with it. A message is JSON and
-the raw bytes of the encoded examples. What a task does belongs to examining.
+raw bytes. What a task does belongs to that module: `warm()` before the first, `perform(task)` for each.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import gc
+import importlib
 import json
 import os
 import queue
@@ -23,13 +24,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from leptonflow import machine
-from leptonflow.keys import in_order
+from leptonflow.core import machine
+from leptonflow.core.concurrency import in_order
 from schemas import errors
 from schemas.errors import ExaminerLost, LeptonflowError
 
 _HEAD = struct.Struct("<II")  # bytes of JSON, bytes of raw data
-_CHILD = "from leptonflow.examiners import serve; serve()"
+_CHILD = "from leptonflow.core.child_processes import serve; serve({module!r})"
 PIPE_BYTES = 1 << 20
 Task = dict[str, Any]
 Answer = tuple[list[Any], bytes]
@@ -68,15 +69,16 @@ class _Child:
                 self.turn.notify_all()
 
 
-class Examiners:
+class Pool:
     """A pool of such processes. `start` early: their imports then cost no waiting. Reusable; close it once."""
 
-    def __init__(self, count: int | None = None) -> None:
+    def __init__(self, module: str, count: int | None = None) -> None:
+        self.module = module
         self.count = count or machine.workers()
         self._children: list[_Child] = []
         self._free: queue.SimpleQueue[_Child] = queue.SimpleQueue()
 
-    def __enter__(self) -> Examiners:
+    def __enter__(self) -> Pool:
         self.start()
         return self
 
@@ -87,16 +89,16 @@ class Examiners:
     def started(self) -> bool:
         return bool(self._children)
 
-    def start(self) -> Examiners:
+    def start(self) -> Pool:
         """Start the processes; returns at once. A second call does nothing."""
         if not self._children:
-            root = str(Path(__file__).resolve().parent.parent)
+            root = str(Path(__file__).resolve().parent.parent.parent)
             path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
             # Side by side already: a library's own threads would only fight over the same cores.
             single = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
             for _ in range(self.count):
                 process = subprocess.Popen(
-                    [sys.executable, "-P", "-W", "ignore", "-c", _CHILD],
+                    [sys.executable, "-P", "-W", "ignore", "-c", _CHILD.format(module=self.module)],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.DEVNULL,  # decoders written in C complain there; every image has a rule
@@ -146,15 +148,14 @@ class Examiners:
         return reply["rows"], raw
 
 
-def serve() -> None:
-    """What a child does: examine until its standard input ends."""
+def serve(module: str) -> None:
+    """What a child does: perform tasks until its standard input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     source = os.fdopen(os.dup(0), "rb")
     target = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints must not land between two messages
-    from leptonflow import examining
-
-    examining.warm()
+    work = importlib.import_module(module)
+    work.warm()
     gc.freeze()
     while True:
         try:
@@ -163,7 +164,7 @@ def serve() -> None:
             return
         raw = b""
         try:
-            rows, raw = examining.perform(task)
+            rows, raw = work.perform(task)
             reply: dict[str, Any] = {"rows": rows}
         except LeptonflowError as error:
             reply = {"error": type(error).__name__, **error.document()["error"]}

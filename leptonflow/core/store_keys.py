@@ -1,4 +1,4 @@
-"""Which keys a store takes, and a window of threads over many of them. Plain functions, no store.
+"""The keys of a store: which it takes. Plain functions, no store.
 
 A key is relative to the store's root, its segments separated by `/`. What others put on a store may be named anything;
 what we create may not. What does not belong here: any input or output.
@@ -7,10 +7,6 @@ what we create may not. What does not belong here: any input or output.
 from __future__ import annotations
 
 import re
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
 
 from schemas.errors import UsageError
 
@@ -23,11 +19,6 @@ TEMPORARY = re.compile(r"\.tmp-\d+-[0-9a-f]{16}")
 # in XML cannot hold U+FFFE and U+FFFF, and U+FFFD is what a server says for a character that it cannot list.
 _NOT_IN_NEW_KEYS = re.compile("[\x00-\x1f\x7f\\\\\ud800-\udfff\ufffd-\uffff]")
 LONGEST_SEGMENT = 255  # bytes: a file's name on disk, and MinIO keeps each segment as one
-
-WORKERS = 16
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 def checked_key(key: str) -> str:
@@ -64,20 +55,3 @@ def checked_prefix(prefix: str) -> str:
     return checked_key(prefix.rstrip("/")) if prefix else ""
 
 
-def in_order(function: Callable[[Item], Result], items: Iterable[Item], workers: int = WORKERS) -> Iterator[Result]:
-    """`function` of each item on `workers` threads, results in the order of `items`.
-
-    At most twice as many items as workers are in flight, so a stream of large objects never lies in memory whole.
-    The first exception is raised at its item's turn, and what has not started by then never starts.
-    """
-    waiting: deque[Future[Result]] = deque()
-    pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="store")
-    try:
-        for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) >= 2 * workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)

@@ -1,6 +1,6 @@
 """The pipelines' YAMLs of a folder: under pipelines/, also in folders of their own there, each called by its name.
 
-What a YAML says is not known here (schemas.config), but that it is a pipeline's.
+What a YAML may say belongs to schemas.config.
 """
 
 from __future__ import annotations
@@ -9,15 +9,17 @@ import difflib
 import re
 from pathlib import Path
 
-from schemas.config import NAME
-from schemas.errors import UsageError
+from leptonflow.core import files
+from schemas import yaml_text
+from schemas.config import NAME, Pipeline, parse
+from schemas.errors import ConfigurationError, UsageError
 
-FOLDER = Path("pipelines")
+PIPELINES = Path("pipelines")
 PATTERNS = ("*.yaml", "*/*.yaml", "*/*/*.yaml")  # no deeper: whoever keeps images there has many files
 _PIPELINE = re.compile(rb"^workload\s*:", re.MULTILINE)
 
 
-def available(folder: Path = FOLDER) -> dict[str, Path]:
+def available(folder: Path = PIPELINES) -> dict[str, Path]:
     """Each name and its YAML, sorted. Below the folder itself only files that say `workload:` are pipelines.
 
     Raises UsageError where two folders have one of the same name; the folder's own is preferred to theirs.
@@ -41,7 +43,7 @@ def available(folder: Path = FOLDER) -> dict[str, Path]:
     return dict(sorted({**nested, **found}.items()))
 
 
-def find(name_or_path: str, folder: Path = FOLDER) -> Path:
+def find(name_or_path: str, folder: Path = PIPELINES) -> Path:
     """The YAML of that name below `folder`, or at that path.
 
     Raises UsageError where there is none, with the names that there are.
@@ -74,3 +76,19 @@ def _says_workload(path: Path) -> bool:
         return path.is_file() and _PIPELINE.search(path.read_bytes()[: 1 << 20]) is not None
     except OSError:
         return False
+
+
+def load_config(name_or_path: str) -> Pipeline:
+    """The pipeline of that name under pipelines/, or of that YAML file.
+
+    Raises UsageError where there is none, ConfigurationError where it is wrong.
+    """
+    path = find(name_or_path)
+    try:
+        data = files.read(path, files.TEXT)
+    except OSError as error:
+        raise ConfigurationError(
+            f"{path} cannot be read", expected="a pipeline's YAML", received=error.strerror or str(error)
+        ) from None
+    document = yaml_text.load(data, str(path))
+    return parse(document.value, where=str(path), folder=path.parent.absolute(), lines=document)
