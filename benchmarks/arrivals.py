@@ -23,9 +23,11 @@ from benchmarks import images, measure
 from benchmarks.measure import ROOT, environment, proportional, table
 from flows import server
 from leptonflow import contracts, planning
-from leptonflow.core import pipeline_files
+from leptonflow.core import pipeline_files, store_keys
 from leptonflow.core.hashing import canonical, sha256
-from leptonflow.store import Store, open_store, store_id
+from leptonflow.storage.address import open_store
+from leptonflow.storage.store import Store
+from leptonflow.storage.store_identity import store_id
 from tests import servers
 
 NAME = "bench"
@@ -38,8 +40,8 @@ COMMAND = COUNTED + "from cli import main; sys.argv[0] = 'leptonflow'; main.run(
 
 def count_reads(path: str) -> None:
     """In the watcher's process: count what the stores are asked for; SIGUSR1 writes the counts to a file."""
-    from leptonflow.directory_store import DirectoryStore
-    from leptonflow.object_store import ObjectStore
+    from leptonflow.storage.directory_store import DirectoryStore
+    from leptonflow.storage.object_store import ObjectStore
 
     counts: Counter[str] = Counter()
 
@@ -70,9 +72,9 @@ def fill(store: Store, folder: Path, count: int) -> None:
     accepted, refused = names[: count * 9 // 10], names[count * 9 // 10 : -count // 100]
     store.create_many(records(store_id(store), accepted))
     contract = contracts.digest(config)
-    store.create_many((planning.outcome_key(NAME, name, contract), b"{}") for name in refused)
+    store.create_many((store_keys.outcome_key(NAME, name, contract), b"{}") for name in refused)
     run = {"asked": planning.asked(config, CONTENT), "document": {"report": ""}}
-    store.create(planning.run_key(NAME, "run", "manifest.json"), canonical(run))
+    store.create(store_keys.run_key(NAME, "run", "manifest.json"), canonical(run))
 
 
 def records(identity: str, batches: list[str]) -> Iterator[tuple[str, bytes]]:

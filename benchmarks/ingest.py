@@ -40,7 +40,7 @@ def admit(folder: Path, source: Path, times: int) -> list[tuple[float, float, fl
     os.environ.update(environment())
     from leptonflow import admission
     from leptonflow.core import pipeline_files
-    from leptonflow.store import open_store
+    from leptonflow.storage.address import open_store
     from schemas.settings import quiet
 
     quiet()

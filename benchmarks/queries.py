@@ -25,7 +25,9 @@ from unittest import mock
 from benchmarks import measure
 from benchmarks.measure import LEPTONFLOW, environment, table, timed
 from leptonflow import analytics, compaction, table_sources, tables
-from leptonflow.store import Store, open_store, store_id
+from leptonflow.storage.address import open_store
+from leptonflow.storage.store import Store
+from leptonflow.storage.store_identity import store_id
 from tests import servers
 
 METRICS, FOLDS = 10, 5

@@ -16,7 +16,7 @@ def status(pipeline: PIPELINE, store: STORE = None, as_json: JSON = False, debug
     from cli import standing
     from leptonflow import reading
     from leptonflow.core import pipeline_files
-    from leptonflow.store import open_store
+    from leptonflow.storage.address import open_store
 
     config = pipeline_files.load_config(pipeline)
     named = store is not None or named_store() is not None

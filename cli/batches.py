@@ -22,7 +22,7 @@ def discard(
     from cli import show
     from leptonflow import discards
     from leptonflow.core import person, pipeline_files
-    from leptonflow.store import open_store
+    from leptonflow.storage.address import open_store
 
     config = pipeline_files.load_config(pipeline)
     record, made = discards.discard(open_store(store_uri(store)), config.name, batch, reason, person.person())

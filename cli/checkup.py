@@ -69,20 +69,20 @@ def _packages() -> str:
 
 def _store(uri: str, fix: bool) -> str:
     """Can it be reached, and does `create` refuse a key that exists?"""
-    from leptonflow import store
+    from leptonflow.storage import address, objects, store, store_identity
 
     done: list[str] = []
     if fix and uri.startswith("s3://"):
-        from leptonflow import bucket
+        from leptonflow.storage import bucket
 
         done = bucket.ensure_bucket(uri)
-    opened = store.open_store(uri)
-    identity = store.known_id(opened)
+    opened = address.open_store(uri)
+    identity = store_identity.known_id(opened)
     opened.folders("")  # a store that cannot be read is not looked at any further; one that cannot be written is
     try:
-        identity = identity or store.store_id(opened)
+        identity = identity or store_identity.store_id(opened)
         opened.check_writable()
-        store.adopt(opened, "doctor/probe", b"probe")
+        objects.adopt(opened, "doctor/probe", b"probe")
         opened.create("doctor/probe", b"again")
     except AlreadyExists:
         return "; ".join([f"{uri} (id {identity[:8] if identity else '-'}) creates atomically", *done])
@@ -96,15 +96,15 @@ def _store(uri: str, fix: bool) -> str:
 
 def _logs(uri: str) -> str:
     """Every commit log of the store: its chain, and no record beyond a gap."""
-    from leptonflow import log, store
+    from leptonflow.storage import address, commit_log, store_identity
 
-    opened = store.open_store(uri)
-    prefixes = [f"{kind}/{name}/log" for kind in store.LOGS for name in opened.folders(kind)]
+    opened = address.open_store(uri)
+    prefixes = [f"{kind}/{name}/log" for kind in store_identity.LOGS for name in opened.folders(kind)]
     damaged: list[LeptonflowError] = []
     records = 0
     for prefix in prefixes:
         try:
-            records += log.complete(opened, prefix).number
+            records += commit_log.complete(opened, prefix).number
         except Damaged as error:
             damaged.append(error)
     if damaged:
@@ -120,9 +120,10 @@ def _logs(uri: str) -> str:
 
 def _landing(uri: str) -> str:
     """What lies in landing and is never read; beside it, what was refused and what is not closed yet."""
-    from leptonflow import batch_state, store
+    from leptonflow import batch_state
+    from leptonflow.storage import address
 
-    opened = store.open_store(uri)
+    opened = address.open_store(uri)
     never: list[str] = []
     told: list[str] = []
     for pipeline in opened.folders("landing"):
@@ -147,7 +148,7 @@ def _arrivals(uri: str, fix: bool) -> str:
     """How `watch` learns of a batch that was closed; on every store there is a way."""
     if not uri.startswith("s3://"):
         return "by the file system's events, and a poll every 60 s"
-    from leptonflow import bucket
+    from leptonflow.storage import bucket
 
     try:
         if bucket.ensure_notification(uri) if fix else bucket.notifies(uri):

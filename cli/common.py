@@ -16,7 +16,7 @@ from schemas.errors import LeptonflowError
 from schemas.settings import store_uri
 
 if TYPE_CHECKING:
-    from leptonflow.store import Store
+    from leptonflow.storage.store import Store
 
 
 def _pipelines(incomplete: str) -> list[str]:
@@ -54,7 +54,8 @@ def looked_at(named: str | None, required: bool = False) -> Store:
     Raises LeptonflowError where it must be there.
     """
     from cli import show
-    from leptonflow.store import exists, open_store
+    from leptonflow.storage.address import open_store
+    from leptonflow.storage.store_identity import exists
 
     store = open_store(store_uri(named))
     if not exists(store):

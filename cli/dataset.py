@@ -70,7 +70,7 @@ def ingest(
     from leptonflow import ingesting
     from leptonflow.core import pipeline_files
     from leptonflow.label_tables import Columns
-    from leptonflow.store import open_store
+    from leptonflow.storage.address import open_store
 
     config = pipeline_files.load_config(pipeline)
     columns = Columns(path_column, label_column)
@@ -98,7 +98,7 @@ def retract(
     from cli import show
     from leptonflow import corrections, planning
     from leptonflow.core import pipeline_files
-    from leptonflow.store import open_store
+    from leptonflow.storage.address import open_store
 
     config = pipeline_files.load_config(pipeline)
     opened = open_store(store_uri(store))

@@ -52,7 +52,7 @@ def _simulated(
     """The document of `gate --simulate`, and the function that shows it. Writes the picture where one is asked for."""
     from leptonflow import operating, year
     from leptonflow.core import pipeline_files
-    from leptonflow.store import open_store
+    from leptonflow.storage.address import open_store
 
     config = pipeline_files.load_config(pipeline)
     curve, seen = operating.curve(

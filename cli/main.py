@@ -71,14 +71,15 @@ def retrain(
 ) -> int:
     """Ingest pending batches, train, evaluate, promote on evidence."""
     from cli import show
-    from leptonflow import locking, unchanged
+    from leptonflow import unchanged
     from leptonflow.core import pipeline_files
-    from leptonflow.store import open_store
+    from leptonflow.storage import run_lock
+    from leptonflow.storage.address import open_store
 
     uri = store_uri(store)
     config = pipeline_files.load_config(pipeline)
     opened = open_store(uri)
-    with show.progress(), locking.one_at_a_time(opened, config.name):
+    with show.progress(), run_lock.one_at_a_time(opened, config.name):
         document = None if force else unchanged.document(opened, config)
         if document is None:
             from flows import running
@@ -148,7 +149,7 @@ def _override(
     from cli import show
     from leptonflow import infra
     from leptonflow.core import person, pipeline_files
-    from leptonflow.store import open_store
+    from leptonflow.storage.address import open_store
 
     config = pipeline_files.load_config(pipeline)
     opened = open_store(store_uri(store))

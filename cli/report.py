@@ -14,7 +14,7 @@ from cli.common import DEBUG, JSON, STORE, Answer, answer, looked_at
 from schemas.errors import LeptonflowError, NotFound
 
 if TYPE_CHECKING:
-    from leptonflow.store import Store
+    from leptonflow.storage.store import Store
 
 RUN = re.compile(r"[0-9a-f]{12}")
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from leptonflow.store import Store
+    from leptonflow.storage.store import Store
     from schemas.config import Pipeline
 
 SHOWN = 20  # changed examples, each on a line

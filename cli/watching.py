@@ -18,7 +18,7 @@ def watch(pipelines: list[str], store: str | None, poll: float | None, once: boo
     from flows.arrivals.watching import Watcher
     from flows.stack import tether
     from flows.waking import Stop
-    from leptonflow.store import open_store
+    from leptonflow.storage.address import open_store
 
     tether.hold()
     uri = store_uri(store)

@@ -60,7 +60,7 @@ def _response(method: str, sent: bytes, store: str, run_id: str) -> Response:
     if method not in ("GET", "HEAD"):
         return PlainTextResponse("a report is only read", 405, {"Allow": "GET, HEAD"})
     from leptonflow import reading
-    from leptonflow.store import open_store
+    from leptonflow.storage.address import open_store
 
     try:
         return HTMLResponse(reading.report_page(open_store(store), run_id), headers=HEADERS)

@@ -19,7 +19,7 @@ from flows import addresses, credentials, server
 from flows.waking import waking
 from leptonflow import admission, infra, keras_models, planning
 from leptonflow.core import garbage_collection, progress
-from leptonflow.store import open_store
+from leptonflow.storage.address import open_store
 from schemas.config import Pipeline
 from schemas.errors import ServerError
 from schemas.settings import verbose

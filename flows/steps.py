@@ -16,10 +16,11 @@ from prefect.states import Completed
 
 from flows import naming, notifying, run_log, showing, telling
 from flows.telling import Story
-from leptonflow import admission, infra, keras_models, locking, reading
+from leptonflow import admission, infra, keras_models, reading
 from leptonflow.core import deadlines, garbage_collection, progress
 from leptonflow.core.deadlines import Limit
-from leptonflow.store import open_store
+from leptonflow.storage import run_lock
+from leptonflow.storage.address import open_store
 from schemas.config import Pipeline
 from schemas.records import Plan
 
@@ -76,7 +77,7 @@ class Steps:
             moving = showing.Moving(page, self.config.training.folds)
             stack.callback(moving.close)
             stack.enter_context(progress.listen(moving.report, lambda text: page.log.info("%s", text)))
-            stack.enter_context(locking.one_at_a_time(open_store(self.store), self.config.name))
+            stack.enter_context(run_lock.one_at_a_time(open_store(self.store), self.config.name))
             yield
 
     @contextmanager

@@ -22,19 +22,21 @@ from leptonflow import (
     faults,
     identities,
     landing,
-    log,
     planning,
     recording,
     workloads,
 )
-from leptonflow.core import clock, garbage_collection, progress
+from leptonflow.core import clock, garbage_collection, progress, store_keys
 from leptonflow.core.child_processes import Pool
 from leptonflow.core.hashing import canonical, digest, sha256, short
 from leptonflow.core.person import person
 from leptonflow.example_rows import Row
 from leptonflow.judging import Judgement, judge, refuse_whole
 from leptonflow.known import classes, knowledge
-from leptonflow.store import Store, adopt, parsed, place, upgrade
+from leptonflow.storage import commit_log
+from leptonflow.storage.objects import adopt, parsed, place
+from leptonflow.storage.store import Store
+from leptonflow.storage.store_identity import upgrade
 from schemas.config import Pipeline
 from schemas.errors import Damaged, ExaminerLost, Overtaken
 from schemas.records import Expectation, Outcome, Plan, QuarantineRef
@@ -75,7 +77,7 @@ def tools() -> Iterator[Tools]:
         started.close()
 
 
-def earlier(store: Store, config: Pipeline, batch: str, history: log.Log | None = None) -> Outcome | None:
+def earlier(store: Store, config: Pipeline, batch: str, history: commit_log.Log | None = None) -> Outcome | None:
     """The outcome that stands: accepted is final, refused holds under today's contract.
 
     history  the log that is asked, by default as it is now
@@ -84,7 +86,7 @@ def earlier(store: Store, config: Pipeline, batch: str, history: log.Log | None 
     for entry in history.entries:
         if entry.kind == "batch" and entry.body["batch"] == batch:
             return Outcome.model_validate(entry.body["outcome"])
-    key = planning.outcome_key(config.name, batch, contracts.digest(config))
+    key = store_keys.outcome_key(config.name, batch, contracts.digest(config))
     if store.size(key) is None:
         return None
     return parsed(store, key, Outcome.model_validate_json)
@@ -174,7 +176,7 @@ def _examined(
     raise AssertionError("unreachable")
 
 
-def _to_judge_by(store: Store, config: Pipeline) -> log.Log:
+def _to_judge_by(store: Store, config: Pipeline) -> commit_log.Log:
     """The dataset's log, after what is there follows the YAML's preprocessing and has canonical digests."""
     history = planning.snapshots(store, config.name)
     if history.head is None or (
@@ -190,7 +192,7 @@ def _to_judge_by(store: Store, config: Pipeline) -> log.Log:
 def _judged(
     store: Store,
     config: Pipeline,
-    history: log.Log,
+    history: commit_log.Log,
     landed: landing.Batch,
     rows: Sequence[Row],
     fault: str | None,
@@ -213,7 +215,7 @@ def _judged(
     sentence = fault or complaint or judgement.over or (_failed_sentence(failed) if failed else None)
     if sentence is None:
         return _commit(store, config, history, landed, judgement, expectations, found, part)
-    log.still(store, history, f"refusal of the batch {landed.name}")
+    commit_log.still(store, history, f"refusal of the batch {landed.name}")
     refused = _refuse(store, config, landed, refuse_whole(judgement, sentence), expectations, sentence)
     return earlier(store, config, landed.name) or refused  # who accepted it at the same moment has decided
 
@@ -349,14 +351,14 @@ def _refuse(
     )  # fmt: skip
     others = len(store.keys(f"batches/{config.name}/{landed.name}"))
     outcome = outcome.model_copy(update={"number": others + 1})
-    key = planning.outcome_key(config.name, landed.name, contract)
+    key = store_keys.outcome_key(config.name, landed.name, contract)
     return Outcome.model_validate_json(adopt(store, key, canonical(outcome)))
 
 
 def _commit(
     store: Store,
     config: Pipeline,
-    history: log.Log,
+    history: commit_log.Log,
     landed: landing.Batch,
     judgement: Judgement,
     expectations: tuple[Expectation, ...],
@@ -398,7 +400,7 @@ def _commit(
         "holdout": history.head.body["holdout"] if history.head else config.holdout.fraction,
         "examples": len(pairs),
     }
-    log.commit(
+    commit_log.commit(
         store,
         history,
         id=digest("batch", config.name, landed.name, contract, history.number),

@@ -17,8 +17,9 @@ from urllib.parse import urlsplit
 
 from leptonflow import statements, table_sources
 from leptonflow.allowance import Allowance, too_large, within
-from leptonflow.s3 import connection
-from leptonflow.store import BACK, Store
+from leptonflow.storage.objects import BACK
+from leptonflow.storage.s3 import connection
+from leptonflow.storage.store import Store
 from schemas.errors import Damaged, LeptonflowError, StoreUnreachable, UsageError
 from schemas.settings import query_memory, query_seconds
 

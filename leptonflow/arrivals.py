@@ -16,9 +16,10 @@ from typing import Any
 
 from leptonflow import contracts, discards, landing, landing_state
 from leptonflow.core.concurrency import in_order
+from leptonflow.core.store_keys import outcome_key
 from leptonflow.landing import INGEST, READY, folder_key
-from leptonflow.planning import outcome_key
-from leptonflow.store import Store, known_id, store_id
+from leptonflow.storage.store import Store
+from leptonflow.storage.store_identity import known_id, store_id
 from schemas.config import NAME, Pipeline
 from schemas.errors import Damaged, NotFound
 

@@ -11,10 +11,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from leptonflow import changes, contracts, discards, landing, landing_state, log, planning, recording
-from leptonflow.layouts import READY
-from leptonflow.log import Log
-from leptonflow.store import BACK, Store
+from leptonflow import changes, contracts, discards, landing, landing_state, planning, recording
+from leptonflow.core import store_keys
+from leptonflow.core.store_keys import READY
+from leptonflow.storage import commit_log
+from leptonflow.storage.commit_log import Log
+from leptonflow.storage.objects import BACK
+from leptonflow.storage.store import Store
 from schemas.config import Pipeline
 from schemas.errors import Damaged
 from schemas.records import Outcome
@@ -24,7 +27,7 @@ def document(store: Store, config: Pipeline, history: Log) -> dict[str, Any]:
     """waiting, refused, open, late, discarded, misnamed and warnings of `status --json`."""
     pending = planning.pending(store, config, history)
     contract = contracts.digest(config) if pending.refused else ""
-    refused = outcomes(store, [planning.outcome_key(config.name, batch, contract) for batch in pending.refused])
+    refused = outcomes(store, [store_keys.outcome_key(config.name, batch, contract) for batch in pending.refused])
     late = landing_state.late(store, config.name, [*accepted(history), *refused], MOST_FILES)
     return {
         "waiting": list(pending.waiting),
@@ -60,7 +63,7 @@ class Lying:
 
 def lying(store: Store, pipeline: str) -> Lying:
     """Lines that begin with the pipeline's name. A refused batch is named whatever contract refused it."""
-    history = log.read(store, f"snapshots/{pipeline}/log")
+    history = commit_log.read(store, f"snapshots/{pipeline}/log")
     there = accepted(history)
     refused = _refused(store, pipeline, {each.batch for each in there})
     opened = landing_state.open_batches(store, pipeline)

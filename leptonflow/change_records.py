@@ -11,10 +11,12 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from leptonflow import datasets, log
+from leptonflow import datasets
 from leptonflow.core.hashing import digest, sha256, short
 from leptonflow.core.person import person
-from leptonflow.store import Store, place
+from leptonflow.storage import commit_log
+from leptonflow.storage.objects import place
+from leptonflow.storage.store import Store
 from schemas.config import Pipeline
 from schemas.records import ChangesRef
 
@@ -32,7 +34,7 @@ class Change(NamedTuple):
     label: str | None
 
 
-def rows(store: Store, history: log.Log, retracted: bool = False) -> list[dict[str, Any]]:
+def rows(store: Store, history: commit_log.Log, retracted: bool = False) -> list[dict[str, Any]]:
     """id, label, batch and source of each example that the dataset holds; with retracted: of those that left it too.
 
     The label of one that left is None.
@@ -61,8 +63,8 @@ def write(store: Store, pipeline: str, table: pa.Table) -> ChangesRef:
 
 
 def commit(
-    store: Store, config: Pipeline, history: log.Log, kind: str, changes: Sequence[Change], why: str
-) -> log.Log:
+    store: Store, config: Pipeline, history: commit_log.Log, kind: str, changes: Sequence[Change], why: str
+) -> commit_log.Log:
     """One attempt to record changes after `history`; the log with them. Raises Overtaken after a lost race."""
     import pyarrow as pa
 
@@ -94,4 +96,4 @@ def commit(
         "examples": len(pairs),
     }
     identity = digest(kind, config.name, ref.sha256, history.number)
-    return log.commit(store, history, id=identity, kind=kind, body=body, who=person(), why=why)
+    return commit_log.commit(store, history, id=identity, kind=kind, body=body, who=person(), why=why)

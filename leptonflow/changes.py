@@ -6,16 +6,17 @@ matter only where the preprocessing changes and accepted examples must be encode
 
 from __future__ import annotations
 
-from leptonflow import datasets, landing, layouts, log
+from leptonflow import datasets, landing, layouts
 from leptonflow.core.hashing import sha256
-from leptonflow.store import Store
+from leptonflow.storage import commit_log
+from leptonflow.storage.store import Store
 from schemas.records import PartRef
 
 
 def changed(store: Store, pipeline: str) -> list[str]:
     """The names (`batch/file`) of landed files of accepted batches that are missing, new or other bytes."""
     found: list[str] = []
-    for entry in log.read(store, f"snapshots/{pipeline}/log").entries:
+    for entry in commit_log.read(store, f"snapshots/{pipeline}/log").entries:
         if entry.kind == "batch":
             batch = str(entry.body["batch"])
             parts = [PartRef.model_validate(part) for part in entry.body["parts"]]

@@ -12,10 +12,12 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from leptonflow import log, table_sources, tables
+from leptonflow import table_sources, tables
 from leptonflow.core.concurrency import in_order
 from leptonflow.core.hashing import canonical, sha256
-from leptonflow.store import Store, place, steady
+from leptonflow.storage import commit_log
+from leptonflow.storage.objects import place, steady
+from leptonflow.storage.store import Store
 from leptonflow.table_sources import Source
 from schemas.errors import LeptonflowError, Overtaken
 
@@ -49,7 +51,7 @@ def compact(store: Store, table: str, most: int = MOST_LOOSE) -> bool:
     """
     if len(_small(table_sources.sources(store, table))) <= most:  # without reading the whole log
         return False
-    history = log.read(store, table_sources.compactions(table))
+    history = commit_log.read(store, table_sources.compactions(table))
     found = table_sources.sources(store, table, history)
     loose = _small(found)
     if len(loose) <= most:
@@ -63,7 +65,7 @@ def compact(store: Store, table: str, most: int = MOST_LOOSE) -> bool:
     }
     decided = sha256(canonical(sorted(source.key for source in chosen)))
     try:
-        log.commit(
+        commit_log.commit(
             store, history, id=decided, kind="compaction", body=body, who="leptonflow",
             why=f"{len(loose)} loose files",
         )  # fmt: skip

@@ -9,8 +9,8 @@ import json
 from typing import Any
 
 from leptonflow import packages, planning, recording, registry, whole
-from leptonflow.log import Log
-from leptonflow.store import Store
+from leptonflow.storage.commit_log import Log
+from leptonflow.storage.store import Store
 from schemas.config import Pipeline
 from schemas.errors import Damaged, NotFound
 from schemas.records import ModelManifest

@@ -9,12 +9,13 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from leptonflow import datasets, discards, examining, faults, identities, landing, log, planning, workloads
+from leptonflow import datasets, discards, examining, faults, identities, landing, planning, workloads
 from leptonflow import known as knows
 from leptonflow.change_records import Change, commit, rows
 from leptonflow.core import progress
 from leptonflow.datasets import RELABELLED, RETRACTED, in_holdout
-from leptonflow.store import Store
+from leptonflow.storage import commit_log
+from leptonflow.storage.store import Store
 from schemas.config import Pipeline
 from schemas.errors import Damaged, NotFound, Overtaken, UsageError
 
@@ -61,7 +62,7 @@ def retract(store: Store, config: Pipeline, examples: Sequence[str], reason: str
 
 
 def _recorded(
-    store: Store, config: Pipeline, kind: str, why: str, decide: Callable[[log.Log], list[Change]]
+    store: Store, config: Pipeline, kind: str, why: str, decide: Callable[[commit_log.Log], list[Change]]
 ) -> list[Change]:
     """Commit what is decided on the newest state; decided again after a lost race. Raises Overtaken."""
     for attempt in range(ATTEMPTS):
@@ -79,7 +80,7 @@ def _recorded(
     raise AssertionError("unreachable")
 
 
-def _newer(store: Store, config: Pipeline, history: log.Log, labels: dict[str, str]) -> list[Change]:
+def _newer(store: Store, config: Pipeline, history: commit_log.Log, labels: dict[str, str]) -> list[Change]:
     """Each example whose picture has another label there. Of one that left, the copy that training held comes back."""
     snapshot = planning.state(config, history)
     assert snapshot is not None
@@ -101,7 +102,7 @@ def _newer(store: Store, config: Pipeline, history: log.Log, labels: dict[str, s
     return changes
 
 
-def _named(store: Store, history: log.Log, examples: Sequence[str]) -> list[Change]:
+def _named(store: Store, history: commit_log.Log, examples: Sequence[str]) -> list[Change]:
     found: dict[str, dict[str, Any]] = {}
     every = rows(store, history, retracted=True)
     for name in examples:

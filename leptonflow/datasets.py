@@ -17,8 +17,9 @@ from leptonflow import workloads
 from leptonflow.core import capacity, parquet
 from leptonflow.core.hashing import canonical, sha256
 from leptonflow.layouts import shown
-from leptonflow.log import Entry
-from leptonflow.store import Store, place, recorded
+from leptonflow.storage.commit_log import Entry
+from leptonflow.storage.objects import place, recorded
+from leptonflow.storage.store import Store
 from schemas.config import Pipeline
 from schemas.records import ChangesRef, PartRef, SnapshotRef, Split
 from schemas.text import nfc

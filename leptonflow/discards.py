@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from pydantic import ValidationError
 
-from leptonflow import layouts, log
+from leptonflow import layouts
 from leptonflow.core import clock
 from leptonflow.core.hashing import canonical
-from leptonflow.store import BACK, Store, adopt, parsed
+from leptonflow.storage import commit_log
+from leptonflow.storage.objects import BACK, adopt, parsed
+from leptonflow.storage.store import Store
 from schemas.errors import Damaged, LeptonflowError, NotFound, UsageError
 from schemas.records import Discard
 
@@ -74,7 +76,7 @@ def refused(found: Discard) -> UsageError:
 
 
 def _not_accepted(store: Store, pipeline: str, batch: str) -> None:
-    for entry in log.read(store, f"snapshots/{pipeline}/log").entries:
+    for entry in commit_log.read(store, f"snapshots/{pipeline}/log").entries:
         if entry.kind == "batch" and entry.body["batch"] == batch:
             raise LeptonflowError(
                 f"the batch {batch} is in the dataset",

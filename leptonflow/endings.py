@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from leptonflow import recording, weighing
-from leptonflow.store import Store
+from leptonflow.storage.store import Store
 from schemas.errors import Damaged
 from schemas.records import Outcome, Plan, Split
 

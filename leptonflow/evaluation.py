@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from leptonflow import baselines, datasets, packages, predictions, registry, whole, workloads
 from leptonflow.core.hashing import canonical, sha256
 from leptonflow.packages import Package
-from leptonflow.store import Store, adopt, steady
+from leptonflow.storage.objects import adopt, steady
+from leptonflow.storage.store import Store
 from leptonflow.training import cross_validation as cross_validation
 from leptonflow.training import planned
 from schemas.config import Pipeline

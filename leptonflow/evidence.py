@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from leptonflow import datasets, identities, packages, planning, predictions, training, workloads
 from leptonflow.rules.slicing import RESERVED
-from leptonflow.store import Store, recorded
+from leptonflow.storage.objects import recorded
+from leptonflow.storage.store import Store
 from schemas.config import Pipeline
 from schemas.errors import ConfigurationError, Damaged, NotFound
 from schemas.records import Evaluation, InfraResult, ModelManifest, Plan, SnapshotRef

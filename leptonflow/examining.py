@@ -18,7 +18,8 @@ from leptonflow.core.child_processes import Answer, Pool, Task
 from leptonflow.core.hashing import sha256
 from leptonflow.example_rows import Looked, Row, example_row, row_number, source_row
 from leptonflow.layouts import Batch, Item
-from leptonflow.store import Store, open_store
+from leptonflow.storage.address import open_store
+from leptonflow.storage.store import Store
 from leptonflow.walking import Refusal, measure, read_file, resolve
 from leptonflow.workloads import Examined, Workload
 from schemas.config import WORKLOADS, Pipeline

@@ -11,7 +11,8 @@ from typing import Any
 
 from leptonflow import recording
 from leptonflow.gate import PROMOTED, promote_command
-from leptonflow.store import BACK, Store
+from leptonflow.storage.objects import BACK
+from leptonflow.storage.store import Store
 from schemas.config import NAME, Pipeline
 from schemas.errors import Damaged, NotFound
 from schemas.records import Record, RuleResult, Verdict

@@ -19,8 +19,8 @@ from schemas.records import Evaluation, InfraResult, RuleResult, Verdict
 
 if TYPE_CHECKING:
     from leptonflow.evidence import Evidence
-    from leptonflow.log import Log
     from leptonflow.registry import Champion
+    from leptonflow.storage.commit_log import Log
 
 PROMOTED, REFUSED = "promoted", "refused"
 WEIGH: dict[type, Callable[[Any, Case], Weighed]] = {

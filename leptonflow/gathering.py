@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from leptonflow import analysis, datasets, drift, predictions, simulation
 from leptonflow.report import Operating
-from leptonflow.store import BACK, Store, recorded
+from leptonflow.storage.objects import BACK, recorded
+from leptonflow.storage.store import Store
 from leptonflow.training import planned
 from schemas.config import AgainstChampion, Pipeline
 from schemas.errors import ConfigurationError, Damaged, UsageError

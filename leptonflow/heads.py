@@ -7,7 +7,7 @@ What does not belong here: which batches wait (arrivals), and asking for the run
 from __future__ import annotations
 
 from leptonflow import recording
-from leptonflow.store import Store
+from leptonflow.storage.store import Store
 from schemas.errors import Damaged
 
 

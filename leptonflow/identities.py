@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
-from leptonflow import change_records, datasets, examining, faults, landing, layouts, log, planning, workloads
+from leptonflow import change_records, datasets, examining, faults, landing, layouts, planning, workloads
 from leptonflow.core import parquet, progress
 from leptonflow.core.hashing import digest
 from leptonflow.core.person import person
 from leptonflow.datasets import RETRACTED, in_holdout
 from leptonflow.example_rows import Row
-from leptonflow.store import Store, recorded
+from leptonflow.storage import commit_log
+from leptonflow.storage.objects import recorded
+from leptonflow.storage.store import Store
 from schemas.config import Pipeline
 from schemas.errors import Damaged, NotFound, Overtaken
 from schemas.records import ChangesRef
@@ -26,7 +28,7 @@ CANONICAL = "canonical"  # of a batch's record: its examples' ids are canonical 
 ATTEMPTS = 3
 
 
-def canonical(store: Store, history: log.Log) -> dict[str, str]:
+def canonical(store: Store, history: commit_log.Log) -> dict[str, str]:
     """Example id -> canonical digest, of the examples for which the two differ. Raises Damaged."""
     found: dict[str, str] = {}
     for entry in history.entries:
@@ -64,7 +66,7 @@ def upgrade(store: Store, config: Pipeline) -> None:
 
 
 def straddling(
-    entries: Sequence[log.Entry], store: Store, same: dict[str, str], fraction: float
+    entries: Sequence[commit_log.Entry], store: Store, same: dict[str, str], fraction: float
 ) -> list[tuple[str, str]]:
     """(holdout example, the training example that is the same picture), for each that the dataset holds."""
     training = {}
@@ -76,7 +78,7 @@ def straddling(
     return [(example, training[c]) for example in held if (c := same.get(example, example)) in training]
 
 
-def conflicts(store: Store, history: log.Log) -> list[list[dict[str, str]]]:
+def conflicts(store: Store, history: commit_log.Log) -> list[list[dict[str, str]]]:
     """Pictures that the dataset holds under several labels, each as its examples: id, label, batch, source."""
     same = canonical(store, history)
     if not same:  # intake lets no picture in twice
@@ -92,14 +94,14 @@ def by_place(rows: Sequence[Row]) -> dict[tuple[str, str | None], Row]:
     return {(row.source, layouts.shown(row.key) if row.key else None): row for row in rows}
 
 
-def pending(history: log.Log) -> list[log.Entry]:
+def pending(history: commit_log.Log) -> list[commit_log.Entry]:
     """The batches whose examples have ids of before and no recorded canonical digest."""
     last = max((entry.number for entry in history.entries if entry.kind == KIND), default=0)
     batches = (entry for entry in history.entries[last:] if entry.kind == "batch" and entry.body["parts"])
     return [entry for entry in batches if not entry.body.get(CANONICAL)]
 
 
-def _examined(store: Store, config: Pipeline, entry: log.Entry) -> tuple[dict[str, str], int]:
+def _examined(store: Store, config: Pipeline, entry: commit_log.Entry) -> tuple[dict[str, str], int]:
     """(id -> canonical digest, how many are lost) of a batch's examples, from landing/."""
     parts = datasets.accepted_parts([entry])
     tables = datasets.tables(store, parts, (), ("id", "sha256", "source", "key"))
@@ -124,7 +126,7 @@ def _examined(store: Store, config: Pipeline, entry: log.Entry) -> tuple[dict[st
     return found, len(recorded_rows) - len(found)
 
 
-def _retract_copies(store: Store, config: Pipeline, history: log.Log, same: dict[str, str]) -> log.Log:
+def _retract_copies(store: Store, config: Pipeline, history: commit_log.Log, same: dict[str, str]) -> commit_log.Log:
     assert history.head is not None
     copies = dict(straddling(history.entries, store, same, float(history.head.body["holdout"])))
     if not copies:
@@ -135,7 +137,7 @@ def _retract_copies(store: Store, config: Pipeline, history: log.Log, same: dict
     return change_records.commit(store, config, history, RETRACTED, gone, why)
 
 
-def _record(store: Store, config: Pipeline, history: log.Log, found: dict[str, str], lost: int) -> None:
+def _record(store: Store, config: Pipeline, history: commit_log.Log, found: dict[str, str], lost: int) -> None:
     import pyarrow as pa
 
     assert history.head is not None
@@ -156,4 +158,4 @@ def _record(store: Store, config: Pipeline, history: log.Log, found: dict[str, s
         "lost": lost,
     }
     identity = digest(KIND, config.name, ref.sha256, history.number)
-    log.commit(store, history, id=identity, kind=KIND, body=body, who=person(), why=why)
+    commit_log.commit(store, history, id=identity, kind=KIND, body=body, who=person(), why=why)

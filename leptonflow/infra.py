@@ -29,7 +29,9 @@ from leptonflow.core import deadlines
 from leptonflow.core.code_digests import ROOT, backend, code_digests
 from leptonflow.core.deadlines import Limit
 from leptonflow.core.hashing import canonical, digest, sha256, short
-from leptonflow.store import Store, adopt, open_store, steady
+from leptonflow.storage.address import open_store
+from leptonflow.storage.objects import adopt, steady
+from leptonflow.storage.store import Store
 from schemas.config import Model, Pipeline
 from schemas.errors import Damaged, LeptonflowError, NotFound, StoreUnreachable
 from schemas.records import InfraResult, ModelManifest, Plan, SnapshotRef

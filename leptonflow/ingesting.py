@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from leptonflow import admission, corrections, discards, identities, known, landing, leftovers, planning
+from leptonflow import admission, corrections, discards, identities, known, landing, planning
 from leptonflow.change_records import Change
 from leptonflow.core import progress
 from leptonflow.label_tables import DEFAULT, Columns
-from leptonflow.store import Store
+from leptonflow.storage import leftovers
+from leptonflow.storage.store import Store
 from schemas.config import Pipeline
 from schemas.records import Outcome
 

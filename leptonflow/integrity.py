@@ -13,7 +13,9 @@ from typing import Any
 from leptonflow.core.concurrency import in_order
 from leptonflow.core.hashing import sha256
 from leptonflow.inventory import GONE, Named, Verified, everything
-from leptonflow.store import LOGS, PAUSES, STORE_KEY, Store, known_id
+from leptonflow.storage.objects import PAUSES
+from leptonflow.storage.store import STORE_KEY, Store
+from leptonflow.storage.store_identity import LOGS, known_id
 from schemas.errors import Damaged, NotFound
 
 FOLDERS = (*LOGS, "batches", "fits", "landing", "models", "runs")  # that hold a folder for each pipeline

@@ -14,10 +14,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
-from leptonflow import changes, infra, landing, log, packages, planning, reading, recording, registry, table_sources
-from leptonflow.core import parquet
+from leptonflow import changes, infra, landing, packages, reading, recording, registry, table_sources
+from leptonflow.core import parquet, store_keys
 from leptonflow.core.hashing import canonical, sha256
-from leptonflow.store import Store, parsed
+from leptonflow.storage import commit_log
+from leptonflow.storage.objects import parsed
+from leptonflow.storage.store import Store
 from schemas.errors import Damaged, NotFound
 from schemas.records import Outcome, PartRef
 
@@ -61,24 +63,24 @@ def everything(store: Store, names: Sequence[str], found: Verified) -> Iterator[
     yield from _compactions(store, found)
 
 
-def _log(store: Store, prefix: str, found: Verified) -> list[log.Entry]:
+def _log(store: Store, prefix: str, found: Verified) -> list[commit_log.Entry]:
     """The records that can be read, each verified by itself, and then as a chain."""
-    there: dict[int, log.Entry | None] = {}
+    there: dict[int, commit_log.Entry | None] = {}
     for key, size in store.list(prefix):
-        name = log.RECORD.fullmatch(key, len(prefix) + 1)
+        name = commit_log.RECORD.fullmatch(key, len(prefix) + 1)
         if name is None:
             continue
         found.objects += 1
         found.bytes += size
         number = int(name[1])
         try:
-            (there[number],) = log.records(store, prefix, [number])
+            (there[number],) = commit_log.records(store, prefix, [number])
         except Damaged as error:
             found.wrong(key, error.expected, error.received or GONE)
             there[number] = None
     for number in range(1, max(there, default=0)):
         entry, after = there.get(number), there.get(number + 1)
-        key = log.record_key(prefix, number)
+        key = commit_log.record_key(prefix, number)
         if number not in there:
             found.wrong(key, "a record, as later ones are there", GONE)
         elif entry is not None and after is not None and after.previous != entry.sha256:
@@ -92,7 +94,7 @@ def _dataset(store: Store, pipeline: str, found: Verified) -> Iterator[Named]:
     recorded: set[str] = set()
     prefix = f"snapshots/{pipeline}/log"
     entries = _log(store, prefix, found)
-    after = log.record_key(prefix, entries[-1].number + 1 if entries else 1)
+    after = commit_log.record_key(prefix, entries[-1].number + 1 if entries else 1)
     for entry in entries:
         yield from _references(entry.body)
         if not entry.body.get("outcome"):
@@ -100,9 +102,9 @@ def _dataset(store: Store, pipeline: str, found: Verified) -> Iterator[Named]:
         try:
             outcome = Outcome.model_validate(entry.body["outcome"])
         except ValueError as error:
-            found.wrong(log.record_key(prefix, entry.number), "a batch's outcome", str(error).splitlines()[0])
+            found.wrong(commit_log.record_key(prefix, entry.number), "a batch's outcome", str(error).splitlines()[0])
             continue
-        key = planning.outcome_key(outcome.pipeline, outcome.batch, outcome.contract)
+        key = store_keys.outcome_key(outcome.pipeline, outcome.batch, outcome.contract)
         recorded.add(key)
         yield Named(key, sha256(canonical(entry.body["outcome"])))
         yield from _rows(outcome)
@@ -160,7 +162,7 @@ def _told_in_tables(store: Store, pipeline: str, recorded: set[str]) -> Iterator
             yield Named(key)
             with suppress(Damaged, NotFound, KeyError):
                 for row in parsed(store, key, partial(tables.decode, where=key)).to_pylist():
-                    yield Named(planning.outcome_key(pipeline, row["batch"], row["contract"]))
+                    yield Named(store_keys.outcome_key(pipeline, row["batch"], row["contract"]))
 
 
 def _landed(
@@ -190,25 +192,25 @@ def _promotions(store: Store, pipeline: str, found: Verified) -> Iterator[Named]
     prefix = f"promotions/{pipeline}/log"
     entries = _log(store, prefix, found)
     with suppress(Damaged):  # each is told by its own name
-        gone = reading.shortened(log.Log(prefix, tuple(entries)), recording.runs(store, pipeline))
+        gone = reading.shortened(commit_log.Log(prefix, tuple(entries)), recording.runs(store, pipeline))
         if gone is not None:
-            found.wrong(log.record_key(prefix, len(entries) + 1), gone.expected, GONE)
+            found.wrong(commit_log.record_key(prefix, len(entries) + 1), gone.expected, GONE)
     for entry in entries:
         try:
-            body = registry.promotion(log.Log(prefix, ()), entry)
+            body = registry.promotion(commit_log.Log(prefix, ()), entry)
         except Damaged as error:
-            found.wrong(log.record_key(prefix, entry.number), error.expected, error.received)
+            found.wrong(commit_log.record_key(prefix, entry.number), error.expected, error.received)
             continue
-        yield Named(packages.package_key(pipeline, body.version, "manifest.json"), body.manifest_sha256)
+        yield Named(store_keys.package_key(pipeline, body.version, "manifest.json"), body.manifest_sha256)
         if body.run_id is not None:
-            yield _json(registry.decision_key(pipeline, body.run_id, entry.number - 1))
+            yield _json(store_keys.decision_key(pipeline, body.run_id, entry.number - 1))
 
 
 def _packages(store: Store, pipeline: str, found: Verified) -> Iterator[Named]:
     dataset = f"snapshots/{pipeline}/log"
-    last = log.last_number(store, dataset)
+    last = commit_log.last_number(store, dataset)
     for version in store.folders(f"models/{pipeline}"):
-        key = packages.package_key(pipeline, version, "manifest.json")
+        key = store_keys.package_key(pipeline, version, "manifest.json")
         try:
             manifest = packages.manifest(store, pipeline, version)
         except NotFound:  # not finished; a champion's is named by its record
@@ -218,9 +220,11 @@ def _packages(store: Store, pipeline: str, found: Verified) -> Iterator[Named]:
             continue
         yield Named(key)
         if manifest.snapshot_number > last:  # records lost at a log's end leave no gap
-            found.wrong(log.record_key(dataset, manifest.snapshot_number), f"what {version} was trained on", GONE)
+            found.wrong(
+                commit_log.record_key(dataset, manifest.snapshot_number), f"what {version} was trained on", GONE
+            )
         for file in manifest.files:
-            yield Named(packages.package_key(pipeline, version, file.key), file.sha256)
+            yield Named(store_keys.package_key(pipeline, version, file.key), file.sha256)
         for fold in range(manifest.config.get("training", {}).get("folds", 0)):
             yield _json(f"fits/{pipeline}/{version}/fold-{fold}/manifest.json")
         yield _json(f"fits/{pipeline}/{version}/final/manifest.json")
@@ -229,7 +233,7 @@ def _packages(store: Store, pipeline: str, found: Verified) -> Iterator[Named]:
 def _runs(store: Store, pipeline: str, found: Verified) -> Iterator[Named]:
     """Finished runs: their manifest, what it names, and the package that the run is about."""
     for run in store.folders(f"runs/{pipeline}"):
-        key = planning.run_key(pipeline, run, "manifest.json")
+        key = store_keys.run_key(pipeline, run, "manifest.json")
         if store.size(key) is None:
             if store.size(f"tables/runs/pipeline={pipeline}/{run}.parquet") is not None:
                 found.wrong(key, "the manifest of a run that the table `runs` tells of", GONE)
@@ -244,7 +248,7 @@ def _runs(store: Store, pipeline: str, found: Verified) -> Iterator[Named]:
         version = manifest["document"].get("version")
         row = f"tables/models/pipeline={pipeline}/{version}.parquet"
         if version is not None:
-            yield Named(packages.package_key(pipeline, version, "manifest.json"), _told_digest(store, row))
+            yield Named(store_keys.package_key(pipeline, version, "manifest.json"), _told_digest(store, row))
 
 
 def _told_digest(store: Store, key: str) -> str | None:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from leptonflow import contracts, datasets, identities, layouts, log, planning
-from leptonflow.core import parquet
+from leptonflow import contracts, datasets, identities, layouts, planning
+from leptonflow.core import parquet, store_keys
 from leptonflow.judging import CORRECTABLE, UNKNOWN_LABEL, Knowledge, stands
-from leptonflow.store import Store, recorded
+from leptonflow.storage import commit_log
+from leptonflow.storage.objects import recorded
+from leptonflow.storage.store import Store
 from schemas.config import Pipeline
 from schemas.records import ChangesRef, Listing
 from schemas.text import nfc
@@ -19,7 +21,7 @@ OUT_OF_RANGE = "label-out-of-range"  # a number of a `.npy` for which there was 
 Row = tuple[str, str]  # file sha256, label
 
 
-def knowledge(store: Store, config: Pipeline, history: log.Log) -> Knowledge:
+def knowledge(store: Store, config: Pipeline, history: commit_log.Log) -> Knowledge:
     """What the dataset holds, and what accepted batches had quarantined under today's contract.
 
     A refused batch teaches nothing: sent again with more files, it must meet the limit again.
@@ -70,7 +72,7 @@ def judged_anew(store: Store, config: Pipeline, batch: str, listing: Listing, co
     entry = next((e for e in history.entries if e.kind == "batch" and e.body["batch"] == batch), None)
     contract = contracts.digest(config)
     if correct:
-        stood = entry is None and store.size(planning.outcome_key(config.name, batch, contract)) is not None
+        stood = entry is None and store.size(store_keys.outcome_key(config.name, batch, contract)) is not None
         if stood or listing.known or any(row.rule in CORRECTABLE for row in listing.refused):
             return "correct"
     if entry is None or not entry.body["quarantine"] or entry.body["contract"] == contract:
@@ -82,7 +84,7 @@ def judged_anew(store: Store, config: Pipeline, batch: str, listing: Listing, co
     return None
 
 
-def left_behind(store: Store, config: Pipeline, history: log.Log) -> list[str]:
+def left_behind(store: Store, config: Pipeline, history: commit_log.Log) -> list[str]:
     """A sentence for each accepted batch with rows in quarantine for a label that is a class by now."""
     valid = set(classes(config, history) or ())
     contract = contracts.digest(config)
@@ -107,14 +109,14 @@ def left_behind(store: Store, config: Pipeline, history: log.Log) -> list[str]:
     ]
 
 
-def classes(config: Pipeline, history: log.Log) -> tuple[str, ...] | None:
+def classes(config: Pipeline, history: commit_log.Log) -> tuple[str, ...] | None:
     """The YAML's, else those that the first batch fixed."""
     if config.classes is not None:
         return config.classes
     return tuple(dict.fromkeys(map(nfc, history.head.body["classes"]))) if history.head else None
 
 
-def _retractions(store: Store, history: log.Log) -> dict[str, str]:
+def _retractions(store: Store, history: commit_log.Log) -> dict[str, str]:
     """Retracted example id -> the sentence that says so."""
     found: dict[str, str] = {}
     for entry in history.entries:
@@ -125,7 +127,7 @@ def _retractions(store: Store, history: log.Log) -> dict[str, str]:
     return found
 
 
-def _quarantined(store: Store, config: Pipeline, history: log.Log) -> Iterator[tuple[int, Row, str, str]]:
+def _quarantined(store: Store, config: Pipeline, history: commit_log.Log) -> Iterator[tuple[int, Row, str, str]]:
     """(record's number, row, rule, reason) of what accepted batches had quarantined under today's contract."""
     contract = contracts.digest(config)
     for entry in history.entries:
@@ -135,7 +137,7 @@ def _quarantined(store: Store, config: Pipeline, history: log.Log) -> Iterator[t
                     yield entry.number, (file, label), rule, reason
 
 
-def _parted(store: Store, entry: log.Entry) -> Iterator[tuple[str | None, str | None, str, str]]:
+def _parted(store: Store, entry: commit_log.Entry) -> Iterator[tuple[str | None, str | None, str, str]]:
     """(file's sha256, label, rule, reason) of each row that a batch had quarantined."""
     refused = entry.body["quarantine"]
     data = recorded(store, refused["key"], refused["sha256"])

@@ -19,11 +19,14 @@ from leptonflow import label_tables, landing_state, layouts, source_layout
 from leptonflow.arriving import arrive
 from leptonflow.core import capacity
 from leptonflow.core.hashing import canonical
+from leptonflow.core.store_keys import INGEST, READY, folder_key
 from leptonflow.label_tables import DEFAULT, Columns
-from leptonflow.layouts import INGEST, READY, Batch, Index, Item, Layout, default_name, folder_key
+from leptonflow.layouts import Batch, Index, Item, Layout, default_name
 from leptonflow.source_files import Arrival, Progress
 from leptonflow.sources import open_source
-from leptonflow.store import Store, steady, upgrade
+from leptonflow.storage.objects import steady
+from leptonflow.storage.store import Store
+from leptonflow.storage.store_identity import upgrade
 from leptonflow.walking import Refusal, walk
 from schemas.config import NAME, Pipeline
 from schemas.errors import AlreadyExists, Damaged, NotFound, StoreError, UsageError

@@ -15,8 +15,8 @@ from itertools import accumulate
 from leptonflow import discards, layouts
 from leptonflow.core.concurrency import in_order
 from leptonflow.core.hashing import digest
-from leptonflow.layouts import INGEST, READY, folder_key
-from leptonflow.store import Store
+from leptonflow.core.store_keys import INGEST, READY, folder_key
+from leptonflow.storage.store import Store
 from schemas.config import NAME
 from schemas.errors import StoreUnreachable, UsageError
 from schemas.records import Outcome, Seen

@@ -13,12 +13,11 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from leptonflow.core.store_keys import INGEST, READY, folder_key
 from schemas.config import NAME
 from schemas.records import Listing, Seen, SourceRow
 from schemas.text import nfc
 
-READY = "_READY"
-INGEST = "_INGEST"
 TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 IMAGES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".mpo")
@@ -115,11 +114,6 @@ class Batch:
     def prefix(self) -> str:
         """The key of the batch's folder."""
         return folder_key(self.pipeline, self.name)
-
-
-def folder_key(pipeline: str, batch: str) -> str:
-    """Where a batch lies."""
-    return f"landing/{pipeline}/{batch}"
 
 
 def beside(found: Layout, names: Iterable[str]) -> list[str]:

@@ -13,11 +13,12 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
-from leptonflow import keras_models, planning
-from leptonflow.core import clock
+from leptonflow import keras_models
+from leptonflow.core import clock, store_keys
 from leptonflow.core.code_digests import ROOT, backend, libraries
 from leptonflow.core.hashing import sha256
-from leptonflow.store import Store, parsed
+from leptonflow.storage.objects import parsed
+from leptonflow.storage.store import Store
 from schemas.config import Pipeline
 from schemas.errors import NotFound
 from schemas.records import Hardware, Lineage, Plan, SnapshotRef
@@ -49,7 +50,7 @@ def lineage(store: Store, config: Pipeline, plan: Plan, snapshot: SnapshotRef, c
 
 
 def _started(store: Store, plan: Plan) -> str | None:
-    key = planning.run_key(plan.pipeline, plan.run_id or "", "started.json")
+    key = store_keys.run_key(plan.pipeline, plan.run_id or "", "started.json")
     try:
         return str(parsed(store, key, json.loads)["started_at"])
     except (NotFound, ValueError, TypeError, KeyError):  # not begun by a run, or not what one writes there

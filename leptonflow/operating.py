@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from leptonflow import datasets, drawn, evidence, packages, planning, recording, registry, simulation, training
 from leptonflow.core import parquet
-from leptonflow.store import Store, parsed, recorded
+from leptonflow.storage.objects import parsed, recorded
+from leptonflow.storage.store import Store
 from schemas.config import AgainstChampion, Pipeline
 from schemas.errors import ConfigurationError, LeptonflowError
 from schemas.records import Evaluation, ObjectRef

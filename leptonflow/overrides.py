@@ -11,10 +11,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from leptonflow import log as commits
 from leptonflow import packages, whole
 from leptonflow.core.hashing import digest
-from leptonflow.log import Log, LostRace
 from leptonflow.registry import (
     OVERRIDE,
     ROLLBACK,
@@ -26,7 +24,9 @@ from leptonflow.registry import (
     promotions,
     way_down,
 )
-from leptonflow.store import Store
+from leptonflow.storage import commit_log as commits
+from leptonflow.storage.commit_log import Log, LostRace
+from leptonflow.storage.store import Store
 from schemas.errors import Damaged, LeptonflowError, NotFound, UsageError
 from schemas.records import InfraResult
 
@@ -34,8 +34,6 @@ ATTEMPTS = 3
 
 # (version, manifest_sha256) -> the recorded pass of that package, or one made on the spot
 EnsureInfra = Callable[[str, str], InfraResult]
-
-
 
 
 def promote(

@@ -18,7 +18,9 @@ from leptonflow import cards, contracts, datasets, keras_models, lineage, predic
 from leptonflow.core import clock, parquet
 from leptonflow.core.code_digests import code_digests, libraries
 from leptonflow.core.hashing import canonical, sha256
-from leptonflow.store import BACK, Store, adopt, parsed, recorded, steady
+from leptonflow.core.store_keys import package_key
+from leptonflow.storage.objects import BACK, adopt, parsed, recorded, steady
+from leptonflow.storage.store import Store
 from schemas.config import NAME, Pipeline
 from schemas.errors import Damaged, NotFound, TrainingError, UsageError
 from schemas.records import FitResult, Lineage, ModelManifest, ObjectRef, PackageRef, Plan
@@ -56,11 +58,6 @@ class Package:
                 received=f"shape {tuple(pixels.shape)} of {pixels.dtype}",
             )
         return keras_models.predict(self.model, pixels)
-
-
-def package_key(pipeline: str, version: str, name: str) -> str:
-    """The key of one file of a package."""
-    return f"models/{pipeline}/{version}/{name}"
 
 
 def package(store: Store, config: Pipeline, plan: Plan) -> PackageRef:

@@ -8,19 +8,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from leptonflow import contracts, datasets, discards, landing, log, workloads
+from leptonflow import contracts, datasets, discards, landing, workloads
 from leptonflow.core.code_digests import code_digests
 from leptonflow.core.hashing import digest, short
-from leptonflow.store import Store
+from leptonflow.core.store_keys import outcome_key, run_key
+from leptonflow.storage import commit_log
+from leptonflow.storage.store import Store
 from schemas.config import Pipeline
 from schemas.errors import ConfigurationError
 from schemas.records import PartRef, Plan, SnapshotRef
 from schemas.text import nfc
 
 
-def snapshots(store: Store, pipeline: str, complete: bool = False) -> log.Log:
+def snapshots(store: Store, pipeline: str, complete: bool = False) -> commit_log.Log:
     """The commit log of the pipeline's dataset; complete: held against a listing too."""
-    return (log.complete if complete else log.read)(store, f"snapshots/{pipeline}/log")
+    return (commit_log.complete if complete else commit_log.read)(store, f"snapshots/{pipeline}/log")
 
 
 def preprocessing(config: Pipeline, shape: tuple[int, int, int] | None = None) -> str:
@@ -29,7 +31,7 @@ def preprocessing(config: Pipeline, shape: tuple[int, int, int] | None = None) -
     return short(digest(workload.name, workload.preprocessing_version, shape or config.input))
 
 
-def state(config: Pipeline, history: log.Log) -> SnapshotRef | None:
+def state(config: Pipeline, history: commit_log.Log) -> SnapshotRef | None:
     """The dataset after the last record of its log, or None while it is empty.
 
     Raises ConfigurationError where the YAML contradicts what the dataset has fixed.
@@ -77,11 +79,6 @@ def state(config: Pipeline, history: log.Log) -> SnapshotRef | None:
     )
 
 
-def outcome_key(pipeline: str, batch: str, contract: str) -> str:
-    """Where a batch's outcome under one contract lies."""
-    return f"batches/{pipeline}/{batch}/{contract}.json"
-
-
 @dataclass(frozen=True)
 class Pending:
     """Closed batches that are not in the dataset and that nobody discarded.
@@ -93,7 +90,7 @@ class Pending:
     refused: tuple[str, ...] = ()
 
 
-def pending(store: Store, config: Pipeline, history: log.Log) -> Pending:
+def pending(store: Store, config: Pipeline, history: commit_log.Log) -> Pending:
     """What lies in landing and is not in the dataset."""
     accepted = {entry.body["batch"] for entry in history.entries if entry.kind == "batch"}
     closed = [b for b in landing.closed_batches(store, config.name) if b not in accepted]
@@ -106,7 +103,7 @@ def pending(store: Store, config: Pipeline, history: log.Log) -> Pending:
     return Pending(tuple(b for b in left if b not in refused), refused)
 
 
-def waiting(store: Store, config: Pipeline, history: log.Log) -> tuple[str, ...]:
+def waiting(store: Store, config: Pipeline, history: commit_log.Log) -> tuple[str, ...]:
     """Closed batches that neither the log, a refusal under today's contract nor a discard names."""
     return pending(store, config, history).waiting
 
@@ -132,11 +129,6 @@ def asked(config: Pipeline, content: str) -> str:
     """The digest of the data and the configuration that a run is asked for, code and what is at its default apart."""
     parts = {"workload", "input", "classes", "model", "training", "gate"}
     return short(digest("asked", content, config.model_dump(mode="json", include=parts, exclude_defaults=True)))
-
-
-def run_key(pipeline: str, run_id: str, name: str) -> str:
-    """The key of one of a run's objects."""
-    return f"runs/{pipeline}/{run_id}/{name}"
 
 
 def plan(store: Store, config: Pipeline, force: bool = False) -> Plan:

@@ -8,7 +8,7 @@ from typing import Any
 
 from leptonflow import layouts, packages, registry, walking, whole, workloads
 from leptonflow.core import files
-from leptonflow.store import Store
+from leptonflow.storage.store import Store
 from schemas.config import Pipeline
 from schemas.errors import Damaged, NotFound
 

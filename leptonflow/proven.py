@@ -8,10 +8,10 @@ person's decision, `promote` or `rollback`, sets it anew. What does not belong h
 from __future__ import annotations
 
 from leptonflow import registry
-from leptonflow.log import Entry, Log
 from leptonflow.registry import Champion
 from leptonflow.rules.against import BEST
-from leptonflow.store import Store
+from leptonflow.storage.commit_log import Entry, Log
+from leptonflow.storage.store import Store
 from schemas.config import AgainstChampion, Pipeline
 from schemas.errors import Damaged, NotFound
 

@@ -18,8 +18,11 @@ from leptonflow import (
     unfinished,
     whole,
 )
-from leptonflow.log import Log
-from leptonflow.store import BACK, Store, exists
+from leptonflow.core import store_keys
+from leptonflow.storage.commit_log import Log
+from leptonflow.storage.objects import BACK
+from leptonflow.storage.store import Store
+from leptonflow.storage.store_identity import exists
 from schemas.config import Pipeline
 from schemas.errors import Damaged, NotFound
 from schemas.records import ModelManifest
@@ -161,7 +164,7 @@ def report_page(store: Store, run_id: str) -> bytes:
 
 def _report_key(store: Store, run_id: str) -> str:
     for pipeline in store.folders("runs"):
-        key = planning.run_key(pipeline, run_id, "report.html")
+        key = store_keys.run_key(pipeline, run_id, "report.html")
         if store.size(key) is not None:
             return key
         if recording.finished(store, pipeline, run_id) is not None:

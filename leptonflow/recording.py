@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from leptonflow import log as commits
 from leptonflow import planning
 from leptonflow.core import clock
 from leptonflow.core.code_digests import code_digests
 from leptonflow.core.concurrency import in_order
 from leptonflow.core.hashing import canonical, sha256
-from leptonflow.store import BACK, Store, adopt, parsed, steady
+from leptonflow.storage import commit_log as commits
+from leptonflow.storage.objects import BACK, adopt, parsed, steady
+from leptonflow.storage.store import Store
 from schemas.config import Pipeline
 from schemas.errors import Damaged, LeptonflowError
 from schemas.records import Evaluation, FitResult, InfraResult, ObjectRef, Outcome, Plan, Record, Split, Verdict

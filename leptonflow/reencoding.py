@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from leptonflow import admission, datasets, examining, identities, landing, log, planning, workloads
+from leptonflow import admission, datasets, examining, identities, landing, planning, workloads
 from leptonflow.core import progress
 from leptonflow.core.hashing import digest, sha256, short
 from leptonflow.core.person import person
 from leptonflow.example_rows import Row
-from leptonflow.store import Store
+from leptonflow.storage import commit_log
+from leptonflow.storage.store import Store
 from schemas.config import Pipeline
 from schemas.errors import LandingChanged, Overtaken, UsageError
 from schemas.records import PartRef, SnapshotRef
@@ -51,7 +52,9 @@ def preprocess(store: Store, config: Pipeline) -> SnapshotRef:
         }
         identity = digest("preprocessing", config.name, target, history.number)
         try:
-            history = log.commit(store, history, id=identity, kind="preprocessing", body=body, who=person(), why=why)
+            history = commit_log.commit(
+                store, history, id=identity, kind="preprocessing", body=body, who=person(), why=why
+            )
         except Overtaken:
             if attempt == admission.ATTEMPTS - 1:
                 raise
@@ -67,7 +70,7 @@ def reencoded(store: Store, config: Pipeline, snapshot: SnapshotRef, shape: tupl
     return snapshot.model_copy(update={"parts": parts, "preprocessing": planning.preprocessing(config, shape)})
 
 
-def _parts(store: Store, config: Pipeline, history: log.Log, shape: tuple[int, int, int]) -> list[PartRef]:
+def _parts(store: Store, config: Pipeline, history: commit_log.Log, shape: tuple[int, int, int]) -> list[PartRef]:
     """A part of that shape for each batch: one that some record names already, else a new one."""
     target = planning.preprocessing(config, shape)
     named = [PartRef.model_validate(p) for entry in history.entries for p in entry.body["parts"]]

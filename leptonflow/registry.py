@@ -12,11 +12,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from leptonflow import log as commits
 from leptonflow.core.hashing import canonical, digest
+from leptonflow.core.store_keys import decision_key
 from leptonflow.gate import PROMOTED
-from leptonflow.log import Entry, Log, LostRace
-from leptonflow.store import Store, adopt, steady
+from leptonflow.storage import commit_log as commits
+from leptonflow.storage.commit_log import Entry, Log, LostRace
+from leptonflow.storage.objects import adopt, steady
+from leptonflow.storage.store import Store
 from schemas.errors import Damaged, LeptonflowError, NotFound
 from schemas.records import Plan, Record, Verdict
 
@@ -138,11 +140,6 @@ def overtaken(log: Log, number: int, what: str) -> LostRace:
 
 
 # --- a run's decision ----------------------------------------------------------------------------
-
-
-def decision_key(pipeline: str, run_id: str, number: int) -> str:
-    """Where a run's decision against record `number` of the promotions log lies."""
-    return f"runs/{pipeline}/{run_id}/decisions/{number}.json"
 
 
 def settle(

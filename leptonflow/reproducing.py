@@ -20,8 +20,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from leptonflow import datasets, keras_models, lineage, packages, planning, predictions, recording, training
-from leptonflow.core import code_digests, pipeline_files
-from leptonflow.store import BACK, MemoryStore, Store, recorded
+from leptonflow.core import code_digests, pipeline_files, store_keys
+from leptonflow.storage.memory_store import MemoryStore
+from leptonflow.storage.objects import BACK, recorded
+from leptonflow.storage.store import Store
 from schemas.config import NAME, Pipeline, parse
 from schemas.errors import Damaged, NotFound, UsageError
 from schemas.records import ModelManifest, Plan, SnapshotRef
@@ -106,7 +108,7 @@ def _recorded(store: Store, run_id: str) -> tuple[str, ModelManifest, bytes]:
     if not NAME.fullmatch(run_id):
         raise UsageError("not a run's id", expected=f"an id that matches {NAME.pattern}", received=repr(run_id))
     for pipeline in store.folders("runs"):
-        key = planning.run_key(pipeline, run_id, "holdout-predictions.parquet")
+        key = store_keys.run_key(pipeline, run_id, "holdout-predictions.parquet")
         version = _version(store, pipeline, run_id)
         if version is not None and store.size(key) is not None:
             file = recording.reference(store, pipeline, run_id, key)
@@ -124,7 +126,7 @@ def _out_of_fold(store: Store, config: Pipeline, manifest: ModelManifest) -> lis
     """Each fold's recorded predictions, all of them there before anything is trained."""
     found = []
     for fold in range(config.training.folds):
-        key = training.fit_key(config.name, manifest.version, fold, "manifest.json")
+        key = store_keys.fit_key(config.name, manifest.version, fold, "manifest.json")
         try:
             fit = training.fit_result(store, config.name, manifest.version, fold)
         except ValidationError as error:
@@ -154,7 +156,7 @@ def _version(store: Store, pipeline: str, run_id: str) -> str | None:
     finished = recording.finished(store, pipeline, run_id)
     if finished is not None:
         return str(finished["version"])
-    begun = planning.run_key(pipeline, run_id, "started.json")
+    begun = store_keys.run_key(pipeline, run_id, "started.json")
     if store.size(begun) is None:
         return None
     try:

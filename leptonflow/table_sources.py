@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from leptonflow import log, tables
+from leptonflow import tables
 from leptonflow.core import parquet
-from leptonflow.store import BACK, Store, parsed, recorded
+from leptonflow.storage import commit_log
+from leptonflow.storage.objects import BACK, parsed, recorded
+from leptonflow.storage.store import Store
 from schemas.errors import Damaged, NotFound
 
 if TYPE_CHECKING:
@@ -54,7 +56,7 @@ def files(store: Store, table: str) -> list[str]:
     return [*(source.key for source in compacted), *(key for key in there if key not in replaced)]
 
 
-def sources(store: Store, table: str, history: log.Log | None = None) -> Sources:
+def sources(store: Store, table: str, history: commit_log.Log | None = None) -> Sources:
     """The files of a table as its compaction log leaves them: `history`, or its newest record, read now."""
     compacted = _in_force(store, table, history)
     replaced = {key for source in compacted for key in source.replaces}
@@ -79,15 +81,17 @@ def compacted_key(table: str, digest: str) -> str:
     return f"compactions/{table}/{digest}.parquet"
 
 
-def _in_force(store: Store, table: str, history: log.Log | None) -> tuple[Source, ...]:
+def _in_force(store: Store, table: str, history: commit_log.Log | None) -> tuple[Source, ...]:
     """The files that the table's compaction log has in force."""
     if history is not None:
         return _compacted(history.head, lambda numbers: [history.entries[number - 1] for number in numbers])
     prefix = compactions(table)
-    return _compacted(log.newest(store, prefix), lambda numbers: log.records(store, prefix, numbers))
+    return _compacted(commit_log.newest(store, prefix), lambda numbers: commit_log.records(store, prefix, numbers))
 
 
-def _compacted(newest: log.Entry | None, records: Callable[[Sequence[int]], Sequence[log.Entry]]) -> tuple[Source, ...]:
+def _compacted(
+    newest: commit_log.Entry | None, records: Callable[[Sequence[int]], Sequence[commit_log.Entry]]
+) -> tuple[Source, ...]:
     """The files that compactions made and none has replaced. The newest record names them all.
 
     What it made itself is in it, with the files that it replaces; of the others it names the record that made them.
@@ -163,8 +167,8 @@ def _quarantine_parts(store: Store) -> list[tuple[str, int]]:
     return [(key, there[key]) for key in sorted(named)]
 
 
-def _entries(store: Store, name: str, pipeline: str) -> Sequence[log.Entry]:
-    found: Sequence[log.Entry] = log.read(store, f"{name}/{pipeline}/log").entries
+def _entries(store: Store, name: str, pipeline: str) -> Sequence[commit_log.Entry]:
+    found: Sequence[commit_log.Entry] = commit_log.read(store, f"{name}/{pipeline}/log").entries
     return found
 
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from leptonflow.core import parquet
 from leptonflow.core.hashing import canonical, sha256, short
-from leptonflow.store import BACK, Store, adopt, recorded
+from leptonflow.storage.objects import BACK, adopt, recorded
+from leptonflow.storage.store import Store
 from schemas.errors import Damaged
 
 if TYPE_CHECKING:

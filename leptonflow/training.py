@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 from leptonflow import datasets, keras_models, predictions, workloads
 from leptonflow.core import progress
 from leptonflow.core.hashing import digest, sha256
+from leptonflow.core.store_keys import fit_key
 from leptonflow.keras_models import MODEL_LOCK
-from leptonflow.store import Store, adopt, steady
+from leptonflow.storage.objects import adopt, steady
+from leptonflow.storage.store import Store
 from leptonflow.workloads import Workload
 from schemas.config import Pipeline
 from schemas.errors import TrainingError
@@ -33,11 +35,6 @@ CURVE_EXAMPLES = 256
 def seed(training_seed: int, stage: str, fold: int | None) -> int:
     """The 31-bit seed of one fit: digest(training.seed, stage, fold)."""
     return int(digest(training_seed, stage, fold)[:8], 16) & 0x7FFFFFFF
-
-
-def fit_key(pipeline: str, version: str, fold: int | None, name: str) -> str:
-    """The key of one object of a fold (or, with None, of the final fit)."""
-    return f"fits/{pipeline}/{version}/{'final' if fold is None else f'fold-{fold}'}/{name}"
 
 
 def fit_result(store: Store, pipeline: str, version: str, fold: int | None) -> FitResult | None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from leptonflow import planning, recording, registry
 from leptonflow.gate import promote_command
-from leptonflow.store import Store
+from leptonflow.storage.store import Store
 from schemas.config import Pipeline
 
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from leptonflow import locking
 from leptonflow.core.concurrency import in_order
-from leptonflow.store import Store
+from leptonflow.storage import run_lock
+from leptonflow.storage.store import Store
 
 # On a store without locks a run counts as lost when it has written nothing for so long. A fold writes at its end.
 QUIET = timedelta(hours=1)
@@ -42,7 +42,7 @@ def runs(store: Store, pipeline: str) -> tuple[Unfinished | None, list[Unfinishe
     the one that has written last, within the last hour.
     """
     begun = sorted(_begun(store, pipeline), key=lambda run: (run.number, run.changed or _NEVER, run.started_at or ""))
-    held = locking.held(store, pipeline)
+    held = run_lock.held(store, pipeline)
     if held is None:
         newest = begun[-1].changed if begun else None
         held = newest is not None and datetime.now(UTC) - newest < QUIET

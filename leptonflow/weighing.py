@@ -11,11 +11,12 @@ from dataclasses import replace
 
 from pydantic import Field
 
-from leptonflow import evidence, gate, packages, planning, proven, recording, registry
-from leptonflow.core import clock
+from leptonflow import evidence, gate, packages, proven, recording, registry
+from leptonflow.core import clock, store_keys
 from leptonflow.core.hashing import canonical
 from leptonflow.registry import Champion
-from leptonflow.store import Store, adopt
+from leptonflow.storage.objects import adopt
+from leptonflow.storage.store import Store
 from schemas.config import Pipeline
 from schemas.records import Evaluation, InfraResult, PackageRef, Plan, Record, Verdict
 
@@ -48,7 +49,7 @@ def begin(store: Store, config: Pipeline, plan: Plan) -> str:
     assert plan.run_id is not None and plan.snapshot is not None
     gate.check_metrics(config, plan.snapshot.classes)
     evidence.check_facts(store, config, plan.snapshot)
-    key = planning.run_key(config.name, plan.run_id, "started.json")
+    key = store_keys.run_key(config.name, plan.run_id, "started.json")
     begun = {"started_at": clock.now(), "version": plan.version, "attempt": plan.attempt}
     number = sum(each.endswith("/started.json") for each in store.keys(f"runs/{config.name}")) + 1
     began = adopt(store, key, canonical({**begun, "number": number}))

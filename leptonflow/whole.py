@@ -7,9 +7,9 @@ at once. What does not belong here: the files of a package (packages), and who i
 from __future__ import annotations
 
 from leptonflow import packages
-from leptonflow.log import Log
 from leptonflow.registry import champion, promotion
-from leptonflow.store import Store
+from leptonflow.storage.commit_log import Log
+from leptonflow.storage.store import Store
 from schemas.errors import Damaged, NotFound
 from schemas.records import ModelManifest
 

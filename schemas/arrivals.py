@@ -13,7 +13,7 @@ FLOW = "retrain"
 POOL = "default"
 TAG = "leptonflow"
 PIPELINE_LABEL = "leptonflow.pipeline"
-STORE_LABEL = "leptonflow.store"
+STORE_LABEL = "leptonflow.storage.store"
 
 _NAMESPACE = uuid.UUID("5f0d3f9e-6f2d-5d7e-9a51-2f8a6c1f7b30")
 

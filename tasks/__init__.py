@@ -12,7 +12,7 @@ from typing import Any, ParamSpec, TypeVar
 from prefect import State, Task, task
 from prefect.cache_policies import NO_CACHE
 
-from leptonflow import s3
+from leptonflow.storage import s3
 from schemas.errors import StoreRefused, StoreUnreachable
 
 P = ParamSpec("P")

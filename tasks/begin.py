@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from leptonflow import weighing
-from leptonflow.store import open_store
+from leptonflow.storage.address import open_store
 from schemas.config import Pipeline
 from schemas.records import Plan
 from tasks import stage

@@ -5,7 +5,7 @@ from __future__ import annotations
 from leptonflow import reencoding
 from leptonflow.core import deadlines
 from leptonflow.core.deadlines import Limit
-from leptonflow.store import open_store
+from leptonflow.storage.address import open_store
 from schemas.config import Pipeline
 from schemas.records import SnapshotRef
 from tasks import stage

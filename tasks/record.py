@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from leptonflow import endings, recording, weighing
-from leptonflow.store import open_store
+from leptonflow.storage.address import open_store
 from schemas.config import Pipeline
 from schemas.records import Evaluation, FitResult, InfraResult, Outcome, Plan, Split, Verdict
 from tasks import stage

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from leptonflow import datasets
-from leptonflow.store import open_store
+from leptonflow.storage.address import open_store
 from schemas.config import Pipeline
 from schemas.records import SnapshotRef, Split
 from tasks import stage

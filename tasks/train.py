@@ -7,7 +7,7 @@ from typing import Any
 from leptonflow import training
 from leptonflow.core import deadlines
 from leptonflow.core.deadlines import Limit
-from leptonflow.store import open_store
+from leptonflow.storage.address import open_store
 from schemas.config import Pipeline
 from schemas.records import FitResult, Plan
 from tasks import stage

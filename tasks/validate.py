@@ -5,7 +5,7 @@ from __future__ import annotations
 from leptonflow import admission
 from leptonflow.core import deadlines, progress
 from leptonflow.core.deadlines import Limit
-from leptonflow.store import open_store
+from leptonflow.storage.address import open_store
 from schemas.config import Pipeline
 from schemas.records import Outcome
 from tasks import stage

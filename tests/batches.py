@@ -13,7 +13,7 @@ from PIL import Image
 from leptonflow import examining, landing, workloads
 from leptonflow.example_rows import Row
 from leptonflow.landing import Index, Landed
-from leptonflow.store import Store
+from leptonflow.storage.store import Store
 from schemas.config import parse
 
 CONFIG = parse(

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from leptonflow.core import progress
-from leptonflow.store import Store, open_store
+from leptonflow.storage.address import open_store
+from leptonflow.storage.store import Store
 from tests import servers
 
 HERE = Path(__file__).resolve().parent

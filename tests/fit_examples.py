@@ -9,7 +9,7 @@ import numpy as np
 
 from leptonflow import datasets, planning
 from leptonflow.core.hashing import short
-from leptonflow.store import Store
+from leptonflow.storage.store import Store
 from schemas.config import Pipeline
 from schemas.records import Plan, SnapshotRef
 

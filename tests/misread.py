@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from leptonflow.store import Store
+from leptonflow.storage.store import Store
 
 WRONG = ("short", "flipped")
 

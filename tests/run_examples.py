@@ -14,7 +14,7 @@ import numpy as np
 
 from leptonflow import predictions
 from leptonflow.core.hashing import canonical, sha256
-from leptonflow.store import Store
+from leptonflow.storage.store import Store
 from schemas.config import Pipeline
 from schemas.records import (
     EpochValue,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from leptonflow.core.hashing import canonical, sha256
-from leptonflow.store import Store
+from leptonflow.storage.store import Store
 from schemas.records import InfraResult, ModelManifest, ObjectRef, Plan, SnapshotRef
 
 PIPELINE = "digits"

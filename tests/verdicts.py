@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from leptonflow import gate, workloads
 from leptonflow.evidence import Evidence
-from leptonflow.log import Entry, Log
 from leptonflow.registry import Champion
+from leptonflow.storage.commit_log import Entry, Log
 from schemas.config import Pipeline, parse
 from schemas.records import Evaluation, HoldoutScores, InfraResult, ObjectRef, RuleResult, Verdict
 

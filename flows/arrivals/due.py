@@ -15,7 +15,8 @@ from typing import Any
 from flows.arrivals.events import UNDER_WAY, Api
 from leptonflow import planning
 from leptonflow.heads import Heads
-from leptonflow.store import Store, store_id
+from leptonflow.storage.store import Store
+from leptonflow.storage.store_identity import store_id
 from schemas.arrivals import head_event
 from schemas.config import Pipeline
 

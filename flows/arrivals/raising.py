@@ -16,7 +16,8 @@ from flows.arrivals.due import Due
 from flows.arrivals.events import Api
 from leptonflow.arrivals import Arrival, Arrivals
 from leptonflow.core import pipeline_files
-from leptonflow.store import Store, store_id
+from leptonflow.storage.store import Store
+from leptonflow.storage.store_identity import store_id
 from schemas.arrivals import FLOW, batch_event, event_id
 from schemas.config import Pipeline
 from schemas.errors import UsageError

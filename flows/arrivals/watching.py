@@ -17,7 +17,7 @@ from flows.arrivals.raising import Raiser
 from flows.arrivals.webhook import Receiver
 from flows.credentials import CredentialsRefused
 from leptonflow.core.pipeline_files import PIPELINES, available
-from leptonflow.store import Store
+from leptonflow.storage.store import Store
 from schemas.errors import LeptonflowError, ServerError, StoreError, UsageError
 
 FAR_SECONDS = 60.0  # between two looks where events tell, and the look only finds what they missed
@@ -218,7 +218,7 @@ class Watcher:
         return changed
 
     def _receive(self, port: int, token: str | None) -> Receiver:
-        from leptonflow.object_store import ObjectStore
+        from leptonflow.storage.object_store import ObjectStore
 
         if not isinstance(self._store, ObjectStore):
             raise UsageError(

@@ -2,7 +2,7 @@
 
 A notification is a hint and proves nothing: the watcher looks at the store. Whoever does not know the token is heard
 no further, keeps no place that another caller needs, and is let go after a while, however it sends. What does not
-belong here: the bucket's side (leptonflow.bucket) and the look.
+belong here: the bucket's side (leptonflow.storage.bucket) and the look.
 """
 
 from __future__ import annotations

@@ -194,8 +194,9 @@ def exports(variables: Mapping[str, str]) -> str:
 
 def prepare(uri: str) -> None:
     """Make the store's bucket and the store in it, as soon as the server lets both be done; arrivals are notified."""
-    from leptonflow import bucket
-    from leptonflow.store import open_store, store_id
+    from leptonflow.storage import bucket
+    from leptonflow.storage.address import open_store
+    from leptonflow.storage.store_identity import store_id
 
     deadline = time.monotonic() + READY_SECONDS
     while True:

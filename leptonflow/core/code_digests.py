@@ -44,16 +44,6 @@ GATE_MODULES = (
 GATE_PACKAGES = ("leptonflow/rules", "leptonflow/statistics")
 
 
-
-
-
-
-
-
-
-
-
-
 def backend() -> str:
     """The name of Keras's backend in this process, read without importing Keras."""
     return os.environ.get("KERAS_BACKEND") or "tensorflow"

@@ -7,8 +7,17 @@ what we create may not. What does not belong here: any input or output.
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 from schemas.errors import UsageError
+
+if TYPE_CHECKING:
+    pass
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    pass
 
 # Inside a class with a method `list` the word no longer names the type.
 Names = list[str]
@@ -55,3 +64,36 @@ def checked_prefix(prefix: str) -> str:
     return checked_key(prefix.rstrip("/")) if prefix else ""
 
 
+READY = "_READY"
+
+INGEST = "_INGEST"
+
+
+def folder_key(pipeline: str, batch: str) -> str:
+    """Where a batch lies."""
+    return f"landing/{pipeline}/{batch}"
+
+
+def outcome_key(pipeline: str, batch: str, contract: str) -> str:
+    """Where a batch's outcome under one contract lies."""
+    return f"batches/{pipeline}/{batch}/{contract}.json"
+
+
+def run_key(pipeline: str, run_id: str, name: str) -> str:
+    """The key of one of a run's objects."""
+    return f"runs/{pipeline}/{run_id}/{name}"
+
+
+def package_key(pipeline: str, version: str, name: str) -> str:
+    """The key of one file of a package."""
+    return f"models/{pipeline}/{version}/{name}"
+
+
+def fit_key(pipeline: str, version: str, fold: int | None, name: str) -> str:
+    """The key of one object of a fold (or, with None, of the final fit)."""
+    return f"fits/{pipeline}/{version}/{'final' if fold is None else f'fold-{fold}'}/{name}"
+
+
+def decision_key(pipeline: str, run_id: str, number: int) -> str:
+    """Where a run's decision against record `number` of the promotions log lies."""
+    return f"runs/{pipeline}/{run_id}/decisions/{number}.json"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from leptonflow.log import Log
 from leptonflow.rules.case import Case
 from leptonflow.rules.words import promote_command, result
+from leptonflow.storage.commit_log import Log
 from schemas.records import RuleResult
 
 

@@ -9,18 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from leptonflow.core.hashing import sha256
-from leptonflow.store import (
-    STORE_KEY,
-    Store,
-    adopt,
-    known_id,
-    open_store,
-    parsed,
-    place,
-    recorded,
-    steady,
-    store_id,
-)
+from leptonflow.storage.address import open_store
+from leptonflow.storage.objects import adopt, parsed, place, recorded, steady
+from leptonflow.storage.store import STORE_KEY, Store
+from leptonflow.storage.store_identity import known_id, store_id
 from schemas.errors import AlreadyExists, Damaged, NotFound, UsageError
 
 ODD_NAMES = [

@@ -154,7 +154,7 @@ def die() -> None:
 
 def main(arguments: list[str]) -> int:
     """The command line with its writes watched."""
-    from leptonflow import directory_store, object_store
+    from leptonflow.storage import directory_store, object_store
 
     told = json.loads(arguments[0])
     writes = Writes(Kill(**told) if told else None, arguments[1])

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from leptonflow.store import open_store
+from leptonflow.storage.address import open_store
 from tests import servers
 from tests.e2e.helpers import Result, call, command, digits, good, ingest, pipeline, rows, together, working_folder
 
@@ -110,7 +110,7 @@ def test_doctor_creates_the_bucket(data: Path, work: Path, tmp_path: Path, s3_se
         fixed = call("doctor", "--fix", "--store", uri, "--json")
         assert fixed.status == 0, fixed.told()
         assert servers.SECRET_KEY not in fixed.told()
-    from leptonflow import s3
+    from leptonflow.storage import s3
 
     client = s3.connection().minio("the test looks at the bucket")
     assert client.get_bucket_versioning(uri.split("/")[2]).status == "Enabled"

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from leptonflow import integrity, log
-from leptonflow.store import Store, open_store
+from leptonflow import integrity
+from leptonflow.storage import commit_log
+from leptonflow.storage.address import open_store
+from leptonflow.storage.store import Store
 from tests.e2e.helpers import call
 
 ARCHIVE = Path(__file__).parent.parent / "stores" / "0.1.0-format-1.tar.gz"
@@ -42,7 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def quick() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("leptonflow.store", "leptonflow.integrity", "leptonflow.log"):
+        for name in ("leptonflow.storage.store", "leptonflow.integrity", "leptonflow.storage.commit_log"):
             patch.setattr(f"{name}.PAUSES", (0.0, 0.0))
         yield
 
@@ -56,7 +58,7 @@ def memory(folder: Path, quick: None) -> Store:
 
 
 def damaged(store: Store) -> dict[str, str]:
-    log._verified.clear()  # as a new process
+    commit_log._verified.clear()  # as a new process
     document = integrity.verify(store, integrity.pipelines(store), lambda *_: None)
     return {each["key"]: each["received"] for each in document["damaged"]}
 

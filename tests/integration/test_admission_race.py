@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from leptonflow import admission, planning
-from leptonflow.store import Store, open_store
+from leptonflow.storage.address import open_store
+from leptonflow.storage.store import Store
 from schemas.errors import Overtaken
 from schemas.records import Outcome
 from tests.batches import CONFIG, land, put
@@ -25,7 +26,7 @@ FOLDERS = ("cat", "dog")
 ADMITTER = """
     import sys
     from leptonflow import admission
-    from leptonflow.store import open_store
+    from leptonflow.storage.store import open_store
     from tests.batches import CONFIG
 
     store = open_store(sys.argv[1])

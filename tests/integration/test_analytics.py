@@ -13,10 +13,12 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from leptonflow import analytics, discards, formats, log, recording, tables
+from leptonflow import analytics, discards, formats, recording, tables
 from leptonflow.allowance import Allowance
 from leptonflow.core.hashing import sha256
-from leptonflow.store import Store, open_store
+from leptonflow.storage import commit_log
+from leptonflow.storage.address import open_store
+from leptonflow.storage.store import Store
 from leptonflow.views import VIEWS
 from schemas.errors import Damaged, LeptonflowError, UsageError
 from schemas.records import QuarantineRef
@@ -43,8 +45,8 @@ def quarantined(store: Store, pipeline: str, batch: str, rows: int = 2) -> Quara
 
 
 def commit(store: Store, prefix: str, kind: str, body: dict[str, Any]) -> None:
-    history = log.read(store, prefix)
-    log.commit(store, history, id=f"{kind} {history.number}", kind=kind, body=body, who="someone", why="because")
+    history = commit_log.read(store, prefix)
+    commit_log.commit(store, history, id=f"{kind} {history.number}", kind=kind, body=body, who="someone", why="because")
 
 
 def fill(store: Store, pipeline: str = "digits") -> None:

@@ -8,8 +8,8 @@ import sys
 import textwrap
 from pathlib import Path
 
-from leptonflow.log import read
-from leptonflow.store import open_store
+from leptonflow.storage.address import open_store
+from leptonflow.storage.commit_log import read
 
 ROOT = Path(__file__).resolve().parents[2]
 PREFIX = "promotions/digits/log"
@@ -17,8 +17,8 @@ WRITERS, EACH = 8, 3
 
 WRITER = """
     import sys
-    from leptonflow.log import LostRace, commit, read
-    from leptonflow.store import open_store
+    from leptonflow.storage.commit_log import LostRace, commit, read
+    from leptonflow.storage.store import open_store
 
     uri, prefix, name, each = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
     store = open_store(uri)

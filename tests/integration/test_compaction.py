@@ -12,9 +12,11 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from leptonflow import analytics, compaction, log, recording, table_sources, tables
+from leptonflow import analytics, compaction, recording, table_sources, tables
 from leptonflow.core.hashing import sha256
-from leptonflow.store import Store, open_store
+from leptonflow.storage import commit_log
+from leptonflow.storage.address import open_store
+from leptonflow.storage.store import Store
 from schemas.errors import Damaged
 from schemas.records import QuarantineRef
 from schemas.tables import COLUMNS
@@ -66,7 +68,7 @@ def _quarantine(store: Store, pipeline: str, batch: str) -> None:
     store.create(part.key, data)
     body = {"outcome": outcome(pipeline, batch, quarantine=part).model_dump(mode="json")}
     prefix = f"snapshots/{pipeline}/log"
-    log.commit(store, log.read(store, prefix), id=batch, kind="batch", body=body, who="t", why="t")
+    commit_log.commit(store, commit_log.read(store, prefix), id=batch, kind="batch", body=body, who="t", why="t")
 
 
 def content(store: Store) -> dict[str, Counter[tuple[Any, ...]]]:
@@ -101,7 +103,7 @@ def test_what_is_written_afterwards_is_read_too_and_compacted_with_what_was(stor
     assert all(compact_all(store))
     assert content(store) == after
     assert all(len(table_sources.files(store, table)) == 1 for table in table_sources.with_files())
-    assert log.read(store, table_sources.compactions("runs")).number == 2
+    assert commit_log.read(store, table_sources.compactions("runs")).number == 2
 
 
 def test_a_store_that_lost_its_compactions_has_lost_no_row(directory: Store) -> None:
@@ -151,7 +153,7 @@ def test_one_that_was_overtaken_changes_nothing(store: Store) -> None:
     late = Late(store)
     assert not compaction.compact(late, "folds", 2)
     assert late.done
-    (entry,) = log.read(store, table_sources.compactions("folds")).entries
+    (entry,) = commit_log.read(store, table_sources.compactions("folds")).entries
     (made,) = entry.body["made"]
     assert len(made["replaces"]) == FILES + 1
     assert sum(content(store)["folds"].values()) == sum(n % 3 for n in range(FILES + 1))
@@ -182,7 +184,7 @@ def test_processes_that_compact_at_once_and_a_reader_beside_them(store_uri: str)
         worker.join(60)
         assert worker.exitcode == 0
     assert sum(told.get(timeout=10) for _ in workers) >= len(table_sources.with_files())
-    assert all(log.read(store, table_sources.compactions(t)).number == 1 for t in table_sources.with_files())
+    assert all(commit_log.read(store, table_sources.compactions(t)).number == 1 for t in table_sources.with_files())
     assert content(store)["runs"] == before
 
 
@@ -205,17 +207,17 @@ def test_a_large_file_stays_and_a_large_compaction_is_not_written_again(
     directory: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(directory, 8)
-    sizes = sorted(source.bytes for source in table_sources.sources(directory, "runs", log.Log("x", ())).loose)
+    sizes = sorted(source.bytes for source in table_sources.sources(directory, "runs", commit_log.Log("x", ())).loose)
     monkeypatch.setattr(compaction, "LARGE", sizes[-1])
     assert compaction.compact(directory, "runs", 1)
-    left = table_sources.sources(directory, "runs", log.read(directory, table_sources.compactions("runs")))
+    left = table_sources.sources(directory, "runs", commit_log.read(directory, table_sources.compactions("runs")))
     assert left.loose and all(source.bytes >= sizes[-1] for source in left.loose)
     monkeypatch.setattr(compaction, "LARGE", 2**20)
     monkeypatch.setattr(compaction, "MOST_AT_ONCE", 1)  # every file is a group of its own
     before = content(directory)["runs"]
     assert compaction.compact(directory, "runs", 0)
     assert content(directory)["runs"] == before
-    after = table_sources.sources(directory, "runs", log.read(directory, table_sources.compactions("runs")))
+    after = table_sources.sources(directory, "runs", commit_log.read(directory, table_sources.compactions("runs")))
     assert not after.loose and set(left.compacted) < set(after.compacted)
 
 
@@ -227,7 +229,7 @@ def test_files_that_do_not_fit_into_one_are_not_written_again_and_again(
     for number in range(40):
         tables.write(directory, [(tables.key("folds", "p", f"{number:04}"), rows)])
         compaction.compact(directory, "folds", 7)
-    entries = log.read(directory, table_sources.compactions("folds")).entries
+    entries = commit_log.read(directory, table_sources.compactions("folds")).entries
     assert [sum(len(made["replaces"]) for made in entry.body["made"]) for entry in entries] == [8] * 5
     assert analytics.query(directory, "FROM folds").num_rows == 2000
 
@@ -239,7 +241,7 @@ def test_the_files_grow_geometrically(directory: Store) -> None:
     for number in range(200):
         tables.write(directory, [(tables.key("folds", "p", f"{number:04}"), rows)])
         compaction.compact(directory, "folds", 7)
-    for entry in log.read(directory, table_sources.compactions("folds")).entries:
+    for entry in commit_log.read(directory, table_sources.compactions("folds")).entries:
         written += sum(len(made["replaces"]) for made in entry.body["made"])
     found = table_sources.files(directory, "folds")
     assert len(found) < 16 and len(found) == len(set(found))
@@ -286,13 +288,15 @@ def test_bytes_that_are_not_what_their_name_says_are_named_and_not_recorded(dire
     path.write_bytes(b"something else")
     with pytest.raises(Damaged, match="not what was recorded"):
         compaction.compact(directory, "runs", 2)
-    assert log.read(directory, table_sources.compactions("runs")).number == 0
+    assert commit_log.read(directory, table_sources.compactions("runs")).number == 0
 
 
 def test_a_record_of_another_release_is_an_error_that_says_so(directory: Store) -> None:
     fill(directory)
     prefix = table_sources.compactions("runs")
-    log.commit(directory, log.read(directory, prefix), id="x", kind="compaction", body={"new": 1}, who="t", why="t")
+    commit_log.commit(
+        directory, commit_log.read(directory, prefix), id="x", kind="compaction", body={"new": 1}, who="t", why="t"
+    )
     for ask in (lambda: analytics.query(directory, "FROM runs"), lambda: compaction.compact(directory, "runs", 2)):
         with pytest.raises(Damaged, match="this leptonflow can read"):
             ask()

@@ -19,7 +19,8 @@ from typing import Any
 
 import pytest
 
-from leptonflow.store import Store, open_store
+from leptonflow.storage.address import open_store
+from leptonflow.storage.store import Store
 from tests import servers
 from tests.e2e import helpers
 from tests.prefect_servers import PrefectServer, full_server

@@ -17,10 +17,11 @@ from urllib.parse import quote, urlsplit
 import minio
 import pytest
 
-from leptonflow import log as logs
-from leptonflow.bucket import ensure_bucket
-from leptonflow.log import commit, read
-from leptonflow.store import Store, open_store
+from leptonflow.storage import commit_log as logs
+from leptonflow.storage.address import open_store
+from leptonflow.storage.bucket import ensure_bucket
+from leptonflow.storage.commit_log import commit, read
+from leptonflow.storage.store import Store
 from schemas.errors import NotFound, StoreUnreachable, UsageError
 from tests import servers
 
@@ -214,7 +215,7 @@ def test_an_endpoint_that_is_none_is_not_echoed(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_the_secret_is_in_no_representation(s3_server: servers.Server) -> None:
-    from leptonflow.s3 import connection
+    from leptonflow.storage.s3 import connection
 
     assert servers.SECRET_KEY not in repr(connection())
     assert servers.SECRET_KEY not in repr(vars(open_store("s3://bucket/x")))

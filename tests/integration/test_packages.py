@@ -16,7 +16,9 @@ import numpy as np
 import pytest
 
 from leptonflow import contracts, datasets, evaluation, infra, packages, training
-from leptonflow.store import MemoryStore, Store, open_store
+from leptonflow.storage.address import open_store
+from leptonflow.storage.memory_store import MemoryStore
+from leptonflow.storage.store import Store
 from schemas.config import Pipeline
 from schemas.errors import Damaged, NotFound, TrainingError
 from schemas.records import InfraResult, Plan

@@ -19,10 +19,10 @@ from typing import Any
 
 import pytest
 
-from leptonflow import log as commits
 from leptonflow import overrides, packages, registry
 from leptonflow.core.hashing import sha256
-from leptonflow.store import open_store
+from leptonflow.storage import commit_log as commits
+from leptonflow.storage.address import open_store
 from schemas.errors import Damaged, LeptonflowError
 from tests.conftest import ACROSS_PROCESSES, fresh_uri
 from tests.small_packages import PIPELINE, fit_to_run, put

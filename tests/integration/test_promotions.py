@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from leptonflow import overrides, registry
-from leptonflow.log import Log
-from leptonflow.store import Store, open_store
+from leptonflow.storage.address import open_store
+from leptonflow.storage.commit_log import Log
+from leptonflow.storage.store import Store
 from schemas.errors import LeptonflowError, Overtaken
 from schemas.records import InfraResult, Verdict
 from tests.small_packages import PIPELINE, fit_to_run, plan, put

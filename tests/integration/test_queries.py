@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
-from leptonflow import analytics, log, recording, tables
+from leptonflow import analytics, recording, tables
 from leptonflow.core import clock
 from leptonflow.core.hashing import sha256
-from leptonflow.store import Store, open_store
+from leptonflow.storage import commit_log
+from leptonflow.storage.address import open_store
+from leptonflow.storage.store import Store
 from leptonflow.views import VIEWS
 from schemas.records import QuarantineRef
 from schemas.tables import COLUMNS as COLUMNS_OF
@@ -86,8 +88,8 @@ def _batches(store: Store) -> None:
 
 
 def _commit(store: Store, prefix: str, kind: str, body: dict[str, Any]) -> None:
-    history = log.read(store, prefix)
-    log.commit(store, history, id=f"{kind} {history.number}", kind=kind, body=body, who="ada", why="because")
+    history = commit_log.read(store, prefix)
+    commit_log.commit(store, history, id=f"{kind} {history.number}", kind=kind, body=body, who="ada", why="because")
 
 
 LATER = {  # what a release before the gate's evidence did not write: a table by its name, or some of its columns

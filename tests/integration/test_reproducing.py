@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 
 from leptonflow import evaluation, packages, planning, predictions, reproducing, training
-from leptonflow import log as commits
+from leptonflow.core import store_keys
 from leptonflow.core.hashing import canonical, sha256
-from leptonflow.store import Store, open_store
+from leptonflow.storage import commit_log as commits
+from leptonflow.storage.address import open_store
+from leptonflow.storage.store import Store
 from schemas.config import Pipeline
 from schemas.errors import Damaged, NotFound, UsageError
 from schemas.records import Plan
@@ -49,7 +51,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     plan = land(store, config)
     commit_batch(store, config, plan, "first")
     started = {"started_at": "2026-11-24T10:00:00.000000Z", "version": plan.version, "attempt": 0}
-    store.create(planning.run_key(config.name, RUN, "started.json"), canonical(started))
+    store.create(store_keys.run_key(config.name, RUN, "started.json"), canonical(started))
     for fold in range(3):
         training.train_fold(store, config, plan, fold)
     training.fit_final(store, config, plan)
@@ -101,7 +103,7 @@ def test_a_fresh_process_reproduces_a_run_bit_for_bit_and_writes_nothing(store: 
 
 def test_predictions_within_the_tolerance_and_beyond_it(store: Store, trained: Trained) -> None:
     _, config, _ = trained
-    key = planning.run_key(config.name, RUN, "holdout-predictions.parquet")
+    key = store_keys.run_key(config.name, RUN, "holdout-predictions.parquet")
     ids, labels, probabilities = predictions.read(store.get(key), CLASSES)
     probabilities = probabilities.copy()
     probabilities[0, 0] += 1e-4
@@ -112,7 +114,7 @@ def test_predictions_within_the_tolerance_and_beyond_it(store: Store, trained: T
     assert "nothing that is recorded differs" in found["sentence"]
     assert not reproducing.reproduce(store, RUN, tolerance=1e-5)["within_tolerance"]
     # Another seed trains another model: the run's predictions are not reached.
-    name = packages.package_key(config.name, "a" * 12, "manifest.json")
+    name = store_keys.package_key(config.name, "a" * 12, "manifest.json")
     manifest = json.loads(store.get(name))
     manifest["config"]["training"]["seed"] = 1
     rewrite(store, name, canonical(manifest))
@@ -123,7 +125,7 @@ def test_predictions_within_the_tolerance_and_beyond_it(store: Store, trained: T
 
 def test_what_differs_is_named(store: Store, trained: Trained) -> None:
     _, config, plan = trained
-    key = packages.package_key(config.name, plan.version or "", "manifest.json")
+    key = store_keys.package_key(config.name, plan.version or "", "manifest.json")
     manifest = json.loads(store.get(key))
     manifest["code"]["train"] = "0" * 64
     manifest["lineage"]["libraries"]["numpy"] = "1.0"
@@ -143,7 +145,7 @@ def test_another_keras_is_a_library_and_not_code(store: Store, trained: Trained)
     _, config, plan = trained
     from leptonflow.core.code_digests import code_digests
 
-    key = packages.package_key(config.name, plan.version or "", "manifest.json")
+    key = store_keys.package_key(config.name, plan.version or "", "manifest.json")
     manifest = json.loads(store.get(key))
     manifest["libraries"]["keras"] = manifest["lineage"]["libraries"]["keras"] = "2.0"
     manifest["code"]["train"] = code_digests(config, manifest["libraries"])["train"]
@@ -154,7 +156,7 @@ def test_another_keras_is_a_library_and_not_code(store: Store, trained: Trained)
 
 def test_a_manifest_from_before_lineage_says_that_its_hardware_is_not_known(store: Store, trained: Trained) -> None:
     _, config, plan = trained
-    key = packages.package_key(config.name, plan.version or "", "manifest.json")
+    key = store_keys.package_key(config.name, plan.version or "", "manifest.json")
     manifest = json.loads(store.get(key))
     del manifest["lineage"]
     rewrite(store, key, canonical(manifest))
@@ -165,7 +167,7 @@ def test_a_manifest_from_before_lineage_says_that_its_hardware_is_not_known(stor
 
 def test_other_examples_have_no_difference(store: Store, trained: Trained) -> None:
     _, config, _ = trained
-    key = planning.run_key(config.name, RUN, "holdout-predictions.parquet")
+    key = store_keys.run_key(config.name, RUN, "holdout-predictions.parquet")
     ids, labels, probabilities = predictions.read(store.get(key), CLASSES)
     rewrite(store, key, predictions.write(ids[1:], labels[1:], np.asarray(probabilities[1:]), CLASSES, None))
     found = reproducing.reproduce(store, RUN)
@@ -186,7 +188,7 @@ def test_bad_input_is_one_clear_line(store: Store, trained: Trained) -> None:
     rewrite(store, part, store.get(part)[:-1] + b"x")
     with pytest.raises(Damaged, match=part):
         reproducing.reproduce(store, RUN)
-    key = packages.package_key(config.name, plan.version or "", "manifest.json")
+    key = store_keys.package_key(config.name, plan.version or "", "manifest.json")
     manifest = json.loads(store.get(key))
     rewrite(store, key, canonical({**manifest, "snapshot_number": 2}))
     with pytest.raises(Damaged, match="shorter than it was"):
@@ -211,14 +213,14 @@ def test_every_fold_once_more(store: Store, trained: Trained) -> None:
 def test_a_fold_that_differs_is_told_beside_a_holdout_that_does_not(store: Store, trained: Trained) -> None:
     """As after a change that only the folds' fits see: the recorded fold, its manifest with it, is another one."""
     _, config, plan = trained
-    key = training.fit_key(config.name, plan.version or "", 1, "oof.parquet")
+    key = store_keys.fit_key(config.name, plan.version or "", 1, "oof.parquet")
     ids, labels, probabilities = predictions.read(store.get(key), CLASSES)
     probabilities = probabilities[:, ::-1].copy()
     data = predictions.write(ids, labels, probabilities, CLASSES, 1)
     rewrite(store, key, data)
     with pytest.raises(Damaged, match=rf"{key} is not what was recorded.*sha256"):
         reproducing.reproduce(store, RUN, folds=True)
-    name = training.fit_key(config.name, plan.version or "", 1, "manifest.json")
+    name = store_keys.fit_key(config.name, plan.version or "", 1, "manifest.json")
     manifest = json.loads(store.get(name))
     manifest["files"][0]["sha256"] = sha256(data)
     rewrite(store, name, canonical(manifest))
@@ -236,7 +238,7 @@ def test_a_fold_that_differs_is_told_beside_a_holdout_that_does_not(store: Store
 
 def test_what_a_run_left_and_cannot_be_read_is_one_clear_line(store: Store, trained: Trained) -> None:
     _, config, _ = trained
-    key = planning.run_key(config.name, RUN, "holdout-predictions.parquet")
+    key = store_keys.run_key(config.name, RUN, "holdout-predictions.parquet")
     data = store.get(key)
     for damaged in (data[: len(data) // 2], b"", data[:-8] + b"\x00" * 4 + data[-4:], b"garbage"):
         rewrite(store, key, damaged)
@@ -247,14 +249,16 @@ def test_what_a_run_left_and_cannot_be_read_is_one_clear_line(store: Store, trai
     rewrite(store, key, predictions.write(ids, labels, probabilities[:, ::-1], CLASSES, None))
     document = {"report": "r", "version": "a" * 12}
     files = [{"key": key, "sha256": sha256(data), "bytes": len(data)}]
-    store.create(planning.run_key(config.name, RUN, "manifest.json"), canonical({"document": document, "files": files}))
+    store.create(
+        store_keys.run_key(config.name, RUN, "manifest.json"), canonical({"document": document, "files": files})
+    )
     with pytest.raises(Damaged, match=f"{key} is not what was recorded.*{sha256(data)}"):
         reproducing.reproduce(store, RUN)
 
 
 @pytest.mark.parametrize("data", [b"garbage", b"{}", b"[]"])
 def test_a_beginning_that_is_garbage_is_named(store: Store, trained: Trained, data: bytes) -> None:
-    key = planning.run_key(trained[1].name, RUN, "started.json")
+    key = store_keys.run_key(trained[1].name, RUN, "started.json")
     rewrite(store, key, data)
     with pytest.raises(Damaged, match=key):
         reproducing.reproduce(store, RUN)

@@ -20,8 +20,9 @@ from pathlib import Path
 import pytest
 
 from flows.stack import ports, s3, services
-from leptonflow import bucket
-from leptonflow.store import Store, open_store
+from leptonflow.storage import bucket
+from leptonflow.storage.address import open_store
+from leptonflow.storage.store import Store
 from schemas.errors import StoreError
 
 ROLES = (*s3.ROLES, "s3")

@@ -36,7 +36,7 @@ import yaml
 from flows import running
 from leptonflow import infra, overrides
 from leptonflow.planning import load_config
-from leptonflow.store import open_store
+from leptonflow.storage.store import open_store
 from schemas.errors import LeptonflowError
 
 store, receiver = Path("store").absolute().as_uri(), sys.argv[1]

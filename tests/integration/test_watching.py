@@ -23,9 +23,12 @@ from typing import Any
 import pytest
 import yaml
 
-from leptonflow import bucket, log, planning
+from leptonflow import planning
 from leptonflow.core import pipeline_files
-from leptonflow.store import Store, open_store, store_id
+from leptonflow.storage import bucket, commit_log
+from leptonflow.storage.address import open_store
+from leptonflow.storage.store import Store
+from leptonflow.storage.store_identity import store_id
 from schemas.arrivals import EVENT, FLOW, PIPELINE_LABEL, event_id
 from tests import servers
 from tests.prefect_servers import PrefectServer, full_server, plain_environment
@@ -356,9 +359,9 @@ def test_an_event_that_the_server_forgot_is_raised_again(
 
 def grown(store: Store, name: str, content: str) -> None:
     """The dataset has another head, and its batches have been accepted: nothing waits."""
-    history = log.read(store, f"snapshots/{name}/log")
+    history = commit_log.read(store, f"snapshots/{name}/log")
     body = {"batch": content, "content": content * 64, "snapshot": content * 12}
-    log.commit(store, history, id=content, kind="batch", body=body, who="test", why="accepted")
+    commit_log.commit(store, history, id=content, kind="batch", body=body, who="test", why="accepted")
 
 
 def test_a_dataset_that_no_run_has_finished_gets_a_run_and_not_for_ever(

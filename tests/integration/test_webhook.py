@@ -18,8 +18,8 @@ import pytest
 from cli import checkup
 from flows.arrivals import webhook
 from flows.arrivals.webhook import Receiver
-from leptonflow import bucket, s3
-from leptonflow.store import open_store
+from leptonflow.storage import bucket, s3
+from leptonflow.storage.address import open_store
 from schemas.errors import LeptonflowError, UsageError
 from tests import servers
 

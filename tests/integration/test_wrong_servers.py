@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from leptonflow import object_store
 from leptonflow.core.hashing import sha256
-from leptonflow.s3 import patient
-from leptonflow.store import Store, open_store, recorded, store_id
+from leptonflow.storage import object_store
+from leptonflow.storage.address import open_store
+from leptonflow.storage.objects import recorded
+from leptonflow.storage.s3 import patient
+from leptonflow.storage.store import Store
+from leptonflow.storage.store_identity import store_id
 from schemas.errors import AlreadyExists, StoreRefused, StoreUnreachable
 from tests import fake_s3, servers
 from tests.fake_s3 import Faults

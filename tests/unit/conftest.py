@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from leptonflow.store import Store, open_store
+from leptonflow.storage.address import open_store
+from leptonflow.storage.store import Store
 
 
 @pytest.fixture

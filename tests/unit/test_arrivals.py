@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 
-from leptonflow import arrivals, contracts, landing, log, planning
+from leptonflow import arrivals, contracts, landing, planning
 from leptonflow.arrivals import Arrival, Arrivals
-from leptonflow.store import Store, open_store
+from leptonflow.core import store_keys
+from leptonflow.storage import commit_log
+from leptonflow.storage.address import open_store
+from leptonflow.storage.store import Store
 from schemas.config import Pipeline
 from schemas.errors import StoreUnreachable
 from tests.batches import CONFIG, land, put
@@ -53,12 +56,12 @@ def close(store: Store, batch: str, *files: str) -> None:
 
 def accept(store: Store, *batches: str) -> None:
     for batch in batches:
-        history = log.read(store, f"snapshots/{PETS}/log")
-        log.commit(store, history, id=batch, kind="batch", body={"batch": batch}, who="test", why="accepted")
+        history = commit_log.read(store, f"snapshots/{PETS}/log")
+        commit_log.commit(store, history, id=batch, kind="batch", body={"batch": batch}, who="test", why="accepted")
 
 
 def refuse(store: Store, batch: str, config: Pipeline = CONFIG) -> None:
-    store.create(planning.outcome_key(PETS, batch, contracts.digest(config)), b"{}")
+    store.create(store_keys.outcome_key(PETS, batch, contracts.digest(config)), b"{}")
 
 
 def planned(store: Store, config: Pipeline = CONFIG) -> list[str]:

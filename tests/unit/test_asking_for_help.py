@@ -17,7 +17,7 @@ import pytest
 
 from cli import main
 from flows import run_log
-from leptonflow.store import open_store
+from leptonflow.storage.address import open_store
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = "0123456789ab"

@@ -9,7 +9,8 @@ import pytest
 
 from leptonflow import admission, batch_state, discards, landing, landing_state, planning
 from leptonflow.arrivals import Arrivals
-from leptonflow.store import Store, open_store
+from leptonflow.storage.address import open_store
+from leptonflow.storage.store import Store
 from schemas.errors import Damaged
 from schemas.records import Outcome
 from tests.batches import CONFIG, image, land, put

@@ -9,7 +9,7 @@ import pytest
 
 from leptonflow import admission, datasets, planning
 from leptonflow.core import capacity, machine
-from leptonflow.store import Store
+from leptonflow.storage.store import Store
 from leptonflow.workloads.image_classification import remarks
 from schemas.config import Pipeline
 from schemas.errors import ConfigurationError, UsageError

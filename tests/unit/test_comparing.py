@@ -10,7 +10,8 @@ import pytest
 
 from leptonflow import comparing, overrides, recording
 from leptonflow.core.hashing import canonical
-from leptonflow.store import Store, open_store
+from leptonflow.storage.address import open_store
+from leptonflow.storage.store import Store
 from schemas.errors import Damaged, NotFound, UsageError
 from schemas.records import Hardware, Lineage, ModelManifest
 from tests.run_examples import Run, make

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from leptonflow import datasets
-from leptonflow.store import Store, open_store
+from leptonflow.storage.address import open_store
+from leptonflow.storage.store import Store
 from schemas.config import Pipeline, parse
 from schemas.errors import Damaged
 from schemas.records import PartRef, SnapshotRef

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from leptonflow import datasets, evaluation, evidence, packages, predictions, registry, training
-from leptonflow import log as commits
 from leptonflow.registry import Champion
-from leptonflow.store import MemoryStore, Store
+from leptonflow.storage import commit_log as commits
+from leptonflow.storage.memory_store import MemoryStore
+from leptonflow.storage.store import Store
 from schemas.config import Pipeline
 from schemas.records import Plan
 from tests.fit_examples import CLASSES, land, pipeline, plan_of

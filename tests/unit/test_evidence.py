@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from leptonflow import baselines, datasets, evidence, training, workloads
+from leptonflow import baselines, datasets, evidence, workloads
+from leptonflow.core import store_keys
 from leptonflow.core.hashing import canonical
-from leptonflow.store import MemoryStore
+from leptonflow.storage.memory_store import MemoryStore
 from schemas.errors import ConfigurationError, Damaged
 from schemas.records import ModelManifest, Plan
 from tests.fit_examples import land, pipeline
@@ -134,7 +135,7 @@ def test_what_a_slice_needs_is_gathered_in_the_order_of_the_predictions() -> Non
     holdout = datasets.holdout_set(store, config, landed)
     run = make(store, pipeline="squares", classes=landed.classes, examples=len(holdout.ids), champion="d" * 12)
     for fit in run.fits:
-        store.create(training.fit_key("squares", fit.version, fit.fold, "manifest.json"), canonical(fit))
+        store.create(store_keys.fit_key("squares", fit.version, fit.fold, "manifest.json"), canonical(fit))
     plan = run.plan.model_copy(update={"snapshot": landed})
     evaluation = _scored(store, run, holdout, landed.classes)
     found = evidence.gather(store, config, plan, None, evaluation, run.infra)

@@ -15,7 +15,8 @@ import pytest
 from leptonflow import examining, landing
 from leptonflow.core.hashing import sha256
 from leptonflow.examining import pool
-from leptonflow.store import Store, open_store
+from leptonflow.storage.address import open_store
+from leptonflow.storage.store import Store
 from schemas.config import Pipeline
 from schemas.errors import Damaged, LeptonflowError, NotFound
 from tests.batches import CONFIG, WORKLOAD, examined, image, land, npy, put, random_rows, rules, table_of

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from leptonflow import explaining, recording
-from leptonflow.store import Store, open_store
+from leptonflow.storage.address import open_store
+from leptonflow.storage.store import Store
 from schemas.errors import Damaged, NotFound
 from schemas.records import RuleResult, Verdict
 from tests.run_examples import make

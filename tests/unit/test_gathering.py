@@ -7,7 +7,8 @@ import uuid
 import pytest
 
 from leptonflow import predictions, recording
-from leptonflow.store import Store, open_store
+from leptonflow.storage.address import open_store
+from leptonflow.storage.store import Store
 from schemas.errors import Damaged
 from schemas.records import ObjectRef
 from tests.run_examples import Run, make

@@ -7,7 +7,8 @@ from typing import Any
 
 from leptonflow import planning
 from leptonflow.heads import Heads
-from leptonflow.store import Store, open_store
+from leptonflow.storage.address import open_store
+from leptonflow.storage.store import Store
 from schemas.config import Pipeline
 from tests.batches import CONFIG
 

@@ -9,21 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from leptonflow import (
-    analytics,
-    corrections,
-    datasets,
-    formats,
-    identities,
-    ingesting,
-    known,
-    log,
-    planning,
-    reencoding,
-)
+from leptonflow import analytics, corrections, datasets, formats, identities, ingesting, known, planning, reencoding
 from leptonflow.core import pipeline_files
 from leptonflow.datasets import RELABELLED, RETRACTED, in_holdout
-from leptonflow.store import Store, open_store
+from leptonflow.storage import commit_log
+from leptonflow.storage.address import open_store
+from leptonflow.storage.store import Store
 from schemas.config import Pipeline
 
 ARCHIVE = Path(__file__).parent.parent / "stores" / "0.1.0-format-1.tar.gz"
@@ -46,7 +37,7 @@ def config(place: Path) -> Pipeline:
     return pipeline_files.load_config(str(place / "pets.yaml"))
 
 
-def history(store: Store) -> log.Log:
+def history(store: Store) -> commit_log.Log:
     return planning.snapshots(store, "pets")
 
 

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from leptonflow import datasets, ingesting, known, planning
-from leptonflow.store import Store, open_store
+from leptonflow.storage.address import open_store
+from leptonflow.storage.store import Store
 from schemas.config import Pipeline, Quarantine, parse
 
 

@@ -17,7 +17,8 @@ from PIL import Image
 from leptonflow import landing, source_files
 from leptonflow.core.hashing import sha256
 from leptonflow.landing import Index
-from leptonflow.store import Store, open_store
+from leptonflow.storage.address import open_store
+from leptonflow.storage.store import Store
 from schemas.config import NAME
 from schemas.errors import LeptonflowError, UsageError
 from schemas.text import nfc

@@ -13,13 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from leptonflow import leftovers, locking
-from leptonflow.store import Store, open_store
+from leptonflow.storage import leftovers, run_lock
+from leptonflow.storage.address import open_store
+from leptonflow.storage.store import Store
 
 ROOT = Path(__file__).resolve().parents[2]
 WRITER = """
     import os, sys, time
-    from leptonflow.store import open_store
+    from leptonflow.storage.store import open_store
     def link(temporary, path):
         print(temporary, flush=True)
         time.sleep(600)
@@ -95,7 +96,7 @@ def test_the_next_retraining_removes_them_and_locks_are_this_users_alone(store: 
     (root / ".locks").mkdir()
     (root / ".locks" / "p").touch(mode=0o644)
     for pipeline in ("p", "q"):
-        with locking.one_at_a_time(store, pipeline):
+        with run_lock.one_at_a_time(store, pipeline):
             assert stat.S_IMODE((root / ".locks" / pipeline).stat().st_mode) == 0o600
     assert not path.exists()
 

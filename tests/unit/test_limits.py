@@ -191,7 +191,7 @@ def test_a_stop_holds_for_the_whole_of_the_outermost_listener() -> None:
 
 
 def test_a_patient_store_tries_for_longer(monkeypatch: pytest.MonkeyPatch) -> None:
-    from leptonflow import s3
+    from leptonflow.storage import s3
 
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     assert s3.connection().patience == s3.RETRY_SECONDS

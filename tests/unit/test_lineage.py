@@ -11,7 +11,7 @@ import pytest
 from leptonflow import cards, lineage
 from leptonflow.core.code_digests import ROOT
 from leptonflow.core.hashing import sha256
-from leptonflow.store import open_store
+from leptonflow.storage.address import open_store
 from tests.small_packages import PIPELINE, plan
 
 

@@ -10,10 +10,12 @@ from typing import Any, cast
 
 import pytest
 
-from leptonflow import log as logs
 from leptonflow.core.hashing import canonical, sha256
-from leptonflow.log import WINDOW, Log, LostRace, commit, complete, newest, read
-from leptonflow.store import STORE_KEY, Store, open_store, store_id
+from leptonflow.storage import commit_log as logs
+from leptonflow.storage.address import open_store
+from leptonflow.storage.commit_log import WINDOW, Log, LostRace, commit, complete, newest, read
+from leptonflow.storage.store import STORE_KEY, Store
+from leptonflow.storage.store_identity import store_id
 from schemas.errors import Damaged, NotFound, Overtaken
 
 PREFIX = "promotions/digits/log"
@@ -374,7 +376,7 @@ def test_a_wrong_reading_leaves_no_wrong_record(
     """One flipped bit in a reading, of one byte in 29, in turn: what is committed then is right all the same."""
     grown(store, 3)
     monkeypatch.setattr(logs, "PAUSES", (0.0, 0.0))
-    monkeypatch.setattr("leptonflow.store.PAUSES", (0.0, 0.0))
+    monkeypatch.setattr("leptonflow.storage.objects.PAUSES", (0.0, 0.0))
     for position in range(0, len(store.get(key)), 29):
         forget()
         with monkeypatch.context() as patch:

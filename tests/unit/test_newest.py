@@ -10,7 +10,8 @@ import pytest
 from leptonflow import explaining, packages, reading, recording, unfinished
 from leptonflow.core import clock
 from leptonflow.core.hashing import canonical
-from leptonflow.store import Store, open_store
+from leptonflow.storage.address import open_store
+from leptonflow.storage.store import Store
 from tests.run_examples import Run, make, outcome
 
 EARLIER, LATER = "2026-11-24T10:00:00.000000Z", "2020-01-01T00:00:00.000000Z"  # the clock was set back between

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from cli.main import main
-from leptonflow import log, operating, planning, predictions, recording, registry
+from leptonflow import operating, planning, predictions, recording, registry
 from leptonflow.core.hashing import canonical, sha256
-from leptonflow.store import Store, open_store
+from leptonflow.storage import commit_log
+from leptonflow.storage.address import open_store
+from leptonflow.storage.store import Store
 from schemas.config import AgainstChampion, Pipeline
 from schemas.errors import ConfigurationError, Damaged, LeptonflowError, UsageError
 from schemas.records import ObjectRef
@@ -71,7 +73,7 @@ def with_data(store: Store, config: Pipeline) -> int:
         "parts": [part.model_dump() for part in snapshot.parts],
     }  # fmt: skip
     history = planning.snapshots(store, config.name)
-    log.commit(store, history, id="1", kind="batch", body=body, who="a test", why="data")
+    commit_log.commit(store, history, id="1", kind="batch", body=body, who="a test", why="data")
     from leptonflow import datasets
 
     return datasets.split(store, config, snapshot).holdout
@@ -171,7 +173,9 @@ def champion_is(store: Store, version: str) -> None:
         "version": version, "previous": None, "run_id": "b1" * 6, "manifest_sha256": "0" * 64, "snapshot": "s",
         "snapshot_number": 1,
     }  # fmt: skip
-    log.commit(store, registry.promotions(store, "digits"), id="1", kind="promotion", body=body, who="a", why="b")
+    commit_log.commit(
+        store, registry.promotions(store, "digits"), id="1", kind="promotion", body=body, who="a", why="b"
+    )
 
 
 @pytest.mark.parametrize("version", ["a1" * 6, CHAMPION])

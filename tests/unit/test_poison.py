@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from leptonflow import admission, discards, examining, ingesting, landing, log, planning
+from leptonflow import admission, discards, examining, ingesting, landing, planning
 from leptonflow.arrivals import Arrivals
-from leptonflow.store import Store, open_store
+from leptonflow.storage import commit_log
+from leptonflow.storage.address import open_store
+from leptonflow.storage.store import Store
 from schemas.errors import ExaminerLost, LeptonflowError, NotFound, StoreUnreachable, UsageError
 from schemas.records import Listing
 from tests.batches import CONFIG, image
@@ -138,8 +140,8 @@ def test_a_discarded_batch_is_neither_read_nor_waiting(place: Store, tmp_path: P
 
 def test_what_cannot_be_discarded(place: Store) -> None:
     put(place, "accepted", cat__a_dot_png=image(1))
-    history = log.read(place, f"snapshots/{PETS}/log")
-    log.commit(place, history, id="x", kind="batch", body={"batch": "accepted"}, who="test", why="accepted")
+    history = commit_log.read(place, f"snapshots/{PETS}/log")
+    commit_log.commit(place, history, id="x", kind="batch", body={"batch": "accepted"}, who="test", why="accepted")
     with pytest.raises(LeptonflowError, match="is in the dataset"):
         discards.discard(place, PETS, "accepted", "why", "me")
     with pytest.raises(NotFound, match="no batch 'nothing'"):
@@ -154,8 +156,8 @@ def test_a_run_that_accepts_it_meanwhile_wins(place: Store, monkeypatch: pytest.
     adopt = discards.adopt
 
     def accepted_first(store: Store, key: str, data: bytes) -> bytes:
-        history = log.read(store, f"snapshots/{PETS}/log")
-        log.commit(store, history, id="x", kind="batch", body={"batch": "b"}, who="test", why="accepted")
+        history = commit_log.read(store, f"snapshots/{PETS}/log")
+        commit_log.commit(store, history, id="x", kind="batch", body={"batch": "b"}, who="test", why="accepted")
         return adopt(store, key, data)
 
     monkeypatch.setattr(discards, "adopt", accepted_first)

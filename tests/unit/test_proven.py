@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from leptonflow import overrides, proven, registry
+from leptonflow.core import store_keys
 from leptonflow.evidence import Beside
-from leptonflow.store import Store, open_store
+from leptonflow.storage.address import open_store
+from leptonflow.storage.store import Store
 from schemas.records import Evaluation, Rival, RuleResult, Verdict
 from tests.small_packages import PIPELINE, fit_to_run, plan, put
 from tests.verdicts import CANDIDATE, CHAMPION, SURE, champion, decide, measured, only, pipeline, rows, scores
@@ -87,7 +89,7 @@ def test_a_decision_that_is_gone_shows_nothing(store: Store) -> None:
     retrain(store, "b", row(0.01))
     retrain(store, "c", row(-0.01))
     assert best(store) == ("b", 2)
-    del store._objects[registry.decision_key(PIPELINE, "run-b", 1)]  # type: ignore[attr-defined]
+    del store._objects[store_keys.decision_key(PIPELINE, "run-b", 1)]  # type: ignore[attr-defined]
     assert best(store) == ("a", 1)
 
 

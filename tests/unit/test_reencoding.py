@@ -10,7 +10,7 @@ from PIL import Image
 
 from leptonflow import admission, datasets, examining, landing, planning, reencoding
 from leptonflow.example_rows import Row
-from leptonflow.store import Store
+from leptonflow.storage.store import Store
 from leptonflow.workloads import images
 from schemas.config import Pipeline
 from tests.batches import CONFIG

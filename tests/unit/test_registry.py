@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from leptonflow import log as commits
 from leptonflow import overrides, registry
-from leptonflow.core import person
+from leptonflow.core import person, store_keys
 from leptonflow.core.hashing import canonical
 from leptonflow.overrides import EnsureInfra
-from leptonflow.store import Store, open_store
+from leptonflow.storage import commit_log as commits
+from leptonflow.storage.address import open_store
+from leptonflow.storage.store import Store
 from schemas.errors import Damaged, LeptonflowError, NotFound, Overtaken, UsageError
 from schemas.records import InfraResult, Verdict
 from tests.small_packages import PIPELINE, fit_to_run, plan, put
@@ -156,7 +157,7 @@ def test_a_promotion_that_did_not_reach_the_log_is_decided_again_after_a_change(
     retrain(store, "b")
     put(store, "c")
     decided = verdict("c", store)
-    store.create(registry.decision_key(PIPELINE, "run-c", decided.against), canonical(decided))
+    store.create(store_keys.decision_key(PIPELINE, "run-c", decided.against), canonical(decided))
     assert registry.standing_decision(store, plan("c"), registry.promotions(store, PIPELINE)) == decided
     rollback(store)
     assert registry.standing_decision(store, plan("c"), registry.promotions(store, PIPELINE)) is None
@@ -173,7 +174,7 @@ def test_whoever_weighed_an_earlier_champion_is_told_by_whom_it_was_overtaken(st
         registry.settle(store, plan("b"), decided, "0" * 64)
     assert isinstance(raised.value, commits.LostRace)
     assert raised.value.log == registry.promotions(store, PIPELINE)
-    assert store.size(registry.decision_key(PIPELINE, "run-b", 1)) is None
+    assert store.size(store_keys.decision_key(PIPELINE, "run-b", 1)) is None
     again = verdict("b", store)
     registry.settle(store, plan("b"), again, "0" * 64)
     assert versions(store) == ["a", "c", "b"]
@@ -195,7 +196,7 @@ def test_a_log_that_lost_records_is_not_continued(store: Store) -> None:
 
 @pytest.mark.parametrize("garbage", [b"", b"{}", b"[1]"])
 def test_a_damaged_decision_is_not_decided_over(store: Store, garbage: bytes) -> None:
-    store.create(registry.decision_key(PIPELINE, "run-a", 0), garbage)
+    store.create(store_keys.decision_key(PIPELINE, "run-a", 0), garbage)
     for attempt in (
         lambda: registry.standing_decision(store, plan("a"), registry.promotions(store, PIPELINE)),
         lambda: registry.settle(store, plan("a"), verdict("a", store), "0" * 64),

@@ -17,7 +17,8 @@ from PIL import Image
 from leptonflow import predictions, recording, report, wording
 from leptonflow.analysis import MOST_SHOWN
 from leptonflow.drift import ClassShare, Drift, Moved
-from leptonflow.store import Store, open_store
+from leptonflow.storage.address import open_store
+from leptonflow.storage.store import Store
 from schemas.errors import Damaged
 from schemas.records import RuleResult
 from tests.run_examples import HOSTILE, make

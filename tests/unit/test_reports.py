@@ -15,7 +15,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from flows import reports
-from leptonflow.store import open_store
+from leptonflow.storage.address import open_store
 
 RUN = "0123456789ab"
 LOGIN = "leptonflow:a pässword"

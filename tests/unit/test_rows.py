@@ -15,7 +15,7 @@ import pytest
 from leptonflow import landing
 from leptonflow.core.hashing import sha256
 from leptonflow.landing import Index
-from leptonflow.store import Store
+from leptonflow.storage.store import Store
 from tests.batches import arrive, examined, image, land, npy, put, random_rows
 
 # --- .npy pairs --------------------------------------------------------------------------------------

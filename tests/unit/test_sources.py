@@ -17,7 +17,7 @@ from leptonflow import landing
 from leptonflow.admission import _first_classes
 from leptonflow.label_tables import DEFAULT, Columns
 from leptonflow.landing import Index
-from leptonflow.store import Store
+from leptonflow.storage.store import Store
 from schemas.errors import UsageError
 from tests.batches import CONFIG, arrive, examined, image, land, put, random_rows, rules
 

@@ -17,10 +17,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from leptonflow import formats, log, recording, tables
+from leptonflow import formats, recording, tables
 from leptonflow.core import clock
 from leptonflow.core.hashing import canonical, sha256
-from leptonflow.store import Store, open_store
+from leptonflow.storage import commit_log
+from leptonflow.storage.address import open_store
+from leptonflow.storage.store import Store
 from schemas.errors import Damaged
 from schemas.tables import COLUMNS, schema
 from tests.misread import WRONG, misread
@@ -275,8 +277,8 @@ def committed(store: Store, *batches: str) -> None:
 
 
 def commit(store: Store, kind: str, body: dict[str, Any]) -> None:
-    history = log.read(store, "snapshots/digits/log")
-    log.commit(store, history, id=f"{kind} {history.number}", kind=kind, body=body, who="t", why="t")
+    history = commit_log.read(store, "snapshots/digits/log")
+    commit_log.commit(store, history, id=f"{kind} {history.number}", kind=kind, body=body, who="t", why="t")
 
 
 def test_what_a_crash_left_out_of_batches_and_tables_is_written_from_the_log(memory: Store) -> None:

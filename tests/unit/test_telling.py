@@ -12,7 +12,8 @@ import pytest
 from flows import naming, telling
 from flows.telling import Artifact, Story, Trained
 from leptonflow import endings, pictures, plots, recording
-from leptonflow.store import Store, open_store
+from leptonflow.storage.address import open_store
+from leptonflow.storage.store import Store
 from schemas.records import Outcome
 from tests import run_examples
 from tests.run_examples import HOSTILE

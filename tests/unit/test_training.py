@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from leptonflow import datasets, keras_models, predictions, training, workloads
-from leptonflow.core import progress
-from leptonflow.store import MemoryStore, Store
+from leptonflow.core import progress, store_keys
+from leptonflow.storage.memory_store import MemoryStore
+from leptonflow.storage.store import Store
 from schemas.config import Pipeline
 from schemas.errors import TrainingError
 from schemas.records import FitResult, Plan
@@ -152,7 +153,7 @@ def test_a_fold_cut_off_before_its_manifest_tells_the_numbers_that_lie_there(sto
     rows = np.tile([0.1, 0.8, 0.1], (int(held.sum()), 1))
     ids = [i for i, h in zip(examples.ids, held, strict=True) if h]
     others = predictions.write(ids, examples.labels[held], rows, CLASSES, 0)
-    key = training.fit_key(config.name, plan.version, 0, "oof.parquet")
+    key = store_keys.fit_key(config.name, plan.version, 0, "oof.parquet")
     store.create(key, others)
     result = training.train_fold(store, config, plan, 0)
     assert store.get(key) == others
@@ -179,7 +180,7 @@ def test_the_same_code_trains_on_jax() -> None:
     pytest.importorskip("jax", reason="jax is not installed: `pip install jax` to run this")
     script = (
         "from leptonflow import training, packages, keras_models\n"
-        "from leptonflow.store import MemoryStore\n"
+        "from leptonflow.storage.store import MemoryStore\n"
         "from tests.fit_examples import land, pipeline\n"
         "store, config = MemoryStore('memory://jax'), pipeline()\n"
         "plan = land(store, config)\n"

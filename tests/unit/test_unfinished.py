@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from leptonflow import locking, summaries, unfinished
-from leptonflow.store import Store, open_store
+from leptonflow import summaries, unfinished
+from leptonflow.storage import run_lock
+from leptonflow.storage.address import open_store
+from leptonflow.storage.store import Store
 
 
 def begin(store: Store, run_id: str, at: str = "2026-11-24T10:00:00.000000Z", finished: bool = False) -> None:
@@ -39,7 +41,7 @@ def test_the_lock_says_whether_a_run_is_under_way(tmp_path: Path) -> None:
     os.utime(tmp_path / "runs/p/lost/started.json", (1, 1))
     assert ids(unfinished.runs(store, "p")) == (None, ["lost", "other"])
     assert not (tmp_path / ".locks").exists()  # looking makes none
-    with locking.one_at_a_time(store, "p"):
+    with run_lock.one_at_a_time(store, "p"):
         assert ids(unfinished.runs(store, "p")) == ("other", ["lost"])
         store.create("fits/p/vlost/fold-0/manifest.json", b"{}")  # it is this one that goes on
         os.utime(tmp_path / "runs/p/other/started.json", (2, 2))
@@ -50,7 +52,7 @@ def test_the_lock_says_whether_a_run_is_under_way(tmp_path: Path) -> None:
 def test_a_run_that_prepares_its_data_has_no_id_yet(tmp_path: Path) -> None:
     store = open_store(tmp_path.as_uri())
     code = (
-        "import sys; from leptonflow import locking; from leptonflow.store import open_store\n"
+        "import sys; from leptonflow import locking; from leptonflow.storage.store import open_store\n"
         f"with locking.one_at_a_time(open_store({store.uri!r}), 'p'): print('held', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:

@@ -15,8 +15,9 @@ from PIL import Image
 
 from cli import standing
 from leptonflow import comparing, explaining, overrides, predicting, reading, recording, registry, whole
-from leptonflow import log as commits
-from leptonflow.store import Store, open_store
+from leptonflow.storage import commit_log as commits
+from leptonflow.storage.address import open_store
+from leptonflow.storage.store import Store
 from schemas.config import Pipeline
 from schemas.errors import Damaged, LeptonflowError, NotFound
 from schemas.records import Verdict

@@ -12,7 +12,7 @@ from PIL import Image
 
 from leptonflow import planning
 from leptonflow.core import pipeline_files
-from leptonflow.store import open_store
+from leptonflow.storage.address import open_store
 from tests.e2e.bad_input.sources import CLASSES, another_input, bad_images, files, hostile_names, odd_images
 from tests.e2e.helpers import call, good, ingest, picture, pipeline, quarantined, rows
 

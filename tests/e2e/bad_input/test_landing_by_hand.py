@@ -8,7 +8,7 @@ from pathlib import Path
 
 from leptonflow import admission, known, landing
 from leptonflow.core import deadlines, pipeline_files, progress
-from leptonflow.store import open_store
+from leptonflow.storage.address import open_store
 from tests.e2e.bad_input.sources import CLASSES, GOOD_ROWS, another_input, bad_images, files, hostile_names, table
 from tests.e2e.helpers import call, good, ingest, picture, quarantined
 

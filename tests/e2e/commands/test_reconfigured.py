@@ -6,7 +6,7 @@ import pytest
 
 from leptonflow import planning
 from leptonflow.core import pipeline_files
-from leptonflow.store import open_store
+from leptonflow.storage.address import open_store
 from tests.e2e.commands.places import EACH, Place, retrained
 from tests.e2e.helpers import call, listing, rows
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from leptonflow import analytics
-from leptonflow.store import Store, open_store
+from leptonflow.storage.address import open_store
+from leptonflow.storage.store import Store
 from schemas.tables import COLUMNS
 from tests.e2e.killing import Ended, Kill, finish, launch
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from leptonflow.store import open_store
+from leptonflow.storage.address import open_store
 from tests.e2e.crash.scenes import RETRAIN, Place, Scene, copy, nothing_new, sql
 from tests.e2e.killing import AFTER, BEFORE, Kill
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from leptonflow.core.pipeline_files import load_config
-from leptonflow.store import open_store
+from leptonflow.storage.address import open_store
 from tasks.discover import discover
 from tests.conftest import fresh_uri
 from tests.e2e.crash.scenes import INGEST, RETRAIN, Place, Scene, agree, copy, keys_of, scenes, survives

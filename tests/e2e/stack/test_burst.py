@@ -14,7 +14,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from leptonflow.store import open_store, store_id
+from leptonflow.storage.address import open_store
+from leptonflow.storage.store_identity import store_id
 from schemas.arrivals import batch_event
 from tests import servers
 from tests.e2e.helpers import digits

@@ -11,9 +11,8 @@ import fcntl
 import os
 import time
 
-from leptonflow.core.store_keys import TEMPORARY
-from leptonflow.layouts import READY
-from leptonflow.store import Store
+from leptonflow.core.store_keys import READY, TEMPORARY
+from leptonflow.storage.store import Store
 
 DAY = 86_400.0  # seconds
 

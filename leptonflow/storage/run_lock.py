@@ -11,9 +11,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from leptonflow import leftovers
 from leptonflow.core import progress
-from leptonflow.store import Store
+from leptonflow.storage import leftovers
+from leptonflow.storage.store import Store
 from schemas.errors import StoreUnreachable
 
 _HELD: set[tuple[str, str]] = set()

@@ -20,7 +20,9 @@ from typing import Any, TypeVar
 
 from leptonflow.core.concurrency import in_order
 from leptonflow.core.hashing import canonical, sha256
-from leptonflow.store import PAUSES, STORE_KEY, Store, known_id, store_id
+from leptonflow.storage.objects import PAUSES
+from leptonflow.storage.store import STORE_KEY, Store
+from leptonflow.storage.store_identity import known_id, store_id
 from schemas.errors import AlreadyExists, Damaged, NotFound, Overtaken
 
 WINDOW = 16

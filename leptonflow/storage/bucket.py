@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from leptonflow.layouts import READY
-from leptonflow.s3 import Connection, connection, unreachable
+from leptonflow.core.store_keys import READY
+from leptonflow.storage.s3 import Connection, connection, unreachable
 from schemas.errors import UsageError
 from schemas.settings import checked_uri
 

@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 
 from leptonflow.core.concurrency import in_order
 from leptonflow.core.store_keys import Names, checked_key, checked_prefix, new_key
-from leptonflow.s3 import conflicted, connection, interrupted, no_bucket, unreachable
-from leptonflow.store import STORE_KEY, already_exists, not_found, overwrites
+from leptonflow.storage.s3 import conflicted, connection, interrupted, no_bucket, unreachable
+from leptonflow.storage.store import STORE_KEY, already_exists, not_found, overwrites
 from schemas.errors import AlreadyExists, NotFound
 
 if TYPE_CHECKING:

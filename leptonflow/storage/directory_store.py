@@ -20,7 +20,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 
 from leptonflow.core.concurrency import in_order
 from leptonflow.core.store_keys import TEMPORARY, Names, checked_key, checked_prefix, new_key
-from leptonflow.store import STORE_KEY, already_exists, not_found
+from leptonflow.storage.store import STORE_KEY, already_exists, not_found
 from schemas.errors import AlreadyExists, StoreUnreachable
 
 _NOTHING_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
