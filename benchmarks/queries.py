@@ -24,10 +24,10 @@ from unittest import mock
 
 from benchmarks import measure
 from benchmarks.measure import LEPTONFLOW, environment, table, timed
-from leptonflow import analytics, compaction, table_sources, tables
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
 from leptonflow.storage.store_identity import store_id
+from leptonflow.tables import compaction, queries, table_files, table_sources
 from tests import servers
 
 METRICS, FOLDS = 10, 5
@@ -77,10 +77,10 @@ def fill(store: Store, runs: int) -> int:
             for fold in range(FOLDS)
             for metric in range(METRICS)
         ]
-        waiting.append((tables.key("runs", "bench", same["run_id"]), tables.arrow("runs", [run])))
-        waiting.append((tables.key("folds", "bench", same["version"]), tables.arrow("folds", folds)))
+        waiting.append((table_files.key("runs", "bench", same["run_id"]), table_files.arrow("runs", [run])))
+        waiting.append((table_files.key("folds", "bench", same["version"]), table_files.arrow("folds", folds)))
         if number % (compaction.MOST_LOOSE + 1) == 0 or number == runs:
-            tables.write(store, waiting)
+            table_files.write(store, waiting)
             waiting = []
             for name in ("runs", "folds"):
                 compaction.compact(store, name)
@@ -99,7 +99,7 @@ def median(times: int, ask: Callable[[], object]) -> float:
 
 def asked(uri: str, times: int) -> float:
     """Milliseconds of the question, the store opened anew each time."""
-    return median(times, lambda: analytics.query(open_store(uri), BEST))
+    return median(times, lambda: queries.query(open_store(uri), BEST))
 
 
 def mlflow(folder: Path, runs: int, times: int) -> float | None:

@@ -37,8 +37,8 @@ def query(
     debug: DEBUG = False,
 ) -> int:
     """DuckDB over the tables: one statement that only reads."""
-    from leptonflow import analytics
-    from leptonflow.allowance import Allowance, within
+    from leptonflow.tables import queries
+    from leptonflow.tables.allowance import Allowance, within
 
     if form not in FORMATS:
         raise UsageError("no such format", expected="table, csv, json or parquet", received=form)
@@ -49,7 +49,7 @@ def query(
         raise UsageError("--spreadsheet is about CSV", expected="--format csv", received=f"--format {form}")
     text = _statement(sql, file)
     allowance = Allowance(query_seconds(), query_memory())
-    table = analytics.query(looked_at(store), text, allowance)
+    table = queries.query(looked_at(store), text, allowance)
     # Rows as text take many times the memory of the answer itself.
     within(allowance, lambda: _write(table, form, to, spreadsheet, as_json), lambda: None)
     return 0
@@ -73,7 +73,7 @@ def _statement(sql: str | None, file: Path | None) -> str:
 
 def _write(table: pa.Table, form: str, to: Path | None, spreadsheet: bool, as_json: bool) -> None:
     from cli import show
-    from leptonflow import formats
+    from leptonflow.tables import formats
 
     if form == "parquet":
         assert to is not None

@@ -300,7 +300,7 @@ def as_text(table: pa.Table) -> str:
     from rich.console import Console
     from rich.markup import escape
 
-    from leptonflow import formats
+    from leptonflow.tables import formats
 
     shown = grid(*(escape(plain(name)) for name in table.column_names))
     for row in formats.rows(table):

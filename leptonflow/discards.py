@@ -6,16 +6,16 @@ here: which batches wait (planning, arrivals), and taking examples out of the da
 
 from __future__ import annotations
 
-from pydantic import ValidationError
-
 from leptonflow import layouts
 from leptonflow.core import clock
 from leptonflow.core.hashing import canonical
 from leptonflow.storage import commit_log
-from leptonflow.storage.objects import BACK, adopt, parsed
+from leptonflow.storage.objects import adopt, parsed, read_model
 from leptonflow.storage.store import Store
-from schemas.errors import Damaged, LeptonflowError, NotFound, UsageError
+from schemas.errors import LeptonflowError, NotFound, UsageError
 from schemas.records import Discard
+
+RECORD = "the record of a discarded batch"
 
 
 def names(store: Store, pipeline: str) -> frozenset[str]:
@@ -91,10 +91,4 @@ def _key(pipeline: str, batch: str) -> str:
 
 
 def _record(data: bytes, key: str) -> Discard:
-    try:
-        return Discard.model_validate_json(data)
-    except ValidationError as error:
-        raise Damaged(
-            f"{key} is not the record of a discarded batch", expected=", ".join(Discard.model_fields),
-            received=str(error).splitlines()[0], hint=BACK,
-        ) from None  # fmt: skip
+    return read_model(Discard, key, data, RECORD)

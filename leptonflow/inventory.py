@@ -14,12 +14,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
-from leptonflow import changes, infra, landing, packages, reading, recording, registry, table_sources
+from leptonflow import changes, infra, landing, packages, reading, recording, registry
 from leptonflow.core import parquet, store_keys
 from leptonflow.core.hashing import canonical, sha256
 from leptonflow.storage import commit_log
 from leptonflow.storage.objects import parsed
 from leptonflow.storage.store import Store
+from leptonflow.tables import table_sources
 from schemas.errors import Damaged, NotFound
 from schemas.records import Outcome, PartRef
 
@@ -129,21 +130,21 @@ def _dataset(store: Store, pipeline: str, found: Verified) -> Iterator[Named]:
 
 def _rows(outcome: Outcome) -> Iterator[Named]:
     """A batch's files in the tables: no record has their sha256, and the outcome tells what is in them."""
-    from leptonflow import tables
+    from leptonflow.tables import table_files
 
-    for key, rows in tables.batch_files(outcome):
+    for key, rows in table_files.batch_files(outcome):
         yield Named(key, None, partial(_other_rows, key, rows), "the rows of the batch's outcome")
 
 
 def _other_rows(key: str, rows: Any, data: bytes) -> str | None:
     """What is wrong with a file of these rows. Another release may have written other bytes for the same rows."""
-    from leptonflow import tables
+    from leptonflow.tables import table_files
 
-    ours = tables.encode(rows)
+    ours = table_files.encode(rows)
     if data == ours:
         return None
     try:
-        there = tables.decode(data, key)
+        there = table_files.decode(data, key)
         if there.schema.equals(rows.schema) and parquet.writer(data) == parquet.writer(ours):
             return f"sha256 {sha256(data)}"
     except Damaged as error:
@@ -154,14 +155,14 @@ def _other_rows(key: str, rows: Any, data: bytes) -> str | None:
 
 def _told_in_tables(store: Store, pipeline: str, recorded: set[str]) -> Iterator[Named]:
     """The outcomes that rows of the table `batches` tell of and that are not there."""
-    from leptonflow import tables
+    from leptonflow.tables import table_files
 
-    names = {tables.batch_id(*key.removesuffix(".json").split("/")[2:]) for key in recorded}
+    names = {table_files.batch_id(*key.removesuffix(".json").split("/")[2:]) for key in recorded}
     for key in store.keys(f"tables/batches/pipeline={pipeline}"):
         if key.rsplit("/", 1)[1].removesuffix(".parquet") not in names:
             yield Named(key)
             with suppress(Damaged, NotFound, KeyError):
-                for row in parsed(store, key, partial(tables.decode, where=key)).to_pylist():
+                for row in parsed(store, key, partial(table_files.decode, where=key)).to_pylist():
                     yield Named(store_keys.outcome_key(pipeline, row["batch"], row["contract"]))
 
 
@@ -253,10 +254,10 @@ def _runs(store: Store, pipeline: str, found: Verified) -> Iterator[Named]:
 
 def _told_digest(store: Store, key: str) -> str | None:
     """The sha256 of a version's manifest, as its row in the table `models` has it."""
-    from leptonflow import tables
+    from leptonflow.tables import table_files
 
     with suppress(Damaged, NotFound, KeyError, IndexError):
-        return str(parsed(store, key, partial(tables.decode, where=key))["manifest_sha256"][0].as_py())
+        return str(parsed(store, key, partial(table_files.decode, where=key))["manifest_sha256"][0].as_py())
     return None
 
 

@@ -68,7 +68,8 @@ def record(
     done = finished(store, config.name, verdict.run_id)
     if done is not None:
         return done
-    from leptonflow import compaction, formats, packages, tables
+    from leptonflow import packages
+    from leptonflow.tables import compaction, formats, table_files
 
     mine = RunRecord(
         verdict=verdict, champion=champion_after, batches=tuple(batches), started_at=started_at,
@@ -80,11 +81,11 @@ def record(
     package = packages.reference(store, config.name, verdict.version)
     manifest = packages.manifest(store, config.name, verdict.version)
     document = _document(config, plan, told, evaluation, manifest.cv, split)
-    written = tables.write(
+    written = table_files.write(
         store,
         [
-            *tables.version_files(store, manifest, package, fits, final),
-            *tables.run_files(
+            *table_files.version_files(store, manifest, package, fits, final),
+            *table_files.run_files(
                 store, config.name, told.verdict, evaluation, _run_row(plan, told, split), manifest.cv, told.seconds
             ),
         ],
@@ -216,11 +217,11 @@ def repair_batches(store: Store, pipeline: str) -> None:
     lacking = [o for key, o in from_log.items() if not all(_file_of(key) in rows[name] for name in rows)]
     if not lacking and not refused:
         return
-    from leptonflow import tables
+    from leptonflow.tables import table_files
 
     wanted = [Outcome.model_validate(o) for o in lacking]
     wanted += [_outcome(steady(store, key), key) for key in refused]  # they become rows for good
-    tables.write(store, [file for outcome in wanted for file in tables.batch_files(outcome)])
+    table_files.write(store, [file for outcome in wanted for file in table_files.batch_files(outcome)])
 
 
 # --- a batch's outcome ---------------------------------------------------------------------------
@@ -237,7 +238,7 @@ def _outcome_key(outcome: dict[str, Any]) -> str:
 
 def _file_of(outcome_key: str) -> str:
     """The name of the table files that belong to batches/<pipeline>/<batch>/<contract>.json."""
-    from leptonflow.tables import batch_id
+    from leptonflow.tables.table_files import batch_id
 
     _, _, batch, contract = outcome_key.removesuffix(".json").split("/")
     return f"{batch_id(batch, contract)}.parquet"

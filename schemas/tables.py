@@ -1,7 +1,7 @@
 """The tables that analytics reads: DESIGN section 6. The columns of each, and where its rows come from.
 
 Columns may be added, never renamed: people's queries and other pipelines rely on them. How rows are
-made belongs to `leptonflow.tables`, how they are read to `leptonflow.analytics`.
+made belongs to `leptonflow.tables.table_files`, how they are read to `leptonflow.tables.queries`.
 
 COLUMNS are plain, so that a query knows its tables before it has imported pyarrow.
 """

@@ -23,7 +23,7 @@ WORKLOAD_NAMES = ("image_classification",)
 # What may be imported where: the one place for each outside thing.
 ONLY_IN = {
     "great_expectations": ("leptonflow.contracts",),
-    "duckdb": ("leptonflow.analytics",),
+    "duckdb": ("leptonflow.tables.queries",),
     "prefect": ("flows", "tasks", "deployments"),
     "keras": (
         "leptonflow.training",

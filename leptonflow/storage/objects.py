@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from leptonflow.core.hashing import sha256
 from leptonflow.storage.store import Store
 from schemas.errors import AlreadyExists, Damaged, NotFound
 
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
 PAUSES = (0.05, 0.2)  # seconds before bytes that are not what was recorded are read once more
-
 BACK = "Put the original object back from a copy of the store"
-
 Parsed = TypeVar("Parsed")
+Model = TypeVar("Model", bound="BaseModel")
 
 
 def adopt(store: Store, key: str, data: bytes) -> bytes:
@@ -82,3 +84,16 @@ def parsed(store: Store, key: str, parse: Callable[[bytes], Parsed]) -> Parsed:
         except (ValueError, Damaged):
             time.sleep(pause)
     return parse(store.get(key))
+
+
+def read_model(kind: type[Model], key: str, data: bytes, what: str) -> Model:
+    """The record in an object's bytes. Raises Damaged, naming the key and what it should be."""
+    try:
+        return kind.model_validate_json(data)
+    except ValueError as error:  # pydantic's ValidationError is one
+        raise Damaged(
+            f"{key} is not {what}",
+            expected=", ".join(kind.model_fields),
+            received=str(error).splitlines()[0],
+            hint=BACK,
+        ) from None

@@ -2,7 +2,8 @@
 
 Nothing is overwritten and nothing is deleted; `store.json` alone is replaced, when a store of an older format is first
 written to. `create` is the only thing that concurrency relies on: of any number of writers of one key, exactly one
-succeeds, and a reader sees the whole object or none. What does not belong here: what the objects mean, and in which order they are written.
+succeeds, and a reader sees the whole object or none. What does not belong here: what the objects mean, and in which
+order they are written.
 """
 
 from __future__ import annotations

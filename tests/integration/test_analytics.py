@@ -13,13 +13,14 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from leptonflow import analytics, discards, formats, recording, tables
-from leptonflow.allowance import Allowance
+from leptonflow import discards, recording
 from leptonflow.core.hashing import sha256
 from leptonflow.storage import commit_log
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
-from leptonflow.views import VIEWS
+from leptonflow.tables import formats, queries, table_files
+from leptonflow.tables.allowance import Allowance
+from leptonflow.tables.views import VIEWS
 from schemas.errors import Damaged, LeptonflowError, UsageError
 from schemas.records import QuarantineRef
 from schemas.tables import COLUMNS, schema
@@ -33,12 +34,12 @@ QUERIES = re.findall(r"^```sql\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 
 
 def ask(store: Store, sql: str) -> list[dict[str, Any]]:
-    return formats.to_json(analytics.query(store, sql))
+    return formats.to_json(queries.query(store, sql))
 
 
 def quarantined(store: Store, pipeline: str, batch: str, rows: int = 2) -> QuarantineRef:
     same = {"pipeline": pipeline, "batch": batch, "contract": CONTRACT, "rule": "unreadable", "reason": "it is empty"}
-    data = tables.encode(tables.arrow("quarantine", [{**same, "source": f"{n}.png"} for n in range(rows)]))
+    data = table_files.encode(table_files.arrow("quarantine", [{**same, "source": f"{n}.png"} for n in range(rows)]))
     key = f"quarantine/{pipeline}/{batch}/{sha256(data)}.parquet"
     store.create(key, data)
     return QuarantineRef(key=key, sha256=sha256(data), rows=rows)
@@ -109,7 +110,7 @@ def directory(tmp_path: Path) -> Store:
 
 def test_every_table_answers_with_its_schema(filled: Store) -> None:
     for table in COLUMNS:
-        answer = analytics.query(filled, f"FROM {table}")
+        answer = queries.query(filled, f"FROM {table}")
         assert answer.schema.equals(schema(table)), table
         assert bool(answer.num_rows) == (table != "corrections"), table  # tests/unit/test_identities.py has some
 
@@ -162,13 +163,13 @@ def test_the_page_lists_every_column() -> None:
 
 def test_every_view_answers_with_its_columns_and_says_which_tables_it_reads(filled: Store) -> None:
     for name, view in VIEWS.items():
-        answer = analytics.query(filled, f"FROM {name}")
+        answer = queries.query(filled, f"FROM {name}")
         assert tuple(answer.column_names) == view.columns and answer.num_rows, name
 
 
 def test_an_empty_store_has_every_table_empty_and_typed(store: Store) -> None:
     for table in COLUMNS:
-        answer = analytics.query(store, f"FROM {table}")
+        answer = queries.query(store, f"FROM {table}")
         assert answer.schema.equals(schema(table)) and not answer.num_rows
     assert [row["name"] for row in ask(store, "SHOW TABLES")] == sorted([*COLUMNS, *VIEWS])
 
@@ -177,11 +178,11 @@ def test_a_file_of_an_older_or_a_newer_release_fits(directory: Store) -> None:
     """A column that an old file lacks is null, one that a new file adds is not seen, a narrower type is cast."""
     import pyarrow as pa
 
-    whole = tables.arrow("runs", [{"pipeline": "p", "run_id": "new", "attempt": 1}])
-    directory.create(tables.key("runs", "p", "new"), tables.encode(whole))
+    whole = table_files.arrow("runs", [{"pipeline": "p", "run_id": "new", "attempt": 1}])
+    directory.create(table_files.key("runs", "p", "new"), table_files.encode(whole))
     old = pa.table({"pipeline": ["p"], "run_id": ["old"], "attempt": pa.array([7], pa.int16()), "mood": ["good"]})
-    directory.create(tables.key("runs", "p", "old"), tables.encode(old))
-    assert analytics.query(directory, "FROM runs").schema.equals(schema("runs"))
+    directory.create(table_files.key("runs", "p", "old"), table_files.encode(old))
+    assert queries.query(directory, "FROM runs").schema.equals(schema("runs"))
     assert ask(directory, "SELECT run_id, attempt, sentence FROM runs ORDER BY run_id") == [
         {"run_id": "new", "attempt": 1, "sentence": None},
         {"run_id": "old", "attempt": 7, "sentence": None},
@@ -204,7 +205,7 @@ def test_two_columns_of_one_name_are_both_told(directory: Store) -> None:
             "VALUES (1)", "WITH a AS (FROM runs) FROM a", "SHOW TABLES", "TABLE runs"],
 )  # fmt: skip
 def test_what_reads_is_answered(shared: Store, sql: str) -> None:
-    assert analytics.query(shared, sql).num_rows
+    assert queries.query(shared, sql).num_rows
 
 
 # --- what is refused -----------------------------------------------------------------------------
@@ -227,7 +228,7 @@ def test_what_does_not_only_read_is_a_usage_error(
     here = tmp_path_factory.mktemp("here")
     monkeypatch.chdir(here)
     with pytest.raises(UsageError) as caught:
-        analytics.query(shared, sql)
+        queries.query(shared, sql)
     assert caught.value.exit_status == 2 and "\n" not in caught.value.line()
     assert not list(here.iterdir())
 
@@ -250,7 +251,7 @@ def test_nothing_but_the_tables_can_be_read(tmp_path: Path, shared: Store, sourc
     # `runs` beside it: the query has files that it may read
     sql = f"SELECT * FROM {source.format(other=other, store=folder)}, runs"
     with pytest.raises(UsageError) as caught:
-        analytics.query(shared, sql)
+        queries.query(shared, sql)
     assert "the secret" not in caught.value.line()
 
 
@@ -264,7 +265,7 @@ def test_a_pipe_is_never_opened(tmp_path: Path, shared: Store) -> None:
                 f"FROM '{folder}/pipe.csv'", f"FROM read_csv('{folder}/pipe.csv')",
                 f"EXPLAIN ANALYZE FROM read_csv('{folder}/pipe.csv')"):  # fmt: skip
         with pytest.raises(UsageError):
-            analytics.query(shared, sql, Allowance(20, 10**9))
+            queries.query(shared, sql, Allowance(20, 10**9))
 
 
 FOR_EVER = {
@@ -285,50 +286,50 @@ LARGE = {
 def test_a_query_ends_in_its_time(shared: Store, sql: str) -> None:
     began = time.monotonic()
     with pytest.raises(LeptonflowError, match="LEPTONFLOW_QUERY_SECONDS"):
-        analytics.query(shared, sql, Allowance(0.5, 2 * 10**9))
+        queries.query(shared, sql, Allowance(0.5, 2 * 10**9))
     assert time.monotonic() - began < 8
 
 
 @pytest.mark.parametrize("sql", LARGE.values(), ids=LARGE)
 def test_a_query_takes_no_more_memory_than_it_may(shared: Store, sql: str) -> None:
     with pytest.raises(LeptonflowError, match="LEPTONFLOW_QUERY_MEMORY"):
-        analytics.query(shared, sql, Allowance(60, 300 * 10**6))
+        queries.query(shared, sql, Allowance(60, 300 * 10**6))
 
 
 def test_a_query_sees_no_variable_of_ours(directory: Store) -> None:
     secret = pq.ParquetFile  # noqa: F841  (a name in this frame)
     with pytest.raises(UsageError, match="secret"):
-        analytics.query(directory, "FROM secret")
+        queries.query(directory, "FROM secret")
 
 
 def test_an_unknown_table_names_those_there_are(directory: Store) -> None:
     with pytest.raises(UsageError) as caught:
-        analytics.query(directory, "SELECT * FROM run")
+        queries.query(directory, "SELECT * FROM run")
     line = caught.value.line()
     assert "run does not exist" in line and all(table in line for table in COLUMNS)
 
 
 def test_an_unknown_column_names_one_that_is_near(directory: Store) -> None:
     with pytest.raises(UsageError, match="verdict"):
-        analytics.query(directory, "SELECT verdit FROM runs")
+        queries.query(directory, "SELECT verdit FROM runs")
 
 
 def test_the_column_at_is_explained(directory: Store) -> None:
     with pytest.raises(UsageError, match='"at"'):
-        analytics.query(directory, "SELECT batch FROM batches ORDER BY at")
+        queries.query(directory, "SELECT batch FROM batches ORDER BY at")
 
 
 def test_a_damaged_file_is_named(store: Store) -> None:
     store.create("tables/runs/pipeline=digits/zz.parquet", b"garbage, and long enough to be opened")
     with pytest.raises(Damaged, match=r"tables/runs/pipeline=digits/zz\.parquet cannot be read"):
-        analytics.query(store, "FROM runs")
-    assert not analytics.query(store, "FROM models").num_rows
+        queries.query(store, "FROM runs")
+    assert not queries.query(store, "FROM models").num_rows
 
 
 @pytest.mark.parametrize("part", ["a page", "the footer", "the end"])
 def test_a_broken_file_is_named_by_its_key(store: Store, part: str) -> None:
     """Whether DuckDB meets it while it opens the files or while it reads their rows."""
-    (_, whole), _ = ((key, tables.encode(rows)) for key, rows in tables.batch_files(outcome()))
+    (_, whole), _ = ((key, table_files.encode(rows)) for key, rows in table_files.batch_files(outcome()))
     footer = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
     start, length = {"a page": (4, 400), "the footer": (footer, 100), "the end": (len(whole) - 8, 8)}[part]
     broken = whole[:start] + bytes(byte ^ 0xFF for byte in whole[start : start + length]) + whole[start + length :]
@@ -337,9 +338,9 @@ def test_a_broken_file_is_named_by_its_key(store: Store, part: str) -> None:
     with pytest.raises(
         Damaged, match=r"^tables/batches/pipeline=digits/zz\.parquet cannot be read\. Expected: a Parquet"
     ):
-        analytics.query(store, "SELECT * FROM batches")
+        queries.query(store, "SELECT * FROM batches")
     with pytest.raises(UsageError, match=r"nothing does not exist"):
-        analytics.query(store, "SELECT * FROM nothing")
+        queries.query(store, "SELECT * FROM nothing")
 
 
 def test_a_missing_quarantine_part_is_not_an_empty_table(directory: Store) -> None:
@@ -347,7 +348,7 @@ def test_a_missing_quarantine_part_is_not_an_empty_table(directory: Store) -> No
     body = {"outcome": outcome(quarantine=gone).model_dump(mode="json")}
     commit(directory, "snapshots/digits/log", "batch", body)
     with pytest.raises(Damaged, match=r"abc\.parquet"):
-        analytics.query(directory, "FROM quarantine")
+        queries.query(directory, "FROM quarantine")
 
 
 # --- S3 ------------------------------------------------------------------------------------------
@@ -363,7 +364,7 @@ EVERYWHERE = "SELECT * FROM runs, {}"
 def test_nothing_else_of_a_bucket_can_be_read(bucket: Store, source: str) -> None:
     source = source.format(uri=bucket.uri, endpoint=os.environ["AWS_ENDPOINT_URL"])
     with pytest.raises(UsageError, match="nothing else"):
-        analytics.query(bucket, EVERYWHERE.format(source))
+        queries.query(bucket, EVERYWHERE.format(source))
 
 
 @pytest.mark.parametrize("source", ["duckdb_settings()", "duckdb_secrets()"])
@@ -377,7 +378,7 @@ def test_no_secret_can_be_read(bucket: Store, monkeypatch: pytest.MonkeyPatch, s
 def test_a_wrong_key_is_an_error_without_the_key(bucket: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-wrong-secret-key")
     with pytest.raises(LeptonflowError) as caught:
-        analytics.query(open_store(bucket.uri), "FROM runs")
+        queries.query(open_store(bucket.uri), "FROM runs")
     assert "a-wrong-secret-key" not in caught.value.line() and caught.value.exit_status == 1
 
 
@@ -394,8 +395,8 @@ def test_duckdb_itself_reads_the_bucket(bucket: Store, monkeypatch: pytest.Monke
 
 def many(store: Store, count: int) -> None:
     row = {"pipeline": "many", "run_id": "r", "version": "v", "fold": 0, "metric": "accuracy", "value": 0.5}
-    table = tables.arrow("folds", [row] * 25)
-    tables.write(store, ((tables.key("folds", "many", f"{n:05}"), table) for n in range(count)))
+    table = table_files.arrow("folds", [row] * 25)
+    table_files.write(store, ((table_files.key("folds", "many", f"{n:05}"), table) for n in range(count)))
 
 
 def test_a_thousand_files_answer_quickly(directory: Store) -> None:

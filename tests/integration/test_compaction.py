@@ -12,11 +12,12 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from leptonflow import analytics, compaction, recording, table_sources, tables
+from leptonflow import recording
 from leptonflow.core.hashing import sha256
 from leptonflow.storage import commit_log
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
+from leptonflow.tables import compaction, queries, table_files, table_sources
 from schemas.errors import Damaged
 from schemas.records import QuarantineRef
 from schemas.tables import COLUMNS
@@ -58,12 +59,14 @@ def fill(store: Store, count: int = FILES, start: int = 0) -> None:
             names = set(COLUMNS[table]) & {"run_id", "version", "batch"}
             texts = dict.fromkeys(names, f"{number:012x}")
             rows = [{"pipeline": pipeline, **texts}] * (number % 3)  # a file may be empty, and rows alike
-            tables.write(store, [(tables.key(table, pipeline, f"{number:012x}"), tables.arrow(table, rows))])
+            table_files.write(
+                store, [(table_files.key(table, pipeline, f"{number:012x}"), table_files.arrow(table, rows))]
+            )
 
 
 def _quarantine(store: Store, pipeline: str, batch: str) -> None:
     rows = [{"pipeline": pipeline, "batch": batch, "contract": CONTRACT, "source": f"{n}.png"} for n in range(2)]
-    data = tables.encode(tables.arrow("quarantine", rows))
+    data = table_files.encode(table_files.arrow("quarantine", rows))
     part = QuarantineRef(key=f"quarantine/{pipeline}/{batch}/{sha256(data)}.parquet", sha256=sha256(data), rows=2)
     store.create(part.key, data)
     body = {"outcome": outcome(pipeline, batch, quarantine=part).model_dump(mode="json")}
@@ -73,7 +76,7 @@ def _quarantine(store: Store, pipeline: str, batch: str) -> None:
 
 def content(store: Store) -> dict[str, Counter[tuple[Any, ...]]]:
     """Every row of every table, and how often it is there."""
-    found = {table: analytics.query(store, f"FROM {table}").to_pylist() for table in COLUMNS}
+    found = {table: queries.query(store, f"FROM {table}").to_pylist() for table in COLUMNS}
     return {table: Counter(tuple(row.values()) for row in rows) for table, rows in found.items()}
 
 
@@ -177,7 +180,7 @@ def test_processes_that_compact_at_once_and_a_reader_beside_them(store_uri: str)
     together.wait(60)
     looks = 0
     while any(worker.is_alive() for worker in workers) or not looks:
-        found = analytics.query(open_store(store_uri), "FROM runs").to_pylist()
+        found = queries.query(open_store(store_uri), "FROM runs").to_pylist()
         assert Counter(tuple(row.values()) for row in found) == before
         looks += 1
     for worker in workers:
@@ -193,12 +196,12 @@ def test_processes_that_compact_at_once_and_a_reader_beside_them(store_uri: str)
 
 def test_a_column_and_a_type_of_another_release_are_kept(directory: Store) -> None:
     old = pa.table({"pipeline": ["p"], "run_id": ["old"], "attempt": pa.array([7], pa.int16()), "mood": ["good"]})
-    new = tables.arrow("runs", [{"pipeline": "p", "run_id": "new", "attempt": 2**40}])
+    new = table_files.arrow("runs", [{"pipeline": "p", "run_id": "new", "attempt": 2**40}])
     for name, table in (("old", old), ("new", new)):
-        directory.create(tables.key("runs", "p", name), tables.encode(table))
+        directory.create(table_files.key("runs", "p", name), table_files.encode(table))
     assert compaction.compact(directory, "runs", 1)
     (key,) = table_sources.files(directory, "runs")
-    written = tables.decode(directory.get(key), key)
+    written = table_files.decode(directory.get(key), key)
     assert sorted(written["attempt"].to_pylist()) == [7, 2**40]
     assert sorted(written["mood"].to_pylist(), key=str) == [None, "good"]
 
@@ -224,29 +227,29 @@ def test_a_large_file_stays_and_a_large_compaction_is_not_written_again(
 def test_files_that_do_not_fit_into_one_are_not_written_again_and_again(
     directory: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = tables.arrow("folds", [{"pipeline": "p", "version": "v", "metric": "accuracy", "value": 0.5}] * 50)
-    monkeypatch.setattr(compaction, "MOST_AT_ONCE", 8 * len(tables.encode(rows)) + 100)
+    rows = table_files.arrow("folds", [{"pipeline": "p", "version": "v", "metric": "accuracy", "value": 0.5}] * 50)
+    monkeypatch.setattr(compaction, "MOST_AT_ONCE", 8 * len(table_files.encode(rows)) + 100)
     for number in range(40):
-        tables.write(directory, [(tables.key("folds", "p", f"{number:04}"), rows)])
+        table_files.write(directory, [(table_files.key("folds", "p", f"{number:04}"), rows)])
         compaction.compact(directory, "folds", 7)
     entries = commit_log.read(directory, table_sources.compactions("folds")).entries
     assert [sum(len(made["replaces"]) for made in entry.body["made"]) for entry in entries] == [8] * 5
-    assert analytics.query(directory, "FROM folds").num_rows == 2000
+    assert queries.query(directory, "FROM folds").num_rows == 2000
 
 
 def test_the_files_grow_geometrically(directory: Store) -> None:
     """Two hundred times one more file: a handful of files to read, and no row is written again and again."""
-    rows = tables.arrow("folds", [{"pipeline": "p", "version": "v", "metric": "accuracy", "value": 0.5}] * 50)
+    rows = table_files.arrow("folds", [{"pipeline": "p", "version": "v", "metric": "accuracy", "value": 0.5}] * 50)
     written = 0
     for number in range(200):
-        tables.write(directory, [(tables.key("folds", "p", f"{number:04}"), rows)])
+        table_files.write(directory, [(table_files.key("folds", "p", f"{number:04}"), rows)])
         compaction.compact(directory, "folds", 7)
     for entry in commit_log.read(directory, table_sources.compactions("folds")).entries:
         written += sum(len(made["replaces"]) for made in entry.body["made"])
     found = table_sources.files(directory, "folds")
     assert len(found) < 16 and len(found) == len(set(found))
     assert written < 200 * 8, "a row is written again a few times, not once for each compaction after it"
-    assert analytics.query(directory, "FROM folds").num_rows == 10_000
+    assert queries.query(directory, "FROM folds").num_rows == 10_000
 
 
 # --- after a run ---------------------------------------------------------------------------------
@@ -259,7 +262,7 @@ def test_a_run_compacts_what_has_grown_and_nothing_else(directory: Store) -> Non
     made = {key.split("/")[1] for key, _ in directory.list("compactions")}
     assert made == set(table_sources.with_files()) - {"batches", "validations", "quarantine"}
     assert len(table_sources.files(directory, "runs")) == 1
-    found = analytics.query(directory, f"SELECT verdict FROM runs WHERE run_id = '{run.verdict.run_id}'").to_pylist()
+    found = queries.query(directory, f"SELECT verdict FROM runs WHERE run_id = '{run.verdict.run_id}'").to_pylist()
     assert found == [{"verdict": "promoted"}]
 
 
@@ -267,7 +270,7 @@ def test_a_compaction_that_fails_is_a_warning_and_the_run_is_whole(
     directory: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
     fill(directory, compaction.MOST_LOOSE)
-    broken = tables.key("runs", "digits", "zz")
+    broken = table_files.key("runs", "digits", "zz")
     directory.create(broken, b"garbage, and long enough to be opened")
     run = make(directory)
     with caplog.at_level(logging.WARNING):
@@ -297,10 +300,10 @@ def test_a_record_of_another_release_is_an_error_that_says_so(directory: Store) 
     commit_log.commit(
         directory, commit_log.read(directory, prefix), id="x", kind="compaction", body={"new": 1}, who="t", why="t"
     )
-    for ask in (lambda: analytics.query(directory, "FROM runs"), lambda: compaction.compact(directory, "runs", 2)):
+    for ask in (lambda: queries.query(directory, "FROM runs"), lambda: compaction.compact(directory, "runs", 2)):
         with pytest.raises(Damaged, match="this leptonflow can read"):
             ask()
-    assert analytics.query(directory, "FROM folds").num_rows
+    assert queries.query(directory, "FROM folds").num_rows
 
 
 def test_threads_that_compact_and_write_at_once(directory: Store) -> None:

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from leptonflow import analytics, recording, tables
+from leptonflow import recording
 from leptonflow.core import clock
 from leptonflow.core.hashing import sha256
 from leptonflow.storage import commit_log
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
-from leptonflow.views import VIEWS
+from leptonflow.tables import queries, table_files
+from leptonflow.tables.views import VIEWS
 from schemas.records import QuarantineRef
 from schemas.tables import COLUMNS as COLUMNS_OF
 from tests.run_examples import CONTRACT, make, outcome
@@ -78,7 +79,7 @@ def _batches(store: Store) -> None:
     counts = {"arrived": 100, "accepted": 90, "quarantined": 7, "known": 3, "ignored": 1}
     for batch in ("first", "second"):
         same = {"pipeline": "digits", "batch": batch, "contract": CONTRACT, "rule": "unreadable", "reason": "empty"}
-        data = tables.encode(tables.arrow("quarantine", [{**same, "source": f"{n}.png"} for n in range(7)]))
+        data = table_files.encode(table_files.arrow("quarantine", [{**same, "source": f"{n}.png"} for n in range(7)]))
         part = QuarantineRef(key=f"quarantine/digits/{batch}/{sha256(data)}.parquet", sha256=sha256(data), rows=7)
         store.create(part.key, data)
         told = outcome(batch=batch, quarantine=part).model_dump(mode="json")
@@ -108,8 +109,8 @@ def older(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Store:
             later = LATER[table]
             if later is None:
                 continue
-            rows = tables.decode(data, key)
-            data = tables.encode(rows.select([name for name in rows.column_names if name not in later]))
+            rows = table_files.decode(data, key)
+            data = table_files.encode(rows.select([name for name in rows.column_names if name not in later]))
         older.create(key, data)
     return older
 
@@ -122,7 +123,7 @@ def test_there_are_twenty_questions_in_order() -> None:
 @pytest.mark.parametrize("number", COLUMNS, ids=[question for _, question, _ in QUESTIONS])
 def test_a_question_is_answered(store: Store, number: int) -> None:
     (sql,) = (sql for n, _, sql in QUESTIONS if int(n) == number)
-    answer = analytics.query(store, sql)
+    answer = queries.query(store, sql)
     assert answer.column_names == COLUMNS[number].split()
     assert answer.num_rows
     # A column that is null in every row would answer nothing; these have no value in runs of made-up numbers.
@@ -133,7 +134,7 @@ def test_a_question_is_answered(store: Store, number: int) -> None:
 @pytest.mark.parametrize("number", COLUMNS, ids=[question for _, question, _ in QUESTIONS])
 def test_a_store_of_an_earlier_release_answers_too(older: Store, number: int) -> None:
     (sql,) = (sql for n, _, sql in QUESTIONS if int(n) == number)
-    answer = analytics.query(older, sql)
+    answer = queries.query(older, sql)
     assert answer.column_names == COLUMNS[number].split()
     without = {3, 4, 10, 16, 17, 19}  # ask the later tables alone
     assert bool(answer.num_rows) == (number not in without)
@@ -141,12 +142,12 @@ def test_a_store_of_an_earlier_release_answers_too(older: Store, number: int) ->
 
 def test_every_table_and_view_of_an_earlier_release_has_its_columns(older: Store) -> None:
     for name, columns in {**COLUMNS_OF, **{name: list(view.columns) for name, view in VIEWS.items()}}.items():
-        assert analytics.query(older, f"FROM {name}").column_names == list(columns)
-    nulls = analytics.query(older, "SELECT slice, low, high, confidence, n, method FROM verdicts")
+        assert queries.query(older, f"FROM {name}").column_names == list(columns)
+    nulls = queries.query(older, "SELECT slice, low, high, confidence, n, method FROM verdicts")
     assert nulls.num_rows and all(column.null_count == nulls.num_rows for column in nulls.columns)
 
 
 def test_an_override_has_one_row_however_often_its_version_was_weighed(store: Store) -> None:
     (sql,) = (sql for n, _, sql in QUESTIONS if int(n) == 12)
-    told = analytics.query(store, sql).to_pylist()
+    told = queries.query(store, sql).to_pylist()
     assert [(row["version"], row["the_gate_said"]) for row in told] == [(WORSE, "refused")]

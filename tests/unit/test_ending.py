@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from leptonflow import tables
 from leptonflow.core import parquet
+from leptonflow.tables import table_files
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -95,7 +95,7 @@ def test_parquet_bytes_are_read_whole_and_by_column_in_the_order_asked_for() -> 
         parquet.read(data, ["a", "missing"])
     with pytest.raises(pa.ArrowInvalid):
         parquet.read(b"not Parquet")
-    assert tables.decode(tables.encode(pa.table({"a": [1]})), "here").to_pydict() == {"a": [1]}
+    assert table_files.decode(table_files.encode(pa.table({"a": [1]})), "here").to_pydict() == {"a": [1]}
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="no /proc: threads cannot be counted here")

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from leptonflow import analytics, corrections, datasets, formats, identities, ingesting, known, planning, reencoding
+from leptonflow import corrections, datasets, identities, ingesting, known, planning, reencoding
 from leptonflow.core import pipeline_files
 from leptonflow.datasets import RELABELLED, RETRACTED, in_holdout
 from leptonflow.storage import commit_log
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
+from leptonflow.tables import formats, queries
 from schemas.config import Pipeline
 
 ARCHIVE = Path(__file__).parent.parent / "stores" / "0.1.0-format-1.tar.gz"
@@ -173,7 +174,7 @@ def test_what_was_retracted_does_not_come_back_unless_it_is_asked_for(
     document, _ = ingesting.ingest(store, config, source.parent, None, correct=True)
     assert [(c["id"], c["old"], c["new"]) for c in document["corrected"]] == [(row["id"], None, "cat")]
     asked = f"SELECT kind, old_label, label, why FROM corrections WHERE example_id = '{row['id']}' ORDER BY number"
-    withdrawn, back = formats.to_json(analytics.query(store, asked))
+    withdrawn, back = formats.to_json(queries.query(store, asked))
     assert withdrawn == {"kind": RETRACTED, "old_label": "cat", "label": None, "why": "a person is in it"}
     assert (back["kind"], back["old_label"], back["label"]) == (RELABELLED, None, "cat")
     assert sorted(datasets.pairs(store, history(store).entries)) == sorted(before)

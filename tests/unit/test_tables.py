@@ -17,12 +17,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from leptonflow import formats, recording, tables
+from leptonflow import recording
 from leptonflow.core import clock
 from leptonflow.core.hashing import canonical, sha256
 from leptonflow.storage import commit_log
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
+from leptonflow.tables import formats, table_files
 from schemas.errors import Damaged
 from schemas.tables import COLUMNS, schema
 from tests.misread import WRONG, misread
@@ -82,7 +83,7 @@ def test_every_table_says_whose_pipeline_a_row_is() -> None:
 
 
 def test_a_row_has_the_declared_types_and_times_are_utc() -> None:
-    table = tables.arrow("batches", [{"pipeline": "p", "arrived": 3, "at": "2026-11-24T12:00:00+02:00"}])
+    table = table_files.arrow("batches", [{"pipeline": "p", "arrived": 3, "at": "2026-11-24T12:00:00+02:00"}])
     assert table.schema == schema("batches")
     assert table["at"].to_pylist() == [datetime(2026, 11, 24, 10, tzinfo=UTC)]
     assert table["accepted"].to_pylist() == [None]
@@ -90,11 +91,11 @@ def test_a_row_has_the_declared_types_and_times_are_utc() -> None:
 
 def test_an_unknown_column_is_an_error() -> None:
     with pytest.raises(ValueError, match="no column arived"):
-        tables.arrow("batches", [{"arived": 3}])
+        table_files.arrow("batches", [{"arived": 3}])
 
 
 def test_an_outcome_gives_one_row_of_batches_and_one_for_each_expectation(memory: Store) -> None:
-    tables.write(memory, tables.batch_files(outcome()))
+    table_files.write(memory, table_files.batch_files(outcome()))
     (batch,) = rows(memory, "batches")
     assert (batch["arrived"], batch["accepted"], batch["quarantined"], batch["known"]) == (100, 90, 7, 3)
     found = rows(memory, "validations")
@@ -106,9 +107,9 @@ def test_an_outcome_gives_one_row_of_batches_and_one_for_each_expectation(memory
 
 
 def test_what_lies_there_is_adopted(memory: Store) -> None:
-    first = tables.write(memory, tables.batch_files(outcome()))
+    first = table_files.write(memory, table_files.batch_files(outcome()))
     later = outcome().model_copy(update={"at": "2027-01-01T00:00:00Z"})
-    assert tables.write(memory, tables.batch_files(later)) == first
+    assert table_files.write(memory, table_files.batch_files(later)) == first
     assert rows(memory, "batches")[0]["at"].year == 2026
 
 
@@ -337,7 +338,7 @@ def test_a_query_imports_neither_pandas_nor_the_records(tmp_path: Path) -> None:
     """pyarrow would import pandas for a single time, which took a third of the whole command."""
     store = open_store((tmp_path / "store").as_uri())
     row = {"pipeline": "p", "run_id": "r", "finished_at": "2026-11-24T10:00:00Z"}
-    tables.write(store, [(tables.key("runs", "p", "r"), tables.arrow("runs", [row]))])
+    table_files.write(store, [(table_files.key("runs", "p", "r"), table_files.arrow("runs", [row]))])
     unwanted = ("pandas", "schemas.records", "schemas.config", "yaml", "pyarrow.compute")
     code = f"""
 import sys
@@ -365,6 +366,6 @@ def test_csv_moves_no_cursor_and_on_request_no_spreadsheet() -> None:
 
 
 def test_parquet_round_trip(tmp_path: Path) -> None:
-    table = tables.arrow("runs", [{"pipeline": "p", "seconds": 1.0}])
+    table = table_files.arrow("runs", [{"pipeline": "p", "seconds": 1.0}])
     formats.write_parquet(table, tmp_path / "x.parquet")
     assert pq.read_table(tmp_path / "x.parquet").equals(table)

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from leptonflow import analytics
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
+from leptonflow.tables import queries
 from schemas.tables import COLUMNS
 from tests.e2e.killing import Ended, Kill, finish, launch
 
@@ -115,7 +115,7 @@ def rows(store: Store) -> dict[str, tuple[int, int]]:
 
 
 def sql(store: Store, query: str) -> list[dict[str, Any]]:
-    return list(analytics.query(store, query).to_pylist())
+    return list(queries.query(store, query).to_pylist())
 
 
 def agree(uri: str, undisturbed: str) -> None:

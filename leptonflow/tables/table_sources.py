@@ -3,7 +3,7 @@
 What lies on the store already has one source and no second truth. Of a table with files a reader takes those that the
 newest record of its compaction log names, and those that they do not replace; whichever of both it lists first, and
 whatever is written meanwhile, it has each row once, because no file is ever changed or deleted. What does not belong
-here: SQL (`analytics`), writing rows (`tables`) and compacting them (`compaction`).
+here: SQL (`queries`), writing rows (`table_files`) and compacting them (`compaction`).
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from leptonflow import tables
 from leptonflow.core import parquet
 from leptonflow.storage import commit_log
-from leptonflow.storage.objects import BACK, parsed, recorded
+from leptonflow.storage.objects import BACK, parsed, read_model, recorded
 from leptonflow.storage.store import Store
+from leptonflow.tables import table_files
 from schemas.errors import Damaged, NotFound
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def _there(store: Store, table: str) -> list[tuple[str, int]]:
 
 def from_log(store: Store, table: str) -> pa.Table | None:
     """The rows of a table that a commit log holds, or None where the table has files."""
-    return tables.arrow(table, _LOGS[table](store)) if table in _LOGS else None
+    return table_files.arrow(table, _LOGS[table](store)) if table in _LOGS else None
 
 
 def in_memory(store: Store, table: str, keys: Sequence[str]) -> pa.Table:
@@ -132,7 +132,7 @@ def in_memory(store: Store, table: str, keys: Sequence[str]) -> pa.Table:
 
     from schemas.tables import schema
 
-    found = [tables.decode(data, key) for key, data in zip(keys, store.get_many(keys), strict=True)]
+    found = [table_files.decode(data, key) for key, data in zip(keys, store.get_many(keys), strict=True)]
     empty = schema(table).empty_table()
     return pa.concat_tables([empty, *found], promote_options="default").select(empty.column_names)
 
@@ -141,7 +141,7 @@ def broken(store: Store, keys: Sequence[str]) -> Damaged | None:
     """What is wrong with the first of a table's files that cannot be read whole; None where each can."""
     for key in keys:
         try:
-            parsed(store, key, partial(tables.decode, where=key))
+            parsed(store, key, partial(table_files.decode, where=key))
         except NotFound:
             return Damaged(f"{key} is missing", expected="every file of the table", hint=BACK)
         except Damaged as error:
@@ -172,7 +172,7 @@ def _entries(store: Store, name: str, pipeline: str) -> Sequence[commit_log.Entr
     return found
 
 
-def _snapshots(store: Store) -> list[tables.Row]:
+def _snapshots(store: Store) -> list[table_files.Row]:
     counts = ("arrived", "accepted", "quarantined", "known", "ignored")
     return [
         {
@@ -190,7 +190,7 @@ def _snapshots(store: Store) -> list[tables.Row]:
     ]
 
 
-def _promotions(store: Store) -> list[tables.Row]:
+def _promotions(store: Store) -> list[table_files.Row]:
     body = ("version", "previous", "run_id", "manifest_sha256", "snapshot", "snapshot_number")
     return [
         {
@@ -208,13 +208,15 @@ def _promotions(store: Store) -> list[tables.Row]:
     ]
 
 
-def _discards(store: Store) -> list[tables.Row]:
-    from leptonflow import discards  # its records are pydantic's, which a query need not wait for
+def _discards(store: Store) -> list[table_files.Row]:
+    from schemas.records import Discard  # pydantic, which a query need not wait for
 
-    return [each.model_dump() for pipeline in store.folders("discarded") for each in discards.every(store, pipeline)]
+    keys = store.keys("discarded")
+    found = zip(keys, store.get_many(keys), strict=True)
+    return [read_model(Discard, key, data, "the record of a discarded batch").model_dump() for key, data in found]
 
 
-def _corrections(store: Store) -> list[tables.Row]:
+def _corrections(store: Store) -> list[table_files.Row]:
     return [
         {
             "pipeline": pipeline,
@@ -234,7 +236,7 @@ def _corrections(store: Store) -> list[tables.Row]:
     ]
 
 
-_LOGS: dict[str, Callable[[Store], list[tables.Row]]] = {
+_LOGS: dict[str, Callable[[Store], list[table_files.Row]]] = {
     "snapshots": _snapshots,
     "corrections": _corrections,
     "promotions": _promotions,

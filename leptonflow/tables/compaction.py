@@ -12,13 +12,13 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from leptonflow import table_sources, tables
 from leptonflow.core.concurrency import in_order
 from leptonflow.core.hashing import canonical, sha256
 from leptonflow.storage import commit_log
 from leptonflow.storage.objects import place, steady
 from leptonflow.storage.store import Store
-from leptonflow.table_sources import Source
+from leptonflow.tables import table_files, table_sources
+from leptonflow.tables.table_sources import Source
 from schemas.errors import LeptonflowError, Overtaken
 
 if TYPE_CHECKING:
@@ -116,10 +116,10 @@ def _write(store: Store, table: str, sources: Sequence[Source]) -> Source:
     keys = [source.key for source in sources]
     # Their digests lie in the manifests of runs: what is read wrong here would stay wrong.
     read = in_order(lambda key: steady(store, key), keys)
-    found: list[pa.Table] = [tables.decode(data, key) for key, data in zip(keys, read, strict=True)]
+    found: list[pa.Table] = [table_files.decode(data, key) for key, data in zip(keys, read, strict=True)]
     # Permissive: a column or a wider type that another release wrote is kept. The sort is stable.
     rows = pa.concat_tables(found, promote_options="permissive").sort_by("pipeline")
-    data = tables.encode(rows)
+    data = table_files.encode(rows)
     digest = sha256(data)
     key = table_sources.compacted_key(table, digest)
     place(store, key, data, f"Remove it: the rows lie in tables/{table} too")

@@ -15,11 +15,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from leptonflow import statements, table_sources
-from leptonflow.allowance import Allowance, too_large, within
 from leptonflow.storage.objects import BACK
 from leptonflow.storage.s3 import connection
 from leptonflow.storage.store import Store
+from leptonflow.tables import statements, table_sources
+from leptonflow.tables.allowance import Allowance, too_large, within
 from schemas.errors import Damaged, LeptonflowError, StoreUnreachable, UsageError
 from schemas.settings import query_memory, query_seconds
 
@@ -141,7 +141,7 @@ def _explained(error: Exception, sql: str = "") -> LeptonflowError:
 
 
 def _names() -> tuple[str, ...]:
-    from leptonflow.views import VIEWS
+    from leptonflow.tables.views import VIEWS
     from schemas.tables import COLUMNS
 
     return (*COLUMNS, *VIEWS)
@@ -159,7 +159,7 @@ def _open(con: DuckDBPyConnection, store: Store, sql: str) -> tuple[list[str], l
     """
     import duckdb
 
-    from leptonflow.views import VIEWS
+    from leptonflow.tables.views import VIEWS
     from schemas.tables import COLUMNS
 
     lowered = sql.lower()
