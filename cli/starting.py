@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import schemas
 from cli import show
-from leptonflow import workloads
 from leptonflow.core.pipeline_files import PIPELINES
+from leptonflow.workloads import catalog
 from schemas.config import NAME, WORKLOADS
 from schemas.errors import UsageError
 
@@ -92,7 +92,7 @@ def write(target: str, summary: Summary | None) -> Path:
             )
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        default = Path(schemas.__file__).parent / workloads.load(WORKLOADS[0]).contract
+        default = Path(schemas.__file__).parent / catalog.load(WORKLOADS[0]).contract
         contract.write_text(default.read_text(encoding="utf-8"), encoding="utf-8")
         path.write_text(_text(name, reference(path), summary), encoding="utf-8")
     except OSError as error:

@@ -17,8 +17,9 @@ from typing import Any
 
 from flows import addresses, credentials, server
 from flows.waking import waking
-from leptonflow import admission, infra, keras_models, planning
+from leptonflow import admission, infra, planning
 from leptonflow.core import garbage_collection, progress
+from leptonflow.keras_runtime import keras_models
 from leptonflow.storage.address import open_store
 from schemas.config import Pipeline
 from schemas.errors import ServerError

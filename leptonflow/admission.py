@@ -24,7 +24,6 @@ from leptonflow import (
     landing,
     planning,
     recording,
-    workloads,
 )
 from leptonflow.core import clock, garbage_collection, progress, store_keys
 from leptonflow.core.child_processes import Pool
@@ -37,6 +36,7 @@ from leptonflow.storage import commit_log
 from leptonflow.storage.objects import adopt, parsed, place
 from leptonflow.storage.store import Store
 from leptonflow.storage.store_identity import upgrade
+from leptonflow.workloads import catalog
 from schemas.config import Pipeline
 from schemas.errors import Damaged, ExaminerLost, Overtaken
 from schemas.records import Expectation, Outcome, Plan, QuarantineRef
@@ -152,7 +152,7 @@ def _examined(
     fault where it happens twice.
     """
     landed = landing.empty(config.name, batch)
-    workload = workloads.load(config.workload)
+    workload = catalog.load(config.workload)
     for again in (False, True):
         try:
             try:
@@ -311,7 +311,7 @@ def _outcome(
     sentence: str,
 ) -> Outcome:
     facts = [row.facts or {} for row in judgement.accepted]
-    remarks = workloads.load(config.workload).remarks(facts, config.input)
+    remarks = catalog.load(config.workload).remarks(facts, config.input)
     return Outcome(
         pipeline=config.name,
         batch=landed.name,

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from leptonflow.source_layout import pair_up
-from leptonflow.workloads import scale
-from leptonflow.workloads.scale import BYTES, Scale
+from leptonflow.workloads.media.image import scale
+from leptonflow.workloads.media.image.scale import BYTES, Scale
 
 if TYPE_CHECKING:
     import numpy as np

@@ -22,8 +22,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any
 
-from leptonflow import workloads
 from leptonflow.core import files, garbage_collection, hashing
+from leptonflow.workloads import catalog
 from schemas import yaml_text
 from schemas.config import NO_LINES, Pipeline
 from schemas.errors import ConfigurationError, LeptonflowError
@@ -47,7 +47,7 @@ def read_contract(config: Pipeline) -> Suite:
     Raises ConfigurationError with the key's path. Great Expectations is not imported.
     """
     if config.contract is None:
-        path = ROOT / "schemas" / workloads.load(config.workload).contract
+        path = ROOT / "schemas" / catalog.load(config.workload).contract
         where = str(path)
     else:
         where = str(config.folder / config.contract)
@@ -110,7 +110,7 @@ def known_types() -> tuple[str, ...]:
 
 def digest(config: Pipeline) -> str:
     """The contract's digest, 64 hex digits: the suite, quarantine.limit, classes, the built-in checks' version."""
-    checks = workloads.load(config.workload).checks_version
+    checks = catalog.load(config.workload).checks_version
     return hashing.digest("contract", read_contract(config), config.quarantine.limit, config.classes, checks)
 
 

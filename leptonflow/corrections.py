@@ -9,13 +9,14 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from leptonflow import datasets, discards, examining, faults, identities, landing, planning, workloads
+from leptonflow import datasets, discards, examining, faults, identities, landing, planning
 from leptonflow import known as knows
 from leptonflow.change_records import Change, commit, rows
 from leptonflow.core import progress
 from leptonflow.datasets import RELABELLED, RETRACTED, in_holdout
 from leptonflow.storage import commit_log
 from leptonflow.storage.store import Store
+from leptonflow.workloads import catalog
 from schemas.config import Pipeline
 from schemas.errors import Damaged, NotFound, Overtaken, UsageError
 
@@ -33,7 +34,7 @@ def correct(store: Store, config: Pipeline, batch: str, reason: str | None) -> l
         return []
     identities.upgrade(store, config)
     classes = knows.classes(config, history) or ()
-    workload = workloads.load(config.workload)
+    workload = catalog.load(config.workload)
     try:
         landed = landing.open_batch(store, config.name, batch)
         examined = examining.examine(store, config, landed, workload, classes=classes, progress=progress.report)

@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from leptonflow import workloads
 from leptonflow.core import capacity, parquet
 from leptonflow.core.hashing import canonical, sha256
 from leptonflow.layouts import shown
 from leptonflow.storage.commit_log import Entry
 from leptonflow.storage.objects import place, recorded
 from leptonflow.storage.store import Store
+from leptonflow.workloads import catalog
 from schemas.config import Pipeline
 from schemas.records import ChangesRef, PartRef, SnapshotRef, Split
 from schemas.text import nfc
@@ -255,7 +255,7 @@ def split(store: Store, config: Pipeline, snapshot: SnapshotRef) -> Split:
 def _remarks(store: Store, config: Pipeline, snapshot: SnapshotRef) -> tuple[str, ...]:
     """What the workload says of these examples at this input."""
     facts = (fact for part in snapshot.parts for fact in read_columns(store, part, ("facts",))["facts"].to_pylist())
-    return tuple(workloads.load(config.workload).remarks(list(facts), config.input))
+    return tuple(catalog.load(config.workload).remarks(list(facts), config.input))
 
 
 def training_set(store: Store, config: Pipeline, snapshot: SnapshotRef) -> Examples:

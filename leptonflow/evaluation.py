@@ -10,13 +10,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from leptonflow import baselines, datasets, packages, predictions, registry, whole, workloads
+from leptonflow import baselines, datasets, packages, registry, whole
 from leptonflow.core.hashing import canonical, sha256
 from leptonflow.packages import Package
 from leptonflow.storage.objects import adopt, steady
 from leptonflow.storage.store import Store
-from leptonflow.training import cross_validation as cross_validation
-from leptonflow.training import planned
+from leptonflow.training.model_fits import cross_validation as cross_validation
+from leptonflow.training.model_fits import planned
+from leptonflow.workloads import catalog, predictions
 from schemas.config import Pipeline
 from schemas.errors import Damaged, LandingChanged, NotFound, TrainingError
 from schemas.records import Evaluation, HoldoutScores, ObjectRef, Plan, Rival, SnapshotRef
@@ -111,7 +112,7 @@ def _besides(
     wanted = {type(rule) for rule in config.gate}
     if not wanted & {Overfit, Baseline}:
         return None, {}
-    score, train = workloads.load(config.workload).score, datasets.training_set(store, config, snapshot)
+    score, train = catalog.load(config.workload).score, datasets.training_set(store, config, snapshot)
     training = None
     if Overfit in wanted:
         rows = candidate.predict(train.pixels[:TRAINING_EXAMPLES])
@@ -159,7 +160,7 @@ def _encoded(
     own = package.manifest
     if own.preprocessing == snapshot.preprocessing:
         return examples
-    version = workloads.load(config.workload).preprocessing_version
+    version = catalog.load(config.workload).preprocessing_version
     if package.preprocessing["preprocessing_version"] != version:
         raise NotComparable(
             f"the champion {own.version} was trained with preprocessing version "
@@ -181,7 +182,7 @@ def _scores(
     import numpy as np
     from sklearn.metrics import confusion_matrix
 
-    metrics = workloads.load(config.workload).score(labels, probabilities, classes)
+    metrics = catalog.load(config.workload).score(labels, probabilities, classes)
     confusion = confusion_matrix(labels, probabilities.argmax(axis=1), labels=np.arange(len(classes)))
     return HoldoutScores(
         version=version,

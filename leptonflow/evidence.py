@@ -10,10 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from leptonflow import datasets, identities, packages, planning, predictions, training, workloads
+from leptonflow import datasets, identities, packages, planning
 from leptonflow.rules.slicing import RESERVED
 from leptonflow.storage.objects import recorded
 from leptonflow.storage.store import Store
+from leptonflow.training import model_fits
+from leptonflow.workloads import catalog, predictions
 from schemas.config import Pipeline
 from schemas.errors import ConfigurationError, Damaged, NotFound
 from schemas.records import Evaluation, InfraResult, ModelManifest, Plan, SnapshotRef
@@ -73,7 +75,7 @@ def gather(
     store: Store, config: Pipeline, plan: Plan, champion: Champion | None, evaluation: Evaluation, infra: InfraResult
 ) -> Evidence:
     """Everything that the pipeline's rules may ask for. Raises Damaged where predictions were changed."""
-    version, snapshot = training.planned(plan)
+    version, snapshot = model_fits.planned(plan)
     ids, labels, candidate = _predictions(store, evaluation.predictions.key, evaluation.predictions.sha256, snapshot)
     theirs = evaluation.champion_predictions
     against = None if theirs is None else _predictions(store, theirs.key, theirs.sha256, snapshot)[2]
@@ -185,7 +187,7 @@ def check_facts(store: Store, config: Pipeline, snapshot: SnapshotRef) -> None:
     for part in snapshot.parts:
         struct = datasets.read_columns(store, part, ("facts",)).schema.field("facts").type
         there |= {field.name for field in struct if str(field.type) in ("int64", "double", "string")}
-    derived = workloads.load(config.workload).derived
+    derived = catalog.load(config.workload).derived
     there |= {name for name, fact in derived.items() if there.issuperset(fact.needs)}
     for number, rule in enumerate(config.gate):
         for name in rule.by if isinstance(rule, Slices) else ():
@@ -222,7 +224,7 @@ def about(
     for table in datasets.tables(store, snapshot.parts, snapshot.changes, ("id", "batch", "facts")):
         for example, name, found in zip(*(table[c].to_pylist() for c in ("id", "batch", "facts")), strict=True):
             batch[example], known[example] = name, found or {}
-    derived = workloads.load(config.workload).derived
+    derived = catalog.load(config.workload).derived
     columns = {}
     for name in facts:
         found = (known[example] for example in ids)
@@ -250,7 +252,7 @@ def _out_of_fold(
         return None
     found = []
     for fold in range(config.training.folds):
-        fit = training.fit_result(store, config.name, version, fold)
+        fit = model_fits.fit_result(store, config.name, version, fold)
         if fit is None:
             return None
         found.append(_predictions(store, fit.files[0].key, fit.files[0].sha256, snapshot)[1:])

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
-from leptonflow import arrays, layouts, table_rows, workloads
+from leptonflow import arrays, layouts, table_rows
 from leptonflow.core import capacity
 from leptonflow.core.child_processes import Answer, Pool, Task
 from leptonflow.core.hashing import sha256
@@ -21,7 +21,8 @@ from leptonflow.layouts import Batch, Item
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
 from leptonflow.walking import Refusal, measure, read_file, resolve
-from leptonflow.workloads import Examined, Workload
+from leptonflow.workloads import catalog
+from leptonflow.workloads.base import Examined, Workload
 from schemas.config import WORKLOADS, Pipeline
 from schemas.errors import NotFound
 
@@ -125,12 +126,12 @@ def warm() -> None:
     import numpy  # noqa: F401
 
     for name in WORKLOADS:
-        workloads.load(name).examine(b"-", (2, 2, 1))
+        catalog.load(name).examine(b"-", (2, 2, 1))
 
 
 def perform(task: Task) -> Answer:
     """A task in a child process: the store by its URI, the workload by its name."""
-    return _perform(_store(task["store"]), workloads.load(task["workload"]), task)
+    return _perform(_store(task["store"]), catalog.load(task["workload"]), task)
 
 
 @lru_cache(maxsize=1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from leptonflow.workloads import Examined
+from leptonflow.workloads.base import Examined
 from schemas.records import SourceRow
 from schemas.text import nfc
 

@@ -9,11 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from leptonflow import analysis, datasets, drift, predictions, simulation
+from leptonflow import analysis, datasets, drift, simulation
 from leptonflow.report import Operating
 from leptonflow.storage.objects import BACK, recorded
 from leptonflow.storage.store import Store
-from leptonflow.training import planned
+from leptonflow.training.model_fits import planned
+from leptonflow.workloads import predictions
 from schemas.config import AgainstChampion, Pipeline
 from schemas.errors import ConfigurationError, Damaged, UsageError
 from schemas.records import Evaluation, FitResult, ObjectRef, Plan, SnapshotRef

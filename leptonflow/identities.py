@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
-from leptonflow import change_records, datasets, examining, faults, landing, layouts, planning, workloads
+from leptonflow import change_records, datasets, examining, faults, landing, layouts, planning
 from leptonflow.core import parquet, progress
 from leptonflow.core.hashing import digest
 from leptonflow.core.person import person
@@ -18,6 +18,7 @@ from leptonflow.example_rows import Row
 from leptonflow.storage import commit_log
 from leptonflow.storage.objects import recorded
 from leptonflow.storage.store import Store
+from leptonflow.workloads import catalog
 from schemas.config import Pipeline
 from schemas.errors import Damaged, NotFound, Overtaken
 from schemas.records import ChangesRef
@@ -110,7 +111,7 @@ def _examined(store: Store, config: Pipeline, entry: commit_log.Entry) -> tuple[
     try:
         landed = landing.open_batch(store, config.name, entry.body["batch"])
         rows = examining.examine(
-            store, small, landed, workloads.load(config.workload), classes=entry.body["classes"],
+            store, small, landed, catalog.load(config.workload), classes=entry.body["classes"],
             progress=progress.report,
         )  # fmt: skip
     except Exception as error:  # as where a batch is admitted: what comes from outside may raise anything

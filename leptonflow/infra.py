@@ -273,7 +273,7 @@ def main() -> None:
 
 
 def _prepare() -> None:
-    from leptonflow.keras_models import UNUSED, keras
+    from leptonflow.keras_runtime.keras_models import UNUSED, keras
 
     keras(unused=(*UNUSED, "scipy", "sklearn"))  # it loads and predicts: 130 MB less beside the final fit
     import pyarrow.parquet  # noqa: F401 - loaded while the parent still trains
@@ -307,7 +307,7 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
 def _holdout(store: Store, package: Any, config: dict[str, Any], snapshot: dict[str, Any], predictions: str) -> Any:
     """(found, recorded) of up to 256 holdout examples, read from their parts as evaluation read them."""
     from leptonflow import datasets
-    from leptonflow.predictions import read
+    from leptonflow.workloads.predictions import read
 
     pipeline = Pipeline.model_validate_json(json.dumps(config))
     state = SnapshotRef.model_validate(snapshot)
@@ -320,10 +320,10 @@ def _garbage(package: Any) -> tuple[str | None, int]:
     """(the first malformed input that was answered with anything but an error, how many were tried)."""
     import numpy as np
 
-    from leptonflow import workloads
+    from leptonflow.workloads import catalog
 
     shape = tuple(package.manifest.input)
-    request = workloads.load(package.manifest.workload).request
+    request = catalog.load(package.manifest.workload).request
     right = np.zeros((1, *shape), np.uint8)
     tried: dict[str, Callable[[], Any]] = {
         "an array of another height": lambda: package.predict(np.zeros((1, shape[0] + 1, *shape[1:]), np.uint8)),

@@ -13,10 +13,10 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
-from leptonflow import keras_models
 from leptonflow.core import clock, store_keys
 from leptonflow.core.code_digests import ROOT, backend, libraries
 from leptonflow.core.hashing import sha256
+from leptonflow.keras_runtime import keras_models
 from leptonflow.storage.objects import parsed
 from leptonflow.storage.store import Store
 from schemas.config import Pipeline

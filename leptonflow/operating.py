@@ -9,10 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from leptonflow import datasets, drawn, evidence, packages, planning, recording, registry, simulation, training
+from leptonflow import datasets, drawn, evidence, packages, planning, recording, registry, simulation
 from leptonflow.core import parquet
 from leptonflow.storage.objects import parsed, recorded
 from leptonflow.storage.store import Store
+from leptonflow.training import model_fits
 from schemas.config import AgainstChampion, Pipeline
 from schemas.errors import ConfigurationError, LeptonflowError
 from schemas.records import Evaluation, ObjectRef
@@ -241,7 +242,7 @@ def _assumed(store: Store, config: Pipeline) -> Seen:
     for folder in store.folders(f"fits/{config.name}/{version}"):
         if not folder.startswith("fold-"):
             continue
-        fit = training.fit_result(store, config.name, version, int(folder.removeprefix("fold-")))
+        fit = model_fits.fit_result(store, config.name, version, int(folder.removeprefix("fold-")))
         for file in fit.files if fit else ():
             if file.key.endswith("oof.parquet"):
                 chances += _read(store, file)["probability_true"].to_pylist()

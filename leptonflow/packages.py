@@ -14,13 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from leptonflow import cards, contracts, datasets, keras_models, lineage, predictions, training, workloads
+from leptonflow import cards, contracts, datasets, lineage
 from leptonflow.core import clock, parquet
 from leptonflow.core.code_digests import code_digests, libraries
 from leptonflow.core.hashing import canonical, sha256
 from leptonflow.core.store_keys import package_key
+from leptonflow.keras_runtime import keras_models
 from leptonflow.storage.objects import BACK, adopt, parsed, recorded, steady
 from leptonflow.storage.store import Store
+from leptonflow.training import model_fits
+from leptonflow.workloads import catalog, predictions
 from schemas.config import NAME, Pipeline
 from schemas.errors import Damaged, NotFound, TrainingError, UsageError
 from schemas.records import FitResult, Lineage, ModelManifest, ObjectRef, PackageRef, Plan
@@ -65,14 +68,14 @@ def package(store: Store, config: Pipeline, plan: Plan) -> PackageRef:
 
     Raises TrainingError where a fold or the final fit is not finished.
     """
-    version, snapshot = training.planned(plan)
+    version, snapshot = model_fits.planned(plan)
     try:
         return reference(store, config.name, version)
     except NotFound:
         pass
-    fits = [training.fit_result(store, config.name, version, fold) for fold in range(config.training.folds)]
+    fits = [model_fits.fit_result(store, config.name, version, fold) for fold in range(config.training.folds)]
     finished = [fit for fit in fits if fit is not None]
-    final = training.fit_result(store, config.name, version, None)
+    final = model_fits.fit_result(store, config.name, version, None)
     if final is None or len(finished) < len(fits):
         raise TrainingError(
             f"the version {version} is not trained yet",
@@ -80,8 +83,8 @@ def package(store: Store, config: Pipeline, plan: Plan) -> PackageRef:
             received=f"{len(finished)} folds and {'a' if final else 'no'} final fit",
             hint=f"Run `leptonflow retrain {config.name}`",
         )
-    workload = workloads.load(config.workload)
-    cv = training.cross_validation(finished)
+    workload = catalog.load(config.workload)
+    cv = model_fits.cross_validation(finished)
     files: dict[str, bytes] = {
         "model.keras": recorded(store, final.files[0].key, final.files[0].sha256, OTHER),
         "preprocessing.json": canonical(
@@ -152,7 +155,7 @@ def _contract(config: Pipeline) -> dict[str, Any]:
         **contracts.read_contract(config),
         "quarantine": config.quarantine.model_dump(mode="json"),
         "classes": config.classes,
-        "checks_version": workloads.load(config.workload).checks_version,
+        "checks_version": catalog.load(config.workload).checks_version,
     }
 
 

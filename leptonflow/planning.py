@@ -8,12 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from leptonflow import contracts, datasets, discards, landing, workloads
+from leptonflow import contracts, datasets, discards, landing
 from leptonflow.core.code_digests import code_digests
 from leptonflow.core.hashing import digest, short
 from leptonflow.core.store_keys import outcome_key, run_key
 from leptonflow.storage import commit_log
 from leptonflow.storage.store import Store
+from leptonflow.workloads import catalog
 from schemas.config import Pipeline
 from schemas.errors import ConfigurationError
 from schemas.records import PartRef, Plan, SnapshotRef
@@ -27,7 +28,7 @@ def snapshots(store: Store, pipeline: str, complete: bool = False) -> commit_log
 
 def preprocessing(config: Pipeline, shape: tuple[int, int, int] | None = None) -> str:
     """The digest of how examples are encoded: the workload, its preprocessing version, the input shape."""
-    workload = workloads.load(config.workload)
+    workload = catalog.load(config.workload)
     return short(digest(workload.name, workload.preprocessing_version, shape or config.input))
 
 

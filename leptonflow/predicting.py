@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from leptonflow import layouts, packages, registry, walking, whole, workloads
+from leptonflow import layouts, packages, registry, walking, whole
 from leptonflow.core import files
 from leptonflow.storage.store import Store
+from leptonflow.workloads import catalog
 from schemas.config import Pipeline
 from schemas.errors import Damaged, NotFound
 
@@ -31,7 +32,7 @@ def predict(store: Store, config: Pipeline, paths: Sequence[Path]) -> list[dict[
         )
     import numpy as np
 
-    workload = workloads.load(config.workload)
+    workload = catalog.load(config.workload)
     try:
         manifest = packages.manifest(store, config.name, champion.version)
     except (Damaged, NotFound) as error:

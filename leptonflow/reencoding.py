@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from leptonflow import admission, datasets, examining, identities, landing, planning, workloads
+from leptonflow import admission, datasets, examining, identities, landing, planning
 from leptonflow.core import progress
 from leptonflow.core.hashing import digest, sha256, short
 from leptonflow.core.person import person
 from leptonflow.example_rows import Row
 from leptonflow.storage import commit_log
 from leptonflow.storage.store import Store
+from leptonflow.workloads import catalog
 from schemas.config import Pipeline
 from schemas.errors import LandingChanged, Overtaken, UsageError
 from schemas.records import PartRef, SnapshotRef
@@ -96,7 +97,7 @@ def _encode_again(
     table = datasets.read_part(store, recorded, RECORDED)
     held = config.classes or sorted(set(table["label"].to_pylist()))
     landed = landing.open_batch(store, config.name, recorded.batch, held)
-    workload = workloads.load(config.workload)
+    workload = catalog.load(config.workload)
     classes = config.classes
     wanted = config.model_copy(update={"input": shape})
     rows = examining.examine(store, wanted, landed, workload, classes=classes, progress=progress.report)
@@ -134,4 +135,4 @@ def _as_accepted(
     if row.key is None or row.sha256 != recorded:
         return None
     data = store.get(f"{landing.folder_key(config.name, batch)}/{row.key}")
-    return workloads.load(config.workload).encode_accepted(data, shape) if sha256(data) == recorded else None
+    return catalog.load(config.workload).encode_accepted(data, shape) if sha256(data) == recorded else None

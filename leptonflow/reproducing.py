@@ -19,11 +19,14 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from leptonflow import datasets, keras_models, lineage, packages, planning, predictions, recording, training
+from leptonflow import datasets, lineage, packages, planning, recording
 from leptonflow.core import code_digests, pipeline_files, store_keys
+from leptonflow.keras_runtime import keras_models
 from leptonflow.storage.memory_store import MemoryStore
 from leptonflow.storage.objects import BACK, recorded
 from leptonflow.storage.store import Store
+from leptonflow.training import model_fits
+from leptonflow.workloads import predictions
 from schemas.config import NAME, Pipeline, parse
 from schemas.errors import Damaged, NotFound, UsageError
 from schemas.records import ModelManifest, Plan, SnapshotRef
@@ -128,7 +131,7 @@ def _out_of_fold(store: Store, config: Pipeline, manifest: ModelManifest) -> lis
     for fold in range(config.training.folds):
         key = store_keys.fit_key(config.name, manifest.version, fold, "manifest.json")
         try:
-            fit = training.fit_result(store, config.name, manifest.version, fold)
+            fit = model_fits.fit_result(store, config.name, manifest.version, fold)
         except ValidationError as error:
             raise _damaged(key, "a fold's manifest", error.errors(include_url=False)[0]["msg"]) from None
         if fit is None or not fit.files:
@@ -214,7 +217,7 @@ def _plan(config: Pipeline, manifest: ModelManifest, snapshot: SnapshotRef, run_
 
 def _final(again: _Again) -> Predictions:
     """On the holdout, of the final fit made again and loaded from its bytes as a package is."""
-    fit = training.fit_final(again.scratch, again.config, again.plan)
+    fit = model_fits.fit_final(again.scratch, again.config, again.plan)
     model = keras_models.load(again.scratch.get(fit.files[0].key))
     examples = datasets.holdout_set(again.scratch, again.config, again.snapshot)
     return examples.ids, keras_models.predict(model, examples.pixels)
@@ -222,7 +225,7 @@ def _final(again: _Again) -> Predictions:
 
 def _fold(again: _Again, fold: int) -> Predictions:
     """Of the fold's own examples, by the fold made again."""
-    fit = training.train_fold(again.scratch, again.config, again.plan, fold)
+    fit = model_fits.train_fold(again.scratch, again.config, again.plan, fold)
     key = fit.files[0].key
     return _read(again.scratch.get(key), key, again.snapshot.classes)
 

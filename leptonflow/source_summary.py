@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from leptonflow import arrays, label_tables, layouts, table_paths, workloads
+from leptonflow import arrays, label_tables, layouts, table_paths
 from leptonflow.sources import Source
 from leptonflow.walking import Refusal, read_file
-from leptonflow.workloads import Examined
+from leptonflow.workloads import base, catalog
+from leptonflow.workloads.base import Examined
 from schemas.config import WORKLOADS
 
 SAMPLE = 200  # images that are looked at, spread over the classes
@@ -142,8 +143,8 @@ def _examined(place: bytes | str) -> Examined:
     return _workload().examine(data if isinstance(data, bytes) else b"", SHAPE)
 
 
-def _workload() -> workloads.Workload:
-    return workloads.load(WORKLOADS[0])
+def _workload() -> base.Workload:
+    return catalog.load(WORKLOADS[0])
 
 
 def _looked(source: Source, images: dict[str | None, list[bytes | str]]) -> Summary:

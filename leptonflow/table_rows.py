@@ -12,7 +12,7 @@ from leptonflow.core.hashing import sha256
 from leptonflow.example_rows import Looked, Row, example_row
 from leptonflow.label_tables import LabelTable, Rule
 from leptonflow.layouts import Batch, Item
-from leptonflow.workloads import Examined
+from leptonflow.workloads.base import Examined
 
 NO_PICTURE = (table_paths.MISSING, "the row holds no picture")
 

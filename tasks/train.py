@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from leptonflow import training
 from leptonflow.core import deadlines
 from leptonflow.core.deadlines import Limit
 from leptonflow.storage.address import open_store
+from leptonflow.training import model_fits
 from schemas.config import Pipeline
 from schemas.records import FitResult, Plan
 from tasks import stage
@@ -22,11 +22,11 @@ def _fold(parameters: dict[str, Any]) -> str:
 def train_fold(store: str, config: Pipeline, plan: Plan, limit: Limit, fold: int) -> FitResult:
     """The manifest of one fold; what lies there already is returned."""
     with deadlines.within(limit):
-        return training.train_fold(open_store(store), config, plan, fold)
+        return model_fits.train_fold(open_store(store), config, plan, fold)
 
 
 @stage("fit-final")
 def fit_final(store: str, config: Pipeline, plan: Plan, limit: Limit) -> FitResult:
     """The manifest of the final fit; what lies there already is returned."""
     with deadlines.within(limit):
-        return training.fit_final(open_store(store), config, plan)
+        return model_fits.fit_final(open_store(store), config, plan)

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from leptonflow import examining, landing, workloads
+from leptonflow import examining, landing
 from leptonflow.example_rows import Row
 from leptonflow.landing import Index, Landed
 from leptonflow.storage.store import Store
+from leptonflow.workloads import catalog
 from schemas.config import parse
 
 CONFIG = parse(
@@ -26,7 +27,7 @@ CONFIG = parse(
     where="test",
     folder=Path(),
 )
-WORKLOAD = workloads.load("image_classification")
+WORKLOAD = catalog.load("image_classification")
 
 
 def image(seed: int, kind: str = "PNG") -> bytes:

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from leptonflow import predictions
 from leptonflow.core.hashing import canonical, sha256
 from leptonflow.storage.store import Store
+from leptonflow.workloads import predictions
 from schemas.config import Pipeline
 from schemas.records import (
     EpochValue,

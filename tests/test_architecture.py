@@ -26,8 +26,8 @@ ONLY_IN = {
     "duckdb": ("leptonflow.tables.queries",),
     "prefect": ("flows", "tasks", "deployments"),
     "keras": (
-        "leptonflow.training",
-        "leptonflow.keras_models",
+        "leptonflow.training.model_fits",
+        "leptonflow.keras_runtime.keras_models",
         "leptonflow.workloads",
         "leptonflow.packages",
         "leptonflow.evaluation",

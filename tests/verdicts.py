@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from leptonflow import gate, workloads
+from leptonflow import gate
 from leptonflow.evidence import Evidence
 from leptonflow.registry import Champion
 from leptonflow.storage.commit_log import Entry, Log
+from leptonflow.workloads import catalog
 from schemas.config import Pipeline, parse
 from schemas.records import Evaluation, HoldoutScores, InfraResult, ObjectRef, RuleResult, Verdict
 
@@ -57,7 +58,7 @@ def pairs(b: int, c: int, both: int, neither: int = 0) -> dict[str, Any]:
 
 def measured(labels: NDArray[np.int64], mine: Any, theirs: Any = None, **known: Any) -> dict[str, Any]:
     """evaluation and evidence of these N x K probabilities; `known` are further fields of the evidence."""
-    score = workloads.load("image_classification").score
+    score = catalog.load("image_classification").score
     return {
         "evaluation": evaluation(
             score(labels, mine, CLASSES), None if theirs is None else score(labels, theirs, CLASSES)

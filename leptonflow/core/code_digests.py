@@ -25,10 +25,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 DATA_MODULES = ("leptonflow/datasets.py", "leptonflow/contracts.py", "schemas/config.py", "schemas/records.py")
 TRAIN_MODULES = (
-    "leptonflow/training.py",
-    "leptonflow/keras_models.py",
-    "leptonflow/user_models.py",
-    "leptonflow/predictions.py",
+    "leptonflow/training/model_fits.py",
+    "leptonflow/keras_runtime/keras_models.py",
+    "leptonflow/workloads/user_model.py",
+    "leptonflow/workloads/predictions.py",
 )
 GATE_MODULES = (
     "leptonflow/evaluation.py",

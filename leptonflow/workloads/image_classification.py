@@ -13,8 +13,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from leptonflow.workloads import Derived, Examined, Workload
-from leptonflow.workloads.scale import Scale
+from leptonflow.workloads.base import Derived, Examined, Workload
+from leptonflow.workloads.media.image.scale import Scale
 from schemas.config import Pipeline
 from schemas.errors import ConfigurationError
 
@@ -43,10 +43,10 @@ def build(config: Pipeline, classes: Sequence[str]) -> Any:
     Raises ConfigurationError where the input is too small for the depth, or the user's function is wrong.
     """
     if config.model.function is not None:
-        from leptonflow import user_models
+        from leptonflow.workloads import user_model
 
-        return user_models.build(config, classes)
-    from leptonflow.keras_models import keras
+        return user_model.build(config, classes)
+    from leptonflow.keras_runtime.keras_models import keras
 
     height, width, _ = config.input
     depth, least = len(config.model.filters), smallest_side(len(config.model.filters))
@@ -76,7 +76,7 @@ def build(config: Pipeline, classes: Sequence[str]) -> Any:
 
 def compile(model: Any, config: Pipeline) -> None:
     """Categorical cross-entropy over one-hot targets, and the optimiser of the YAML."""
-    from leptonflow.keras_models import jit, keras
+    from leptonflow.keras_runtime.keras_models import jit, keras
 
     optimizer = getattr(keras().optimizers, OPTIMIZERS[config.training.optimizer])
     model.compile(
@@ -141,27 +141,27 @@ def remarks(facts: Sequence[Mapping[str, Any]], shape: tuple[int, int, int]) -> 
 
 
 def _examine(data: bytes, shape: tuple[int, int, int]) -> Examined:
-    from leptonflow.workloads import images
+    from leptonflow.workloads.media.image import example
 
-    return images.examine(data, shape)
+    return example.examine(data, shape)
 
 
 def _examine_array(row: NDArray[Any], shape: tuple[int, int, int], source: Scale) -> Examined:
-    from leptonflow.workloads import images
+    from leptonflow.workloads.media.image import example
 
-    return images.examine_array(row, shape, source)
+    return example.examine_array(row, shape, source)
 
 
 def _encode_accepted(data: bytes, shape: tuple[int, int, int]) -> bytes | None:
-    from leptonflow.workloads import images
+    from leptonflow.workloads.media.image import example
 
-    return images.encode_accepted(data, shape)
+    return example.encode_accepted(data, shape)
 
 
 def _request(data: bytes, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
-    from leptonflow.workloads import images
+    from leptonflow.workloads.media.image import example
 
-    return images.request(data, shape)
+    return example.request(data, shape)
 
 
 WORKLOAD = Workload(

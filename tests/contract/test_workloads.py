@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from leptonflow import contracts, workloads
-from leptonflow.workloads import Workload
+from leptonflow import contracts
+from leptonflow.workloads import catalog
+from leptonflow.workloads.base import Workload
 from schemas.config import WORKLOADS, Pipeline, parse
 from schemas.errors import ConfigurationError
 
@@ -30,7 +31,7 @@ SAMPLES = {"image_classification": (picture(10), picture(200))}
 
 @pytest.fixture(params=WORKLOADS)
 def workload(request: pytest.FixtureRequest) -> Workload:
-    return workloads.load(request.param)
+    return catalog.load(request.param)
 
 
 @pytest.fixture
@@ -89,4 +90,4 @@ def test_scores_are_null_for_a_class_without_examples(workload: Workload) -> Non
 
 def test_an_unknown_name_is_answered_with_the_choices() -> None:
     with pytest.raises(ConfigurationError, match=WORKLOADS[0]):
-        workloads.load("nothing")
+        catalog.load("nothing")

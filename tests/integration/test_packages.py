@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from leptonflow import contracts, datasets, evaluation, infra, packages, training
+from leptonflow import contracts, datasets, evaluation, infra, packages
 from leptonflow.storage.address import open_store
 from leptonflow.storage.memory_store import MemoryStore
 from leptonflow.storage.store import Store
+from leptonflow.training import model_fits
 from schemas.config import Pipeline
 from schemas.errors import Damaged, NotFound, TrainingError
 from schemas.records import InfraResult, Plan
@@ -43,8 +44,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Pipeline, P
     with pytest.raises(TrainingError, match=r"2 finished folds and a final fit.*0 folds and no final fit"):
         packages.package(store, pipeline(training={"folds": 2}), plan)
     for fold in range(3):
-        training.train_fold(store, config, plan, fold)
-    training.fit_final(store, config, plan)
+        model_fits.train_fold(store, config, plan, fold)
+    model_fits.fit_final(store, config, plan)
     packages.package(store, config, plan)
     evaluation.evaluate(store, config, plan, None)
     return folder, config, plan
@@ -147,7 +148,7 @@ def test_a_version_is_loaded_and_evaluated_through_wrong_readings(
         misread(store, patch, how)
         assert packages.load(store, config.name, plan.version, sha).manifest_sha256 == sha
         assert evaluation.evaluate(store, config, plan, None) == expected
-        assert training.fit_result(store, config.name, plan.version, None) is not None
+        assert model_fits.fit_result(store, config.name, plan.version, None) is not None
 
 
 def test_a_package_says_where_it_comes_from(store: Store, trained: Any) -> None:

@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from leptonflow import evaluation, packages, planning, predictions, reproducing, training
+from leptonflow import evaluation, packages, planning, reproducing
 from leptonflow.core import store_keys
 from leptonflow.core.hashing import canonical, sha256
 from leptonflow.storage import commit_log as commits
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
+from leptonflow.training import model_fits
+from leptonflow.workloads import predictions
 from schemas.config import Pipeline
 from schemas.errors import Damaged, NotFound, UsageError
 from schemas.records import Plan
@@ -53,8 +55,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     started = {"started_at": "2026-11-24T10:00:00.000000Z", "version": plan.version, "attempt": 0}
     store.create(store_keys.run_key(config.name, RUN, "started.json"), canonical(started))
     for fold in range(3):
-        training.train_fold(store, config, plan, fold)
-    training.fit_final(store, config, plan)
+        model_fits.train_fold(store, config, plan, fold)
+    model_fits.fit_final(store, config, plan)
     packages.package(store, config, plan)
     evaluation.evaluate(store, config, plan, None)
     return folder, config, plan
@@ -204,7 +206,7 @@ def test_every_fold_once_more(store: Store, trained: Trained) -> None:
     assert [fold["fold"] for fold in folds] == [0, 1, 2]
     for fold in folds:
         assert (fold["equal"], fold["largest_difference"], fold["flipped"]) == (True, 0.0, 0)
-    kept = [training.fit_result(store, config.name, plan.version or "", fold) for fold in range(3)]
+    kept = [model_fits.fit_result(store, config.name, plan.version or "", fold) for fold in range(3)]
     ids = [predictions.read(store.get(fit.files[0].key), CLASSES)[0] for fit in kept if fit]
     assert [fold["examples"] for fold in folds] == [len(each) for each in ids]
     assert f"the {sum(map(len, ids))} out-of-fold predictions of 3 folds are equal bit for bit" in document["sentence"]

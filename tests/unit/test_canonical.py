@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from leptonflow.workloads import canonical, images, scale
+from leptonflow.workloads.media.image import canonical, example, scale
 
 SHAPE = (8, 8, 3)
 GREY = np.random.default_rng(0).integers(0, 256, (9, 11), dtype=np.uint8)
@@ -19,13 +19,13 @@ COLOUR = np.random.default_rng(1).integers(0, 256, (9, 11, 3), dtype=np.uint8)
 def of(image: Image.Image, kind: str = "PNG", **options: Any) -> str:
     file = io.BytesIO()
     image.save(file, kind, **options)
-    found = images.examine(file.getvalue(), SHAPE)
+    found = example.examine(file.getvalue(), SHAPE)
     assert found.rule is None and found.id is not None, found.reason
     return found.id
 
 
 def row(values: np.ndarray[Any, Any]) -> str:
-    found = images.examine_array(values, SHAPE, scale.of(values[None]))
+    found = example.examine_array(values, SHAPE, scale.of(values[None]))
     assert found.rule is None and found.id is not None, found.reason
     return found.id
 

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from leptonflow import keras_models, workloads
+from leptonflow.training import shared_models
+from leptonflow.workloads import catalog
 from tests.fit_examples import CLASSES, pipeline
 
 
@@ -35,8 +36,8 @@ def others_drawing() -> Iterator[None]:
 
 def weights(seed: int) -> list[bytes]:
     config = pipeline()
-    with keras_models.MODEL_LOCK:
-        model = keras_models._fresh(workloads.load(config.workload), config, CLASSES, seed)
+    with shared_models.MODEL_LOCK:
+        model = shared_models._fresh(catalog.load(config.workload), config, CLASSES, seed)
     return [np.asarray(variable.value).tobytes() for variable in model.variables]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from leptonflow.workloads import damage, images
+from leptonflow.workloads.media.image import damage, example
 from schemas.errors import LeptonflowError
 
 SHAPE = (16, 16, 3)
@@ -58,10 +58,10 @@ def hole(data: bytes, part: float = 0.1) -> bytes:
 
 def refused(data: bytes) -> str:
     """The reason, which a served file gets as well."""
-    found = images.examine(data, SHAPE)
+    found = example.examine(data, SHAPE)
     assert found.rule == "unreadable-image" and found.encoded is None, found.reason
     with pytest.raises(LeptonflowError, match="unreadable-image"):
-        images.request(data, SHAPE)
+        example.request(data, SHAPE)
     return str(found.reason)
 
 
@@ -69,7 +69,7 @@ def refused(data: bytes) -> str:
 def test_a_whole_file_is_accepted_with_whatever_follows_it(kind: str, mode: str, options: dict[str, Any]) -> None:
     data = saved(kind, mode, options)
     for more in (b"", b"\0" * 100, b"rubbish" * 50):
-        assert images.examine(data + more, SHAPE).rule is None
+        assert example.examine(data + more, SHAPE).rule is None
 
 
 @pytest.mark.parametrize("part", [0.5, 0.9])
@@ -114,19 +114,19 @@ def test_flat_images_are_whole(kind: str, mode: str, options: dict[str, Any], co
     half = Image.new("RGB", (120, 200), colour)
     half.paste(photo(60), (0, 0))
     for image in (half, Image.new("RGB", (200, 150), colour), Image.new("RGB", (5, 3), colour)):
-        found = images.examine(saved(kind, mode, options, image), SHAPE)
+        found = example.examine(saved(kind, mode, options, image), SHAPE)
         assert found.rule is None, found.reason
 
 
 def test_a_jpeg_may_be_padded_before_its_end_and_hold_a_thumbnail() -> None:
     data = saved("JPEG", "RGB", {})
-    assert images.examine(data[:-2] + bytes(40) + EOI, SHAPE).rule is None
+    assert example.examine(data[:-2] + bytes(40) + EOI, SHAPE).rule is None
     exif = Image.Exif()
     exif[0x010E] = "x"
     small = saved("JPEG", "RGB", {}, photo(16))
     segment = b"\xff\xe1" + (len(small) + 8).to_bytes(2, "big") + b"Other\0" + small
     whole = data[:2] + segment + data[2:]
-    assert images.examine(whole, SHAPE).rule is None
+    assert example.examine(whole, SHAPE).rule is None
     assert "truncated" in refused(zero_tail(whole, 0.7)), "the thumbnail's end is not the image's"
 
 
@@ -134,7 +134,7 @@ def test_the_first_picture_of_a_multi_picture_jpeg() -> None:
     file = io.BytesIO()
     photo().save(file, "MPO", save_all=True, append_images=[photo(seed=3)])
     data = file.getvalue()
-    assert images.examine(data, SHAPE).rule is None
+    assert example.examine(data, SHAPE).rule is None
     end = data.index(EOI + b"\xff\xd8")
     assert "truncated" in refused(data[: end // 2] + EOI + data[end + 2 :])
 
@@ -192,7 +192,7 @@ def test_random_damage_raises_nothing(seed: int) -> None:
         data = bytearray(saved(kind, mode, options, photo(32)))
         for at in random.integers(0, len(data), 12):
             data[at] = random.integers(0, 256)
-        assert images.examine(bytes(data), SHAPE).rule in (None, "unreadable-image", "too-small", "too-large",
+        assert example.examine(bytes(data), SHAPE).rule in (None, "unreadable-image", "too-small", "too-large",
                                                             "out-of-range")  # fmt: skip
 
 

@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from leptonflow import datasets, evaluation, evidence, packages, predictions, registry, training
+from leptonflow import datasets, evaluation, evidence, packages, registry
 from leptonflow.registry import Champion
 from leptonflow.storage import commit_log as commits
 from leptonflow.storage.memory_store import MemoryStore
 from leptonflow.storage.store import Store
+from leptonflow.training import model_fits
+from leptonflow.workloads import predictions
 from schemas.config import Pipeline
 from schemas.records import Plan
 from tests.fit_examples import CLASSES, land, pipeline, plan_of
@@ -23,8 +25,8 @@ from tests.verdicts import infra
 def train(store: Store, config: Pipeline, plan: Plan) -> str:
     """Train and package the plan's version; its manifest's sha256."""
     for fold in range(config.training.folds):
-        training.train_fold(store, config, plan, fold)
-    training.fit_final(store, config, plan)
+        model_fits.train_fold(store, config, plan, fold)
+    model_fits.fit_final(store, config, plan)
     return packages.package(store, config, plan).manifest_sha256
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from leptonflow import baselines, datasets, evidence, workloads
+from leptonflow import baselines, datasets, evidence
 from leptonflow.core import store_keys
 from leptonflow.core.hashing import canonical
 from leptonflow.storage.memory_store import MemoryStore
+from leptonflow.workloads import catalog
 from schemas.errors import ConfigurationError, Damaged
 from schemas.records import ModelManifest, Plan
 from tests.fit_examples import land, pipeline
@@ -114,7 +115,7 @@ def test_a_fact_may_be_a_word() -> None:
 
 
 def test_a_fact_may_follow_from_recorded_ones() -> None:
-    size = workloads.load("image_classification").derived["size"]
+    size = catalog.load("image_classification").derived["size"]
     assert size.of({"width": 30, "height": 20, "n": 1}) == 600
     assert size.of({"width": 30}) is None and size.of({"width": None, "height": 20}) is None
     store = MemoryStore("memory://size")
@@ -151,8 +152,8 @@ def test_what_a_slice_needs_is_gathered_in_the_order_of_the_predictions() -> Non
 
 
 def _scored(store: MemoryStore, run: object, holdout: datasets.Examples, classes: tuple[str, ...]) -> object:
-    from leptonflow import predictions
     from leptonflow.core.hashing import sha256
+    from leptonflow.workloads import predictions
     from schemas.records import ObjectRef
 
     guesses = np.full((len(holdout.ids), len(classes)), 1 / len(classes))

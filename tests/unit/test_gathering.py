@@ -6,9 +6,10 @@ import uuid
 
 import pytest
 
-from leptonflow import predictions, recording
+from leptonflow import recording
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
+from leptonflow.workloads import predictions
 from schemas.errors import Damaged
 from schemas.records import ObjectRef
 from tests.run_examples import Run, make

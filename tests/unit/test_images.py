@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from leptonflow.workloads import Examined, images
-from leptonflow.workloads.scale import BYTES
+from leptonflow.workloads.base import Examined
+from leptonflow.workloads.media.image import example
+from leptonflow.workloads.media.image.scale import BYTES
 from schemas.errors import LeptonflowError
 
 COLOUR = (8, 8, 3)
@@ -34,7 +35,7 @@ def saved(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
 
 
 def good(data: bytes, shape: tuple[int, int, int] = COLOUR) -> Examined:
-    found = images.examine(data, shape)
+    found = example.examine(data, shape)
     assert found.rule is None, found.reason
     assert found.encoded is not None and found.facts is not None and found.id is not None
     assert len(found.encoded) == shape[0] * shape[1] * shape[2]
@@ -77,11 +78,11 @@ def png_header(width: int, height: int) -> bytes:
 def test_refused(data: bytes, rule: str, capfd: pytest.CaptureFixture[str]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = images.examine(data, COLOUR)
+        found = example.examine(data, COLOUR)
     assert found.rule == rule
     assert found.reason and "0x" not in found.reason
     assert (found.id, found.facts, found.encoded) == (None, None, None)
-    assert found == images.examine(data, COLOUR)
+    assert found == example.examine(data, COLOUR)
     assert capfd.readouterr() == ("", "")
 
 
@@ -94,7 +95,7 @@ def test_a_truncated_file_is_unreadable_in_every_format(
     kind: str, options: dict[str, Any], capfd: pytest.CaptureFixture[str]
 ) -> None:
     data = saved(picture(size=(64, 64)), kind, **options)
-    found = images.examine(data[: len(data) // 2], COLOUR)
+    found = example.examine(data[: len(data) // 2], COLOUR)
     assert found.rule == "unreadable-image"
     assert capfd.readouterr() == ("", "")
 
@@ -102,7 +103,7 @@ def test_a_truncated_file_is_unreadable_in_every_format(
 def test_a_bomb_is_refused_before_it_is_decoded() -> None:
     """One bit a pixel: 20,000 x 20,000 lie in some 50 KB, and would take 400 MB as bytes."""
     bomb = saved(Image.new("1", (20_000, 20_000)))
-    found = images.examine(bomb, COLOUR)
+    found = example.examine(bomb, COLOUR)
     assert found.rule == "too-large"
     assert "400000000 pixels" in str(found.reason)
 
@@ -113,7 +114,7 @@ def test_two_by_two_is_large_enough() -> None:
 
 def test_a_float_tiff_with_nan_is_refused() -> None:
     values = np.full((8, 8), np.nan, np.float32)
-    assert images.examine(saved(Image.fromarray(values), "TIFF"), GREY).rule == "not-finite"
+    assert example.examine(saved(Image.fromarray(values), "TIFF"), GREY).rule == "not-finite"
 
 
 # --- converted ---------------------------------------------------------------------------------------
@@ -212,12 +213,12 @@ def test_the_page_of_a_tiff_that_is_no_thumbnail(
     found = good(pages(*images_, kinds=kinds))
     assert found.note == note and found.facts is not None and found.facts["width"] == sizes[page]
     assert found.encoded is not None and found.encoded[0] == page
-    assert images.request(pages(*images_, kinds=kinds), COLOUR)[0, 0, 0] == page
+    assert example.request(pages(*images_, kinds=kinds), COLOUR)[0, 0, 0] == page
 
 
 def test_a_page_that_is_too_large_is_refused_although_its_thumbnail_is_not() -> None:
     data = pages(Image.new("1", (8, 8)), Image.new("1", (9000, 8000)))
-    assert images.examine(data, COLOUR).rule == "too-large"
+    assert example.examine(data, COLOUR).rule == "too-large"
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -286,14 +287,14 @@ def test_a_request_is_encoded_as_training_data_is() -> None:
     for number, (mode, kind) in enumerate(kinds):
         data = saved(picture(size=(50, 31), seed=number).convert(mode), kind)
         for shape in (COLOUR, GREY, (31, 50, 3)):
-            served = images.request(data, shape)
+            served = example.request(data, shape)
             assert served.dtype == np.uint8 and served.shape == shape
             assert served.tobytes() == good(data, shape).encoded
 
 
 def test_a_request_that_is_no_image_says_why() -> None:
     with pytest.raises(LeptonflowError, match="empty-file") as caught:
-        images.request(b"", COLOUR)
+        example.request(b"", COLOUR)
     assert caught.value.exit_status == 1
 
 
@@ -302,13 +303,13 @@ def test_a_request_that_is_no_image_says_why() -> None:
 
 def test_a_row_has_the_id_of_the_same_image_as_a_file() -> None:
     image = picture(size=(8, 8))
-    row = images.examine_array(np.asarray(image), COLOUR, BYTES)
+    row = example.examine_array(np.asarray(image), COLOUR, BYTES)
     assert row.id == good(saved(image)).id and row.encoded == image.tobytes()
     grey = picture("L")
     for values in (np.asarray(grey), np.asarray(grey)[:, :, None]):
-        assert images.examine_array(values, GREY, BYTES).id == good(saved(grey), GREY).id
+        assert example.examine_array(values, GREY, BYTES).id == good(saved(grey), GREY).id
 
 
 def test_rows_too_small() -> None:
     for shape in ((1, 1), (1, 9), (0, 5), (5, 0, 3)):
-        assert images.examine_array(np.zeros(shape, np.uint8), GREY, BYTES).rule == "too-small"
+        assert example.examine_array(np.zeros(shape, np.uint8), GREY, BYTES).rule == "too-small"

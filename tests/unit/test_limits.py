@@ -136,7 +136,7 @@ def test_a_stage_that_begins_past_its_deadline_does_nothing() -> None:
 
 
 def test_predictions_look_at_the_deadline_too() -> None:
-    from leptonflow import keras_models
+    from leptonflow.keras_runtime import keras_models
 
     class Model:
         output_shape = (None, 2)

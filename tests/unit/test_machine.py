@@ -11,7 +11,7 @@ from PIL import Image
 
 from leptonflow.core import machine
 from leptonflow.core.child_processes import Pool
-from leptonflow.workloads import images, room
+from leptonflow.workloads.media.image import example, memory
 from schemas.errors import LeptonflowError, UsageError
 
 SHAPE = (8, 8, 3)
@@ -81,23 +81,23 @@ def test_an_image_that_needs_more_memory_than_its_bound_is_refused_by_its_header
     monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = png(4000, 3000)  # 12 megapixels of 24 bytes at the peak
-    found = images.examine(data[:200], SHAPE)
+    found = example.examine(data[:200], SHAPE)
     assert found.rule == "unreadable-image", "nothing of it is there, and it is within the bound"
     monkeypatch.setenv("LEPTONFLOW_IMAGE_MEMORY", "260MB")
-    found = images.examine(data[:200], SHAPE)
+    found = example.examine(data[:200], SHAPE)
     assert found.rule == "too-large"
     assert found.reason == "4000 x 3000 in RGBA need about 288 MB to decode; 260 MB at most, which " \
         "LEPTONFLOW_IMAGE_MEMORY says"  # fmt: skip
     with pytest.raises(LeptonflowError, match="too-large"):
-        images.request(data, SHAPE)
+        example.request(data, SHAPE)
     monkeypatch.setenv("LEPTONFLOW_IMAGE_MEMORY", "much")
     with pytest.raises(UsageError, match="LEPTONFLOW_IMAGE_MEMORY"):
-        images.examine(data, SHAPE)
+        example.examine(data, SHAPE)
 
 
 def test_an_image_that_needs_more_memory_than_the_container_grants(groups: Path) -> None:
     write(groups, memory__max=str(400 << 20))
-    found = images.examine(png(4000, 3000)[:200], SHAPE)
+    found = example.examine(png(4000, 3000)[:200], SHAPE)
     assert found.rule == "too-large" and "half of the memory that this machine or container grants" in str(found.reason)
 
 
@@ -107,11 +107,11 @@ def test_a_large_image_waits_for_another_one() -> None:
     inside = threading.Event()
 
     def other() -> None:
-        with room.alone():
+        with memory.alone():
             inside.set()
 
     thread = threading.Thread(target=other)
-    with room.alone():
+    with memory.alone():
         thread.start()
         assert not inside.wait(0.2)
     assert inside.wait(30)

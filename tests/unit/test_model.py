@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from leptonflow import keras_models, workloads
-from leptonflow.keras_models import keras
-from leptonflow.workloads import image_classification
+from leptonflow.keras_runtime.keras_models import keras
+from leptonflow.training import shared_models
+from leptonflow.workloads import catalog, image_classification
 from schemas.errors import ConfigurationError
 from tests.fit_examples import CLASSES, pipeline
 
-WORKLOAD = workloads.load("image_classification")
+WORKLOAD = catalog.load("image_classification")
 
 
 def cross_correlation(
@@ -125,7 +125,7 @@ def test_a_function_of_the_users_own_is_imported_anew_when_it_changes(tmp_path: 
     assert WORKLOAD.build(config, CLASSES).layers[-2].units == 5
     (tmp_path / "helper_of_mine.py").write_text("UNITS = 7\n")
     assert WORKLOAD.build(config, CLASSES).layers[-2].units == 7
-    keras_models.check_loadable(WORKLOAD, config, CLASSES)
+    shared_models.check_loadable(WORKLOAD, config, CLASSES)
     assert not (tmp_path / "__pycache__").exists()
 
 
@@ -182,7 +182,7 @@ def build(input_shape, classes):
     ])
 """
     with pytest.raises(ConfigurationError, match=told):
-        keras_models.check_loadable(WORKLOAD, own_model(tmp_path, text), CLASSES)
+        shared_models.check_loadable(WORKLOAD, own_model(tmp_path, text), CLASSES)
 
 
 # --- scores --------------------------------------------------------------------------------------

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from cli.main import main
-from leptonflow import operating, planning, predictions, recording, registry
+from leptonflow import operating, planning, recording, registry
 from leptonflow.core.hashing import canonical, sha256
 from leptonflow.storage import commit_log
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
+from leptonflow.workloads import predictions
 from schemas.config import AgainstChampion, Pipeline
 from schemas.errors import ConfigurationError, Damaged, LeptonflowError, UsageError
 from schemas.records import ObjectRef

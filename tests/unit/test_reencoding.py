@@ -11,7 +11,7 @@ from PIL import Image
 from leptonflow import admission, datasets, examining, landing, planning, reencoding
 from leptonflow.example_rows import Row
 from leptonflow.storage.store import Store
-from leptonflow.workloads import images
+from leptonflow.workloads.media.image import example
 from schemas.config import Pipeline
 from tests.batches import CONFIG
 from tests.unit.test_damage import cut, photo, saved
@@ -43,7 +43,7 @@ def test_an_accepted_example_stays_accepted(place: Store, monkeypatch: pytest.Mo
         return [
             row if row.rule is None else row._replace(
                 rule=None, reason=None, id=row.sha256, facts=facts,
-                encoded=images.encode_accepted(files[row.source], config.input),
+                encoded=example.encode_accepted(files[row.source], config.input),
             ) for row in rows
         ]  # fmt: skip
 
@@ -65,7 +65,7 @@ def test_what_was_accepted_is_cut_off_as_it_was_then() -> None:
     wide = np.array([[-5.0, 100.4], [300.0, 7.0]], np.float32)
     file = io.BytesIO()
     Image.fromarray(wide).save(file, "TIFF")
-    assert list(images.encode_accepted(file.getvalue(), (2, 2, 1)) or b"") == [0, 100, 255, 7]
+    assert list(example.encode_accepted(file.getvalue(), (2, 2, 1)) or b"") == [0, 100, 255, 7]
     whole = saved("JPEG", "RGB", {})
-    assert images.encode_accepted(whole, (9, 9, 3)) == images.examine(whole, (9, 9, 3)).encoded
-    assert images.encode_accepted(b"nothing", (9, 9, 3)) is None
+    assert example.encode_accepted(whole, (9, 9, 3)) == example.examine(whole, (9, 9, 3)).encoded
+    assert example.encode_accepted(b"nothing", (9, 9, 3)) is None

@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from leptonflow import predictions, recording, report, wording
+from leptonflow import recording, report, wording
 from leptonflow.analysis import MOST_SHOWN
 from leptonflow.drift import ClassShare, Drift, Moved
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
+from leptonflow.workloads import predictions
 from schemas.errors import Damaged
 from schemas.records import RuleResult
 from tests.run_examples import HOSTILE, make

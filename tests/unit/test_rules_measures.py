@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from leptonflow import workloads
 from leptonflow.rules import scores
 from leptonflow.statistics import intervals
 from leptonflow.statistics.calibration import expected_error
+from leptonflow.workloads import catalog
 from schemas.config import Pipeline
 from schemas.records import RuleResult
 from tests.verdicts import decide, fold_scores, measured, pipeline, rows
@@ -37,7 +37,7 @@ def test_fast_metrics_are_the_workloads(seed: int) -> None:
     found[np.arange(80), labels] += random.random(80)
     found /= found.sum(axis=1, keepdims=True)
     chosen = random.integers(0, 80, 60)
-    expected = workloads.load("image_classification").score(labels[chosen], found[chosen], classes)
+    expected = catalog.load("image_classification").score(labels[chosen], found[chosen], classes)
     for metric, value in expected.items():
         mine = scores.statistic(metric, labels, found, classes)(chosen)
         assert np.isnan(mine) if value is None else mine == pytest.approx(value, abs=1e-12), metric

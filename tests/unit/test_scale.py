@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from leptonflow import arrays
-from leptonflow.workloads import Examined, images, scale
+from leptonflow.workloads.base import Examined
+from leptonflow.workloads.media.image import example, scale
 
 GREY = (4, 4, 1)
 RAMP = np.linspace(0, 1, 16, dtype=np.float32).reshape(4, 4)
@@ -47,7 +48,7 @@ def rows(values: Values) -> list[Examined]:
     np.save(data, values)
     np.save(labels, np.zeros(len(values), np.int64))
     pair = arrays.read(data.getvalue(), labels.getvalue(), None)
-    return [images.examine_array(pair.row(n), GREY, pair.scale) for n in range(len(pair))]
+    return [example.examine_array(pair.row(n), GREY, pair.scale) for n in range(len(pair))]
 
 
 @pytest.mark.parametrize(
@@ -65,7 +66,7 @@ def rows(values: Values) -> list[Examined]:
     ],
 )
 def test_what_fits_no_scale_is_refused_in_files_and_arrays_alike(values: Values, words: str) -> None:
-    for found in (images.examine(tiff(values), GREY), *rows(np.stack([values, values.T]))):
+    for found in (example.examine(tiff(values), GREY), *rows(np.stack([values, values.T]))):
         assert found.rule == "out-of-range" and words in str(found.reason), found
         assert found.encoded is None
 
@@ -80,7 +81,7 @@ def test_what_fits_no_scale_is_refused_in_files_and_arrays_alike(values: Values,
     ],
 )
 def test_what_fits_has_the_same_pixels_in_files_and_arrays(values: Values, want: Values) -> None:
-    file = images.examine(tiff(values), GREY)
+    file = example.examine(tiff(values), GREY)
     assert np.abs(np.array(seen(file)) - want.ravel()).max() <= 0.5
     row = rows(np.stack([values, values]))[1]
     assert (row.id, row.encoded) == (file.id, file.encoded)
@@ -96,7 +97,7 @@ def test_white_is_zero_is_turned_over_at_every_depth(order: str, photometric: in
              (tags(ramp.astype(order + "f4").tobytes(), 32, photometric, 3, order))]  # fmt: skip
     read = 0
     for data in files:
-        found = images.examine(data, GREY)
+        found = example.examine(data, GREY)
         if found.rule == "unreadable-image":  # Pillow knows no such combination
             continue
         assert np.abs(np.array(seen(found)) - want).max() <= 1
@@ -109,13 +110,13 @@ def test_twelve_bits_reach_white() -> None:
     packed = bytearray()
     for first, second in zip(values[::2], values[1::2], strict=True):
         packed += bytes([first >> 4, (first & 15) << 4 | second >> 8, second & 255])
-    pixels = seen(images.examine(tags(bytes(packed), 12, 1), GREY))
+    pixels = seen(example.examine(tags(bytes(packed), 12, 1), GREY))
     assert np.abs(np.array(pixels) - 255 * RAMP.ravel()).max() <= 0.51
 
 
 def test_signed_sixteen_bits_are_no_scale() -> None:
     values = np.rint(RAMP * 4000 - 1000).astype("<i2")
-    found = images.examine(tags(values.tobytes(), 16, 1, 2), GREY)
+    found = example.examine(tags(values.tobytes(), 16, 1, 2), GREY)
     assert found.rule == "out-of-range" and "from -1000 to 3000" in str(found.reason)
 
 
@@ -130,9 +131,9 @@ def test_sixteen_bit_colours_that_are_nearly_black_are_refused() -> None:
         return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
 
     colours = np.repeat(RAMP[:, :, None], 3, axis=2)
-    assert max(seen(images.examine(png(colours * 65535), GREY))) == 255
+    assert max(seen(example.examine(png(colours * 65535), GREY))) == 255
     for top in (255, 4095):
-        found = images.examine(png(colours * top), GREY)
+        found = example.examine(png(colours * top), GREY)
         assert found.rule == "out-of-range" and f"no pixel is above {top}" in str(found.reason)
 
 
@@ -177,7 +178,7 @@ def test_not_finite_rows_are_refused_and_count_for_no_scale() -> None:
     values = np.stack([RAMP, RAMP])
     values[1, 0, 0] = np.nan
     assert [row.rule for row in rows(values)] == [None, "not-finite"]
-    assert images.examine(tiff(values[1]), GREY).rule == "not-finite"
+    assert example.examine(tiff(values[1]), GREY).rule == "not-finite"
 
 
 def test_an_array_of_0_and_1_alone_is_told() -> None:

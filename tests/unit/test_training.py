@@ -13,10 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from leptonflow import datasets, keras_models, predictions, training, workloads
+from leptonflow import datasets
 from leptonflow.core import progress, store_keys
 from leptonflow.storage.memory_store import MemoryStore
 from leptonflow.storage.store import Store
+from leptonflow.training import model_fits, shared_models
+from leptonflow.workloads import catalog, predictions
 from schemas.config import Pipeline
 from schemas.errors import TrainingError
 from schemas.records import FitResult, Plan
@@ -41,15 +43,17 @@ def store() -> Store:
 
 def alone(store: Store, config: Pipeline, plan: Plan, fold: int | None) -> tuple[FitResult, list[Any]]:
     """The fit on a model that nothing was trained on before, and all variables after it."""
-    keras_models._shared = None
+    shared_models._shared = None
     return shared(store, config, plan, fold)
 
 
 def shared(store: Store, config: Pipeline, plan: Plan, fold: int | None) -> tuple[FitResult, list[Any]]:
     """The fit on whatever model the process holds, and all variables after it, the optimiser's too."""
-    result = training.fit_final(store, config, plan) if fold is None else training.train_fold(store, config, plan, fold)
-    assert keras_models._shared is not None
-    model = keras_models._shared[1]
+    result = (
+        model_fits.fit_final(store, config, plan) if fold is None else model_fits.train_fold(store, config, plan, fold)
+    )
+    assert shared_models._shared is not None
+    model = shared_models._shared[1]
     return result, [np.asarray(v) for v in (*model.variables, *model.optimizer.variables)]
 
 
@@ -72,13 +76,13 @@ def _independent(store: Store, config: Pipeline) -> None:
         own = MemoryStore("memory://alone")
         _copy(store, own)
         expected[fold] = alone(own, config, plan, fold)
-    keras_models._shared = None
+    shared_models._shared = None
     traced = None
     for fold in (0, 2, 1, None):  # in another order, after others
         result, variables = shared(store, config, plan, fold)
-        assert keras_models._shared is not None
-        traced = traced or keras_models._shared[1]
-        assert keras_models._shared[1] is traced  # it was one model all along
+        assert shared_models._shared is not None
+        traced = traced or shared_models._shared[1]
+        assert shared_models._shared[1] is traced  # it was one model all along
         if fold in expected:
             same, by_itself = expected[fold]
             assert len(variables) == len(by_itself)
@@ -100,7 +104,7 @@ def test_a_fold_leaves_its_predictions_and_its_curve(store: Store) -> None:
     plan = land(store, config)
     told: list[tuple[str, int, int]] = []
     with progress.listen(lambda *report: told.append(report)):
-        fits = [training.train_fold(store, config, plan, fold) for fold in range(3)]
+        fits = [model_fits.train_fold(store, config, plan, fold) for fold in range(3)]
     assert plan.snapshot is not None
     examples = datasets.training_set(store, config, plan.snapshot)
     seen: list[str] = []
@@ -111,7 +115,7 @@ def test_a_fold_leaves_its_predictions_and_its_curve(store: Store) -> None:
             "example_id", "label", "predicted", "probability", "probability_true", "fold", "probabilities",
         ]  # fmt: skip
         ids, labels, rows = predictions.read(store.get(file.key), CLASSES)
-        assert workloads.load(config.workload).score(labels, rows, CLASSES) == fit.metrics
+        assert catalog.load(config.workload).score(labels, rows, CLASSES) == fit.metrics
         assert table["fold"].unique().to_pylist() == [fit.fold]
         names = [CLASSES[n] for n in rows.argmax(1)]
         assert table["predicted"].to_pylist() == names
@@ -126,7 +130,7 @@ def test_a_fold_leaves_its_predictions_and_its_curve(store: Store) -> None:
     assert sorted(seen) == examples.ids
     last = [r for r in told if r[0] == "fold 3"][-1]
     assert last[1] == last[2] == 2 * fits[2].examples
-    found = training.cross_validation(fits)
+    found = model_fits.cross_validation(fits)
     accuracies = [fit.metrics["accuracy"] for fit in fits]
     assert found["accuracy"]["folds"] == accuracies
     assert found["accuracy"]["std"] == pytest.approx(np.std(np.array(accuracies, float), ddof=1))
@@ -135,13 +139,13 @@ def test_a_fold_leaves_its_predictions_and_its_curve(store: Store) -> None:
 def test_a_finished_fit_is_returned_as_it_is(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     config = pipeline()
     plan = land(store, config)
-    first = training.train_fold(store, config, plan, 0), training.fit_final(store, config, plan)
+    first = model_fits.train_fold(store, config, plan, 0), model_fits.fit_final(store, config, plan)
 
     def never(*_: Any, **__: Any) -> None:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(training, "_fit", never)
-    assert (training.train_fold(store, config, plan, 0), training.fit_final(store, config, plan)) == first
+    monkeypatch.setattr(model_fits, "_fit", never)
+    assert (model_fits.train_fold(store, config, plan, 0), model_fits.fit_final(store, config, plan)) == first
 
 
 def test_a_fold_cut_off_before_its_manifest_tells_the_numbers_that_lie_there(store: Store) -> None:
@@ -155,7 +159,7 @@ def test_a_fold_cut_off_before_its_manifest_tells_the_numbers_that_lie_there(sto
     others = predictions.write(ids, examples.labels[held], rows, CLASSES, 0)
     key = store_keys.fit_key(config.name, plan.version, 0, "oof.parquet")
     store.create(key, others)
-    result = training.train_fold(store, config, plan, 0)
+    result = model_fits.train_fold(store, config, plan, 0)
     assert store.get(key) == others
     assert result.metrics["recall[middle]"] == 1.0
     assert result.metrics["recall[left]"] == 0.0
@@ -165,15 +169,15 @@ def test_a_training_that_diverges_says_what_to_change(store: Store) -> None:
     config = pipeline(training={"epochs": 3, "folds": 3, "optimizer": "sgd", "learning_rate": 1e30})
     plan = land(store, config)
     with pytest.raises(TrainingError, match="learning_rate"):
-        training.train_fold(store, config, plan, 0)
+        model_fits.train_fold(store, config, plan, 0)
     assert list(store.list("fits")) == []
 
 
 def test_a_seed_depends_on_all_that_it_should() -> None:
-    seeds = [training.seed(*of) for of in ((0, "fold", 0), (0, "fold", 1), (1, "fold", 0), (0, "final", None))]
+    seeds = [model_fits.seed(*of) for of in ((0, "fold", 0), (0, "fold", 1), (1, "fold", 0), (0, "final", None))]
     assert len(set(seeds)) == 4
     assert all(0 <= s < 2**31 for s in seeds)
-    assert training.seed(0, "fold", 0) == seeds[0]
+    assert model_fits.seed(0, "fold", 0) == seeds[0]
 
 
 def test_the_same_code_trains_on_jax() -> None:
@@ -202,7 +206,7 @@ def test_the_same_code_trains_on_jax() -> None:
 def test_importing_keras_prints_nothing() -> None:
     script = (
         "import os\n"
-        "from leptonflow.keras_models import keras\n"
+        "from leptonflow.keras_runtime.keras_models import keras\n"
         "os.write(2, b'before\\n')\n"
         "keras()\n"
         "os.write(2, b'after\\n')\n"

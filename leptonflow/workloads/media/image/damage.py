@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from math import ceil
 from typing import TYPE_CHECKING, Any, Literal
 
-from leptonflow.workloads import jpeg
+from leptonflow.workloads.media.image import jpeg
 
 if TYPE_CHECKING:
     from PIL.Image import Image

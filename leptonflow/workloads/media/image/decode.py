@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from leptonflow.workloads import damage, jpeg, pages, room, scale
+from leptonflow.workloads.media.image import damage, jpeg, memory, pages, scale
 from schemas.errors import LeptonflowError
 
 if TYPE_CHECKING:
@@ -90,10 +90,10 @@ def decode(data: bytes, stack: ExitStack, accepted: bool = False) -> Decoded:
         kind = "JPEG" if image.format == "MPO" else str(image.format)
         note = pages.choose(image, kind)
         check_size(*image.size)
-        if complaint := room.complaint(image):
+        if complaint := memory.complaint(image):
             raise Refused("too-large", complaint)
-        if room.is_large(image):
-            stack.enter_context(room.alone())
+        if memory.is_large(image):
+            stack.enter_context(memory.alone())
         deep = any(";16" in str(tile.args) for tile in image.tile)
         _load(image, kind, data, accepted)
         if image.mode in ("I", "F") or image.mode.startswith("I;16"):

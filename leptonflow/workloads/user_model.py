@@ -16,7 +16,7 @@ from typing import Any
 
 from leptonflow.core.code_digests import user_code
 from leptonflow.core.hashing import sha256
-from leptonflow.keras_models import keras
+from leptonflow.keras_runtime.keras_models import keras
 from schemas.config import Pipeline
 from schemas.errors import ConfigurationError
 

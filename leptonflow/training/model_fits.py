@@ -12,14 +12,17 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from leptonflow import datasets, keras_models, predictions, workloads
+from leptonflow import datasets
 from leptonflow.core import progress
 from leptonflow.core.hashing import digest, sha256
 from leptonflow.core.store_keys import fit_key
-from leptonflow.keras_models import MODEL_LOCK
+from leptonflow.keras_runtime import keras_models
 from leptonflow.storage.objects import adopt, steady
 from leptonflow.storage.store import Store
-from leptonflow.workloads import Workload
+from leptonflow.training import shared_models
+from leptonflow.training.shared_models import MODEL_LOCK
+from leptonflow.workloads import catalog, predictions
+from leptonflow.workloads.base import Workload
 from schemas.config import Pipeline
 from schemas.errors import TrainingError
 from schemas.records import EpochValue, FitResult, ObjectRef, Plan, SnapshotRef
@@ -50,7 +53,7 @@ def check_loadable(config: Pipeline, classes: Sequence[str]) -> None:
 
     Raises ConfigurationError.
     """
-    keras_models.check_loadable(workloads.load(config.workload), config, classes)
+    shared_models.check_loadable(catalog.load(config.workload), config, classes)
 
 
 def train_fold(store: Store, config: Pipeline, plan: Plan, fold: int) -> FitResult:
@@ -62,15 +65,15 @@ def train_fold(store: Store, config: Pipeline, plan: Plan, fold: int) -> FitResu
     done = fit_result(store, config.name, version, fold)
     if done is not None:
         return _reused(done, f"fold {fold + 1}")
-    workload = workloads.load(config.workload)
+    workload = catalog.load(config.workload)
     examples = datasets.training_set(store, config, snapshot)
     numbers = datasets.folds(examples.labels, config.training.folds, config.training.seed)
     kept, held = (numbers != fold).nonzero()[0], (numbers == fold).nonzero()[0]
     started = time.perf_counter()
     with MODEL_LOCK:
-        keras_models.check_loadable(workload, config, snapshot.classes)
+        shared_models.check_loadable(workload, config, snapshot.classes)
         start = seed(config.training.seed, "fold", fold)
-        model = keras_models.reset_model(workload, config, snapshot.classes, start)
+        model = shared_models.reset_model(workload, config, snapshot.classes, start)
         epochs = _fit(
             model, examples.pixels, examples.labels, kept, held,
             workload=workload, config=config, classes=len(snapshot.classes), start=start, stage=f"fold {fold + 1}",
@@ -102,13 +105,13 @@ def fit_final(store: Store, config: Pipeline, plan: Plan) -> FitResult:
     done = fit_result(store, config.name, version, None)
     if done is not None:
         return _reused(done, "final fit")
-    workload = workloads.load(config.workload)
+    workload = catalog.load(config.workload)
     examples = datasets.training_set(store, config, snapshot)
     started = time.perf_counter()
     with MODEL_LOCK:
-        keras_models.check_loadable(workload, config, snapshot.classes)
+        shared_models.check_loadable(workload, config, snapshot.classes)
         start = seed(config.training.seed, "final", None)
-        model = keras_models.reset_model(workload, config, snapshot.classes, start)
+        model = shared_models.reset_model(workload, config, snapshot.classes, start)
         everything = np.arange(len(examples.labels))
         epochs = _fit(
             model, examples.pixels, examples.labels, everything, everything[:0],
@@ -116,7 +119,7 @@ def fit_final(store: Store, config: Pipeline, plan: Plan) -> FitResult:
         )  # fmt: skip
         _finite(keras_models.predict(model, examples.pixels[:1]))
         bare = workload.build(config, snapshot.classes)  # uncompiled: a package needs no optimiser
-        keras_models.copy_variables(model.variables, bare.variables)
+        shared_models.copy_variables(model.variables, bare.variables)
         data = keras_models.save(bare)
     key = fit_key(config.name, version, None, "model.keras")
     lies_there = adopt(store, key, data)

@@ -17,9 +17,10 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from leptonflow.workloads import Examined, canonical, scale
-from leptonflow.workloads.decode import Refused, check_size, decode, from_pixels, pillow
-from leptonflow.workloads.scale import Scale
+from leptonflow.workloads.base import Examined
+from leptonflow.workloads.media.image import canonical, scale
+from leptonflow.workloads.media.image.decode import Refused, check_size, decode, from_pixels, pillow
+from leptonflow.workloads.media.image.scale import Scale
 from schemas.errors import LeptonflowError
 
 if TYPE_CHECKING:

@@ -6,25 +6,19 @@ not belong here: examples, folds, stores, and which model a workload builds.
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import re
 import sys
 import tempfile
 import threading
-import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leptonflow.core import progress
-from leptonflow.core.code_digests import backend, user_code
-from leptonflow.core.hashing import digest, sha256
-from leptonflow.workloads import Workload
-from schemas.config import Pipeline
+from leptonflow.core.code_digests import backend
 from schemas.errors import ConfigurationError, TrainingError
 from schemas.settings import quiet
 
@@ -47,9 +41,6 @@ NOISE = re.compile(
 # JAX alone, for TensorFlow's converters, costs every process a second and 100 MB.
 UNUSED = ("jax", "pandas", "matplotlib")
 _IMPORT = threading.Lock()
-MODEL_LOCK = threading.RLock()  # seeds and graphs belong to the process: one fit at a time
-_shared: tuple[str, Any] | None = None
-_checked: set[str] = set()
 
 
 def keras(unused: Sequence[str] = UNUSED) -> Any:
@@ -125,16 +116,6 @@ def jit() -> bool | str:
     return False if backend() == "tensorflow" else "auto"
 
 
-def key(config: Pipeline, classes: Sequence[str]) -> str:
-    """What a traced model depends on: equal keys may share one."""
-    code = {name: sha256(path.read_bytes()) for name, path in user_code(config).items()}
-    training = config.training
-    return digest(
-        config.workload, config.input, config.model, training.optimizer, training.learning_rate, list(classes),
-        str(config.folder), code,
-    )  # fmt: skip
-
-
 def seed_all(seed: int) -> None:
     """Seed Python, NumPy and Keras. Keras imports TensorFlow for it wherever that is installed."""
     if "tensorflow" in sys.modules:
@@ -173,51 +154,6 @@ def _own_chance(seed: int) -> Iterator[None]:
         yield
     finally:
         source.python_random = before  # type: ignore[attr-defined]
-
-
-def _fresh(workload: Workload, config: Pipeline, classes: Sequence[str], seed: int) -> Any:
-    seed_all(seed)
-    with _own_chance(seed):
-        model = workload.build(config, classes)
-    workload.compile(model, config)
-    model.optimizer.build(model.trainable_variables)
-    return model
-
-
-def reset_model(workload: Workload, config: Pipeline, classes: Sequence[str], seed: int) -> Any:
-    """The process's one compiled model of this configuration, as new: as `seed` alone makes it.
-
-    Tracing a model costs more than building one. So the first model is kept, and for each later fit
-    every variable of a new one is copied into it: weights, moving statistics, the states of random
-    layers, and the optimiser's moments, step count and learning rate. Hold MODEL_LOCK meanwhile.
-    """
-    global _shared
-    name = key(config, classes)
-    fresh = _fresh(workload, config, classes, seed)
-    if _shared is None or _shared[0] != name:
-        _shared = (name, fresh)
-        return fresh
-    model = _shared[1]
-    copy_variables(fresh.variables, model.variables)
-    copy_variables(fresh.optimizer.variables, model.optimizer.variables)
-    return model
-
-
-def copy_variables(source: Sequence[Any], target: Sequence[Any]) -> None:
-    """Assign each variable of one model to its counterpart in another of the same structure.
-
-    Raises ConfigurationError where the structures differ: a model function must not depend on chance.
-    """
-    shapes = [tuple(v.shape) for v in source]
-    if shapes != [tuple(v.shape) for v in target]:
-        raise ConfigurationError(
-            "two calls of the model function built two different models",
-            expected="the same layers at every call",
-            received=f"{len(shapes)} variables, then {len(target)} of other shapes",
-            hint="Make model.function depend on its arguments alone",
-        )
-    for new, old in zip(source, target, strict=True):
-        old.assign(new.value)
 
 
 def batch_size(pixels: NDArray[np.uint8]) -> int:
@@ -270,62 +206,6 @@ def load(data: bytes) -> Any:
             ) from error
     model.jit_compile = jit() is not False
     return model
-
-
-def check_loadable(workload: Workload, config: Pipeline, classes: Sequence[str]) -> None:
-    """Save the untrained model and load it again in safe mode, once in a process for each configuration.
-
-    A package holds no code, so a model with classes or functions of the user's own could be trained
-    and never be loaded again. Raises ConfigurationError, before any training.
-    """
-    name = key(config, classes)
-    if name in _checked:
-        return
-    with MODEL_LOCK:
-        seed_all(0)
-        model = workload.build(config, classes)
-        try:
-            data = save(model)
-            foreign = sorted(set(_foreign(_layers(data))))
-            if not foreign:
-                load(data)
-        except Exception as error:
-            raise ConfigurationError(
-                "the model cannot be saved and loaded again in safe mode",
-                expected="a model of Keras's own layers, without Python lambdas",
-                received=_first_line(error.__cause__ or error),
-                hint="Build it of keras.layers and keras.ops",
-            ) from error
-        if foreign:
-            raise ConfigurationError(
-                "the model could not be loaded without the code that built it",
-                expected="a model of Keras's own layers and functions: a package holds no code",
-                received=", ".join(foreign),
-                hint="Build it of keras.layers and keras.ops",
-            )
-    _checked.add(name)
-
-
-def _layers(data: bytes) -> Any:
-    with zipfile.ZipFile(BytesIO(data)) as file:
-        return json.loads(file.read("config.json"))
-
-
-def _foreign(node: Any) -> Iterator[str]:
-    """The names of all classes and functions in a model's configuration that are not Keras's own."""
-    if isinstance(node, list):
-        for item in node:
-            yield from _foreign(item)
-    elif isinstance(node, dict):
-        if "class_name" in node and "config" in node and "module" in node:
-            module = node["module"] or ""
-            own = module == "keras" or module.startswith("keras.")
-            if node["class_name"] == "function" and not own:
-                yield str(node["config"])
-            elif not own and module not in ("", "builtins"):
-                yield f"{module}.{node['class_name']}"
-        for item in node.values():
-            yield from _foreign(item)
 
 
 def _first_line(error: BaseException) -> str:

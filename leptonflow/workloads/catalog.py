@@ -1,0 +1,24 @@
+"""The workloads by their names."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from schemas.config import WORKLOADS
+from schemas.errors import ConfigurationError
+
+if TYPE_CHECKING:
+
+    pass
+from leptonflow.workloads.base import Workload
+
+
+def load(name: str) -> Workload:
+    """The workload of that name; its module is imported now and not before."""
+    if name not in WORKLOADS:
+        raise ConfigurationError(
+            "unknown workload", expected=f"one of {', '.join(WORKLOADS)}", received=name, hint="Fix the key workload"
+        )
+    workload: Workload = import_module(f"leptonflow.workloads.{name}").WORKLOAD
+    return workload

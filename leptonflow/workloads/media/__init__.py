@@ -1,0 +1,1 @@
+"""What raw examples are made of: images, and what reads them. No labels, no files, no models."""

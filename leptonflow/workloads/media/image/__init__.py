@@ -1,0 +1,1 @@
+"""Images: decoding of hostile bytes, damage, canonical form, scale of values."""
