@@ -38,8 +38,8 @@ def admit(folder: Path, source: Path, times: int) -> list[tuple[float, float, fl
     workers of all three have imported what they need.
     """
     os.environ.update(environment())
-    from leptonflow import admission
     from leptonflow.core import pipeline_files
+    from leptonflow.data.dataset import admission
     from leptonflow.storage.address import open_store
     from schemas.settings import quiet
 

@@ -20,8 +20,8 @@ def discard(
 ) -> int:
     """Set a batch aside that was not accepted. It is never read (again), by a record."""
     from cli import show
-    from leptonflow import discards
     from leptonflow.core import person, pipeline_files
+    from leptonflow.data.ingest import discards
     from leptonflow.storage.address import open_store
 
     config = pipeline_files.load_config(pipeline)

@@ -120,7 +120,7 @@ def _logs(uri: str) -> str:
 
 def _landing(uri: str) -> str:
     """What lies in landing and is never read; beside it, what was refused and what is not closed yet."""
-    from leptonflow import batch_state
+    from leptonflow.data.ingest import batch_state
     from leptonflow.storage import address
 
     opened = address.open_store(uri)

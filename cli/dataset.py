@@ -32,9 +32,9 @@ def init(
 
     summary, given = None, starting.options(path_column, label_column, root)
     if source is not None:
-        from leptonflow import source_summary
-        from leptonflow.label_tables import Columns
-        from leptonflow.sources import open_source
+        from leptonflow.data.ingest import source_summary
+        from leptonflow.data.ingest.label_tables import Columns
+        from leptonflow.data.ingest.sources import open_source
 
         summary = source_summary.summarise(open_source(source, None, Columns(path_column, label_column), root))
         for warning in summary.warnings():
@@ -67,9 +67,9 @@ def ingest(
 ) -> int:
     """Validate a source and add it to the dataset. --correct relabels what the dataset holds."""
     from cli import show
-    from leptonflow import ingesting
     from leptonflow.core import pipeline_files
-    from leptonflow.label_tables import Columns
+    from leptonflow.data.ingest import intake
+    from leptonflow.data.ingest.label_tables import Columns
     from leptonflow.storage.address import open_store
 
     config = pipeline_files.load_config(pipeline)
@@ -77,7 +77,7 @@ def ingest(
     if reason is not None and not correct:
         raise UsageError("--reason belongs to --correct", expected="--correct --reason TEXT", received="no --correct")
     with show.progress():
-        document, warnings = ingesting.ingest(
+        document, warnings = intake.ingest(
             open_store(store_uri(store)), config, source, batch, columns, root, correct=correct, reason=reason
         )
     for warning in warnings:
@@ -96,14 +96,14 @@ def retract(
 ) -> int:
     """Withdraw examples from the dataset. What arrived stays in landing/."""
     from cli import show
-    from leptonflow import corrections, planning
     from leptonflow.core import pipeline_files
+    from leptonflow.data.dataset import corrections, dataset_state
     from leptonflow.storage.address import open_store
 
     config = pipeline_files.load_config(pipeline)
     opened = open_store(store_uri(store))
     changes = corrections.retract(opened, config, examples, reason)
-    head = planning.snapshots(opened, config.name).head
+    head = dataset_state.snapshots(opened, config.name).head
     document = {
         "retracted": [change.row for change in changes],
         "record": head.number if head and changes else None,

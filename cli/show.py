@@ -175,10 +175,10 @@ def retrained(store: Store, config: Pipeline, pipeline: str, document: dict[str,
     from rich.markup import escape
     from rich.text import Text
 
-    from leptonflow import planning
+    from leptonflow.data.dataset import dataset_state
 
     console = terminal()
-    log = planning.snapshots(store, config.name)
+    log = dataset_state.snapshots(store, config.name)
     counts = [entry.body["counts"] for entry in log.entries if entry.kind == "batch"]
     data = ", ".join(f"{sum(c[n] for c in counts)} {n}" for n in ("accepted", "quarantined", "known"))
     console.print()

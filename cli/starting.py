@@ -16,7 +16,7 @@ from schemas.config import NAME, WORKLOADS
 from schemas.errors import UsageError
 
 if TYPE_CHECKING:
-    from leptonflow.source_summary import Summary
+    from leptonflow.data.ingest.source_summary import Summary
 
 MOST_RULES = 10  # classes that get a rule of their own
 

@@ -16,9 +16,10 @@ from prefect.states import Completed
 
 from flows import naming, notifying, run_log, showing, telling
 from flows.telling import Story
-from leptonflow import admission, infra, reading
+from leptonflow import infra, reading
 from leptonflow.core import deadlines, garbage_collection, progress
 from leptonflow.core.deadlines import Limit
+from leptonflow.data.dataset import admission
 from leptonflow.keras_runtime import keras_models
 from leptonflow.storage import run_lock
 from leptonflow.storage.address import open_store

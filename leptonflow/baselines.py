@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from leptonflow.datasets import Examples
+    from leptonflow.data.dataset.example_sets import Examples
 
     Score = Callable[[NDArray[np.int64], NDArray[np.float64], Sequence[str]], dict[str, float | None]]
 

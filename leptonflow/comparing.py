@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from leptonflow import packages, planning, recording, registry, whole
+from leptonflow import packages, recording, registry, whole
+from leptonflow.data.dataset import dataset_state
 from leptonflow.storage.commit_log import Log
 from leptonflow.storage.store import Store
 from schemas.config import Pipeline
@@ -112,7 +113,7 @@ def _damage(store: Store, pipeline: str, log: Log, name: str) -> str | None:
 
 def _data(store: Store, manifest: ModelManifest) -> dict[str, Any]:
     """The snapshot that it learned from; counts are null where the dataset's log does not reach so far."""
-    entries = planning.snapshots(store, manifest.pipeline).entries[: manifest.snapshot_number]
+    entries = dataset_state.snapshots(store, manifest.pipeline).entries[: manifest.snapshot_number]
     body = entries[-1].body if len(entries) == manifest.snapshot_number and entries else {}
     batches = [entry.body["batch"] for entry in entries if entry.kind == "batch"]
     return {

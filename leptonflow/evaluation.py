@@ -10,8 +10,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from leptonflow import baselines, datasets, packages, registry, whole
+from leptonflow import baselines, packages, registry, whole
 from leptonflow.core.hashing import canonical, sha256
+from leptonflow.data.dataset import example_sets
 from leptonflow.packages import Package
 from leptonflow.storage.objects import adopt, steady
 from leptonflow.storage.store import Store
@@ -54,7 +55,7 @@ def evaluate(
     if store.size(key) is not None:
         return Evaluation.model_validate_json(steady(store, key))
     candidate = packages.load(store, config.name, version)
-    examples = datasets.holdout_set(store, config, snapshot)
+    examples = example_sets.holdout_set(store, config, snapshot)
     data = predictions.write(
         examples.ids, examples.labels, candidate.predict(examples.pixels), snapshot.classes, fold=None
     )
@@ -86,7 +87,12 @@ def evaluate(
 
 
 def _rival(
-    store: Store, config: Pipeline, snapshot: SnapshotRef, champion: Champion, examples: datasets.Examples, folder: str
+    store: Store,
+    config: Pipeline,
+    snapshot: SnapshotRef,
+    champion: Champion,
+    examples: example_sets.Examples,
+    folder: str,
 ) -> Rival:
     """A champion's predictions of the candidate's holdout, written and scored; or why there are none."""
     try:
@@ -106,13 +112,13 @@ def _reference(key: str, data: bytes) -> ObjectRef:
 
 
 def _besides(
-    store: Store, config: Pipeline, snapshot: SnapshotRef, candidate: Package, holdout: datasets.Examples
+    store: Store, config: Pipeline, snapshot: SnapshotRef, candidate: Package, holdout: example_sets.Examples
 ) -> tuple[dict[str, float | None] | None, dict[str, dict[str, float | None]]]:
     """(the candidate's metrics on training examples, those of simple models), measured where a rule asks."""
     wanted = {type(rule) for rule in config.gate}
     if not wanted & {Overfit, Baseline}:
         return None, {}
-    score, train = catalog.load(config.workload).score, datasets.training_set(store, config, snapshot)
+    score, train = catalog.load(config.workload).score, example_sets.training_set(store, config, snapshot)
     training = None
     if Overfit in wanted:
         rows = candidate.predict(train.pixels[:TRAINING_EXAMPLES])
@@ -123,7 +129,7 @@ def _besides(
 
 
 def _champion_probabilities(
-    store: Store, config: Pipeline, snapshot: SnapshotRef, champion: Champion, examples: datasets.Examples
+    store: Store, config: Pipeline, snapshot: SnapshotRef, champion: Champion, examples: example_sets.Examples
 ) -> NDArray[np.float64]:
     """N x K in today's class order, through the preprocessing and the classes of its own package."""
     import numpy as np
@@ -154,8 +160,8 @@ def _champion_probabilities(
 
 
 def _encoded(
-    store: Store, config: Pipeline, snapshot: SnapshotRef, package: Package, examples: datasets.Examples
-) -> datasets.Examples:
+    store: Store, config: Pipeline, snapshot: SnapshotRef, package: Package, examples: example_sets.Examples
+) -> example_sets.Examples:
     """The same holdout as the champion's own preprocessing gives it."""
     own = package.manifest
     if own.preprocessing == snapshot.preprocessing:
@@ -166,7 +172,7 @@ def _encoded(
             f"the champion {own.version} was trained with preprocessing version "
             f"{package.preprocessing['preprocessing_version']}, and this code has only version {version}"
         )
-    again = datasets.holdout_set(store, config, snapshot, own.input)
+    again = example_sets.holdout_set(store, config, snapshot, own.input)
     if again.ids != examples.ids:
         raise NotComparable(f"the holdout encoded for the champion {own.version} has other examples")
     return again

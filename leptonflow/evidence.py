@@ -10,13 +10,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from leptonflow import datasets, identities, packages, planning
-from leptonflow.rules.slicing import RESERVED
+from leptonflow import packages
+from leptonflow.data.dataset import dataset_contents, dataset_state, identities, part_files
 from leptonflow.storage.objects import recorded
 from leptonflow.storage.store import Store
 from leptonflow.training import model_fits
 from leptonflow.workloads import catalog, predictions
+from schemas import constants
 from schemas.config import Pipeline
+from schemas.constants import RESERVED
 from schemas.errors import ConfigurationError, Damaged, NotFound
 from schemas.records import Evaluation, InfraResult, ModelManifest, Plan, SnapshotRef
 from schemas.rules import AtLeast, AtMost, Slices
@@ -133,8 +135,8 @@ def not_held_out(manifest: ModelManifest, snapshot: SnapshotRef) -> str | None:
     start = f"it is not proven that the version {manifest.version} never learned from this holdout"
     if not isinstance(fraction, int | float):
         return f"{start}: its manifest does not say what was held out"
-    if manifest.split_rule != datasets.SPLIT_RULE:
-        return f"{start}: it was split by rule {manifest.split_rule}, the holdout by rule {datasets.SPLIT_RULE}"
+    if manifest.split_rule != constants.SPLIT_RULE:
+        return f"{start}: it was split by rule {manifest.split_rule}, the holdout by rule {constants.SPLIT_RULE}"
     if not fraction >= snapshot.holdout:
         return f"{start}: it held out {fraction:g} of the examples, the holdout is {snapshot.holdout:g} of them"
     return None
@@ -142,7 +144,7 @@ def not_held_out(manifest: ModelManifest, snapshot: SnapshotRef) -> str | None:
 
 def _copied(store: Store, config: Pipeline, snapshot: SnapshotRef) -> str | None:
     """Why the ids alone prove nothing: the same picture lies in training and in the holdout under two of them."""
-    history = planning.snapshots(store, config.name)
+    history = dataset_state.snapshots(store, config.name)
     same = identities.canonical(store, history)
     if not same:  # every id is the digest of its picture
         return None
@@ -185,7 +187,7 @@ def check_facts(store: Store, config: Pipeline, snapshot: SnapshotRef) -> None:
         return
     there: set[str] = set()
     for part in snapshot.parts:
-        struct = datasets.read_columns(store, part, ("facts",)).schema.field("facts").type
+        struct = part_files.read_columns(store, part, ("facts",)).schema.field("facts").type
         there |= {field.name for field in struct if str(field.type) in ("int64", "double", "string")}
     derived = catalog.load(config.workload).derived
     there |= {name for name, fact in derived.items() if there.issuperset(fact.needs)}
@@ -221,7 +223,7 @@ def about(
         return (), {}
     batch: dict[str, str] = {}
     known: dict[str, dict[str, Any]] = {}
-    for table in datasets.tables(store, snapshot.parts, snapshot.changes, ("id", "batch", "facts")):
+    for table in dataset_contents.tables(store, snapshot.parts, snapshot.changes, ("id", "batch", "facts")):
         for example, name, found in zip(*(table[c].to_pylist() for c in ("id", "batch", "facts")), strict=True):
             batch[example], known[example] = name, found or {}
     derived = catalog.load(config.workload).derived

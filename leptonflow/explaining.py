@@ -10,10 +10,11 @@ import math
 from typing import Any
 
 from leptonflow import recording
-from leptonflow.gate import PROMOTED, promote_command
+from leptonflow.gate import promote_command
 from leptonflow.storage.objects import BACK
 from leptonflow.storage.store import Store
 from schemas.config import NAME, Pipeline
+from schemas.constants import PROMOTED
 from schemas.errors import Damaged, NotFound
 from schemas.records import Record, RuleResult, Verdict
 

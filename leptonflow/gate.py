@@ -14,6 +14,7 @@ from leptonflow.rules.case import Case, Weighed
 from leptonflow.rules.words import promote_command as promote_command
 from schemas import rules as asked
 from schemas.config import Pipeline
+from schemas.constants import PROMOTED, REFUSED
 from schemas.errors import ConfigurationError, LeptonflowError
 from schemas.records import Evaluation, InfraResult, RuleResult, Verdict
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from leptonflow.registry import Champion
     from leptonflow.storage.commit_log import Log
 
-PROMOTED, REFUSED = "promoted", "refused"
 WEIGH: dict[type, Callable[[Any, Case], Weighed]] = {
     asked.AtLeast: bounds.weigh,
     asked.AtMost: bounds.weigh,

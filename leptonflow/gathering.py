@@ -9,7 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from leptonflow import analysis, datasets, drift, simulation
+from leptonflow import analysis, simulation
+from leptonflow.data.dataset import dataset_contents, example_sets
+from leptonflow.data.validation import drift
 from leptonflow.report import Operating
 from leptonflow.storage.objects import BACK, recorded
 from leptonflow.storage.store import Store
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from leptonflow.datasets import Examples
+    from leptonflow.data.dataset.example_sets import Examples
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ def gather(
 ) -> Gathered:
     """holdout: its examples where the caller has them. Raises Damaged where predictions are changed or of others."""
     _, snapshot = planned(plan)
-    holdout = holdout if holdout is not None else datasets.holdout_set(store, config, snapshot)
+    holdout = holdout if holdout is not None else example_sets.holdout_set(store, config, snapshot)
     found = _analysis(store, snapshot, evaluation, holdout)
     return Gathered(
         analysis=found,
@@ -92,7 +94,7 @@ def _drift(store: Store, snapshot: SnapshotRef) -> drift.Drift | None:
     batches: list[str] = []
     labels: list[str] = []
     rows: list[dict[str, Any]] = []
-    for table in datasets.tables(store, snapshot.parts, snapshot.changes, ("id", "label", "batch", "facts")):
+    for table in dataset_contents.tables(store, snapshot.parts, snapshot.changes, ("id", "label", "batch", "facts")):
         labels += table["label"].to_pylist()
         batches += table["batch"].to_pylist()
         rows += table["facts"].to_pylist()

@@ -306,13 +306,13 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
 
 def _holdout(store: Store, package: Any, config: dict[str, Any], snapshot: dict[str, Any], predictions: str) -> Any:
     """(found, recorded) of up to 256 holdout examples, read from their parts as evaluation read them."""
-    from leptonflow import datasets
+    from leptonflow.data.dataset import example_sets
     from leptonflow.workloads.predictions import read
 
     pipeline = Pipeline.model_validate_json(json.dumps(config))
     state = SnapshotRef.model_validate(snapshot)
     _, _, recorded = read(steady(store, predictions), state.classes)
-    pixels = datasets.holdout_set(store, pipeline, state).pixels[:HOLDOUT_EXAMPLES]
+    pixels = example_sets.holdout_set(store, pipeline, state).pixels[:HOLDOUT_EXAMPLES]
     return package.predict(pixels), recorded[:HOLDOUT_EXAMPLES]
 
 

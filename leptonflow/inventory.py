@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
-from leptonflow import changes, infra, landing, packages, reading, recording, registry
+from leptonflow import infra, packages, reading, recording, registry
 from leptonflow.core import parquet, store_keys
 from leptonflow.core.hashing import canonical, sha256
+from leptonflow.data.ingest import landed_changes, landing
 from leptonflow.storage import commit_log
 from leptonflow.storage.objects import parsed
 from leptonflow.storage.store import Store
@@ -176,14 +177,14 @@ def _landed(
         yield Named(begun, sha256(both[1]))  # `ingest` begins and closes a batch with the same bytes
         yield Named(ready, sha256(both[0]))
     try:
-        expected, _ = changes.landed(store, pipeline, batch, [PartRef.model_validate(part) for part in parts])
+        expected, _ = landed_changes.landed(store, pipeline, batch, [PartRef.model_validate(part) for part in parts])
     except (Damaged, NotFound) as error:
         if prefix in error.message:  # else it is a part, which is told by its own name
             found.wrong(ready, error.expected, error.received or GONE)
         return
     except (ValueError, OSError):  # a part that is no Parquet
         return
-    there = changes.keys(store, pipeline, batch)
+    there = landed_changes.keys(store, pipeline, batch)
     for key, digest in expected.items():
         yield Named(there.get(key, f"{prefix}/{key}"), digest)
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from leptonflow import datasets, drawn, evidence, packages, planning, recording, registry, simulation
+from leptonflow import drawn, evidence, packages, recording, registry, simulation
 from leptonflow.core import parquet
+from leptonflow.data.dataset import dataset_contents, dataset_state, holdout_split
 from leptonflow.storage.objects import parsed, recorded
 from leptonflow.storage.store import Store
 from leptonflow.training import model_fits
@@ -128,13 +129,13 @@ def rule(config: Pipeline) -> tuple[float, float]:
 
 def holdout_size(store: Store, config: Pipeline) -> int:
     """Examples in today's holdout. Raises LeptonflowError where there are none."""
-    snapshot = planning.state(config, planning.snapshots(store, config.name))
+    snapshot = dataset_state.state(config, dataset_state.snapshots(store, config.name))
     if snapshot is None:
         raise _nothing(config, "has no data yet", "--holdout N")
     runs = recording.runs(store, config.name)
     if runs and runs[-1]["snapshot"] == snapshot.snapshot and runs[-1]["examples"]["holdout"]:
         return int(runs[-1]["examples"]["holdout"])
-    count = datasets.split(store, config, snapshot).holdout
+    count = holdout_split.split(store, config, snapshot).holdout
     if not count:
         raise _nothing(config, "has an empty holdout", "--holdout N")
     return count
@@ -147,14 +148,14 @@ def todays_holdout(store: Store, config: Pipeline) -> evidence.Evidence | None:
     """
     import numpy as np
 
-    snapshot = planning.state(config, planning.snapshots(store, config.name))
+    snapshot = dataset_state.state(config, dataset_state.snapshots(store, config.name))
     if snapshot is None:
         return None
     evidence.check_facts(store, config, snapshot)
     labels: dict[str, str] = {}
-    for table in datasets.tables(store, snapshot.parts, snapshot.changes, ("id", "label")):
+    for table in dataset_contents.tables(store, snapshot.parts, snapshot.changes, ("id", "label")):
         pairs = zip(table["id"].to_pylist(), table["label"].to_pylist(), strict=True)
-        labels |= {example: label for example, label in pairs if datasets.in_holdout(example, snapshot.holdout)}
+        labels |= {example: label for example, label in pairs if holdout_split.in_holdout(example, snapshot.holdout)}
     ids = sorted(labels)
     batches, facts = evidence.about(store, config, snapshot, ids)
     return evidence.Evidence(

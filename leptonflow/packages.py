@@ -14,16 +14,19 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from leptonflow import cards, contracts, datasets, lineage
+from leptonflow import cards, lineage
 from leptonflow.core import clock, parquet
 from leptonflow.core.code_digests import code_digests, libraries
 from leptonflow.core.hashing import canonical, sha256
 from leptonflow.core.store_keys import package_key
+from leptonflow.data.dataset import example_sets
+from leptonflow.data.validation import contracts
 from leptonflow.keras_runtime import keras_models
 from leptonflow.storage.objects import BACK, adopt, parsed, recorded, steady
 from leptonflow.storage.store import Store
 from leptonflow.training import model_fits
 from leptonflow.workloads import catalog, predictions
+from schemas import constants
 from schemas.config import NAME, Pipeline
 from schemas.errors import Damaged, NotFound, TrainingError, UsageError
 from schemas.records import FitResult, Lineage, ModelManifest, ObjectRef, PackageRef, Plan
@@ -32,7 +35,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from leptonflow.datasets import Examples
+    from leptonflow.data.dataset.example_sets import Examples
 
 REFERENCE_EXAMPLES = 64
 OTHER = f"{BACK}, or promote another version"
@@ -110,7 +113,7 @@ def package(store: Store, config: Pipeline, plan: Plan) -> PackageRef:
     for name, data in files.items():
         put(name, data)
     model = _model(lying["model.keras"])
-    examples = datasets.training_set(store, config, snapshot)
+    examples = example_sets.training_set(store, config, snapshot)
     put("reference.parquet", write_reference(model, examples))
     code = {name: value for name, value in code_digests(config).items() if name != "gate"}
     # A second writer was trained elsewhere and at another time: the card and the manifest tell of the first.
@@ -139,7 +142,7 @@ def package(store: Store, config: Pipeline, plan: Plan) -> PackageRef:
         files=refs,
         created_at=clock.now(),
         number=sum(key.endswith("/manifest.json") for key in store.keys(f"models/{config.name}")) + 1,
-        split_rule=datasets.SPLIT_RULE,
+        split_rule=constants.SPLIT_RULE,
     )
     return _package(config.name, version, put("manifest.json", canonical(manifest)))
 

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from leptonflow import layouts, packages, registry, walking, whole
+from leptonflow import packages, registry, whole
 from leptonflow.core import files
+from leptonflow.data.ingest import folder_walk, layouts
 from leptonflow.storage.store import Store
 from leptonflow.workloads import catalog
 from schemas.config import Pipeline
@@ -76,7 +77,7 @@ def _files(paths: Sequence[Path]) -> Iterator[tuple[str, Path, str | None]]:
             yield str(path), path, None
             continue
         try:
-            found = walking.walk(str(path))
+            found = folder_walk.walk(str(path))
         except OSError as error:
             yield str(path), path, f"cannot be read: {error.strerror or error}"
             continue

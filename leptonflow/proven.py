@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from leptonflow import registry
 from leptonflow.registry import Champion
-from leptonflow.rules.against import BEST
 from leptonflow.storage.commit_log import Entry, Log
 from leptonflow.storage.store import Store
 from schemas.config import AgainstChampion, Pipeline
+from schemas.constants import BEST
 from schemas.errors import Damaged, NotFound
 
 

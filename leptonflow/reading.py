@@ -6,19 +6,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from leptonflow import (
-    batch_state,
-    identities,
-    known,
-    packages,
-    planning,
-    recording,
-    registry,
-    summaries,
-    unfinished,
-    whole,
-)
+from leptonflow import packages, recording, registry, summaries, unfinished, whole
 from leptonflow.core import store_keys
+from leptonflow.data.dataset import dataset_state, identities, known_examples
+from leptonflow.data.ingest import batch_state
 from leptonflow.storage.commit_log import Log
 from leptonflow.storage.objects import BACK
 from leptonflow.storage.store import Store
@@ -38,7 +29,7 @@ def status(store: Store, config: Pipeline) -> dict[str, Any]:
     the champion's package and which is the newest whole one, a run's or another version's manifest that
     cannot be read (then nothing is told of the runs, or of that version).
     """
-    log = planning.snapshots(store, config.name, complete=True)
+    log = dataset_state.snapshots(store, config.name, complete=True)
     damage: Damaged | None = None
     finished: list[dict[str, Any]] = []
     try:
@@ -70,7 +61,7 @@ def status(store: Store, config: Pipeline) -> dict[str, Any]:
         "batches": [entry.body["batch"] for entry in log.entries if entry.kind == "batch"],
         "examples_per_class": head["labels"] if head else None,
         **stands,
-        "warnings": [*stands["warnings"], *known.left_behind(store, config, log)],
+        "warnings": [*stands["warnings"], *known_examples.left_behind(store, config, log)],
         "conflicts": identities.conflicts(store, log),
         "last_run": _told(finished[-1]) if finished else None,
         **_unfinished(store, config.name),

@@ -14,11 +14,11 @@ from pydantic import ValidationError
 
 from leptonflow.core.hashing import canonical, digest
 from leptonflow.core.store_keys import decision_key
-from leptonflow.gate import PROMOTED
 from leptonflow.storage import commit_log as commits
 from leptonflow.storage.commit_log import Entry, Log, LostRace
 from leptonflow.storage.objects import adopt, steady
 from leptonflow.storage.store import Store
+from schemas.constants import PROMOTED
 from schemas.errors import Damaged, LeptonflowError, NotFound
 from schemas.records import Plan, Record, Verdict
 

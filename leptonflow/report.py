@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from leptonflow import plots
 from leptonflow.analysis import Analysis, Example, Group
-from leptonflow.drift import ClassShare, Drift
+from leptonflow.data.validation.drift import ClassShare, Drift
 from leptonflow.uncertainty import Between
 from leptonflow.wording import bound, chance, duration, interval, label, number, png, printable, signed, when
 from schemas.config import CLASS_METRICS, METRICS, Pipeline

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from leptonflow import datasets, lineage, packages, planning, recording
+from leptonflow import lineage, packages, recording
 from leptonflow.core import code_digests, pipeline_files, store_keys
+from leptonflow.data.dataset import dataset_state, example_sets
 from leptonflow.keras_runtime import keras_models
 from leptonflow.storage.memory_store import MemoryStore
 from leptonflow.storage.objects import BACK, recorded
@@ -173,9 +174,9 @@ def _version(store: Store, pipeline: str, run_id: str) -> str | None:
 
 def _snapshot(store: Store, config: Pipeline, manifest: ModelManifest) -> SnapshotRef:
     """The dataset as of the recorded snapshot number, whatever came later."""
-    log = planning.snapshots(store, config.name)
+    log = dataset_state.snapshots(store, config.name)
     number = manifest.snapshot_number
-    state = planning.state(config, replace(log, entries=log.entries[:number]))
+    state = dataset_state.state(config, replace(log, entries=log.entries[:number]))
     if state is None or log.number < number:
         raise Damaged(
             f"{log.prefix} is shorter than it was",
@@ -219,7 +220,7 @@ def _final(again: _Again) -> Predictions:
     """On the holdout, of the final fit made again and loaded from its bytes as a package is."""
     fit = model_fits.fit_final(again.scratch, again.config, again.plan)
     model = keras_models.load(again.scratch.get(fit.files[0].key))
-    examples = datasets.holdout_set(again.scratch, again.config, again.snapshot)
+    examples = example_sets.holdout_set(again.scratch, again.config, again.snapshot)
     return examples.ids, keras_models.predict(model, examples.pixels)
 
 

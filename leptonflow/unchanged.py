@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from leptonflow import planning, recording, registry
+from leptonflow.data.dataset import batch_outcomes
 from leptonflow.gate import promote_command
 from leptonflow.storage.store import Store
 from schemas.config import Pipeline
@@ -21,7 +22,7 @@ def document(store: Store, config: Pipeline) -> dict[str, Any] | None:
     earlier = recording.finished(store, config.name, plan.run_id)
     if earlier is None:
         return None
-    recording.repair_batches(store, config.name)
+    batch_outcomes.repair_batches(store, config.name)
     champion = registry.champion(registry.promotions(store, config.name, complete=True))
     return {**earlier, "verdict": "unchanged", "champion": champion.version if champion else None}
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from leptonflow import reencoding
 from leptonflow.core import deadlines
 from leptonflow.core.deadlines import Limit
+from leptonflow.data.dataset import reencoding
 from leptonflow.storage.address import open_store
 from schemas.config import Pipeline
 from schemas.records import SnapshotRef

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from leptonflow import datasets
+from leptonflow.data.dataset import holdout_split
 from leptonflow.storage.address import open_store
 from schemas.config import Pipeline
 from schemas.records import SnapshotRef, Split
@@ -12,4 +12,4 @@ from tasks import stage
 @stage("split")
 def split(store: str, config: Pipeline, snapshot: SnapshotRef) -> Split:
     """The counts, and why the snapshot cannot be trained where it cannot."""
-    return datasets.split(open_store(store), config, snapshot)
+    return holdout_split.split(open_store(store), config, snapshot)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from leptonflow import admission
 from leptonflow.core import deadlines, progress
 from leptonflow.core.deadlines import Limit
+from leptonflow.data.dataset import admission
 from leptonflow.storage.address import open_store
 from schemas.config import Pipeline
 from schemas.records import Outcome

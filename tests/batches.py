@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from leptonflow import examining, landing
-from leptonflow.example_rows import Row
-from leptonflow.landing import Index, Landed
+from leptonflow.data.ingest import landing
+from leptonflow.data.ingest.landing import Index, Landed
+from leptonflow.data.validation import examination
+from leptonflow.data.validation.examined_rows import Row
 from leptonflow.storage.store import Store
 from leptonflow.workloads import catalog
 from schemas.config import parse
@@ -52,7 +53,7 @@ def land(store: Store, source: Path, name: str | None = None, index: Index | Non
 
 def examined(store: Store, batch: str, classes: Iterable[str] | None = None, **given: Any) -> list[Row]:
     opened = landing.open_batch(store, "pets", batch)
-    return examining.examine(
+    return examination.examine(
         store, CONFIG, opened, WORKLOAD, classes=tuple(classes) if classes is not None else None, **given
     )
 

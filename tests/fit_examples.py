@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from leptonflow import datasets, planning
 from leptonflow.core.hashing import short
+from leptonflow.data.dataset import dataset_contents, dataset_state, part_files
 from leptonflow.storage.store import Store
 from schemas.config import Pipeline
 from schemas.records import Plan, SnapshotRef
@@ -41,11 +41,13 @@ def land(store: Store, config: Pipeline, count: int = 150, classes: tuple[str, .
         pixels[:, label * third : (label + 1) * third] += np.uint8(120)
         data = pixels.tobytes()
         digest = hashlib.sha256(data).hexdigest()
-        accepted.append(datasets.Accepted(digest, digest, classes[label], f"{number}.png", None, None, {"n": 1}, data))
-    preprocessing = planning.preprocessing(config)
-    part = datasets.write_part(store, config.name, "first", preprocessing, accepted)
+        accepted.append(
+            part_files.Accepted(digest, digest, classes[label], f"{number}.png", None, None, {"n": 1}, data)
+        )
+    preprocessing = dataset_state.preprocessing(config)
+    part = part_files.write_part(store, config.name, "first", preprocessing, accepted)
     assert part is not None
-    content = datasets.content_digest([(a.id, a.label) for a in accepted], preprocessing)
+    content = dataset_contents.content_digest([(a.id, a.label) for a in accepted], preprocessing)
     snapshot = SnapshotRef(
         pipeline=config.name,
         number=1,

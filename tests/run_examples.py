@@ -112,7 +112,7 @@ def make(
     created_at: str = "2026-11-24T10:00:40+00:00",
 ) -> Run:
     """A run whose predictions and package lie on the store, as before `record`. One seed, one set of numbers."""
-    from leptonflow.datasets import Examples
+    from leptonflow.data.dataset.example_sets import Examples
 
     rng = np.random.default_rng(seed)
     count = len(classes)

@@ -22,7 +22,7 @@ WORKLOAD_NAMES = ("image_classification",)
 
 # What may be imported where: the one place for each outside thing.
 ONLY_IN = {
-    "great_expectations": ("leptonflow.contracts",),
+    "great_expectations": ("leptonflow.data.validation.contracts",),
     "duckdb": ("leptonflow.tables.queries",),
     "prefect": ("flows", "tasks", "deployments"),
     "keras": (

@@ -14,8 +14,8 @@ from datetime import datetime, timedelta
 
 from flows.arrivals.due import Due
 from flows.arrivals.events import Api
-from leptonflow.arrivals import Arrival, Arrivals
 from leptonflow.core import pipeline_files
+from leptonflow.data.ingest.closed_batches import Arrival, Arrivals
 from leptonflow.storage.store import Store
 from leptonflow.storage.store_identity import store_id
 from schemas.arrivals import FLOW, batch_event, event_id

@@ -23,7 +23,12 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 
-DATA_MODULES = ("leptonflow/datasets.py", "leptonflow/contracts.py", "schemas/config.py", "schemas/records.py")
+DATA_MODULES = (
+    "leptonflow/data/dataset/example_sets.py",
+    "leptonflow/data/validation/contracts.py",
+    "schemas/config.py",
+    "schemas/records.py",
+)
 TRAIN_MODULES = (
     "leptonflow/training/model_fits.py",
     "leptonflow/keras_runtime/keras_models.py",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from leptonflow.rules import scores
 from leptonflow.rules.case import Case, Weighed
 from leptonflow.rules.words import LOWER_IS_BETTER, figures, finite, gap, incomparable, result, way_out
+from schemas.constants import BEST
 from schemas.records import RuleResult
 from schemas.rules import AgainstChampion
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from leptonflow.statistics.paired import Paired
 
 POWER = 0.8
-BEST = "against_best_champion"
 
 
 def weigh(rule: AgainstChampion, case: Case) -> Weighed:

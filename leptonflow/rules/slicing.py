@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from leptonflow.evidence import Evidence
 
 MOST = 20  # batches, or values of a fact that is no number: the largest
-RESERVED = ("class", "batch", "newest")
 
 
 @dataclass(frozen=True)

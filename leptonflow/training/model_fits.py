@@ -12,10 +12,10 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from leptonflow import datasets
 from leptonflow.core import progress
 from leptonflow.core.hashing import digest, sha256
 from leptonflow.core.store_keys import fit_key
+from leptonflow.data.dataset import example_sets, holdout_split
 from leptonflow.keras_runtime import keras_models
 from leptonflow.storage.objects import adopt, steady
 from leptonflow.storage.store import Store
@@ -66,8 +66,8 @@ def train_fold(store: Store, config: Pipeline, plan: Plan, fold: int) -> FitResu
     if done is not None:
         return _reused(done, f"fold {fold + 1}")
     workload = catalog.load(config.workload)
-    examples = datasets.training_set(store, config, snapshot)
-    numbers = datasets.folds(examples.labels, config.training.folds, config.training.seed)
+    examples = example_sets.training_set(store, config, snapshot)
+    numbers = holdout_split.folds(examples.labels, config.training.folds, config.training.seed)
     kept, held = (numbers != fold).nonzero()[0], (numbers == fold).nonzero()[0]
     started = time.perf_counter()
     with MODEL_LOCK:
@@ -106,7 +106,7 @@ def fit_final(store: Store, config: Pipeline, plan: Plan) -> FitResult:
     if done is not None:
         return _reused(done, "final fit")
     workload = catalog.load(config.workload)
-    examples = datasets.training_set(store, config, snapshot)
+    examples = example_sets.training_set(store, config, snapshot)
     started = time.perf_counter()
     with MODEL_LOCK:
         shared_models.check_loadable(workload, config, snapshot.classes)

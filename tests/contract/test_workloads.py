@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from leptonflow import contracts
+from leptonflow.data.validation import contracts
 from leptonflow.workloads import catalog
 from leptonflow.workloads.base import Workload
 from schemas.config import WORKLOADS, Pipeline, parse

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from leptonflow import admission, planning
+from leptonflow.data.dataset import admission, dataset_state
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
+from schemas import constants
 from schemas.errors import Overtaken
 from schemas.records import Outcome
 from tests.batches import CONFIG, land, put
@@ -70,7 +71,7 @@ def meanwhile(
 
 
 def admitted(store: Store) -> list[str]:
-    return [entry.body["batch"] for entry in planning.snapshots(store, "pets", complete=True).entries]
+    return [entry.body["batch"] for entry in dataset_state.snapshots(store, "pets", complete=True).entries]
 
 
 MOMENTS = [
@@ -105,7 +106,7 @@ def test_another_batch_with_the_same_pictures_comes_between(
     assert isinstance(given[0], Outcome)
     assert (given[0].accepted, outcome.accepted, outcome.known) == (6, 0, 6)
     assert admitted(store) == ["a", "c", "b"]
-    head = planning.snapshots(store, "pets").head
+    head = dataset_state.snapshots(store, "pets").head
     assert head is not None and head.body["examples"] == 12
 
 
@@ -138,7 +139,7 @@ def test_who_is_overtaken_for_ever_gives_up(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(store, "create", create)
     with pytest.raises(Overtaken):
         admission.admit(store, CONFIG, name)
-    assert next(number) == admission.ATTEMPTS + 1
+    assert next(number) == constants.ATTEMPTS + 1
 
 
 @pytest.mark.slow
@@ -165,7 +166,7 @@ def test_four_processes_admit_at_once(store_uri: str, tmp_path: Path) -> None:
         for process in processes:
             process.kill()
             process.communicate()
-    head = planning.snapshots(open_store(store_uri), "pets").head
+    head = dataset_state.snapshots(open_store(store_uri), "pets").head
     assert head is not None and head.body["examples"] == 6 * ROUNDS
 
 

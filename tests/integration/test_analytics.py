@@ -13,8 +13,10 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from leptonflow import discards, recording
+from leptonflow import recording
 from leptonflow.core.hashing import sha256
+from leptonflow.data.dataset import batch_outcomes
+from leptonflow.data.ingest import discards
 from leptonflow.storage import commit_log
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
@@ -58,7 +60,7 @@ def fill(store: Store, pipeline: str = "digits") -> None:
     commit(store, f"snapshots/{pipeline}/log", "batch", {**body, "outcome": done.model_dump(mode="json")})
     refused = outcome(pipeline, "second", verdict="refused", quarantine=quarantined(store, pipeline, "second", 97))
     store.create(f"batches/{pipeline}/second/{CONTRACT}.json", refused.model_dump_json().encode())
-    recording.repair_batches(store, pipeline)
+    batch_outcomes.repair_batches(store, pipeline)
     discards.discard(store, pipeline, "second", "blurred", "someone")
     for version, run_id, promoted in (("a1" * 6, "b2" * 6, True), ("c3" * 6, "d4" * 6, False)):
         run = make(store, pipeline=pipeline, version=version, run_id=run_id, promoted=promoted, seed=len(run_id))

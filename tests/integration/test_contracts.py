@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from leptonflow import contracts
+from leptonflow.data.validation import contracts
 from schemas.config import Pipeline
 from schemas.errors import ConfigurationError, LeptonflowError
 
@@ -111,7 +111,7 @@ def test_a_child_that_is_killed_is_an_error_and_the_next_batch_has_a_new_one() -
 
 def test_the_child_ends_with_a_parent_that_was_killed_and_prints_nothing() -> None:
     script = (
-        "import sys; from leptonflow.contracts import Validator\n"
+        "import sys; from leptonflow.data.validation.contracts import Validator\n"
         "v = Validator(); v.start(); print(v._child.pid, flush=True); sys.stdin.read()"
     )
     parent = subprocess.Popen(

@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from leptonflow import contracts, datasets, evaluation, infra, packages
+from leptonflow import evaluation, infra, packages
+from leptonflow.data.dataset import example_sets
+from leptonflow.data.validation import contracts
 from leptonflow.storage.address import open_store
 from leptonflow.storage.memory_store import MemoryStore
 from leptonflow.storage.store import Store
@@ -106,7 +108,7 @@ def test_a_package_says_what_it_is_and_predicts(store: Store, trained: Any) -> N
     assert contract["expectations"] == contracts.read_contract(config)["expectations"] != []
     assert (contract["quarantine"], contract["classes"]) == ({"limit": 0.2}, None)
     package = packages.load(store, config.name, plan.version)
-    examples = datasets.training_set(store, config, plan.snapshot)
+    examples = example_sets.training_set(store, config, plan.snapshot)
     found = package.predict(examples.pixels)
     assert found.shape == (len(examples.ids), 3) and found.dtype == np.float64
     assert (found.argmax(1) == examples.labels).mean() > 0.5
@@ -180,7 +182,7 @@ def test_the_card_says_how_to_load_it(store: Store, trained: Any, tmp_path: Path
     folder = store.path(f"models/{config.name}/{plan.version}")
     assert folder is not None
     code = (folder / "model_card.md").read_text().split("```python\n")[1].split("```")[0]
-    examples = datasets.training_set(store, config, plan.snapshot)
+    examples = example_sets.training_set(store, config, plan.snapshot)
     np.save(tmp_path / "pixels.npy", examples.pixels[:8])
     script = f"import numpy\npixels = numpy.load({str(tmp_path / 'pixels.npy')!r})\n{code}\nprint(answers)"
     clean = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
@@ -277,7 +279,7 @@ def test_a_fresh_process_reproduces_the_predictions_and_the_pass_is_recorded(val
     sha = packages.reference(store, config.name, plan.version).manifest_sha256
     assert first.passed and not first.reused, first.sentence
     assert first.largest_difference is not None and first.largest_difference <= infra.TOLERANCE
-    holdout = len(datasets.holdout_set(store, config, plan.snapshot).ids)
+    holdout = len(example_sets.holdout_set(store, config, plan.snapshot).ids)
     assert first.examples == packages.REFERENCE_EXAMPLES + holdout
     began = time.perf_counter()
     again = infra.validate(store, config, plan.version, sha)
@@ -291,7 +293,7 @@ def test_a_fresh_process_reproduces_the_predictions_and_the_pass_is_recorded(val
 def test_a_package_that_does_not_reproduce_its_predictions_does_not_pass(store: Store, trained: Any) -> None:
     _, config, plan = trained
     folder = f"models/{config.name}/{plan.version}"
-    examples = datasets.training_set(store, config, plan.snapshot)
+    examples = example_sets.training_set(store, config, plan.snapshot)
     package = packages.load(store, config.name, plan.version)
 
     class Other:

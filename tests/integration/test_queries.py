@@ -11,6 +11,7 @@ import pytest
 from leptonflow import recording
 from leptonflow.core import clock
 from leptonflow.core.hashing import sha256
+from leptonflow.data.dataset import batch_outcomes
 from leptonflow.storage import commit_log
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
@@ -85,7 +86,7 @@ def _batches(store: Store) -> None:
         told = outcome(batch=batch, quarantine=part).model_dump(mode="json")
         body = {"batch": batch, "snapshot": "5aa5" * 3, "examples": 90, "counts": counts, "outcome": told}
         _commit(store, "snapshots/digits/log", "batch", body)
-    recording.repair_batches(store, "digits")
+    batch_outcomes.repair_batches(store, "digits")
 
 
 def _commit(store: Store, prefix: str, kind: str, body: dict[str, Any]) -> None:

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from leptonflow import evaluation, packages, planning, reproducing
+from leptonflow import evaluation, packages, reproducing
 from leptonflow.core import store_keys
 from leptonflow.core.hashing import canonical, sha256
+from leptonflow.data.dataset import dataset_state
 from leptonflow.storage import commit_log as commits
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
@@ -35,7 +36,7 @@ Trained = tuple[Path, Pipeline, Plan]
 def commit_batch(store: Store, config: Pipeline, plan: Plan, name: str) -> None:
     """The record in the snapshots log that admitting these parts leaves."""
     assert plan.snapshot is not None
-    log = planning.snapshots(store, config.name)
+    log = dataset_state.snapshots(store, config.name)
     body = {
         "batch": name, "parts": [part.model_dump(mode="json") for part in plan.snapshot.parts],
         "snapshot": plan.snapshot.snapshot, "content": plan.snapshot.content, "classes": list(CLASSES),

@@ -8,8 +8,8 @@ import re
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from leptonflow import label_tables, layouts, source_layout
 from leptonflow.core.store_keys import new_key
+from leptonflow.data.ingest import label_tables, layouts, source_layout
 from schemas.config import NAME
 
 # What a file on Linux may be called: any bytes but NUL and the slash.

@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
-from leptonflow import arrivals, contracts, landing, planning
-from leptonflow.arrivals import Arrival, Arrivals
 from leptonflow.core import store_keys
+from leptonflow.data.dataset import dataset_state
+from leptonflow.data.ingest import closed_batches, landing, pending_batches
+from leptonflow.data.ingest.closed_batches import Arrival, Arrivals
+from leptonflow.data.validation import contracts
 from leptonflow.storage import commit_log
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
@@ -65,7 +67,7 @@ def refuse(store: Store, batch: str, config: Pipeline = CONFIG) -> None:
 
 
 def planned(store: Store, config: Pipeline = CONFIG) -> list[str]:
-    return list(planning.waiting(store, config, planning.snapshots(store, PETS)))
+    return list(pending_batches.waiting(store, config, dataset_state.snapshots(store, PETS)))
 
 
 def test_it_says_what_planning_says(store: Store) -> None:
@@ -226,7 +228,7 @@ def test_how_much_a_batch_holds(store: Store, tmp_path: Path) -> None:
 
 def test_a_long_log_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """In windows, and from where the last reading ended."""
-    monkeypatch.setattr(arrivals, "WINDOW", 3)
+    monkeypatch.setattr(closed_batches, "WINDOW", 3)
     store = open_store(f"memory://{os.urandom(8).hex()}")
     names = [f"b{number}" for number in range(8)]
     for batch in names:

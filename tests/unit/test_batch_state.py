@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from leptonflow import admission, batch_state, discards, landing, landing_state, planning
-from leptonflow.arrivals import Arrivals
+from leptonflow.data.dataset import admission, dataset_state
+from leptonflow.data.ingest import batch_state, discards, landing, landing_state
+from leptonflow.data.ingest.closed_batches import Arrivals
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
 from schemas.errors import Damaged
@@ -20,7 +21,7 @@ PETS = CONFIG.name
 
 
 def document(store: Store) -> dict[str, object]:
-    return batch_state.document(store, CONFIG, planning.snapshots(store, PETS))
+    return batch_state.document(store, CONFIG, dataset_state.snapshots(store, PETS))
 
 
 def outcome(store: Store, batch: str) -> Outcome:

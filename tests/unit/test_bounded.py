@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from leptonflow import arrays, bounded, label_tables
+from leptonflow.data.ingest import array_files, bounded_parquet, label_tables
 from schemas.errors import UsageError
 
 
@@ -26,10 +26,10 @@ HONEST = parquet(pa.table({"path": ["a.png", "b.png", None], "label": ["cat", "d
 
 
 def test_an_honest_table() -> None:
-    assert bounded.columns(HONEST, ("label", "path")).to_pydict() == {
+    assert bounded_parquet.columns(HONEST, ("label", "path")).to_pydict() == {
         "label": ["cat", "dog", "dog"], "path": ["a.png", "b.png", None],
     }  # fmt: skip
-    part = pq.read_table(pa.BufferReader(bounded.some_rows(HONEST, [2, 0])))
+    part = pq.read_table(pa.BufferReader(bounded_parquet.some_rows(HONEST, [2, 0])))
     assert part.to_pylist() == [
         {"path": None, "label": "dog", "more": 3},
         {"path": "a.png", "label": "cat", "more": 1},
@@ -41,7 +41,7 @@ def test_a_few_bytes_that_unfold_to_gigabytes_are_refused() -> None:
     rows = pa.DictionaryArray.from_arrays(pa.array([0] * 5600, pa.int32()), pa.array(["x" * 1_000_000]))
     bomb = parquet(pa.table({"path": rows, "label": rows}), store_schema=False, compression="zstd")
     assert len(bomb) < 10_000
-    for ask in (lambda: bounded.columns(bomb, ("path", "label")), lambda: bounded.some_rows(bomb, [1])):
+    for ask in (lambda: bounded_parquet.columns(bomb, ("path", "label")), lambda: bounded_parquet.some_rows(bomb, [1])):
         with pytest.raises(ValueError, match=r"more than 256 MiB of memory, though the file has \d+ bytes"):
             ask()
 
@@ -49,7 +49,7 @@ def test_a_few_bytes_that_unfold_to_gigabytes_are_refused() -> None:
 @pytest.mark.parametrize("data", [b"", b"PAR1" * 3, HONEST[:-20], HONEST[:30] + bytes(40) + HONEST[70:]])
 def test_a_damaged_file_is_one_line(data: bytes) -> None:
     with pytest.raises(ValueError) as refused:
-        bounded.columns(data, ("path", "label"))
+        bounded_parquet.columns(data, ("path", "label"))
     assert str(refused.value) and "\n" not in str(refused.value)
 
 
@@ -64,7 +64,7 @@ def test_a_table_that_unfolds_to_gigabytes_is_unreadable_by_name() -> None:
 
 
 def test_more_rows_than_a_table_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bounded, "MOST_ROWS", 2)
+    monkeypatch.setattr(bounded_parquet, "MOST_ROWS", 2)
     for name, data in (("t.parquet", HONEST), ("t.csv", b"path,label\na,b\nc,d\ne,f\n")):
         rule, reason = label_tables.read(name, data).broken or ("", "")
         assert rule == "unreadable-table" and "rows" in reason
@@ -100,7 +100,7 @@ def test_a_hostile_header_of_an_array_is_one_rule(name: str, tmp_path: Path) -> 
     np.save(labels, np.array([0]))
     for source in (data, str(tmp_path / "x_data.npy")):
         (tmp_path / "x_data.npy").write_bytes(data)
-        pair = arrays.read(source, labels.getvalue(), None)
+        pair = array_files.read(source, labels.getvalue(), None)
         assert len(pair) == 1 and pair.rules[0] is not None and pair.rules[0][0] == "unreadable-array", pair.rules
-    other = arrays.read(labels.getvalue(), data, None)  # and as labels
+    other = array_files.read(labels.getvalue(), data, None)  # and as labels
     assert all(rule is not None for rule in other.rules)

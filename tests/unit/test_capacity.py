@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from leptonflow import admission, datasets, planning
 from leptonflow.core import capacity, machine
+from leptonflow.data.dataset import admission, dataset_state, holdout_split
 from leptonflow.storage.store import Store
 from leptonflow.workloads.image_classification import remarks
 from schemas.config import Pipeline
@@ -79,8 +79,8 @@ def test_images_that_are_enlarged_are_told_at_ingest_and_at_the_split(place: Sto
     assert outcome.accepted == 12
     told = "12 of 12 images are smaller than the input of 32 x 32 and are enlarged to it"
     assert told in outcome.warnings[0]
-    snapshot = planning.state(config, planning.snapshots(place, "pets"))
-    assert snapshot is not None and told in datasets.split(place, config, snapshot).warnings[0]
+    snapshot = dataset_state.state(config, dataset_state.snapshots(place, "pets"))
+    assert snapshot is not None and told in holdout_split.split(place, config, snapshot).warnings[0]
 
 
 def test_remarks_on_sizes() -> None:

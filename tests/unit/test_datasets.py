@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from leptonflow import datasets
+from leptonflow.data.dataset import dataset_contents, example_sets, holdout_split, part_files
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
 from schemas.config import Pipeline, parse
@@ -24,18 +24,18 @@ def config(**changes: object) -> Pipeline:
     return parse(document, where="test", folder=Path())
 
 
-def example(n: int, label: str) -> datasets.Accepted:
+def example(n: int, label: str) -> part_files.Accepted:
     digest = hashlib.sha256(str(n).encode()).hexdigest()
     facts = {"width": n, "height": n}
-    return datasets.Accepted(digest, digest, label, f"{n}.png", f"{n}.png", None, facts, bytes([n % 256] * 4))
+    return part_files.Accepted(digest, digest, label, f"{n}.png", f"{n}.png", None, facts, bytes([n % 256] * 4))
 
 
 def dataset(store: Store, counts: dict[str, int], classes: tuple[str, ...] | None = None) -> SnapshotRef:
     """Two parts of examples with these labels, as a snapshot."""
     made = [example(n, label) for n, label in enumerate(name for name, count in counts.items() for _ in range(count))]
     halves = [made[::2], made[1::2]]
-    parts = [datasets.write_part(store, "p", f"b{n}", "prep", half) for n, half in enumerate(halves)]
-    content = datasets.content_digest([(e.id, e.label) for e in made], "prep")
+    parts = [part_files.write_part(store, "p", f"b{n}", "prep", half) for n, half in enumerate(halves)]
+    content = dataset_contents.content_digest([(e.id, e.label) for e in made], "prep")
     return SnapshotRef(
         pipeline="p", number=1, snapshot=content[:12], content=content, classes=classes or tuple(sorted(counts)),
         preprocessing="prep", holdout=0.2, parts=tuple(p for p in parts if p), batches=("b0", "b1"), examples=len(made),
@@ -48,30 +48,30 @@ def store(request: pytest.FixtureRequest) -> Store:
 
 
 def test_the_same_examples_give_the_same_part(store: Store) -> None:
-    first = datasets.write_part(store, "p", "b", "prep", [example(1, "a"), example(2, "b")])
-    again = datasets.write_part(store, "p", "b", "prep", [example(1, "a"), example(2, "b")])
+    first = part_files.write_part(store, "p", "b", "prep", [example(1, "a"), example(2, "b")])
+    again = part_files.write_part(store, "p", "b", "prep", [example(1, "a"), example(2, "b")])
     assert first == again
     assert first is not None and first.rows == 2
 
 
 def test_a_part_that_was_changed_is_refused_also_where_only_some_columns_are_read(tmp_path: Path) -> None:
     store = open_store(tmp_path.as_uri())
-    part = datasets.write_part(store, "p", "b", "prep", [example(n, "a") for n in range(50)])
+    part = part_files.write_part(store, "p", "b", "prep", [example(n, "a") for n in range(50)])
     assert part is not None
-    assert datasets.read_columns(store, part, ("id",)).num_rows == 50
+    assert part_files.read_columns(store, part, ("id",)).num_rows == 50
     path = tmp_path / part.key
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1  # a pixel, say: the columns that are asked for read as before
     path.chmod(0o644)
     path.write_bytes(data)
     with pytest.raises(Damaged, match=part.key):
-        datasets.read_columns(store, part, ("id",))
+        part_files.read_columns(store, part, ("id",))
 
 
 def test_training_and_holdout_are_disjoint_complete_and_sorted(store: Store) -> None:
     snapshot = dataset(store, {"a": 60, "b": 60})
-    train = datasets.training_set(store, config(), snapshot)
-    held = datasets.holdout_set(store, config(), snapshot)
+    train = example_sets.training_set(store, config(), snapshot)
+    held = example_sets.holdout_set(store, config(), snapshot)
     assert not set(train.ids) & set(held.ids)
     assert len(train.ids) + len(held.ids) == 120
     assert train.ids == sorted(train.ids) and held.ids == sorted(held.ids)
@@ -83,46 +83,46 @@ def test_training_and_holdout_are_disjoint_complete_and_sorted(store: Store) -> 
 
 def test_an_example_stays_in_the_holdout_whatever_else_arrives() -> None:
     ids = [example(n, "a").id for n in range(5000)]
-    held = [datasets.in_holdout(i, 0.2) for i in ids]
+    held = [holdout_split.in_holdout(i, 0.2) for i in ids]
     assert 0.17 < sum(held) / len(held) < 0.23
-    assert all(datasets.in_holdout(i, 0.3) for i, h in zip(ids, held, strict=True) if h)
+    assert all(holdout_split.in_holdout(i, 0.3) for i, h in zip(ids, held, strict=True) if h)
 
 
 def test_the_content_knows_labels_but_not_order() -> None:
-    one = datasets.content_digest([("x", "a"), ("y", "b")], "p")
-    assert one == datasets.content_digest([("y", "b"), ("x", "a")], "p")
-    assert one != datasets.content_digest([("y", "a"), ("x", "b")], "p")
-    assert one != datasets.content_digest([("x", "a"), ("y", "b")], "q")
+    one = dataset_contents.content_digest([("x", "a"), ("y", "b")], "p")
+    assert one == dataset_contents.content_digest([("y", "b"), ("x", "a")], "p")
+    assert one != dataset_contents.content_digest([("y", "a"), ("x", "b")], "p")
+    assert one != dataset_contents.content_digest([("x", "a"), ("y", "b")], "q")
 
 
 def test_a_changed_part_is_named(store: Store) -> None:
-    part = datasets.write_part(store, "p", "b", "prep", [example(1, "a")])
+    part = part_files.write_part(store, "p", "b", "prep", [example(1, "a")])
     assert part is not None
     with pytest.raises(Damaged, match=part.key):
-        datasets.read_part(store, part.model_copy(update={"sha256": "0" * 64}), ("id",))
+        part_files.read_part(store, part.model_copy(update={"sha256": "0" * 64}), ("id",))
 
 
 def test_too_few_of_a_class_cannot_be_trained(store: Store) -> None:
     snapshot = dataset(store, {"a": 60, "b": 60}, classes=("a", "b", "rare"))
-    split = datasets.split(store, config(), snapshot)
+    split = holdout_split.split(store, config(), snapshot)
     assert split.rejected is not None and "rare: 0" in split.rejected
     assert "no example of rare: `classes: [" in split.rejected  # the way out
     assert split.train + split.holdout == 120
 
 
 def test_an_empty_holdout_cannot_be_trained(store: Store) -> None:
-    few = [e for e in (example(n, "ab"[n % 2]) for n in range(40)) if not datasets.in_holdout(e.id, 0.2)]
-    part = datasets.write_part(store, "p", "b", "prep", few)
+    few = [e for e in (example(n, "ab"[n % 2]) for n in range(40)) if not holdout_split.in_holdout(e.id, 0.2)]
+    part = part_files.write_part(store, "p", "b", "prep", few)
     assert isinstance(part, PartRef)
     snapshot = dataset(store, {"a": 1}, classes=("a", "b")).model_copy(update={"parts": (part,)})
-    split = datasets.split(store, config(), snapshot)
+    split = holdout_split.split(store, config(), snapshot)
     assert split.rejected is not None and "holdout is empty" in split.rejected
 
 
 def test_folds_are_stratified_and_repeatable() -> None:
     labels = np.array([0] * 50 + [1] * 30 + [2] * 10)
-    numbers = datasets.folds(labels, 5, seed=3)
-    assert (numbers == datasets.folds(labels, 5, seed=3)).all()
-    assert (numbers != datasets.folds(labels, 5, seed=4)).any()
+    numbers = holdout_split.folds(labels, 5, seed=3)
+    assert (numbers == holdout_split.folds(labels, 5, seed=3)).all()
+    assert (numbers != holdout_split.folds(labels, 5, seed=4)).any()
     for fold in range(5):
         assert list(np.bincount(labels[numbers == fold])) == [10, 6, 2]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import ks_2samp
 
-from leptonflow.drift import Drift, compare
+from leptonflow.data.validation.drift import Drift, compare
 
 
 def sample(shift: float = 0.0, seed: int = 0) -> Drift:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from leptonflow import datasets, evaluation, evidence, packages, registry
+from leptonflow import evaluation, evidence, packages, registry
+from leptonflow.data.dataset import example_sets
 from leptonflow.registry import Champion
 from leptonflow.storage import commit_log as commits
 from leptonflow.storage.memory_store import MemoryStore
@@ -58,7 +59,7 @@ def store(trained: tuple[MemoryStore, Pipeline, Plan, str]) -> MemoryStore:
 def test_the_candidate_is_scored_from_its_package_and_the_bytes_that_lie_there(store: Store, trained: Any) -> None:
     _, config, plan, _ = trained
     found = evaluation.evaluate(store, config, plan, None)
-    examples = datasets.holdout_set(store, config, plan.snapshot)
+    examples = example_sets.holdout_set(store, config, plan.snapshot)
     ids, labels, rows = predictions.read(store.get(found.predictions.key), CLASSES)
     assert ids == examples.ids
     np.testing.assert_array_equal(labels, examples.labels)
@@ -115,16 +116,16 @@ def test_a_champion_with_other_preprocessing_is_scored_through_its_own(
     other = plan_of(larger, snapshot, version="c" * 12, run_id="d" * 12)
     train(store, larger, other)
     asked = []
-    real = datasets.holdout_set
+    real = example_sets.holdout_set
 
     def holdout_set(store: Store, config: Pipeline, snapshot: Any, shape: Any = None) -> Any:
         examples = real(store, config, snapshot)
         if shape is None:
             return examples
         asked.append(shape)
-        return datasets.Examples(**{**vars(examples), "pixels": np.ascontiguousarray(examples.pixels[:, :12, :12])})
+        return example_sets.Examples(**{**vars(examples), "pixels": np.ascontiguousarray(examples.pixels[:, :12, :12])})
 
-    monkeypatch.setattr(datasets, "holdout_set", holdout_set)
+    monkeypatch.setattr(example_sets, "holdout_set", holdout_set)
     found = evaluation.evaluate(store, larger, other, champion_of(plan, sha))
     assert asked == [(12, 12, 1)]
     assert found.champion_scores is not None and found.not_comparable is None
@@ -185,7 +186,7 @@ def test_training_scores_and_baselines_are_measured_where_a_rule_asks(store: Mem
     asked = [{"rule": "overfit", "metric": "accuracy", "value": 1.0}, {"rule": "baseline", "metric": "accuracy"}]
     config = pipeline(gate=asked)
     found = evaluation.evaluate(store, config, plan, None)
-    examples = datasets.training_set(store, config, plan.snapshot)
+    examples = example_sets.training_set(store, config, plan.snapshot)
     rows = packages.load(store, config.name, plan.version).predict(examples.pixels)
     assert found.training is not None
     assert found.training["accuracy"] == pytest.approx((rows.argmax(1) == examples.labels).mean())

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from leptonflow import baselines, datasets, evidence
+from leptonflow import baselines, evidence
 from leptonflow.core import store_keys
 from leptonflow.core.hashing import canonical
+from leptonflow.data.dataset import example_sets, holdout_split
 from leptonflow.storage.memory_store import MemoryStore
 from leptonflow.workloads import catalog
 from schemas.errors import ConfigurationError, Damaged
@@ -61,7 +62,7 @@ def test_a_manifest_proves_that_its_version_never_learned_from_the_holdout(
 def test_who_held_out_more_held_out_all_of_it() -> None:
     """The proof's premise, of the split itself."""
     ids = [f"{n:064x}" for n in range(3000)]
-    small, large = ({i for i in ids if datasets.in_holdout(i, fraction)} for fraction in (0.2, 0.3))
+    small, large = ({i for i in ids if holdout_split.in_holdout(i, fraction)} for fraction in (0.2, 0.3))
     assert len(small) > 400 and small < large
 
 
@@ -133,7 +134,7 @@ def test_what_a_slice_needs_is_gathered_in_the_order_of_the_predictions() -> Non
     config = pipeline(gate=rules)
     landed = land(store, config).snapshot
     assert landed is not None
-    holdout = datasets.holdout_set(store, config, landed)
+    holdout = example_sets.holdout_set(store, config, landed)
     run = make(store, pipeline="squares", classes=landed.classes, examples=len(holdout.ids), champion="d" * 12)
     for fit in run.fits:
         store.create(store_keys.fit_key("squares", fit.version, fit.fold, "manifest.json"), canonical(fit))
@@ -151,7 +152,7 @@ def test_what_a_slice_needs_is_gathered_in_the_order_of_the_predictions() -> Non
         evidence.gather(store, config, plan, None, evaluation, run.infra)
 
 
-def _scored(store: MemoryStore, run: object, holdout: datasets.Examples, classes: tuple[str, ...]) -> object:
+def _scored(store: MemoryStore, run: object, holdout: example_sets.Examples, classes: tuple[str, ...]) -> object:
     from leptonflow.core.hashing import sha256
     from leptonflow.workloads import predictions
     from schemas.records import ObjectRef
@@ -168,7 +169,10 @@ def test_baselines_learn_what_is_plain_to_see() -> None:
     store, config = MemoryStore("memory://baselines"), pipeline()
     snapshot = land(store, config).snapshot
     assert snapshot is not None
-    train, holdout = datasets.training_set(store, config, snapshot), datasets.holdout_set(store, config, snapshot)
+    train, holdout = (
+        example_sets.training_set(store, config, snapshot),
+        example_sets.holdout_set(store, config, snapshot),
+    )
 
     def score(labels: object, rows: object, classes: object) -> dict[str, float | None]:
         return {"accuracy": float((np.asarray(rows).argmax(axis=1) == labels).mean())}

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from leptonflow import examining, landing
 from leptonflow.core.hashing import sha256
-from leptonflow.examining import pool
+from leptonflow.data.ingest import landing
+from leptonflow.data.validation import examination
+from leptonflow.data.validation.examination import pool
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
 from schemas.config import Pipeline
@@ -222,7 +223,7 @@ def test_children_end_with_their_parent(tmp_path: Path) -> None:
     """kill -9 of the parent: the pipe ends, and so do they."""
 
     code = (
-        "import time; from leptonflow.examining import pool; w = pool(2).start(); "
+        "import time; from leptonflow.data.validation.examination import pool; w = pool(2).start(); "
         "print(*[c.process.pid for c in w._children], flush=True); time.sleep(60)"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
@@ -249,7 +250,7 @@ def test_a_pipeline_of_another_input_is_examined_in_its_shape(place: Store, sour
     put(source, "cat/a.png")
     landed = land(place, source)
     wide: Pipeline = CONFIG.model_copy(update={"input": (4, 6, 1)})
-    rows = examining.examine(place, wide, landing.open_batch(place, "pets", landed.batch), WORKLOAD)
+    rows = examination.examine(place, wide, landing.open_batch(place, "pets", landed.batch), WORKLOAD)
     assert len(rows[0].encoded or b"") == 24
 
 
@@ -280,7 +281,7 @@ def test_what_a_person_should_know_of_a_file_is_told_with_the_batch(place: Store
 
     from PIL import Image
 
-    from leptonflow import admission
+    from leptonflow.data.dataset import admission
 
     for number in range(6):
         data = io.BytesIO()

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from leptonflow import contracts
 from leptonflow.core import code_digests, files, pipeline_files
+from leptonflow.data.validation import contracts
 from schemas.config import Pipeline
 from schemas.errors import ConfigurationError
 from tests.fit_examples import pipeline

@@ -9,9 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from leptonflow import corrections, datasets, identities, ingesting, known, planning, reencoding
 from leptonflow.core import pipeline_files
-from leptonflow.datasets import RELABELLED, RETRACTED, in_holdout
+from leptonflow.data.dataset import (
+    corrections,
+    dataset_contents,
+    dataset_state,
+    example_sets,
+    holdout_split,
+    identities,
+    known_examples,
+    reencoding,
+)
+from leptonflow.data.dataset.dataset_contents import RELABELLED, RETRACTED
+from leptonflow.data.dataset.holdout_split import in_holdout
+from leptonflow.data.ingest import intake
 from leptonflow.storage import commit_log
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
@@ -39,34 +50,34 @@ def config(place: Path) -> Pipeline:
 
 
 def history(store: Store) -> commit_log.Log:
-    return planning.snapshots(store, "pets")
+    return dataset_state.snapshots(store, "pets")
 
 
 def both_sides(store: Store) -> int:
     """Pictures that training and the holdout hold, by the digests that are recorded."""
     same = identities.canonical(store, history(store))
     sides: dict[str, set[bool]] = {}
-    for example, _ in datasets.pairs(store, history(store).entries):
+    for example, _ in dataset_contents.pairs(store, history(store).entries):
         sides.setdefault(same.get(example, example), set()).add(in_holdout(example, 0.2))
     return sum(len(found) > 1 for found in sides.values())
 
 
 def test_an_upgrade_records_digests_and_takes_copies_out_of_the_holdout(store: Store, config: Pipeline) -> None:
-    before = dict(datasets.pairs(store, history(store).entries))
+    before = dict(dataset_contents.pairs(store, history(store).entries))
     reencoding.preprocess(store, config)
     now = history(store)
     assert [entry.kind for entry in now.entries] == ["batch"] * 3 + [RETRACTED, identities.KIND]
     assert now.entries[-1].body["lost"] == 0 and now.entries[-1].body["identities"]["rows"] == 94
-    after = dict(datasets.pairs(store, now.entries))
+    after = dict(dataset_contents.pairs(store, now.entries))
     assert after.items() <= before.items() and len(after) < len(before)
     gone = set(before) - set(after)
     assert all(in_holdout(example, 0.2) for example in gone)
     assert both_sides(store) == 0
-    snapshot = planning.state(config, now)
+    snapshot = dataset_state.state(config, now)
     assert snapshot is not None and snapshot.examples == len(after)
-    assert snapshot.content == datasets.content_digest(after.items(), snapshot.preprocessing)
-    held = datasets.holdout_set(store, config, snapshot)
-    learned = datasets.training_set(store, config, snapshot)
+    assert snapshot.content == dataset_contents.content_digest(after.items(), snapshot.preprocessing)
+    held = example_sets.holdout_set(store, config, snapshot)
+    learned = example_sets.training_set(store, config, snapshot)
     assert set(held.ids) | set(learned.ids) == set(after)
     assert not {p.tobytes() for p in held.pixels} & {p.tobytes() for p in learned.pixels}
     assert now.head is not None and now.head.body["labels"] == dict(Counter(after.values()))
@@ -118,7 +129,7 @@ def test_intake_compares_by_the_digest(store: Store, config: Pipeline, place: Pa
     for file in sorted((place / "first" / "cat").glob("*_L.png")):
         (place / "again" / "cat").mkdir(parents=True, exist_ok=True)
         Image.open(file).convert("RGB").save(place / "again" / "cat" / f"{file.stem}.bmp")
-    document, warnings = ingesting.ingest(store, config, place / "again", None)
+    document, warnings = intake.ingest(store, config, place / "again", None)
     assert any("under several labels" in line for line in warnings)
     assert (document["accepted"], document["quarantined"], document["known"]) == (0, 0, 16)
     assert both_sides(store) == 0
@@ -128,25 +139,25 @@ def test_a_newer_label_is_recorded_and_everyone_reads_it(store: Store, config: P
     moved = place / "put_right" / "dog" / "was_cat.png"
     moved.parent.mkdir(parents=True)
     shutil.copy(place / "first" / "cat" / "03_RGB.png", moved)
-    document, _ = ingesting.ingest(store, config, moved.parent.parent, None)
+    document, _ = intake.ingest(store, config, moved.parent.parent, None)
     assert (document["outcome"], document["corrected"]) == ("refused", [])  # one row, and it conflicts
     copies = [row for row in corrections.rows(store, history(store)) if row["source"].startswith("cat/03_")]
-    document, _ = ingesting.ingest(store, config, moved.parent.parent, None, correct=True, reason="a wrong folder")
+    document, _ = intake.ingest(store, config, moved.parent.parent, None, correct=True, reason="a wrong folder")
     assert (document["accepted"], document["quarantined"], document["known"]) == (0, 0, 1)
     assert {(c["id"], c["old"], c["new"]) for c in document["corrected"]} == {(r["id"], "cat", "dog") for r in copies}
     record = next(entry for entry in history(store).entries if entry.kind == RELABELLED)
     assert record.why == "a wrong folder"
-    snapshot = planning.state(config, history(store))
+    snapshot = dataset_state.state(config, history(store))
     assert snapshot is not None and snapshot.snapshot == document["snapshot"]
-    learned = datasets.training_set(store, config, snapshot)
+    learned = example_sets.training_set(store, config, snapshot)
     labels = dict(zip(learned.ids, learned.labels.tolist(), strict=True))
-    labels |= dict(zip((h := datasets.holdout_set(store, config, snapshot)).ids, h.labels.tolist(), strict=True))
+    labels |= dict(zip((h := example_sets.holdout_set(store, config, snapshot)).ids, h.labels.tolist(), strict=True))
     assert {labels[row["id"]] for row in copies} == {snapshot.classes.index("dog")}
-    split = datasets.split(store, config, snapshot)
+    split = holdout_split.split(store, config, snapshot)
     dogs = list(labels.values()).count(snapshot.classes.index("dog"))
     assert split.train_per_class["dog"] + split.holdout_per_class["dog"] == dogs
     assert len(labels) == snapshot.examples
-    again, _ = ingesting.ingest(store, config, moved.parent.parent, None, correct=True)
+    again, _ = intake.ingest(store, config, moved.parent.parent, None, correct=True)
     assert again["corrected"] == [] and again["outcome"] == "reused"
 
 
@@ -155,29 +166,29 @@ def test_what_was_retracted_does_not_come_back_unless_it_is_asked_for(
 ) -> None:
     identities.upgrade(store, config)
     row = next(row for row in corrections.rows(store, history(store)) if row["source"] == "cat/04_L.png")
-    before = datasets.pairs(store, history(store).entries)
+    before = dataset_contents.pairs(store, history(store).entries)
     (change,) = corrections.retract(store, config, [row["id"][:8]], "a person is in it")
     assert change.row == row
     assert corrections.retract(store, config, [row["id"]], "again") == []
-    snapshot = planning.state(config, history(store))
+    snapshot = dataset_state.state(config, history(store))
     assert snapshot is not None and snapshot.examples == len(before) - 1
-    assert row["id"] not in datasets.training_set(store, config, snapshot).ids
-    assert row["id"] not in datasets.holdout_set(store, config, snapshot).ids
+    assert row["id"] not in example_sets.training_set(store, config, snapshot).ids
+    assert row["id"] not in example_sets.holdout_set(store, config, snapshot).ids
     source = place / "full" / "cat"
     source.mkdir(parents=True)
     for file in (place / "first" / "cat").glob("*_L.png"):
         shutil.copy(file, source)
-    document, _ = ingesting.ingest(store, config, source.parent, None)
+    document, _ = intake.ingest(store, config, source.parent, None)
     assert document["reasons"]["retracted"] == 1
-    found = known.knowledge(store, config, history(store))
+    found = known_examples.knowledge(store, config, history(store))
     assert any("a person is in it" in why for why in found.retracted.values())
-    document, _ = ingesting.ingest(store, config, source.parent, None, correct=True)
+    document, _ = intake.ingest(store, config, source.parent, None, correct=True)
     assert [(c["id"], c["old"], c["new"]) for c in document["corrected"]] == [(row["id"], None, "cat")]
     asked = f"SELECT kind, old_label, label, why FROM corrections WHERE example_id = '{row['id']}' ORDER BY number"
     withdrawn, back = formats.to_json(queries.query(store, asked))
     assert withdrawn == {"kind": RETRACTED, "old_label": "cat", "label": None, "why": "a person is in it"}
     assert (back["kind"], back["old_label"], back["label"]) == (RELABELLED, None, "cat")
-    assert sorted(datasets.pairs(store, history(store).entries)) == sorted(before)
+    assert sorted(dataset_contents.pairs(store, history(store).entries)) == sorted(before)
 
 
 def test_another_input_encodes_what_is_left(store: Store, config: Pipeline, place: Path) -> None:
@@ -186,12 +197,12 @@ def test_another_input_encodes_what_is_left(store: Store, config: Pipeline, plac
     row = next(row for row in corrections.rows(store, history(store)) if row["source"] == "cat/04_L.png")
     corrections.retract(store, config, [row["id"]], "must go")
     (place / "store" / "landing" / "pets" / "first" / "cat" / "04_L.png").unlink()
-    before = sorted(datasets.pairs(store, history(store).entries))
+    before = sorted(dataset_contents.pairs(store, history(store).entries))
     small = config.model_copy(update={"input": (8, 8, 1)})
     snapshot = reencoding.preprocess(store, small)
-    assert sorted(datasets.pairs(store, history(store).entries)) == before
+    assert sorted(dataset_contents.pairs(store, history(store).entries)) == before
     assert snapshot.examples == len(before)
-    learned, held = datasets.training_set(store, small, snapshot), datasets.holdout_set(store, small, snapshot)
+    learned, held = example_sets.training_set(store, small, snapshot), example_sets.holdout_set(store, small, snapshot)
     assert sorted([*learned.ids, *held.ids]) == [example for example, _ in before]
     assert learned.pixels.shape[1:] == (8, 8, 1)
-    assert history(store).number == planning.snapshots(store, "pets").number == snapshot.number
+    assert history(store).number == dataset_state.snapshots(store, "pets").number == snapshot.number

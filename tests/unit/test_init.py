@@ -11,8 +11,8 @@ from PIL import Image
 from cli import starting
 from flows import deployable
 from leptonflow.core import pipeline_files
-from leptonflow.source_summary import Summary, summarise
-from leptonflow.sources import open_source
+from leptonflow.data.ingest.source_summary import Summary, summarise
+from leptonflow.data.ingest.sources import open_source
 from leptonflow.workloads.image_classification import smallest_side
 from schemas.errors import UsageError
 from tests.batches import put

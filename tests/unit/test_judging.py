@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from leptonflow.example_rows import Row
-from leptonflow.judging import Judgement, Knowledge, judge, refuse_whole
+from leptonflow.data.validation.acceptance import Judgement, Knowledge, judge, refuse_whole
+from leptonflow.data.validation.examined_rows import Row
 
 CLASSES = ("cat", "dog")
 

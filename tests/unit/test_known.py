@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from leptonflow import datasets, ingesting, known, planning
+from leptonflow.data.dataset import dataset_contents, dataset_state, known_examples
+from leptonflow.data.ingest import intake
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
 from schemas.config import Pipeline, Quarantine, parse
@@ -37,11 +38,11 @@ def pictures(folder: Path, seed: int, count: int = 3) -> None:
 
 
 def ingest(store: Store, pipeline: Pipeline, source: Path, **given: Any) -> dict[str, Any]:
-    return ingesting.ingest(store, pipeline, source, None, **given)[0]
+    return intake.ingest(store, pipeline, source, None, **given)[0]
 
 
 def labels(store: Store) -> list[str]:
-    return sorted(label for _, label in datasets.pairs(store, planning.snapshots(store, "p").entries))
+    return sorted(label for _, label in dataset_contents.pairs(store, dataset_state.snapshots(store, "p").entries))
 
 
 def test_a_class_that_is_added_takes_what_waited_for_it(store: Store, tmp_path: Path) -> None:
@@ -51,15 +52,15 @@ def test_a_class_that_is_added_takes_what_waited_for_it(store: Store, tmp_path: 
     first = ingest(store, config("cat", "dog"), tmp_path / "s")
     assert first["reasons"] == {"unknown-label": 3, "unreadable-image": 1}
     more = config("cat", "dog", "fox")
-    (told,) = known.left_behind(store, more, planning.snapshots(store, "p"))
+    (told,) = known_examples.left_behind(store, more, dataset_state.snapshots(store, "p"))
     assert f"batch {first['batch']}: 3 quarantined rows" in told
     second = ingest(store, more, tmp_path / "s")
     assert (second["outcome"], second["accepted"], second["known"]) == ("accepted", 3, 6)
     assert labels(store) == ["cat"] * 3 + ["dog"] * 3 + ["fox"] * 3
-    assert known.left_behind(store, config("cat", "dog"), planning.snapshots(store, "p")) == []
+    assert known_examples.left_behind(store, config("cat", "dog"), dataset_state.snapshots(store, "p")) == []
     third = ingest(store, more, tmp_path / "s")
     assert (third["outcome"], third["batch"]) == ("reused", second["batch"])
-    assert known.left_behind(store, more, planning.snapshots(store, "p")) == []
+    assert known_examples.left_behind(store, more, dataset_state.snapshots(store, "p")) == []
 
 
 def test_a_class_that_is_added_takes_its_rows_of_an_array(store: Store, tmp_path: Path) -> None:
@@ -108,14 +109,14 @@ CAFE, CAFE_APART = "caf\u00e9", "cafe\u0301"  # composed, and as macOS writes it
 def test_labels_are_compared_as_nfc_and_lookalikes_are_told(store: Store, tmp_path: Path) -> None:
     for seed, label in enumerate((CAFE, CAFE_APART, "Tea", "tea ")):
         pictures(tmp_path / "s" / label, seed)
-    document, warnings = ingesting.ingest(store, config(CAFE_APART, "Tea", "tea "), tmp_path / "s", None)
+    document, warnings = intake.ingest(store, config(CAFE_APART, "Tea", "tea "), tmp_path / "s", None)
     assert (document["accepted"], document["quarantined"]) == (12, 0)
     assert labels(store) == ["Tea"] * 3 + [CAFE] * 6 + ["tea "] * 3
     told = [line for line in warnings if "look alike" in line]
     assert len(told) == 2
     assert "'cafe\\u0301', 'caf\\xe9', are taken as one label" in told[1]
     assert "'Tea', 'tea ', are taken as 2 labels" in told[0]
-    again, _ = ingesting.ingest(store, config(CAFE, "Tea", "tea "), tmp_path / "s", None)
+    again, _ = intake.ingest(store, config(CAFE, "Tea", "tea "), tmp_path / "s", None)
     assert again["outcome"] == "reused"
 
 
@@ -123,14 +124,15 @@ def test_labels_of_a_table_too(store: Store, tmp_path: Path) -> None:
     pictures(tmp_path / "s" / CAFE_APART, 1, count=4)
     rows = [f"{CAFE_APART}/{n}.png,{label}" for n, label in enumerate((CAFE, CAFE_APART, "Tea", " tea"))]
     (tmp_path / "s" / "t.csv").write_text("\n".join(["path,label", *rows]) + "\n", encoding="utf-8")
-    document, warnings = ingesting.ingest(store, config(CAFE, "Tea", "tea"), tmp_path / "s" / "t.csv", None)
+    document, warnings = intake.ingest(store, config(CAFE, "Tea", "tea"), tmp_path / "s" / "t.csv", None)
     assert document["accepted"] == 4
     assert labels(store) == ["Tea", CAFE, CAFE, "tea"]
     assert sum("look alike" in line for line in warnings) == 2
 
 
 def test_a_dataset_of_before_reads_its_labels_as_nfc(store: Store) -> None:
-    from leptonflow.datasets import Accepted, content_digest, tables, write_part
+    from leptonflow.data.dataset.dataset_contents import content_digest, tables
+    from leptonflow.data.dataset.part_files import Accepted, write_part
 
     accepted = [Accepted(f"{n}", f"{n}", CAFE_APART, "s", None, None, {"width": n}, b"x") for n in range(2)]
     part = write_part(store, "p", "b", "prep", accepted)

@@ -14,9 +14,9 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from leptonflow import landing, source_files
 from leptonflow.core.hashing import sha256
-from leptonflow.landing import Index
+from leptonflow.data.ingest import landing, source_files
+from leptonflow.data.ingest.landing import Index
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
 from schemas.config import NAME

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import yaml
 
-from leptonflow import datasets, infra, planning
+from leptonflow import infra, planning
 from leptonflow.core import deadlines, progress
 from leptonflow.core.deadlines import Limit
+from leptonflow.data.dataset import holdout_split
 from schemas.config import Pipeline, parse
 from schemas.errors import ConfigurationError, TimeLimit
 from schemas.records import SnapshotRef
@@ -81,7 +82,7 @@ def test_a_number_that_no_machine_counts_to_is_refused_before_any_work(document:
 
 def test_the_greatest_seed_is_one_that_the_folds_take() -> None:
     greatest = config(training={"seed": 2**32 - 1}).training
-    assert datasets.folds(np.array([0, 0, 1, 1]), 2, greatest.seed).tolist().count(0) == 2
+    assert holdout_split.folds(np.array([0, 0, 1, 1]), 2, greatest.seed).tolist().count(0) == 2
 
 
 def test_notify_has_three_ends_by_default() -> None:

@@ -10,6 +10,7 @@ import pytest
 from leptonflow import explaining, packages, reading, recording, unfinished
 from leptonflow.core import clock
 from leptonflow.core.hashing import canonical
+from leptonflow.data.dataset import batch_outcomes
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
 from tests.run_examples import Run, make, outcome
@@ -73,8 +74,8 @@ def test_versions_are_in_the_order_of_their_numbers(store: Store) -> None:
 def test_the_last_outcome_of_a_batch_is_that_of_the_highest_number() -> None:
     refused = outcome(verdict="refused")
     old, new = (refused.model_copy(update={"number": n, "at": at}) for n, at in ((1, EARLIER), (2, LATER)))
-    assert recording.newest_outcome([new, old]) == [new]
-    assert recording.newest_outcome([]) == []
+    assert batch_outcomes.newest_outcome([new, old]) == [new]
+    assert batch_outcomes.newest_outcome([]) == []
 
 
 def test_the_run_under_way_is_the_one_begun_last(store: Store) -> None:

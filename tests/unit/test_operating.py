@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from cli.main import main
-from leptonflow import operating, planning, recording, registry
+from leptonflow import operating, recording, registry
 from leptonflow.core.hashing import canonical, sha256
+from leptonflow.data.dataset import dataset_state
 from leptonflow.storage import commit_log
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
@@ -73,11 +74,11 @@ def with_data(store: Store, config: Pipeline) -> int:
         **snapshot.model_dump(mode="json"), "batch": "first", "labels": list(snapshot.classes),
         "parts": [part.model_dump() for part in snapshot.parts],
     }  # fmt: skip
-    history = planning.snapshots(store, config.name)
+    history = dataset_state.snapshots(store, config.name)
     commit_log.commit(store, history, id="1", kind="batch", body=body, who="a test", why="data")
-    from leptonflow import datasets
+    from leptonflow.data.dataset import holdout_split
 
-    return datasets.split(store, config, snapshot).holdout
+    return holdout_split.split(store, config, snapshot).holdout
 
 
 # --- what it reads -------------------------------------------------------------------------------
@@ -201,11 +202,11 @@ def test_slices_are_those_of_todays_holdout(memory: Store) -> None:
     count = with_data(memory, config)
     found = operating.todays_holdout(memory, config)
     assert found is not None and len(found.labels) == count and found.facts["n"].tolist() == [1.0] * count
-    snapshot = planning.state(config, planning.snapshots(memory, config.name))
+    snapshot = dataset_state.state(config, dataset_state.snapshots(memory, config.name))
     assert snapshot is not None
-    from leptonflow import datasets
+    from leptonflow.data.dataset import example_sets
 
-    assert found.labels.tolist() == datasets.holdout_set(memory, config, snapshot).labels.tolist()
+    assert found.labels.tolist() == example_sets.holdout_set(memory, config, snapshot).labels.tolist()
     curve, _ = operating.curve(memory, config, discordance=0.3)
     assert [(rule.rule, rule.simulated) for rule in curve.rules] == [
         ("against_champion", True), ("against_champion_cv", False), ("slices", True),

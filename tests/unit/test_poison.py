@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from leptonflow import admission, discards, examining, ingesting, landing, planning
-from leptonflow.arrivals import Arrivals
+from leptonflow.data.dataset import admission, dataset_state
+from leptonflow.data.ingest import discards, intake, landing, pending_batches
+from leptonflow.data.ingest.closed_batches import Arrivals
+from leptonflow.data.validation import examination
 from leptonflow.storage import commit_log
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
@@ -27,7 +29,7 @@ def put(store: Store, batch: str, ready: bytes | None = b"", **files: bytes) -> 
 
 
 def waiting(store: Store) -> list[str]:
-    planned = list(planning.waiting(store, CONFIG, planning.snapshots(store, PETS)))
+    planned = list(pending_batches.waiting(store, CONFIG, dataset_state.snapshots(store, PETS)))
     assert Arrivals(store, PETS).look(CONFIG) == planned  # the watcher says the same
     return planned
 
@@ -64,7 +66,7 @@ class Raises:
     def __init__(self, *errors: BaseException) -> None:
         self.errors = list(errors)
 
-    def __call__(self, *_: object, **__: object) -> list[examining.Row]:
+    def __call__(self, *_: object, **__: object) -> list[examination.Row]:
         raise self.errors.pop(0)
 
 
@@ -89,7 +91,7 @@ def test_whatever_an_examination_raises_refuses_the_batch(
     errors: list[BaseException], place: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(place, "poison", cat__a_dot_png=image(1))
-    monkeypatch.setattr(examining, "examine", Raises(*errors))
+    monkeypatch.setattr(examination, "examine", Raises(*errors))
     outcome = admission.admit(place, CONFIG, "poison")
     assert outcome.outcome == "refused" and "\n" not in outcome.sentence
     assert "cannot be examined" in outcome.sentence
@@ -104,7 +106,7 @@ def test_what_is_not_the_batchs_fault_is_raised(
     errors: list[BaseException], place: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(place, "good", cat__a_dot_png=image(1))
-    monkeypatch.setattr(examining, "examine", Raises(*errors))
+    monkeypatch.setattr(examination, "examine", Raises(*errors))
     with pytest.raises(type(errors[-1])):
         admission.admit(place, CONFIG, "good")
     assert waiting(place) == ["good"]
@@ -125,8 +127,8 @@ def test_a_discarded_batch_is_neither_read_nor_waiting(place: Store, tmp_path: P
         assert again == (record, False)  # the first record stands
     assert [each.batch for each in discards.every(place, PETS)] == ["Mis Named", "closed", "open", "refused"]
     place.create(f"landing/{PETS}/open/_READY", b"")
-    history = planning.snapshots(place, PETS)
-    assert planning.pending(place, CONFIG, history) == planning.Pending()
+    history = dataset_state.snapshots(place, PETS)
+    assert pending_batches.pending(place, CONFIG, history) == pending_batches.Pending()
     assert watcher.look(CONFIG) == [] and watcher.waiting(CONFIG, ["closed"]) == []
     with pytest.raises(UsageError, match="was discarded by somebody"):
         admission.admit(place, CONFIG, "closed")
@@ -134,7 +136,7 @@ def test_a_discarded_batch_is_neither_read_nor_waiting(place: Store, tmp_path: P
     (tmp_path / "source/cat/b.png").write_bytes(image(2))
     before = place.keys("landing")
     with pytest.raises(UsageError, match="was discarded by somebody"):
-        ingesting.ingest(place, CONFIG, tmp_path / "source", "open")
+        intake.ingest(place, CONFIG, tmp_path / "source", "open")
     assert place.keys("landing") == before
 
 

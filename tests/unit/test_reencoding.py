@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from leptonflow import admission, datasets, examining, landing, planning, reencoding
-from leptonflow.example_rows import Row
+from leptonflow.data.dataset import admission, dataset_state, part_files, reencoding
+from leptonflow.data.ingest import landing
+from leptonflow.data.validation import examination
+from leptonflow.data.validation.examined_rows import Row
 from leptonflow.storage.store import Store
 from leptonflow.workloads.media.image import example
 from schemas.config import Pipeline
@@ -34,7 +36,7 @@ def landed(store: Store) -> dict[str, bytes]:
 
 def test_an_accepted_example_stays_accepted(place: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     files = landed(place)
-    examine = examining.examine
+    examine = examination.examine
 
     def of_before(store: Store, config: Pipeline, *given: object, **named: object) -> list[Row]:
         """As a release that checked less saw them."""
@@ -52,12 +54,12 @@ def test_an_accepted_example_stays_accepted(place: Store, monkeypatch: pytest.Mo
         assert admission.admit(place, OPEN, "old").accepted == 10
     wider = OPEN.model_copy(update={"input": (12, 10, 3)})
     snapshot = reencoding.preprocess(place, wider)
-    found = [size for part in snapshot.parts for size in datasets.read_part(place, part, ("pixels",))["pixels"]]
+    found = [size for part in snapshot.parts for size in part_files.read_part(place, part, ("pixels",))["pixels"]]
     assert len(found) == 10 and {len(pixels.as_py()) for pixels in found} == {12 * 10 * 3}
-    assert snapshot.preprocessing == planning.preprocessing(wider)
+    assert snapshot.preprocessing == dataset_state.preprocessing(wider)
     batch = landing.open_batch(place, "pets", "old")
     workload = admission.workloads.load(OPEN.workload)
-    today = {row.source: row.rule for row in examining.examine(place, wider, batch, workload)}
+    today = {row.source: row.rule for row in examination.examine(place, wider, batch, workload)}
     assert (today["cat/cut.jpg"], today["dog/wide.tif"]) == ("unreadable-image", "out-of-range")
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from leptonflow import recording, report, wording
 from leptonflow.analysis import MOST_SHOWN
-from leptonflow.drift import ClassShare, Drift, Moved
+from leptonflow.data.validation.drift import ClassShare, Drift, Moved
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
 from leptonflow.workloads import predictions

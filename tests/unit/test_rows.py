@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from leptonflow import landing
 from leptonflow.core.hashing import sha256
-from leptonflow.landing import Index
+from leptonflow.data.ingest import landing
+from leptonflow.data.ingest.landing import Index
 from leptonflow.storage.store import Store
 from tests.batches import arrive, examined, image, land, npy, put, random_rows
 

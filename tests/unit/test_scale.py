@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from leptonflow import arrays
+from leptonflow.data.ingest import array_files
 from leptonflow.workloads.base import Examined
 from leptonflow.workloads.media.image import example, scale
 
@@ -47,7 +47,7 @@ def rows(values: Values) -> list[Examined]:
     data, labels = io.BytesIO(), io.BytesIO()
     np.save(data, values)
     np.save(labels, np.zeros(len(values), np.int64))
-    pair = arrays.read(data.getvalue(), labels.getvalue(), None)
+    pair = array_files.read(data.getvalue(), labels.getvalue(), None)
     return [example.examine_array(pair.row(n), GREY, pair.scale) for n in range(len(pair))]
 
 

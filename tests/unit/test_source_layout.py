@@ -6,8 +6,8 @@ from collections.abc import Collection
 
 import pytest
 
-from leptonflow import layouts
-from leptonflow.source_layout import layout, pair_up
+from leptonflow.data.ingest import layouts
+from leptonflow.data.ingest.source_layout import layout, pair_up
 
 
 def tree(*folders: str, each: int = 2) -> list[str]:

@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from leptonflow import landing
-from leptonflow.admission import _first_classes
-from leptonflow.label_tables import DEFAULT, Columns
-from leptonflow.landing import Index
+from leptonflow.data.dataset.admission import _first_classes
+from leptonflow.data.ingest import landing
+from leptonflow.data.ingest.label_tables import DEFAULT, Columns
+from leptonflow.data.ingest.landing import Index
 from leptonflow.storage.store import Store
 from schemas.errors import UsageError
 from tests.batches import CONFIG, arrive, examined, image, land, put, random_rows, rules

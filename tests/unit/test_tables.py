@@ -20,6 +20,7 @@ import pytest
 from leptonflow import recording
 from leptonflow.core import clock
 from leptonflow.core.hashing import canonical, sha256
+from leptonflow.data.dataset import batch_outcomes
 from leptonflow.storage import commit_log
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
@@ -287,7 +288,7 @@ def test_what_a_crash_left_out_of_batches_and_tables_is_written_from_the_log(mem
     refused = outcome(batch="third", verdict="refused").model_dump_json().encode()
     memory.create(f"batches/digits/third/{CONTRACT}.json", refused)
     commit(memory, "preprocessing", {"parts": []})
-    recording.repair_batches(memory, "digits")
+    batch_outcomes.repair_batches(memory, "digits")
     assert [r["batch"] for r in rows(memory, "batches")] == ["first", "second", "third"]
     assert len(rows(memory, "validations")) == 6
     assert {key.split("/")[2] for key, _ in memory.list("batches/digits")} == {"first", "second", "third"}
@@ -297,12 +298,12 @@ def test_what_a_crash_left_out_of_batches_and_tables_is_written_from_the_log(mem
 def test_a_repair_that_is_killed_is_finished_by_the_next(memory: Store, writes: int) -> None:
     committed(memory, "first", "second")
     with pytest.raises(Killed):
-        recording.repair_batches(Mortal(memory, writes), "digits")
-    recording.repair_batches(memory, "digits")
+        batch_outcomes.repair_batches(Mortal(memory, writes), "digits")
+    batch_outcomes.repair_batches(memory, "digits")
     assert [r["batch"] for r in rows(memory, "batches")] == ["first", "second"]
     assert len(rows(memory, "validations")) == 4
     before = everything(memory)
-    recording.repair_batches(Mortal(memory, 0), "digits")
+    batch_outcomes.repair_batches(Mortal(memory, 0), "digits")
     assert everything(memory) == before
 
 

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from leptonflow import datasets
 from leptonflow.core import progress, store_keys
+from leptonflow.data.dataset import example_sets, holdout_split
 from leptonflow.storage.memory_store import MemoryStore
 from leptonflow.storage.store import Store
 from leptonflow.training import model_fits, shared_models
@@ -106,7 +106,7 @@ def test_a_fold_leaves_its_predictions_and_its_curve(store: Store) -> None:
     with progress.listen(lambda *report: told.append(report)):
         fits = [model_fits.train_fold(store, config, plan, fold) for fold in range(3)]
     assert plan.snapshot is not None
-    examples = datasets.training_set(store, config, plan.snapshot)
+    examples = example_sets.training_set(store, config, plan.snapshot)
     seen: list[str] = []
     for fit in fits:
         (file,) = fit.files
@@ -152,8 +152,8 @@ def test_a_fold_cut_off_before_its_manifest_tells_the_numbers_that_lie_there(sto
     config = pipeline()
     plan = land(store, config)
     assert plan.snapshot is not None and plan.version is not None
-    examples = datasets.training_set(store, config, plan.snapshot)
-    held = datasets.folds(examples.labels, 3, 0) == 0
+    examples = example_sets.training_set(store, config, plan.snapshot)
+    held = holdout_split.folds(examples.labels, 3, 0) == 0
     rows = np.tile([0.1, 0.8, 0.1], (int(held.sum()), 1))
     ids = [i for i, h in zip(examples.ids, held, strict=True) if h]
     others = predictions.write(ids, examples.labels[held], rows, CLASSES, 0)

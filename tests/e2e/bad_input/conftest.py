@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from leptonflow import admission
+from leptonflow.data.dataset import admission
 from tests.e2e.bad_input.sources import CLASSES
 from tests.e2e.helpers import pipeline
 

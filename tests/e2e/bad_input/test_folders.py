@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image
 
-from leptonflow import planning
 from leptonflow.core import pipeline_files
+from leptonflow.data.dataset import dataset_state
 from leptonflow.storage.address import open_store
 from tests.e2e.bad_input.sources import CLASSES, another_input, bad_images, files, hostile_names, odd_images
 from tests.e2e.helpers import call, good, ingest, picture, pipeline, quarantined, rows
@@ -51,7 +51,7 @@ def test_every_bad_file_in_a_folder_has_its_rule_and_the_good_ones_stay(
     assert document["snapshot"]
     config = pipeline_files.load_config(str(lenient))
     opened = open_store(store.as_uri())
-    part = planning.snapshots(opened, "small").entries[0].body["parts"][0]
+    part = dataset_state.snapshots(opened, "small").entries[0].body["parts"][0]
     accepted = set(pq.read_table(store / part["key"], columns=["source"])["source"].to_pylist())
     assert accepted == {*odd, *hostile, *(f"{c}/{n:05d}.png" for n, c in enumerate(["cat"] * 10 + ["dog"] * 10))}
     reasons = {r["source"]: r["reason"] for r in rows(store, "select source, reason from quarantine")}
@@ -89,7 +89,7 @@ def test_the_first_frame_and_the_alpha_channel_are_what_is_kept(tmp_path: Path, 
     Image.new("CMYK", (8, 8), (0, 0, 0, 255)).save(source / "dog" / "black.jpg")
     document, _ = ingest(path, source, "--batch", "odd", "--store", store)
     assert document["accepted"] == 4
-    part = planning.snapshots(open_store(store.as_uri()), "small").entries[0].body["parts"][0]
+    part = dataset_state.snapshots(open_store(store.as_uri()), "small").entries[0].body["parts"][0]
     table = pq.read_table(store / part["key"], columns=["source", "pixels"]).to_pylist()
     means = {row["source"]: np.frombuffer(row["pixels"], np.uint8).reshape(64, 3).mean(0) for row in table}
     assert np.allclose(means["cat/a.gif"], (255, 0, 0), atol=3)

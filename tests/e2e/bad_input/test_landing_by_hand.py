@@ -6,8 +6,9 @@ import os
 import shutil
 from pathlib import Path
 
-from leptonflow import admission, known, landing
 from leptonflow.core import deadlines, pipeline_files, progress
+from leptonflow.data.dataset import admission, known_examples
+from leptonflow.data.ingest import landing
 from leptonflow.storage.address import open_store
 from tests.e2e.bad_input.sources import CLASSES, GOOD_ROWS, another_input, bad_images, files, hostile_names, table
 from tests.e2e.helpers import call, good, ingest, picture, quarantined
@@ -85,7 +86,7 @@ def test_a_table_copied_into_landing_by_hand(tmp_path: Path, lenient: Path, stor
 def test_what_changed_after_landing_is_quarantined(tmp_path: Path, lenient: Path, store: Path) -> None:
     good(tmp_path / "fine", CLASSES, 4)
     opened, config = open_store(store.as_uri()), pipeline_files.load_config(str(lenient))
-    landing.land(opened, config, tmp_path / "fine", "b", known.index(opened, config))
+    landing.land(opened, config, tmp_path / "fine", "b", known_examples.index(opened, config))
     picture(990).save(store / "landing/small/b/cat/00000.png")
     (store / "landing/small/b/dog/00004.png").unlink()
     picture(991).save(store / "landing/small/b/dog/added.png")

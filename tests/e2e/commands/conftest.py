@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from leptonflow import admission
+from leptonflow.data.dataset import admission
 from tests.e2e.commands.places import EACH, KEYS, Place, moved, retrained
 from tests.e2e.helpers import digits, ingest, working_folder
 

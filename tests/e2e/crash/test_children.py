@@ -50,7 +50,10 @@ def test_kill_9_of_a_retrain_leaves_no_process_behind(source: Path, tmp_path: Pa
     uri = (tmp_path / "store").as_uri()
     alone.killed(uri, INGEST, Kill(AFTER, pattern="/_READY$"))  # `retrain` finds a closed batch to validate
     for write, children in (
-        ("^examples/", ("flows.server_child", "leptonflow.core.child_processes", "leptonflow.contracts")),
+        (
+            "^examples/",
+            ("flows.server_child", "leptonflow.core.child_processes", "leptonflow.data.validation.contracts"),
+        ),
         ("/final/manifest", ("flows.server_child", "leptonflow.infra")),
     ):
         process, record = alone.start(uri, RETRAIN, Kill(HOLD, pattern=write))

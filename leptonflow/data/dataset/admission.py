@@ -1,0 +1,405 @@
+"""Admits a landed batch to the dataset: examine, judge, validate, write the parts, commit one record.
+
+The record in the snapshots log is the truth; batches/*.json and table rows are written from it
+afterwards. What does not belong here: walking a source (landing), and the rules (judging).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from leptonflow import planning
+from leptonflow.core import clock, garbage_collection, progress, store_keys
+from leptonflow.core.child_processes import Pool
+from leptonflow.core.hashing import canonical, digest, sha256, short
+from leptonflow.core.person import person
+from leptonflow.data.dataset import batch_outcomes, dataset_contents, dataset_state, identities, part_files
+from leptonflow.data.dataset.known_examples import classes, knowledge
+from leptonflow.data.ingest import discards, landing
+from leptonflow.data.validation import contracts, examination, examined_rows, faults
+from leptonflow.data.validation.acceptance import Judgement, judge, refuse_whole
+from leptonflow.data.validation.examined_rows import Row
+from leptonflow.storage import commit_log
+from leptonflow.storage.objects import adopt, parsed, place
+from leptonflow.storage.store import Store
+from leptonflow.storage.store_identity import upgrade
+from leptonflow.workloads import catalog
+from schemas.config import Pipeline
+from schemas.constants import ATTEMPTS
+from schemas.errors import Damaged, ExaminerLost, Overtaken
+from schemas.records import Expectation, Outcome, Plan, QuarantineRef
+
+MOST_CLASSES = 10_000
+
+
+@dataclass
+class Tools:
+    """The child processes that admission needs, started early so that their imports cost no waiting."""
+
+    validator: contracts.Validator
+    workers: Pool
+
+    def close(self) -> None:
+        self.validator.close()
+        self.workers.close()
+
+
+_TOOLS: list[Tools] = []
+
+
+@contextmanager
+def tools() -> Iterator[Tools]:
+    """The tools of this process: started now, or those of an enclosing `with`; ended with the outermost."""
+    if _TOOLS:
+        yield _TOOLS[-1]
+        return
+    started = Tools(contracts.Validator(), examination.pool())
+    _TOOLS.append(started)
+    try:
+        started.validator.start()
+        started.workers.start()
+        yield started
+    finally:
+        _TOOLS.remove(started)
+        started.close()
+
+
+def earlier(store: Store, config: Pipeline, batch: str, history: commit_log.Log | None = None) -> Outcome | None:
+    """The outcome that stands: accepted is final, refused holds under today's contract.
+
+    history  the log that is asked, by default as it is now
+    """
+    history = dataset_state.snapshots(store, config.name) if history is None else history
+    for entry in history.entries:
+        if entry.kind == "batch" and entry.body["batch"] == batch:
+            return Outcome.model_validate(entry.body["outcome"])
+    key = store_keys.outcome_key(config.name, batch, contracts.digest(config))
+    if store.size(key) is None:
+        return None
+    return parsed(store, key, Outcome.model_validate_json)
+
+
+def discover(store: Store, config: Pipeline, force: bool) -> Plan:
+    """What there is to do now, once that is written which a kill left out of earlier batches."""
+    upgrade(store)
+    batch_outcomes.repair_batches(store, config.name)
+    return planning.plan(store, config, force)
+
+
+def admit(store: Store, config: Pipeline, batch: str) -> Outcome:
+    """Validate a closed batch and commit it to the dataset, or refuse it whole.
+
+    A batch that cannot be read is refused too: it keeps no other batch waiting. What is wrong with the store, the
+    configuration or the machine is raised, and so is UsageError for a batch that somebody has discarded.
+
+    Idempotent: a batch that was admitted or refused before answers with that outcome. After a lost
+    race the batch is judged again against the new dataset, ten times at most (Overtaken).
+    """
+    outcome = earlier(store, config, batch)
+    if outcome is None:
+        if discarded := discards.of(store, config.name, batch):
+            raise discards.refused(discarded)
+        with tools() as at_hand, garbage_collection.paused():
+            outcome = _decide(store, config, batch, at_hand)
+    batch_outcomes.repair_batches(store, config.name)
+    return outcome
+
+
+def _decide(store: Store, config: Pipeline, batch: str, at_hand: Tools) -> Outcome:
+    """The batch's outcome, decided and recorded against one and the same state of the log.
+
+    Whatever another process committed since is seen: a commit onto the judged log fails, and then everything that the
+    log decides is asked again, whether this very batch is in it first of all.
+    """
+    landed, fault = landing.empty(config.name, batch), None
+    examined: tuple[tuple[str, ...] | None, list[Row]] | None = None
+    for attempt in range(ATTEMPTS):
+        history = _to_judge_by(store, config)
+        before = earlier(store, config, batch, history)
+        if before is not None:
+            return before
+        known = classes(config, history)
+        if fault is None and (examined is None or examined[0] != known):  # folders and class numbers are read by them
+            landed, rows, fault = _examined(store, config, batch, known, at_hand)
+            examined = known, rows
+        try:
+            return _judged(store, config, history, landed, examined[1] if examined else [], fault, at_hand)
+        except Overtaken:
+            if attempt == ATTEMPTS - 1:
+                raise
+    raise AssertionError("unreachable")
+
+
+def _examined(
+    store: Store, config: Pipeline, batch: str, known: tuple[str, ...] | None, at_hand: Tools
+) -> tuple[landing.Batch, list[Row], str | None]:
+    """A closed batch and its rows; none, and the sentence that refuses it, where it cannot be examined at all.
+
+    A batch whose `_READY` is damaged is empty. A child process may end for reasons of the machine's: the batch is at
+    fault where it happens twice.
+    """
+    landed = landing.empty(config.name, batch)
+    workload = catalog.load(config.workload)
+    for again in (False, True):
+        try:
+            try:
+                landed = landing.open_batch(store, config.name, batch, known)
+            except Damaged as error:
+                return landed, [], error.line()
+            rows = examination.examine(
+                store, config, landed, workload, classes=known, progress=progress.report, workers=at_hand.workers
+            )
+            return landed, rows, None
+        except Exception as error:  # what comes from outside may raise anything, and blocks no other batch
+            if isinstance(error, ExaminerLost):
+                at_hand.workers.close()
+                at_hand.workers.start()
+                if not again:
+                    continue
+            fault = faults.sentence(error)
+            if fault is None:
+                raise
+            return landed, [], fault
+    raise AssertionError("unreachable")
+
+
+def _to_judge_by(store: Store, config: Pipeline) -> commit_log.Log:
+    """The dataset's log, after what is there follows the YAML's preprocessing and has canonical digests."""
+    history = dataset_state.snapshots(store, config.name)
+    if history.head is None or (
+        history.head.body["preprocessing"] == dataset_state.preprocessing(config) and not identities.pending(history)
+    ):
+        return history
+    from leptonflow.data.dataset import reencoding
+
+    reencoding.preprocess(store, config)
+    return dataset_state.snapshots(store, config.name)
+
+
+def _judged(
+    store: Store,
+    config: Pipeline,
+    history: commit_log.Log,
+    landed: landing.Batch,
+    rows: Sequence[Row],
+    fault: str | None,
+    at_hand: Tools,
+) -> Outcome:
+    """Judge examined rows against `history`, and record the outcome. Raises Overtaken where the log has gone on.
+
+    fault  why there are no rows, of a batch that could not be examined
+    """
+    found, complaint = _first_classes(classes(config, history), rows, landed)
+    judgement = judge(
+        rows,
+        knowledge(store, config, history),
+        found,
+        limit=config.quarantine.limit,
+        known_at_landing=landed.known,
+    )
+    expectations, part = _validate_and_encode(config, landed.name, judgement, at_hand)
+    failed = [e for e in expectations if not e.success]
+    sentence = fault or complaint or judgement.over or (_failed_sentence(failed) if failed else None)
+    if sentence is None:
+        return _commit(store, config, history, landed, judgement, expectations, found, part)
+    commit_log.still(store, history, f"refusal of the batch {landed.name}")
+    refused = _refuse(store, config, landed, refuse_whole(judgement, sentence), expectations, sentence)
+    return earlier(store, config, landed.name) or refused  # who accepted it at the same moment has decided
+
+
+def _first_classes(
+    known: tuple[str, ...] | None, rows: Sequence[Row], landed: landing.Batch
+) -> tuple[tuple[str, ...], str | None]:
+    """The classes that a first batch fixes: the labels of its examples, sorted, the class numbers of arrays as numbers.
+
+    A folder without a single readable image is no class.
+    """
+    if known is not None:
+        return known, None
+    labels = {row.label for row in rows if row.label and row.rule is None}
+    if landed.layout == "npy":
+        numbers = sorted(int(name) for name in labels)
+        if len(numbers) >= MOST_CLASSES:
+            return (), f"there are {len(numbers)} different labels; set `classes` in the YAML if there are so many"
+        found = tuple(str(n) for n in numbers)
+    else:
+        found = tuple(sorted(labels))
+    if len(found) < 2:
+        there = ", ".join(found) or "none"
+        return found, (
+            f"a first batch fixes the classes and needs at least two; it has {there}. "
+            f"`classes` in the YAML names them beforehand"
+        )
+    return found, None
+
+
+def _validate_and_encode(
+    config: Pipeline, batch: str, judgement: Judgement, at_hand: Tools
+) -> tuple[tuple[Expectation, ...], part_files.EncodedPart | None]:
+    """The suite's answers and the part of the accepted rows, which is encoded while the child validates."""
+    rows = judgement.accepted
+    if not rows or judgement.over is not None:
+        return (), None
+    import pyarrow as pa
+
+    facts = part_files.facts_columns([row.facts or {} for row in rows])
+    table = pa.table({**facts, "label": [row.label for row in rows]})
+    with ThreadPoolExecutor(1) as beside:
+        expectations = beside.submit(at_hand.validator.validate, table, contracts.read_contract(config))
+        part = part_files.encode_part(batch, [_accepted(row) for row in rows], facts)
+        return expectations.result(), part
+
+
+def _accepted(row: Row) -> part_files.Accepted:
+    return part_files.Accepted(
+        id=str(row.id), sha256=str(row.sha256), label=str(row.label), source=row.source, key=row.key, row=row.row,
+        facts=row.facts or {}, encoded=row.encoded or b"",
+    )  # fmt: skip
+
+
+def _failed_sentence(failed: Sequence[Expectation]) -> str:
+    first = failed[0]
+    where = f" of {first.column}" if first.column else ""
+    return f"{len(failed)} expectations failed, the first {first.expectation}{where} (observed {first.observed})"
+
+
+def _write_quarantine(
+    store: Store, config: Pipeline, batch: str, contract: str, judgement: Judgement
+) -> QuarantineRef | None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from schemas.tables import schema
+
+    if not judgement.refused:
+        return None
+    rows = [
+        {"pipeline": config.name, "batch": batch, "contract": contract, "source": r.row.source, "label": r.row.label,
+         "sha256": r.row.sha256, "rule": r.rule, "reason": r.reason}
+        for r in judgement.refused
+    ]  # fmt: skip
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(rows, schema("quarantine")), sink, compression="zstd")
+    data = bytes(sink.getvalue())
+    key = f"quarantine/{config.name}/{batch}/{sha256(data)}.parquet"
+    place(store, key, data)
+    return QuarantineRef(key=key, sha256=sha256(data), rows=len(rows))
+
+
+def _outcome(
+    config: Pipeline,
+    landed: landing.Batch,
+    judgement: Judgement,
+    expectations: tuple[Expectation, ...],
+    *,
+    outcome: str,
+    snapshot: str | None,
+    quarantine: QuarantineRef | None,
+    sentence: str,
+) -> Outcome:
+    facts = [row.facts or {} for row in judgement.accepted]
+    remarks = catalog.load(config.workload).remarks(facts, config.input)
+    return Outcome(
+        pipeline=config.name,
+        batch=landed.name,
+        contract=contracts.digest(config),
+        outcome=outcome,
+        arrived=len(judgement.accepted) + len(judgement.refused) + judgement.known,
+        accepted=len(judgement.accepted),
+        quarantined=len(judgement.refused),
+        known=judgement.known,
+        ignored=landed.ignored,
+        snapshot=snapshot,
+        reasons=judgement.reasons(),
+        quarantine=quarantine,
+        expectations=expectations,
+        warnings=(*landed.warnings, *examined_rows.notes(judgement.accepted), *remarks),
+        sentence=sentence,
+        listing=landed.listing.digest if landed.listing else None,
+        seen=landed.seen,
+        at=clock.now(),
+    )
+
+
+def _refuse(
+    store: Store,
+    config: Pipeline,
+    landed: landing.Batch,
+    judgement: Judgement,
+    expectations: tuple[Expectation, ...],
+    sentence: str,
+) -> Outcome:
+    """A refused batch has only its outcome object: the dataset's log does not know it."""
+    contract = contracts.digest(config)
+    quarantine = _write_quarantine(store, config, landed.name, contract, judgement)
+    outcome = _outcome(
+        config, landed, judgement, expectations,
+        outcome="refused", snapshot=None, quarantine=quarantine, sentence=sentence,
+    )  # fmt: skip
+    others = len(store.keys(f"batches/{config.name}/{landed.name}"))
+    outcome = outcome.model_copy(update={"number": others + 1})
+    key = store_keys.outcome_key(config.name, landed.name, contract)
+    return Outcome.model_validate_json(adopt(store, key, canonical(outcome)))
+
+
+def _commit(
+    store: Store,
+    config: Pipeline,
+    history: commit_log.Log,
+    landed: landing.Batch,
+    judgement: Judgement,
+    expectations: tuple[Expectation, ...],
+    classes: Sequence[str],
+    encoded: part_files.EncodedPart | None,
+) -> Outcome:
+    """Data first: the parts, then the one record that makes them the dataset."""
+    contract = contracts.digest(config)
+    preprocessing = dataset_state.preprocessing(config)
+    rows = judgement.accepted
+    with ThreadPoolExecutor(1) as beside:  # the part is large: the snapshot's digest is ready before it is on the disk
+        writing = encoded and beside.submit(
+            part_files.create_part, store, config.name, landed.name, preprocessing, encoded
+        )
+        quarantine = _write_quarantine(store, config, landed.name, contract, judgement)
+        pairs = dataset_contents.pairs(store, history.entries)
+        pairs += [(str(row.id), str(row.label)) for row in rows]
+        content = dataset_contents.content_digest(pairs, preprocessing)
+        part = writing and writing.result()
+    counts = f"{len(rows)} accepted, {len(judgement.refused)} quarantined, {judgement.known} known"
+    outcome = _outcome(
+        config, landed, judgement, expectations,
+        outcome="accepted", snapshot=short(content), quarantine=quarantine, sentence=counts,
+    )  # fmt: skip
+    body: dict[str, Any] = {
+        "batch": landed.name,
+        identities.CANONICAL: True,
+        "contract": contract,
+        "outcome": outcome.model_dump(mode="json"),
+        "counts": {n: getattr(outcome, n) for n in ("arrived", "accepted", "quarantined", "known", "ignored")},
+        "reasons": outcome.reasons,
+        "quarantine": quarantine.model_dump(mode="json") if quarantine else None,
+        "parts": [part.model_dump(mode="json")] if part else [],
+        "snapshot": short(content),
+        "content": content,
+        "classes": list(classes),
+        "labels": dict(Counter(label for _, label in pairs)),
+        "preprocessing": preprocessing,
+        "holdout": history.head.body["holdout"] if history.head else config.holdout.fraction,
+        "examples": len(pairs),
+    }
+    commit_log.commit(
+        store,
+        history,
+        id=digest("batch", config.name, landed.name, contract, history.number),
+        kind="batch",
+        body=body,
+        who=person(),
+        why=f"batch {landed.name}: {counts}",
+    )
+    # An own record whose reply was lost is the one that lies there: take its outcome, not ours.
+    return earlier(store, config, landed.name) or outcome

@@ -1,0 +1,75 @@
+"""TODO."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from leptonflow.core.hashing import canonical
+from leptonflow.storage import commit_log as commits
+from leptonflow.storage.objects import steady
+from leptonflow.storage.store import Store
+from schemas.records import Outcome
+
+if TYPE_CHECKING:
+    pass
+from leptonflow.recording import _damaged
+
+
+def repair_batches(store: Store, pipeline: str) -> None:
+    """Write what is missing of batches/ and the tables `batches` and `validations`, from the log's records.
+
+    A refused batch has no record: there its outcome object is the source. Costs one reading of the log
+    and three listings where nothing is missing.
+    """
+    from_log = {_outcome_key(o): o for o in _recorded(store, pipeline)}
+    objects = {key for key in store.keys(f"batches/{pipeline}") if key.endswith(".json")}
+    missing = [(key, canonical(o)) for key, o in from_log.items() if key not in objects]
+    if missing:
+        store.create_many(missing)
+
+    rows = {name: _table_files(store, name, pipeline) for name in ("batches", "validations")}
+    refused = [key for key in sorted(objects - set(from_log)) if not all(_file_of(key) in rows[name] for name in rows)]
+    lacking = [o for key, o in from_log.items() if not all(_file_of(key) in rows[name] for name in rows)]
+    if not lacking and not refused:
+        return
+    from leptonflow.tables import table_files
+
+    wanted = [Outcome.model_validate(o) for o in lacking]
+    wanted += [_outcome(steady(store, key), key) for key in refused]  # they become rows for good
+    table_files.write(store, [file for outcome in wanted for file in table_files.batch_files(outcome)])
+
+
+def _recorded(store: Store, pipeline: str, until: int | None = None) -> list[dict[str, Any]]:
+    entries = commits.read(store, f"snapshots/{pipeline}/log").entries[:until]
+    return [entry.body["outcome"] for entry in entries if entry.body.get("outcome")]
+
+
+def _outcome_key(outcome: dict[str, Any]) -> str:
+    return f"batches/{outcome['pipeline']}/{outcome['batch']}/{outcome['contract']}.json"
+
+
+def _file_of(outcome_key: str) -> str:
+    """The name of the table files that belong to batches/<pipeline>/<batch>/<contract>.json."""
+    from leptonflow.tables.table_files import batch_id
+
+    _, _, batch, contract = outcome_key.removesuffix(".json").split("/")
+    return f"{batch_id(batch, contract)}.parquet"
+
+
+def _table_files(store: Store, table: str, pipeline: str) -> set[str]:
+    return {key.rsplit("/", 1)[1] for key in store.keys(f"tables/{table}/pipeline={pipeline}")}
+
+
+def _outcome(data: bytes, key: str) -> Outcome:
+    try:
+        return Outcome.model_validate_json(data)
+    except ValidationError as error:
+        raise _damaged(key, error) from None
+
+
+def newest_outcome(found: Sequence[Outcome]) -> list[Outcome]:
+    """The last one of a batch's outcomes under several contracts; none of none."""
+    return sorted(found, key=lambda outcome: (outcome.number or 0, outcome.at))[-1:]

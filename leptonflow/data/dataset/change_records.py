@@ -1,0 +1,99 @@
+"""What changes accepted examples: records of newer labels and of examples that leave the dataset.
+
+Each is one record in the snapshots log, with who, when and why; its changes lie in a Parquet part. Pixels, ids and
+sides of the split stay. What does not belong here: how readers apply them (datasets), and who
+decides on them (corrections, identities).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from leptonflow.core.hashing import digest, sha256, short
+from leptonflow.core.person import person
+from leptonflow.data.dataset import dataset_contents
+from leptonflow.storage import commit_log
+from leptonflow.storage.objects import place
+from leptonflow.storage.store import Store
+from schemas.config import Pipeline
+from schemas.records import ChangesRef
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+COLUMNS = ("id", "label", "batch", "source")
+
+
+class Change(NamedTuple):
+    """One example, as `rows` gives it, and its label from now on; None: it leaves the dataset."""
+
+    row: dict[str, Any]
+    label: str | None
+
+
+def rows(store: Store, history: commit_log.Log, retracted: bool = False) -> list[dict[str, Any]]:
+    """id, label, batch and source of each example that the dataset holds; with retracted: of those that left it too.
+
+    The label of one that left is None.
+    """
+    changed = dataset_contents.read_changes(store, dataset_contents.changes(history.entries))
+    found = []
+    for table in dataset_contents.tables(store, dataset_contents.accepted_parts(history.entries), (), COLUMNS):
+        for row in table.to_pylist():
+            label = changed.get(row["id"], row["label"])
+            if label is not None or retracted:
+                found.append({**row, "label": label})
+    return found
+
+
+def write(store: Store, pipeline: str, table: pa.Table) -> ChangesRef:
+    """A small table as a part that a record names."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    data = sink.getvalue().to_pybytes()
+    key = f"examples/{pipeline}/{sha256(data)}.parquet"
+    place(store, key, data)
+    return ChangesRef(key=key, sha256=sha256(data), rows=table.num_rows)
+
+
+def commit(
+    store: Store, config: Pipeline, history: commit_log.Log, kind: str, changes: Sequence[Change], why: str
+) -> commit_log.Log:
+    """One attempt to record changes after `history`; the log with them. Raises Overtaken after a lost race."""
+    import pyarrow as pa
+
+    assert history.head is not None
+    before = history.head.body
+    columns = {
+        "id": [change.row["id"] for change in changes],
+        "before": [change.row["label"] for change in changes],
+        "label": [change.label for change in changes],
+        "batch": [change.row["batch"] for change in changes],
+        "source": [change.row["source"] for change in changes],
+    }
+    ref = write(store, config.name, pa.table({name: pa.array(found, pa.string()) for name, found in columns.items()}))
+    pairs = dict(dataset_contents.pairs(store, history.entries))
+    for change in changes:
+        if change.label is None:
+            pairs.pop(change.row["id"], None)
+        else:
+            pairs[change.row["id"]] = change.label
+    content = dataset_contents.content_digest(pairs.items(), before["preprocessing"])
+    body = {
+        **{name: before[name] for name in ("classes", "holdout", "preprocessing")},
+        "batch": None,
+        "parts": [],
+        "changes": ref.model_dump(mode="json"),
+        "snapshot": short(content),
+        "content": content,
+        "labels": dict(Counter(pairs.values())),
+        "examples": len(pairs),
+    }
+    identity = digest(kind, config.name, ref.sha256, history.number)
+    return commit_log.commit(store, history, id=identity, kind=kind, body=body, who=person(), why=why)

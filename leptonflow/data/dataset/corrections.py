@@ -1,0 +1,125 @@
+"""What a person changes about accepted examples: newer labels (`ingest --correct`), and what leaves (`retract`).
+
+What does not belong here: the records themselves (change_records), and judging new rows (judging).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from leptonflow.core import progress
+from leptonflow.data.dataset import dataset_contents, dataset_state, identities
+from leptonflow.data.dataset import known_examples as knows
+from leptonflow.data.dataset.change_records import Change, commit, rows
+from leptonflow.data.dataset.dataset_contents import RELABELLED, RETRACTED
+from leptonflow.data.dataset.holdout_split import in_holdout
+from leptonflow.data.ingest import discards, landing
+from leptonflow.data.validation import examination, faults
+from leptonflow.storage import commit_log
+from leptonflow.storage.store import Store
+from leptonflow.workloads import catalog
+from schemas.config import Pipeline
+from schemas.errors import Damaged, NotFound, Overtaken, UsageError
+
+ATTEMPTS = 3
+LEAST = 6  # hex digits of an id that name an example
+
+
+def correct(store: Store, config: Pipeline, batch: str, reason: str | None) -> list[Change]:
+    """Record the labels of a landed batch where the dataset holds its pictures under others; what was changed.
+
+    A picture that was retracted comes back. Where the batch itself has a picture under two labels, nothing changes.
+    """
+    history = dataset_state.snapshots(store, config.name)
+    if history.head is None or discards.of(store, config.name, batch) is not None:
+        return []
+    identities.upgrade(store, config)
+    classes = knows.classes(config, history) or ()
+    workload = catalog.load(config.workload)
+    try:
+        landed = landing.open_batch(store, config.name, batch)
+        examined = examination.examine(store, config, landed, workload, classes=classes, progress=progress.report)
+    except Exception as error:  # admission says it of the batch
+        if not isinstance(error, Damaged) and faults.sentence(error) is None:
+            raise
+        return []
+    newer: dict[str, set[str]] = defaultdict(set)
+    for row in examined:
+        if row.rule is None and row.id is not None and row.label in classes:
+            newer[row.id].add(str(row.label))
+    labels = {picture: next(iter(found)) for picture, found in newer.items() if len(found) == 1}
+    why = reason or f"the batch {batch} has newer labels"
+    return _recorded(store, config, RELABELLED, why, lambda history: _newer(store, config, history, labels))
+
+
+def retract(store: Store, config: Pipeline, examples: Sequence[str], reason: str) -> list[Change]:
+    """Take examples out of the dataset by one record, each named by its id or the beginning of it.
+
+    One that is out already is left as it is. Raises UsageError where a name is too short or fits several examples,
+    NotFound where it fits none.
+    """
+    if not reason.strip():
+        raise UsageError("a retraction needs a reason", expected="--reason TEXT", received="an empty one")
+    return _recorded(store, config, RETRACTED, reason, lambda history: _named(store, history, examples))
+
+
+def _recorded(
+    store: Store, config: Pipeline, kind: str, why: str, decide: Callable[[commit_log.Log], list[Change]]
+) -> list[Change]:
+    """Commit what is decided on the newest state; decided again after a lost race. Raises Overtaken."""
+    for attempt in range(ATTEMPTS):
+        history = dataset_state.snapshots(store, config.name)
+        changes = decide(history)
+        if not changes:
+            return []
+        try:
+            commit(store, config, history, kind, changes, why)
+        except Overtaken:
+            if attempt == ATTEMPTS - 1:
+                raise
+        else:
+            return changes
+    raise AssertionError("unreachable")
+
+
+def _newer(store: Store, config: Pipeline, history: commit_log.Log, labels: dict[str, str]) -> list[Change]:
+    """Each example whose picture has another label there. Of one that left, the copy that training held comes back."""
+    snapshot = dataset_state.state(config, history)
+    assert snapshot is not None
+    same = identities.canonical(store, history)
+    groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in rows(store, history, retracted=True):
+        picture = same.get(row["id"], row["id"])
+        if picture in labels:
+            groups[picture].append(row)
+    there = dataset_contents.tables(store, snapshot.parts, (), ("id",))
+    encoded = {example for table in there for example in table["id"].to_pylist()}
+    changes = []
+    for picture, group in groups.items():
+        alive = [row for row in group if row["label"] is not None]
+        if not alive:
+            trained = [row for row in group if not in_holdout(row["id"], snapshot.holdout)]
+            alive = [row for row in trained or group if row["id"] in encoded]
+        changes += [Change(row, labels[picture]) for row in alive if row["label"] != labels[picture]]
+    return changes
+
+
+def _named(store: Store, history: commit_log.Log, examples: Sequence[str]) -> list[Change]:
+    found: dict[str, dict[str, Any]] = {}
+    every = rows(store, history, retracted=True)
+    for name in examples:
+        if len(name) < LEAST:
+            raise UsageError("not an example's id", expected=f"{LEAST} of its hex digits at least", received=repr(name))
+        fitting = [row for row in every if row["id"].startswith(name.lower())]
+        if not fitting:
+            raise NotFound(
+                "no example has that id",
+                expected="an id, or its beginning, such as `query` shows as predictions.example_id",
+                received=name,
+            )
+        if len(fitting) > 1:
+            raise UsageError("several examples have ids that begin so", expected="more digits", received=name)
+        found[fitting[0]["id"]] = fitting[0]
+    return [Change(row, None) for row in found.values() if row["label"] is not None]

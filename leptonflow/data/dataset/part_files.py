@@ -1,0 +1,120 @@
+"""TODO."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from leptonflow.core import parquet
+from leptonflow.core.hashing import sha256
+from leptonflow.data.ingest.layouts import shown
+from leptonflow.storage.objects import place, recorded
+from leptonflow.storage.store import Store
+from schemas.records import PartRef
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+IDENTITY = ("id", "sha256", "label", "batch")
+
+
+class Accepted(NamedTuple):
+    """One accepted example, as it goes into a part. `encoded` are H*W*C bytes."""
+
+    id: str
+    sha256: str
+    label: str
+    source: str
+    key: str | None
+    row: int | None
+    facts: dict[str, Any]
+    encoded: bytes
+
+
+@dataclass(frozen=True)
+class EncodedPart:
+    """A part's bytes, not yet on a store."""
+
+    data: bytes
+    sha256: str
+    rows: int
+
+
+def facts_columns(facts: Sequence[dict[str, Any]]) -> dict[str, pa.Array]:
+    """The facts of N examples, one array of N for each fact, in the order in which they first occur."""
+    import pyarrow as pa
+
+    names = dict.fromkeys(name for row in facts for name in row)
+    return {name: pa.array([row.get(name) for row in facts]) for name in names}
+
+
+def encode_part(
+    batch: str, examples: Sequence[Accepted], facts: Mapping[str, pa.Array] | None = None
+) -> EncodedPart | None:
+    """The Parquet of some examples; None where there is no example. The same examples give the same bytes.
+
+    facts  theirs as `facts_columns` gives them, where they are at hand
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not examples:
+        return None
+    facts = facts_columns([e.facts for e in examples]) if facts is None else facts
+    columns = {name: pa.array([getattr(e, name) for e in examples], pa.string()) for name in ("id", "sha256", "label")}
+    columns["batch"] = pa.array([batch] * len(examples), pa.string())
+    columns["source"] = pa.array([e.source for e in examples], pa.string())
+    columns["key"] = pa.array([shown(e.key) if e.key else None for e in examples], pa.string())
+    columns["row"] = pa.array([e.row for e in examples], pa.int64())
+    columns["facts"] = _struct(facts, len(examples))
+    columns["pixels"] = pa.array([e.encoded for e in examples], pa.binary(len(examples[0].encoded)))
+    sink = pa.BufferOutputStream()
+    # A dictionary over pixels would only grow them; these columns gain from one.
+    pq.write_table(
+        pa.table(columns), sink, compression="zstd", use_dictionary=["label", "batch"], row_group_size=16_384
+    )
+    data = sink.getvalue().to_pybytes()
+    return EncodedPart(data, sha256(data), len(examples))
+
+
+def _struct(columns: Mapping[str, pa.Array], rows: int) -> pa.Array:
+    import pyarrow as pa
+
+    if not columns:
+        return pa.array([{}] * rows, pa.struct([]))
+    return pa.StructArray.from_arrays(list(columns.values()), list(columns))
+
+
+def create_part(store: Store, pipeline: str, batch: str, preprocessing: str, part: EncodedPart) -> PartRef:
+    """Put a part where its digest says."""
+    key = f"examples/{pipeline}/{part.sha256}.parquet"
+    place(store, key, part.data)
+    return PartRef(key=key, sha256=part.sha256, rows=part.rows, batch=batch, preprocessing=preprocessing)
+
+
+def write_part(
+    store: Store, pipeline: str, batch: str, preprocessing: str, examples: Sequence[Accepted]
+) -> PartRef | None:
+    """Write one part; None where there is no example. The same examples give the same bytes and key."""
+    part = encode_part(batch, examples)
+    return None if part is None else create_part(store, pipeline, batch, preprocessing, part)
+
+
+def read_part(store: Store, part: PartRef, columns: Sequence[str]) -> pa.Table:
+    """Some columns of a part, its bytes held against the recorded sha256. Raises Damaged."""
+    return parquet.read(recorded(store, part.key, part.sha256), columns)
+
+
+def read_columns(store: Store, part: PartRef, columns: Sequence[str]) -> pa.Table:
+    """Some small columns of a part, held against its sha256 too; of a local file no pixels are kept in memory."""
+    import pyarrow.parquet as pq
+
+    path = store.path(part.key)
+    if path is not None and path.is_file():
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found == part.sha256:
+            return pq.ParquetFile(path).read(columns=list(columns), use_threads=False)
+    return read_part(store, part, columns)  # read again, then refused

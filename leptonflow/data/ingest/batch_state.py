@@ -1,0 +1,129 @@
+"""What a person should know of a pipeline's batches that are not in the dataset. Looks and writes nothing.
+
+What does not belong here: which batches a run takes (planning), and what lies in a single folder (landing_state).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from leptonflow.core import store_keys
+from leptonflow.core.store_keys import READY
+from leptonflow.data.dataset import batch_outcomes
+from leptonflow.data.ingest import discards, landed_changes, landing, landing_state, pending_batches
+from leptonflow.data.validation import contracts
+from leptonflow.storage import commit_log
+from leptonflow.storage.commit_log import Log
+from leptonflow.storage.objects import BACK
+from leptonflow.storage.store import Store
+from schemas.config import Pipeline
+from schemas.errors import Damaged
+from schemas.records import Outcome
+
+
+def document(store: Store, config: Pipeline, history: Log) -> dict[str, Any]:
+    """waiting, refused, open, late, discarded, misnamed and warnings of `status --json`."""
+    pending = pending_batches.pending(store, config, history)
+    contract = contracts.digest(config) if pending.refused else ""
+    refused = outcomes(store, [store_keys.outcome_key(config.name, batch, contract) for batch in pending.refused])
+    late = landing_state.late(store, config.name, [*accepted(history), *refused], MOST_FILES)
+    return {
+        "waiting": list(pending.waiting),
+        "refused": [each.model_dump(include={"batch", "sentence", "reasons", "at"}) for each in refused],
+        "open": [
+            {
+                "batch": each.batch,
+                "files": each.files,
+                "newest": each.newest.isoformat(timespec="seconds") if each.newest else None,
+                "note": each.note,
+            }
+            for each in landing_state.open_batches(store, config.name)
+        ],
+        "late": [{"batch": each.batch, "files": each.files, "sentence": each.sentence} for each in late],
+        "discarded": [
+            each.model_dump(include={"batch", "reason", "who", "at"}) for each in discards.every(store, config.name)
+        ],
+        "misnamed": misnamed(store, config.name),
+        "warnings": stray(store, config.name),
+    }
+
+
+MOST_FILES = 100_000  # of the newest batches, which `status` lists again; `doctor` does all
+
+
+@dataclass(frozen=True)
+class Lying:
+    """Of one pipeline, for `doctor`, which has no YAML: what is never read, and what else lies there."""
+
+    never_read: tuple[str, ...]
+    told: tuple[str, ...]
+
+
+def lying(store: Store, pipeline: str) -> Lying:
+    """Lines that begin with the pipeline's name. A refused batch is named whatever contract refused it."""
+    history = commit_log.read(store, f"snapshots/{pipeline}/log")
+    there = accepted(history)
+    refused = _refused(store, pipeline, {each.batch for each in there})
+    opened = landing_state.open_batches(store, pipeline)
+    # What `ingest` landed and was accepted is held against its listing below, file by file.
+    late = landing_state.late(store, pipeline, [*(each for each in there if each.listing is None), *refused])
+    never = [
+        *stray(store, pipeline),
+        *(f"{pipeline}/{name} (no batch's name)" for name in misnamed(store, pipeline)),
+        *(f"{pipeline}/{each.batch} ({each.note})" for each in opened if each.note and each.wrong),
+        *(f"{pipeline}/{each.batch}: {each.sentence}" for each in late),
+        *(f"{pipeline}/{name}" for name in landed_changes.changed(store, pipeline)),
+    ]
+    told = [
+        *(f"refused: {pipeline}/{each.batch}" for each in refused),
+        *(f"open: {pipeline}/{each.batch} ({each.files} files)" for each in opened if not each.wrong),
+    ]
+    return Lying(tuple(never), tuple(told))
+
+
+def _refused(store: Store, pipeline: str, besides: Collection[str]) -> list[Outcome]:
+    """The newest outcome of each closed batch that was neither accepted nor discarded."""
+    gone = discards.names(store, pipeline)
+    left = [b for b in landing.closed_batches(store, pipeline, besides) if b not in gone]
+    newest: list[Outcome] = []
+    for batch in left:
+        keys = [key for key in store.keys(f"batches/{pipeline}/{batch}") if key.endswith(".json")]
+        newest += batch_outcomes.newest_outcome(outcomes(store, keys))
+    return newest
+
+
+def misnamed(store: Store, pipeline: str) -> list[str]:
+    """Closed batches under names that are none, which nobody has discarded."""
+    discarded = {each.batch for each in discards.every(store, pipeline)}
+    return [name for name in landing.misnamed_batches(store, pipeline) if name not in discarded]
+
+
+def stray(store: Store, pipeline: str) -> list[str]:
+    """A sentence about a `_READY` that closes nothing."""
+    if store.size(f"landing/{pipeline}/{READY}") is None:
+        return []
+    return [f"landing/{pipeline}/{READY} closes no batch: a batch is a folder below landing/{pipeline}/"]
+
+
+def accepted(history: Log) -> list[Outcome]:
+    """The outcomes that the dataset's log holds."""
+    found = (entry.body.get("outcome") for entry in history.entries if entry.kind == "batch")
+    return [Outcome.model_validate(each) for each in found if each]
+
+
+def outcomes(store: Store, keys: list[str]) -> list[Outcome]:
+    """The outcomes under these keys. Raises Damaged, naming the key."""
+    found = []
+    for key, data in zip(keys, store.get_many(keys), strict=True):
+        try:
+            found.append(Outcome.model_validate_json(data))
+        except ValidationError as error:
+            raise Damaged(
+                f"{key} is not a batch's outcome", expected="the JSON that leptonflow writes there",
+                received=str(error).splitlines()[0], hint=BACK,
+            ) from None  # fmt: skip
+    return found

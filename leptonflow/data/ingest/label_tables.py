@@ -1,0 +1,338 @@
+"""A table of pictures and labels, CSV, JSON Lines or Parquet: its rows, and the same table with some of its rows.
+
+A picture is named by a path, or lies in the table itself (Parquet, as Hugging Face writes it). A label is the text that
+stands there. Where a path leads is not known here (table_paths, walking).
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import json
+import posixpath
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from leptonflow.data.ingest import bounded_parquet
+from schemas.errors import UsageError
+from schemas.text import nfc
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+PATHS = (
+    "path", "file", "filename", "file_name", "image", "image_path", "filepath", "file_path", "image_name", "image_id",
+    "img", "img_path", "id", "id_code",
+)  # fmt: skip
+LABELS = ("label", "class", "category", "target", "labels", "class_name", "label_name", "category_name")
+MAGIC = (b"\xff\xd8", b"\x89PNG", b"GIF8", b"BM", b"RIFF", b"II*\0", b"MM\0*")  # how a picture's bytes begin
+
+_DRIVE = re.compile(r"[A-Za-z]:[\\/]")
+
+Rule = tuple[str, str]  # rule, reason
+
+
+class Columns(NamedTuple):
+    """The names of the two columns, where a person gave them."""
+
+    path: str | None = None
+    label: str | None = None
+
+
+@dataclass(frozen=True)
+class LabelTable:
+    """N rows. `broken`: the rule of a table that cannot be parsed, which then has no rows.
+
+    paths, labels  None where the cell is empty
+    header         the names of all columns
+    missing        the rule of every row of a table without one of its two columns
+    ragged         the rule of a row with more or fewer cells than the header, by its number
+    images         the pictures' bytes, where they lie in the table itself
+    written        the different labels, as they are written
+    """
+
+    paths: list[str | None]
+    labels: list[str | None]
+    header: tuple[str, ...] = ()
+    broken: Rule | None = None
+    missing: Rule | None = None
+    ragged: Mapping[int, Rule] = field(default_factory=dict)
+    images: list[bytes | None] | None = None
+    written: frozenset[str] = frozenset()
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+
+DEFAULT = Columns()
+
+
+def read(name: str, data: bytes, columns: Columns = DEFAULT, classes: Sequence[str] | None = None) -> LabelTable:
+    """The two columns of the table called `name`, whose suffix says what it is.
+
+    classes  what the integers of a table with pictures mean, where the table does not name them
+    """
+    try:
+        if _is_parquet(name):
+            return _read_parquet(data, columns, classes)
+        if name.lower().endswith(".jsonl"):
+            return _read_lines(data, columns)
+        return _read_csv(data, columns)
+    except (ValueError, OSError, csv.Error, RecursionError) as error:  # pyarrow's errors are ValueErrors and OSErrors
+        words = " ".join(str(error).split())[:200] or type(error).__name__
+        return LabelTable([], [], broken=("unreadable-table", words))
+
+
+def has_columns(name: str, data: bytes, columns: Columns = DEFAULT) -> bool:
+    """Whether a table has its two columns. Of Parquet only the schema is read."""
+    if not _is_parquet(name):
+        found = read(name, data, columns)
+        return found.broken is None and found.missing is None
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return None not in _find_parquet(pq.read_schema(pa.BufferReader(data)), columns)
+    except (ValueError, OSError):
+        return False
+
+
+def broken(name: str, data: bytes) -> str | None:
+    """Why a table cannot be read at all."""
+    found = read(name, data).broken
+    return found and found[1]
+
+
+def some_rows(name: str, data: bytes, rows: Sequence[int]) -> bytes:
+    """The same table, in the same format and with all its columns, with only these rows, in this order.
+
+    Raises UsageError where another column of it cannot be read within bounds.
+    """
+    if _is_parquet(name):
+        try:
+            return bounded_parquet.some_rows(data, rows)
+        except ValueError as error:  # in a column that nobody else reads
+            raise UsageError(
+                f"the table {name} cannot be landed in part", expected="columns that can be read", received=str(error),
+                hint="Leave out the columns that are neither paths nor labels",
+            ) from None  # fmt: skip
+    if name.lower().endswith(".jsonl"):
+        every = _lines(data)
+        return "".join(f"{every[row]}\n" for row in rows).encode()
+    delimiter, lines = _csv_rows(data)
+    text = io.StringIO()
+    writer = csv.writer(text, delimiter=delimiter, lineterminator="\n")
+    writer.writerow(lines[0])
+    writer.writerows(lines[1 + row] for row in rows)
+    return text.getvalue().encode()
+
+
+def name_of(path: str | None) -> tuple[str | None, Rule | None]:
+    """The name within the table's folder that a path means, or the rule that it breaks."""
+    if path is None or "\0" in path:
+        return None, ("missing-file", "the row names no file")
+    name = posixpath.normpath(path)
+    if path.startswith("/") or _DRIVE.match(path) or name == ".." or name.startswith("../"):
+        return None, ("path-escape", f"{path!r} leads out of the table's folder")
+    return name, None
+
+
+def label(value: Any) -> str | None:
+    """A label as it is written, as NFC and without spaces around it; None for nothing."""
+    return nfc((_text(value) or "").strip()) or None
+
+
+def _written(values: Iterable[Any]) -> frozenset[str]:
+    return frozenset(filter(None, map(_text, values)))
+
+
+def _text(value: Any) -> str | None:
+    if value is None or value != value:
+        return None
+    return (value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)) or None
+
+
+def _is_parquet(name: str) -> bool:
+    return name.lower().endswith(".parquet")
+
+
+def _table(
+    header: Sequence[str], paths: Iterable[Any], labels: Iterable[Any], ragged: Mapping[int, Rule] | None = None
+) -> LabelTable:
+    values = list(labels)
+    names, found = [_text(path) for path in paths], [label(value) for value in values]
+    return LabelTable(names, found, tuple(header), ragged=ragged or {}, written=_written(values))
+
+
+def _find(header: Sequence[str], columns: Columns) -> tuple[int | None, int | None]:
+    """Where the two columns stand."""
+    lower = [h.strip().lower() for h in header]
+
+    def one(given: str | None, names: Sequence[str]) -> int | None:
+        if given is not None:
+            return header.index(given) if given in header else None
+        return next((lower.index(name) for name in names if name in lower), None)
+
+    return one(columns.path, PATHS), one(columns.label, LABELS)
+
+
+def _lacking(header: Sequence[str], columns: Columns, count: int) -> LabelTable:
+    """A table without one of its columns: every row has that rule."""
+    path, label_at = _find(header, columns)
+    wanted = [
+        f"{what} ({given or ', '.join(names)})"
+        for what, given, names, at in (
+            ("a path column", columns.path, PATHS, path),
+            ("a label column", columns.label, LABELS, label_at),
+        )
+        if at is None
+    ]
+    there = ", ".join(map(repr, header[:20])) or "none"
+    reason = f"{' and '.join(wanted)} is missing; the columns are {there}; --path-column and --label-column name others"
+    return LabelTable([None] * count, [None] * count, tuple(header), missing=("missing-column", reason))
+
+
+# --- Parquet -----------------------------------------------------------------------------------------
+
+
+def _read_parquet(data: bytes, columns: Columns, classes: Sequence[str] | None) -> LabelTable:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    file = pq.ParquetFile(pa.BufferReader(data))
+    schema = file.schema_arrow
+    header = list(schema.names)
+    if file.metadata.num_rows > bounded_parquet.MOST_ROWS:
+        raise ValueError(f"it tells of {file.metadata.num_rows} rows; a table has {bounded_parquet.MOST_ROWS} at most")
+    path, label_at = _find_parquet(schema, columns)
+    if path is None or label_at is None:
+        return _lacking(header, columns, file.metadata.num_rows)
+    # Only the two columns are read: the others may be anything.
+    table = bounded_parquet.columns(data, (header[path], header[label_at]))
+    cells, labels = table.column(header[path]).to_pylist(), table.column(header[label_at]).to_pylist()
+    images = _pictures(schema.types[path], cells)
+    if images is None:
+        return _table(header, cells, labels)
+    names = _class_names(schema, header[label_at])
+    if pa.types.is_integer(schema.types[label_at]):
+        labels = [_class(number, names or classes, bool(names)) for number in labels]
+    found = [label(value) for value in labels]
+    return LabelTable([None] * len(images), found, tuple(header), images=images, written=_written(labels))
+
+
+def _find_parquet(schema: pa.Schema, columns: Columns) -> tuple[int | None, int | None]:
+    path, label_at = _find(schema.names, columns)
+    if path is None and columns.path is None:  # a picture's column may have any name
+        path = next((at for at, each in enumerate(schema.types) if _is_struct(each)), None)
+    return path, label_at
+
+
+def _is_struct(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_struct(kind)) and kind.get_field_index("bytes") >= 0
+
+
+def _pictures(kind: pa.DataType, cells: list[Any]) -> list[bytes | None] | None:
+    """The bytes of each row's picture; None where the column holds paths. Structs of paths alone become paths."""
+    if _is_struct(kind):
+        if any(cell and cell["bytes"] for cell in cells):
+            return [cell["bytes"] if cell else None for cell in cells]
+        cells[:] = [cell.get("path") if cell else None for cell in cells]
+        return None
+    first = next((cell for cell in cells if cell), None)
+    return cells if isinstance(first, bytes) and first.startswith(MAGIC) else None
+
+
+def _class_names(schema: pa.Schema, column: str) -> list[str]:
+    """The names of a label column's numbers, as Hugging Face's datasets writes them into the table."""
+    try:
+        told = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"][column]["names"]
+    except (KeyError, ValueError, TypeError):
+        return []
+    return [str(name) for name in told] if isinstance(told, list) else []
+
+
+def _class(number: int | None, names: Sequence[str] | None, named: bool) -> str | None:
+    """The class of that number; by the pipeline's classes as a .npy label has it. -1 is no label."""
+    if number is None or (number == -1 and named):
+        return None
+    if names and 0 <= number < len(names) and (named or not all(c.isascii() and c.isdigit() for c in names)):
+        return names[number]
+    return str(number)
+
+
+# --- JSON Lines --------------------------------------------------------------------------------------
+
+
+def _read_lines(data: bytes, columns: Columns) -> LabelTable:
+    rows: list[dict[str, Any]] = []
+    for number, line in enumerate(_lines(data), 1):
+        try:
+            # Numbers stay the text that they are.
+            row = json.loads(line, parse_int=str, parse_float=str, parse_constant=str)
+        except ValueError as error:
+            raise ValueError(f"line {number}: {error}") from None
+        if not isinstance(row, dict):
+            raise ValueError(f"line {number} is no object")
+        rows.append(row)
+    if not rows:
+        raise ValueError("the table is empty")
+    header = list(dict.fromkeys(key for row in rows for key in row))
+    path, label_at = _find(header, columns)
+    if path is None or label_at is None:
+        return _lacking(header, columns, len(rows))
+    labels = (row.get(header[label_at]) for row in rows)
+    told = (json.dumps(each) if isinstance(each, bool) else each for each in labels)  # true, as it stands there
+    return _table(header, (row.get(header[path]) for row in rows), told)
+
+
+def _lines(data: bytes) -> list[str]:
+    return [line for line in _decoded(data).split("\n") if line.strip()]
+
+
+# --- CSV ---------------------------------------------------------------------------------------------
+
+
+def _read_csv(data: bytes, columns: Columns) -> LabelTable:
+    _, lines = _csv_rows(data)
+    if not lines:
+        raise ValueError("the table is empty")
+    header, body = lines[0], lines[1:]
+    path, label_at = _find(header, columns)
+    if path is None or label_at is None:
+        return _lacking(header, columns, len(body))
+    ragged = {
+        number: ("ragged-row", f"the header has {len(header)} columns, this row {len(row)} cells: "
+                 f"{'quote a cell that holds the separator' if len(row) > len(header) else 'a cell is missing'}")
+        for number, row in enumerate(body) if len(row) != len(header)
+    }  # fmt: skip
+    whole = [None if number in ragged else row for number, row in enumerate(body)]
+    return _table(header, (row and row[path] for row in whole), (row and row[label_at] for row in whole), ragged)
+
+
+def _csv_rows(data: bytes) -> tuple[str, list[list[str]]]:
+    """(delimiter, rows), everything as it is written; blank lines are no rows."""
+    text = _decoded(data)
+    first = text.split("\n", 1)[0]
+    delimiter = max(",;\t", key=first.count)
+    rows = []
+    for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True):
+        if row:
+            rows.append(row)
+        if len(rows) > bounded_parquet.MOST_ROWS:
+            raise ValueError(f"more than {bounded_parquet.MOST_ROWS} rows")
+    return delimiter, rows
+
+
+def _decoded(data: bytes) -> str:
+    try:  # spreadsheets write "Unicode text" as UTF-16, with its mark
+        text = data.decode("utf-16" if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not UTF-8: byte {error.start}; save the table as UTF-8") from None
+    if "\0" in text:
+        raise ValueError("not text: it holds a NUL; save the table as UTF-8")
+    return text

@@ -1,0 +1,157 @@
+"""Which rows of a batch are accepted: a pure function over examined rows and what is known.
+
+Reading, writing and Great Expectations do not belong here (admission).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from leptonflow.data.validation.examined_rows import Row
+
+DUPLICATE = "duplicate"
+CONFLICT = "conflicting-label"
+UNKNOWN_LABEL = "unknown-label"
+RETRACTED = "retracted"
+REFUSED = "batch-refused"
+BY_MACHINE = ("too-large",)  # what another machine or setting may accept is not remembered
+ADD = "add it to `classes`, then ingest the source again"
+CORRECTABLE = (CONFLICT, RETRACTED)  # by `ingest --correct`
+BY_SOURCE = ("out-of-range",)  # of an array's row: what its whole source decides, which may be another one now
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """What the dataset holds and what was quarantined before under this contract.
+
+    files     file sha256 -> (label, batch)
+    examples  canonical digest of an example -> (label, batch)
+    recalled  (file sha256, label) -> (rule, reason), where that still stands
+    retracted   canonical digest of a picture that left the dataset -> the sentence that says so
+    quarantined (file sha256, label) of all that was quarantined before, whether it stands or not
+    """
+
+    files: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    examples: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    recalled: Mapping[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
+    retracted: Mapping[str, str] = field(default_factory=dict)
+    quarantined: frozenset[tuple[str, str]] = frozenset()
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """One row that goes to quarantine. `new`: not quarantined before under this contract."""
+
+    row: Row
+    rule: str
+    reason: str
+    new: bool
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """accepted + refused + known = the rows. `over` is the sentence of a batch over its limit."""
+
+    accepted: tuple[Row, ...]
+    refused: tuple[Refusal, ...]
+    known: int
+    over: str | None
+
+    def reasons(self) -> dict[str, int]:
+        """How many rows each rule refused, most first."""
+        return dict(Counter(r.rule for r in self.refused).most_common())
+
+
+def judge(
+    rows: Sequence[Row], knowledge: Knowledge, classes: Sequence[str], *, limit: float, known_at_landing: int
+) -> Judgement:
+    """Judge each row. The order of the rules is part of the contract:
+
+    what the source or the decoder refused, an unknown label, known by file, quarantined before, known by
+    example, another label in the dataset, two labels within the batch, a duplicate within the batch.
+    """
+    valid = set(classes)
+    accepted: list[Row] = []
+    refused: list[Refusal] = []
+    known = known_at_landing
+    labels_of: dict[str, set[str]] = {}
+    for row in rows:
+        if row.rule is None and row.id is not None and row.label in valid and not _is_known(row, knowledge):
+            labels_of.setdefault(row.id, set()).add(str(row.label))
+    seen: dict[str, str] = {}
+    for row in rows:
+        label = row.label
+        before = knowledge.recalled.get((row.sha256 or "", label or ""))
+        new = before is None and (row.sha256 or "", label or "") not in knowledge.quarantined
+        if before is not None and before[0] in BY_SOURCE:
+            before = None
+        if row.rule is not None:
+            refused.append(Refusal(row, row.rule, row.reason or row.rule, new))
+        elif label is None or label not in valid:
+            nothing = "the file lies outside a class folder" if row.row is None else "the row has no label"
+            reason = nothing if label is None else f"{label!r} is not one of the classes: {ADD}"
+            refused.append(Refusal(row, UNKNOWN_LABEL, reason, new))
+        elif _known_by_bytes(row, knowledge):
+            known += 1
+        elif before is not None:
+            refused.append(Refusal(row, *before, new=False))
+        elif _has(knowledge.examples, row.id, label):
+            known += 1
+        elif (held := knowledge.examples.get(row.id or "")) is not None:
+            other, batch = held
+            way = "`ingest --correct` takes the newer label"
+            refused.append(Refusal(row, CONFLICT, f"batch {batch} has this image as {other!r}; {way}", new))
+        elif (gone := knowledge.retracted.get(row.id or "")) is not None:
+            refused.append(Refusal(row, RETRACTED, gone, new))
+        elif len(labels_of[row.id or ""]) > 1:
+            names = ", ".join(repr(n) for n in sorted(labels_of[row.id or ""]))
+            refused.append(Refusal(row, CONFLICT, f"this image is in the batch under {names}", new))
+        elif row.id in seen:
+            refused.append(Refusal(row, DUPLICATE, f"the same image as {seen[row.id]}", new))
+        else:
+            seen[row.id or ""] = row.source
+            accepted.append(row)
+    arrived = len(rows) + known_at_landing
+    new_ones = sum(r.new and r.rule not in (DUPLICATE, RETRACTED) for r in refused)
+    over = None
+    if arrived == 0:
+        over = "nothing arrived: the batch is empty"
+    elif new_ones / arrived > limit:
+        found = f"{new_ones} of {arrived} rows were newly quarantined, duplicates apart"
+        over = f"{found}; quarantine.limit allows {limit:g}"
+    return Judgement(tuple(accepted), tuple(refused), known, over)
+
+
+def stands(rule: str, label: str, classes: Sequence[str], labels_changed: bool) -> bool:
+    """Whether a row that this rule quarantined would be quarantined by it again.
+
+    labels_changed: a later record changed labels or took examples out of the dataset.
+    """
+    if rule == UNKNOWN_LABEL:
+        return label not in classes
+    return rule not in BY_MACHINE and (rule not in CORRECTABLE or not labels_changed)
+
+
+def refuse_whole(judgement: Judgement, sentence: str) -> Judgement:
+    """The whole batch is refused: its good rows are counted as quarantined too."""
+    good = tuple(Refusal(row, REFUSED, sentence, True) for row in judgement.accepted)
+    return Judgement((), judgement.refused + good, judgement.known, sentence)
+
+
+def _has(index: Mapping[str, tuple[str, str]], key: str | None, label: str) -> bool:
+    found = index.get(key) if key else None
+    return found is not None and found[0] == label
+
+
+def _is_known(row: Row, knowledge: Knowledge) -> bool:
+    label = str(row.label)
+    return _known_by_bytes(row, knowledge) or _has(knowledge.examples, row.id, label)
+
+
+def _known_by_bytes(row: Row, knowledge: Knowledge) -> bool:
+    """By the file's. An array's mean what its type and the scale of its source say: of its rows the picture tells."""
+    if (row.key or "").lower().endswith((".npy", ".npz")):
+        return _has(knowledge.examples, row.id, str(row.label))
+    return _has(knowledge.files, row.sha256, str(row.label))

@@ -1,0 +1,82 @@
+"""The rows of a landed table: each names a file of the batch, or holds its picture.
+
+Files are read and examined by the caller (examining).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from leptonflow.core.hashing import sha256
+from leptonflow.data.ingest import label_tables, table_paths
+from leptonflow.data.ingest.label_tables import LabelTable, Rule
+from leptonflow.data.ingest.layouts import Batch, Item
+from leptonflow.data.validation.examined_rows import Looked, Row, example_row
+from leptonflow.workloads.base import Examined
+
+NO_PICTURE = (table_paths.MISSING, "the row holds no picture")
+
+
+def rows(
+    batch: Batch,
+    table: Item,
+    data: bytes,
+    classes: Sequence[str] | None,
+    look: Callable[[Sequence[Item]], list[Looked]],
+    examine: Callable[[bytes], Examined],
+) -> list[Row]:
+    """Every row of a landed table, in its order, but those that were refused at the source.
+
+    look     each file examined, in the order given
+    examine  a picture that lies in the table
+    """
+    columns = label_tables.Columns(*(batch.listing.columns or ())) if batch.listing else label_tables.DEFAULT
+    found = label_tables.read(table.name, data, columns, classes)
+    if found.broken:
+        return [Row(table.name, None, table.key, None, sha256(data), *found.broken)]
+    told = batch.listing.rows if batch.listing is not None else None
+    numbers = told if told is not None else tuple(range(len(found)))
+    if found.missing:
+        return [refused(table, number, None, found.missing) for number in numbers]
+    if found.images is not None:
+        return list(_inside(table, numbers, found, examine))
+    landed = batch.listing.images if batch.listing is not None else None
+    named = {item.name: item for item in batch.items}
+    there = table_paths.Names(named, table.name)
+    meant = [(name, None) for name in landed] if landed is not None else [there.find(path) for path in found.paths]
+    images = {name: named[name] for name, _ in meant if name is not None and name in named}
+    escaped = {} if batch.listing is not None else {row.source: (row.rule, row.reason) for row in batch.refused}
+    looked = dict(zip(images, look(list(images.values())), strict=True))
+    found_rows: list[Row] = []
+    for at, (name, broken) in enumerate(meant):
+        label = found.labels[at]
+        if name is not None and name in looked:
+            source = f"{table.name}[{numbers[at]}]"
+            found_rows.append(example_row(source, label, images[name].key, numbers[at], looked[name]))
+        else:
+            link = _escape(label_tables.name_of(found.paths[at])[0] or "", escaped)
+            missing = ("missing-file", f"{name!r} is not in the batch")
+            found_rows.append(refused(table, numbers[at], label, found.ragged.get(at) or link or broken or missing))
+    return found_rows
+
+
+def _inside(
+    table: Item, numbers: Sequence[int], found: LabelTable, examine: Callable[[bytes], Examined]
+) -> Iterator[Row]:
+    """The rows of a table that holds the pictures themselves."""
+    for number, label, data in zip(numbers, found.labels, found.images or (), strict=True):
+        if data is None:
+            yield refused(table, number, label, NO_PICTURE)
+        else:
+            yield example_row(f"{table.name}[{number}]", label, table.key, number, (sha256(data), examine(data)))
+
+
+def _escape(name: str, escaped: dict[str, tuple[str, str]]) -> tuple[str, str] | None:
+    """The rule of a link that stands in this name, if one does."""
+    parts = name.split("/")
+    return next((escaped[p] for p in ("/".join(parts[: n + 1]) for n in range(len(parts))) if p in escaped), None)
+
+
+def refused(table: Item, number: int, label: str | None, rule: Rule) -> Row:
+    """A row that names no file which could be examined."""
+    return Row(f"{table.name}[{number}]", label, None, number, None, *rule)

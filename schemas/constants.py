@@ -1,0 +1,7 @@
+"""Values that several rooms share, and that records on a store hold."""
+
+PROMOTED, REFUSED = "promoted", "refused"  # verdicts
+BEST = "against_best_champion"  # the rule that is added to every `against_champion`
+RESERVED = ("class", "batch", "newest")  # what slices may name besides metadata
+SPLIT_RULE = 1  # of the holdout: another rule needs another number, since versions trained by both are compared
+ATTEMPTS = 10  # to admit a batch: each lost one is another writer's record
