@@ -22,10 +22,10 @@ from typing import Any
 from benchmarks import images, measure
 from benchmarks.measure import ROOT, environment, proportional, table
 from flows import server
-from leptonflow import planning
 from leptonflow.core import pipeline_files, store_keys
 from leptonflow.core.hashing import canonical, sha256
 from leptonflow.data.validation import contracts
+from leptonflow.runs import planning
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
 from leptonflow.storage.store_identity import store_id

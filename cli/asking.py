@@ -14,14 +14,14 @@ from schemas.settings import named_store, store_uri
 def status(pipeline: PIPELINE, store: STORE = None, as_json: JSON = False, debug: DEBUG = False) -> int:
     """The champion, the dataset, what needs a hand, the last run."""
     from cli import standing
-    from leptonflow import reading
     from leptonflow.core import pipeline_files
+    from leptonflow.runs import pipeline_status
     from leptonflow.storage.address import open_store
 
     config = pipeline_files.load_config(pipeline)
     named = store is not None or named_store() is not None
     opened = looked_at(store, required=True) if named else open_store(store_uri())
-    document = reading.status(opened, config)
+    document = pipeline_status.status(opened, config)
     failed = 1 if document["damage"] else 0
     return answer(Answer(document, lambda: standing.status(pipeline, document), failed), as_json)
 
@@ -29,22 +29,22 @@ def status(pipeline: PIPELINE, store: STORE = None, as_json: JSON = False, debug
 def runs(pipeline: PIPELINE, store: STORE = None, as_json: JSON = False, debug: DEBUG = False) -> int:
     """The runs of a pipeline, newest last."""
     from cli import standing
-    from leptonflow import reading
     from leptonflow.core import pipeline_files
+    from leptonflow.runs import pipeline_status
 
     config = pipeline_files.load_config(pipeline)
-    found = reading.runs(looked_at(store), config)
+    found = pipeline_status.runs(looked_at(store), config)
     return answer(Answer(found, lambda: standing.runs(found)), as_json)
 
 
 def history(pipeline: PIPELINE, store: STORE = None, as_json: JSON = False, debug: DEBUG = False) -> int:
     """The promotions log, oldest first."""
     from cli import show
-    from leptonflow import reading
     from leptonflow.core import pipeline_files
+    from leptonflow.runs import pipeline_status
 
     config = pipeline_files.load_config(pipeline)
-    found = reading.history(looked_at(store), config)
+    found = pipeline_status.history(looked_at(store), config)
     columns = ("number", "version", "previous", "kind", "who", "reason", "at")
     return answer(Answer(found, lambda: show.rows(found, columns)), as_json)
 
@@ -60,8 +60,8 @@ def verify(
 ) -> int:
     """Look for damaged or missing objects. Reads all that the store's records name."""
     from cli import show
-    from leptonflow import integrity
     from leptonflow.core import pipeline_files, progress
+    from leptonflow.runs import integrity
 
     if (pipeline is None) != everything:
         received = "neither" if pipeline is None else "both"

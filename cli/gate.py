@@ -50,18 +50,21 @@ def _simulated(
     picture: Path | None,
 ) -> tuple[dict[str, Any], Callable[[], None]]:
     """The document of `gate --simulate`, and the function that shows it. Writes the picture where one is asked for."""
-    from leptonflow import operating, year
     from leptonflow.core import pipeline_files
+    from leptonflow.gate import yearly_simulation
+    from leptonflow.runs import operating_curve
     from leptonflow.storage.address import open_store
 
     config = pipeline_files.load_config(pipeline)
-    curve, seen = operating.curve(
+    curve, seen = operating_curve.curve(
         open_store(uri), config, discordance=discordance, holdout=holdout, power=power, better=better
     )
-    after = year.simulate(curve.n, curve.discordance, curve.margin, curve.confidence, accuracy=curve.accuracy)
-    document = operating.document(curve, seen) | {"year": {**vars(after), "sentence": after.sentence}}
+    after = yearly_simulation.simulate(
+        curve.n, curve.discordance, curve.margin, curve.confidence, accuracy=curve.accuracy
+    )
+    document = operating_curve.document(curve, seen) | {"year": {**vars(after), "sentence": after.sentence}}
     if picture is not None:
-        from leptonflow import plots
+        from leptonflow.reports import plots
 
         try:
             picture.write_text(plots.standalone(plots.operating_curve(curve)), encoding="utf-8")

@@ -71,8 +71,8 @@ def retrain(
 ) -> int:
     """Ingest pending batches, train, evaluate, promote on evidence."""
     from cli import show
-    from leptonflow import unchanged
     from leptonflow.core import pipeline_files
+    from leptonflow.runs import unchanged
     from leptonflow.storage import run_lock
     from leptonflow.storage.address import open_store
 
@@ -113,9 +113,9 @@ def promote(
     debug: DEBUG = False,
 ) -> int:
     """Make a version the champion against the gate's word: audited."""
-    from leptonflow import overrides
+    from leptonflow.registry import manual_decisions
 
-    return _override(pipeline, store, as_json, overrides.promote, version, reason)
+    return _override(pipeline, store, as_json, manual_decisions.promote, version, reason)
 
 
 @app.command()
@@ -133,9 +133,9 @@ def rollback(
     """Make an earlier champion the champion again."""
     from functools import partial
 
-    from leptonflow import overrides
+    from leptonflow.registry import manual_decisions
 
-    return _override(pipeline, store, as_json, partial(overrides.rollback, away_from=away_from), to, reason)
+    return _override(pipeline, store, as_json, partial(manual_decisions.rollback, away_from=away_from), to, reason)
 
 
 def _override(
@@ -147,15 +147,15 @@ def _override(
     reason: str,
 ) -> int:
     from cli import show
-    from leptonflow import infra
     from leptonflow.core import person, pipeline_files
+    from leptonflow.evaluation import load_check
     from leptonflow.storage.address import open_store
 
     config = pipeline_files.load_config(pipeline)
     opened = open_store(store_uri(store))
 
     def ensure(candidate: str, manifest_sha256: str) -> Any:
-        return infra.validate(opened, config, candidate, manifest_sha256)
+        return load_check.validate(opened, config, candidate, manifest_sha256)
 
     document = decide(opened, config.name, version, reason, person.person(), ensure)
     return _answer(Answer(document, lambda: show.overridden(document)), as_json)
@@ -174,11 +174,11 @@ def predict(
 ) -> int:
     """The champion's answer for each image."""
     from cli import show
-    from leptonflow import predicting
     from leptonflow.core import pipeline_files
+    from leptonflow.evaluation import champion_predictions
 
     config = pipeline_files.load_config(pipeline)
-    answers = predicting.predict(looked_at(store), config, files)
+    answers = champion_predictions.predict(looked_at(store), config, files)
     failed = any(a["error"] for a in answers)
     return _answer(Answer(answers, lambda: show.predicted(answers), 1 if failed else 0), as_json)
 

@@ -27,20 +27,20 @@ def models(
     """The model versions, newest last. With --show one of them whole, with --diff two side by side."""
     from cli import show as shown
     from cli import standing
-    from leptonflow import comparing, reading
     from leptonflow.core import pipeline_files
+    from leptonflow.runs import comparison, pipeline_status
 
     if show is not None and diff is not None:
         raise UsageError("one question at a time", expected="--show V or --diff V W", received="both")
     config = pipeline_files.load_config(pipeline)
     opened = looked_at(store)
     if show is not None:
-        document = comparing.version(opened, config, show)
+        document = comparison.version(opened, config, show)
         return answer(Answer(document, lambda: _version(document)), as_json)
     if diff is not None:
-        compared = comparing.compare(opened, config, *diff)
+        compared = comparison.compare(opened, config, *diff)
         return answer(Answer(compared, lambda: _compared(compared)), as_json)
-    rows = reading.models(opened, config)
+    rows = pipeline_status.models(opened, config)
     for row in rows:
         if row["damage"]:
             shown.warn(row["damage"])
@@ -56,11 +56,11 @@ def explain(
 ) -> int:
     """Why a candidate was promoted or refused. Also tells what would have changed the verdict."""
     from cli import show
-    from leptonflow import explaining
     from leptonflow.core import pipeline_files
+    from leptonflow.runs import run_explanation
 
     config = pipeline_files.load_config(pipeline)
-    document = explaining.explain(looked_at(store), config, run_id)
+    document = run_explanation.explain(looked_at(store), config, run_id)
     return answer(Answer(document, lambda: print(show.wrapped(show.advice(document["paragraph"]), _width()))), as_json)
 
 
@@ -79,12 +79,12 @@ def reproduce(
 ) -> int:
     """Train a recorded version again and compare. Nothing is written."""
     from cli import show
-    from leptonflow import reproducing
     from leptonflow.core import pipeline_files
+    from leptonflow.runs import reproduction
 
-    limit = reproducing.TOLERANCE if tolerance is None else tolerance
+    limit = reproduction.TOLERANCE if tolerance is None else tolerance
     with show.progress():
-        document = reproducing.reproduce(looked_at(store), run_id, limit, folder or pipeline_files.PIPELINES, folds)
+        document = reproduction.reproduce(looked_at(store), run_id, limit, folder or pipeline_files.PIPELINES, folds)
     status = 0 if document["within_tolerance"] else 1
     if status:
         show.warn(f"not reproduced: {document['sentence']}")
@@ -109,30 +109,30 @@ def _width() -> int:
 def _version(document: dict[str, Any]) -> None:
     """Key by key, with the first line saying whether it is the champion and whole."""
     from cli import show
-    from leptonflow import comparing
+    from leptonflow.runs import comparison
 
     kind = "the champion" if document["champion"] else "not the champion"
     print(f"version {document['version']}, {kind}; run {document['run_id']} at {document['created_at']}")
     print(f"  {show.plain(document['damage'] or 'every file is what was recorded')}")
     for record in document["promotions"]:
         print(f"  record {record['number']}: {record['kind']} by {show.plain(record['who'])} at {record['at']}")
-    for key, value in comparing.flat(document).items():
-        print(f"{key:<32} {show.plain(comparing.text(value))}")
+    for key, value in comparison.flat(document).items():
+        print(f"{key:<32} {show.plain(comparison.text(value))}")
 
 
 def _compared(document: dict[str, Any]) -> None:
     """All keys of both, side by side, those that differ marked."""
     from cli import show
-    from leptonflow import comparing
+    from leptonflow.runs import comparison
 
-    left, right = (comparing.flat(document[side]) for side in ("left", "right"))
+    left, right = (comparison.flat(document[side]) for side in ("left", "right"))
     differing = {each["key"] for each in document["differences"]}
     rows = [
         {
             "": "*" if key in differing else "",
             "key": key,
-            document["versions"][0]: comparing.text(left.get(key)),
-            document["versions"][1] + " ": comparing.text(right.get(key)),
+            document["versions"][0]: comparison.text(left.get(key)),
+            document["versions"][1] + " ": comparison.text(right.get(key)),
         }
         for key in {**left, **right}
     ]

@@ -27,11 +27,11 @@ def report(
     debug: DEBUG = False,
 ) -> int:
     """The path of a run's HTML report. With --open, the report in a browser."""
-    from leptonflow import reading
+    from leptonflow.runs import pipeline_status
 
     opened = looked_at(store)
     run_id = run if RUN.fullmatch(run) else _newest(opened, run)
-    path = reading.report(opened, run_id)
+    path = pipeline_status.report(opened, run_id)
     if browse:
         _browse(opened, path, run_id)
     return answer(Answer({"path": path}, lambda: print(path)), as_json)
@@ -39,11 +39,11 @@ def report(
 
 def _newest(store: Store, pipeline: str) -> str:
     """The id of the pipeline's newest run that has a report."""
-    from leptonflow import reading
     from leptonflow.core import pipeline_files
+    from leptonflow.runs import pipeline_status
 
     config = pipeline_files.load_config(pipeline)
-    finished = [each["run_id"] for each in reading.runs(store, config) if each["report"]]
+    finished = [each["run_id"] for each in pipeline_status.runs(store, config) if each["report"]]
     if not finished:
         raise NotFound(
             f"no run of {config.name} has a report", expected="a finished run",
@@ -54,12 +54,12 @@ def _newest(store: Store, pipeline: str) -> str:
 
 def _browse(store: Store, path: str, run_id: str) -> None:
     """Show the report; of a store that is no folder a copy of it."""
-    from leptonflow import reading
+    from leptonflow.runs import pipeline_status
 
     file = Path(path)
     if "://" in path:
         file = Path(tempfile.mkdtemp(prefix="leptonflow-")) / f"{run_id}.html"
-        file.write_bytes(reading.report_page(store, run_id))
+        file.write_bytes(pipeline_status.report_page(store, run_id))
     if not webbrowser.open(file.as_uri()):
         raise LeptonflowError(
             "no browser could be started", expected="a browser on this machine, or the variable BROWSER",

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from leptonflow.wording import number, printable
+from leptonflow.reports.wording import number, printable
 from schemas.arrivals import TAG
 from schemas.records import Evaluation, FitResult, InfraResult, Outcome, PackageRef, Plan, SnapshotRef, Split, Verdict
 

@@ -59,11 +59,11 @@ def _response(method: str, sent: bytes, store: str, run_id: str) -> Response:
         })  # fmt: skip
     if method not in ("GET", "HEAD"):
         return PlainTextResponse("a report is only read", 405, {"Allow": "GET, HEAD"})
-    from leptonflow import reading
+    from leptonflow.runs import pipeline_status
     from leptonflow.storage.address import open_store
 
     try:
-        return HTMLResponse(reading.report_page(open_store(store), run_id), headers=HEADERS)
+        return HTMLResponse(pipeline_status.report_page(open_store(store), run_id), headers=HEADERS)
     except NotFound:
         return PlainTextResponse("no finished run has that id", 404)
     except LeptonflowError:  # its line names the store, which whoever reads this page may not know

@@ -19,8 +19,8 @@ from flows import notifying
 from flows.automations import MOST_LOSSES
 from flows.steps import Steps
 from flows.telling import Story, Trained
-from leptonflow import infra
 from leptonflow.core.pipeline_files import load_config
+from leptonflow.evaluation import load_check
 from schemas.arrivals import FLOW
 from schemas.errors import LeptonflowError, Overtaken
 from schemas.parameters import PipelineName, StoreUri
@@ -60,7 +60,7 @@ def _stages(step: Steps, force: bool) -> Story:
 
     step.trains_on(snapshot.snapshot)
     started_at = step(begin, plan)
-    infra.start()  # the fresh process imports Keras, at low priority, while the fits compute
+    load_check.start()  # the fresh process imports Keras, at low priority, while the fits compute
     fits = step.fan_out(train_fold, range(step.config.training.folds), plan, step.limit("train"))
     final = step(fit_final, plan, step.limit("train"))
     version = step(package, plan)

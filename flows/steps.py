@@ -16,11 +16,12 @@ from prefect.states import Completed
 
 from flows import naming, notifying, run_log, showing, telling
 from flows.telling import Story
-from leptonflow import infra, reading
 from leptonflow.core import deadlines, garbage_collection, progress
 from leptonflow.core.deadlines import Limit
 from leptonflow.data.dataset import admission
+from leptonflow.evaluation import load_check
 from leptonflow.keras_runtime import keras_models
+from leptonflow.runs import pipeline_status
 from leptonflow.storage import run_lock
 from leptonflow.storage.address import open_store
 from schemas.config import Pipeline
@@ -71,7 +72,7 @@ class Steps:
         page = self._page
         page.name(None, naming.STARTING)
         with ExitStack() as stack:
-            stack.callback(infra.stop)
+            stack.callback(load_check.stop)
             stack.enter_context(_plain_log())
             path = stack.enter_context(run_log.kept(self.config.name))
             if path is not None:
@@ -103,7 +104,7 @@ class Steps:
         address = page.report_address(document["run_id"]) if document["report"] else None
         page.show(telling.artifacts(name, self.store, story, address))
         with showing.tolerated(page.log):
-            champion = telling.champion(name, self.store, reading.history(open_store(self.store), self.config))
+            champion = telling.champion(name, self.store, pipeline_status.history(open_store(self.store), self.config))
             if champion is not None:
                 page.show_changed(champion)
         page.name(document["snapshot"], document["verdict"], end=document["verdict"])

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from flows.naming import sentence, some
-from leptonflow import pictures, plots, unchanged
 from leptonflow.core.hashing import digest, short
-from leptonflow.wording import bound, duration, number, printable, signed, when
+from leptonflow.reports import plot_files, plots
+from leptonflow.reports.wording import bound, duration, number, printable, signed, when
+from leptonflow.runs import unchanged
 from schemas.config import METRICS
 from schemas.records import Evaluation, FitResult, Outcome, RuleResult, SnapshotRef, Verdict
 
@@ -190,16 +191,18 @@ def gate(pipeline: str, document: Mapping[str, Any]) -> Artifact:
 def images(pipeline: str, trained: Trained) -> list[Artifact]:
     """The learning curves and the confusion matrix, where there is something to draw."""
     drawn = [svg for metric in ("loss", "accuracy") if (svg := plots.curves(trained.fits, trained.final, metric))]
-    matrix = pictures.confusion(trained.evaluation.candidate_scores.confusion, trained.snapshot.classes)
+    matrix = plot_files.confusion(trained.evaluation.candidate_scores.confusion, trained.snapshot.classes)
     of = f"version {trained.verdict.version}"
     found = []
     if drawn:
         told = f"Learning curves of {len(trained.fits)} folds and the final fit, {of}"
-        found.append(Artifact(key("curves", pipeline), "image", told, pictures.data_uri(pictures.standalone(*drawn))))
+        found.append(
+            Artifact(key("curves", pipeline), "image", told, plot_files.data_uri(plot_files.standalone(*drawn)))
+        )
     if matrix:
         right = number(trained.evaluation.candidate_scores.metrics.get("accuracy"))
         told = f"Confusion on the holdout, {of}: accuracy {right}"
-        found.append(Artifact(key("confusion", pipeline), "image", told, pictures.data_uri(matrix)))
+        found.append(Artifact(key("confusion", pipeline), "image", told, plot_files.data_uri(matrix)))
     return found
 
 

@@ -1,6 +1,6 @@
 """A gate's rules as the YAML writes them: DESIGN section 8.
 
-Their keys, bounds and defaults belong here. What a rule means is weighed in `leptonflow.rules`.
+Their keys, bounds and defaults belong here. What a rule means is weighed in `leptonflow.gate.rules`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from leptonflow import weighing
+from leptonflow.runs import verdicts
 from leptonflow.storage.address import open_store
 from schemas.config import Pipeline
 from schemas.records import Plan
@@ -12,4 +12,4 @@ from tasks import stage
 @stage("begin")
 def begin(store: str, config: Pipeline, plan: Plan) -> str:
     """Since when the run exists, UTC."""
-    return weighing.begin(open_store(store), config, plan)
+    return verdicts.begin(open_store(store), config, plan)

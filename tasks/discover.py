@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from leptonflow.data.dataset import admission
+from leptonflow.runs import discovery
 from leptonflow.storage.address import open_store
 from schemas.config import Pipeline
 from schemas.records import Plan
@@ -12,4 +12,4 @@ from tasks import stage
 @stage("discover")
 def discover(store: str, config: Pipeline, force: bool) -> Plan:
     """The plan of what there is to do now."""
-    return admission.discover(open_store(store), config, force)
+    return discovery.discover(open_store(store), config, force)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from leptonflow import evaluation, weighing
 from leptonflow.core import deadlines
 from leptonflow.core.deadlines import Limit
+from leptonflow.evaluation import holdout_evaluation
+from leptonflow.runs import verdicts
+from leptonflow.runs.verdicts import Opponent
 from leptonflow.storage.address import open_store
-from leptonflow.weighing import Opponent
 from schemas.config import Pipeline
 from schemas.records import Evaluation, Plan
 from tasks import stage
@@ -15,11 +16,11 @@ from tasks import stage
 @stage("find-champion")
 def find_champion(store: str, config: Pipeline, plan: Plan) -> Opponent:
     """What the candidate is weighed against."""
-    return weighing.opponent(open_store(store), config, plan)
+    return verdicts.opponent(open_store(store), config, plan)
 
 
 @stage("evaluate")
 def evaluate(store: str, config: Pipeline, plan: Plan, opponent: Opponent, limit: Limit) -> Evaluation:
     """Both versions' scores."""
     with deadlines.within(limit):
-        return evaluation.evaluate(open_store(store), config, plan, opponent.champion, opponent.rivals)
+        return holdout_evaluation.evaluate(open_store(store), config, plan, opponent.champion, opponent.rivals)

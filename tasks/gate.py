@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from leptonflow import weighing
+from leptonflow.runs import verdicts
+from leptonflow.runs.verdicts import Opponent
 from leptonflow.storage.address import open_store
-from leptonflow.weighing import Opponent
 from schemas.config import Pipeline
 from schemas.records import Evaluation, InfraResult, Plan, Verdict
 from tasks import stage
@@ -15,4 +15,4 @@ def gate(
     store: str, config: Pipeline, plan: Plan, opponent: Opponent, evaluation: Evaluation, infra: InfraResult
 ) -> Verdict:
     """The verdict, made against one record of the promotions log."""
-    return weighing.decide(open_store(store), config, plan, opponent, evaluation, infra)
+    return verdicts.decide(open_store(store), config, plan, opponent, evaluation, infra)

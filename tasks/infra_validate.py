@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from leptonflow import infra
 from leptonflow.core import deadlines
 from leptonflow.core.deadlines import Limit
+from leptonflow.evaluation import load_check
 from leptonflow.storage.address import open_store
 from schemas.config import Pipeline
 from schemas.records import InfraResult, PackageRef, Plan
@@ -15,4 +15,4 @@ from tasks import stage
 def infra_validate(store: str, config: Pipeline, plan: Plan, package: PackageRef, limit: Limit) -> InfraResult:
     """The largest difference found, and whether it is small enough."""
     with deadlines.within(limit):
-        return infra.validate(open_store(store), config, package.version, package.manifest_sha256, plan)
+        return load_check.validate(open_store(store), config, package.version, package.manifest_sha256, plan)

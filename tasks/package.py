@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from leptonflow import packages
+from leptonflow.registry import packages
 from leptonflow.storage.address import open_store
 from schemas.config import Pipeline
 from schemas.records import PackageRef, Plan

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from leptonflow import weighing
+from leptonflow.runs import verdicts
+from leptonflow.runs.verdicts import Opponent
 from leptonflow.storage.address import open_store
-from leptonflow.weighing import Opponent
 from schemas.config import Pipeline
 from schemas.records import PackageRef, Plan, Verdict
 from tasks import stage
@@ -15,4 +15,4 @@ def promote(
     store: str, config: Pipeline, plan: Plan, opponent: Opponent, verdict: Verdict, package: PackageRef
 ) -> Verdict:
     """The decision that stands. Raises Overtaken where the champion changed meanwhile."""
-    return weighing.settle(open_store(store), plan, opponent, verdict, package)
+    return verdicts.settle(open_store(store), plan, opponent, verdict, package)

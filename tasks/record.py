@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from leptonflow import endings, recording, weighing
+from leptonflow.runs import recording, untrained, verdicts
 from leptonflow.storage.address import open_store
 from schemas.config import Pipeline
 from schemas.records import Evaluation, FitResult, InfraResult, Outcome, Plan, Split, Verdict
@@ -33,7 +33,7 @@ def record(
     opened = open_store(store)
     return recording.record(
         opened, config, plan, verdict=verdict, evaluation=evaluation, infra=infra, fits=fits, final=final, split=split,
-        champion_after=weighing.champion_after(opened, config.name), batches=[o.batch for o in outcomes],
+        champion_after=verdicts.champion_after(opened, config.name), batches=[o.batch for o in outcomes],
         started_at=started_at, seconds=seconds,
     )  # fmt: skip
 
@@ -41,7 +41,7 @@ def record(
 @stage("unchanged")
 def unchanged(store: str, config: Pipeline, plan: Plan) -> Document:
     """The document of the run that was finished before."""
-    return endings.unchanged(open_store(store), plan)
+    return untrained.unchanged(open_store(store), plan)
 
 
 @stage("reject-data")
@@ -54,4 +54,4 @@ def reject_data(
     seconds: dict[str, float],
 ) -> Document:
     """The document of data that cannot be trained."""
-    return endings.rejected_data(open_store(store), plan, split, outcomes, seconds)
+    return untrained.rejected_data(open_store(store), plan, split, outcomes, seconds)

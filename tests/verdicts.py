@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from leptonflow import gate
-from leptonflow.evidence import Evidence
-from leptonflow.registry import Champion
+from leptonflow.gate import decision
+from leptonflow.gate.evidence import Evidence
+from leptonflow.registry.champion_log import Champion
 from leptonflow.storage.commit_log import Entry, Log
 from leptonflow.workloads import catalog
 from schemas.config import Pipeline, parse
@@ -129,7 +129,7 @@ def decide(config: Pipeline, **changes: Any) -> Verdict:
     given.setdefault("evidence", imagined(given["evaluation"]))
     if given["champion"] is not None and "champion_snapshot_number" not in changes:
         given["champion_snapshot_number"] = given["champion"].snapshot_number
-    return gate.decide(config, **given)
+    return decision.decide(config, **given)
 
 
 def only(verdict: Verdict, name: str) -> RuleResult:

@@ -13,8 +13,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from flows.arrivals.events import UNDER_WAY, Api
-from leptonflow import planning
-from leptonflow.heads import Heads
+from leptonflow.runs import planning
+from leptonflow.runs.heads import Heads
 from leptonflow.storage.store import Store
 from leptonflow.storage.store_identity import store_id
 from schemas.arrivals import head_event

@@ -92,8 +92,7 @@ class Pool:
     def start(self) -> Pool:
         """Start the processes; returns at once. A second call does nothing."""
         if not self._children:
-            root = str(Path(__file__).resolve().parent.parent.parent)
-            path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+            path = python_path()
             # Side by side already: a library's own threads would only fight over the same cores.
             single = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
             for _ in range(self.count):
@@ -146,6 +145,12 @@ class Pool:
             kind = getattr(errors, reply["error"], LeptonflowError)
             raise kind(reply["message"], expected=reply["expected"], received=reply["received"], hint=reply["hint"])
         return reply["rows"], raw
+
+
+def python_path() -> str:
+    """The PYTHONPATH with which a child finds this project first."""
+    root = str(Path(__file__).resolve().parents[2])
+    return os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
 def serve(module: str) -> None:

@@ -36,14 +36,14 @@ TRAIN_MODULES = (
     "leptonflow/workloads/predictions.py",
 )
 GATE_MODULES = (
-    "leptonflow/evaluation.py",
-    "leptonflow/baselines.py",
-    "leptonflow/packages.py",
-    "leptonflow/whole.py",
-    "leptonflow/infra.py",
-    "leptonflow/evidence.py",
-    "leptonflow/gate.py",
-    "leptonflow/proven.py",
+    "leptonflow/evaluation/holdout_evaluation.py",
+    "leptonflow/evaluation/baselines.py",
+    "leptonflow/registry/packages.py",
+    "leptonflow/registry/intact_champions.py",
+    "leptonflow/evaluation/load_check.py",
+    "leptonflow/gate/evidence.py",
+    "leptonflow/gate/decision.py",
+    "leptonflow/registry/proven_champions.py",
     "schemas/rules.py",
 )
 GATE_PACKAGES = ("leptonflow/rules", "leptonflow/statistics")

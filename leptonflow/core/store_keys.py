@@ -7,17 +7,8 @@ what we create may not. What does not belong here: any input or output.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 from schemas.errors import UsageError
-
-if TYPE_CHECKING:
-    pass
-
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 # Inside a class with a method `list` the word no longer names the type.
 Names = list[str]

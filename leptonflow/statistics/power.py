@@ -1,7 +1,7 @@
 """How often the gate's paired test passes a candidate whose true difference is known, and the examples needed.
 
 Nothing is simulated here: the chance is summed over every table that can arise. What does not belong
-here: where a discordance comes from, and drawing candidates (leptonflow.simulation).
+here: where a discordance comes from, and drawing candidates (leptonflow.gate.simulation).
 """
 
 from __future__ import annotations

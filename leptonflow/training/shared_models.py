@@ -10,17 +10,14 @@ import threading
 import zipfile
 from collections.abc import Iterator, Sequence
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from leptonflow.core.code_digests import user_code
 from leptonflow.core.hashing import digest, sha256
+from leptonflow.keras_runtime.keras_models import _first_line, _own_chance, load, save, seed_all
 from leptonflow.workloads.base import Workload
 from schemas.config import Pipeline
 from schemas.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    pass
-from leptonflow.keras_runtime.keras_models import _first_line, _own_chance, load, save, seed_all
 
 MODEL_LOCK = threading.RLock()  # seeds and graphs belong to the process: one fit at a time
 

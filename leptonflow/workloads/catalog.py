@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
 
+from leptonflow.workloads.base import Workload
 from schemas.config import WORKLOADS
 from schemas.errors import ConfigurationError
-
-if TYPE_CHECKING:
-
-    pass
-from leptonflow.workloads.base import Workload
 
 
 def load(name: str) -> Workload:

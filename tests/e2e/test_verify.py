@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from leptonflow import integrity
+from leptonflow.runs import integrity
 from leptonflow.storage import commit_log
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
@@ -44,7 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def quick() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("leptonflow.storage.store", "leptonflow.integrity", "leptonflow.storage.commit_log"):
+        for name in ("leptonflow.storage.store", "leptonflow.runs.integrity", "leptonflow.storage.commit_log"):
             patch.setattr(f"{name}.PAUSES", (0.0, 0.0))
         yield
 

@@ -120,7 +120,7 @@ def test_the_installed_package_has_every_file(installed: Path) -> None:
     assert not {name for name in here if not fnmatch.fnmatch(name, "*.pyc")} - there
     assert {
         "schemas/image_classification.contract.yaml",
-        "leptonflow/report.html.j2",
+        "leptonflow/reports/templates/report.html.j2",
         "flows/prefect_schema.sql",
     } <= there
     assert not (installed / "tests").exists()

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from leptonflow import evaluation, infra, packages
 from leptonflow.data.dataset import example_sets
 from leptonflow.data.validation import contracts
+from leptonflow.evaluation import holdout_evaluation, load_check
+from leptonflow.registry import packages
 from leptonflow.storage.address import open_store
 from leptonflow.storage.memory_store import MemoryStore
 from leptonflow.storage.store import Store
@@ -49,7 +50,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Pipeline, P
         model_fits.train_fold(store, config, plan, fold)
     model_fits.fit_final(store, config, plan)
     packages.package(store, config, plan)
-    evaluation.evaluate(store, config, plan, None)
+    holdout_evaluation.evaluate(store, config, plan, None)
     return folder, config, plan
 
 
@@ -65,9 +66,9 @@ def passed(trained: tuple[Path, Pipeline, Plan], tmp_path_factory: pytest.TempPa
     folder = tmp_path_factory.mktemp("passed") / "store"
     shutil.copytree(trained[0], folder)
     store, (_, config, plan) = open_store(str(folder)), trained
-    infra.start()
+    load_check.start()
     sha = packages.reference(store, config.name, plan.version).manifest_sha256
-    return folder, infra.validate(store, config, plan.version, sha, plan)
+    return folder, load_check.validate(store, config, plan.version, sha, plan)
 
 
 @pytest.fixture
@@ -144,12 +145,12 @@ def test_a_version_is_loaded_and_evaluated_through_wrong_readings(
     store: Store, trained: Any, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     _, config, plan = trained
-    expected = evaluation.evaluate(store, config, plan, None)
+    expected = holdout_evaluation.evaluate(store, config, plan, None)
     sha = packages.reference(store, config.name, plan.version).manifest_sha256
     with monkeypatch.context() as patch:
         misread(store, patch, how)
         assert packages.load(store, config.name, plan.version, sha).manifest_sha256 == sha
-        assert evaluation.evaluate(store, config, plan, None) == expected
+        assert holdout_evaluation.evaluate(store, config, plan, None) == expected
         assert model_fits.fit_result(store, config.name, plan.version, None) is not None
 
 
@@ -278,15 +279,15 @@ def test_a_fresh_process_reproduces_the_predictions_and_the_pass_is_recorded(val
     store, first = validated
     sha = packages.reference(store, config.name, plan.version).manifest_sha256
     assert first.passed and not first.reused, first.sentence
-    assert first.largest_difference is not None and first.largest_difference <= infra.TOLERANCE
+    assert first.largest_difference is not None and first.largest_difference <= load_check.TOLERANCE
     holdout = len(example_sets.holdout_set(store, config, plan.snapshot).ids)
     assert first.examples == packages.REFERENCE_EXAMPLES + holdout
     began = time.perf_counter()
-    again = infra.validate(store, config, plan.version, sha)
+    again = load_check.validate(store, config, plan.version, sha)
     assert again.reused and again.passed
     assert time.perf_counter() - began < 1  # no process was started
     change(store, f"models/{config.name}/{plan.version}/model.keras")  # a recorded pass hides no later damage
-    later = infra.validate(store, config, plan.version, sha)
+    later = load_check.validate(store, config, plan.version, sha)
     assert not later.passed and "model.keras" in later.sentence
 
 
@@ -310,7 +311,7 @@ def test_a_package_that_does_not_reproduce_its_predictions_does_not_pass(store: 
         assert path is not None
         path.chmod(0o644)
         path.write_bytes(new)
-    result = infra.validate(store, config, plan.version, packages.sha256(text))
+    result = load_check.validate(store, config, plan.version, packages.sha256(text))
     assert not result.passed
     assert result.largest_difference == pytest.approx(1e-3, rel=1e-3)
     assert list(store.list(f"{folder}/infra")) == []
@@ -319,12 +320,12 @@ def test_a_package_that_does_not_reproduce_its_predictions_does_not_pass(store: 
 def test_a_fresh_process_that_dies_is_a_rule_that_did_not_pass(store: Store, trained: Any) -> None:
     _, config, plan = trained
     sha = packages.reference(store, config.name, plan.version).manifest_sha256
-    infra.start()
-    assert infra._child is not None
-    os.kill(infra._child.process.pid, signal.SIGSTOP)  # so that it is alive, and dies before it can answer
-    pid = infra._child.process.pid
+    load_check.start()
+    assert load_check._child is not None
+    os.kill(load_check._child.process.pid, signal.SIGSTOP)  # so that it is alive, and dies before it can answer
+    pid = load_check._child.process.pid
     killer = subprocess.Popen([sys.executable, "-c", f"import os, time; time.sleep(1); os.kill({pid}, 9)"])
-    result = infra.validate(store, config, plan.version, sha)
+    result = load_check.validate(store, config, plan.version, sha)
     killer.wait()
     assert not result.passed
     assert "status -9" in result.sentence
@@ -335,26 +336,26 @@ def test_a_record_that_is_no_pass_of_these_bytes_is_made_again(validated: Any, t
     _, config, plan = trained
     store, first = validated
     sha = packages.reference(store, config.name, plan.version).manifest_sha256
-    key = infra.record_key(config.name, plan.version, sha, config)
+    key = load_check.record_key(config.name, plan.version, sha, config)
     path = store.path(key)
     assert path is not None
     path.chmod(0o644)
     for data in (b"garbage", packages.canonical(first.model_copy(update={"manifest_sha256": "0" * 64}))):
         path.write_bytes(data)
-        again = infra.validate(store, config, plan.version, sha)
+        again = load_check.validate(store, config, plan.version, sha)
         assert again.passed and not again.reused and again.manifest_sha256 == sha
         assert path.read_bytes() == data
 
 
 def test_a_process_that_died_waiting_is_replaced_and_leaves_no_pipe_open() -> None:
-    infra.start()
-    first = infra._child
+    load_check.start()
+    first = load_check._child
     assert first is not None and first.process.stdin is not None
     first.process.kill()
     first.process.wait()
-    infra.start()
-    assert infra._child is not first and first.errors.closed and first.process.stdin.closed
-    infra.stop()
+    load_check.start()
+    assert load_check._child is not first and first.errors.closed and first.process.stdin.closed
+    load_check.stop()
 
 
 def test_a_fresh_process_finds_what_lies_in_a_memory_store(store: Store, trained: Any) -> None:
@@ -362,7 +363,7 @@ def test_a_fresh_process_finds_what_lies_in_a_memory_store(store: Store, trained
     memory = MemoryStore("memory://packages")
     for key, _ in store.list("models"):
         memory.create(key, store.get(key))
-    with infra._reachable(memory, config.name, plan.version) as uri:
+    with load_check._reachable(memory, config.name, plan.version) as uri:
         assert uri.startswith("file://")
         packages.verify(open_store(uri), config.name, plan.version)
 
@@ -394,22 +395,22 @@ def test_the_fresh_process_measures_and_a_recorded_pass_keeps_it(validated: Any,
     assert found.package_bytes == sha.bytes
     assert found.latency_ms is not None and 0 < found.latency_ms < 10_000
     assert found.malformed >= 6
-    again = infra.validate(store, config, plan.version, sha.manifest_sha256, plan)
+    again = load_check.validate(store, config, plan.version, sha.manifest_sha256, plan)
     assert again.reused and (again.latency_ms, again.malformed) == (found.latency_ms, found.malformed)
     for rule, why in (({"rule": "latency", "value": 1e-6}, "95 of 100 images take"),
                       ({"rule": "size", "value": 1e-6}, "the package has")):  # fmt: skip
-        over = infra.validate(store, pipeline(gate=[rule]), plan.version, sha.manifest_sha256)
+        over = load_check.validate(store, pipeline(gate=[rule]), plan.version, sha.manifest_sha256)
         assert over.reused and not over.passed and over.sentence.startswith(why)
     wide = pipeline(gate=[{"rule": "latency", "value": 1e6}, {"rule": "size", "value": 1e6}])
-    assert infra.validate(store, wide, plan.version, sha.manifest_sha256).passed
+    assert load_check.validate(store, wide, plan.version, sha.manifest_sha256).passed
 
 
 def test_an_answer_to_what_is_no_image_is_a_finding(store: Store, trained: Any, monkeypatch: Any) -> None:
     _, config, plan = trained
     package = packages.load(store, config.name, plan.version)
-    assert infra._garbage(package)[0] is None
+    assert load_check._garbage(package)[0] is None
     monkeypatch.setattr(packages.Package, "predict", lambda self, pixels: np.full((1, 3), 1 / 3))
-    assert infra._garbage(package) == ("an array of another height", infra._garbage(package)[1])
+    assert load_check._garbage(package) == ("an array of another height", load_check._garbage(package)[1])
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int64, np.uint16])

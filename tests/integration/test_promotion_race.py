@@ -19,8 +19,8 @@ from typing import Any
 
 import pytest
 
-from leptonflow import overrides, packages, registry
 from leptonflow.core.hashing import sha256
+from leptonflow.registry import champion_log, manual_decisions, packages
 from leptonflow.storage import commit_log as commits
 from leptonflow.storage.address import open_store
 from schemas.errors import Damaged, LeptonflowError
@@ -35,7 +35,7 @@ PATIENCE = 120.0
 
 # A server that imports once and forks clean children: no threads of a store client are forked with it.
 processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["leptonflow.overrides", "tests.small_packages"])
+processes.set_forkserver_preload(["leptonflow.registry.manual_decisions", "tests.small_packages"])
 
 
 @dataclass(frozen=True)
@@ -70,14 +70,14 @@ def write(uri: str, environment: dict[str, str], writer: int, rounds: int, toget
             version = BROKEN if (number + writer) % 10 == 0 else version
             why = f"round {number} of {who}"
             together.wait(PATIENCE)
-            against = registry.promotions(store, PIPELINE).number
+            against = champion_log.promotions(store, PIPELINE).number
             what, record, message = "nothing", None, ""
             try:
                 if kind == "promote":
-                    document = overrides.promote(store, PIPELINE, version, why, who, fit_to_run)
+                    document = manual_decisions.promote(store, PIPELINE, version, why, who, fit_to_run)
                 else:
                     target = version if kind == "back to" else None
-                    document = overrides.rollback(store, PIPELINE, target, why, who, fit_to_run)
+                    document = manual_decisions.rollback(store, PIPELINE, target, why, who, fit_to_run)
             except LeptonflowError as error:
                 what, message = type(error).__name__, str(error)
             else:
@@ -100,7 +100,7 @@ def read(uri: str, environment: dict[str, str], afresh: bool, stop: Any, results
         while trouble is None and not (looks and stop.is_set()):
             if afresh:  # as a process that has just begun, which verifies the chain from its first record
                 commits._verified.clear()
-            champion = registry.champion(registry.promotions(store, PIPELINE))
+            champion = champion_log.champion(champion_log.promotions(store, PIPELINE))
             if champion is None:
                 trouble = "no champion"
             elif champion.number < newest:
@@ -166,7 +166,7 @@ def begin(uri: str) -> None:
     else:
         overwrite(uri, key, other)
     for version in VERSIONS:
-        overrides.promote(store, PIPELINE, version, "the beginning", "nobody", fit_to_run)
+        manual_decisions.promote(store, PIPELINE, version, "the beginning", "nobody", fit_to_run)
 
 
 def overwrite(uri: str, key: str, data: bytes) -> None:
@@ -186,8 +186,8 @@ def check_history(uri: str, told: Sequence[Told]) -> list[dict[str, Any]]:
     """One line without gap or fork, each record one winner's own and decided against the one before it."""
     store = open_store(uri)
     commits._verified.clear()
-    log = registry.promotions(store, PIPELINE)  # verifies numbers, store and chain
-    rows = registry.history(log)
+    log = champion_log.promotions(store, PIPELINE)  # verifies numbers, store and chain
+    rows = champion_log.history(log)
     prefix = f"promotions/{PIPELINE}/log"
     objects = sorted(key for key, _ in store.list(prefix))
     assert objects == [f"{prefix}/{number:08d}.json" for number in range(1, len(rows) + 1)]
@@ -238,7 +238,7 @@ def test_twenty_processes_promote_and_roll_back_at_once(kind: str, rounds: int, 
     uri = fresh_uri(kind, request)
     begin(uri)
     with pytest.raises(Damaged, match=r"broken/model\.keras"):
-        overrides.promote(open_store(uri), PIPELINE, BROKEN, "x", "nobody", fit_to_run)
+        manual_decisions.promote(open_store(uri), PIPELINE, BROKEN, "x", "nobody", fit_to_run)
 
     began = time.monotonic()
     told, seen = race(uri, rounds)

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from leptonflow import overrides, registry
+from leptonflow.registry import champion_log, manual_decisions
 from leptonflow.storage.address import open_store
 from leptonflow.storage.commit_log import Log
 from leptonflow.storage.store import Store
@@ -21,14 +21,14 @@ PATIENCE = 60.0
 
 # A server that imports once and forks clean children: no threads of a store client are forked with it.
 processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["leptonflow.overrides", "tests.small_packages"])
+processes.set_forkserver_preload(["leptonflow.registry.manual_decisions", "tests.small_packages"])
 
 Job = tuple[str, str | None]  # what to do, with which version
 Told = tuple[str, Any]  # won with a record's number, or an error's name with its message
 
 
 def verdict(version: str, run_id: str, log: Log) -> Verdict:
-    now = registry.champion(log)
+    now = champion_log.champion(log)
     return Verdict(
         run_id=run_id, version=version, verdict="promoted", rules=(), sentence="every rule passed",
         champion=now.version if now else None, against=log.number,
@@ -47,14 +47,14 @@ def act(store: Store, job: Job, who: str, together: Any) -> int | None:
 
     kind, version = job
     if kind == "promote":
-        record = overrides.promote(store, PIPELINE, str(version), "because", who, ensure)["record"]
+        record = manual_decisions.promote(store, PIPELINE, str(version), "because", who, ensure)["record"]
     elif kind == "rollback":
-        record = overrides.rollback(store, PIPELINE, version, "because", who, ensure)["record"]
+        record = manual_decisions.rollback(store, PIPELINE, version, "because", who, ensure)["record"]
     else:
         run_id = kind.removeprefix("run ")
-        decided = verdict(str(version), run_id, registry.promotions(store, PIPELINE))
+        decided = verdict(str(version), run_id, champion_log.promotions(store, PIPELINE))
         together.wait(PATIENCE)
-        _, log = registry.settle(store, plan(str(version), run_id), decided, "0" * 64)
+        _, log = champion_log.settle(store, plan(str(version), run_id), decided, "0" * 64)
         return next((e.number for e in log.entries if e.body["run_id"] == run_id), None)
     return record["number"] if record else None
 
@@ -95,8 +95,8 @@ def race(uri: str, jobs: Sequence[Job]) -> dict[str, Told]:
 
 def one_line(uri: str) -> list[dict[str, Any]]:
     """The history, read afresh and its chain verified, if each record replaced the one before."""
-    log = registry.promotions(open_store(uri), PIPELINE)
-    rows = registry.history(log)
+    log = champion_log.promotions(open_store(uri), PIPELINE)
+    rows = champion_log.history(log)
     assert [row["number"] for row in rows] == list(range(1, len(rows) + 1))
     assert [row["previous"] for row in rows[1:]] == [row["version"] for row in rows[:-1]]
     assert len({entry.id for entry in log.entries}) == len(rows)
@@ -132,8 +132,8 @@ def test_eight_processes_of_one_run_promote_once(store_uri: str) -> None:
 def test_eight_people_promote_and_roll_back_at_once(store_uri: str) -> None:
     store = open_store(store_uri)
     for version in "abc":
-        decided = verdict(version, f"run-{version}", registry.promotions(store, PIPELINE))
-        registry.settle(store, plan(version), decided, put(store, version))
+        decided = verdict(version, f"run-{version}", champion_log.promotions(store, PIPELINE))
+        champion_log.settle(store, plan(version), decided, put(store, version))
     new = [f"p{n}" for n in range(4)]
     for version in new:
         put(store, version)
@@ -143,7 +143,7 @@ def test_eight_people_promote_and_roll_back_at_once(store_uri: str) -> None:
     won = {who: number for who, (what, number) in told.items() if what == "won"}
     assert {who: rows[number - 1]["who"] for who, number in won.items()} == {who: who for who in won}
     assert sorted(won.values()) == list(range(4, len(rows) + 1)), "as many records as winners, each one's own"
-    assert len(won) >= overrides.ATTEMPTS, "each round of attempts has a winner"
+    assert len(won) >= manual_decisions.ATTEMPTS, "each round of attempts has a winner"
     check_losers(told, rows, 3)
     # Of two who meant to take down c, at most one took something down; the other was told.
     taken = [row for row in rows[3:] if row["kind"] == "rollback" and row["who"] in ("person-4", "person-5")]
@@ -156,11 +156,11 @@ def test_the_champion_is_the_same_for_everybody(store_uri: str) -> None:
     """A reader that was there before, one that comes after, and the winner agree on the head."""
     store = open_store(store_uri)
     put(store, "a")
-    registry.settle(store, plan("a"), verdict("a", "run-a", registry.promotions(store, PIPELINE)), "0" * 64)
-    before = registry.champion(registry.promotions(store, PIPELINE))
+    champion_log.settle(store, plan("a"), verdict("a", "run-a", champion_log.promotions(store, PIPELINE)), "0" * 64)
+    before = champion_log.champion(champion_log.promotions(store, PIPELINE))
     put(store, "b")
     told = race(store_uri, [("promote", "b")])
-    after = registry.champion(registry.promotions(store, PIPELINE))
+    after = champion_log.champion(champion_log.promotions(store, PIPELINE))
     assert before is not None
     assert after is not None
     assert (before.version, after.version, after.number) == ("a", "b", told["person-0"][1])

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from leptonflow import recording
 from leptonflow.core import clock
 from leptonflow.core.hashing import sha256
 from leptonflow.data.dataset import batch_outcomes
+from leptonflow.runs import recording
 from leptonflow.storage import commit_log
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store

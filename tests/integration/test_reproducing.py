@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from leptonflow import evaluation, packages, reproducing
 from leptonflow.core import store_keys
 from leptonflow.core.hashing import canonical, sha256
 from leptonflow.data.dataset import dataset_state
+from leptonflow.evaluation import holdout_evaluation
+from leptonflow.registry import packages
+from leptonflow.runs import reproduction
 from leptonflow.storage import commit_log as commits
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
@@ -59,7 +61,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
         model_fits.train_fold(store, config, plan, fold)
     model_fits.fit_final(store, config, plan)
     packages.package(store, config, plan)
-    evaluation.evaluate(store, config, plan, None)
+    holdout_evaluation.evaluate(store, config, plan, None)
     return folder, config, plan
 
 
@@ -111,19 +113,19 @@ def test_predictions_within_the_tolerance_and_beyond_it(store: Store, trained: T
     probabilities = probabilities.copy()
     probabilities[0, 0] += 1e-4
     rewrite(store, key, predictions.write(ids, labels, probabilities, CLASSES, None))
-    found = reproducing.reproduce(store, RUN)
+    found = reproduction.reproduce(store, RUN)
     assert not found["equal"] and found["within_tolerance"]
     assert found["largest_difference"] == pytest.approx(1e-4, rel=1e-3)
     assert "nothing that is recorded differs" in found["sentence"]
-    assert not reproducing.reproduce(store, RUN, tolerance=1e-5)["within_tolerance"]
+    assert not reproduction.reproduce(store, RUN, tolerance=1e-5)["within_tolerance"]
     # Another seed trains another model: the run's predictions are not reached.
     name = store_keys.package_key(config.name, "a" * 12, "manifest.json")
     manifest = json.loads(store.get(name))
     manifest["config"]["training"]["seed"] = 1
     rewrite(store, name, canonical(manifest))
-    found = reproducing.reproduce(store, RUN)
+    found = reproduction.reproduce(store, RUN)
     assert (found["equal"], found["within_tolerance"]) == (False, False)
-    assert found["largest_difference"] > reproducing.TOLERANCE
+    assert found["largest_difference"] > reproduction.TOLERANCE
 
 
 def test_what_differs_is_named(store: Store, trained: Trained) -> None:
@@ -135,7 +137,7 @@ def test_what_differs_is_named(store: Store, trained: Trained) -> None:
     manifest["lineage"]["hardware"]["cpus"] = 977
     manifest["lineage"]["snapshot"] = "f" * 64
     rewrite(store, key, canonical(manifest))
-    found = reproducing.reproduce(store, RUN)
+    found = reproduction.reproduce(store, RUN)
     assert [(each["what"], each["key"]) for each in found["differs"]] == [
         ("code", "train"), ("libraries", "numpy"), ("hardware", "cpus"), ("data", "snapshot"),
     ]  # fmt: skip
@@ -154,7 +156,7 @@ def test_another_keras_is_a_library_and_not_code(store: Store, trained: Trained)
     manifest["code"]["train"] = code_digests(config, manifest["libraries"])["train"]
     rewrite(store, key, canonical(manifest))
     assert manifest["code"]["train"] != code_digests(config)["train"]
-    assert [(d["what"], d["key"]) for d in reproducing.reproduce(store, RUN)["differs"]] == [("libraries", "keras")]
+    assert [(d["what"], d["key"]) for d in reproduction.reproduce(store, RUN)["differs"]] == [("libraries", "keras")]
 
 
 def test_a_manifest_from_before_lineage_says_that_its_hardware_is_not_known(store: Store, trained: Trained) -> None:
@@ -163,7 +165,7 @@ def test_a_manifest_from_before_lineage_says_that_its_hardware_is_not_known(stor
     manifest = json.loads(store.get(key))
     del manifest["lineage"]
     rewrite(store, key, canonical(manifest))
-    found = reproducing.reproduce(store, RUN)
+    found = reproduction.reproduce(store, RUN)
     assert found["equal"]
     assert {(each["what"], each["recorded"]) for each in found["differs"]} == {("hardware", None)}
 
@@ -173,7 +175,7 @@ def test_other_examples_have_no_difference(store: Store, trained: Trained) -> No
     key = store_keys.run_key(config.name, RUN, "holdout-predictions.parquet")
     ids, labels, probabilities = predictions.read(store.get(key), CLASSES)
     rewrite(store, key, predictions.write(ids[1:], labels[1:], np.asarray(probabilities[1:]), CLASSES, None))
-    found = reproducing.reproduce(store, RUN)
+    found = reproduction.reproduce(store, RUN)
     assert (found["equal"], found["within_tolerance"], found["largest_difference"]) == (False, False, None)
     assert "other examples" in found["sentence"]
 
@@ -181,26 +183,26 @@ def test_other_examples_have_no_difference(store: Store, trained: Trained) -> No
 def test_bad_input_is_one_clear_line(store: Store, trained: Trained) -> None:
     _, config, plan = trained
     with pytest.raises(NotFound, match=f"no run with holdout predictions.*{'0' * 12}"):
-        reproducing.reproduce(store, "0" * 12)
+        reproduction.reproduce(store, "0" * 12)
     with pytest.raises(UsageError, match="not a run's id"):
-        reproducing.reproduce(store, "../x")
+        reproduction.reproduce(store, "../x")
     with pytest.raises(UsageError, match="not a tolerance"):
-        reproducing.reproduce(store, RUN, tolerance=-1)
+        reproduction.reproduce(store, RUN, tolerance=-1)
     assert plan.snapshot is not None
     part = plan.snapshot.parts[0].key
     rewrite(store, part, store.get(part)[:-1] + b"x")
     with pytest.raises(Damaged, match=part):
-        reproducing.reproduce(store, RUN)
+        reproduction.reproduce(store, RUN)
     key = store_keys.package_key(config.name, plan.version or "", "manifest.json")
     manifest = json.loads(store.get(key))
     rewrite(store, key, canonical({**manifest, "snapshot_number": 2}))
     with pytest.raises(Damaged, match="shorter than it was"):
-        reproducing.reproduce(store, RUN)
+        reproduction.reproduce(store, RUN)
 
 
 def test_every_fold_once_more(store: Store, trained: Trained) -> None:
     _, config, plan = trained
-    assert reproducing.reproduce(store, RUN)["folds"] is None
+    assert reproduction.reproduce(store, RUN)["folds"] is None
     status, document, told = command(store, RUN, "--folds")
     assert (status, document["equal"], document["within_tolerance"]) == (0, True, True), (document, told)
     folds = document["folds"]
@@ -222,21 +224,21 @@ def test_a_fold_that_differs_is_told_beside_a_holdout_that_does_not(store: Store
     data = predictions.write(ids, labels, probabilities, CLASSES, 1)
     rewrite(store, key, data)
     with pytest.raises(Damaged, match=rf"{key} is not what was recorded.*sha256"):
-        reproducing.reproduce(store, RUN, folds=True)
+        reproduction.reproduce(store, RUN, folds=True)
     name = store_keys.fit_key(config.name, plan.version or "", 1, "manifest.json")
     manifest = json.loads(store.get(name))
     manifest["files"][0]["sha256"] = sha256(data)
     rewrite(store, name, canonical(manifest))
-    found = reproducing.reproduce(store, RUN, folds=True)
+    found = reproduction.reproduce(store, RUN, folds=True)
     assert (found["equal"], found["within_tolerance"]) == (True, False), found
     assert [fold["equal"] for fold in found["folds"]] == [True, False, True]
-    assert found["folds"][1]["largest_difference"] > reproducing.TOLERANCE and found["folds"][1]["flipped"] > 0
+    assert found["folds"][1]["largest_difference"] > reproduction.TOLERANCE and found["folds"][1]["flipped"] > 0
     told = found["sentence"]
     assert "holdout predictions are equal bit for bit, the" in told and "folds differ by at most" in told
-    assert reproducing.reproduce(store, RUN)["within_tolerance"], "without --folds nothing is said of them"
+    assert reproduction.reproduce(store, RUN)["within_tolerance"], "without --folds nothing is said of them"
     rewrite(store, name, b"garbage")
     with pytest.raises(Damaged, match=f"{name} cannot be compared with"):
-        reproducing.reproduce(store, RUN, folds=True)
+        reproduction.reproduce(store, RUN, folds=True)
 
 
 def test_what_a_run_left_and_cannot_be_read_is_one_clear_line(store: Store, trained: Trained) -> None:
@@ -246,7 +248,7 @@ def test_what_a_run_left_and_cannot_be_read_is_one_clear_line(store: Store, trai
     for damaged in (data[: len(data) // 2], b"", data[:-8] + b"\x00" * 4 + data[-4:], b"garbage"):
         rewrite(store, key, damaged)
         with pytest.raises(Damaged, match=f"the holdout predictions of run {RUN} cannot be compared with"):
-            reproducing.reproduce(store, RUN)
+            reproduction.reproduce(store, RUN)
     # A finished run's manifest knows what they were, so that readable ones of other numbers are found too.
     ids, labels, probabilities = predictions.read(data, CLASSES)
     rewrite(store, key, predictions.write(ids, labels, probabilities[:, ::-1], CLASSES, None))
@@ -256,7 +258,7 @@ def test_what_a_run_left_and_cannot_be_read_is_one_clear_line(store: Store, trai
         store_keys.run_key(config.name, RUN, "manifest.json"), canonical({"document": document, "files": files})
     )
     with pytest.raises(Damaged, match=f"{key} is not what was recorded.*{sha256(data)}"):
-        reproducing.reproduce(store, RUN)
+        reproduction.reproduce(store, RUN)
 
 
 @pytest.mark.parametrize("data", [b"garbage", b"{}", b"[]"])
@@ -264,4 +266,4 @@ def test_a_beginning_that_is_garbage_is_named(store: Store, trained: Trained, da
     key = store_keys.run_key(trained[1].name, RUN, "started.json")
     rewrite(store, key, data)
     with pytest.raises(Damaged, match=key):
-        reproducing.reproduce(store, RUN)
+        reproduction.reproduce(store, RUN)

@@ -35,7 +35,7 @@ from pathlib import Path
 import yaml
 from flows import running
 from leptonflow import infra, overrides
-from leptonflow.planning import load_config
+from leptonflow.runs.planning import load_config
 from leptonflow.storage.store import open_store
 from schemas.errors import LeptonflowError
 

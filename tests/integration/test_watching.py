@@ -23,8 +23,8 @@ from typing import Any
 import pytest
 import yaml
 
-from leptonflow import planning
 from leptonflow.core import pipeline_files
+from leptonflow.runs import planning
 from leptonflow.storage import bucket, commit_log
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store

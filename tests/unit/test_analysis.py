@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from leptonflow.analysis import CONFIDENCE, MOST_SHOWN, Analysis, analyse
+from leptonflow.evaluation.error_analysis import CONFIDENCE, MOST_SHOWN, Analysis, analyse
 from leptonflow.statistics.intervals import wilson
 
 CLASSES = ("cat", "dog", "owl")

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from leptonflow import comparing, overrides, recording
 from leptonflow.core.hashing import canonical
+from leptonflow.registry import manual_decisions
+from leptonflow.runs import comparison, recording
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
 from schemas.errors import Damaged, NotFound, UsageError
@@ -51,24 +52,24 @@ def two(store: Store) -> Run:
     finish(store, first)
     finish(store, second)
     for version in (A, B):
-        overrides.promote(store, "digits", version, "because", "kim@lab", fit_to_run)
+        manual_decisions.promote(store, "digits", version, "because", "kim@lab", fit_to_run)
     return second
 
 
 def test_everything_of_one_version(store: Store, two: Run) -> None:
-    found = comparing.version(store, two.config, B)
+    found = comparison.version(store, two.config, B)
     assert (found["version"], found["champion"], found["damage"]) == (B, True, None)
     assert [(row["number"], row["previous"], row["against"]) for row in found["promotions"]] == [(2, A, 1)]
     assert found["metrics"] == {"cv": two.manifest.cv, "holdout": two.evaluation.candidate_scores.metrics}
     assert found["verdict"]["run_id"] == "b2" * 6
     assert found["lineage"]["git_commit"] == "decade"
     assert found["files"] == {"model.keras": {"bytes": 11, "sha256": two.manifest.files[0].sha256}}
-    assert not comparing.version(store, two.config, A)["champion"]
+    assert not comparison.version(store, two.config, A)["champion"]
     json.dumps(found, allow_nan=False)
 
 
 def test_two_versions_side_by_side(store: Store, two: Run) -> None:
-    found = comparing.compare(store, two.config, A, B)
+    found = comparison.compare(store, two.config, A, B)
     assert found["versions"] == [A, B]
     differing = {each["key"]: (each["left"], each["right"]) for each in found["differences"]}
     assert differing["lineage.git_commit"] == ("c0ffee", "decade")
@@ -78,26 +79,26 @@ def test_two_versions_side_by_side(store: Store, two: Run) -> None:
     assert not [key for key in differing if key.startswith(("config.", "data.", "classes", "files."))], (
         "these are equal"
     )
-    assert comparing.compare(store, two.config, B, B)["differences"] == []
+    assert comparison.compare(store, two.config, B, B)["differences"] == []
 
 
 def test_a_version_from_before_lineage_was_kept(store: Store, two: Run) -> None:
     make(store, version="c1" * 6, run_id="c2" * 6)
-    found = comparing.version(store, two.config, "c1" * 6)
+    found = comparison.version(store, two.config, "c1" * 6)
     assert (found["lineage"], found["verdict"], found["metrics"]["holdout"]) == (None, None, None)
-    differing = {each["key"] for each in comparing.compare(store, two.config, A, "c1" * 6)["differences"]}
+    differing = {each["key"] for each in comparison.compare(store, two.config, A, "c1" * 6)["differences"]}
     assert "lineage.git_commit" in differing
 
 
 def test_damage_is_said_and_does_not_hide_the_rest(store: Store, two: Run) -> None:
     objects = store._objects  # type: ignore[attr-defined]
     objects[f"models/digits/{B}/model.keras"] = b"other bytes"
-    found = comparing.version(store, two.config, B)
+    found = comparison.version(store, two.config, B)
     assert f"models/digits/{B}/model.keras" in found["damage"]
     assert found["metrics"]["cv"] == two.manifest.cv
     objects[f"models/digits/{B}/manifest.json"] = b"garbage"
     with pytest.raises(Damaged, match=r"manifest\.json"):
-        comparing.version(store, two.config, B)
+        comparison.version(store, two.config, B)
 
 
 def test_another_manifest_than_the_one_that_became_champion_is_damage(store: Store, two: Run) -> None:
@@ -105,15 +106,15 @@ def test_another_manifest_than_the_one_that_became_champion_is_damage(store: Sto
     key = f"models/digits/{A}/manifest.json"
     other = json.loads(store.get(key)) | {"created_at": "2026-01-01T00:00:00+00:00"}
     store._objects[key] = canonical(other)  # type: ignore[attr-defined]
-    assert f"{key} is not what was recorded" in comparing.version(store, two.config, A)["damage"]
+    assert f"{key} is not what was recorded" in comparison.version(store, two.config, A)["damage"]
     with pytest.raises(Damaged, match="is not what was recorded"):
-        overrides.rollback(store, "digits", A, "because", "kim@lab", fit_to_run)
+        manual_decisions.rollback(store, "digits", A, "because", "kim@lab", fit_to_run)
 
 
 def test_an_unknown_version_is_answered_with_those_that_there_are(store: Store, two: Run) -> None:
     for ask in (
-        lambda v: comparing.version(store, two.config, v),
-        lambda v: comparing.compare(store, two.config, A, v),
+        lambda v: comparison.version(store, two.config, v),
+        lambda v: comparison.compare(store, two.config, A, v),
     ):
         with pytest.raises(NotFound, match=f"one of .*{A}"):
             ask("0" * 12)
@@ -122,12 +123,12 @@ def test_an_unknown_version_is_answered_with_those_that_there_are(store: Store, 
 
 
 def test_flat_paths_reach_into_lists_of_rules() -> None:
-    document: dict[str, Any] = dict.fromkeys(comparing.SECTIONS)
+    document: dict[str, Any] = dict.fromkeys(comparison.SECTIONS)
     document["config"] = {"gate": [{"rule": "at_least", "value": 0.9}], "input": [28, 28, 1], "model": {}}
-    found = comparing.flat(document)
+    found = comparison.flat(document)
     assert found["config.gate.0.rule"] == "at_least"
     assert (found["config.input"], found["config.model"]) == ([28, 28, 1], {})
-    assert [comparing.text(v) for v in (None, 0.12345678, "x", [1, "ä"], True)] == [
+    assert [comparison.text(v) for v in (None, 0.12345678, "x", [1, "ä"], True)] == [
         "-",
         "0.123457",
         "x",

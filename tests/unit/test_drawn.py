@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from leptonflow import drawn, simulation
-from leptonflow.evidence import Evidence
-from leptonflow.rules import slicing
+from leptonflow.gate import drawn_rules, simulation
+from leptonflow.gate.evidence import Evidence
+from leptonflow.gate.rules import slicing
 from leptonflow.statistics import multiple, paired
 from schemas.config import Pipeline
 from tests.verdicts import CLASSES, champion, decide, measured, pipeline, rows
@@ -32,7 +32,7 @@ def holdout(n: int = 400) -> Evidence:
 
 def simulated(*rules: dict[str, Any], n: int = 400, discordance: float = 0.1, **known: Any) -> simulation.Curve:
     accuracy = known.get("accuracy")
-    found = drawn.gate(
+    found = drawn_rules.gate(
         pipeline(*rules), n, discordance, 2000, accuracy=accuracy, holdout=known.get("holdout", holdout())
     )
     return simulation.simulate(n, discordance, 0.01, 0.95, accuracy=accuracy, rules=found)
@@ -54,7 +54,7 @@ def test_a_bound_lets_pass_what_the_gate_lets_pass(n: int, kind: str, value: flo
     config = pipeline(asked)
     labels, counts = np.arange(n) % 2, sorted({*range(0, n + 1, max(1, n // 12)), n})
     right = np.asarray([counts])
-    found = drawn.bound(config.gate[0], n)(drawn.Draws(n, right, right, right))[0]  # type: ignore[arg-type]
+    found = drawn_rules.bound(config.gate[0], n)(drawn_rules.Draws(n, right, right, right))[0]  # type: ignore[arg-type]
     for count, passed in zip(counts, found, strict=True):
         row = decide(config, **measured(labels, rows(labels, np.arange(n) < count))).rules[0]
         assert row.passed is bool(passed), count
@@ -83,11 +83,11 @@ def test_an_accuracy_that_no_two_versions_can_have_is_the_nearest_that_they_can(
 
 def test_a_slice_of_everything_is_the_opposite_test_of_the_whole_holdout() -> None:
     rule = pipeline({"rule": "slices", "by": ["format"], "margin": 0.02}).gate[0]
-    found = drawn.slices(rule, 400, 1e4, holdout(), 0)  # type: ignore[arg-type]
+    found = drawn_rules.slices(rule, 400, 1e4, holdout(), 0)  # type: ignore[arg-type]
     assert found.judge is not None
     random = np.random.default_rng(3)
     b, c = random.integers(0, 40, (2, 3, 500))
-    passed = found.judge(drawn.Draws(400, b, c, None))
+    passed = found.judge(drawn_rules.Draws(400, b, c, None))
     assert passed.shape == (3, 500) and 0 < passed.mean() < 1
     counts = zip(b.ravel().tolist(), c.ravel().tolist(), strict=True)
     assert passed.ravel().tolist() == [paired.inferiority(*pair, 400, 0.02) >= 0.05 for pair in counts]
@@ -122,10 +122,10 @@ def test_slices_refuse_as_often_as_the_gate_does_on_whole_holdouts(difference: f
 
 def test_a_holdout_of_another_size_falls_into_slices_as_todays_does() -> None:
     rule = pipeline({**SLICES, "minimum": 30}).gate[0]
-    big, small = (drawn.slices(rule, n, 1e3, holdout(), 0) for n in (4000, 20))  # type: ignore[arg-type]
+    big, small = (drawn_rules.slices(rule, n, 1e3, holdout(), 0) for n in (4000, 20))  # type: ignore[arg-type]
     assert big.judge is not None
     assert small.judge is None and "no slice of 20 examples has the 30" in (small.why or "")
-    huge = drawn.slices(rule, 4000, 1e12, holdout(), 0)  # type: ignore[arg-type]
+    huge = drawn_rules.slices(rule, 4000, 1e12, holdout(), 0)  # type: ignore[arg-type]
     assert huge.judge is None and "too many to draw" in (huge.why or "")
 
 
@@ -153,7 +153,7 @@ def test_what_cannot_be_drawn_says_why() -> None:
         {"rule": "overfit", "metric": "accuracy", "value": 0.1}, {"rule": "latency", "value": 5},
         {"rule": "size", "value": 5},
     )  # fmt: skip
-    found = drawn.gate(config, 400, 0.1, 2000, accuracy=None, holdout=None)
+    found = drawn_rules.gate(config, 400, 0.1, 2000, accuracy=None, holdout=None)
     assert [(rule.rule, rule.metric) for rule in found if rule.judge] == [("against_champion", "accuracy")]
     why = {(rule.rule, rule.metric): rule.why for rule in found}
     assert len(found) == len(config.gate) + 1

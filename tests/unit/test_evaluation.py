@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from leptonflow import evaluation, evidence, packages, registry
 from leptonflow.data.dataset import example_sets
-from leptonflow.registry import Champion
+from leptonflow.evaluation import holdout_evaluation
+from leptonflow.gate import evidence
+from leptonflow.registry import champion_log, packages
+from leptonflow.registry.champion_log import Champion
 from leptonflow.storage import commit_log as commits
 from leptonflow.storage.memory_store import MemoryStore
 from leptonflow.storage.store import Store
@@ -58,7 +60,7 @@ def store(trained: tuple[MemoryStore, Pipeline, Plan, str]) -> MemoryStore:
 
 def test_the_candidate_is_scored_from_its_package_and_the_bytes_that_lie_there(store: Store, trained: Any) -> None:
     _, config, plan, _ = trained
-    found = evaluation.evaluate(store, config, plan, None)
+    found = holdout_evaluation.evaluate(store, config, plan, None)
     examples = example_sets.holdout_set(store, config, plan.snapshot)
     ids, labels, rows = predictions.read(store.get(found.predictions.key), CLASSES)
     assert ids == examples.ids
@@ -71,13 +73,13 @@ def test_the_candidate_is_scored_from_its_package_and_the_bytes_that_lie_there(s
     assert (found.champion, found.champion_scores, found.not_comparable) == (None, None, None)
     assert store.size(f"runs/{config.name}/{plan.run_id}/evaluation-0.json")
     before = dict(store.list(""))
-    assert evaluation.evaluate(store, config, plan, None) == found
+    assert holdout_evaluation.evaluate(store, config, plan, None) == found
     assert dict(store.list("")) == before
 
 
 def test_the_champion_itself_has_the_same_scores(store: Store, trained: Any) -> None:
     _, config, plan, sha = trained
-    found = evaluation.evaluate(store, config, plan, champion_of(plan, sha, number=4))
+    found = holdout_evaluation.evaluate(store, config, plan, champion_of(plan, sha, number=4))
     assert found.champion_scores == found.candidate_scores
     assert store.size(f"runs/{config.name}/{plan.run_id}/evaluation-4.json")
 
@@ -87,8 +89,8 @@ def test_another_champion_is_scored_on_the_same_holdout(store: Store, trained: A
     again = pipeline(training={"epochs": 1, "batch_size": 16, "folds": 3})
     other = plan_of(again, plan.snapshot, version="c" * 12, run_id="d" * 12)
     train(store, again, other)
-    found = evaluation.evaluate(store, again, other, champion_of(plan, sha))
-    alone = evaluation.evaluate(store, config, plan, None)
+    found = holdout_evaluation.evaluate(store, again, other, champion_of(plan, sha))
+    alone = holdout_evaluation.evaluate(store, config, plan, None)
     assert found.champion_scores is not None
     assert found.champion_scores.version == plan.version
     assert found.champion_scores.metrics == pytest.approx(alone.candidate_scores.metrics)
@@ -100,8 +102,8 @@ def test_a_champion_with_its_classes_in_another_order_is_scored_by_name(store: S
     snapshot = plan.snapshot.model_copy(update={"classes": CLASSES[::-1]})
     turned = plan_of(config, snapshot, version="c" * 12, run_id="d" * 12)
     train(store, config, turned)
-    found = evaluation.evaluate(store, config, turned, champion_of(plan, sha))
-    alone = evaluation.evaluate(store, config, plan, None)
+    found = holdout_evaluation.evaluate(store, config, turned, champion_of(plan, sha))
+    alone = holdout_evaluation.evaluate(store, config, plan, None)
     assert found.champion_scores is not None
     assert found.champion_scores.metrics == pytest.approx(alone.candidate_scores.metrics)
 
@@ -126,7 +128,7 @@ def test_a_champion_with_other_preprocessing_is_scored_through_its_own(
         return example_sets.Examples(**{**vars(examples), "pixels": np.ascontiguousarray(examples.pixels[:, :12, :12])})
 
     monkeypatch.setattr(example_sets, "holdout_set", holdout_set)
-    found = evaluation.evaluate(store, larger, other, champion_of(plan, sha))
+    found = holdout_evaluation.evaluate(store, larger, other, champion_of(plan, sha))
     assert asked == [(12, 12, 1)]
     assert found.champion_scores is not None and found.not_comparable is None
 
@@ -138,7 +140,7 @@ def test_a_champion_with_other_classes_is_not_comparable(store: Store, trained: 
     other = land(store, config, classes=four)
     other = plan_of(config, other.snapshot, version="c" * 12, run_id="d" * 12)
     train(store, config, other)
-    found = evaluation.evaluate(store, config, other, champion_of(plan, sha))
+    found = holdout_evaluation.evaluate(store, config, other, champion_of(plan, sha))
     assert found.champion_scores is None
     assert re.search(r"other classes \(only its own: right; new: bottom, top\)", found.not_comparable or "")
 
@@ -153,7 +155,7 @@ def test_a_damaged_champion_never_ends_the_run(store: MemoryStore, trained: Any,
     data = store._objects.pop(key)
     if what != "missing":
         store._objects[key] = data[:-1] + bytes([data[-1] ^ 1])
-    found = evaluation.evaluate(store, config, other, champion_of(plan, sha))
+    found = holdout_evaluation.evaluate(store, config, other, champion_of(plan, sha))
     assert found.champion_scores is None
     assert key in (found.not_comparable or "")
     assert "\n" not in (found.not_comparable or "")
@@ -164,20 +166,20 @@ def test_a_damaged_champion_names_the_last_whole_one(store: MemoryStore, trained
     second = plan_of(config, plan.snapshot, version="c" * 12, run_id="d" * 12)
     third = plan_of(config, plan.snapshot, version="e" * 12, run_id="f" * 12)
     shas = {plan.version: sha, **{p.version: train(store, config, p) for p in (second, third)}}
-    log = registry.promotions(store, config.name)
+    log = champion_log.promotions(store, config.name)
     for version in (plan.version, second.version):
-        body = registry.Promotion(
+        body = champion_log.Promotion(
             version=version, previous=None, run_id=None, manifest_sha256=shas[version], snapshot="s", snapshot_number=1
         )
         log = commits.commit(store, log, id=version, kind="override", body=body.model_dump(), who="kim", why="so")
     store._objects[f"models/{config.name}/{second.version}/labels.json"] += b" "
-    found = evaluation.evaluate(store, config, third, champion_of(second, shas[second.version], number=2))
+    found = holdout_evaluation.evaluate(store, config, third, champion_of(second, shas[second.version], number=2))
     assert "labels.json is not what was recorded" in (found.not_comparable or "")
     way = f"The newest whole one is {plan.version}: `leptonflow rollback squares --to {plan.version} --reason TEXT`"
     assert way in (found.not_comparable or "")
     store._objects[f"models/{config.name}/{plan.version}/labels.json"] += b" "
     again = plan_of(config, plan.snapshot, version="e" * 12, run_id="1" * 12)
-    found = evaluation.evaluate(store, config, again, champion_of(second, shas[second.version], number=2))
+    found = holdout_evaluation.evaluate(store, config, again, champion_of(second, shas[second.version], number=2))
     assert "No other earlier champion is whole" in (found.not_comparable or "")
 
 
@@ -185,14 +187,14 @@ def test_training_scores_and_baselines_are_measured_where_a_rule_asks(store: Mem
     _, _, plan, _ = trained
     asked = [{"rule": "overfit", "metric": "accuracy", "value": 1.0}, {"rule": "baseline", "metric": "accuracy"}]
     config = pipeline(gate=asked)
-    found = evaluation.evaluate(store, config, plan, None)
+    found = holdout_evaluation.evaluate(store, config, plan, None)
     examples = example_sets.training_set(store, config, plan.snapshot)
     rows = packages.load(store, config.name, plan.version).predict(examples.pixels)
     assert found.training is not None
     assert found.training["accuracy"] == pytest.approx((rows.argmax(1) == examples.labels).mean())
     assert set(found.baselines) == {"majority", "logistic"}
     assert found.baselines["logistic"]["accuracy"] == 1.0
-    assert evaluation.evaluate(store, config, plan, None) == found
+    assert holdout_evaluation.evaluate(store, config, plan, None) == found
 
 
 class NoNumbers:
@@ -214,7 +216,7 @@ def test_answers_that_are_no_numbers_fail_the_rules_and_never_the_run(
     load = packages.load
     monkeypatch.setattr(packages, "load", lambda *given: NoNumbers(load(*given)))
     rules = [{"rule": "overfit", "metric": "accuracy", "value": 1.0}, {"rule": "baseline", "metric": "accuracy"}]
-    found = evaluation.evaluate(store, pipeline(gate=rules), plan, None)
+    found = holdout_evaluation.evaluate(store, pipeline(gate=rules), plan, None)
     assert set(found.candidate_scores.metrics.values()) == {None}
     assert "accuracy" in found.candidate_scores.metrics and found.training is not None
     assert found.training["accuracy"] is None
@@ -232,7 +234,7 @@ def test_a_champion_whose_answers_are_no_numbers_is_not_comparable_and_says_so(
         return NoNumbers(found) if rest else found  # the champion is loaded by its manifest's sha256
 
     monkeypatch.setattr(packages, "load", loaded)
-    found = evaluation.evaluate(store, config, another, champion)
+    found = holdout_evaluation.evaluate(store, config, another, champion)
     assert found.candidate_scores.metrics["accuracy"] is not None
     assert found.champion_scores is None and found.not_comparable is not None
     assert f"the champion {champion.version} cannot be scored: 1 of its" in found.not_comparable
@@ -244,9 +246,9 @@ def test_the_best_proven_champion_is_scored_beside_the_last_one(store: MemorySto
     other = plan_of(config, plan.snapshot, version="c" * 12, run_id="d" * 12)
     train(store, config, other)
     damaged = dataclasses.replace(champion_of(plan, "0" * 64, number=7), version="e" * 12)
-    found = evaluation.evaluate(store, config, other, None, [champion_of(plan, sha, number=3), damaged])
+    found = holdout_evaluation.evaluate(store, config, other, None, [champion_of(plan, sha, number=3), damaged])
     best, gone = found.proven
-    alone = evaluation.evaluate(store, config, plan, None)
+    alone = holdout_evaluation.evaluate(store, config, plan, None)
     assert (best.version, best.scores) == (plan.version, alone.candidate_scores)
     assert best.predictions is not None and best.predictions.key.endswith("champion-predictions-3.parquet")
     assert (gone.scores, gone.predictions) == (None, None) and "cannot be scored" in (gone.not_comparable or "")

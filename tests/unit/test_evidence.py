@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from leptonflow import baselines, evidence
 from leptonflow.core import store_keys
 from leptonflow.core.hashing import canonical
 from leptonflow.data.dataset import example_sets, holdout_split
+from leptonflow.evaluation import baselines
+from leptonflow.gate import evidence
 from leptonflow.storage.memory_store import MemoryStore
 from leptonflow.workloads import catalog
 from schemas.errors import ConfigurationError, Damaged

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from leptonflow import explaining, recording
+from leptonflow.gate import explanation
+from leptonflow.runs import recording, run_explanation
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
 from schemas.errors import Damaged, NotFound
@@ -34,8 +35,8 @@ def verdict(*rules: RuleResult, champion: str | None = "c1" * 6, **more: Any) ->
     )  # fmt: skip
 
 
-def change(*rules: RuleResult) -> explaining.Change:
-    (found,) = explaining.would_change(verdict(*rules))
+def change(*rules: RuleResult) -> explanation.Change:
+    (found,) = explanation.would_change(verdict(*rules))
     return found
 
 
@@ -54,7 +55,7 @@ def test_an_interval_that_reaches_over_the_bound() -> None:
     assert (found.needed, found.by) == (pytest.approx(0.94), pytest.approx(0.02))
     assert found.needed_n in (800, 801)
     assert f"about {found.needed_n} examples at the same value instead of 200" in found.sentence
-    text = explaining.paragraph(
+    text = explanation.paragraph(
         "digits",
         verdict(rule("at_least", 0.92, 0.9, False, low=0.88, high=0.95, confidence=0.95, n=200, method="wilson")),
     )
@@ -108,7 +109,7 @@ def test_where_no_number_would_have_changed_it_its_sentence_is_repeated(failed: 
 
 
 def test_a_refusal_in_a_paragraph() -> None:
-    text = explaining.paragraph(
+    text = explanation.paragraph(
         "digits",
         verdict(
             rule("at_least", 0.87, 0.9, False, sentence="accuracy is 0.87, at least 0.9 was asked"),
@@ -133,8 +134,8 @@ def test_a_refusal_in_a_paragraph() -> None:
 
 def test_a_promotion_says_what_was_nearest_to_failing() -> None:
     found = verdict(rule("at_least", 0.99, 0.5, True), rule("fold_spread", 0.049, 0.05, True), champion=None)
-    assert [c.rule for c in explaining.would_change(found)] == ["fold_spread", "at_least"]
-    text = explaining.paragraph("digits", found)
+    assert [c.rule for c in explanation.would_change(found)] == ["fold_spread", "at_least"]
+    text = explanation.paragraph("digits", found)
     assert "while there was no champion, and promoted it." in text
     assert "Nearest to failing was fold_spread: a standard deviation of accuracy above 0.05 would have refused" in text
     assert "promote digits" not in text
@@ -142,18 +143,18 @@ def test_a_promotion_says_what_was_nearest_to_failing() -> None:
 
 def test_no_way_around_the_infra_validation() -> None:
     broken = INFRA.model_copy(update={"passed": False, "value": 0.5})
-    text = explaining.paragraph("digits", verdict(rule("at_least", 0.95, 0.9, True), broken))
+    text = explanation.paragraph("digits", verdict(rule("at_least", 0.95, 0.9, True), broken))
     assert "no override skips the infra-validation" in text.lower() and "promote digits" not in text
 
 
 def test_a_sentence_is_not_said_twice() -> None:
-    text = explaining.paragraph("digits", verdict(rule("rolled-back", None, None, False, sentence="kim took it down")))
+    text = explanation.paragraph("digits", verdict(rule("rolled-back", None, None, False, sentence="kim took it down")))
     assert text.count("kim took it down") == 1
     assert "It would have passed rolled-back with what its sentence asks for." in text
 
 
 def test_a_first_candidate_that_nothing_could_weigh() -> None:
-    text = explaining.paragraph(
+    text = explanation.paragraph(
         "digits",
         verdict(rule("against_champion", None, -0.01, None, sentence="there is no champion yet"), champion=None),
     )
@@ -175,26 +176,26 @@ def test_the_newest_finished_run_or_the_one_that_is_named(store: Store) -> None:
             store, version=f"a{number}" * 6, run_id=f"b{number}" * 6, promoted=promoted, accuracy=0.85, seed=number
         )
         recording.record(store, run.config, run.plan, **run.keywords())
-    found = explaining.explain(store, run.config)
+    found = run_explanation.explain(store, run.config)
     assert (found["run_id"], found["version"], found["verdict"]) == ("b2" * 6, "a2" * 6, "refused")
     assert [c["rule"] for c in found["would_change"]] == ["at_least"]
     assert set(found) == {"run_id", "version", "verdict", "champion", "against", "paragraph", "would_change"}
-    assert explaining.explain(store, run.config, "b1" * 6)["verdict"] == "promoted"
+    assert run_explanation.explain(store, run.config, "b1" * 6)["verdict"] == "promoted"
     with pytest.raises(NotFound, match=f"no finished run {'0' * 12}.*one of {'b2' * 6}, {'b1' * 6}"):
-        explaining.explain(store, run.config, "0" * 12)
+        run_explanation.explain(store, run.config, "0" * 12)
     del store._objects[f"runs/digits/{'b2' * 6}/verdict.json"]  # type: ignore[attr-defined]
     with pytest.raises(Damaged, match=r"verdict\.json is missing"):
-        explaining.explain(store, run.config)
+        run_explanation.explain(store, run.config)
 
 
 def test_no_run_yet(store: Store) -> None:
     config = make(store).config
     with pytest.raises(NotFound, match=r"no finished run.*there is none yet.*retrain digits"):
-        explaining.explain(store, config)
+        run_explanation.explain(store, config)
 
 
 def test_an_empty_run_id_is_no_finished_run(store: Store) -> None:
     run = make(store)
     recording.record(store, run.config, run.plan, **run.keywords())
     with pytest.raises(NotFound, match=r"no finished run ''.*Received: ''"):
-        explaining.explain(store, run.config, "")
+        run_explanation.explain(store, run.config, "")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from leptonflow import gate
+from leptonflow.gate import decision
 from schemas.errors import ConfigurationError, LeptonflowError
 from schemas.records import RuleResult
 from tests.verdicts import (
@@ -98,9 +98,9 @@ def test_what_is_not_a_finite_number_never_passes(broken: float) -> None:
 
 def test_check_metrics_names_the_classes() -> None:
     config = pipeline({"rule": "at_least", "metric": "recall[cow]", "value": 0.5})
-    gate.check_metrics(config, ["cat", "cow"])
+    decision.check_metrics(config, ["cat", "cow"])
     with pytest.raises(ConfigurationError) as raised:
-        gate.check_metrics(config, ["cat", "dog"])
+        decision.check_metrics(config, ["cat", "dog"])
     assert raised.value.exit_status == 2
     assert "gate.0.metric" in raised.value.message
     assert "cat, dog" in str(raised.value)

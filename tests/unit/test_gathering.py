@@ -6,7 +6,7 @@ import uuid
 
 import pytest
 
-from leptonflow import recording
+from leptonflow.runs import recording
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
 from leptonflow.workloads import predictions

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from leptonflow import planning
-from leptonflow.heads import Heads
+from leptonflow.runs import planning
+from leptonflow.runs.heads import Heads
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
 from schemas.config import Pipeline

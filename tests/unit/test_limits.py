@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import yaml
 
-from leptonflow import infra, planning
 from leptonflow.core import deadlines, progress
 from leptonflow.core.deadlines import Limit
 from leptonflow.data.dataset import holdout_split
+from leptonflow.evaluation import load_check
+from leptonflow.runs import planning
 from schemas.config import Pipeline, parse
 from schemas.errors import ConfigurationError, TimeLimit
 from schemas.records import SnapshotRef
@@ -113,7 +114,7 @@ def test_no_id_and_no_document_depends_on_limits_and_notifications() -> None:
     code = {"data": "d", "train": "t", "gate": "g"}
     assert planning.ids(plain, snapshot, code, 0) == planning.ids(other, snapshot, code, 0)
     assert plain.model_dump(mode="json") == other.model_dump(mode="json")
-    assert infra.record_key("p", "v", "m", plain) == infra.record_key("p", "v", "m", other)
+    assert load_check.record_key("p", "v", "m", plain) == load_check.record_key("p", "v", "m", other)
 
 
 def test_work_past_its_deadline_ends_at_its_next_report_and_names_stage_limit_and_key() -> None:
@@ -163,9 +164,9 @@ def test_a_fresh_process_that_never_answers_ends_with_the_limit(
         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
     )  # fmt: skip
     errors = (tmp_path / "errors").open("wb")
-    monkeypatch.setattr(infra, "_child", infra._Child(silent, errors))
+    monkeypatch.setattr(load_check, "_child", load_check._Child(silent, errors))
     with pytest.raises(TimeLimit, match=r"infra_validate.*at most 0.2 s, which limits\.infra_validate"):
-        infra._ask({}, deadlines.start(config(limits={"infra_validate": 0.2}), "infra_validate"))
+        load_check._ask({}, deadlines.start(config(limits={"infra_validate": 0.2}), "infra_validate"))
     assert silent.poll() is not None and errors.closed
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from leptonflow import infra, inventory
 from leptonflow.core.hashing import canonical
+from leptonflow.evaluation import load_check
+from leptonflow.runs import inventory
 from schemas.records import InfraResult
 
 KEY = "models/p/0123456789ab/infra/0123456789ab.json"
@@ -16,18 +17,18 @@ PASSED = InfraResult(
 
 
 def test_a_record_is_read_as_it_was_written_and_so_is_one_of_an_earlier_release() -> None:
-    assert infra.read(infra.document(PASSED)) == PASSED
-    assert infra.read(canonical(PASSED)) == PASSED
+    assert load_check.read(load_check.document(PASSED)) == PASSED
+    assert load_check.read(canonical(PASSED)) == PASSED
 
 
 @pytest.mark.parametrize(
     ("was", "now"), [(b"9.48", b"1.48"), (b'"examples":92', b'"examples":93'), (b"digest", b"digesu")]
 )
 def test_a_changed_record_is_no_pass_and_verify_names_it(was: bytes, now: bytes) -> None:
-    whole = infra.document(PASSED)
+    whole = load_check.document(PASSED)
     changed = whole.replace(was, now)
     assert changed != whole
     with pytest.raises(ValueError):
-        infra.read(changed)
+        load_check.read(changed)
     assert inventory._json(KEY).problem(whole) is None
     assert inventory._json(KEY).problem(changed)

@@ -7,10 +7,11 @@ import uuid
 
 import pytest
 
-from leptonflow import explaining, packages, reading, recording, unfinished
 from leptonflow.core import clock
 from leptonflow.core.hashing import canonical
 from leptonflow.data.dataset import batch_outcomes
+from leptonflow.registry import packages
+from leptonflow.runs import pipeline_status, recording, run_explanation, unfinished
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
 from tests.run_examples import Run, make, outcome
@@ -35,8 +36,8 @@ def test_runs_are_in_the_order_of_their_numbers(store: Store, monkeypatch: pytes
     second = recorded(store, "b" * 12, "2" * 12, LATER, monkeypatch, seed=1)
     order = [run["run_id"] for run in recording.runs(store, "digits")]
     assert order == [first.verdict.run_id, second.verdict.run_id]
-    assert reading.status(store, second.config)["last_run"]["run_id"] == second.verdict.run_id
-    assert explaining.explain(store, second.config)["run_id"] == second.verdict.run_id
+    assert pipeline_status.status(store, second.config)["last_run"]["run_id"] == second.verdict.run_id
+    assert run_explanation.explain(store, second.config)["run_id"] == second.verdict.run_id
 
 
 def test_runs_of_a_release_without_numbers_come_before(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,7 +55,7 @@ def test_a_runs_manifest_is_held_against_its_own_digest(store: Store, monkeypatc
     key = f"runs/digits/{'c' * 12}/manifest.json"
     objects = vars(store)["_objects"]
     objects[key] = objects[key].replace(b'"promoted"', b'"promotee"', 1)
-    status = reading.status(store, run.config)
+    status = pipeline_status.status(store, run.config)
     assert f"{key} is not what leptonflow writes there" in status["damage"]
 
 
@@ -68,7 +69,7 @@ def test_versions_are_in_the_order_of_their_numbers(store: Store) -> None:
         manifest = run.manifest.model_copy(update=update)
         store.create(f"models/digits/{name}/manifest.json", canonical(manifest))
     assert [each.version for each in packages.versions(store, "digits")][-3:] == ["a", "d", "c"]
-    assert reading.status(store, run.config)["newest"] == "c"
+    assert pipeline_status.status(store, run.config)["newest"] == "c"
 
 
 def test_the_last_outcome_of_a_batch_is_that_of_the_highest_number() -> None:

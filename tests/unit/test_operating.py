@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from cli.main import main
-from leptonflow import operating, recording, registry
 from leptonflow.core.hashing import canonical, sha256
 from leptonflow.data.dataset import dataset_state
+from leptonflow.gate import simulation
+from leptonflow.registry import champion_log
+from leptonflow.runs import operating_curve, recording
 from leptonflow.storage import commit_log
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
@@ -89,7 +91,7 @@ def test_the_discordance_is_that_of_the_newest_run_that_compared_two(memory: Sto
     compared(memory, "b2" * 6, 24)
     alone = make(memory, run_id="b3" * 6)  # the newest, which compared nothing
     recording.record(memory, alone.config, alone.plan, **alone.keywords())
-    seen = operating.discordance_seen(memory, CONFIG)
+    seen = operating_curve.discordance_seen(memory, CONFIG)
     assert (seen.value, seen.assumption) == (24 / 400, None)
     assert "b2" * 6 in seen.source and CHAMPION in seen.source
 
@@ -97,12 +99,12 @@ def test_the_discordance_is_that_of_the_newest_run_that_compared_two(memory: Sto
 def test_a_champion_weighed_against_itself_says_nothing(memory: Store) -> None:
     compared(memory, "b1" * 6, 40)
     compared(memory, "b2" * 6, 0, version=CHAMPION)
-    assert operating.discordance_seen(memory, CONFIG).value == 40 / 400
+    assert operating_curve.discordance_seen(memory, CONFIG).value == 40 / 400
 
 
 def test_without_a_champion_it_is_assumed_and_says_so(memory: Store) -> None:
     p = np.asarray(folds_written(memory))
-    seen = operating.discordance_seen(memory, CONFIG)
+    seen = operating_curve.discordance_seen(memory, CONFIG)
     assert seen.value == pytest.approx(2 * np.mean(p * (1 - p)))
     assert seen.assumption is not None and "assumed to be 2 mean(p (1 - p))" in seen.assumption
     assert f"{len(p)} examples" in seen.assumption
@@ -115,13 +117,13 @@ def test_changed_predictions_are_refused(memory: Store, tmp_path: Path) -> None:
     path.chmod(0o644)
     path.write_bytes(path.read_bytes()[:-1] + b"?")
     with pytest.raises(Damaged, match="champion-predictions-7"):
-        operating.discordance_seen(memory, CONFIG)
+        operating_curve.discordance_seen(memory, CONFIG)
 
 
 def test_two_versions_that_never_differ_show_no_discordance(memory: Store) -> None:
     compared(memory, "b1" * 6, 0)
     with pytest.raises(LeptonflowError, match="no discordance was seen") as refused:
-        operating.discordance_seen(memory, CONFIG)
+        operating_curve.discordance_seen(memory, CONFIG)
     assert "--discordance" in str(refused.value.hint)
 
 
@@ -129,23 +131,23 @@ def test_todays_holdout_is_counted_in_the_dataset(memory: Store) -> None:
     config = fit_examples.pipeline(gate=GATE)
     count = with_data(memory, config)
     assert 10 < count < 60
-    assert operating.holdout_size(memory, config) == count
-    curve, seen = operating.curve(memory, config, discordance=0.1)
+    assert operating_curve.holdout_size(memory, config) == count
+    curve, seen = operating_curve.curve(memory, config, discordance=0.1)
     assert (curve.n, curve.discordance, seen.assumption) == (count, 0.1, None)
 
 
 def test_an_empty_store_is_one_clear_line(memory: Store) -> None:
     with pytest.raises(LeptonflowError, match="no trained version yet") as refused:
-        operating.curve(memory, CONFIG, holdout=100)
+        operating_curve.curve(memory, CONFIG, holdout=100)
     assert "--discordance D" in str(refused.value.hint)
     with pytest.raises(LeptonflowError, match="no data yet") as refused:
-        operating.curve(memory, CONFIG, discordance=0.1)
+        operating_curve.curve(memory, CONFIG, discordance=0.1)
     assert "--holdout N" in str(refused.value.hint)
 
 
 def test_the_strictest_of_several_rules_is_simulated() -> None:
     rules = [{**GATE[0], "margin": margin} for margin in (0.02, 0.005)]
-    assert operating.rule(CONFIG.model_validate({**CONFIG.model_dump(), "gate": rules})) == (0.005, 0.95)
+    assert simulation.strictest_rule(CONFIG.model_validate({**CONFIG.model_dump(), "gate": rules})) == (0.005, 0.95)
 
 
 def test_superiority_is_a_bound_above_nothing() -> None:
@@ -153,15 +155,15 @@ def test_superiority_is_a_bound_above_nothing() -> None:
         test: str = "superiority"
 
     rule = Superior.model_validate({**GATE[0], "margin": 0.02})
-    assert operating.rule(CONFIG.model_copy(update={"gate": (rule,)})) == (-0.02, 0.95)
+    assert simulation.strictest_rule(CONFIG.model_copy(update={"gate": (rule,)})) == (-0.02, 0.95)
 
 
 def test_a_gate_that_compares_no_accuracy_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="no margin"):
-        operating.rule(CONFIG.model_validate({**CONFIG.model_dump(), "gate": [{**GATE[0], "margin": 1.5}]}))
+        simulation.strictest_rule(CONFIG.model_validate({**CONFIG.model_dump(), "gate": [{**GATE[0], "margin": 1.5}]}))
     for rules in ([{"rule": "at_least", "metric": "accuracy", "value": 0.9}], [{**GATE[0], "metric": "f1"}]):
         with pytest.raises(ConfigurationError, match="nothing to simulate"):
-            operating.rule(CONFIG.model_validate({**CONFIG.model_dump(), "gate": rules}))
+            simulation.strictest_rule(CONFIG.model_validate({**CONFIG.model_dump(), "gate": rules}))
 
 
 # --- the gate's other rules ------------------------------------------------------------------------
@@ -176,45 +178,45 @@ def champion_is(store: Store, version: str) -> None:
         "snapshot_number": 1,
     }  # fmt: skip
     commit_log.commit(
-        store, registry.promotions(store, "digits"), id="1", kind="promotion", body=body, who="a", why="b"
+        store, champion_log.promotions(store, "digits"), id="1", kind="promotion", body=body, who="a", why="b"
     )
 
 
 @pytest.mark.parametrize("version", ["a1" * 6, CHAMPION])
 def test_the_champions_accuracy_is_that_of_the_newest_run_that_scored_it(memory: Store, version: str) -> None:
     compared(memory, "b1" * 6, 40)
-    assert operating.champion_accuracy(memory, CONFIG) is None, "no champion yet"
+    assert operating_curve.champion_accuracy(memory, CONFIG) is None, "no champion yet"
     champion_is(memory, version)
-    evaluation = operating._last_evaluation(memory, "digits", "b1" * 6)
+    evaluation = operating_curve._last_evaluation(memory, "digits", "b1" * 6)
     assert evaluation is not None and evaluation.champion_scores is not None
     scores = evaluation.candidate_scores if version == "a1" * 6 else evaluation.champion_scores
-    assert operating.champion_accuracy(memory, CONFIG) == scores.metrics["accuracy"] is not None
+    assert operating_curve.champion_accuracy(memory, CONFIG) == scores.metrics["accuracy"] is not None
 
 
 def test_a_champion_that_no_run_has_scored_has_no_accuracy(memory: Store) -> None:
     compared(memory, "b1" * 6, 40)
     champion_is(memory, "c3" * 6)
-    assert operating.champion_accuracy(memory, CONFIG) is None
+    assert operating_curve.champion_accuracy(memory, CONFIG) is None
 
 
 def test_slices_are_those_of_todays_holdout(memory: Store) -> None:
     config = fit_examples.pipeline(gate=[*GATE, SLICED])
     count = with_data(memory, config)
-    found = operating.todays_holdout(memory, config)
+    found = operating_curve.todays_holdout(memory, config)
     assert found is not None and len(found.labels) == count and found.facts["n"].tolist() == [1.0] * count
     snapshot = dataset_state.state(config, dataset_state.snapshots(memory, config.name))
     assert snapshot is not None
     from leptonflow.data.dataset import example_sets
 
     assert found.labels.tolist() == example_sets.holdout_set(memory, config, snapshot).labels.tolist()
-    curve, _ = operating.curve(memory, config, discordance=0.3)
+    curve, _ = operating_curve.curve(memory, config, discordance=0.3)
     assert [(rule.rule, rule.simulated) for rule in curve.rules] == [
         ("against_champion", True), ("against_champion_cv", False), ("slices", True),
     ]  # fmt: skip
     assert all(point.promoted <= (point.by_rule[0] or 0) for point in curve.points)
     wrong = fit_examples.pipeline(gate=[*GATE, {**SLICED, "by": ["britness"]}])
     with pytest.raises(ConfigurationError, match=r"gate\.1\.by"):
-        operating.curve(memory, wrong, discordance=0.3)
+        operating_curve.curve(memory, wrong, discordance=0.3)
 
 
 def test_the_command_names_what_it_simulates_and_what_it_cannot(command: Any, tmp_path: Path) -> None:
@@ -238,7 +240,7 @@ def test_the_command_names_what_it_simulates_and_what_it_cannot(command: Any, tm
     champion_is(store, CHAMPION)
     document = json.loads(command(*options, "--json", pipeline=full)[1])
     assert [rule["simulated"] for rule in document["rules"]] == [True, False, True, False, False]
-    assert document["champion_accuracy"] == operating.champion_accuracy(store, CONFIG)
+    assert document["champion_accuracy"] == operating_curve.champion_accuracy(store, CONFIG)
     assert all(point["promoted"] <= min(point["by_rule"][0], point["by_rule"][2]) for point in document["curve"])
     assert (document["needed"], document["n"]) == (empty["needed"], 400)
     status, out, _ = command(*options, pipeline=full)
@@ -345,4 +347,4 @@ def test_a_gate_without_the_rule_is_one_line(command: Any, tmp_path: Path) -> No
 
 def test_usage_is_checked_before_the_store_is_read() -> None:
     with pytest.raises(UsageError, match="discordance"):
-        operating.curve(open_store("memory://unread"), CONFIG, discordance=2.0)
+        operating_curve.curve(open_store("memory://unread"), CONFIG, discordance=2.0)

@@ -116,8 +116,8 @@ def test_a_wrong_schedule_is_said_when_the_yaml_is_read(key: str, value: str, tm
 
 
 def test_neither_schedule_nor_debounce_is_part_of_an_id() -> None:
-    from leptonflow import planning
     from leptonflow.data.validation import contracts
+    from leptonflow.runs import planning
     from schemas.records import SnapshotRef
 
     before = config("digits")

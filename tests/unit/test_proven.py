@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from leptonflow import overrides, proven, registry
 from leptonflow.core import store_keys
-from leptonflow.evidence import Beside
+from leptonflow.gate.evidence import Beside
+from leptonflow.registry import champion_log, manual_decisions, proven_champions
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
 from schemas.records import Evaluation, Rival, RuleResult, Verdict
@@ -35,17 +35,17 @@ def row(low: float | None, rule: str = "against_champion", passed: bool | None =
 
 
 def retrain(store: Store, version: str, *rules: RuleResult) -> None:
-    log = registry.promotions(store, PIPELINE)
-    now = registry.champion(log)
+    log = champion_log.promotions(store, PIPELINE)
+    now = champion_log.champion(log)
     decided = Verdict(
         run_id=f"run-{version}", version=version, verdict="promoted", rules=rules, sentence="promoted",
         champion=now.version if now else None, against=log.number,
     )  # fmt: skip
-    registry.settle(store, plan(version), decided, put(store, version))
+    champion_log.settle(store, plan(version), decided, put(store, version))
 
 
 def best(store: Store) -> tuple[str, int] | None:
-    found = proven.champions(store, CONFIG, registry.promotions(store, PIPELINE)).get("accuracy")
+    found = proven_champions.champions(store, CONFIG, champion_log.promotions(store, PIPELINE)).get("accuracy")
     return None if found is None else (found.version, found.number)
 
 
@@ -74,12 +74,12 @@ def test_better_than_the_last_is_not_better_than_the_best(store: Store) -> None:
 def test_a_persons_decision_sets_it_anew(store: Store) -> None:
     retrain(store, "a")
     retrain(store, "b", row(0.01))
-    overrides.rollback(store, PIPELINE, None, "b fails in the field", "kim", fit_to_run)
+    manual_decisions.rollback(store, PIPELINE, None, "b fails in the field", "kim", fit_to_run)
     assert best(store) is None
     retrain(store, "c", row(-0.01))
     assert best(store) == ("a", 3)
     put(store, "d")
-    overrides.promote(store, PIPELINE, "d", "fairer", "kim", fit_to_run)
+    manual_decisions.promote(store, PIPELINE, "d", "fairer", "kim", fit_to_run)
     retrain(store, "e", row(-0.01))
     assert best(store) == ("d", 5)
 

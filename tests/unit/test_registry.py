@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from leptonflow import overrides, registry
 from leptonflow.core import person, store_keys
 from leptonflow.core.hashing import canonical
-from leptonflow.overrides import EnsureInfra
+from leptonflow.registry import champion_log, manual_decisions
+from leptonflow.registry.manual_decisions import EnsureInfra
 from leptonflow.storage import commit_log as commits
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
@@ -27,8 +27,8 @@ def store() -> Store:
 
 def verdict(version: str, store: Store, word: str = "promoted") -> Verdict:
     """A decision against the log's head."""
-    log = registry.promotions(store, PIPELINE)
-    now = registry.champion(log)
+    log = champion_log.promotions(store, PIPELINE)
+    now = champion_log.champion(log)
     return Verdict(
         run_id=f"run-{version}", version=version, verdict=word, rules=(), sentence=f"{word} because",
         champion=now.version if now else None, against=log.number,
@@ -37,13 +37,13 @@ def verdict(version: str, store: Store, word: str = "promoted") -> Verdict:
 
 def retrain(store: Store, version: str, number: int = 1) -> None:
     """A run that trains `version` and promotes it."""
-    registry.settle(store, plan(version, number=number), verdict(version, store), put(store, version, number))
+    champion_log.settle(store, plan(version, number=number), verdict(version, store), put(store, version, number))
 
 
 def promote(
     store: Store, version: str, reason: str = "because", who: str = "kim@lab", ensure: EnsureInfra = fit_to_run
 ) -> dict[str, Any]:
-    return overrides.promote(store, PIPELINE, version, reason, who, ensure)
+    return manual_decisions.promote(store, PIPELINE, version, reason, who, ensure)
 
 
 def rollback(
@@ -54,11 +54,11 @@ def rollback(
     ensure: EnsureInfra = fit_to_run,
     away_from: str | None = None,
 ) -> dict[str, Any]:
-    return overrides.rollback(store, PIPELINE, to, reason, who, ensure, away_from=away_from)
+    return manual_decisions.rollback(store, PIPELINE, to, reason, who, ensure, away_from=away_from)
 
 
 def versions(store: Store) -> list[str]:
-    return [row["version"] for row in registry.history(registry.promotions(store, PIPELINE))]
+    return [row["version"] for row in champion_log.history(champion_log.promotions(store, PIPELINE))]
 
 
 def damage(store: Store, version: str) -> None:
@@ -70,33 +70,33 @@ def damage(store: Store, version: str) -> None:
 
 
 def test_no_champion_yet(store: Store) -> None:
-    log = registry.promotions(store, PIPELINE)
-    assert (registry.champion(log), registry.history(log)) == (None, [])
+    log = champion_log.promotions(store, PIPELINE)
+    assert (champion_log.champion(log), champion_log.history(log)) == (None, [])
 
 
 def test_the_last_record_is_the_champion_and_the_records_are_the_history(store: Store) -> None:
     retrain(store, "a")
     retrain(store, "b", number=2)
-    log = registry.promotions(store, PIPELINE)
-    now = registry.champion(log)
+    log = champion_log.promotions(store, PIPELINE)
+    now = champion_log.champion(log)
     assert now is not None
     assert (now.version, now.number, now.previous, now.run_id, now.kind) == ("b", 2, "a", "run-b", "promotion")
     assert (now.snapshot, now.snapshot_number, now.since) == ("s2", 2, log.entries[-1].at)
-    row = registry.history(log)[1]
+    row = champion_log.history(log)[1]
     assert list(row) == ["number", "version", "previous", "run_id", "kind", "who", "reason", "at", "against"]
     assert (row["who"], row["reason"]) == ("run run-b", "promoted because")
 
 
 def test_garbage_never_makes_an_earlier_champion_the_champion(store: Store) -> None:
     retrain(store, "a")
-    log = registry.promotions(store, PIPELINE)
+    log = champion_log.promotions(store, PIPELINE)
     for kind, body in (("promotion", {"version": "b"}), ("coup", dict(log.entries[0].body))):
         fork = open_store(f"memory://{uuid.uuid4().hex}")
         for key, _ in store.list(""):
             fork.create(key, store.get(key))
         commits.commit(fork, log, id="x", kind=kind, body=body, who="w", why="y")
         with pytest.raises(Damaged, match="00000002"):
-            registry.champion(registry.promotions(fork, PIPELINE))
+            champion_log.champion(champion_log.promotions(fork, PIPELINE))
 
 
 # --- a run's decision
@@ -111,15 +111,15 @@ def test_the_decision_lies_there_before_its_commit(store: Store, monkeypatch: py
 
     monkeypatch.setattr(commits, "commit", killed)
     with pytest.raises(KeyboardInterrupt):
-        registry.settle(store, plan("a"), decided, "0" * 64)
+        champion_log.settle(store, plan("a"), decided, "0" * 64)
     monkeypatch.undo()
     assert store.get(f"runs/{PIPELINE}/run-a/decisions/0.json") == canonical(decided)
 
-    standing = registry.standing_decision(store, plan("a"), registry.promotions(store, PIPELINE))
+    standing = champion_log.standing_decision(store, plan("a"), champion_log.promotions(store, PIPELINE))
     assert standing == decided
-    _, log = registry.settle(store, plan("a"), standing, "0" * 64)
+    _, log = champion_log.settle(store, plan("a"), standing, "0" * 64)
     assert versions(store) == ["a"]
-    assert registry.settle(store, plan("a"), standing, "0" * 64) == (standing, log), "again: nothing new"
+    assert champion_log.settle(store, plan("a"), standing, "0" * 64) == (standing, log), "again: nothing new"
 
 
 def test_a_refused_decision_commits_nothing_and_stands_while_its_head_does(store: Store) -> None:
@@ -127,17 +127,17 @@ def test_a_refused_decision_commits_nothing_and_stands_while_its_head_does(store
     put(store, "b")
     put(store, "c")
     refused = verdict("b", store, "refused")
-    stood, log = registry.settle(store, plan("b"), refused, "0" * 64)
+    stood, log = champion_log.settle(store, plan("b"), refused, "0" * 64)
     assert (stood, versions(store)) == (refused, ["a"])
-    assert registry.standing_decision(store, plan("b"), log) == refused
+    assert champion_log.standing_decision(store, plan("b"), log) == refused
     promote(store, "c")
-    assert registry.standing_decision(store, plan("b"), registry.promotions(store, PIPELINE)) is None
+    assert champion_log.standing_decision(store, plan("b"), champion_log.promotions(store, PIPELINE)) is None
 
 
 def test_a_decision_on_the_champion_itself_commits_nothing(store: Store) -> None:
     retrain(store, "a")
     again = verdict("a", store).model_copy(update={"run_id": "another-gate"})
-    assert registry.settle(store, plan("a", "another-gate"), again, "0" * 64)[0] == again
+    assert champion_log.settle(store, plan("a", "another-gate"), again, "0" * 64)[0] == again
     assert versions(store) == ["a"]
 
 
@@ -146,9 +146,9 @@ def test_a_promotion_that_reached_the_log_stands_whatever_followed(store: Store)
     decided = verdict("b", store)
     retrain(store, "b")
     rollback(store)
-    log = registry.promotions(store, PIPELINE)
-    assert registry.standing_decision(store, plan("b"), log) == decided
-    assert registry.settle(store, plan("b"), decided, "0" * 64) == (decided, log)
+    log = champion_log.promotions(store, PIPELINE)
+    assert champion_log.standing_decision(store, plan("b"), log) == decided
+    assert champion_log.settle(store, plan("b"), decided, "0" * 64) == (decided, log)
     assert versions(store) == ["a", "b", "a"], "the rollback stands"
 
 
@@ -158,9 +158,9 @@ def test_a_promotion_that_did_not_reach_the_log_is_decided_again_after_a_change(
     put(store, "c")
     decided = verdict("c", store)
     store.create(store_keys.decision_key(PIPELINE, "run-c", decided.against), canonical(decided))
-    assert registry.standing_decision(store, plan("c"), registry.promotions(store, PIPELINE)) == decided
+    assert champion_log.standing_decision(store, plan("c"), champion_log.promotions(store, PIPELINE)) == decided
     rollback(store)
-    assert registry.standing_decision(store, plan("c"), registry.promotions(store, PIPELINE)) is None
+    assert champion_log.standing_decision(store, plan("c"), champion_log.promotions(store, PIPELINE)) is None
 
 
 @pytest.mark.parametrize("word", ["promoted", "refused"])
@@ -171,26 +171,26 @@ def test_whoever_weighed_an_earlier_champion_is_told_by_whom_it_was_overtaken(st
     decided = verdict("b", store, word)
     promote(store, "c", who="ada@lab")
     with pytest.raises(Overtaken, match=r"ada@lab committed record 2\b.*\boverride") as raised:
-        registry.settle(store, plan("b"), decided, "0" * 64)
+        champion_log.settle(store, plan("b"), decided, "0" * 64)
     assert isinstance(raised.value, commits.LostRace)
-    assert raised.value.log == registry.promotions(store, PIPELINE)
+    assert raised.value.log == champion_log.promotions(store, PIPELINE)
     assert store.size(store_keys.decision_key(PIPELINE, "run-b", 1)) is None
     again = verdict("b", store)
-    registry.settle(store, plan("b"), again, "0" * 64)
+    champion_log.settle(store, plan("b"), again, "0" * 64)
     assert versions(store) == ["a", "c", "b"]
 
 
 def test_of_two_processes_of_one_run_the_first_decision_stands(store: Store) -> None:
     first, second = verdict("a", store, "refused"), verdict("a", store, "promoted")
-    registry.settle(store, plan("a"), first, "0" * 64)
-    assert registry.settle(store, plan("a"), second, "0" * 64)[0] == first
+    champion_log.settle(store, plan("a"), first, "0" * 64)
+    assert champion_log.settle(store, plan("a"), second, "0" * 64)[0] == first
     assert versions(store) == []
 
 
 def test_a_log_that_lost_records_is_not_continued(store: Store) -> None:
     decided = verdict("a", store).model_copy(update={"against": 2, "champion": "b"})
     with pytest.raises(Damaged, match="shorter than it was"):
-        registry.settle(store, plan("a"), decided, "0" * 64)
+        champion_log.settle(store, plan("a"), decided, "0" * 64)
     assert versions(store) == []
 
 
@@ -198,8 +198,8 @@ def test_a_log_that_lost_records_is_not_continued(store: Store) -> None:
 def test_a_damaged_decision_is_not_decided_over(store: Store, garbage: bytes) -> None:
     store.create(store_keys.decision_key(PIPELINE, "run-a", 0), garbage)
     for attempt in (
-        lambda: registry.standing_decision(store, plan("a"), registry.promotions(store, PIPELINE)),
-        lambda: registry.settle(store, plan("a"), verdict("a", store), "0" * 64),
+        lambda: champion_log.standing_decision(store, plan("a"), champion_log.promotions(store, PIPELINE)),
+        lambda: champion_log.settle(store, plan("a"), verdict("a", store), "0" * 64),
     ):
         with pytest.raises(Damaged, match=r"decisions/0\.json"):
             attempt()
@@ -218,8 +218,8 @@ def test_a_person_promotes_what_the_gate_refused(store: Store) -> None:
         return fit_to_run(version, manifest_sha256)
 
     document = promote(store, "b", reason=" the gate is too strict\n", ensure=ensure)
-    log = registry.promotions(store, PIPELINE)
-    assert document == {"champion": "b", "record": registry.history(log)[-1]}
+    log = champion_log.promotions(store, PIPELINE)
+    assert document == {"champion": "b", "record": champion_log.history(log)[-1]}
     assert document["record"] | {"at": None} == {
         "number": 2, "version": "b", "previous": "a", "run_id": None, "kind": "override", "who": "kim@lab",
         "reason": "the gate is too strict", "at": None, "against": 1,

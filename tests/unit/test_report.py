@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from leptonflow import recording, report, wording
-from leptonflow.analysis import MOST_SHOWN
 from leptonflow.data.validation.drift import ClassShare, Drift, Moved
+from leptonflow.evaluation.error_analysis import MOST_SHOWN
+from leptonflow.reports import html_report, wording
+from leptonflow.runs import recording
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
 from leptonflow.workloads import predictions
@@ -110,16 +111,16 @@ def test_the_sections_come_in_order(memory: Store) -> None:
     ]
 
 
-def contents(run: Any, store: Store, **changed: Any) -> report.Contents:
+def contents(run: Any, store: Store, **changed: Any) -> html_report.Contents:
     """What `record` gives to the report, with some of it changed."""
-    found: list[report.Contents] = []
+    found: list[html_report.Contents] = []
 
-    def keep(given: report.Contents) -> bytes:
+    def keep(given: html_report.Contents) -> bytes:
         found.append(given)
         return b""
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report, "render", keep)
+        patch.setattr(html_report, "render", keep)
         recording.record(store, run.config, run.plan, **run.keywords())
     return replace(found[0], **changed)
 
@@ -132,12 +133,12 @@ def test_intervals_warnings_and_looks_are_told(memory: Store) -> None:
     changed = {"rules": (rule,), "looks": 7, "warnings": (f"looked at too often {HOSTILE}", "too few examples")}
     verdict = run.verdict.model_copy(update=changed)
     given = contents(run, memory, verdict=verdict, paragraph="It would have passed with 900 examples.")
-    text = " ".join(Tags(report.render(given).decode().split("<body>")[1]).text.split())
+    text = " ".join(Tags(html_report.render(given).decode().split("<body>")[1]).text.split())
     assert "against_championaccuracy 0.0137−0.0021 to 0.0301 −0.0100at 97.5% 400tango score ✓ passed" in text
     assert "too few examples" in text and "looked at too often <script>alert(1)</script>" in text
     assert "this holdout has been looked at 7 times before" in text
     assert text.index("900 examples") < text.index("too few examples") < text.index("Gate")
-    long = report.render(replace(given, paragraph="Long. " * 400)).decode()
+    long = html_report.render(replace(given, paragraph="Long. " * 400)).decode()
     assert "why, in full" not in text and re.search(r"<details><summary>why, in full</summary><p[^>]*>Long. ", long)
 
 
@@ -145,7 +146,7 @@ def test_a_warning_that_the_sentence_gives_is_not_said_twice(memory: Store) -> N
     run = make(memory, champion="0123456789ab")
     changed = {"sentence": "promoted; with 400 examples it is a coin", "warnings": ("with 400 examples it is a coin",)}
     given = contents(run, memory, verdict=run.verdict.model_copy(update=changed), paragraph="")
-    assert report.render(given).decode().count("with 400 examples it is a coin") == 1
+    assert html_report.render(given).decode().count("with 400 examples it is a coin") == 1
 
 
 def test_every_metric_has_its_intervals_and_every_value_its_unit(memory: Store) -> None:
@@ -157,7 +158,7 @@ def test_every_metric_has_its_intervals_and_every_value_its_unit(memory: Store) 
     )
     verdict = run.verdict.model_copy(update={"rules": (*run.verdict.rules, *rules)})
     given = contents(run, memory, verdict=verdict)
-    html = report.render(given).decode()
+    html = html_report.render(given).decode()
     text = " ".join(Tags(html).text.split())
     assert "2.1410 ms 50 ms" in text and "2.1505 MB 5 MB" in text
     section = html.split("Candidate and champion on the same holdout")[1].split("</section>")[0]
@@ -174,7 +175,7 @@ def test_stages_are_told_in_the_order_of_the_flow(memory: Store) -> None:
     run = make(memory)
     recorded = {"evaluate": 2.0, "promote": 0.1, "train-fold": 30.0, "fit-final": 6.0, "of a later release": 1.0}
     given = contents(run, memory)
-    html = report.render(replace(given, document={**given.document, "seconds": recorded})).decode()
+    html = html_report.render(replace(given, document={**given.document, "seconds": recorded})).decode()
     told = re.findall(r"<tr><td>([\w -]+?)(?: <span[^>]*>\d+ folds</span>)?</td><td class=\"n\">[\d.]+ s</td>", html)
     assert told == ["train-fold", "fit-final", "evaluate", "promote", "of a later release"]
 
@@ -188,7 +189,7 @@ def test_slices_that_passed_are_folded_away_and_the_others_are_not(memory: Store
     slices = [sliced(f"class={n}", {3: False, 8: None}.get(n, True)) for n in range(10)]
     rules = (*run.verdict.rules, *slices, sliced("newest", True), sliced(f"batch={HOSTILE}", None))
     given = contents(run, memory, verdict=run.verdict.model_copy(update={"rules": rules}))
-    gate = report.render(given).decode().split("<h2>Gate</h2>")[1].split("</section>")[0]
+    gate = html_report.render(given).decode().split("<h2>Gate</h2>")[1].split("</section>")[0]
     folded = "".join(re.findall(r"<details.*?</details>", gate, re.DOTALL))
     opened = re.sub(r"<details.*?</details>", "", gate, flags=re.DOTALL)
     assert "class: 8 of 10 passed" in folded and "newest: 1 of 1 passed" in folded
@@ -202,7 +203,7 @@ def test_what_changed_hands_is_shown_with_both_answers(memory: Store) -> None:
     given = contents(run, memory)
     pairs = given.analysis.pairs
     assert pairs is not None and pairs.only_champion > MOST_SHOWN
-    html = report.render(given).decode()
+    html = html_report.render(given).decode()
     section = html.split("Examples that changed hands")[1].split("</section>")[0]
     lost, won = section.split("<h3>Won")
     assert f"({pairs.only_champion})" in lost and f"({pairs.only_candidate})" in won
@@ -239,13 +240,13 @@ def test_drift_and_lineage_are_shown_where_they_are(memory: Store) -> None:
     run = make(memory)
     moved = Moved(fact=HOSTILE, newest=120.0, rest=100.0, distance=0.61, p_value=1e-9)
     drift = Drift("wednesday", 400, 1400, (moved,), (ClassShare(HOSTILE, 0.5, 0.25),), 0.25)
-    html = report.render(contents(run, memory, drift=drift)).decode()
+    html = html_report.render(contents(run, memory, drift=drift)).decode()
     text = " ".join(Tags(html).text.split())
     assert "wednesday: 400 examples, against 1,400" in text and "120.00 100.00 0.610 < 0.001" in text
     assert "0.5000 0.2500 +0.2500" in text and "<script" not in html
     made = {"hardware": {"cpu": "abc", "cpus": 2}, "git_dirty": True, "seed": 0, "lock": None, "git_commit": None,
             "libraries": {"keras": "3.1", "numpy": "2"}, "started_at": "2026-11-24T15:20:01.123Z"}  # fmt: skip
-    assert report._lineage(made) == [
+    assert html_report._lineage(made) == [
         ("hardware cpu", "abc"), ("hardware cpus", "2"), ("git dirty", "yes"), ("seed", "0"),
         ("git commit", "none: the pipeline's folder is in no git repository"),
         ("libraries", "keras 3.1, numpy 2"), ("started at", "2026-11-24 15:20:01 UTC"),
@@ -259,7 +260,7 @@ def test_the_operating_curve_is_that_of_this_runs_discordance(memory: Store) -> 
     assert pairs is not None and shown is not None
     assert shown.curve.discordance == pytest.approx((pairs.only_candidate + pairs.only_champion) / 400)
     assert (shown.curve.n, shown.curve.margin, shown.curve.confidence) == (400, 0.01, 0.95)
-    text = " ".join(Tags(report.render(given).decode()).text.split())
+    text = " ".join(Tags(html_report.render(given).decode()).text.split())
     assert shown.curve.sentence[1:] in text and "candidate and champion on this holdout" in text
 
 
@@ -272,7 +273,7 @@ def test_without_a_champion_the_discordance_is_assumed_and_said_to_be(memory: St
         p += [float(row[label]) for row, label in zip(found, labels, strict=True)]
     assert given.operating is not None
     assert given.operating.curve.discordance == pytest.approx(2 * sum(x * (1 - x) for x in p) / len(p))
-    assert "assumed without a champion" in report.render(given).decode()
+    assert "assumed without a champion" in html_report.render(given).decode()
     unpaired = run.config.model_copy(update={"gate": run.config.gate[:1]})
     other = open_store(f"memory://{uuid.uuid4().hex}")
     assert contents(replace(make(other), config=unpaired), other).operating is None
@@ -282,13 +283,13 @@ def test_a_margin_that_no_curve_can_be_drawn_for_ends_no_run(memory: Store) -> N
     run = make(memory, champion="0123456789ab")
     wide = run.config.gate[1].model_copy(update={"margin": 1.5})
     given = contents(replace(run, config=run.config.model_copy(update={"gate": (wide,)})), memory)
-    assert given.operating is None and "How far this gate" not in report.render(given).decode()
+    assert given.operating is None and "How far this gate" not in html_report.render(given).decode()
 
 
 def test_mistakes_are_pictures_of_the_stored_pixels(memory: Store) -> None:
     run = make(memory, shape=(8, 6, 3), accuracy=0.8)
     given = contents(run, memory)
-    html = report.render(given).decode()
+    html = html_report.render(given).decode()
     images = [a for t, a in Tags(html).tags if t == "img"]
     assert len(images) == MOST_SHOWN
     worst = given.analysis.worst[0]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from leptonflow.rules import scores
+from leptonflow.gate.rules import scores
 from leptonflow.statistics import intervals
 from leptonflow.statistics.calibration import expected_error
 from leptonflow.workloads import catalog

@@ -10,7 +10,7 @@ import pytest
 
 from leptonflow.core.code_digests import code_digests, gate_modules
 from leptonflow.core.hashing import digest
-from leptonflow.gate import WEIGH
+from leptonflow.gate.decision import WEIGH
 from leptonflow.statistics import power
 from schemas import yaml_text
 from schemas.config import Pipeline, parse
@@ -115,8 +115,8 @@ def test_looks_are_in_no_id_and_a_rules_confidence_is() -> None:
 
 def test_the_rules_code_is_in_the_gate_digest_and_in_no_other() -> None:
     modules = set(gate_modules())
-    for name in ("leptonflow/rules/against.py", "leptonflow/statistics/paired.py", "leptonflow/evidence.py",
-                 "schemas/rules.py", "leptonflow/gate.py", "leptonflow/baselines.py"):  # fmt: skip
+    for name in ("leptonflow/rules/against.py", "leptonflow/statistics/paired.py", "leptonflow/gate/evidence.py",
+                 "schemas/rules.py", "leptonflow/gate/decision.py", "leptonflow/evaluation/baselines.py"):  # fmt: skip
         assert name in modules and (ROOT / name).is_file()
     code = code_digests(gate(AGAINST))
     assert len(set(code.values())) == 3

@@ -7,7 +7,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from leptonflow import plots, simulation
+from leptonflow.gate import simulation
+from leptonflow.reports import plots
 from leptonflow.statistics import power
 from schemas.errors import UsageError
 

@@ -17,10 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from leptonflow import recording
 from leptonflow.core import clock
 from leptonflow.core.hashing import canonical, sha256
 from leptonflow.data.dataset import batch_outcomes
+from leptonflow.runs import recording
 from leptonflow.storage import commit_log
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store

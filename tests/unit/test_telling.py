@@ -11,7 +11,8 @@ import pytest
 
 from flows import naming, telling
 from flows.telling import Artifact, Story, Trained
-from leptonflow import endings, pictures, plots, recording
+from leptonflow.reports import plot_files, plots
+from leptonflow.runs import recording, untrained
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
 from schemas.records import Outcome
@@ -148,7 +149,7 @@ def test_a_report_has_an_address_to_copy_and_a_command(store: Store, tmp_path: A
 
 def test_unchanged_names_the_earlier_run_and_why_its_version_is_not_the_champion(store: Store) -> None:
     run, story = told(store, version="0a" * 6, run_id="0b" * 6, promoted=False)
-    document = {**endings.unchanged(store, run.plan), "champion": "d" * 12}
+    document = {**untrained.unchanged(store, run.plan), "champion": "d" * 12}
     (summary, report) = telling.artifacts("digits", STORE, Story(document))
     assert summary.description.startswith(f"nothing is new since run {'0b' * 6}, which was: digits: ")
     assert lines(summary.data)[0] == "# unchanged" and f"the champion is {'d' * 12}" in summary.data
@@ -163,7 +164,7 @@ def test_rejected_data_says_why_and_counts_by_rule(store: Store) -> None:
     )
     run = run_examples.make(store, version="1a" * 6, run_id="1b" * 6)
     plan = run.plan.model_copy(update={"snapshot": None})
-    document = endings.rejected_data(store, plan, None, [refused], {"validate": 1.0})
+    document = untrained.rejected_data(store, plan, None, [refused], {"validate": 1.0})
     (summary,) = telling.artifacts("digits", STORE, Story(document, (refused,)))
     assert summary.description == "first: 90 of 100 rows are bad; at most 20% are allowed"
     assert "| unreadable | 90 |\n| duplicate | 7 |" in summary.data
@@ -195,9 +196,9 @@ def test_each_stage_has_a_line() -> None:
 
 
 def test_a_confusion_matrix_of_too_many_classes_is_not_drawn() -> None:
-    assert pictures.confusion([[1, 0], [0, 1]], ["a", "b"]).count("<rect") == 3
+    assert plot_files.confusion([[1, 0], [0, 1]], ["a", "b"]).count("<rect") == 3
     many = [str(n) for n in range(31)]
-    assert pictures.confusion([[1] * 31] * 31, many) == ""
+    assert plot_files.confusion([[1] * 31] * 31, many) == ""
 
 
 def test_the_same_curves_are_drawn_once(store: Store) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from leptonflow import uncertainty
-from leptonflow.rules import scores
+from leptonflow.evaluation import metric_intervals
+from leptonflow.gate.rules import scores
 from leptonflow.statistics import intervals, paired
 
 CLASSES = ("cat", "dog", "owl", "elk")
@@ -32,7 +32,7 @@ def made(n: int, k: int = 4, seed: int = 3, only: int | None = None) -> tuple[An
 @pytest.mark.parametrize("metric", ["precision", "recall", "f1", "log_loss"])
 def test_they_agree_with_the_bootstrap_that_the_gate_uses(metric: str) -> None:
     labels, mine, its = made(300)
-    found = uncertainty.between(labels, mine, its, 0.95)[metric]
+    found = metric_intervals.between(labels, mine, its, 0.95)[metric]
     one, other = (scores.statistic(metric, labels, rows, CLASSES) for rows in (mine, its))
     alone = intervals.bootstrap(one, 300, 0.95, seed=5, resamples=1500)
     pair = paired.bootstrap_difference(lambda i: one(i) - other(i), 300, 0.0, 0.975, seed=5, resamples=1500)
@@ -42,7 +42,7 @@ def test_they_agree_with_the_bootstrap_that_the_gate_uses(metric: str) -> None:
 
 def test_accuracy_has_the_intervals_of_wilson_and_tango() -> None:
     labels, mine, its = made(250)
-    found = uncertainty.between(labels, mine, its, 0.95)["accuracy"]
+    found = metric_intervals.between(labels, mine, its, 0.95)["accuracy"]
     right, theirs = mine.argmax(axis=1) == labels, its.argmax(axis=1) == labels
     wilson = intervals.wilson(int(right.sum()), 250, 0.95)
     tango = paired.non_inferiority(int((right & ~theirs).sum()), int((theirs & ~right).sum()), 250, 0.0, 0.975)
@@ -57,9 +57,9 @@ def test_the_jackknife_is_that_of_leaving_each_example_out(only: int) -> None:
     labels[0] = 2
     said = mine.argmax(axis=1)
     cells, which, counts = np.unique(np.stack([labels, said], axis=1), axis=0, return_inverse=True, return_counts=True)
-    left = uncertainty._without_one(counts, cells[:, 0], cells[:, 1], 4)
+    left = metric_intervals._without_one(counts, cells[:, 0], cells[:, 1], 4)
     everything = np.arange(60)
-    for column, metric in enumerate(uncertainty.MACRO):
+    for column, metric in enumerate(metric_intervals.MACRO):
         one = scores.statistic(metric, labels, mine, CLASSES)
         by_hand = [one(np.delete(everything, i)) for i in everything]
         assert left[which.ravel(), column] == pytest.approx(by_hand)
@@ -68,32 +68,32 @@ def test_the_jackknife_is_that_of_leaving_each_example_out(only: int) -> None:
 def test_the_values_in_the_table_of_counts_are_the_metrics() -> None:
     labels, mine, _ = made(80, only=3)
     cells, counts = np.unique(np.stack([labels, mine.argmax(axis=1)], axis=1), axis=0, return_counts=True)
-    found = uncertainty._scores(*uncertainty._totals(counts[None, :], cells[:, 0], cells[:, 1], 4))[0]
-    one = [scores.statistic(metric, labels, mine, CLASSES)(np.arange(80)) for metric in uncertainty.MACRO]
+    found = metric_intervals._scores(*metric_intervals._totals(counts[None, :], cells[:, 0], cells[:, 1], 4))[0]
+    one = [scores.statistic(metric, labels, mine, CLASSES)(np.arange(80)) for metric in metric_intervals.MACRO]
     assert found == pytest.approx(one)
 
 
 def test_what_never_varies_has_no_interval_and_a_proportion_has_one() -> None:
     labels = np.array([0, 1, 1, 0] * 5)
     rows = np.where(labels[:, None] == np.arange(2), 0.9, 0.1)
-    found = uncertainty.between(labels, rows, rows.copy(), 0.95)
-    assert found["f1"] == uncertainty.Between(None, None, None)
+    found = metric_intervals.between(labels, rows, rows.copy(), 0.95)
+    assert found["f1"] == metric_intervals.Between(None, None, None)
     accuracy = found["accuracy"]
     assert accuracy.candidate and accuracy.candidate[0] < 0.9 and accuracy.difference
 
 
 def test_without_a_champion_and_without_numbers() -> None:
     labels, mine, _ = made(50)
-    alone = uncertainty.between(labels, mine, None, 0.95)
+    alone = metric_intervals.between(labels, mine, None, 0.95)
     assert all(each.candidate and each.champion is None and each.difference is None for each in alone.values())
     mine[3] = np.nan
-    assert "log_loss" not in uncertainty.between(labels, mine, None, 0.95)
-    assert uncertainty.between(labels[:0], mine[:0], None, 0.95) == {}
+    assert "log_loss" not in metric_intervals.between(labels, mine, None, 0.95)
+    assert metric_intervals.between(labels[:0], mine[:0], None, 0.95) == {}
 
 
 def test_the_same_predictions_have_the_same_intervals() -> None:
     labels, mine, its = made(120)
-    assert uncertainty.between(labels, mine, its, 0.95) == uncertainty.between(labels, mine, its, 0.95)
+    assert metric_intervals.between(labels, mine, its, 0.95) == metric_intervals.between(labels, mine, its, 0.95)
 
 
 def test_the_cost_is_bounded_in_numbers_drawn() -> None:
@@ -102,6 +102,6 @@ def test_the_cost_is_bounded_in_numbers_drawn() -> None:
     labels = random.integers(0, 300, 30_000)
     mine, its = (np.eye(300)[random.integers(0, 300, 30_000)] * 0.9 + 1e-4 for _ in range(2))
     began = time.process_time()
-    found = uncertainty.between(labels, mine, its, 0.95)
+    found = metric_intervals.between(labels, mine, its, 0.95)
     assert time.process_time() - began < 20
     assert found["f1"].difference

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from leptonflow import summaries, unfinished
+from leptonflow.runs import summaries, unfinished
 from leptonflow.storage import run_lock
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store

@@ -14,7 +14,9 @@ import pytest
 from PIL import Image
 
 from cli import standing
-from leptonflow import comparing, explaining, overrides, predicting, reading, recording, registry, whole
+from leptonflow.evaluation import champion_predictions
+from leptonflow.registry import champion_log, intact_champions, manual_decisions
+from leptonflow.runs import comparison, pipeline_status, recording, run_explanation
 from leptonflow.storage import commit_log as commits
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
@@ -28,11 +30,11 @@ A, B, C = "a1" * 6, "b1" * 6, "c1" * 6
 
 
 def promote(store: Store, version: str) -> dict[str, Any]:
-    return overrides.promote(store, PIPELINE, version, "because", "kim@lab", fit_to_run)
+    return manual_decisions.promote(store, PIPELINE, version, "because", "kim@lab", fit_to_run)
 
 
 def rollback(store: Store, to: str | None = None) -> dict[str, Any]:
-    return overrides.rollback(store, PIPELINE, to, "because", "kim@lab", fit_to_run)
+    return manual_decisions.rollback(store, PIPELINE, to, "because", "kim@lab", fit_to_run)
 
 
 @pytest.fixture
@@ -80,9 +82,9 @@ def test_a_damaged_champion_is_said_and_the_last_whole_one_named(
     damage(store, B, "model.keras", b"other bytes")
     back = f"The newest whole one is {A}: `leptonflow rollback {PIPELINE} --to {A} --reason TEXT`"
     with pytest.raises(Damaged, match=f"the package of {C} is not whole: .*{C}") as raised:
-        predicting.predict(store, config, [image])
+        champion_predictions.predict(store, config, [image])
     assert raised.value.hint == back
-    document = reading.status(store, config)
+    document = pipeline_status.status(store, config)
     assert document["champion"] == C, "the log is right: no other is made champion silently"
     assert f"{C}/{name}" in document["damage"] or f"no version {C}" in document["damage"]
     assert back in document["damage"]
@@ -90,7 +92,7 @@ def test_a_damaged_champion_is_said_and_the_last_whole_one_named(
     assert A in "".join(capsys.readouterr().out.split())
     # The way back that was named is one.
     assert rollback(store, A)["champion"] == A
-    assert reading.status(store, config)["damage"] is None or name == "manifest.json"
+    assert pipeline_status.status(store, config)["damage"] is None or name == "manifest.json"
 
 
 def test_a_damaged_version_is_not_promoted_and_the_champion_stays(store: Store, config: Pipeline) -> None:
@@ -105,7 +107,7 @@ def test_a_damaged_version_is_not_promoted_and_the_champion_stays(store: Store, 
     damage(store, C, "model.keras", None)
     with pytest.raises(Damaged, match="No other earlier champion is whole"):
         promote(store, B)
-    assert [row["version"] for row in registry.history(registry.promotions(store, PIPELINE))] == [A, B, C]
+    assert [row["version"] for row in champion_log.history(champion_log.promotions(store, PIPELINE))] == [A, B, C]
 
 
 @pytest.mark.parametrize(("name", "data"), BROKEN[:3])
@@ -123,42 +125,42 @@ def test_a_manifest_that_is_garbage_hides_no_other_version(
     store: Store, config: Pipeline, capsys: pytest.CaptureFixture[str]
 ) -> None:
     damage(store, A, "manifest.json", b"garbage")
-    rows = reading.models(store, config)
+    rows = pipeline_status.models(store, config)
     assert [(row["version"], row["champion"]) for row in rows] == [(A, False), (B, False), (C, True)]
     assert f"{A}/manifest.json" in rows[0]["damage"] and rows[0]["cv"] is None
     assert [row["damage"] for row in rows[1:]] == [None, None]
     assert list(rows[0]) == list(rows[1])
-    document = reading.status(store, config)
+    document = pipeline_status.status(store, config)
     assert document["newest"] == C and f"{A}/manifest.json" in document["damage"]
     with pytest.raises(NotFound, match=rf"has no version {'0' * 12}.*one of {C}, {B}, {A}"):
         promote(store, "0" * 12)
 
 
 def test_a_whole_champion_and_none_have_no_damage(store: Store, config: Pipeline) -> None:
-    assert whole.champion_damage(store, PIPELINE, registry.promotions(store, PIPELINE)) is None
-    assert whole.champion_damage(store, "other", registry.promotions(store, "other")) is None
-    assert reading.status(store, config)["damage"] is None
+    assert intact_champions.champion_damage(store, PIPELINE, champion_log.promotions(store, PIPELINE)) is None
+    assert intact_champions.champion_damage(store, "other", champion_log.promotions(store, "other")) is None
+    assert pipeline_status.status(store, config)["damage"] is None
 
 
 def test_a_run_that_cannot_be_read_hides_neither_the_champion_nor_another_run(store: Store, config: Pipeline) -> None:
     for version in (A, B):
         run = make(store, version=version, run_id=version[::-1])
         recording.record(store, run.config, run.plan, **run.keywords())
-    assert reading.status(store, config)["last_run"]["version"] == B
+    assert pipeline_status.status(store, config)["last_run"]["version"] == B
     key = f"runs/{PIPELINE}/{B[::-1]}/manifest.json"
     store._objects[key] = b"garbage"  # type: ignore[attr-defined]
-    document = reading.status(store, config)
+    document = pipeline_status.status(store, config)
     assert (document["champion"], document["last_run"], document["metrics"]) == (C, None, None)
     assert key in document["damage"]
-    assert explaining.explain(store, config, A[::-1])["version"] == A
-    for ask in (lambda: explaining.explain(store, config), lambda: reading.runs(store, config)):
+    assert run_explanation.explain(store, config, A[::-1])["version"] == A
+    for ask in (lambda: run_explanation.explain(store, config), lambda: pipeline_status.runs(store, config)):
         with pytest.raises(Damaged, match=key):
             ask()
     del store._objects[f"runs/{PIPELINE}/{A[::-1]}/report.html"]  # type: ignore[attr-defined]
     with pytest.raises(Damaged, match=r"report\.html is missing, though the run is finished"):
-        reading.report(store, A[::-1])
+        pipeline_status.report(store, A[::-1])
     damage(store, C, "model.keras", None)
-    assert C in reading.status(store, config)["damage"], "the champion's own comes first"
+    assert C in pipeline_status.status(store, config)["damage"], "the champion's own comes first"
 
 
 # --- the log
@@ -168,23 +170,23 @@ def test_records_that_are_lost_at_the_end_of_the_log_are_said(store: Store, conf
     """They leave no gap, and an earlier champion would be the champion again without a word."""
     run = make(store, version=C, run_id=C[::-1])
     recording.record(store, run.config, run.plan, **run.keywords())
-    assert reading.status(store, config)["damage"] is None
+    assert pipeline_status.status(store, config)["damage"] is None
     for number, champion in ((3, B), (2, A), (1, None)):
         del store._objects[f"promotions/{PIPELINE}/log/{number:08d}.json"]  # type: ignore[attr-defined]
         commits._verified.clear()
-        document = reading.status(store, config)
+        document = pipeline_status.status(store, config)
         assert document["champion"] == champion
         assert f"promotions/{PIPELINE}/log is shorter than it was" in document["damage"]
         assert f"makes {C} the champion, as it was after run {C[::-1]}" in document["damage"]
 
 
 EVERY: list[Callable[[Store, Pipeline], object]] = [
-    reading.status,
-    reading.models,
-    reading.history,
-    lambda store, config: comparing.version(store, config, A),
-    lambda store, config: comparing.compare(store, config, A, B),
-    lambda store, config: predicting.predict(store, config, []),
+    pipeline_status.status,
+    pipeline_status.models,
+    pipeline_status.history,
+    lambda store, config: comparison.version(store, config, A),
+    lambda store, config: comparison.compare(store, config, A, B),
+    lambda store, config: champion_predictions.predict(store, config, []),
     lambda store, config: promote(store, A),
     lambda store, config: rollback(store),
 ]
@@ -209,7 +211,7 @@ def test_a_long_gap_never_makes_an_earlier_champion_the_champion(store: Store, c
     for _ in range(commits.WINDOW):
         rollback(store, B), rollback(store, A)
     log = f"promotions/{PIPELINE}/log"
-    last = registry.promotions(store, PIPELINE).number
+    last = champion_log.promotions(store, PIPELINE).number
     for number in range(3, last):
         del store._objects[f"{log}/{number:08d}.json"]  # type: ignore[attr-defined]
     commits._verified.clear()
@@ -223,7 +225,7 @@ def test_a_run_never_decides_over_a_long_gap(store: Store, config: Pipeline) -> 
     for _ in range(commits.WINDOW):
         rollback(store, B), rollback(store, A)
     log = f"promotions/{PIPELINE}/log"
-    for number in range(4, registry.promotions(store, PIPELINE).number):
+    for number in range(4, champion_log.promotions(store, PIPELINE).number):
         del store._objects[f"{log}/{number:08d}.json"]  # type: ignore[attr-defined]
     commits._verified.clear()
     put(store, "d1" * 6)
@@ -231,7 +233,7 @@ def test_a_run_never_decides_over_a_long_gap(store: Store, config: Pipeline) -> 
         run_id="d2" * 6, version="d1" * 6, verdict="promoted", rules=(), sentence="s", champion=C, against=3
     )
     with pytest.raises(Damaged, match=r"00000004\.json is missing"):
-        registry.settle(store, plan("d1" * 6), verdict, "0" * 64)
+        champion_log.settle(store, plan("d1" * 6), verdict, "0" * 64)
     assert not list(store.list(f"runs/{PIPELINE}/{'d2' * 6}")), "nor is there a decision"
 
 
@@ -250,7 +252,7 @@ def test_two_stores_mixed_up_are_one_line_that_names_both(tmp_path: Path, ask: A
     with pytest.raises(LeptonflowError) as raised:
         ask(stores[0], config)
     line = raised.value.line()
-    ids = [registry.promotions(stores[1], PIPELINE).entries[0].store]
+    ids = [champion_log.promotions(stores[1], PIPELINE).entries[0].store]
     ids.append(json.loads(stores[0].get("store.json"))["id"])
     assert f"promotions/{PIPELINE}/log/00000002.json does not belong here" in line
     assert f"Expected: store {ids[1]}. Received: store {ids[0]}" in line

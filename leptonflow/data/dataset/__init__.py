@@ -1,1 +1,1 @@
-"""dataset."""
+"""Accepted examples: parts, snapshots, corrections, the split."""

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from leptonflow import planning
 from leptonflow.core import clock, garbage_collection, progress, store_keys
 from leptonflow.core.child_processes import Pool
 from leptonflow.core.hashing import canonical, digest, sha256, short
@@ -27,12 +26,11 @@ from leptonflow.data.validation.examined_rows import Row
 from leptonflow.storage import commit_log
 from leptonflow.storage.objects import adopt, parsed, place
 from leptonflow.storage.store import Store
-from leptonflow.storage.store_identity import upgrade
 from leptonflow.workloads import catalog
 from schemas.config import Pipeline
 from schemas.constants import ATTEMPTS
 from schemas.errors import Damaged, ExaminerLost, Overtaken
-from schemas.records import Expectation, Outcome, Plan, QuarantineRef
+from schemas.records import Expectation, Outcome, QuarantineRef
 
 MOST_CLASSES = 10_000
 
@@ -82,13 +80,6 @@ def earlier(store: Store, config: Pipeline, batch: str, history: commit_log.Log 
     if store.size(key) is None:
         return None
     return parsed(store, key, Outcome.model_validate_json)
-
-
-def discover(store: Store, config: Pipeline, force: bool) -> Plan:
-    """What there is to do now, once that is written which a kill left out of earlier batches."""
-    upgrade(store)
-    batch_outcomes.repair_batches(store, config.name)
-    return planning.plan(store, config, force)
 
 
 def admit(store: Store, config: Pipeline, batch: str) -> Outcome:

@@ -1,21 +1,15 @@
-"""TODO."""
+"""What became of each batch: its outcome in batches/, and its rows in the tables `batches` and `validations`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
-
-from pydantic import ValidationError
+from typing import Any
 
 from leptonflow.core.hashing import canonical
 from leptonflow.storage import commit_log as commits
-from leptonflow.storage.objects import steady
+from leptonflow.storage.objects import read_model, steady
 from leptonflow.storage.store import Store
 from schemas.records import Outcome
-
-if TYPE_CHECKING:
-    pass
-from leptonflow.recording import _damaged
 
 
 def repair_batches(store: Store, pipeline: str) -> None:
@@ -24,7 +18,7 @@ def repair_batches(store: Store, pipeline: str) -> None:
     A refused batch has no record: there its outcome object is the source. Costs one reading of the log
     and three listings where nothing is missing.
     """
-    from_log = {_outcome_key(o): o for o in _recorded(store, pipeline)}
+    from_log = {_outcome_key(o): o for o in recorded_outcomes(store, pipeline)}
     objects = {key for key in store.keys(f"batches/{pipeline}") if key.endswith(".json")}
     missing = [(key, canonical(o)) for key, o in from_log.items() if key not in objects]
     if missing:
@@ -38,11 +32,12 @@ def repair_batches(store: Store, pipeline: str) -> None:
     from leptonflow.tables import table_files
 
     wanted = [Outcome.model_validate(o) for o in lacking]
-    wanted += [_outcome(steady(store, key), key) for key in refused]  # they become rows for good
+    wanted += [read_outcome(steady(store, key), key) for key in refused]  # they become rows for good
     table_files.write(store, [file for outcome in wanted for file in table_files.batch_files(outcome)])
 
 
-def _recorded(store: Store, pipeline: str, until: int | None = None) -> list[dict[str, Any]]:
+def recorded_outcomes(store: Store, pipeline: str, until: int | None = None) -> list[dict[str, Any]]:
+    """The outcomes in the first `until` records of the dataset's log (None: in all)."""
     entries = commits.read(store, f"snapshots/{pipeline}/log").entries[:until]
     return [entry.body["outcome"] for entry in entries if entry.body.get("outcome")]
 
@@ -63,11 +58,9 @@ def _table_files(store: Store, table: str, pipeline: str) -> set[str]:
     return {key.rsplit("/", 1)[1] for key in store.keys(f"tables/{table}/pipeline={pipeline}")}
 
 
-def _outcome(data: bytes, key: str) -> Outcome:
-    try:
-        return Outcome.model_validate_json(data)
-    except ValidationError as error:
-        raise _damaged(key, error) from None
+def read_outcome(data: bytes, key: str) -> Outcome:
+    """The outcome in an object's bytes. Raises Damaged."""
+    return read_model(Outcome, key, data, "the outcome of a batch")
 
 
 def newest_outcome(found: Sequence[Outcome]) -> list[Outcome]:

@@ -1,4 +1,4 @@
-"""TODO."""
+"""What the dataset holds after its records: parts, newer labels, retracted examples."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from leptonflow.core import parquet
 from leptonflow.core.hashing import canonical
+from leptonflow.data.dataset.part_files import read_columns, read_part
 from leptonflow.storage.commit_log import Entry
 from leptonflow.storage.objects import recorded
 from leptonflow.storage.store import Store
@@ -16,7 +17,6 @@ from schemas.text import nfc
 
 if TYPE_CHECKING:
     import pyarrow as pa
-from leptonflow.data.dataset.part_files import read_columns, read_part
 
 RELABELLED, RETRACTED = "relabelled", "retracted"  # kinds of records that change accepted examples
 

@@ -1,4 +1,4 @@
-"""TODO."""
+"""The dataset after the last record of its log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO."""
+"""How a snapshot is split: holdout and folds."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from leptonflow.core import capacity
+from leptonflow.data.dataset.dataset_contents import tables
+from leptonflow.data.dataset.part_files import read_columns
 from leptonflow.storage.store import Store
 from leptonflow.workloads import catalog
 from schemas.config import Pipeline
@@ -15,8 +17,6 @@ from schemas.records import SnapshotRef, Split
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-from leptonflow.data.dataset.dataset_contents import tables
-from leptonflow.data.dataset.part_files import read_columns
 
 
 def in_holdout(example: str, fraction: float) -> bool:

@@ -1,4 +1,7 @@
-"""TODO."""
+"""Preprocessed examples as Parquet parts: immutable, under the digest of their bytes.
+
+Pixels are train-ready: uint8, height x width x channels, as fixed-size binary.
+"""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from leptonflow.core.child_processes import python_path
 from schemas.errors import ExaminerLost
 
 if TYPE_CHECKING:
@@ -49,14 +50,13 @@ def budget(size: int) -> int:
 
 
 def _ask(data: bytes, question: Mapping[str, Any]) -> bytes:
-    path = os.pathsep.join([str(Path(__file__).resolve().parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
     # Arrow's own allocators reserve more than they use, and each thread has its own: the limit counts what is reserved.
     plain = {"ARROW_DEFAULT_MEMORY_POOL": "system", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
     done = subprocess.run(
         [sys.executable, "-P", "-W", "ignore", "-c", _CHILD],
         input=json.dumps(question).encode() + b"\n" + data,
         capture_output=True,
-        env={**os.environ, **plain, "PYTHONPATH": path},
+        env={**os.environ, **plain, "PYTHONPATH": python_path()},
         check=False,
     )
     if done.returncode == 0:

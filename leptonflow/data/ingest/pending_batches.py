@@ -1,4 +1,4 @@
-"""TODO."""
+"""Closed batches that are not in the dataset yet."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""validation."""
+"""Each row examined, judged and held against the data contract; drift."""

@@ -23,6 +23,8 @@ from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any
 
 from leptonflow.core import files, garbage_collection, hashing
+from leptonflow.core.child_processes import python_path
+from leptonflow.core.code_digests import ROOT
 from leptonflow.workloads import catalog
 from schemas import yaml_text
 from schemas.config import NO_LINES, Pipeline
@@ -33,7 +35,6 @@ from schemas.yaml_text import Yaml
 if TYPE_CHECKING:
     import pyarrow as pa
 
-ROOT = Path(__file__).resolve().parent.parent
 HEADER = struct.Struct(">QQ")  # lengths of the suite's JSON and of the Arrow stream that follow
 SHOWN = 5  # unexpected values that a result names
 
@@ -160,7 +161,6 @@ class Validator:
         """Start the child, where there is none. Returns at once."""
         if self._child is not None:
             return
-        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the child
         self._child = subprocess.Popen(
             [
@@ -172,7 +172,7 @@ class Validator:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
-            env={**os.environ, "PYTHONPATH": path, "GX_ANALYTICS_ENABLED": "false", "TQDM_DISABLE": "1"},
+            env={**os.environ, "PYTHONPATH": python_path(), "GX_ANALYTICS_ENABLED": "false", "TQDM_DISABLE": "1"},
         )
 
     def validate(self, facts: pa.Table, suite: Suite) -> tuple[Expectation, ...]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from leptonflow import planning
 from leptonflow.core import pipeline_files
+from leptonflow.runs import planning
 from leptonflow.storage.address import open_store
 from tests.e2e.commands.places import EACH, Place, retrained
 from tests.e2e.helpers import call, listing, rows

@@ -54,7 +54,7 @@ def test_kill_9_of_a_retrain_leaves_no_process_behind(source: Path, tmp_path: Pa
             "^examples/",
             ("flows.server_child", "leptonflow.core.child_processes", "leptonflow.data.validation.contracts"),
         ),
-        ("/final/manifest", ("flows.server_child", "leptonflow.infra")),
+        ("/final/manifest", ("flows.server_child", "leptonflow.evaluation.load_check")),
     ):
         process, record = alone.start(uri, RETRAIN, Kill(HOLD, pattern=write))
         until(partial(noted, record, write), 120, f"it never came to {write}")

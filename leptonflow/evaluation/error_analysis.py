@@ -1,0 +1,265 @@
+"""What candidate and champion got right and wrong on the holdout, example by example.
+
+A pure function of predictions: counts, shares with their intervals, and the indices of the examples
+worth a look. Nothing here decides: that is the gate's. What does not belong here: reading predictions
+from the store (recording) and how any of it is drawn (report, plots).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from leptonflow.evaluation.metric_intervals import Between, between
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+CONFIDENCE = 0.95  # of every interval here, two-sided
+MOST_SHOWN = 24  # examples of each kind: more make a page that nobody looks through
+
+
+@dataclass(frozen=True)
+class Share:
+    """`right` of `n`, with Wilson's interval (1927). value, low and high are None where n is 0."""
+
+    right: int
+    n: int
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model said: a class, and how sure it was of it (0..1)."""
+
+    label: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Example:
+    """One holdout example. `index` is its row in the predictions and in the holdout's pixels.
+
+    chance: the probability that the candidate gave to the true label.
+    """
+
+    index: int
+    label: str
+    chance: float
+    candidate: Answer
+    champion: Answer | None
+    batch: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Every example once, by who was right. difference: candidate minus champion, with Tango's interval (1998)."""
+
+    both: int
+    only_champion: int
+    only_candidate: int
+    neither: int
+    difference: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Group:
+    """The examples of one class or of one batch. The champion's part is None where there is none to compare."""
+
+    name: str
+    candidate: Share
+    champion: Share | None
+    only_champion: int | None
+    only_candidate: int | None
+
+
+@dataclass(frozen=True)
+class Bin:
+    """The answers whose probability fell into one tenth of 0..1: its mean, and how many of them were right."""
+
+    confidence: float
+    share: Share
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """How often an answer was right, by how sure it was. error: the expected calibration error (Guo et al. 2017).
+
+    Both are of the answers with a finite probability; error is None where there is no such answer.
+    """
+
+    bins: tuple[Bin, ...]
+    error: float | None
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """Of N holdout examples. `pairs`, `champion` and what else is the champion's: None or empty without one."""
+
+    n: int
+    candidate: Share
+    champion: Share | None
+    pairs: Pairs | None
+    reliability: Reliability
+    champion_reliability: Reliability | None
+    per_class: tuple[Group, ...]  # in class order
+    per_batch: tuple[Group, ...]  # by name
+    worst: tuple[Example, ...]  # the candidate's wrong answers, the surest first, MOST_SHOWN at most
+    lost: tuple[Example, ...]  # champion right, candidate wrong, the candidate's surest first, MOST_SHOWN at most
+    won: tuple[Example, ...]  # candidate right, champion wrong, the champion's surest first, MOST_SHOWN at most
+    between: Mapping[str, Between] = field(default_factory=dict)  # by metric, at CONFIDENCE
+
+    @property
+    def shown(self) -> tuple[int, ...]:
+        """The indices of all examples that are to be seen, ascending, each once."""
+        return tuple(sorted({e.index for e in (*self.worst, *self.lost, *self.won)}))
+
+
+def analyse(
+    ids: Sequence[str],
+    labels: NDArray[np.int64],
+    probabilities: NDArray[np.float64],
+    champion: NDArray[np.float64] | None,
+    classes: Sequence[str],
+    batches: Sequence[str],
+    sources: Sequence[str],
+) -> Analysis:
+    """Hold two models' answers against each other, and both against the labels.
+
+    ids, labels, batches and sources are of the same N examples; labels are class numbers; probabilities
+    and `champion` are N x K in the order of the K classes. `champion` is None where there is no other
+    model to compare with. Raises ValueError where the shapes do not fit.
+    """
+    _same_shapes(ids, labels, probabilities, champion, classes, batches, sources)
+    mine = _Answers(labels, probabilities)
+    its = _Answers(labels, champion) if champion is not None else None
+
+    def examples(chosen: NDArray[np.bool_], sure: NDArray[np.float64]) -> tuple[Example, ...]:
+        order = sorted(chosen.nonzero()[0].tolist(), key=lambda i: (-sure[i], ids[i]))
+        return tuple(
+            Example(
+                index=i,
+                label=classes[labels[i]],
+                chance=float(probabilities[i, labels[i]]),
+                candidate=mine.answer(i, classes),
+                champion=its.answer(i, classes) if its is not None else None,
+                batch=batches[i],
+                source=sources[i],
+            )
+            for i in order[:MOST_SHOWN]
+        )
+
+    return Analysis(
+        n=len(ids),
+        candidate=_share(mine.right),
+        champion=_share(its.right) if its is not None else None,
+        pairs=_pairs(mine.right, its.right) if its is not None and len(ids) else None,
+        reliability=_reliability(mine),
+        champion_reliability=_reliability(its) if its is not None else None,
+        per_class=tuple(_group(name, labels == number, mine, its) for number, name in enumerate(classes)),
+        per_batch=_by_name(batches, mine, its),
+        worst=examples(~mine.right, mine.sure),
+        lost=examples(its.right & ~mine.right, mine.sure) if its is not None else (),
+        won=examples(mine.right & ~its.right, its.sure) if its is not None else (),
+        between=between(labels, probabilities, champion, CONFIDENCE),
+    )
+
+
+class _Answers:
+    """A model's answers to N examples: said (class numbers), sure (their probabilities), right."""
+
+    def __init__(self, labels: NDArray[np.int64], probabilities: NDArray[np.float64]) -> None:
+        self.said: NDArray[np.int64] = probabilities.argmax(axis=1)
+        self.sure: NDArray[np.float64] = probabilities[range(len(labels)), self.said]
+        self.right: NDArray[np.bool_] = self.said == labels
+
+    def answer(self, index: int, classes: Sequence[str]) -> Answer:
+        return Answer(classes[self.said[index]], float(self.sure[index]))
+
+
+def _same_shapes(
+    ids: Sequence[str],
+    labels: NDArray[np.int64],
+    probabilities: NDArray[np.float64],
+    champion: NDArray[np.float64] | None,
+    classes: Sequence[str],
+    batches: Sequence[str],
+    sources: Sequence[str],
+) -> None:
+    expected = (len(ids), len(classes))
+    for name, found in (("probabilities", probabilities), ("champion", champion)):
+        if found is not None and found.shape != expected:
+            raise ValueError(f"{name} are {found.shape}: expected {expected}, examples x classes")
+    for name, column in (("labels", labels), ("batches", batches), ("sources", sources)):
+        if len(column) != len(ids):
+            raise ValueError(f"{len(column)} {name}: expected {len(ids)}, one for each example")
+
+
+def _share(right: NDArray[np.bool_]) -> Share:
+    return _shared(int(right.sum()), len(right))
+
+
+def _shared(count: int, n: int) -> Share:
+    from leptonflow.statistics.intervals import wilson
+
+    if not n:
+        return Share(0, 0, None, None, None)
+    interval = wilson(count, n, CONFIDENCE)
+    return Share(count, n, count / n, interval.low, interval.high)
+
+
+def _pairs(mine: NDArray[np.bool_], its: NDArray[np.bool_]) -> Pairs:
+    from leptonflow.statistics.paired import non_inferiority
+
+    won, lost = int((mine & ~its).sum()), int((its & ~mine).sum())
+    # Its interval is two-sided at 2 * confidence - 1; the margin plays no part in it.
+    test = non_inferiority(won, lost, len(mine), margin=0.0, confidence=(1 + CONFIDENCE) / 2)
+    return Pairs(
+        both=int((mine & its).sum()),
+        only_champion=lost,
+        only_candidate=won,
+        neither=int((~mine & ~its).sum()),
+        difference=(won - lost) / len(mine),
+        low=test.low,
+        high=test.high,
+    )
+
+
+def _reliability(answers: _Answers) -> Reliability:
+    import numpy as np
+
+    from leptonflow.statistics import calibration
+
+    there = np.isfinite(answers.sure)
+    # A softmax in single precision can say 1.0000001.
+    sure, right = np.clip(answers.sure[there], 0.0, 1.0), answers.right[there]
+    if not len(sure):
+        return Reliability((), None)
+    bins = tuple(
+        Bin(each.confidence, _shared(round(each.accuracy * each.n), each.n))
+        for each in calibration.bins(sure, right)
+        if each.confidence is not None and each.accuracy is not None
+    )
+    return Reliability(bins, calibration.expected_error(sure, right))
+
+
+def _group(name: str, members: NDArray[np.bool_], mine: _Answers, its: _Answers | None) -> Group:
+    own = mine.right[members]
+    if its is None:
+        return Group(name, _share(own), None, None, None)
+    other = its.right[members]
+    return Group(name, _share(own), _share(other), int((other & ~own).sum()), int((own & ~other).sum()))
+
+
+def _by_name(names: Sequence[str], mine: _Answers, its: _Answers | None) -> tuple[Group, ...]:
+    import numpy as np
+
+    column: Any = np.asarray(names, object)
+    return tuple(_group(name, column == name, mine, its) for name in sorted(set(names)))

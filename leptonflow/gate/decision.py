@@ -1,0 +1,158 @@
+"""The gate: a candidate's scores beside the champion's -> a Verdict. Pure: no store, no clock, no environment.
+
+Weighing every rule of a verdict and what they decide together belongs here; how one rule is weighed is
+in `rules`. Measuring (evaluation, infra), gathering (evidence) and acting on a verdict (registry) do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from leptonflow.gate.rules import against, always, bounds, measures, slicing
+from leptonflow.gate.rules.case import Case, Weighed
+from leptonflow.gate.rules.words import promote_command as promote_command
+from schemas import rules as asked
+from schemas.config import Pipeline
+from schemas.constants import PROMOTED, REFUSED
+from schemas.errors import ConfigurationError, LeptonflowError
+from schemas.records import Evaluation, InfraResult, RuleResult, Verdict
+
+if TYPE_CHECKING:
+    from leptonflow.gate.evidence import Evidence
+    from leptonflow.registry.champion_log import Champion
+    from leptonflow.storage.commit_log import Log
+
+WEIGH: dict[type, Callable[[Any, Case], Weighed]] = {
+    asked.AtLeast: bounds.weigh,
+    asked.AtMost: bounds.weigh,
+    asked.FoldSpread: bounds.weigh,
+    asked.AgainstChampion: against.weigh,
+    asked.Slices: slicing.weigh,
+    asked.Calibration: measures.calibration,
+    asked.Baseline: measures.baseline,
+    asked.Overfit: measures.overfit,
+    asked.Latency: measures.latency,
+    asked.Size: measures.size,
+}
+
+
+def decide(
+    config: Pipeline,
+    *,
+    run_id: str,
+    version: str,
+    cv: Mapping[str, Mapping[str, Any]],
+    evaluation: Evaluation,
+    infra: InfraResult,
+    evidence: Evidence,
+    champion: Champion | None,
+    against: int,
+    history: Log,
+    snapshot_number: int,
+    champion_snapshot_number: int | None,
+    proven: Mapping[str, Champion] | None = None,
+) -> Verdict:
+    """Weigh the candidate `version` against record `against` of the promotions log `history`.
+
+    cv          metric: {"mean", "std" (ddof 1), "folds"} over the folds; a value may be null
+    evaluation  candidate and champion on the same holdout; evidence: the same, example by example
+    infra       whether the packaged candidate reproduced its own predictions
+    proven      metric: the best proven champion by it (registry.proven_champions), where that is not the last
+
+    The verdict is `promoted` iff no rule is false and at least one of the YAML's own rules is true.
+    Raises LeptonflowError where the measurements are not of this candidate and this champion.
+    """
+    _same_subject(version, champion, evaluation, infra)
+    case = Case(config.name, version, cv, evaluation, infra, champion, evidence, proven or {})
+    weighed = [WEIGH[type(rule)](rule, case) for rule in config.gate]
+    own = tuple(row for found in weighed for row in found.rows)
+    rules = (
+        *own,
+        always.infra_validate(case),
+        always.same_predictions(case),
+        always.stale_snapshot(case, snapshot_number, champion_snapshot_number),
+        always.rolled_back(case, history),
+    )
+    promoted = all(r.passed is not False for r in rules) and any(r.passed for r in own)
+    warnings = (*dict.fromkeys(w.note for w in weighed if w.note), *_worn(evidence.looks, config.looks.warn))
+    sentence = _sentence(config.name, version, own, rules, promoted, champion)
+    return Verdict(
+        run_id=run_id,
+        version=version,
+        verdict=PROMOTED if promoted else REFUSED,
+        rules=rules,
+        sentence="; ".join([sentence, *(told for told in warnings if told not in sentence)]),
+        champion=champion.version if champion else None,
+        against=against,
+        looks=evidence.looks,
+        warnings=warnings,
+    )
+
+
+def check_metrics(config: Pipeline, classes: Sequence[str]) -> None:
+    """Raise ConfigurationError where a rule names a class that the dataset does not have.
+
+    To be asked before any training: a rule that can never be weighed would refuse only at the end.
+    """
+    for number, rule in enumerate(config.gate):
+        metric = getattr(rule, "metric", None)
+        name = asked.class_of(metric)
+        if name is not None and name not in classes:
+            raise ConfigurationError(
+                f"gate.{number}.metric names a class that the dataset does not have",
+                expected=f"one of {', '.join(classes)}",
+                received=metric,
+                hint=f"Fix gate.{number}.metric",
+            )
+
+
+def _same_subject(version: str, champion: Champion | None, evaluation: Evaluation, infra: InfraResult) -> None:
+    """A verdict on another model's numbers would be worse than none."""
+    expected = (version, version, champion.version if champion else None)
+    received = (evaluation.version, infra.version, evaluation.champion)
+    if received != expected:
+        raise LeptonflowError(
+            "the measurements are of other versions than those that the gate weighs",
+            expected="evaluation of {}, infra-validation of {}, champion {}".format(*expected),
+            received="evaluation of {}, infra-validation of {}, champion {}".format(*received),
+            hint="Run `leptonflow retrain` again",
+        )
+
+
+# --- words ---------------------------------------------------------------------------------------
+
+
+def _sentence(
+    pipeline: str,
+    version: str,
+    own: Sequence[RuleResult],
+    rules: Sequence[RuleResult],
+    promoted: bool,
+    champion: Champion | None,
+) -> str:
+    """Why, in one line."""
+    same = champion is not None and champion.version == version
+    stays = "; the champion stays" if champion else ""
+    failed = [f"{r.rule}: {r.sentence}" for r in rules if r.passed is False]
+    if failed:
+        return f"refused by {'; '.join(failed)}{stays}"
+    if not promoted:
+        why = f"refused: none of the gate's own rules could be weighed ({'; '.join(r.sentence for r in own)})"
+        way_out = "add an `at_least` rule to the gate"
+        return f"{why}; {way_out}" + ("" if same else f" or run {promote_command(pipeline, version)}") + stays
+    idle = sum(r.passed is None for r in rules)
+    passed = f"{len(rules) - idle} of {len(rules)} rules passed" + (f", {idle} did not apply" if idle else "")
+    if same:
+        return f"the champion {version} passes its gate again and stays: {passed}"
+    return f"promoted over {champion.version}: {passed}" if champion else f"promoted, the first champion: {passed}"
+
+
+def _worn(looks: int, warn: int) -> tuple[str, ...]:
+    """A holdout leaks a little at each look: said where there were more than `looks.warn` of them."""
+    if looks <= warn:
+        return ()
+    return (
+        f"{looks} verdicts have looked at this holdout before, more than {warn}: what is chosen on it fits it a little "
+        "better than new data, and only new batches bring examples that nobody has looked at",
+    )

@@ -1,0 +1,261 @@
+"""What the gate's rules argue from, example by example, gathered from the store.
+
+Reading belongs here, and saying what is not proven. What a rule makes of it does not (rules, gate),
+nor does measuring (evaluation, infra).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from leptonflow.data.dataset import dataset_contents, dataset_state, identities, part_files
+from leptonflow.registry import packages
+from leptonflow.storage.objects import recorded
+from leptonflow.storage.store import Store
+from leptonflow.training import model_fits
+from leptonflow.workloads import catalog, predictions
+from schemas import constants
+from schemas.config import Pipeline
+from schemas.constants import RESERVED
+from schemas.errors import ConfigurationError, Damaged, NotFound
+from schemas.records import Evaluation, InfraResult, ModelManifest, Plan, SnapshotRef
+from schemas.rules import AtLeast, AtMost, Slices
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from leptonflow.registry.champion_log import Champion
+
+
+class Beside(NamedTuple):
+    """Another champion's N x K probabilities of the same examples, and why its comparison would not be fair."""
+
+    probabilities: NDArray[np.float64] | None
+    disjoint: str | None
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """N holdout examples in the order of their ids, K classes in the snapshot's order.
+
+    labels       N class numbers
+    candidate    N x K probabilities; champion: the same examples, None where it has no scores
+    batches      N names; newest: the batch that arrived last. Empty where no rule asks
+    facts        for each fact that a rule names N numbers, NaN where an example has none; for one that is
+                 no number, such as format, N strings or None
+    oof          (M labels, M x K probabilities) out of fold, None where no rule asks
+    champion_cv  the champion's metrics over its folds; other_folds: why they are not the candidate's
+    training     the candidate's metrics on training examples; baselines: those of simple models
+    disjoint     None where the manifests prove that neither learned from the holdout, else why not
+    looks        finished verdicts of this pipeline before this one
+    proven       by version: the best proven champions that are not the last one
+    """
+
+    classes: tuple[str, ...]
+    labels: NDArray[np.int64]
+    candidate: NDArray[np.float64]
+    champion: NDArray[np.float64] | None = None
+    batches: tuple[str, ...] = ()
+    newest: str | None = None
+    facts: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    oof: tuple[NDArray[np.int64], NDArray[np.float64]] | None = None
+    champion_cv: Mapping[str, Mapping[str, Any]] | None = None
+    other_folds: str | None = None
+    training: Mapping[str, float | None] | None = None
+    baselines: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+    latency_ms: float | None = None
+    package_bytes: int | None = None
+    disjoint: str | None = None
+    looks: int = 0
+    proven: Mapping[str, Beside] = field(default_factory=dict)
+
+
+def gather(
+    store: Store, config: Pipeline, plan: Plan, champion: Champion | None, evaluation: Evaluation, infra: InfraResult
+) -> Evidence:
+    """Everything that the pipeline's rules may ask for. Raises Damaged where predictions were changed."""
+    version, snapshot = model_fits.planned(plan)
+    ids, labels, candidate = _predictions(store, evaluation.predictions.key, evaluation.predictions.sha256, snapshot)
+    theirs = evaluation.champion_predictions
+    against = None if theirs is None else _predictions(store, theirs.key, theirs.sha256, snapshot)[2]
+    batches, facts = about(store, config, snapshot, ids)
+    mine = packages.manifest(store, config.name, version)
+    other, disjoint, other_folds = None, None, None
+    if champion is not None and champion.version != version:
+        other, disjoint = _learned_elsewhere(store, config, mine, champion.version, snapshot)
+        other_folds = None if other is None else not_same_folds(mine, other)
+    proven = {}
+    for rival in evaluation.proven:
+        its = rival.predictions
+        rows = None if its is None else _predictions(store, its.key, its.sha256, snapshot)[2]
+        proven[rival.version] = Beside(rows, _learned_elsewhere(store, config, mine, rival.version, snapshot)[1])
+    return Evidence(
+        classes=snapshot.classes,
+        labels=labels,
+        candidate=candidate,
+        champion=against,
+        batches=batches,
+        newest=snapshot.batches[-1] if snapshot.batches else None,
+        facts=facts,
+        oof=_out_of_fold(store, config, version, snapshot),
+        champion_cv=None if other is None else other.cv,
+        other_folds=other_folds,
+        training=evaluation.training,
+        baselines=evaluation.baselines,
+        latency_ms=infra.latency_ms,
+        package_bytes=infra.package_bytes,
+        disjoint=disjoint,
+        looks=looks(store, config.name, plan.run_id),
+        proven=proven,
+    )
+
+
+def _learned_elsewhere(
+    store: Store, config: Pipeline, mine: ModelManifest, version: str, snapshot: SnapshotRef
+) -> tuple[ModelManifest | None, str | None]:
+    """(the champion's manifest, why it is not proven that neither of the two learned from the holdout)."""
+    try:
+        other = packages.manifest(store, config.name, version)
+    except (Damaged, NotFound) as error:
+        return None, f"the champion {version} cannot be read: {error.line()}"
+    return other, not_held_out(mine, snapshot) or not_held_out(other, snapshot) or _copied(store, config, snapshot)
+
+
+def not_held_out(manifest: ModelManifest, snapshot: SnapshotRef) -> str | None:
+    """Why a version's manifest does not prove that it never learned from the snapshot's holdout; None: it does.
+
+    An example is in the holdout by its id alone, in a larger fraction where it is in a smaller one: who
+    held out at least as much, by the same rule, has seen none of it, whatever the data was.
+    """
+    found = manifest.config.get("holdout")
+    fraction = found.get("fraction") if isinstance(found, dict) else None
+    start = f"it is not proven that the version {manifest.version} never learned from this holdout"
+    if not isinstance(fraction, int | float):
+        return f"{start}: its manifest does not say what was held out"
+    if manifest.split_rule != constants.SPLIT_RULE:
+        return f"{start}: it was split by rule {manifest.split_rule}, the holdout by rule {constants.SPLIT_RULE}"
+    if not fraction >= snapshot.holdout:
+        return f"{start}: it held out {fraction:g} of the examples, the holdout is {snapshot.holdout:g} of them"
+    return None
+
+
+def _copied(store: Store, config: Pipeline, snapshot: SnapshotRef) -> str | None:
+    """Why the ids alone prove nothing: the same picture lies in training and in the holdout under two of them."""
+    history = dataset_state.snapshots(store, config.name)
+    same = identities.canonical(store, history)
+    if not same:  # every id is the digest of its picture
+        return None
+    copies = identities.straddling(history.entries[: snapshot.number], store, same, snapshot.holdout)
+    if not copies:
+        return None
+    return f"{len(copies)} holdout examples are pictures that training holds too, in another file: ingest records which"
+
+
+def not_same_folds(mine: ModelManifest, other: ModelManifest) -> str | None:
+    """Why two versions were not cross-validated on the same folds of the same snapshot; None: they were."""
+    named = ((m.config.get("training") or {}) for m in (mine, other))
+    settings = [(found.get("folds"), found.get("seed")) for found in named]
+    if mine.snapshot != other.snapshot:
+        return f"the candidate was cross-validated on snapshot {mine.snapshot}, the champion on {other.snapshot}"
+    if mine.classes != other.classes:
+        return "candidate and champion were cross-validated with other classes"
+    if settings[0] != settings[1] or None in settings[0]:
+        shown = ["{} folds of seed {}".format(*found) for found in settings]
+        return f"the candidate was cross-validated in {shown[0]}, the champion in {shown[1]}"
+    if mine.config.get("holdout") != other.config.get("holdout"):
+        return "candidate and champion were cross-validated beside other holdouts"
+    return None
+
+
+def looks(store: Store, pipeline: str, run_id: str | None = None) -> int:
+    """The pipeline's finished verdicts but that of `run_id`: each has looked at the holdout. Never resets."""
+    own = f"runs/{pipeline}/{run_id}/verdict.json"
+    verdicts = (key for key in store.keys(f"runs/{pipeline}") if key.endswith("/verdict.json"))
+    return sum(key.count("/") == 3 and key != own for key in verdicts)
+
+
+def check_facts(store: Store, config: Pipeline, snapshot: SnapshotRef) -> None:
+    """Raise ConfigurationError where a rule slices by a fact that no example has as a number or a word.
+
+    To be asked before any training, like `gate.check_metrics`.
+    """
+    wanted = _facts_asked(config)
+    if not wanted:
+        return
+    there: set[str] = set()
+    for part in snapshot.parts:
+        struct = part_files.read_columns(store, part, ("facts",)).schema.field("facts").type
+        there |= {field.name for field in struct if str(field.type) in ("int64", "double", "string")}
+    derived = catalog.load(config.workload).derived
+    there |= {name for name, fact in derived.items() if there.issuperset(fact.needs)}
+    for number, rule in enumerate(config.gate):
+        for name in rule.by if isinstance(rule, Slices) else ():
+            if name in wanted and name not in there:
+                raise ConfigurationError(
+                    f"gate.{number}.by names nothing that the examples can be sliced by",
+                    expected=f"one of {', '.join((*RESERVED, *sorted(there)))}",
+                    received=name,
+                    hint=f"Fix gate.{number}.by",
+                )
+
+
+def _facts_asked(config: Pipeline) -> list[str]:
+    asked = [name for rule in config.gate if isinstance(rule, Slices) for name in rule.by]
+    return [name for name in dict.fromkeys(asked) if name not in RESERVED]
+
+
+def _predictions(
+    store: Store, key: str, sha256: str, snapshot: SnapshotRef
+) -> tuple[list[str], NDArray[np.int64], NDArray[np.float64]]:
+    return predictions.read(recorded(store, key, sha256), snapshot.classes)
+
+
+def about(
+    store: Store, config: Pipeline, snapshot: SnapshotRef, ids: list[str]
+) -> tuple[tuple[str, ...], dict[str, NDArray[Any]]]:
+    """(batches, facts) of the holdout's examples, read only where a rule slices by them."""
+    facts = _facts_asked(config)
+    by_batch = any(isinstance(rule, Slices) and {"batch", "newest"} & set(rule.by) for rule in config.gate)
+    if not facts and not by_batch:
+        return (), {}
+    batch: dict[str, str] = {}
+    known: dict[str, dict[str, Any]] = {}
+    for table in dataset_contents.tables(store, snapshot.parts, snapshot.changes, ("id", "batch", "facts")):
+        for example, name, found in zip(*(table[c].to_pylist() for c in ("id", "batch", "facts")), strict=True):
+            batch[example], known[example] = name, found or {}
+    derived = catalog.load(config.workload).derived
+    columns = {}
+    for name in facts:
+        found = (known[example] for example in ids)
+        columns[name] = _column([derived[name].of(each) if name in derived else each.get(name) for each in found])
+    return tuple(batch[example] for example in ids), columns
+
+
+def _column(values: Sequence[Any]) -> NDArray[Any]:
+    """Numbers with NaN for None; or, where one of them is a word, words with None."""
+    import numpy as np
+
+    if any(isinstance(value, str) for value in values):
+        return np.asarray([None if value is None else str(value) for value in values], object)
+    return np.array([value if isinstance(value, int | float) else np.nan for value in values], np.float64)
+
+
+def _out_of_fold(
+    store: Store, config: Pipeline, version: str, snapshot: SnapshotRef
+) -> tuple[NDArray[np.int64], NDArray[np.float64]] | None:
+    """The folds' predictions together, read only where a rule wants an interval over the folds."""
+    import numpy as np
+
+    asked = (r for r in config.gate if isinstance(r, AtLeast | AtMost))
+    if not any(rule.on == "cv" and rule.confidence is not None for rule in asked):
+        return None
+    found = []
+    for fold in range(config.training.folds):
+        fit = model_fits.fit_result(store, config.name, version, fold)
+        if fit is None:
+            return None
+        found.append(_predictions(store, fit.files[0].key, fit.files[0].sha256, snapshot)[1:])
+    return np.concatenate([labels for labels, _ in found]), np.concatenate([rows for _, rows in found])

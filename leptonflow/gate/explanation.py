@@ -1,0 +1,217 @@
+"""Why a run's candidate was promoted or refused, and what would have changed it, in words a person reads.
+
+Made of the verdict's rules alone: nothing is measured again. `paragraph` and `would_change` are pure.
+What does not belong here: deciding (gate), and each rule's own sentence, which is repeated and never made up.
+"""
+
+from __future__ import annotations
+
+import math
+
+from leptonflow.gate.decision import promote_command
+from schemas.constants import PROMOTED
+from schemas.records import Record, RuleResult, Verdict
+
+# Which side of its bound a rule wants its value on; the lower or the upper end of an interval, where there is one.
+AT_MOST = frozenset({"at_most", "fold_spread", "calibration", "overfit", "latency", "size", "infra_validate"})
+AT_LEAST = frozenset(
+    {"at_least", "against_champion", "against_best_champion", "against_champion_cv", "baseline", "slices"}
+)
+LOWER_IS_BETTER = frozenset({"log_loss"})  # `baseline` alone holds a metric as it is; the others sign a difference
+# In every verdict, never in a YAML.
+ALWAYS = frozenset({"infra_validate", "same-predictions", "stale-snapshot", "rolled-back"})
+AS_SAID = "what its sentence asks for"
+BY_HAND = "a person can still make it the champion"
+
+
+class Change(Record):
+    """What would have turned one rule over.
+
+    needed    the value at which it would have: the bound, or for a rule that looks at an end of its interval the
+              value whose interval of the same width just reaches the bound; null where no number would have
+    by        how far `value` is from it, never negative
+    needed_n  where the value is on the right side and only its interval reaches over the bound: about how many
+              examples would have been enough at the same value, else null
+    """
+
+    rule: str
+    metric: str | None
+    slice: str | None
+    value: float | None
+    bound: float | None
+    low: float | None
+    high: float | None
+    n: int | None
+    method: str | None
+    needed: float | None
+    by: float | None
+    needed_n: int | None
+    sentence: str
+
+
+def paragraph(pipeline: str, verdict: Verdict) -> str:
+    """Why, what would have changed it, and the way out: some sentences, one line."""
+    promoted = verdict.verdict == PROMOTED
+    same = verdict.champion == verdict.version
+    opening = f"Run {verdict.run_id} weighed version {verdict.version} "
+    if verdict.champion is None:
+        opening += "while there was no champion"
+    elif same:
+        opening += "again, which was the champion already"
+    else:
+        opening += f"against the champion {verdict.champion}"
+    decided = "promoted it" if promoted and not same else "let it stay" if promoted else "refused it"
+    sentences = [f"{opening}, and {decided}", *_reasons(verdict, promoted), *_changes(verdict, promoted)]
+    if not promoted:
+        sentences.append(_way_out(pipeline, verdict))
+    sentences += [warning.rstrip(".") for warning in verdict.warnings]
+    if verdict.looks:
+        verdicts = "one finished verdict" if verdict.looks == 1 else f"{verdict.looks} finished verdicts"
+        sentences.append(f"{verdicts} had looked at this holdout before")
+    text = ". ".join(sentence[:1].upper() + sentence[1:] for sentence in sentences if sentence)
+    return " ".join(text.split()) + "."
+
+
+def would_change(verdict: Verdict) -> list[Change]:
+    """Of a refused run each rule that failed; of a promoted one each that held, the nearest to failing first.
+
+    A verdict refused without a failed rule lists those of the YAML that did not apply: one had to hold.
+    """
+    if verdict.verdict == PROMOTED:
+        held = [_change(rule) for rule in verdict.rules if rule.passed and rule.rule not in ALWAYS]
+        return sorted((c for c in held if c.by is not None), key=_slack)
+    failed = [rule for rule in verdict.rules if rule.passed is False]
+    idle = [rule for rule in verdict.rules if rule.passed is None and rule.rule not in ALWAYS]
+    return [_change(rule) for rule in failed or idle]
+
+
+def _reasons(verdict: Verdict, promoted: bool) -> list[str]:
+    names = {True: "passed", False: "failed", None: "did not apply"}
+    by_outcome = {passed: [r for r in verdict.rules if r.passed is passed] for passed in names}
+    counts = ", ".join(f"{len(by_outcome[p])} {word}" for p, word in names.items() if by_outcome[p])
+    told = [f"of {len(verdict.rules)} rules {counts}"]
+    if promoted:
+        own = [r for r in by_outcome[True] if r.rule not in ALWAYS]
+        told += [_named(rule) for rule in own if rule.slice is None]
+        slices = sum(rule.slice is not None for rule in own)
+        told += [f"no loss beyond the margin was shown on {slices} slices of the holdout"] if slices else []
+    else:
+        told += [f"{_named(rule)}{_evidence(rule)}" for rule in by_outcome[False]]
+    # What was not judged is never passed over in silence.
+    told += [f"{_named(rule)} (did not apply)" for rule in by_outcome[None] if rule.rule not in ALWAYS]
+    return told
+
+
+def _named(rule: RuleResult) -> str:
+    about = f" on {rule.slice}" if rule.slice else ""
+    return f"the rule {rule.rule}{about}: {rule.sentence.rstrip('.')}"
+
+
+def _evidence(rule: RuleResult) -> str:
+    parts = [f"{rule.n} weighed"] if rule.n is not None else []
+    if rule.low is not None and rule.high is not None:
+        level = f"{rule.confidence:g} " if rule.confidence is not None else ""
+        parts.append(f"{level}interval {_figure(rule.low)} to {_figure(rule.high)}")
+    if rule.method:
+        parts.append(rule.method)
+    return f" ({', '.join(parts)})" if parts else ""
+
+
+def _changes(verdict: Verdict, promoted: bool) -> list[str]:
+    changes = would_change(verdict)
+    if promoted:
+        return [f"nearest to failing was {changes[0].rule}: {changes[0].sentence}"] if changes else []
+    failed = any(rule.passed is False for rule in verdict.rules)  # then each one's sentence has been said already
+    told = [AS_SAID if failed and c.needed is None else c.sentence for c in changes]
+    names = [f"{c.rule}{f' on {c.slice}' if c.slice else ''}" for c in changes]
+    return [f"it would have passed {name} with {what}" for name, what in zip(names, told, strict=True)]
+
+
+def _way_out(pipeline: str, verdict: Verdict) -> str:
+    if any(rule.rule == "infra_validate" and rule.passed is False for rule in verdict.rules):
+        return (
+            "no override skips the infra-validation: `leptonflow retrain` with --force makes another package of the "
+            "same data"
+        )
+    if verdict.champion == verdict.version:
+        return "it was the champion already, and stays"
+    return f"{BY_HAND}: {promote_command(pipeline, verdict.version)}"
+
+
+def _change(rule: RuleResult) -> Change:
+    needed, by, needed_n = _needed(rule)
+    return Change(
+        rule=rule.rule, metric=rule.metric, slice=rule.slice, value=rule.value, bound=rule.bound, low=rule.low,
+        high=rule.high, n=rule.n, method=rule.method, needed=needed, by=by, needed_n=needed_n,
+        sentence=_what(rule, needed, by, needed_n),
+    )  # fmt: skip
+
+
+def _needed(rule: RuleResult) -> tuple[float | None, float | None, int | None]:
+    """(needed, by, needed_n) of Change."""
+    sign = _sign(rule)
+    if sign is None or not _number(rule.value) or not _number(rule.bound):
+        return None, None, None
+    assert rule.value is not None and rule.bound is not None
+    # The end that was held against the bound; a slice fails only where even the better end is beyond it. A rule may
+    # show an interval that did not decide: then the value did. Where neither explains the outcome, its test is another.
+    worse, better = (rule.low, rule.high) if sign > 0 else (rule.high, rule.low)
+    shown = better if rule.rule == "slices" else worse
+    ends = [end for end in (shown, rule.value) if end is not None and math.isfinite(end)]
+    end = next((each for each in ends if (sign * (rule.bound - each) > 0) != bool(rule.passed)), None)
+    if end is None:
+        return None, None, None
+    short = sign * (rule.bound - end)
+    needed_n = None
+    width, room = sign * (rule.value - end), sign * (rule.value - rule.bound)
+    if not rule.passed and rule.n and width > 0 and room > 0:
+        needed_n = math.ceil(rule.n * (width / room) ** 2)  # a standard error falls with the root of n
+    return rule.bound if end == rule.value else rule.value + sign * short, abs(short), needed_n
+
+
+def _sign(rule: RuleResult) -> int | None:
+    """1 where a larger value is better for the rule, -1 where a smaller one is; null where it holds no number."""
+    if rule.rule in AT_MOST or (rule.rule == "baseline" and rule.metric in LOWER_IS_BETTER):
+        return -1
+    if rule.rule in AT_LEAST:
+        return 1
+    return None
+
+
+def _what(rule: RuleResult, needed: float | None, by: float | None, needed_n: int | None) -> str:
+    if needed is None or by is None:
+        if rule.passed is None:
+            return f"something to weigh ({rule.sentence.rstrip('.')})"
+        return f"{AS_SAID} ({rule.sentence.rstrip('.')})"
+    of = _subject(rule)
+    about = "" if needed == rule.bound else "about "  # an interval keeps its width only about
+    side = "at least" if _sign(rule) == 1 else "at most"
+    assert rule.value is not None
+    if rule.passed:
+        word = "below" if _sign(rule) == 1 else "above"
+        return f"{of} {word} {about}{_figure(needed)} would have refused it; it was {_figure(rule.value)}"
+    told = f"{of} of {side} {about}{_figure(needed)} instead of {_figure(rule.value)}, {_figure(by)} more"
+    told = told if _sign(rule) == 1 else told.removesuffix(" more") + " less"
+    return told + (f", or with about {needed_n} examples at the same value instead of {rule.n}" if needed_n else "")
+
+
+def _subject(rule: RuleResult) -> str:
+    if rule.rule.startswith("against_") or rule.rule in ("slices", "overfit"):
+        return f"a difference in {rule.metric}"
+    if rule.rule == "fold_spread":
+        return f"a standard deviation of {rule.metric}"
+    return {"infra_validate": "a largest difference"}.get(rule.rule, rule.metric or rule.rule)
+
+
+def _slack(change: Change) -> float:
+    """How near to failing, so that metrics of different scales can be ordered: the distance as a part of the bound."""
+    assert change.by is not None and change.bound is not None
+    return change.by / max(abs(change.bound), 1e-3)
+
+
+def _number(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def _figure(value: float) -> str:
+    return f"{value:.4g}"

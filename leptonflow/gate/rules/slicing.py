@@ -1,0 +1,159 @@
+"""`slices`: in which part of the holdout did the candidate lose more than chance explains?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from leptonflow.gate.rules.against import discordant
+from leptonflow.gate.rules.case import Case, Weighed
+from leptonflow.gate.rules.words import figures, finite, gap, incomparable, result
+from schemas.records import RuleResult
+from schemas.rules import Slices
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from leptonflow.gate.evidence import Evidence
+
+MOST = 20  # batches, or values of a fact that is no number: the largest
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A part of the N holdout examples: N booleans. judged: false for what is only named."""
+
+    name: str
+    members: NDArray[np.bool_]
+    judged: bool = True
+
+
+def weigh(rule: Slices, case: Case) -> Weighed:
+    """A row for each slice. value: candidate - champion there; bound: -margin.
+
+    False where the loss beyond the margin is significant: Tango's score test (1998) of "the true
+    difference is at least -margin", adjusted by Holm (1979) over the slices that are judged. A slice
+    with fewer than `minimum` examples is null and says so, and so are the batches (or values of a fact
+    that is no number) beyond the MOST largest, together. low and high are Tango's two-sided interval
+    at 2 * confidence - 1, not adjusted.
+    """
+    from leptonflow.statistics import multiple, paired
+
+    bound = 0.0 - rule.margin
+    nothing = incomparable(case)
+    if nothing is None and not (finite(case.evidence.candidate) and finite(case.evidence.champion)):
+        nothing = (False, "accuracy in slices cannot be weighed: a probability is not a finite number")
+    if nothing is not None:
+        return Weighed((result(rule.rule, rule.metric, None, bound, *nothing),))
+    evidence = case.evidence
+    assert evidence.champion is not None
+    counts: list[tuple[Slice, int, int, int]] = []
+    for found in slices(rule, evidence):
+        where = found.members
+        pairs = discordant(evidence.labels[where], evidence.candidate[where], evidence.champion[where])
+        counts.append((found, *pairs, int(where.sum())))
+    judged = [number for number, (found, _, _, n) in enumerate(counts) if found.judged and n >= rule.minimum]
+    adjusted = multiple.holm([paired.inferiority(*counts[number][1:], margin(rule)) for number in judged])
+    p_values = dict(zip(judged, adjusted, strict=True))
+    rows = tuple(_row(rule, *found, p_values.get(number), len(judged)) for number, found in enumerate(counts))
+    return Weighed(rows)
+
+
+def margin(rule: Slices) -> float:
+    """The rule's margin, below 1: no loss is greater."""
+    return min(rule.margin, 0.999999)
+
+
+def _row(rule: Slices, found: Slice, b: int, c: int, n: int, p: float | None, judged: int) -> RuleResult:
+    from leptonflow.statistics import paired
+
+    name, bound = found.name, 0.0 - rule.margin
+    if not found.judged:
+        sentence = f"{name} are not judged each by itself, only the {MOST} largest are: {n} examples"
+        return result(rule.rule, rule.metric, (b - c) / n if n else None, bound, None, sentence, slice=name, n=n)
+    if p is None:
+        many = "1 example" if n == 1 else f"{n} examples"
+        sentence = f"{name} is too small to judge: {many}, at least {rule.minimum} are needed"
+        value = (b - c) / n if n else None
+        return result(rule.rule, rule.metric, value, bound, None, sentence, slice=name, n=n)
+    test = paired.non_inferiority(b, c, n, 0.0, rule.confidence)
+    passed = p >= 1 - rule.confidence
+    direction, asked = gap(test.difference, bound)
+    asked = asked if rule.margin else "no worse"
+    shown, _ = figures(p, 1 - rule.confidence)
+    verdict = "no significant loss beyond that" if passed else "a significant loss beyond that"
+    sentence = (
+        f"{rule.metric} in {name} ({n} examples) is {direction} than the champion's, {asked} was asked: {verdict} "
+        f"(p {shown} after Holm's correction over {judged} slices)"
+    ).replace("no different than", "no different from")
+    return result(
+        rule.rule, rule.metric, test.difference, bound, passed, sentence, slice=name,
+        low=test.low, high=test.high, confidence=rule.confidence, n=n, method=test.method,
+    )  # fmt: skip
+
+
+def slices(rule: Slices, evidence: Evidence) -> Iterator[Slice]:
+    """The slices of the holdout that the rule asks for, in the rule's order."""
+    import numpy as np
+
+    batches = np.asarray(evidence.batches, object)
+    for kind in rule.by:
+        if kind == "class":
+            for number, name in enumerate(evidence.classes):
+                yield Slice(f"class={name}", evidence.labels == number)
+        elif kind == "batch":
+            yield from _values("batch", "batches", batches)
+        elif kind == "newest":
+            yield Slice("newest", batches == evidence.newest)
+        elif evidence.facts[kind].dtype == object:
+            yield from _values(kind, "values", evidence.facts[kind])
+        else:
+            yield from _buckets(kind, evidence.facts[kind], rule.buckets)
+
+
+def _values(name: str, many: str, values: NDArray[np.object_]) -> Iterator[Slice]:
+    """A slice for each of the MOST largest values, one of all the others; None is `missing`."""
+    import numpy as np
+
+    told = np.asarray(["missing" if value is None else str(value) for value in values], object)
+    found, counts = np.unique(told.astype(str), return_counts=True)
+    order = sorted(range(len(found)), key=lambda i: (-counts[i], found[i]))
+    for i in sorted(order[:MOST]):
+        yield Slice(f"{name}={found[i]}", told == str(found[i]))
+    rest = [str(found[i]) for i in order[MOST:]]
+    if rest:
+        yield Slice(f"{name}: {len(rest)} smaller {many}", np.isin(told.astype(str), rest), judged=False)
+
+
+def _buckets(name: str, values: NDArray[np.float64], buckets: int) -> Iterator[Slice]:
+    """Buckets of about as many examples each, by the holdout's own quantiles; what has no such fact apart.
+
+    A quantile that is the least value itself (most images are 28 wide) cuts above it.
+    """
+    import numpy as np
+
+    known = np.isfinite(values)
+    if known.any():
+        distinct = np.unique(values[known])
+        quantiles = np.quantile(values[known], np.linspace(0, 1, buckets + 1)[1:-1])
+        cuts = np.unique(np.where(quantiles > distinct[0], quantiles, distinct[min(1, len(distinct) - 1)]))
+        cuts = cuts[cuts > distinct[0]]
+        places = np.where(known, np.searchsorted(cuts, values, side="right"), -1)
+        edges = _told([distinct[0], *cuts, distinct[-1]])
+        for place in range(len(cuts) + 1):
+            close = "]" if place == len(cuts) else ")"
+            yield Slice(f"{name}=[{edges[place]}, {edges[place + 1]}{close}", places == place)
+    if not known.all():
+        yield Slice(f"{name}=missing", ~known)
+
+
+def _told(edges: Sequence[float]) -> list[str]:
+    """With 6 significant digits, or as many as it takes to tell different edges apart."""
+    shown: list[str] = []
+    for digits in range(6, 18):
+        shown = [f"{edge:.{digits}g}" for edge in edges]
+        if len(set(shown)) == len(set(edges)):
+            break
+    return shown

@@ -1,0 +1,1 @@
+"""Packages, the champion and its history, manual decisions, lineage, model cards."""

@@ -1,0 +1,1 @@
+"""The HTML report: its contents, plots and templates."""

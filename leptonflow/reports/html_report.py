@@ -1,0 +1,338 @@
+"""A run's report: one HTML file that opens offline, in light and dark, on a phone and on paper.
+
+`render` is a pure function of recorded things. Names come from outside and are hostile: everything
+is escaped by the template, and the page's own policy forbids scripts and every request. Gathering
+what the report shows belongs to `gathering`, how a value is written to `wording`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from leptonflow.data.validation.drift import ClassShare, Drift
+from leptonflow.evaluation.error_analysis import Analysis, Example, Group
+from leptonflow.evaluation.metric_intervals import Between
+from leptonflow.reports import plots
+from leptonflow.reports.wording import bound, chance, duration, interval, label, number, png, printable, signed, when
+from schemas.config import CLASS_METRICS, METRICS, Pipeline
+from schemas.records import Evaluation, FitResult, InfraResult, ModelManifest, Outcome, RuleResult, Split, Verdict
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from leptonflow.gate.simulation import Curve
+
+MOST_CLASSES = 30  # a confusion matrix of more cannot be read; the most frequent confusions are listed instead
+MOST_BATCHES = 20
+MOST_CONFUSIONS = 15
+MOST_SHIFTS = 10
+LONGEST_PARAGRAPH = 1600  # characters: more would push the rules off the first screen, and is folded away
+TOLD_ABOVE = ("snapshot", "code")  # of a lineage
+STAGES = (  # in the order of the flow; `seconds` is recorded by name
+    "discover", "validate", "preprocess", "split", "begin", "train-fold", "fit-final", "package", "find-champion",
+    "evaluate", "infra-validate", "gate", "promote",
+)  # fmt: skip
+MEASURED = {  # what the value of a rule without a metric is, and its unit
+    "latency": ("95th percentile, one image", "ms"),
+    "size": ("of the package", "MB"),
+    "infra_validate": ("largest difference", ""),
+    "same-predictions": ("largest difference", ""),
+    "stale-snapshot": ("record of the log", ""),
+}
+LARGEST_PICTURE = 192
+
+
+@dataclass(frozen=True)
+class Operating:
+    """The operating curve of the gate's paired rule, and what its discordance was seen on or assumed from."""
+
+    curve: Curve
+    source: str
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a report shows."""
+
+    config: Pipeline
+    document: dict[str, Any]  # of `retrain`
+    started_at: str
+    finished_at: str
+    verdict: Verdict
+    evaluation: Evaluation
+    fits: tuple[FitResult, ...]
+    final: FitResult
+    manifest: ModelManifest
+    split: Split
+    infra: InfraResult
+    outcomes: tuple[Outcome, ...]  # of the batches that the dataset holds and of those that this run refused
+    analysis: Analysis
+    pictures: Mapping[int, NDArray[np.uint8]]  # of `analysis.shown`: uint8 H x W x C, as the candidate saw them
+    code: dict[str, str]
+    drift: Drift | None = None  # of the newest batch, where there is one before it
+    paragraph: str = ""  # why, at more length than the verdict's sentence
+    operating: Operating | None = None  # where the gate holds the candidate's accuracy against a champion's
+
+
+def render(contents: Contents) -> bytes:
+    """The report as one HTML file (UTF-8) with no reference to anything outside itself."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        number=number, bound=bound, signed=signed, seconds=duration, when=when, printable=printable, p=chance,
+        label=label,
+    )  # fmt: skip
+    environment.globals["interval"] = interval
+    return environment.get_template("report.html.j2").render(**_view(contents)).encode("utf-8", "replace")
+
+
+# --- what the template sees ----------------------------------------------------------------------
+
+
+def _view(c: Contents) -> dict[str, Any]:
+    from markupsafe import Markup
+
+    scores, found = c.evaluation.candidate_scores, c.analysis
+    slices = _slices(c.verdict.rules)
+    lineage = [row for row in _lineage(getattr(c.manifest, "lineage", None)) if row[0].split()[0] not in TOLD_ABOVE]
+    cv = c.document["cv"]
+    classes = c.manifest.classes
+    # The plots are ours, made of numbers alone: they are markup and not text.
+    curves = [Markup(svg) for metric in ("loss", "accuracy") if (svg := plots.curves(c.fits, c.final, metric))]
+    theirs = found.champion_reliability
+    diagram = plots.reliability(found.reliability.bins, theirs.bins if theirs else ())
+    totals = {n: sum(getattr(o, n) for o in c.outcomes) for n in ("arrived", "accepted", "quarantined", "known")}
+    return {
+        "c": c,
+        "a": found,
+        "document": c.document,
+        "title": f"{c.config.name}: {c.verdict.verdict}",
+        "rules": [(_mark(rule), rule) for rule in c.verdict.rules if rule.slice is None],
+        "longest_paragraph": LONGEST_PARAGRAPH,
+        "measured": MEASURED,
+        "warnings": [warning for warning in c.verdict.warnings if warning not in c.verdict.sentence],
+        "slices": slices,
+        "telling": [rule for group in slices for rule in group.telling],
+        "outcomes": list(reversed(c.outcomes))[:MOST_BATCHES],
+        "hidden_batches": max(0, len(c.outcomes) - MOST_BATCHES),
+        "totals": totals,
+        "reasons": sorted(_reasons(c.outcomes).items(), key=lambda r: (-r[1], r[0])),
+        "shifts": _shifts(c.drift),
+        "failed": [(o, e) for o in c.outcomes for e in o.expectations if not e.success],
+        "comparison": _comparison(c),
+        "compared": c.evaluation.champion_scores is not None,
+        "metrics": [name for name in METRICS if name in cv],
+        "fold_count": len(c.fits),
+        "folds_plot": Markup(plots.folds(cv, [n for n in METRICS if n != "log_loss"])),
+        "curves": curves,
+        "classes": classes,
+        "longest": max(len(name) for name in classes),
+        "matrix": _matrix(scores.confusion) if len(classes) <= MOST_CLASSES else None,
+        "confusions": _confusions(scores.confusion, classes),
+        "per_class": _per_class(c),
+        "per_batch": _per_batch(c),
+        "reliability": Markup(diagram),
+        "worst": _sheet(found.worst, c.pictures),
+        "lost": _sheet(found.lost, c.pictures),
+        "won": _sheet(found.won, c.pictures),
+        "operating_curve": Markup(plots.operating_curve(c.operating.curve)) if c.operating else "",
+        "stages": _stages(c.document["seconds"]),
+        "lineage": lineage,
+        "libraries": {} if lineage else c.manifest.libraries,
+        "config": _yaml(c.config),
+    }
+
+
+def _sheet(examples: Sequence[Example], pictures: Mapping[int, NDArray[np.uint8]]) -> list[tuple[Example, str]]:
+    return [(example, png(_thumbnail(pictures[example.index]))) for example in examples if example.index in pictures]
+
+
+def _thumbnail(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Every n-th pixel of a large picture: a sheet of them must not make a file of many megabytes."""
+    step = -(-max(pixels.shape[:2]) // LARGEST_PICTURE)
+    return pixels[::step, ::step]
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """One metric of candidate and champion, with what is known of chance in it."""
+
+    name: str
+    mine: float | None
+    theirs: float | None
+    mark: str  # how the difference is marked
+    between: Between
+
+    @property
+    def difference(self) -> float | None:
+        return None if self.mine is None or self.theirs is None else self.mine - self.theirs
+
+
+def _comparison(c: Contents) -> list[_Compared]:
+    """Each metric over all classes, of both, with the intervals of the analysis."""
+    scores, champion = c.evaluation.candidate_scores.metrics, c.evaluation.champion_scores
+    theirs = champion.metrics if champion else {}
+    nothing = Between(None)
+    return [
+        _Compared(
+            name, scores[name], theirs.get(name), _better(name, scores[name], theirs.get(name)),
+            c.analysis.between.get(name, nothing),
+        )
+        for name in METRICS
+        if name in scores
+    ]  # fmt: skip
+
+
+def _better(name: str, mine: float | None, theirs: float | None) -> str:
+    """How the difference is marked; of a loss, less is better."""
+    if mine is None or theirs is None or mine == theirs:
+        return ""
+    return "passed" if (mine > theirs) != (name == "log_loss") else "failed"
+
+
+@dataclass(frozen=True)
+class _Slices:
+    """The rules of one kind of slice: per class, per batch, per bucket of a fact."""
+
+    kind: str
+    telling: list[tuple[str, RuleResult]]  # (mark, rule) of those that failed or could not be judged
+    passed: list[tuple[str, RuleResult]]
+
+    @property
+    def count(self) -> int:
+        return len(self.telling) + len(self.passed)
+
+
+def _slices(rules: Sequence[RuleResult]) -> list[_Slices]:
+    """The slices by kind, in the order of the verdict; what was refused first, then what was too small to judge."""
+    groups: dict[str, list[tuple[str, RuleResult]]] = {}
+    for rule in rules:
+        if rule.slice is not None:
+            groups.setdefault(rule.slice.split("=")[0], []).append((_mark(rule), rule))
+    return [
+        _Slices(
+            kind,
+            telling=[r for mark in ("failed", "none") for r in found if r[0] == mark],
+            passed=[r for r in found if r[0] == "passed"],
+        )
+        for kind, found in groups.items()
+    ]
+
+
+def _mark(rule: RuleResult) -> str:
+    return {True: "passed", False: "failed", None: "none"}[rule.passed]
+
+
+def _reasons(outcomes: Sequence[Outcome]) -> Counter[str]:
+    total: Counter[str] = Counter()
+    for outcome in outcomes:
+        total.update(outcome.reasons)
+    return total
+
+
+def _shifts(drift: Drift | None) -> list[ClassShare]:
+    """The classes whose share moved most, MOST_SHIFTS at most."""
+    moved = [share for share in drift.classes if share.newest != share.rest] if drift else []
+    return sorted(moved, key=lambda share: -abs(share.newest - share.rest))[:MOST_SHIFTS]
+
+
+def _matrix(confusion: Sequence[Sequence[int]]) -> list[list[tuple[int, float, bool]]]:
+    """(count, share of its row, is it right) for each cell, rows and columns in class order."""
+    return [
+        [(count, round(count / max(1, sum(row)), 3), t == p) for p, count in enumerate(row)]
+        for t, row in enumerate(confusion)
+    ]
+
+
+def _confusions(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> list[tuple[str, str, int, int]]:
+    """(true, predicted, count, examples of the true class), the most frequent first."""
+    found = [
+        (classes[t], classes[p], count, sum(row))
+        for t, row in enumerate(confusion)
+        for p, count in enumerate(row)
+        if t != p and count
+    ]
+    return sorted(found, key=lambda f: -f[2])[:MOST_CONFUSIONS]
+
+
+@dataclass(frozen=True)
+class _Class:
+    """A class's row. values: precision, recall, f1."""
+
+    group: Group
+    values: list[float | None]
+    train: int
+
+
+def _per_class(c: Contents) -> list[_Class]:
+    scores = c.evaluation.candidate_scores.metrics
+    return [
+        _Class(
+            group,
+            [scores.get(f"{metric}[{group.name}]") for metric in CLASS_METRICS],
+            c.split.train_per_class.get(group.name, 0),
+        )
+        for group in c.analysis.per_class
+    ]
+
+
+def _per_batch(c: Contents) -> list[Group]:
+    """The newest batches first, MOST_BATCHES at most."""
+    age = {outcome.batch: number for number, outcome in enumerate(c.outcomes)}
+    return sorted(c.analysis.per_batch, key=lambda group: -age.get(group.name, -1))[:MOST_BATCHES]
+
+
+def _lineage(found: Any) -> list[tuple[str, str]]:
+    """What a manifest tells of its origin as (name, value), the libraries in one row; [] without any.
+
+    What nobody could tell is left out, but for the commit: that there was no repository is told.
+    """
+    plain = found.model_dump(mode="json") if hasattr(found, "model_dump") else found
+    if not isinstance(plain, Mapping):
+        return []
+    rows: list[tuple[str, str]] = []
+    for name, value in plain.items():
+        if isinstance(value, Mapping) and name == "libraries":
+            rows.append((name, ", ".join(f"{library} {version}" for library, version in value.items())))
+        elif isinstance(value, Mapping):
+            rows += [(f"{name} {within}", text) for within, text in _lineage(value)]
+        elif name == "git_commit" and value is None:
+            rows.append((name, "none: the pipeline's folder is in no git repository"))
+        elif value not in (None, "", [], {}):
+            rows.append((str(name), when(value) if str(name).endswith("_at") else _plain(value)))
+    return [(name.replace("_", " "), text) for name, text in rows]
+
+
+def _yaml(config: Pipeline) -> str:
+    """The configuration as a pipeline's YAML is written, a rule on a line, with every default."""
+    import yaml
+
+    text = yaml.safe_dump(
+        config.model_dump(mode="json"), sort_keys=False, default_flow_style=None, allow_unicode=True, width=110
+    )
+    return "\n".join(printable(line) for line in text.splitlines())
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _stages(seconds: dict[str, float]) -> list[tuple[str, float, float]]:
+    """(stage, seconds, share of the longest), in the order of the flow; a stage of another release comes last."""
+    longest = max(seconds.values(), default=0) or 1
+    order = sorted(seconds, key=lambda stage: STAGES.index(stage) if stage in STAGES else len(STAGES))
+    return [(stage, seconds[stage], round(seconds[stage] / longest, 3)) for stage in order]

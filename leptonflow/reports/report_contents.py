@@ -1,0 +1,146 @@
+"""Gathers from the store what a report shows beside the run's own records: examples, pictures, drift, error rates.
+
+What is worked out of it is pure and elsewhere (analysis, drift, simulation), how it looks is the report's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from leptonflow.data.dataset import dataset_contents, example_sets
+from leptonflow.data.validation import drift
+from leptonflow.evaluation import error_analysis
+from leptonflow.gate import simulation
+from leptonflow.reports.html_report import Operating
+from leptonflow.storage.objects import BACK, recorded
+from leptonflow.storage.store import Store
+from leptonflow.training.model_fits import planned
+from leptonflow.workloads import predictions
+from schemas.config import AgainstChampion, Pipeline
+from schemas.errors import ConfigurationError, Damaged, UsageError
+from schemas.records import Evaluation, FitResult, ObjectRef, Plan, SnapshotRef
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from leptonflow.data.dataset.example_sets import Examples
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """Parts of report.Contents. pictures: uint8 H x W x C, by the index of the holdout example."""
+
+    analysis: error_analysis.Analysis
+    pictures: Mapping[int, NDArray[np.uint8]]
+    drift: drift.Drift | None
+    operating: Operating | None
+
+
+def gather(
+    store: Store,
+    config: Pipeline,
+    plan: Plan,
+    evaluation: Evaluation,
+    fits: Sequence[FitResult],
+    holdout: Examples | None = None,
+) -> Gathered:
+    """holdout: its examples where the caller has them. Raises Damaged where predictions are changed or of others."""
+    _, snapshot = planned(plan)
+    holdout = holdout if holdout is not None else example_sets.holdout_set(store, config, snapshot)
+    found = _analysis(store, snapshot, evaluation, holdout)
+    return Gathered(
+        analysis=found,
+        pictures={index: holdout.pixels[index] for index in found.shown},
+        drift=_drift(store, snapshot),
+        operating=_operating(store, config, snapshot, found, fits),
+    )
+
+
+def _analysis(
+    store: Store, snapshot: SnapshotRef, evaluation: Evaluation, holdout: Examples
+) -> error_analysis.Analysis:
+    """Example by example; without a champion where it is the candidate itself, or has no scores."""
+    ids, labels, mine = _predictions(store, evaluation.predictions, snapshot)
+    _same_examples(evaluation.predictions, ids, holdout.ids)
+    champion, its = evaluation.champion_predictions, None
+    if champion is not None and champion.key != evaluation.predictions.key:
+        theirs, _, its = _predictions(store, champion, snapshot)
+        _same_examples(champion, theirs, ids)
+    return error_analysis.analyse(ids, labels, mine, its, snapshot.classes, holdout.batches, holdout.sources)
+
+
+def _predictions(
+    store: Store, file: ObjectRef, snapshot: SnapshotRef
+) -> tuple[list[str], NDArray[np.int64], NDArray[np.float64]]:
+    """(ids, true class numbers, N x K probabilities), the bytes held against what was recorded of them."""
+    return predictions.read(recorded(store, file.key, file.sha256), snapshot.classes)
+
+
+def _same_examples(file: ObjectRef, found: Sequence[str], expected: Sequence[str]) -> None:
+    if list(found) != list(expected):
+        raise Damaged(
+            f"{file.key} tells of other examples than this run's holdout", expected=f"{len(expected)} examples, by id",
+            received=f"{len(found)} examples, {len(set(found) & set(expected))} of them the same",
+            hint=BACK,
+        )  # fmt: skip
+
+
+def _drift(store: Store, snapshot: SnapshotRef) -> drift.Drift | None:
+    """The newest batch of the snapshot against those before it; None where it has one batch alone."""
+    import numpy as np
+
+    if len(snapshot.batches) < 2:
+        return None
+    batches: list[str] = []
+    labels: list[str] = []
+    rows: list[dict[str, Any]] = []
+    for table in dataset_contents.tables(store, snapshot.parts, snapshot.changes, ("id", "label", "batch", "facts")):
+        labels += table["label"].to_pylist()
+        batches += table["batch"].to_pylist()
+        rows += table["facts"].to_pylist()
+    numbers = {name for row in rows for name, value in row.items() if isinstance(value, int | float)}
+    facts = {
+        name: np.array([np.nan if row.get(name) is None else row[name] for row in rows], np.float64)
+        for name in sorted(numbers)
+    }
+    return drift.compare(snapshot.batches[-1], batches, labels, facts, snapshot.classes)
+
+
+def _operating(
+    store: Store, config: Pipeline, snapshot: SnapshotRef, found: error_analysis.Analysis, fits: Sequence[FitResult]
+) -> Operating | None:
+    """The strictest paired rule on accuracy, at the discordance of this run; None where there is nothing to draw."""
+    from leptonflow.gate import simulation
+
+    rules = [rule for rule in config.gate if isinstance(rule, AgainstChampion) and rule.metric == "accuracy"]
+    if not rules or not found.n:
+        return None
+    if found.pairs is not None:
+        discordance = (found.pairs.only_candidate + found.pairs.only_champion) / found.n
+        source = "candidate and champion on this holdout"
+    else:
+        discordance = _assumed(store, snapshot, fits)
+        source = "assumed without a champion, 2 mean(p (1 - p)), p the out-of-fold probability of the true label"
+    if not 0 < discordance <= 1:  # never differed, or never in doubt: a curve of one point
+        return None
+    try:
+        margin, confidence = simulation.strictest_rule(config)
+        return Operating(simulation.simulate(found.n, discordance, margin, confidence), source)
+    except (ConfigurationError, UsageError):  # `gate --simulate` says why; a report without its curve ends no run
+        return None
+
+
+def _assumed(store: Store, snapshot: SnapshotRef, fits: Sequence[FitResult]) -> float:
+    """The discordance of two independent models, each right with the probability that the folds' models gave."""
+    import numpy as np
+
+    chances: list[float] = []
+    for fit in fits:
+        for file in fit.files:
+            if file.key.endswith("oof.parquet"):
+                _, labels, probabilities = _predictions(store, file, snapshot)
+                chances += probabilities[range(len(labels)), labels].tolist()
+    return simulation.independent_discordance(np.asarray(chances, np.float64))

@@ -1,0 +1,1 @@
+"""The life of a run: plan and ids, verdict, record, status, explanation, reproduction, comparison."""

@@ -1,0 +1,246 @@
+"""A pipeline's own operating curve: its rules, today's holdout, and the discordance that its runs have seen.
+
+Reads, and writes nothing. What does not belong here: the drawing of candidates (leptonflow.gate.simulation),
+and how a curve looks (plots, cli).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from leptonflow.core import parquet
+from leptonflow.data.dataset import dataset_contents, dataset_state, holdout_split
+from leptonflow.gate import drawn_rules, evidence, simulation
+from leptonflow.registry import champion_log, packages
+from leptonflow.runs import recording
+from leptonflow.storage.objects import parsed, recorded
+from leptonflow.storage.store import Store
+from leptonflow.training import model_fits
+from schemas.config import Pipeline
+from schemas.errors import LeptonflowError
+from schemas.records import Evaluation, ObjectRef
+from schemas.rules import AtLeast, AtMost, Slices
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A discordance, what it was seen on, and what is assumed by taking it (null: nothing)."""
+
+    value: float
+    source: str
+    assumption: str | None
+
+
+def curve(
+    store: Store,
+    config: Pipeline,
+    *,
+    discordance: float | None = None,
+    holdout: int | None = None,
+    power: float = 0.8,
+    better: float | None = None,
+) -> tuple[simulation.Curve, Seen]:
+    """The curve of the pipeline's gate, and where its discordance comes from.
+
+    discordance, holdout  instead of those of the store, which is not read where both are given, unless a rule
+                          needs the champion's accuracy or the holdout's slices
+
+    Raises ConfigurationError without such a rule, UsageError on what is out of bounds, and
+    LeptonflowError where the store has no run to learn from.
+    """
+    margin, confidence = simulation.strictest_rule(config)
+    seen = Seen(discordance, "given", None) if discordance is not None else None
+    if seen is not None:  # said before the store is read
+        simulation.check(1 if holdout is None else holdout, seen.value, power, 0.0 if better is None else better)
+    seen = seen or discordance_seen(store, config)
+    n = holdout if holdout is not None else holdout_size(store, config)
+    accuracy = champion_accuracy(store, config) if any(map(_needs_accuracy, config.gate)) else None
+    rules = drawn_rules.gate(
+        config, n, seen.value, simulation.RETRAININGS, accuracy=accuracy,
+        holdout=todays_holdout(store, config) if any(isinstance(r, Slices) for r in config.gate) else None,
+    )  # fmt: skip
+    found = simulation.simulate(
+        n, seen.value, margin, confidence, power=power, better=better, accuracy=accuracy, rules=rules
+    )
+    return found, seen
+
+
+def _needs_accuracy(rule: object) -> bool:
+    return isinstance(rule, AtLeast | AtMost) and rule.on == "holdout" and rule.metric == "accuracy"
+
+
+def document(found: simulation.Curve, seen: Seen) -> dict[str, Any]:
+    """The `--json` document of `gate --simulate`."""
+    test = "exact McNemar" if found.margin == 0 else "Tango's score test"
+    return {
+        "n": found.n,
+        "discordance": found.discordance,
+        "discordance_source": seen.source,
+        "assumption": seen.assumption,
+        "champion_accuracy": found.accuracy,
+        "margin": abs(found.margin),
+        "bound": 0.0 - found.margin,
+        "confidence": found.confidence,
+        "method": f"{test}, one-sided; {found.retrainings} simulated retrainings for each difference",
+        "rules": [vars(rule) for rule in found.rules],
+        "curve": [
+            {"difference": p.difference, "promoted": p.promoted, "computed": p.computed, "by_rule": list(p.by_rule)}
+            for p in found.points
+        ],
+        "power": found.power,
+        "better": found.better,
+        "chance": found.chance,
+        "needed": found.needed,
+        "reached": found.reached,
+        "sentence": found.sentence,
+    }  # fmt: skip
+
+
+def holdout_size(store: Store, config: Pipeline) -> int:
+    """Examples in today's holdout. Raises LeptonflowError where there are none."""
+    snapshot = dataset_state.state(config, dataset_state.snapshots(store, config.name))
+    if snapshot is None:
+        raise _nothing(config, "has no data yet", "--holdout N")
+    runs = recording.runs(store, config.name)
+    if runs and runs[-1]["snapshot"] == snapshot.snapshot and runs[-1]["examples"]["holdout"]:
+        return int(runs[-1]["examples"]["holdout"])
+    count = holdout_split.split(store, config, snapshot).holdout
+    if not count:
+        raise _nothing(config, "has an empty holdout", "--holdout N")
+    return count
+
+
+def todays_holdout(store: Store, config: Pipeline) -> evidence.Evidence | None:
+    """Labels, batches and facts of today's holdout, without any answer; None where there is no data.
+
+    Raises ConfigurationError where a rule slices by a fact that the examples do not have.
+    """
+    import numpy as np
+
+    snapshot = dataset_state.state(config, dataset_state.snapshots(store, config.name))
+    if snapshot is None:
+        return None
+    evidence.check_facts(store, config, snapshot)
+    labels: dict[str, str] = {}
+    for table in dataset_contents.tables(store, snapshot.parts, snapshot.changes, ("id", "label")):
+        pairs = zip(table["id"].to_pylist(), table["label"].to_pylist(), strict=True)
+        labels |= {example: label for example, label in pairs if holdout_split.in_holdout(example, snapshot.holdout)}
+    ids = sorted(labels)
+    batches, facts = evidence.about(store, config, snapshot, ids)
+    return evidence.Evidence(
+        classes=snapshot.classes,
+        labels=np.asarray([snapshot.classes.index(labels[example]) for example in ids], np.int64),
+        candidate=np.zeros((0, len(snapshot.classes))),
+        batches=batches,
+        newest=snapshot.batches[-1] if snapshot.batches else None,
+        facts=facts,
+    )
+
+
+def champion_accuracy(store: Store, config: Pipeline) -> float | None:
+    """The champion's accuracy on the holdout, as the newest run that scored it tells; None where none did."""
+    champion = champion_log.champion(champion_log.promotions(store, config.name))
+    if champion is None:
+        return None
+    for run in reversed(recording.runs(store, config.name)):
+        found = _last_evaluation(store, config.name, run["run_id"])
+        if found is None:
+            continue
+        for scores in (found.candidate_scores, found.champion_scores):
+            if scores is not None and scores.version == champion.version:
+                accuracy = scores.metrics.get("accuracy")
+                if accuracy is not None:
+                    return accuracy
+    return None
+
+
+def discordance_seen(store: Store, config: Pipeline) -> Seen:
+    """Candidate against champion in the newest run that scored two versions; else an assumption, named.
+
+    The assumption: two independent models that are right with the newest version's out-of-fold
+    probability p of the true label disagree in being right on 2 mean(p (1 - p)) of the examples.
+    Raises LeptonflowError where there is neither, or the two never differed.
+    """
+    for run in reversed(recording.runs(store, config.name)):
+        found = _compared(store, config.name, run["run_id"])
+        if found is None:
+            continue
+        share = _discordance(_read(store, found.predictions), _read(store, found.champion_predictions))
+        if share > 0:
+            where = f"{found.version} against the champion {found.champion} on the holdout of run {found.run_id}"
+            return Seen(share, where, None)
+        raise LeptonflowError(
+            f"candidate and champion of run {found.run_id} were right on the same examples: no discordance was seen",
+            hint="Give one with --discordance D",
+        )
+    return _assumed(store, config)
+
+
+def _compared(store: Store, pipeline: str, run_id: str) -> Evaluation | None:
+    """The run's last evaluation, if it holds the predictions of two versions."""
+    found = _last_evaluation(store, pipeline, run_id)
+    return None if found is None or found.champion_predictions is None or found.champion == found.version else found
+
+
+def _last_evaluation(store: Store, pipeline: str, run_id: str) -> Evaluation | None:
+    prefix = f"runs/{pipeline}/{run_id}/evaluation-"
+    keys = [key for key in store.keys(f"runs/{pipeline}/{run_id}") if key.startswith(prefix)]
+    if not keys:
+        return None
+    last = max(keys, key=lambda key: (len(key), key))  # evaluation-10 after evaluation-9
+    return parsed(store, last, Evaluation.model_validate_json)
+
+
+def _discordance(candidate: pa.Table, champion: pa.Table) -> float:
+    """The share of examples on which exactly one of the two is right."""
+    rights = []
+    for table in (candidate, champion):
+        columns = (table[name].to_pylist() for name in ("example_id", "label", "predicted"))
+        rights.append({example: label == said for example, label, said in zip(*columns, strict=True)})
+    shared = rights[0].keys() & rights[1].keys()
+    return sum(rights[0][e] != rights[1][e] for e in shared) / len(shared) if shared else 0.0
+
+
+def _assumed(store: Store, config: Pipeline) -> Seen:
+    import numpy as np
+
+    versions = packages.versions(store, config.name)
+    if not versions:
+        raise _nothing(config, "has no trained version yet", "--discordance D")
+    version = versions[-1].version
+    chances: list[float] = []
+    for folder in store.folders(f"fits/{config.name}/{version}"):
+        if not folder.startswith("fold-"):
+            continue
+        fit = model_fits.fit_result(store, config.name, version, int(folder.removeprefix("fold-")))
+        for file in fit.files if fit else ():
+            if file.key.endswith("oof.parquet"):
+                chances += _read(store, file)["probability_true"].to_pylist()
+    if not chances:
+        raise _nothing(config, f"has no out-of-fold predictions of version {version}", "--discordance D")
+    value = simulation.independent_discordance(np.asarray(chances, np.float64))
+    if not 0 < value <= 1:
+        raise _nothing(config, f"has a version {version} that is certain of every answer", "--discordance D")
+    assumption = (
+        "no run has scored a candidate beside another champion yet: the discordance is assumed to be "
+        "2 mean(p (1 - p)), p the out-of-fold probability of the true label "
+        f"over {len(chances)} examples of version {version}"
+    )
+    return Seen(value, f"out-of-fold predictions of {version}", assumption)
+
+
+def _read(store: Store, file: ObjectRef | None) -> pa.Table:
+    """A file of predictions, its bytes held against the recorded sha256. Raises Damaged."""
+    assert file is not None
+    return parquet.read(recorded(store, file.key, file.sha256))
+
+
+def _nothing(config: Pipeline, why: str, option: str) -> LeptonflowError:
+    return LeptonflowError(
+        f"{config.name} {why}", expected="a finished run to learn from", received="none",
+        hint=f"Retrain, or give {option}",
+    )  # fmt: skip

@@ -1,0 +1,174 @@
+"""What `status`, `runs`, `models`, `history` and `report` say. Reads, and writes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+from leptonflow.core import store_keys
+from leptonflow.data.dataset import dataset_state, identities, known_examples
+from leptonflow.data.ingest import batch_state
+from leptonflow.registry import champion_log, intact_champions, packages
+from leptonflow.runs import recording, summaries, unfinished
+from leptonflow.storage.commit_log import Log
+from leptonflow.storage.objects import BACK
+from leptonflow.storage.store import Store
+from leptonflow.storage.store_identity import exists
+from schemas.config import Pipeline
+from schemas.errors import Damaged, NotFound
+from schemas.records import ModelManifest
+
+MODEL = ("version", "run_id", "snapshot", "bytes", "created_at", "champion", "cv", "classes", "libraries", "damage",
+         "verdict", "key_metric")  # fmt: skip
+
+
+def status(store: Store, config: Pipeline) -> dict[str, Any]:
+    """The champion, its holdout metrics, the newest version, the last run, the dataset, what waits.
+
+    damage: null, or a line. In this order: records of the promotions log that are gone, what is wrong with
+    the champion's package and which is the newest whole one, a run's or another version's manifest that
+    cannot be read (then nothing is told of the runs, or of that version).
+    """
+    log = dataset_state.snapshots(store, config.name, complete=True)
+    damage: Damaged | None = None
+    finished: list[dict[str, Any]] = []
+    try:
+        # Before the log is read: what a run had left by then is in it.
+        finished = recording.runs(store, config.name)
+    except Damaged as error:  # the rest of the answer is not less true for it
+        damage = error
+    promotions = champion_log.promotions(store, config.name, complete=True)
+    champion = champion_log.champion(promotions)
+    versions, damaged = packages.readable(store, config.name)
+    damage = (
+        shortened(promotions, finished)
+        or intact_champions.champion_damage(store, config.name, promotions)
+        or damage
+        or next(iter(damaged.values()), None)
+    )
+    own = [r for r in finished if champion and r["version"] == champion.version]
+    head = log.head.body if log.head else None
+    stands = batch_state.document(store, config, log)
+    return {
+        "champion": champion.version if champion else None,
+        "since": champion.since if champion else None,
+        "metrics": own[-1]["holdout"] if own else None,
+        "damage": damage.line() if damage else None,
+        "newest": versions[-1].version if versions else None,
+        "snapshot": head["snapshot"] if head else None,
+        "examples": head["examples"] if head else 0,
+        "classes": head["classes"] if head else None,
+        "batches": [entry.body["batch"] for entry in log.entries if entry.kind == "batch"],
+        "examples_per_class": head["labels"] if head else None,
+        **stands,
+        "warnings": [*stands["warnings"], *known_examples.left_behind(store, config, log)],
+        "conflicts": identities.conflicts(store, log),
+        "last_run": _told(finished[-1]) if finished else None,
+        **_unfinished(store, config.name),
+        "store": {"uri": store.uri, "exists": exists(store)},
+    }
+
+
+def _unfinished(store: Store, pipeline: str) -> dict[str, Any]:
+    running, lost = unfinished.runs(store, pipeline)
+    return {"running": running.document() if running else None, "lost": [run.document() for run in lost]}
+
+
+def _told(run: dict[str, Any]) -> dict[str, Any]:
+    return {**run, "key_metric": summaries.key_metric(run), "reason": summaries.reason(run)}
+
+
+def shortened(log: Log, finished: Sequence[dict[str, Any]]) -> Damaged | None:
+    """Records that the log has lost at its end, where no gap shows it: a run ended with a champion that none names."""
+    named = set(intact_champions.champions(log))
+    for run in reversed(finished):
+        if run["champion"] is not None and run["champion"] not in named:
+            return Damaged(
+                f"{log.prefix} is shorter than it was",
+                expected=f"a record that makes {run['champion']} the champion, as it was after run {run['run_id']}",
+                received=f"{log.number} records, none of them that",
+                hint="Put the missing records back from a backup or the bucket's versions before anything is promoted",
+            )
+    return None
+
+
+def runs(store: Store, config: Pipeline) -> list[dict[str, Any]]:
+    """One record for each finished run, newest last; with its key metric and what decided."""
+    return [_told(run) for run in recording.runs(store, config.name)]
+
+
+def models(store: Store, config: Pipeline) -> list[dict[str, Any]]:
+    """One record for each model version, newest last, with the verdict and the key metric of the newest run about it.
+
+    damage is null, or the line that says why a version's manifest cannot be read: such versions come
+    first, and nothing else is told of them.
+    """
+    champion = champion_log.champion(champion_log.promotions(store, config.name, complete=True))
+    now = champion.version if champion else None
+    told: dict[str, dict[str, Any]] = {}
+    found, damaged = packages.readable(store, config.name)
+    with suppress(Damaged):  # told by `status`; the versions are there all the same
+        told = {run["version"]: _told(run) for run in recording.runs(store, config.name)}
+    rows = [_model(manifest, manifest.version == now, told.get(manifest.version)) for manifest in found]
+    lost = [
+        {**dict.fromkeys(MODEL), "version": v, "champion": v == now, "damage": e.line()} for v, e in damaged.items()
+    ]
+    return [*lost, *rows]
+
+
+def _model(manifest: ModelManifest, champion: bool, run: dict[str, Any] | None) -> dict[str, Any]:
+    return {
+        "version": manifest.version,
+        "run_id": manifest.run_id,
+        "snapshot": manifest.snapshot,
+        "bytes": sum(f.bytes for f in manifest.files),
+        "created_at": manifest.created_at,
+        "champion": champion,
+        "cv": manifest.cv,
+        "classes": list(manifest.classes),
+        "libraries": manifest.libraries,
+        "damage": None,
+        "verdict": run["verdict"] if run else None,
+        "key_metric": run["key_metric"] if run else None,
+    }
+
+
+def history(store: Store, config: Pipeline) -> list[dict[str, Any]]:
+    """The promotions log, oldest first."""
+    return champion_log.history(champion_log.promotions(store, config.name, complete=True))
+
+
+def report(store: Store, run_id: str) -> str:
+    """The path (or, on S3, the URI) of a run's report, of whichever pipeline.
+
+    Raises NotFound where no run has that id, Damaged where a finished run's report is gone.
+    """
+    key = _report_key(store, run_id)
+    path = store.path(key)
+    return str(path) if path is not None else f"{store.uri}/{key}"
+
+
+def report_page(store: Store, run_id: str) -> bytes:
+    """A run's report itself, as HTML. Raises as `report` does."""
+    return store.get(_report_key(store, run_id))
+
+
+def _report_key(store: Store, run_id: str) -> str:
+    for pipeline in store.folders("runs"):
+        key = store_keys.run_key(pipeline, run_id, "report.html")
+        if store.size(key) is not None:
+            return key
+        if recording.finished(store, pipeline, run_id) is not None:
+            raise Damaged(
+                f"{key} is missing, though the run is finished",
+                expected="the report of a finished run",
+                received="no such object",
+                hint=BACK,
+            )
+    raise NotFound(
+        "no finished run has that id",
+        expected="a run id of `leptonflow runs PIPELINE`",
+        received=run_id,
+        hint="List the runs, or retrain",
+    )

@@ -1,0 +1,310 @@
+"""Leaves a finished run behind: verdict.json, the tables, the report, and the manifest last.
+
+Everything is created or adopted, so a crash and a re-run leave each row once, and the numbers that
+were recorded first are the run's. Also writes what a batch leaves in batches/ and in the tables, from
+its record in the snapshots log. What the files look like belongs to `tables` and `report`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from leptonflow.core import clock
+from leptonflow.core.code_digests import code_digests
+from leptonflow.core.concurrency import in_order
+from leptonflow.core.hashing import canonical, sha256
+from leptonflow.data.dataset.batch_outcomes import newest_outcome, read_outcome, recorded_outcomes
+from leptonflow.runs import planning
+from leptonflow.storage import commit_log as commits
+from leptonflow.storage.objects import BACK, adopt, parsed, steady
+from leptonflow.storage.store import Store
+from schemas.config import Pipeline
+from schemas.errors import Damaged, LeptonflowError
+from schemas.records import Evaluation, FitResult, InfraResult, ObjectRef, Outcome, Plan, Record, Split, Verdict
+
+if TYPE_CHECKING:
+    from leptonflow.data.dataset.example_sets import Examples
+
+
+class RunRecord(Record):
+    """runs/<pipeline>/<run_id>/verdict.json: the verdict that stands, and what else is told of the run."""
+
+    verdict: Verdict
+    champion: str | None  # after the run
+    batches: tuple[str, ...]  # that the run committed or refused
+    started_at: str
+    finished_at: str
+    seconds: dict[str, float]
+    number: int | None = None  # one more than there were finished runs: a clock can be set back
+
+
+def record(
+    store: Store,
+    config: Pipeline,
+    plan: Plan,
+    *,
+    verdict: Verdict,
+    evaluation: Evaluation,
+    fits: Sequence[FitResult],
+    final: FitResult,
+    split: Split,
+    infra: InfraResult,
+    champion_after: str | None,
+    batches: Sequence[str],
+    started_at: str,
+    seconds: dict[str, float],
+    holdout: Examples | None = None,
+) -> dict[str, Any]:
+    """Write what a run leaves behind; the document of `retrain --json` with a report that can be opened.
+
+    holdout: the holdout's examples where the caller has them, to spare a second reading.
+    Safe to repeat: what an earlier, killed call wrote is adopted, its verdict and times included.
+    """
+    done = finished(store, config.name, verdict.run_id)
+    if done is not None:
+        return done
+    from leptonflow.registry import packages
+    from leptonflow.tables import compaction, formats, table_files
+
+    mine = RunRecord(
+        verdict=verdict, champion=champion_after, batches=tuple(batches), started_at=started_at,
+        finished_at=clock.now(), seconds=seconds, number=len(manifests(store, config.name)) + 1,
+    )  # fmt: skip
+    key = _key(config.name, verdict.run_id, "verdict.json")
+    verdict_json = adopt(store, key, canonical(mine))
+    told = _run_record(verdict_json, key)
+    package = packages.reference(store, config.name, verdict.version)
+    manifest = packages.manifest(store, config.name, verdict.version)
+    document = _document(config, plan, told, evaluation, manifest.cv, split)
+    written = table_files.write(
+        store,
+        [
+            *table_files.version_files(store, manifest, package, fits, final),
+            *table_files.run_files(
+                store, config.name, told.verdict, evaluation, _run_row(plan, told, split), manifest.cv, told.seconds
+            ),
+        ],
+    )
+    page = document["report"]
+    if store.size(page) is None:
+        from leptonflow.gate import explanation
+        from leptonflow.reports import html_report, report_contents
+
+        # Warnings and looks have their own lines on the page.
+        bare = told.verdict.model_copy(update={"warnings": (), "looks": 0})
+        gathered = report_contents.gather(store, config, plan, evaluation, fits, holdout)
+        contents = html_report.Contents(
+            config=config, document=document, started_at=told.started_at, finished_at=told.finished_at,
+            verdict=told.verdict, evaluation=evaluation, fits=tuple(fits), final=final, manifest=manifest, split=split,
+            infra=infra, outcomes=_outcomes(store, config, plan, told), code={**code_digests(config), **manifest.code},
+            analysis=gathered.analysis, pictures=gathered.pictures, drift=gathered.drift, operating=gathered.operating,
+            paragraph=explanation.paragraph(config.name, bare),
+        )  # fmt: skip
+        html = adopt(store, page, html_report.render(contents))
+    else:
+        html = steady(store, page)
+    files = [_reference(key, verdict_json), _reference(page, html), *written, evaluation.predictions]
+    whole = formats.plain({
+        "document": document,
+        "started_at": told.started_at,
+        "finished_at": told.finished_at,
+        "asked": planning.asked(config, plan.snapshot.content) if plan.snapshot is not None else None,
+        "number": told.number,
+        "files": [file.model_dump() for file in (*files, *_documents(store, told.verdict, config.name, key))],
+    })  # fmt: skip
+    whole["digest"] = sha256(canonical(whole))  # no record has this manifest's: it is held against itself
+    manifest_key = _key(config.name, verdict.run_id, "manifest.json")
+    # In the order that a person reads, and without the NaN that JSON does not know.
+    data = json.dumps(whole, ensure_ascii=False, allow_nan=False).encode()
+    document = _manifest(adopt(store, manifest_key, data), manifest_key)["document"]
+    compaction.after_run(store)  # the run is whole
+    return _openable(store, document)
+
+
+def finished(store: Store, pipeline: str, run_id: str) -> dict[str, Any] | None:
+    """The document of a finished run, or None. Raises Damaged where its manifest is garbage."""
+    key = _key(pipeline, run_id, "manifest.json")
+    if store.size(key) is None:
+        return None
+    return _openable(store, read_manifest(store, key)["document"])
+
+
+def reference(store: Store, pipeline: str, run_id: str, key: str) -> ObjectRef | None:
+    """What a finished run's manifest says of one of its files; None where it is not finished or names no such file."""
+    name = _key(pipeline, run_id, "manifest.json")
+    if store.size(name) is None:
+        return None
+    try:
+        files = [ObjectRef.model_validate(file) for file in read_manifest(store, name).get("files", ())]
+    except (ValidationError, TypeError) as error:
+        raise _damaged(name, error) from None
+    return next((file for file in files if file.key == key), None)
+
+
+def standing(store: Store, pipeline: str, run_id: str) -> Verdict | None:
+    """The verdict that a killed run had recorded already: a resumed run keeps it."""
+    key = _key(pipeline, run_id, "verdict.json")
+    return None if store.size(key) is None else _run_record(steady(store, key), key).verdict
+
+
+def manifests(store: Store, pipeline: str) -> list[str]:
+    """The keys of the finished runs' manifests."""
+    return [key for key in store.keys(f"runs/{pipeline}") if key.count("/") == 3 and key.endswith("/manifest.json")]
+
+
+def asked(data: bytes, key: str) -> str:
+    """What a finished run was asked for (planning.asked), or its snapshot's id where it did not record that.
+
+    data: the manifest. Raises Damaged where it is garbage.
+    """
+    manifest = _manifest(data, key)
+    return str(manifest.get("asked") or manifest["document"]["snapshot"])
+
+
+def runs(store: Store, pipeline: str) -> list[dict[str, Any]]:
+    """The document of each finished run, with started_at and finished_at, newest last.
+
+    The order is that of the runs' numbers. Runs of releases that gave none are before them, in the order of their
+    snapshots' numbers; time decides only between what these leave equal.
+    """
+    keys = manifests(store, pipeline)
+    found = []
+    order: dict[str, tuple[int, int, str, str]] = {}
+    snapshots: dict[str, int] | None = None
+    for key, data in zip(keys, store.get_many(keys), strict=True):
+        try:
+            manifest = _manifest(data, key)
+        except Damaged:
+            manifest = read_manifest(store, key)
+        times = {name: manifest[name] for name in ("started_at", "finished_at")}
+        run = {**_openable(store, manifest["document"]), **times}
+        number, snapshot = manifest.get("number") or 0, 0
+        if not number:
+            snapshots = _snapshot_numbers(store, pipeline) if snapshots is None else snapshots
+            snapshot = snapshots.get(run["snapshot"], 0)
+        order[run["run_id"]] = (number, snapshot, run["finished_at"], run["run_id"])
+        found.append(run)
+    return sorted(found, key=lambda run: order[run["run_id"]])
+
+
+def _snapshot_numbers(store: Store, pipeline: str) -> dict[str, int]:
+    """The number of the record that first made each snapshot; none where the log cannot be read."""
+    try:
+        entries = commits.read(store, f"snapshots/{pipeline}/log").entries
+    except Damaged:  # whoever asks about the dataset is told
+        return {}
+    return {str(entry.body.get("snapshot")): entry.number for entry in reversed(entries)}
+
+
+def _outcomes(store: Store, config: Pipeline, plan: Plan, told: RunRecord) -> tuple[Outcome, ...]:
+    """Of the batches that make up the snapshot, then of those that this run refused."""
+    number = plan.snapshot.number if plan.snapshot else 0
+    accepted = [Outcome.model_validate(o) for o in recorded_outcomes(store, config.name, number)]
+    names = {outcome.batch for outcome in accepted}
+    refused = []
+    for batch in told.batches:
+        if batch not in names:
+            keys = [key for key in store.keys(f"batches/{config.name}/{batch}") if key.endswith(".json")]
+            found = [read_outcome(data, key) for key, data in zip(keys, store.get_many(keys), strict=True)]
+            refused += newest_outcome(found)
+    return (*accepted, *refused)
+
+
+def _key(pipeline: str, run_id: str, name: str) -> str:
+    return f"runs/{pipeline}/{run_id}/{name}"
+
+
+def _document(
+    config: Pipeline, plan: Plan, told: RunRecord, evaluation: Evaluation, cv: dict[str, Any], split: Split
+) -> dict[str, Any]:
+    """The document as it is recorded: its report is a key, which still holds after the store has moved."""
+    verdict = told.verdict
+    return {
+        "run_id": verdict.run_id,
+        "verdict": verdict.verdict,
+        "version": verdict.version,
+        "champion": told.champion,
+        "snapshot": plan.snapshot.snapshot if plan.snapshot else None,
+        "batches": list(told.batches),
+        "examples": {"train": split.train, "holdout": split.holdout},
+        "warnings": list(split.warnings),
+        "cv": cv,
+        "holdout": evaluation.candidate_scores.metrics,
+        "gate": [rule.model_dump() for rule in verdict.rules],
+        "report": _key(config.name, verdict.run_id, "report.html"),
+        "seconds": told.seconds,
+        "sentence": verdict.sentence,
+    }
+
+
+def _run_row(plan: Plan, told: RunRecord, split: Split) -> dict[str, Any]:
+    started, ended = (datetime.fromisoformat(text) for text in (told.started_at, told.finished_at))
+    return {
+        "verdict": told.verdict.verdict,
+        "snapshot": plan.snapshot.snapshot if plan.snapshot else None,
+        "started_at": told.started_at,
+        "finished_at": told.finished_at,
+        "seconds": (ended - started).total_seconds(),
+        "champion": told.champion,
+        "champion_before": told.verdict.champion,
+        "attempt": plan.attempt,
+        "train": split.train,
+        "holdout": split.holdout,
+        "sentence": told.verdict.sentence,
+    }
+
+
+def _reference(key: str, data: bytes) -> ObjectRef:
+    return ObjectRef(key=key, sha256=sha256(data), bytes=len(data))
+
+
+def _openable(store: Store, document: dict[str, Any]) -> dict[str, Any]:
+    """The document with a report that the caller can open: a local path, or the object's URI."""
+    key = document["report"]
+    path = store.path(key)
+    return {**document, "report": str(path) if path is not None else f"{store.uri.rstrip('/')}/{key}"}
+
+
+def _run_record(data: bytes, key: str) -> RunRecord:
+    try:
+        return RunRecord.model_validate_json(data)
+    except ValidationError as error:
+        raise _damaged(key, error) from None
+
+
+def _documents(store: Store, verdict: Verdict, pipeline: str, besides: str) -> list[ObjectRef]:
+    """What the run's stages left as JSON: its beginning, evaluations and decisions, and the manifests of its fits."""
+    there = (*store.keys(f"runs/{pipeline}/{verdict.run_id}"), *store.keys(f"fits/{pipeline}/{verdict.version}"))
+    wanted = [key for key in there if key.endswith(".json") and key != besides]
+    return [_reference(key, data) for key, data in zip(wanted, in_order(partial(steady, store), wanted), strict=True)]
+
+
+def read_manifest(store: Store, key: str) -> dict[str, Any]:
+    """A run's manifest under its key. Raises NotFound, Damaged."""
+    return parsed(store, key, lambda data: _manifest(data, key))
+
+
+def _manifest(data: bytes, key: str) -> dict[str, Any]:
+    try:
+        found = json.loads(data)
+        if not isinstance(found["document"]["report"], str):
+            raise TypeError("document.report is not text")
+        rest = {name: value for name, value in found.items() if name != "digest"}
+        if "digest" in found and found["digest"] != sha256(canonical(rest)):
+            raise ValueError(f"a document with sha256 {sha256(canonical(rest))} and the digest {found['digest']}")
+    except (ValueError, TypeError, KeyError) as error:
+        raise _damaged(key, error) from None
+    return dict(found)
+
+
+def _damaged(key: str, error: Exception) -> LeptonflowError:
+    return Damaged(
+        f"{key} is not what leptonflow writes there", expected="the JSON that a run or a batch leaves",
+        received=str(error).splitlines()[0], hint=BACK,
+    )  # fmt: skip

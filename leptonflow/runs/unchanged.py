@@ -1,0 +1,40 @@
+"""Decides `unchanged`: with neither Prefect, a server, TensorFlow nor Great Expectations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from leptonflow.data.dataset import batch_outcomes
+from leptonflow.gate.decision import promote_command
+from leptonflow.registry import champion_log
+from leptonflow.runs import planning, recording
+from leptonflow.storage.store import Store
+from schemas.config import Pipeline
+
+
+def document(store: Store, config: Pipeline) -> dict[str, Any] | None:
+    """The earlier run's document with the verdict `unchanged`, or None where there is something to do.
+
+    Only rows that a crash left out are written; where nothing is missing, nothing is.
+    """
+    plan = planning.plan(store, config)
+    if plan.waiting or not plan.finished or plan.run_id is None:
+        return None
+    earlier = recording.finished(store, config.name, plan.run_id)
+    if earlier is None:
+        return None
+    batch_outcomes.repair_batches(store, config.name)
+    champion = champion_log.champion(champion_log.promotions(store, config.name, complete=True))
+    return {**earlier, "verdict": "unchanged", "champion": champion.version if champion else None}
+
+
+def why_not_champion(pipeline: str, document: dict[str, Any]) -> str | None:
+    """The line for a run that is unchanged although its version is not the champion."""
+    if document["version"] == document["champion"]:
+        return None
+    held = f"the champion is {document['champion']}" if document["champion"] else "there is no champion"
+    return (
+        f"nothing is new, and {held}: version {document['version']} was weighed before and is not it "
+        f"({document.get('sentence') or 'see the report'}). To make it the champion all the same: "
+        f"{promote_command(pipeline, document['version'])}"
+    )
