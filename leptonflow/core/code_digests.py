@@ -5,9 +5,9 @@ Code is read as files and never imported, so that planning needs no heavy librar
 
 from __future__ import annotations
 
+import ast
 import errno
 import os
-import re
 from collections.abc import Iterable
 from functools import lru_cache
 from importlib import metadata, util
@@ -23,30 +23,15 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 
-DATA_MODULES = (
-    "leptonflow/data/dataset/example_sets.py",
-    "leptonflow/data/validation/contracts.py",
-    "schemas/config.py",
-    "schemas/records.py",
-)
-TRAIN_MODULES = (
-    "leptonflow/training/model_fits.py",
-    "leptonflow/keras_runtime/keras_models.py",
-    "leptonflow/workloads/user_model.py",
-    "leptonflow/workloads/predictions.py",
-)
-GATE_MODULES = (
-    "leptonflow/evaluation/holdout_evaluation.py",
-    "leptonflow/evaluation/baselines.py",
-    "leptonflow/registry/packages.py",
-    "leptonflow/registry/intact_champions.py",
-    "leptonflow/evaluation/load_check.py",
-    "leptonflow/gate/evidence.py",
-    "leptonflow/gate/decision.py",
-    "leptonflow/registry/proven_champions.py",
-    "schemas/rules.py",
-)
-GATE_PACKAGES = ("leptonflow/rules", "leptonflow/statistics")
+# Folders and files of code, by the digest that they belong to. Of a workload's package, and of what that imports of
+# its room, `examples` belongs to data, `model` to train, `scoring` and `baselines` to gate.
+DATA = ("leptonflow/data/dataset", "leptonflow/data/validation")
+TRAIN = ("leptonflow/training", "leptonflow/keras_runtime", "leptonflow/workloads/predictions.py")
+GATE = (
+    "leptonflow/evaluation", "leptonflow/gate", "leptonflow/statistics", "leptonflow/registry/packages.py",
+    "leptonflow/registry/intact_champions.py", "leptonflow/registry/proven_champions.py",
+)  # fmt: skip
+WORKLOADS = "leptonflow/workloads"
 
 
 def backend() -> str:
@@ -76,42 +61,47 @@ def code_digests(config: Pipeline, versions: dict[str, str] | None = None) -> di
     versions are those of Keras and its backend, by default the installed ones: with recorded ones, what
     differs from a recorded digest is the code.
     """
-    data = digest({name: _file(ROOT / name) for name in (*DATA_MODULES, *_workload_modules(config.workload))})
     own = user_code(config)
+    data = digest(_files((*DATA, *_workload(config.workload, "examples"))))
     train = digest(
         data,
-        {name: _file(ROOT / name) for name in TRAIN_MODULES},
+        _files((*TRAIN, *_workload(config.workload, "model"))),
         {name: _file(path) for name, path in own.items()},
         libraries() if versions is None else versions,
     )
-    gate = digest(train, {name: _file(ROOT / name) for name in gate_modules()})
+    gate = digest(train, _files((*GATE, *_workload(config.workload, "scoring", "baselines"))))
     return {"data": data, "train": train, "gate": gate}
 
 
-def gate_modules() -> list[str]:
-    """The modules of the `gate` digest that are not in `train`: those named, and every one of its packages."""
-    inside = (path for name in GATE_PACKAGES for path in sorted((ROOT / name).glob("*.py")))
-    return [*GATE_MODULES, *(str(path.relative_to(ROOT)) for path in inside)]
+def _files(names: Iterable[str]) -> dict[str, str]:
+    """The sha256 of each module, by its path; of a folder, of every one in it."""
+    found: dict[str, str] = {}
+    for name in names:
+        path = ROOT / name
+        for each in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+            found[each.relative_to(ROOT).as_posix()] = _file(each)
+    return found
 
 
 def _file(path: Path) -> str:
     return sha256(path.read_bytes())
 
 
-def _workload_modules(name: str) -> list[str]:
-    """The workload's module, and what it imports of its own package."""
-    found = ["leptonflow/workloads/__init__.py"]
-    waiting = [name]
+@lru_cache
+def _workload(name: str, *modules: str) -> tuple[str, ...]:
+    """These modules of a workload's package, and what they import of the room of workloads."""
+    found: set[str] = set()
+    waiting = [f"{WORKLOADS}/{name}/{module}.py" for module in modules]
     while waiting:
-        path = f"leptonflow/workloads/{waiting.pop()}.py"
-        if path in found or not (ROOT / path).exists():
+        path = waiting.pop()
+        if path in found or not (ROOT / path).is_file():
             continue
-        found.append(path)
-        text = (ROOT / path).read_text()
-        waiting += re.findall(r"from leptonflow\.workloads\.(\w+) import", text)
-        for names in re.findall(r"from leptonflow\.workloads import ([\w, ]+)", text):
-            waiting += [n.strip() for n in names.split(",")]
-    return sorted(found)
+        found.add(path)
+        for node in ast.walk(ast.parse((ROOT / path).read_bytes())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("leptonflow.workloads"):
+                module = str(node.module).replace(".", "/")
+                waiting += [f"{module}.py", *(f"{module}/{each.name}.py" for each in node.names)]
+    return tuple(sorted(found))
 
 
 def user_code(config: Pipeline) -> dict[str, Path]:

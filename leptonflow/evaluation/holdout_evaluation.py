@@ -12,12 +12,10 @@ from typing import TYPE_CHECKING
 
 from leptonflow.core.hashing import canonical, sha256
 from leptonflow.data.dataset import example_sets
-from leptonflow.evaluation import baselines
 from leptonflow.registry import champion_log, intact_champions, packages
 from leptonflow.registry.packages import Package
 from leptonflow.storage.objects import adopt, steady
 from leptonflow.storage.store import Store
-from leptonflow.training.model_fits import cross_validation as cross_validation
 from leptonflow.training.model_fits import planned
 from leptonflow.workloads import catalog, predictions
 from schemas.config import Pipeline
@@ -119,14 +117,17 @@ def _besides(
     wanted = {type(rule) for rule in config.gate}
     if not wanted & {Overfit, Baseline}:
         return None, {}
-    score, train = catalog.load(config.workload).score, example_sets.training_set(store, config, snapshot)
+    workload, train = catalog.load(config.workload), example_sets.training_set(store, config, snapshot)
     training = None
     if Overfit in wanted:
         rows = candidate.predict(train.pixels[:TRAINING_EXAMPLES])
-        training = score(train.labels[:TRAINING_EXAMPLES], rows, snapshot.classes)
+        training = workload.score(train.labels[:TRAINING_EXAMPLES], rows, snapshot.classes)
     if Baseline not in wanted:
         return training, {}
-    return training, baselines.scores(train, holdout, snapshot.classes, score, config.training.seed)
+    simple = workload.baselines(
+        train.pixels, train.labels, holdout.pixels, holdout.labels, snapshot.classes, config.training.seed
+    )
+    return training, simple
 
 
 def _champion_probabilities(

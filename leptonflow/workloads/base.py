@@ -62,6 +62,8 @@ class Workload:
     targets: Callable[[NDArray[np.int64], int], NDArray[np.float32]]  # N class numbers -> N x K
     score: Callable[[NDArray[np.int64], NDArray[np.float64], Sequence[str]], dict[str, float | None]]
     # ^ N true class numbers, N x K probabilities -> metrics; null for a class without examples
+    baselines: Callable[..., dict[str, dict[str, float | None]]]
+    # ^ (training examples, labels, holdout examples, labels, classes, seed) -> name: metrics of very simple models
     request: Callable[[bytes, tuple[int, int, int]], NDArray[np.uint8]]  # a served file -> H x W x C
     remarks: Callable[[Sequence[Mapping[str, Any]], tuple[int, int, int]], list[str]]
     # ^ the facts of examples, the input -> what a person should know before they are trained on

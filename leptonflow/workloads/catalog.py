@@ -15,5 +15,5 @@ def load(name: str) -> Workload:
         raise ConfigurationError(
             "unknown workload", expected=f"one of {', '.join(WORKLOADS)}", received=name, hint="Fix the key workload"
         )
-    workload: Workload = import_module(f"leptonflow.workloads.{name}").WORKLOAD
+    workload: Workload = import_module(f"leptonflow.workloads.{name}.workload").WORKLOAD
     return workload

@@ -10,7 +10,7 @@ import pytest
 from leptonflow.core import capacity, machine
 from leptonflow.data.dataset import admission, dataset_state, holdout_split
 from leptonflow.storage.store import Store
-from leptonflow.workloads.image_classification import remarks
+from leptonflow.workloads.image_classification.panels import remarks
 from schemas.config import Pipeline
 from schemas.errors import ConfigurationError, UsageError
 from schemas.records import Split

@@ -8,10 +8,10 @@ import pytest
 from leptonflow.core import store_keys
 from leptonflow.core.hashing import canonical
 from leptonflow.data.dataset import example_sets, holdout_split
-from leptonflow.evaluation import baselines
 from leptonflow.gate import evidence
 from leptonflow.storage.memory_store import MemoryStore
 from leptonflow.workloads import catalog
+from leptonflow.workloads.image_classification import baselines
 from schemas.errors import ConfigurationError, Damaged
 from schemas.records import ModelManifest, Plan
 from tests.fit_examples import land, pipeline
@@ -175,13 +175,11 @@ def test_baselines_learn_what_is_plain_to_see() -> None:
         example_sets.holdout_set(store, config, snapshot),
     )
 
-    def score(labels: object, rows: object, classes: object) -> dict[str, float | None]:
-        return {"accuracy": float((np.asarray(rows).argmax(axis=1) == labels).mean())}
-
-    found = baselines.scores(train, holdout, snapshot.classes, score, seed=0)
+    sets = (train.pixels, train.labels, holdout.pixels, holdout.labels)
+    found = baselines.scores(*sets, snapshot.classes, seed=0)
     assert found["logistic"]["accuracy"] == 1.0
     assert (found["majority"]["accuracy"] or 1) < 0.6
-    assert found == baselines.scores(train, holdout, snapshot.classes, score, seed=0)
+    assert found == baselines.scores(*sets, snapshot.classes, seed=0)
 
 
 def test_thumbnails_are_the_means_of_their_share() -> None:

@@ -13,7 +13,7 @@ from flows import deployable
 from leptonflow.core import pipeline_files
 from leptonflow.data.ingest.source_summary import Summary, summarise
 from leptonflow.data.ingest.sources import open_source
-from leptonflow.workloads.image_classification import smallest_side
+from leptonflow.workloads.image_classification.model import smallest_side
 from schemas.errors import UsageError
 from tests.batches import put
 

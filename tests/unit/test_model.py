@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from leptonflow.keras_runtime.keras_models import keras
 from leptonflow.training import shared_models
-from leptonflow.workloads import catalog, image_classification
+from leptonflow.workloads import catalog
+from leptonflow.workloads.image_classification import model as models
 from schemas.errors import ConfigurationError
 from tests.fit_examples import CLASSES, pipeline
 
@@ -85,14 +86,14 @@ def test_the_classic_model_has_the_layers_of_the_yaml() -> None:
 
 @pytest.mark.parametrize("depth", [1, 2, 3, 4])
 def test_the_smallest_side_is_exact(depth: int) -> None:
-    least = image_classification.smallest_side(depth)
+    least = models.smallest_side(depth)
     model = {"filters": [2] * depth, "dense": 2}
     WORKLOAD.build(pipeline(input=[least, least, 3], model=model), CLASSES)
     with pytest.raises(ConfigurationError, match=f"at least {least} x {least}, or at most {depth - 1} widths"):
         WORKLOAD.build(pipeline(input=[least, least - 1, 3], model=model), CLASSES)
 
 
-@pytest.mark.parametrize("name", sorted(image_classification.OPTIMIZERS))
+@pytest.mark.parametrize("name", sorted(models.OPTIMIZERS))
 def test_every_optimiser_of_the_yaml_compiles(name: str) -> None:
     config = pipeline(training={"optimizer": name, "learning_rate": 0.02})
     model = WORKLOAD.build(config, CLASSES)

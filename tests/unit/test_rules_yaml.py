@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from leptonflow.core.code_digests import code_digests, gate_modules
 from leptonflow.core.hashing import digest
 from leptonflow.gate.decision import WEIGH
 from leptonflow.statistics import power
@@ -111,12 +110,3 @@ def test_looks_are_in_no_id_and_a_rules_confidence_is() -> None:
         gate(AGAINST, looks={"warn": 0})
     with pytest.raises(ConfigurationError, match=r"Did you mean warn"):
         gate(AGAINST, looks={"warm": 3})
-
-
-def test_the_rules_code_is_in_the_gate_digest_and_in_no_other() -> None:
-    modules = set(gate_modules())
-    for name in ("leptonflow/rules/against.py", "leptonflow/statistics/paired.py", "leptonflow/gate/evidence.py",
-                 "schemas/rules.py", "leptonflow/gate/decision.py", "leptonflow/evaluation/baselines.py"):  # fmt: skip
-        assert name in modules and (ROOT / name).is_file()
-    code = code_digests(gate(AGAINST))
-    assert len(set(code.values())) == 3

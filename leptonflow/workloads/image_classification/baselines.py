@@ -1,20 +1,19 @@
 """What very simple models reach on the same holdout: a network that does not beat them has learned nothing.
 
-Fitting and scoring them belongs here; the rule that a candidate must beat them is `rules.measures`.
+Fitting and scoring them belongs here; the rule that a candidate must beat them is the gate's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+from leptonflow.workloads.image_classification.scoring import score
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from leptonflow.data.dataset.example_sets import Examples
-
-    Score = Callable[[NDArray[np.int64], NDArray[np.float64], Sequence[str]], dict[str, float | None]]
 
 SIDE = 8
 MOST = 10_000  # training examples of the regression: the first by id, which is a digest, hence a fair sample
@@ -22,9 +21,16 @@ ROUNDS = 200
 
 
 def scores(
-    train: Examples, holdout: Examples, classes: Sequence[str], score: Score, seed: int
+    train: NDArray[np.uint8],
+    train_labels: NDArray[np.int64],
+    holdout: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    classes: Sequence[str],
+    seed: int,
 ) -> dict[str, dict[str, float | None]]:
-    """The workload's metrics on the holdout of `majority` and `logistic`, both fitted on the training set.
+    """The metrics on the holdout of `majority` and `logistic`, both fitted on the training set.
+
+    train, holdout: N x H x W x C pixels; train_labels, labels: their N class numbers.
 
     majority  always the training set's largest class, with its classes' shares as probabilities
     logistic  scikit-learn's LogisticRegression on `thumbnails` scaled to 0..1, at most 200 rounds of lbfgs
@@ -35,17 +41,17 @@ def scores(
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
-    counts = np.bincount(train.labels, minlength=len(classes)).astype(np.float64)
-    shares = np.tile(counts / counts.sum(), (len(holdout.labels), 1))
+    counts = np.bincount(train_labels, minlength=len(classes)).astype(np.float64)
+    shares = np.tile(counts / counts.sum(), (len(labels), 1))
     model = LogisticRegression(max_iter=ROUNDS, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a baseline that stops early is still one
-        model.fit(thumbnails(train.pixels[:MOST]), train.labels[:MOST])
-    rows = np.zeros((len(holdout.labels), len(classes)))
-    rows[:, model.classes_] = model.predict_proba(thumbnails(holdout.pixels))
+        model.fit(thumbnails(train[:MOST]), train_labels[:MOST])
+    rows = np.zeros((len(labels), len(classes)))
+    rows[:, model.classes_] = model.predict_proba(thumbnails(holdout))
     return {
-        "majority": score(holdout.labels, shares, classes),
-        "logistic": score(holdout.labels, rows, classes),
+        "majority": score(labels, shares, classes),
+        "logistic": score(labels, rows, classes),
     }
 
 
