@@ -99,7 +99,7 @@ def only_one(lock: Path, pipe: int) -> None:
             return
         except BlockingIOError:
             if writers.poll(100):
-                sys.exit("nobody waits for this server any more, and another one serves this folder")
+                sys.exit("no command uses this server any more, and another one serves this folder")
 
 
 def create_database(path: Path, version: str) -> None:
