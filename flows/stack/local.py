@@ -17,6 +17,7 @@ from flows.stack import place, ports, processes, s3, services, tether
 from flows.stack.prefect_server import PrefectServer, await_leaving
 from flows.stack.supervising import Supervisor
 from flows.waking import Stop
+from leptonflow import progress
 from schemas.errors import LeptonflowError
 from schemas.settings import store_uri
 
@@ -52,6 +53,7 @@ def run(
     folder = place.open_folder(place.FOLDER.absolute())
     with ExitStack() as stack:
         stack.callback(os.close, place.claim(folder))
+        stack.enter_context(progress.listen(to_note=voice.note))
         stop = stack.enter_context(Stop().listening())
         place.set_logs_aside(folder)
         processes.adopt_orphans()
