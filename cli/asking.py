@@ -12,7 +12,7 @@ from schemas.settings import named_store, store_uri
 
 
 def status(pipeline: PIPELINE, store: STORE = None, as_json: JSON = False, debug: DEBUG = False) -> int:
-    """The champion, the dataset, what needs a hand, the last run."""
+    """The champion, the dataset, batches that need attention, the last run."""
     from cli import standing
     from leptonflow.core import pipeline_files
     from leptonflow.runs import pipeline_status
@@ -58,7 +58,7 @@ def verify(
     as_json: JSON = False,
     debug: DEBUG = False,
 ) -> int:
-    """Look for damaged or missing objects. Reads all that the store's records name."""
+    """Find damaged or missing objects. Reads every object that the store's records name."""
     from cli import show
     from leptonflow.core import pipeline_files, progress
     from leptonflow.runs import integrity

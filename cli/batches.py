@@ -18,7 +18,7 @@ def discard(
     as_json: JSON = False,
     debug: DEBUG = False,
 ) -> int:
-    """Set a batch aside that was not accepted. It is never read (again), by a record."""
+    """Discard a batch that was not accepted. A record keeps it from ever being read (again)."""
     from cli import show
     from leptonflow.core import person, pipeline_files
     from leptonflow.data.ingest import discards

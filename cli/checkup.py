@@ -1,4 +1,4 @@
-"""`doctor`: whether this machine and store are fit, one line each. Looks, and with --fix sets up the bucket."""
+"""`doctor`: whether this machine and store are ready, one line each. Checks; with --fix also sets up the bucket."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def checks(uri: str, fix: bool) -> list[dict[str, Any]]:
         ("accelerator", _accelerator),
     ]
     found = []
-    away = False  # a store that does not answer is waited for once, and its error told once
+    away = False  # an unreachable store is waited for once, and its error printed once
     for name, look in parts:
         try:
             if away and name in OF_STORE:
-                raise StoreUnreachable("not looked at: the store cannot be used")
+                raise StoreUnreachable("not checked: the store cannot be used")
             found.append({"name": name, "ok": True, "detail": look()})
         except LeptonflowError as error:
             away = away or isinstance(error, StoreUnreachable)
@@ -78,7 +78,7 @@ def _store(uri: str, fix: bool) -> str:
         done = bucket.ensure_bucket(uri)
     opened = address.open_store(uri)
     identity = store_identity.known_id(opened)
-    opened.folders("")  # a store that cannot be read is not looked at any further; one that cannot be written is
+    opened.folders("")  # a store that cannot be read is not checked any further; one that cannot be written is
     try:
         identity = identity or store_identity.store_id(opened)
         opened.check_writable()
@@ -88,7 +88,7 @@ def _store(uri: str, fix: bool) -> str:
         return "; ".join([f"{uri} (id {identity[:8] if identity else '-'}) creates atomically", *done])
     except StoreUnreachable as error:
         raise LeptonflowError(
-            f"{uri} can be read and not written", expected="a store that this user may write to",
+            f"{uri} can be read but not written", expected="a store that this user may write to",
             received=error.received or error.message, hint=error.hint,
         ) from None  # fmt: skip
     raise store.overwrites(uri)
@@ -119,7 +119,7 @@ def _logs(uri: str) -> str:
 
 
 def _landing(uri: str) -> str:
-    """What lies in landing and is never read; beside it, what was refused and what is not closed yet."""
+    """Files in landing/ that are never read; also refused batches, and batches that are not closed yet."""
     from leptonflow.data.ingest import batch_state
     from leptonflow.storage import address
 
@@ -136,16 +136,16 @@ def _landing(uri: str) -> str:
 
     if never:
         raise LeptonflowError(
-            "landing holds what is never read",
+            "landing/ has files that are never read",
             expected="batch names that match [a-z0-9][a-z0-9._-]{0,62}, closed by _READY after their last file",
             received="; ".join([*never[:MOST_TOLD], *more(never)]),
-            hint="Land it again as a batch of its own; `leptonflow discard P BATCH --reason TEXT` sets a batch aside",
+            hint="Land them as a batch of their own; `leptonflow discard P BATCH --reason TEXT` discards a batch",
         )
-    return "; ".join(["every closed batch is as it was listed", *told[:MOST_TOLD], *more(told)])
+    return "; ".join(["no closed batch has changed since it was read", *told[:MOST_TOLD], *more(told)])
 
 
 def _arrivals(uri: str, fix: bool) -> str:
-    """How `watch` learns of a batch that was closed; on every store there is a way."""
+    """How `watch` learns of a closed batch on this store."""
     if not uri.startswith("s3://"):
         return "by the file system's events, and a poll every 60 s"
     from leptonflow.storage import bucket
@@ -165,7 +165,7 @@ def _prefect() -> str:
 
     url = server.running()
     if url is None:
-        return "none configured: each retrain starts this folder's own, on 127.0.0.1"
+        return "none configured: each retrain starts one for this folder, on 127.0.0.1"
     addresses.check(url, login=server.login(url))
     return f"{addresses.without_credentials(url)} answers"
 

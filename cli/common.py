@@ -1,4 +1,4 @@
-"""What every module of subcommands shares: the arguments that mean the same everywhere, and how an answer is told.
+"""What every module of subcommands shares: the arguments that mean the same everywhere, and how results are printed.
 
 What does not belong here: any subcommand.
 """
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def _pipelines(incomplete: str) -> list[str]:
-    """What a shell offers for a pipeline."""
+    """Completions of a pipeline's name."""
     from leptonflow.core import pipeline_files
 
     return [name for name in pipeline_files.available() if name.startswith(incomplete)]
@@ -28,20 +28,18 @@ def _pipelines(incomplete: str) -> list[str]:
 
 PIPELINE = Annotated[
     str,
-    typer.Argument(
-        metavar="PIPELINE", help="a name under pipelines/, or a path to a YAML", autocompletion=_pipelines
-    ),
+    typer.Argument(metavar="PIPELINE", help="a name under pipelines/, or a path to a YAML", autocompletion=_pipelines),
 ]
 STORE = Annotated[
     str | None, typer.Option("--store", metavar="URI", help="file:///..., s3://bucket/prefix or a folder")
 ]
 JSON = Annotated[bool, typer.Option("--json", help="exactly one JSON document on standard output")]
-DEBUG = Annotated[bool, typer.Option("--debug", help="a traceback where there is an error")]
+DEBUG = Annotated[bool, typer.Option("--debug", help="print a traceback if there is an error")]
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a command has to say: a document for --json, a function that shows it to a person."""
+    """A command's result: a document for --json, a function that prints it for a person, an exit status."""
 
     document: Any
     show: Callable[[], None]
@@ -49,9 +47,9 @@ class Answer:
 
 
 def looked_at(named: str | None, required: bool = False) -> Store:
-    """The store, for a command that only reads it: one that is not there is never made by that, and said.
+    """The store, for a command that only reads it. A store that does not exist is not created; a warning says so.
 
-    Raises LeptonflowError where it must be there.
+    Raises LeptonflowError where it is required and does not exist.
     """
     from cli import show
     from leptonflow.storage.address import open_store
@@ -61,9 +59,9 @@ def looked_at(named: str | None, required: bool = False) -> Store:
     if not exists(store):
         missing = LeptonflowError(
             f"there is no store at {store.uri}",
-            expected="a store that leptonflow made, or batches in landing/",
+            expected="a store that leptonflow created, or batches in landing/",
             received="neither",
-            hint="Check --store and LEPTONFLOW_STORE; the first `leptonflow ingest` makes one",
+            hint="Check --store and LEPTONFLOW_STORE; the first `leptonflow ingest` creates one",
         )
         if required:
             raise missing
@@ -72,7 +70,7 @@ def looked_at(named: str | None, required: bool = False) -> Store:
 
 
 def answer(found: Answer, as_json: bool) -> int:
-    """Tell it; the exit status."""
+    """Print the result; the exit status."""
     if as_json:
         output.tell(found.document)
     else:

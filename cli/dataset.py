@@ -13,13 +13,15 @@ from schemas.settings import store_uri
 
 PATH_COLUMN = Annotated[str | None, typer.Option("--path-column", metavar="NAME", help="a table's column of paths")]
 LABEL_COLUMN = Annotated[str | None, typer.Option("--label-column", metavar="NAME", help="a table's column of labels")]
-ROOT = Annotated[Path | None, typer.Option("--root", metavar="DIR", help="what a table's paths are relative to")]
+ROOT = Annotated[
+    Path | None, typer.Option("--root", metavar="DIR", help="the folder that a table's paths are relative to")
+]
 
 
 def init(
     target: Annotated[str, typer.Argument(metavar="NAME|DIR", help="a name under pipelines/, or a folder")],
     source: Annotated[
-        Path | None, typer.Option("--from", metavar="SOURCE", help="data whose classes are listed")
+        Path | None, typer.Option("--from", metavar="SOURCE", help="data to inspect for classes and input size")
     ] = None,
     path_column: PATH_COLUMN = None,
     label_column: LABEL_COLUMN = None,
@@ -60,7 +62,9 @@ def ingest(
     correct: Annotated[
         bool, typer.Option("--correct", help="relabel pictures that the dataset has under another label")
     ] = False,
-    reason: Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="of --correct, recorded")] = None,
+    reason: Annotated[
+        str | None, typer.Option("--reason", metavar="TEXT", help="the reason of --correct, recorded")
+    ] = None,
     store: STORE = None,
     as_json: JSON = False,
     debug: DEBUG = False,
@@ -94,7 +98,7 @@ def retract(
     as_json: JSON = False,
     debug: DEBUG = False,
 ) -> int:
-    """Withdraw examples from the dataset. What arrived stays in landing/."""
+    """Remove examples from the dataset. Their files stay in landing/."""
     from cli import show
     from leptonflow.core import pipeline_files
     from leptonflow.data.dataset import corrections, dataset_state

@@ -10,19 +10,19 @@ from typing import NoReturn
 
 
 def leave(status: int) -> NoReturn:
-    """Do all that Python itself does at the end, and be gone without taking the interpreter apart.
+    """Do what Python does at its end, then exit without finalising the interpreter.
 
-    Threads of a backend or of Arrow may still be at work on what no longer matters, and one that meets the
-    interpreter being taken apart aborts the process: its status would be lost with the work done.
+    Threads of a backend or of Arrow may still be working. A thread that runs while the interpreter is
+    finalised aborts the process, and its exit status would be lost.
     """
     threading._shutdown()  # type: ignore[attr-defined]  # waits for threads, as multiprocessing's own children do
     atexit._run_exitfuncs()
     try:
         sys.stdout.flush()
-    except BrokenPipeError:  # nobody reads on: nothing more to say
+    except BrokenPipeError:  # the reader has closed the pipe
         status = status or 1
     except OSError as error:
-        print(f"leptonflow: the answer could not be written whole: {error.strerror}", file=sys.stderr)
+        print(f"leptonflow: the output could not be written completely: {error.strerror}", file=sys.stderr)
         status = status or 1
     sys.stderr.flush()
     os._exit(status)

@@ -1,4 +1,4 @@
-"""The subcommand `gate --simulate`: the operating curve, as a table that is a picture too. Its numbers: operating."""
+"""The subcommand `gate --simulate`: the operating curve, as a table with bars. The engine computes its numbers."""
 
 from __future__ import annotations
 
@@ -19,15 +19,19 @@ def gate(
     pipeline: PIPELINE,
     simulate: Annotated[bool, typer.Option("--simulate", help="the chance of promotion by true difference")] = False,
     discordance: Annotated[
-        float | None, typer.Option("--discordance", metavar="D", help="default: as the newest runs show it")
+        float | None, typer.Option("--discordance", metavar="D", help="default: as the newest run shows it")
     ] = None,
-    holdout: Annotated[int | None, typer.Option("--holdout", metavar="N", help="default: today's holdout")] = None,
-    power: Annotated[float, typer.Option("--power", metavar="P", help="that the better candidate is promoted")] = 0.8,
+    holdout: Annotated[
+        int | None, typer.Option("--holdout", metavar="N", help="default: the current holdout's size")
+    ] = None,
+    power: Annotated[
+        float, typer.Option("--power", metavar="P", help="wanted chance that the better candidate is promoted")
+    ] = 0.8,
     better: Annotated[
-        float | None, typer.Option("--better", metavar="D", help="who is to have that power; default: better by 0.02")
+        float | None, typer.Option("--better", metavar="D", help="true difference of that candidate; default: 0.02")
     ] = None,
     picture: Annotated[
-        Path | None, typer.Option("--picture", metavar="FILE", help="the curve as an SVG as well")
+        Path | None, typer.Option("--picture", metavar="FILE", help="also write the curve as an SVG")
     ] = None,
     store: STORE = None,
     as_json: JSON = False,
@@ -35,7 +39,7 @@ def gate(
 ) -> int:
     """The gate's error rates, and the holdout that it needs. Simulated; nothing is trained."""
     if not simulate:
-        raise UsageError("`gate` has one thing to do", expected="--simulate", received="no option")
+        raise UsageError("`gate` needs an option", expected="--simulate", received="no option")
     document, shown = _simulated(pipeline, store_uri(store), discordance, holdout, power, better, picture)
     return answer(Answer(document, shown), as_json)
 
@@ -49,7 +53,7 @@ def _simulated(
     better: float | None,
     picture: Path | None,
 ) -> tuple[dict[str, Any], Callable[[], None]]:
-    """The document of `gate --simulate`, and the function that shows it. Writes the picture where one is asked for."""
+    """The document of `gate --simulate`, and the function that shows it. Writes the picture if one is requested."""
     from leptonflow.core import pipeline_files
     from leptonflow.gate import yearly_simulation
     from leptonflow.runs import operating_curve
@@ -79,9 +83,9 @@ def _shown(pipeline: str, document: dict[str, Any], picture: Path | None) -> Non
     from cli import show
 
     bound, confidence = document["bound"], document["confidence"]
-    asked = f"at most {-bound:g} worse" if bound < 0 else f"better by more than {bound:g}" if bound else "better"
+    needed = f"at most {-bound:g} worse" if bound < 0 else f"better by more than {bound:g}" if bound else "better"
     together = [rule for rule in document["rules"] if rule["simulated"]]
-    print(f"{pipeline}: against_champion, accuracy, {asked} at confidence {confidence:g}; {document['method']}")
+    print(f"{pipeline}: against_champion, accuracy, {needed} at confidence {confidence:g}; {document['method']}")
     if len(together) > 1:
         print(f"simulated: all of {', '.join(map(_name, together))}; computed: against_champion alone")
     for rule in document["rules"]:
@@ -115,11 +119,11 @@ def _name(rule: dict[str, Any]) -> str:
 
 
 def _by_rule(document: dict[str, Any]) -> None:
-    """What each simulated rule lets pass: of the candidates that a reader asks about, and at the curve's ends."""
+    """The share that passes each simulated rule, at the differences of most interest and at the curve's ends."""
     points = document["curve"]
     ends = {points[0]["difference"], points[-1]["difference"]}
-    asked = {-0.02, 0.0, 0.02, round(document["bound"], 10), round(document["better"], 10), *ends}
-    shown = [point for point in points if point["difference"] in asked]
+    wanted = {-0.02, 0.0, 0.02, round(document["bound"], 10), round(document["better"], 10), *ends}
+    shown = [point for point in points if point["difference"] in wanted]
     print(f"{'passes':<30}" + "".join(f"{point['difference']:>+9.4f}" for point in shown))
     for number, rule in enumerate(document["rules"]):
         if rule["simulated"]:

@@ -1,6 +1,6 @@
 """The `leptonflow` command: one function a subcommand. Thin: parse, call, print.
 
-Names, `--json` keys and exit statuses are DESIGN section 5. What does not belong here: any decision.
+Names, `--json` keys and exit statuses are those of docs/commands.md. What does not belong here: any decision.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-COMPLETES = "_LEPTONFLOW_COMPLETE"  # set by a shell that asks what may come next
+COMPLETES = "_LEPTONFLOW_COMPLETE"  # set by a shell that completes a command line
 
 INTERRUPTED = 130
 VERDICT_STATUS = {"promoted": 0, "unchanged": 0, "rejected-data": 3, "refused": 4}
@@ -48,11 +48,11 @@ def _version(asked: bool) -> None:
 @app.callback()
 def _everywhere(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="the version, and nothing else")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version and exit")
     ] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", help="the log of the run on standard error, anywhere")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="print the run's log on standard error")] = False,
 ) -> None:
-    """Continuous training: new labelled data in, an evaluated and promoted champion out."""
+    """Continuous training: validate new labelled data, retrain, and promote a model only if it passes its gate."""
 
 
 app.command()(dataset.init)
@@ -69,7 +69,7 @@ def retrain(
     as_json: JSON = False,
     debug: DEBUG = False,
 ) -> int:
-    """Ingest pending batches, train, evaluate, promote on evidence."""
+    """Ingest pending batches, train, evaluate, and promote if the gate passes."""
     from cli import show
     from leptonflow.core import pipeline_files
     from leptonflow.runs import unchanged
@@ -112,7 +112,7 @@ def promote(
     as_json: JSON = False,
     debug: DEBUG = False,
 ) -> int:
-    """Make a version the champion against the gate's word: audited."""
+    """Make a version the champion although the gate did not. Recorded, with the reason."""
     from leptonflow.registry import manual_decisions
 
     return _override(pipeline, store, as_json, manual_decisions.promote, version, reason)
@@ -122,7 +122,9 @@ def promote(
 def rollback(
     pipeline: PIPELINE,
     reason: Annotated[str, typer.Option("--reason", metavar="TEXT")],
-    to: Annotated[str | None, typer.Option("--to", metavar="V", help="default: what the champion replaced")] = None,
+    to: Annotated[
+        str | None, typer.Option("--to", metavar="V", help="default: the champion before the current one")
+    ] = None,
     away_from: Annotated[
         str | None, typer.Option("--from", metavar="V", help="only where V is the champion: safe to repeat")
     ] = None,
@@ -172,15 +174,15 @@ def predict(
     as_json: JSON = False,
     debug: DEBUG = False,
 ) -> int:
-    """The champion's answer for each image."""
+    """The champion's prediction for each image."""
     from cli import show
     from leptonflow.core import pipeline_files
     from leptonflow.evaluation import champion_predictions
 
     config = pipeline_files.load_config(pipeline)
-    answers = champion_predictions.predict(looked_at(store), config, files)
-    failed = any(a["error"] for a in answers)
-    return _answer(Answer(answers, lambda: show.predicted(answers), 1 if failed else 0), as_json)
+    predictions = champion_predictions.predict(looked_at(store), config, files)
+    failed = any(a["error"] for a in predictions)
+    return _answer(Answer(predictions, lambda: show.predicted(predictions), 1 if failed else 0), as_json)
 
 
 app.command()(queries.query)
@@ -196,8 +198,10 @@ def watch(
     pipelines: Annotated[
         list[str] | None, typer.Argument(metavar="[PIPELINE]...", help="names or paths; else all under pipelines/")
     ] = None,
-    poll: Annotated[float | None, typer.Option("--poll", min=0.1, metavar="SECONDS", help="between two looks")] = None,
-    once: Annotated[bool, typer.Option("--once", help="raise what waits now, and end")] = False,
+    poll: Annotated[
+        float | None, typer.Option("--poll", min=0.1, metavar="SECONDS", help="between two listings of the store")
+    ] = None,
+    once: Annotated[bool, typer.Option("--once", help="raise events for pending batches, and end")] = False,
     webhook_port: Annotated[
         int | None, typer.Option("--webhook-port", min=1, max=65535, help="where MinIO's notifications are received")
     ] = None,
@@ -212,7 +216,7 @@ def watch(
 
 @app.command()
 def deploy(as_json: JSON = False, debug: DEBUG = False) -> int:
-    """Register every pipeline on the Prefect server. With schedules and triggers, and what prefect.yaml adds."""
+    """Register every pipeline and its schedule on the Prefect server. Also what prefect.yaml adds."""
     from cli import show
     from flows import deploying, server
 
@@ -222,8 +226,10 @@ def deploy(as_json: JSON = False, debug: DEBUG = False) -> int:
 
 @app.command()
 def up(
-    s3: Annotated[bool, typer.Option("--s3", help="with an S3 server: minio if there is one, else SeaweedFS")] = False,
-    detach: Annotated[bool, typer.Option("--detach", help="end once all is healthy; see `leptonflow down`")] = False,
+    s3: Annotated[
+        bool, typer.Option("--s3", help="also start an S3 server: minio if installed, else SeaweedFS")
+    ] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="run in the background; `leptonflow down` stops it")] = False,
     login: Annotated[bool, typer.Option("--show-login", help="print user:password of Prefect's API, and end")] = False,
     store: STORE = None,
     debug: DEBUG = False,
@@ -236,7 +242,7 @@ def up(
 
 @app.command()
 def down(debug: DEBUG = False) -> int:
-    """End what `up` started in this folder."""
+    """Stop what `up` started in this folder."""
     from cli import stack
 
     return stack.down()
@@ -245,7 +251,7 @@ def down(debug: DEBUG = False) -> int:
 @app.command()
 def logs(
     service: Annotated[str | None, typer.Argument(metavar="[SERVICE]", help="default: all of them")] = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="go on as they grow")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="keep printing new lines")] = False,
     debug: DEBUG = False,
 ) -> int:
     """What the services of `up` wrote."""
@@ -261,7 +267,7 @@ def doctor(
     as_json: JSON = False,
     debug: DEBUG = False,
 ) -> int:
-    """Whether this machine and store are fit: one line each."""
+    """Check whether this machine and store are ready: one line per check."""
     from cli import checkup, show
 
     checks = checkup.checks(store_uri(store), fix)
@@ -307,17 +313,17 @@ def _run(arguments: list[str], as_json: bool) -> int:
         if COMPLETES in os.environ or {"--show-completion", "--install-completion"} & set(arguments):
             return error.code if isinstance(error.code, int) else 0
         return _failed(
-            LeptonflowError("code that the command runs ended it", received=f"exit({error.code!r})"), arguments
+            LeptonflowError("code that the command runs ended the process", received=f"exit({error.code!r})"), arguments
         )
     except Exception as error:  # noqa: BLE001 - the last net: one line for a person, the traceback with --debug
         what = f"{type(error).__name__}: {error}".strip()
         hint = "Run it again with --debug for the traceback"
         return _failed(LeptonflowError(f"unexpected: {what}", hint=hint), arguments)
     if status == INTERRUPTED:  # Typer turns the interrupt of a running command into this
-        stopped = LeptonflowError("stopped", hint="The same command again goes on from here")
+        stopped = LeptonflowError("stopped", hint="Run the same command again to continue")
         if as_json:
             output.tell(stopped.document())
-        print("leptonflow: stopped; the same command again goes on from here", file=sys.stderr)
+        print("leptonflow: stopped; run the same command again to continue", file=sys.stderr)
     return status if isinstance(status, int) else 0
 
 

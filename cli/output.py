@@ -40,9 +40,9 @@ def of_one_document(command: Callable[[], int]) -> int:
     try:
         out.write(text)
         out.flush()
-    except BrokenPipeError:  # nobody reads on: nothing more to say
+    except BrokenPipeError:  # the reader has closed the pipe
         return status or 1
     except OSError as error:
-        print(f"leptonflow: the answer could not be written whole: {error.strerror}", file=sys.stderr)
+        print(f"leptonflow: the output could not be written completely: {error.strerror}", file=sys.stderr)
         return status or 1
     return status

@@ -1,4 +1,4 @@
-"""The subcommand `query`: SQL from the command line, a file or standard input; the answer in the format asked for.
+"""The subcommand `query`: SQL from the command line, a file or standard input; the result in the chosen format.
 
 What does not belong here: what SQL may do (the engine's `statements`), and how values are written (`formats`).
 """
@@ -29,7 +29,7 @@ def query(
     file: Annotated[Path | None, typer.Option("--file", metavar="FILE", help="a file with the statement")] = None,
     form: Annotated[str, typer.Option("--format", help="table, csv, json or parquet")] = "table",
     spreadsheet: Annotated[
-        bool, typer.Option("--spreadsheet", help="csv whose text no spreadsheet takes for a formula")
+        bool, typer.Option("--spreadsheet", help="csv without text that a spreadsheet would run as a formula")
     ] = False,
     to: Annotated[Path | None, typer.Option("--output", metavar="FILE", help="default: standard output")] = None,
     store: STORE = None,
@@ -50,7 +50,7 @@ def query(
     text = _statement(sql, file)
     allowance = Allowance(query_seconds(), query_memory())
     table = queries.query(looked_at(store), text, allowance)
-    # Rows as text take many times the memory of the answer itself.
+    # Rows as text take many times the memory of the result itself.
     within(allowance, lambda: _write(table, form, to, spreadsheet, as_json), lambda: None)
     return 0
 

@@ -1,4 +1,4 @@
-"""The subcommands that ask about versions and decisions: models, explain, reproduce. Thin: parse, call, print."""
+"""The subcommands that show versions and decisions: models, explain, reproduce. Thin: parse, call, print."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def models(
     as_json: JSON = False,
     debug: DEBUG = False,
 ) -> int:
-    """The model versions, newest last. With --show one of them whole, with --diff two side by side."""
+    """The model versions, newest last. With --show all about one, with --diff two side by side."""
     from cli import show as shown
     from cli import standing
     from leptonflow.core import pipeline_files
     from leptonflow.runs import comparison, pipeline_status
 
     if show is not None and diff is not None:
-        raise UsageError("one question at a time", expected="--show V or --diff V W", received="both")
+        raise UsageError("--show and --diff exclude each other", expected="--show V or --diff V W", received="both")
     config = pipeline_files.load_config(pipeline)
     opened = looked_at(store)
     if show is not None:
@@ -54,7 +54,7 @@ def explain(
     as_json: JSON = False,
     debug: DEBUG = False,
 ) -> int:
-    """Why a candidate was promoted or refused. Also tells what would have changed the verdict."""
+    """Why a candidate was promoted or refused. Also what would have changed the verdict."""
     from cli import show
     from leptonflow.core import pipeline_files
     from leptonflow.runs import run_explanation
@@ -72,7 +72,7 @@ def reproduce(
     folder: Annotated[
         Path | None, typer.Option("--folder", metavar="DIR", help="of model.function's module; default: pipelines")
     ] = None,
-    folds: Annotated[bool, typer.Option("--folds", help="make every fold again too, which takes as many fits")] = False,
+    folds: Annotated[bool, typer.Option("--folds", help="train every fold again too, one fit each")] = False,
     store: STORE = None,
     as_json: JSON = False,
     debug: DEBUG = False,
@@ -92,7 +92,7 @@ def reproduce(
 
 
 def _reproduced(document: dict[str, Any]) -> None:
-    """The outcome, then whatever is not as it was recorded."""
+    """The outcome, then whatever differs from the record."""
     from cli import show
 
     print(show.plain(document["sentence"]))
@@ -107,13 +107,13 @@ def _width() -> int:
 
 
 def _version(document: dict[str, Any]) -> None:
-    """Key by key, with the first line saying whether it is the champion and whole."""
+    """Key by key; the first lines say whether it is the champion and undamaged."""
     from cli import show
     from leptonflow.runs import comparison
 
     kind = "the champion" if document["champion"] else "not the champion"
     print(f"version {document['version']}, {kind}; run {document['run_id']} at {document['created_at']}")
-    print(f"  {show.plain(document['damage'] or 'every file is what was recorded')}")
+    print(f"  {show.plain(document['damage'] or 'every file is as recorded')}")
     for record in document["promotions"]:
         print(f"  record {record['number']}: {record['kind']} by {show.plain(record['who'])} at {record['at']}")
     for key, value in comparison.flat(document).items():

@@ -1,4 +1,4 @@
-"""The subcommand `report`: where a run's report lies, and a browser that shows it. Thin: parse, call, print."""
+"""The subcommand `report`: the path of a run's report, or the report in a browser. Thin: parse, call, print."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _newest(store: Store, pipeline: str) -> str:
 
 
 def _browse(store: Store, path: str, run_id: str) -> None:
-    """Show the report; of a store that is no folder a copy of it."""
+    """Show the report; of an S3 store, a local copy of it."""
     from leptonflow.runs import pipeline_status
 
     file = Path(path)

@@ -1,4 +1,4 @@
-"""How answers look to a person: tables on standard output, progress and warnings on standard error."""
+"""How results are printed for a person: tables on standard output, progress and warnings on standard error."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from schemas.config import Pipeline
 
 SHOWN = 20  # changed examples, each on a line
+COUNTS = {"accepted": "accepted", "quarantined": "quarantined", "known": "already ingested"}
 WITHOUT_STORE = ("init", "deploy", "down", "logs")
 STAGES = {
     "landing": "landing files",
@@ -138,16 +139,16 @@ def wrapped(text: str, width: int, indent: int = 0) -> str:
 
 
 def ingested(pipeline: str, name: str, document: dict[str, Any]) -> None:
-    """What became of a batch. pipeline: as it was given; name: what its rows are under."""
-    rows = {"reused": "was accepted before", "accepted": "accepted", "refused": "refused"}
+    """The outcome of a batch. pipeline: as it was given; name: the pipeline's name in the tables."""
+    rows = {"reused": "already ingested", "accepted": "accepted", "refused": "refused"}
     print(f"batch {document['batch']}: {rows[document['outcome']]}")
-    counts = ", ".join(f"{document[n]} {n}" for n in ("accepted", "quarantined", "known"))
+    counts = ", ".join(f"{document[n]} {name}" for n, name in COUNTS.items())
     print(f"  {document['arrived']} arrived: {counts}; {document['ignored']} files ignored")
     for rule, count in document["reasons"].items():
         print(f"  {count} {rule}")
     for change in document["corrected"][:SHOWN]:
         old = plain(change["old"] or "retracted")
-        print(f"  {change['id'][:12]} is {plain(change['new'])} now, was {old} ({plain(change['source'])})")
+        print(f"  {change['id'][:12]} relabelled from {old} to {plain(change['new'])} ({plain(change['source'])})")
     if len(document["corrected"]) > SHOWN:
         more = typed('query "select * from corrections"')
         print(f"  and {len(document['corrected']) - SHOWN} more: {more}")
@@ -161,12 +162,12 @@ def ingested(pipeline: str, name: str, document: dict[str, Any]) -> None:
 
 
 def retracted(document: dict[str, Any]) -> None:
-    """What left the dataset."""
+    """The examples that were removed from the dataset."""
     for row in document["retracted"]:
         what = f"{plain(row['label'])}, {plain(row['source'])} of batch {row['batch']}"
-        print(f"{row['id'][:12]} ({what}) left the dataset")
+        print(f"{row['id'][:12]} ({what}) was retracted")
     if not document["retracted"]:
-        print("nothing to do: the dataset holds none of them any more")
+        print("nothing to do: these examples were retracted before")
     print(f"dataset {document['snapshot']}: {document['examples']} examples")
 
 
@@ -180,13 +181,13 @@ def retrained(store: Store, config: Pipeline, pipeline: str, document: dict[str,
     console = terminal()
     log = dataset_state.snapshots(store, config.name)
     counts = [entry.body["counts"] for entry in log.entries if entry.kind == "batch"]
-    data = ", ".join(f"{sum(c[n] for c in counts)} {n}" for n in ("accepted", "quarantined", "known"))
+    data = ", ".join(f"{sum(c[n] for c in counts)} {name}" for n, name in COUNTS.items())
     console.print()
     colours = {"promoted": "green", "unchanged": "blue", "refused": "yellow", "rejected-data": "red"}
     verdict = document["verdict"]
     sentence = (document.get("sentence") or "").removeprefix(verdict)
     if verdict == "unchanged":
-        sentence = f": nothing is new since run {document['run_id']}, which was {sentence}"
+        sentence = f": nothing new since run {document['run_id']}, which was {sentence}"
     elif not sentence.startswith((",", " ")):
         sentence = f": {sentence}"
     console.print(f"[bold {colours[verdict]}]{verdict}[/]{escape(advice(sentence))}")
@@ -275,7 +276,7 @@ def rows(found: Sequence[dict[str, Any]], columns: Sequence[str], long: Sequence
 
 
 def overridden(document: dict[str, Any]) -> None:
-    """What a person's decision did."""
+    """The result of a person's decision."""
     record = document["record"]
     if record is None:
         print(f"{document['champion']} is the champion already; nothing was recorded")
@@ -283,18 +284,18 @@ def overridden(document: dict[str, Any]) -> None:
     print(f"champion {document['champion']} (record {record['number']}, {record['kind']} by {plain(record['who'])})")
 
 
-def predicted(answers: Sequence[dict[str, Any]]) -> None:
+def predicted(predictions: Sequence[dict[str, Any]]) -> None:
     """One line a file."""
-    for answer in answers:
-        file = plain(answer["file"])
-        if answer["error"]:
-            print(f"{file}: {plain(answer['error'])}", file=sys.stderr)
+    for each in predictions:
+        file = plain(each["file"])
+        if each["error"]:
+            print(f"{file}: {plain(each['error'])}", file=sys.stderr)
         else:
-            print(f"{file}: {plain(answer['label'])} ({answer['probability']:.4f})")
+            print(f"{file}: {plain(each['label'])} ({each['probability']:.4f})")
 
 
 def as_text(table: pa.Table) -> str:
-    """A query's answer as a table, and how many rows it has."""
+    """A query's result as a table, and how many rows it has."""
     from io import StringIO
 
     from rich.console import Console
@@ -312,7 +313,7 @@ def as_text(table: pa.Table) -> str:
 
 
 def deployed(document: dict[str, Any]) -> None:
-    """Each deployment with what calls it, and each automation."""
+    """Each deployment with its schedule, and each automation."""
     columns = ("name", "schedule", "debounce", "outcome")
     rows(document["deployments"], columns)
     for automation in document["automations"]:
@@ -327,7 +328,7 @@ def checks(found: Sequence[dict[str, Any]]) -> None:
 
 
 def verified(document: dict[str, Any]) -> None:
-    """One line for each object that is not what was recorded, and how much was read."""
+    """One line for each object that is damaged or missing, and how much was read."""
     for each in document["damaged"]:
         print(plain(f"{each['key']}: expected {each['expected']}, received {each['received']}"))
     size = document["bytes"] / 1e6

@@ -1,4 +1,4 @@
-"""`up`, `down` and `logs`: the local stack in this folder. What it is made of is `flows.stack`'s; this prints."""
+"""`up`, `down` and `logs`: the local stack in this folder. `flows.stack` runs it; this module prints."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LOOK_SECONDS = 0.2
 
 
 def up(store: str | None, s3: bool, detach: bool) -> int:
-    """Start the stack and stay with it until Ctrl-C or SIGTERM; with `detach` until all is healthy."""
+    """Start the stack and wait for Ctrl-C or SIGTERM; with `detach`, return once all services are healthy."""
 
     def work(ready: Callable[[], None]) -> int:
         local.run(store, s3, local.Voice(_say, show.warn), ready)
@@ -31,7 +31,7 @@ def up(store: str | None, s3: bool, detach: bool) -> int:
 
 
 def _say(line: str) -> None:
-    with suppress(BrokenPipeError):  # whoever read is gone; the stack stays
+    with suppress(BrokenPipeError):  # the reader has closed the pipe; the stack stays
         print(show.plain(line), flush=True)
 
 
@@ -42,11 +42,11 @@ def show_login() -> int:
 
 
 def down() -> int:
-    """End the stack of this folder, whoever started it."""
+    """Stop the stack of this folder, whoever started it."""
     folder = place.FOLDER
     pid = place.state(folder).get("pid") if place.runs(folder) else None
     if not isinstance(pid, int):
-        print("no stack runs in this folder")
+        print("no stack is running in this folder")
         return 0
     began = time.monotonic()
     with suppress(ProcessLookupError):
@@ -54,17 +54,17 @@ def down() -> int:
     while place.runs(folder) or processes.alive(pid):  # the lock is free a moment before the process has ended
         if time.monotonic() - began > DOWN_SECONDS:
             raise LeptonflowError(
-                f"the stack of this folder does not end, process {pid}",
+                f"the stack of this folder does not stop, process {pid}",
                 expected=f"its end within {DOWN_SECONDS:.0f} seconds",
-                hint=f"`kill -9 {pid}` ends it, and its children with it",
+                hint=f"`kill -9 {pid}` stops it and its child processes",
             )
         time.sleep(0.05)
-    print(f"the stack of this folder has ended, process {pid}, in {time.monotonic() - began:.1f} s")
+    print(f"stopped the stack of this folder, process {pid}, in {time.monotonic() - began:.1f} s")
     return 0
 
 
 def logs(service: str | None, follow: bool) -> int:
-    """What the services wrote since `up` began; with `follow` on and on, until Ctrl-C."""
+    """What the services wrote since `up` began; with `follow`, new lines too until Ctrl-C."""
     folder = place.FOLDER
     there = sorted(path.stem for path in folder.glob("*.log"))
     if service is not None and service not in there:

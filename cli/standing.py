@@ -1,4 +1,4 @@
-"""How `status`, `runs` and `models` look to a person. What they say is the engine's (reading)."""
+"""How `status`, `runs` and `models` are printed for a person. Their documents come from the engine."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 from cli import show
 
 MOST = 20
-INDENT = 17  # what is said begins in this column
+INDENT = 17  # the text begins in this column
 METRICS = ("accuracy", "precision", "recall", "f1", "log_loss")
 
 
 def status(pipeline: str, document: Mapping[str, Any]) -> None:
-    """Where a pipeline stands. pipeline: as it was given, for the commands that are named."""
+    """The state of a pipeline. pipeline: as it was given, for the commands that are printed."""
     width = show.terminal().width
     for name, text in _lines(pipeline, document):
         print(show.wrapped(f"{name:<{INDENT}}{show.advice(text)}", width, INDENT))
@@ -22,13 +22,13 @@ def status(pipeline: str, document: Mapping[str, Any]) -> None:
 
 def _lines(pipeline: str, document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     store = document["store"]
-    yield "store", store["uri"] + ("" if store["exists"] else " (does not exist yet: the first `ingest` makes it)")
+    yield "store", store["uri"] + ("" if store["exists"] else " (does not exist yet: the first `ingest` creates it)")
     since = f" since {when(document['since'])}" if document["champion"] else ""
     yield "champion", f"{document['champion'] or 'none'}{since}"
     if document["damage"]:
         yield "DAMAGED", document["damage"]
     if document["metrics"]:
-        yield "its holdout", "  ".join(f"{m} {show.figure(document['metrics'].get(m))}" for m in METRICS)
+        yield "holdout", "  ".join(f"{m} {show.figure(document['metrics'].get(m))}" for m in METRICS)
     yield "newest version", document["newest"] or "none"
     batches = f", {_count(len(document['batches']), 'batch', 'batches')}" if document["batches"] else ""
     yield "dataset", f"{document['snapshot'] or 'empty'} ({_count(document['examples'], 'example')}{batches})"
@@ -39,29 +39,29 @@ def _lines(pipeline: str, document: Mapping[str, Any]) -> Iterator[tuple[str, st
 
 
 def _batch_lines(pipeline: str, document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """A line for each kind of batch that there is; what waits is always said."""
-    yield "waiting", _some(document["waiting"]) or "nothing"
+    """A line for each kind of batch; pending batches always have one."""
+    yield "pending batches", _some(document["waiting"]) or "none"
     for each in document["refused"]:
         rules = ", ".join(f"{count} {rule}" for rule, count in each["reasons"].items())
         yield "refused", f"{each['batch']} at {when(each['at'])}: {each['sentence']}" + (f" ({rules})" if rules else "")
     if document["refused"]:
         way = f"`{_command('discard', pipeline)} BATCH --reason TEXT`"
-        yield "", f"land the data again, fixed, under another name; then {way}"
+        yield "", f"fix the data and land it under another name; then {way}"
     for each in document["open"]:
         newest = f", the newest written {when(each['newest'])}" if each["newest"] else ""
-        note = each["note"] or "not read before an empty _READY closes it"
+        note = each["note"] or "it is not read until an empty _READY closes it"
         yield "open", f"{each['batch']}: {_count(each['files'], 'file')}{newest}; {note}"
     for each in document["late"]:
-        way = "never read there: move them to a batch folder of their own"
+        way = "they are never read there: move them to a batch folder of their own"
         yield "late files", f"{each['batch']}: {each['sentence']}; {way}"
     if document["misnamed"]:
-        yield "never read", _some(document["misnamed"]) + " (not a batch's name)"
+        yield "never read", _some(document["misnamed"]) + " (invalid batch names)"
     if document["discarded"]:
         yield "discarded", _some([f"{each['batch']} ({each['reason']})" for each in document["discarded"]])
     if document["conflicts"]:
         first = ", ".join(f"{row['id'][:12]} as {row['label']}" for row in document["conflicts"][0])
         count = _count(len(document["conflicts"]), "picture")
-        yield "two labels", f"{count} under several, such as {first}; `ingest --correct` or `retract` puts it right"
+        yield "two labels", f"{count} with several labels, such as {first}; `ingest --correct` or `retract` corrects it"
     for warning in document["warnings"]:
         yield "warning", warning
 
@@ -69,23 +69,23 @@ def _batch_lines(pipeline: str, document: Mapping[str, Any]) -> Iterator[tuple[s
 def _run_lines(pipeline: str, document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     running, lost, last = document["running"], document["lost"], document["last_run"]
     if running:
-        begun = f"{running['run_id']}, begun {when(running['started_at'])}"
-        yield "under way", begun if running["run_id"] else "a run that prepares its data"
-    # One that a later run has replaced is history: its data or configuration are no longer today's.
+        begun = f"{running['run_id']}, started {when(running['started_at'])}"
+        yield "in progress", begun if running["run_id"] else "a run that is preparing its data"
+    # A lost run that a later run replaced does not matter: its data or configuration are no longer current.
     lost = [run for run in lost if not last or (run["last_change"] or "")[:19] > last["finished_at"][:19]]
     if lost:
-        newest = f"{lost[-1]['run_id']}, begun {when(lost[-1]['started_at'])}"
+        newest = f"{lost[-1]['run_id']}, started {when(lost[-1]['started_at'])}"
         others = f" (and {len(lost) - 1} before it)" if len(lost) > 1 else ""
-        way = f"`{_command('retrain', pipeline)}` goes on from what it left"
-        yield "lost run", f"{newest}, ended before it was finished{others}; {way}"
+        way = f"`{_command('retrain', pipeline)}` resumes it"
+        yield "lost run", f"{newest}, stopped before it finished{others}; {way}"
     if document["snapshot"] and not running and (last or {}).get("snapshot") != document["snapshot"]:
-        yield "not trained", f"no finished run has this dataset yet: `{_command('retrain', pipeline)}`"
+        yield "not trained", f"no finished run used this dataset yet: `{_command('retrain', pipeline)}`"
     ended = last and f"{last['run_id']} {last['verdict']} at {when(last['finished_at'])}: {_reason(last)}"
     yield "last run", ended or "none"
 
 
 def runs(found: Sequence[dict[str, Any]]) -> None:
-    """A run a line: verdict, key metric, what decided, when."""
+    """One line per run: verdict, key metric, deciding reason, time."""
     columns = ("run_id", "verdict", "version", "metric", "when", "reason")
     lines = [
         {**run, "metric": metric(run["key_metric"]), "when": when(run["finished_at"]), "reason": _reason(run)}
@@ -95,7 +95,7 @@ def runs(found: Sequence[dict[str, Any]]) -> None:
 
 
 def models(found: Sequence[dict[str, Any]]) -> None:
-    """A version a line: what became of it, and its key metric."""
+    """One line per version: its verdict and its key metric."""
     columns = ("version", "champion", "verdict", "metric", "created", "run_id", "snapshot", "bytes")
     lines = [
         {**row, "champion": "yes" if row["champion"] else "", "metric": metric(row["key_metric"]),
@@ -116,7 +116,7 @@ def when(time: str | None) -> str:
 
 
 def _reason(run: Mapping[str, Any]) -> str:
-    """What decided, without the verdict, which stands beside it."""
+    """The deciding reason, without the verdict, which has its own column."""
     return str(run["reason"] or "").removeprefix(f"{run['verdict']}, ")
 
 

@@ -1,4 +1,4 @@
-"""`init`: a pipeline YAML and a contract to start from, with comments that say what each key does."""
+"""`init`: a pipeline YAML and a contract to start from, with a comment for each key."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ workload: {workload}
 input: [{height}, {width}, {channels}]
 
 {classes}
-# What a batch must be like: Great Expectations over its images' facts.
+# The data contract: Great Expectations over the metadata of a batch's images.
 contract: {name}.contract.yaml
 
 # The share of examples that no model ever trains on. Fixed by the first batch.
 holdout: {{fraction: 0.2}}
 
-# A batch with a larger share of newly quarantined rows (duplicates apart) is refused whole.
+# A batch with a larger share of newly quarantined rows (duplicates not counted) is refused as a whole.
 quarantine: {{limit: 0.2}}
 
 # A small CNN: one 3x3 convolution per width, then a dense layer. Or your own: {{function: my_model:build}},
@@ -52,21 +52,21 @@ training: {{epochs: 10, batch_size: 32, folds: 5, seed: 0, optimizer: adam, lear
 # Every rule must hold before a candidate becomes the champion. `on` is cv (the folds' mean) or holdout.
 gate:
   - {{rule: at_least, metric: accuracy, on: cv, value: 0.5}}
-  # Better on the holdout than always saying the largest class, and than a logistic regression on 8 x 8 grey pixels:
-  # a network that is not has learned nothing that is worth its cost.
+  # Better on the holdout than always predicting the largest class, and than a logistic regression on 8 x 8 grey
+  # pixels. A network that is not is not worth its cost.
   - {{rule: baseline, metric: accuracy, margin: 0.0}}
 {small}  - {{rule: fold_spread, metric: accuracy, value: 0.1}}
   # Shown to be at most this much worse than the champion, on the same holdout examples, with 0.95 confidence:
-  # the smaller the margin, the larger the holdout that shows it (docs/gate-rules.md).
+  # the smaller the margin, the larger the holdout that is needed (docs/gate-rules.md).
   - {{rule: against_champion, metric: accuracy, margin: 0.03}}
 
-# After how many verdicts on this holdout a warning says that it is worn.
+# After how many evaluations on this holdout a warning says that it may be overfitted.
 # looks: {{warn: 50}}
 
 # How long each stage may take in one run, in seconds. These are the defaults.
 # limits: {{validate: 3600, preprocess: 3600, train: 86400, evaluate: 3600, infra_validate: 600}}
 
-# Which Prefect notification block is told of which ends of a run (rejected-data is one more).
+# Which Prefect notification block is notified of which outcomes of a run (rejected-data is one more).
 # notify: {{block: custom-webhook/ops, on: [failure, refused, promoted]}}
 """
 
@@ -103,7 +103,7 @@ def write(target: str, summary: Summary | None) -> Path:
 
 
 def _text(name: str, path: str, summary: Summary | None) -> str:
-    """The YAML: the template with what was seen of the source."""
+    """The YAML: the template filled in from the source."""
     found = list(summary.classes) if summary is not None else []
     if len(found) > 1:
         listed = ", ".join(_scalar(c) for c in found)
@@ -136,7 +136,7 @@ def _rules_of_small_classes(summary: Summary) -> str:
     if not named:
         return ""
     most = max(summary.classes.values())
-    told = ["  # Classes with few examples: a model that never names them can have a good accuracy all the same."]
+    told = ["  # Classes with few examples: a model that never predicts them can still have a good accuracy."]
     for name in named:
         metric = _quoted(f"recall[{name}]")
         told.append(f"  # {summary.classes[name]} examples, of {most} in the largest class.")
@@ -145,16 +145,16 @@ def _rules_of_small_classes(summary: Summary) -> str:
 
 
 def reference(path: Path) -> str:
-    """How the commands call a pipeline: by its name under pipelines/, else by its path."""
+    """What commands call a pipeline: its name under pipelines/, else its path."""
     return path.stem if path.parent == PIPELINES else str(path)
 
 
 def next_steps(path: Path, source: Path | None, given: list[str]) -> str:
-    """What to type next. given: the options that the source was looked at with."""
+    """The next commands. given: the options that the source was inspected with."""
     pipeline = shlex.quote(reference(path))
     rest = " ".join(shlex.quote(word) for word in [str(source) if source else "SOURCE", *given])
     steps = "".join(f"\n  {show.typed(step)}" for step in (f"ingest {pipeline} {rest}", f"retrain {pipeline}"))
-    written = f"wrote {path} and {path.stem}.contract.yaml beside it; edit them, or go on as they are"
+    written = f"wrote {path} and {path.stem}.contract.yaml beside it; edit them, or use them as they are"
     return f"{show.plain(written)}\n\nNext:{steps}"
 
 

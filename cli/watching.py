@@ -1,4 +1,4 @@
-"""`watch`: says what arrives, until it is told to end. What it watches and raises is flows.arrivals."""
+"""`watch`: raises events for closed batches until it is stopped. flows.arrivals does the work."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ END_SECONDS = 3.0
 
 
 def watch(pipelines: list[str], store: str | None, poll: float | None, once: bool, webhook_port: int | None) -> int:
-    """Watch until SIGTERM or Ctrl-C, which are its end and no failure."""
+    """Watch until SIGTERM or Ctrl-C, which end it without a failure."""
     from flows.arrivals.watching import Watcher
     from flows.stack import tether
     from flows.waking import Stop
@@ -51,8 +51,8 @@ def watch(pipelines: list[str], store: str | None, poll: float | None, once: boo
         watcher.stop()
         thread.join(END_SECONDS)
     if thread.is_alive():
-        # It waits for a store or a server that does not answer. Nothing of it is half done: it only reads, and what it
-        # tells is told again.
+        # It waits for a store or a server that does not respond. It only reads, and events that it raises are raised
+        # again, so that nothing is left half done.
         sys.stdout.flush()
         os._exit(0)
     if failures:
@@ -70,5 +70,5 @@ def _configured_port(uri: str) -> int | None:
     if not given or not uri.startswith("s3://"):
         return None
     if not given.isascii() or not given.isdigit() or not 0 < int(given) < 65536:
-        raise UsageError("LEPTONFLOW_WEBHOOK_PORT is no port", expected="a number from 1 to 65535", received=given)
+        raise UsageError("LEPTONFLOW_WEBHOOK_PORT is not a port", expected="a number from 1 to 65535", received=given)
     return int(given)

@@ -72,20 +72,20 @@ def for_lost_runs() -> list[Document]:
             "leptonflow: runs that never began",
             f"A retraining that a worker took and that does not run {UNSTARTED_SECONDS} s later is marked {LOST}",
             _silence([*TAKEN, WATCH["PENDING"], *LIVING, f"prefect.flow-run.{LOST}"], UNSTARTED_SECONDS),
-            {**lost, "message": f"Taken by a worker {UNSTARTED_SECONDS} s ago, and never begun"},
+            {**lost, "message": f"Taken by a worker {UNSTARTED_SECONDS} s ago, and never started"},
         ),
         _automation(
             "leptonflow: run again what lost its worker",
-            f"A retraining marked {LOST} is scheduled again: the same run, which goes on from what is on the store",
+            f"A retraining marked {LOST} is scheduled again: the same run, which resumes from what is on the store",
             {"type": "event", "posture": "Reactive", "expect": [f"prefect.flow-run.{LOST}"], "threshold": 1,
              "within": 0.0, **_our_runs()},
-            {**again, "message": "Its worker was lost: the run goes on from what is on the store"},
+            {**again, "message": "Its worker was lost: the run resumes from what is on the store"},
         ),
         _automation(
             "leptonflow: run again what crashed",
             f"A retraining whose process was killed is scheduled again after {SETTLED_SECONDS} s, unless cancelled",
             _silence(["prefect.flow-run.Crashed"], SETTLED_SECONDS),
-            {**again, "message": "Its process ended before it did: the run goes on from what is on the store"},
+            {**again, "message": "Its process was killed: the run resumes from what is on the store"},
         ),
         _automation(
             "leptonflow: runs that are lost again and again",
@@ -93,7 +93,7 @@ def for_lost_runs() -> list[Document]:
             {"type": "event", "posture": "Reactive", "expect": [f"prefect.flow-run.{AGAIN}"],
              "for_each": ["prefect.resource.id"], "threshold": MOST_LOSSES + 1, "within": 86400.0, **_our_runs()},
             {"type": "change-flow-run-state", "state": "FAILED",
-             "message": f"Lost more than {MOST_LOSSES} times, and not begun again: see the run's and the worker's log"},
+             "message": f"Lost more than {MOST_LOSSES} times, not started again: see the run's and the worker's log"},
         ),
     ]  # fmt: skip
 

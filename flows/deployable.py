@@ -25,7 +25,7 @@ FILE = Path("prefect.yaml")
 ENTRYPOINT = "flows.retrain.retrain"  # a module's: it is found where leptonflow is installed, whatever the folder
 OURS = (ENTRYPOINT, "flows.retrain:retrain", "flows/retrain.py:retrain")
 M = TypeVar("M", bound=BaseModel)
-DESCRIPTION = "Ingest what waits, train, weigh, and promote only on evidence."
+DESCRIPTION = "Ingest pending batches, train, evaluate, and promote if the gate passes."
 
 
 class WorkPool(BaseModel):
@@ -87,10 +87,10 @@ def read(folder: Path, wrong: dict[Path, UsageError] | None = None) -> list[Depl
     for name in sorted({name for name in names if names.count(name) > 1}):
         references = [str(each.parameters["pipeline"]) for each in found if each.name == name]
         raise ConfigurationError(
-            f"two deployments are of the pipeline {name}",
+            f"two deployments name the pipeline {name}",
             expected="one deployment for each pipeline, and another name in every YAML",
             received=", ".join(references),
-            hint=f"Take one out of {FILE}, or give its YAML another name",
+            hint=f"Remove one from {FILE}, or give its YAML another name",
         )
     return found
 
@@ -117,7 +117,7 @@ def _entries(folder: Path) -> Iterator[tuple[str, Entry]]:
             f"{FILE} lists no deployments",
             expected="a mapping with the list `deployments`",
             received=type(document).__name__ if not isinstance(document, dict) else type(deployments).__name__,
-            hint=f"Fix it, or take {FILE} away: every YAML under {PIPELINES}/ is registered without it",
+            hint=f"Fix it, or remove {FILE}: every YAML under {PIPELINES}/ is registered without it",
         )
     for number, raw in enumerate(deployments):
         key = f"{FILE}: deployments.{number}"
@@ -145,7 +145,7 @@ def _listed_path(folder: Path, key: str, entry: Entry) -> Path:
             f"{key}.parameters.pipeline names a pipeline that does not exist",
             expected=f"one of {', '.join(names)}, or a path to a .yaml" if names else "a path to a pipeline's YAML",
             received="nothing" if reference is None else str(reference),
-            hint="Fix it, or take the deployment out",
+            hint="Fix it, or remove the deployment",
         )
     return path
 
@@ -153,7 +153,7 @@ def _listed_path(folder: Path, key: str, entry: Entry) -> Path:
 def _listed(config: Pipeline, key: str, entry: Entry) -> Deployable:
     if entry.name not in (None, config.name):
         raise ConfigurationError(
-            f"{key}.name is not its pipeline's",
+            f"{key}.name is not the name of its pipeline",
             expected=config.name,
             received=str(entry.name),
             hint="A pipeline has one deployment, of its own name",

@@ -118,7 +118,7 @@ def _schedule(each: Deployable) -> Document | None:
         return CronSchedule(**said).model_dump(mode="json")
     except ValueError:
         raise ConfigurationError(
-            f"the schedule of the pipeline {each.name} is none that Prefect knows",
+            f"Prefect does not understand the schedule of the pipeline {each.name}",
             expected="five fields of cron and a time zone of the IANA database",
             received=f"{said['cron']} {said['timezone']}",
         ) from None
@@ -194,9 +194,9 @@ def _check_owner(there: Document | None, folder: Path) -> None:
     if owner == str(folder) or moved or (owner is None and there["entrypoint"] in deployable.OURS):
         return
     raise ConfigurationError(
-        f"the deployment {FLOW}/{there['name']} is another's on that Prefect server",
+        f"the deployment {FLOW}/{there['name']} belongs to somebody else on that Prefect server",
         expected="a pipeline's name that nobody else has deployed there",
-        received=f"one of {owner}" if owner else f"one with the entrypoint {there['entrypoint']}",
+        received=f"a deployment of {owner}" if owner else f"a deployment with the entrypoint {there['entrypoint']}",
         hint=f"Give the pipeline another name; or, if it has moved, `prefect deployment delete {FLOW}/{there['name']}`",
     )
 

@@ -1,4 +1,4 @@
-"""A run in a few words: its name, its tags, a stage's line in the log, a sentence for its end. Pure functions.
+"""Short texts about a run: its name, its tags, a log line for each stage, a sentence for its end. Pure functions.
 
 What does not belong here: artifacts (telling), and Prefect's API (showing).
 """
@@ -39,12 +39,12 @@ def sentence(document: Mapping[str, Any]) -> str:
     """Why the run ended as it did, as plain text: the final state's message."""
     told = printable(str(document.get("sentence") or document["verdict"]))
     if document["verdict"] == "unchanged":
-        return f"nothing is new since run {document['run_id']}, which was: {told}"
+        return f"nothing new since run {document['run_id']}, which was: {told}"
     return told
 
 
 def line(stage: str, result: object) -> str:
-    """A stage's result in a few words, for its line in the log; "" where its name says it all."""
+    """A stage's result in a few words, for its log line; "" where there is nothing to add."""
     match result:
         case [FitResult(), *_] as fits:
             found = [number(fit.metrics.get("accuracy")) for fit in fits if isinstance(fit, FitResult)]
@@ -58,7 +58,7 @@ def line(stage: str, result: object) -> str:
         case Split():
             return result.rejected or "; ".join((f"{result.train} train, {result.holdout} holdout", *result.warnings))
         case Plan():
-            return f"{some(len(result.waiting), 'batch', 'batches')} waiting"
+            return f"{some(len(result.waiting), 'pending batch', 'pending batches')}"
         case PackageRef():
             return f"version {result.version}, {result.bytes} bytes"
         case Evaluation():
@@ -84,6 +84,6 @@ def moved(stage: str, done: int, total: int, folds: int) -> tuple[float, str] | 
     if fold:
         return 100 * weight * (int(fold[1]) - 1 + share) / folds, f"fold {fold[1]} of {folds}"
     if stage == "final fit":
-        told = f"{folds} folds and the final fit are trained" if share == 1 else f"{folds} folds are trained, final fit"
+        told = f"{folds} folds and the final fit are done" if share == 1 else f"{folds} folds are done, final fit"
         return 100 * (folds - 1 + share) / folds, told
     return None

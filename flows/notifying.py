@@ -29,7 +29,7 @@ FAILURE = "failure"
 
 
 def notify(config: Pipeline, end: str, why: str, run: FlowRun, log: Log) -> None:
-    """Send one notification where the pipeline asks for one of this end: a verdict, or `failure`."""
+    """Send one notification if the pipeline's `notify` names this end: a verdict, or `failure`."""
     if config.notify is None or end not in config.notify.on:
         return
     word = "failed" if end == FAILURE else end
@@ -38,7 +38,7 @@ def notify(config: Pipeline, end: str, why: str, run: FlowRun, log: Log) -> None
     try:
         _send(config.notify.block, f"leptonflow: {config.name} {word}", body)
     except Exception as error:  # noqa: BLE001 - a block is anybody's code, and raises what it likes
-        log.warning("nobody was notified: the block %s failed with %s", config.notify.block, error_name(error))
+        log.warning("no notification was sent: the block %s failed with %s", config.notify.block, error_name(error))
 
 
 def _send(slug: str, subject: str, body: str) -> None:
@@ -56,7 +56,7 @@ def _send(slug: str, subject: str, body: str) -> None:
 
 
 def failed(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
-    """The hook for a run that failed or crashed: its name and tags say so, and whoever asked is told.
+    """The hook for a run that failed or crashed: sets its name and tags, and sends the notification.
 
     Where the run's process died, Prefect's worker calls this.
     """
@@ -72,5 +72,5 @@ def failed(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     try:
         config = load_config(given)
     except LeptonflowError:
-        return  # the run failed for that reason: nobody to notify is known
+        return  # the run failed for that reason: `notify` cannot be read
     notify(config, FAILURE, state.message or end, flow_run, log)

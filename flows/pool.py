@@ -40,10 +40,10 @@ def check(variables: Mapping[str, Any], where: str) -> None:
     others = sorted(set(variables) - {"env"})
     if others:
         raise ConfigurationError(
-            f"{where} sets what no run of this work pool may have of its own",
+            f"{where} sets a job variable that runs of this work pool may not set",
             expected="env, with the variables of the run, and working_dir",
             received=", ".join(others),
-            hint="Take it out; a work pool of your own takes more",
+            hint="Remove it, or use a work pool of your own, which may allow more",
         )
     wrong = sorted(name for name in variables.get("env") or {} if not _NAME.fullmatch(name) or _DECIDES.fullmatch(name))
     if wrong:

@@ -43,17 +43,17 @@ def connected(api: str) -> Iterator[SyncPrefectClient]:
         if status in (401, 403):
             raise credentials.refused(shown, status) from None
         raise ServerError(
-            f"the Prefect server at {shown} did not take what it was sent",
-            expected=f"a server of Prefect 3.8 that takes {error.request.method} {error.request.url.path}",
+            f"the Prefect server at {shown} rejected a request",
+            expected=f"a server of Prefect 3.8 that accepts {error.request.method} {error.request.url.path}",
             received=f"HTTP status {status}",  # its detail repeats what was sent, job variables included
-            hint="The server's log says more",
+            hint="See the server's log",
         ) from None
     except httpx.HTTPError as error:
         raise ServerError(
             f"the Prefect server at {shown} stopped answering",
-            expected="a Prefect API until all is registered",
+            expected="a Prefect API that answers until everything is registered",
             received=type(error).__name__,
-            hint="The same command again goes on from here",
+            hint="Run the same command again to continue",
         ) from None
 
 

@@ -1,6 +1,6 @@
-"""The runs' reports over HTTP, from the server of `up`: a browser follows no link from there to a file or to s3.
+"""The runs' reports over HTTP, from the server of `up`: browsers do not follow its links to a file or to s3.
 
-They ask for the server's own login, and may do nothing in the browser: they lie on the same origin as Prefect's API.
+They require the server's own login, and may run nothing in the browser: they are on the same origin as Prefect's API.
 What does not belong here: what is in a report.
 """
 
@@ -29,7 +29,7 @@ HEADERS = {
 
 
 def path(run_id: str) -> str:
-    """Where a server that serves reports has that of a run."""
+    """The path of a run's report on a server that serves reports."""
     return f"/leptonflow/reports/{run_id}"
 
 
@@ -54,11 +54,11 @@ def _response(method: str, sent: bytes, store: str, run_id: str) -> Response:
 
     login = os.environ.get("PREFECT_SERVER_API_AUTH_STRING", "")
     if login and not hmac.compare_digest(sent, b"Basic " + base64.b64encode(login.encode())):
-        return PlainTextResponse("the login of `leptonflow up --show-login`, please", 401, {
+        return PlainTextResponse("the login of `leptonflow up --show-login` is required", 401, {
             "WWW-Authenticate": 'Basic realm="leptonflow", charset="UTF-8"'
         })  # fmt: skip
     if method not in ("GET", "HEAD"):
-        return PlainTextResponse("a report is only read", 405, {"Allow": "GET, HEAD"})
+        return PlainTextResponse("reports are read-only", 405, {"Allow": "GET, HEAD"})
     from leptonflow.runs import pipeline_status
     from leptonflow.storage.address import open_store
 
@@ -67,4 +67,4 @@ def _response(method: str, sent: bytes, store: str, run_id: str) -> Response:
     except NotFound:
         return PlainTextResponse("no finished run has that id", 404)
     except LeptonflowError:  # its line names the store, which whoever reads this page may not know
-        return PlainTextResponse("the store does not answer, or the report is damaged", 503)
+        return PlainTextResponse("the store cannot be reached, or the report is damaged", 503)

@@ -39,7 +39,7 @@ from tasks.split import split
 from tasks.train import fit_final, train_fold
 from tasks.validate import validate
 
-ATTEMPTS = 3  # to weigh the candidate, each against the champion that somebody else has just made
+ATTEMPTS = 3  # to evaluate the candidate, each against the champion of another run's promotion
 
 
 def _stages(step: Steps, force: bool) -> Story:
@@ -75,19 +75,19 @@ def _stages(step: Steps, force: bool) -> Story:
         except Overtaken:
             if attempt == ATTEMPTS - 1:
                 raise
-    weighed = (verdict, evaluation, checked)
-    document = step(record, plan, *weighed, fits, final, parts, outcomes, started_at, dict(step.seconds))
+    evaluated = (verdict, evaluation, checked)
+    document = step(record, plan, *evaluated, fits, final, parts, outcomes, started_at, dict(step.seconds))
     return Story(document, outcomes, Trained(plan.snapshot or snapshot, evaluation, fits, final, verdict))
 
 
 def _not_in_vain(starts: int) -> None:
-    """Raise LeptonflowError for a run that ends its process each time: begun for ever, it would keep others out."""
+    """Raise LeptonflowError for a run that kills its process each time: restarted for ever, it would block others."""
     if starts > MOST_LOSSES:
         raise LeptonflowError(
-            f"this run lost its process or its worker {MOST_LOSSES} times and is not begun again",
-            expected="a run that ends",
+            f"this run lost its process or its worker {MOST_LOSSES} times and is not started again",
+            expected="a run that finishes",
             received=f"start {starts} of the same run",
-            hint="The worker's machine may be short of memory; a new run goes on from what is on the store",
+            hint="The worker's machine may be short of memory; a new run resumes from what is on the store",
         )
 
 
@@ -104,7 +104,7 @@ def _all_refused(outcomes: list[Outcome]) -> bool:
     on_crashed=[notifying.failed],
 )
 def retrain(pipeline: PipelineName, store: StoreUri = None, force: bool = False) -> State[dict[str, Any]]:
-    """Ingest what waits, train, weigh, and promote only on evidence.
+    """Ingest pending batches, train, evaluate, and promote if the gate passes.
 
     The final state is named by the verdict; its data is the document of `leptonflow retrain --json`.
     A failure's message is its one line.

@@ -33,9 +33,8 @@ RETRIES = 6
 LOCAL_RETRIES = 2  # an embedded server is on this machine: it is there or it is gone
 
 
-
 def _log_levels() -> dict[str, str]:
-    """The run's log goes to the API. The terminal belongs to the command, unless it was asked to be verbose."""
+    """The run's log goes to the API, and to the terminal only with --verbose."""
     return {
         "PREFECT_LOGGING_LEVEL": "INFO",
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "INFO" if verbose() else "CRITICAL",
@@ -99,9 +98,9 @@ def prefect(meanwhile: Callable[[], object] = lambda: None) -> Iterator[None]:
                 raise credentials.refused(shown, error.response.status_code) from error
             raise ServerError(
                 f"the Prefect server at {shown} stopped answering",
-                expected="a Prefect API until the run's end",
+                expected="a Prefect API that answers until the run ends",
                 received=str(error) or type(error).__name__,
-                hint="The same command again goes on from here",
+                hint="Run the same command again to continue",
             ) from error
         finally:
             _deliver()

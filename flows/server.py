@@ -32,9 +32,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from flows import addresses, credentials
+from flows import addresses, credentials, server_database
 from flows.addresses import ANSWER_SECONDS
 from flows.stack import place
+from leptonflow.core import progress
 from schemas.errors import ServerError
 
 FOLDER = Path(".leptonflow/prefect")
@@ -331,6 +332,8 @@ def _launch(
     that still boots, and a caller that is killed at any point leaves either no server or one that
     sees its pipe closed.
     """
+    if not (folder / server_database.DATABASE).exists() and server_database.empty() is None:
+        progress.note("Prefect builds its database, once for each version of it: some 10 seconds more")
     fifo = folder / "server.fifo"
     fifo.unlink(missing_ok=True)
     os.mkfifo(fifo, 0o600)

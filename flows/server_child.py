@@ -12,11 +12,9 @@ import fcntl
 import os
 import select
 import socket
-import sqlite3
 import sys
 import threading
 import time
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,20 +31,18 @@ SHUTDOWN_SECONDS = 5.0
 HOSTS = ("127.0.0.1", "localhost", "[::1]")
 ORIGINS = "PREFECT_SERVER_CORS_ALLOWED_ORIGINS"
 PROBES = ("/api/health", "/api/ready")  # which need no login either
-SCHEMA = Path(__file__).with_name("prefect_schema.sql")
 
 
 def main(folder: Path, listener: socket.socket, pipe: int) -> None:
     """Serve until nobody holds the pipe's write end."""
-    os.chdir(folder)  # the database's URL below is relative: a folder's name may hold any character
+    os.chdir(folder)
     only_one(Path("serving.lock"), pipe)
-    os.environ["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = "sqlite+aiosqlite:///prefect.db"
+    os.environ |= server_database.URL
+    server_database.create()
+    make_private(server_database.DATABASE)
     with garbage_collection.paused(freeze=True):  # collections take a quarter of the boot
-        import prefect
         import uvicorn
 
-        create_database(Path("prefect.db"), prefect.__version__)
-        make_private(Path("prefect.db"))
         server_database.write_in_turn()
         from prefect.server.api.server import create_app
 
@@ -99,27 +95,7 @@ def only_one(lock: Path, pipe: int) -> None:
             return
         except BlockingIOError:
             if writers.poll(100):
-                sys.exit("nobody waits for this server any more, and another one serves this folder")
-
-
-def create_database(path: Path, version: str) -> None:
-    """Give a new database the tables of this Prefect version, which its migrations build in seconds.
-
-    Prefect's migrations run afterwards in any case. They find their newest revision in it, or bring
-    it there; for a version that the file was not made with, they do it all.
-    """
-    if path.exists():
-        return
-    Path("memo_store.toml").unlink(missing_ok=True)  # it says that the block types are in the database
-    script = SCHEMA.read_text(encoding="utf-8")
-    if script.split("\n", 1)[0] != f"-- prefect {version}":
-        return
-    draft = path.with_suffix(".new")
-    draft.unlink(missing_ok=True)
-    draft.touch(mode=0o600)
-    with closing(sqlite3.connect(draft)) as connection:
-        connection.executescript(script)
-    draft.replace(path)
+                sys.exit("no command uses this server any more, and another one serves this folder")
 
 
 def make_private(database: Path) -> None:
@@ -159,29 +135,5 @@ def _end(server: uvicorn.Server) -> None:
     os._exit(1)
 
 
-def write_schema(target: Path) -> None:
-    """Write the tables that Prefect's own migrations build: after each change of Prefect's version."""
-    import asyncio
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as folder:
-        database = Path(folder) / "prefect.db"
-        os.environ["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = f"sqlite+aiosqlite:///{database}"
-        import prefect
-        from prefect.server.database import provide_database_interface
-
-        asyncio.run(provide_database_interface().create_db())
-        with closing(sqlite3.connect(database)) as connection:
-            objects = connection.execute("select sql from sqlite_master where sql not null order by type desc, name")
-            statements = [f"{sql};" for (sql,) in objects]
-            (revision,) = connection.execute("select version_num from alembic_version").fetchone()
-    record = f"INSERT INTO alembic_version VALUES('{revision}');"
-    head = [f"-- prefect {prefect.__version__}", "-- written by python -m flows.server_child --write-schema", "BEGIN;"]
-    target.write_text("\n".join([*head, *statements, record, "COMMIT;"]) + "\n", encoding="utf-8")
-
-
 if __name__ == "__main__":
-    if sys.argv[1] == "--write-schema":
-        write_schema(Path(sys.argv[2]) if len(sys.argv) > 2 else SCHEMA)
-        sys.exit()
     main(Path(sys.argv[1]), socket.socket(fileno=int(sys.argv[2])), int(sys.argv[3]))

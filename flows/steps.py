@@ -61,7 +61,7 @@ class Steps:
         return results
 
     def limit(self, stage: str) -> Limit:
-        """The stage's time limit, by its name in the YAML. Its clock starts when it is asked for first."""
+        """The stage's time limit, by its name in the YAML. Its clock starts with the first call."""
         if stage not in self._limits:
             self._limits[stage] = deadlines.start(self.config, stage)
         return self._limits[stage]
@@ -85,7 +85,7 @@ class Steps:
 
     @contextmanager
     def prepared(self, plan: Plan) -> Iterator[None]:
-        """Start the children that judge batches, where some wait; Keras is imported while they start."""
+        """Start the children that validate batches, if some are pending; Keras is imported while they start."""
         with ExitStack() as stack:
             if plan.waiting:
                 stack.enter_context(admission.tools())
@@ -94,11 +94,11 @@ class Steps:
             yield
 
     def trains_on(self, snapshot: str) -> None:
-        """Rename the run: what it is about is known once the batches are in."""
+        """Rename the run: its snapshot is known once the batches are ingested."""
         self._page.name(snapshot, naming.TRAINING)
 
     def end(self, story: Story) -> State[dict[str, Any]]:
-        """Tell how it went, on the run's page and to whoever asked; the final state, named by the verdict."""
+        """Put the outcome on the run's page and send notifications; the final state, named by the verdict."""
         document, page, name = story.document, self._page, self.config.name
         why = naming.sentence(document)
         address = page.report_address(document["run_id"]) if document["report"] else None

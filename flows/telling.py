@@ -39,7 +39,7 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a run that trained and weighed a candidate knows besides its document."""
+    """What a run that trained and evaluated a candidate knows besides its document."""
 
     snapshot: SnapshotRef
     evaluation: Evaluation
@@ -50,7 +50,7 @@ class Trained:
 
 @dataclass(frozen=True)
 class Story:
-    """How a run ended: its document (that of `retrain --json`), the batches that it judged, what it trained."""
+    """How a run ended: its document (that of `retrain --json`), the batches that it validated, what it trained."""
 
     document: dict[str, Any]
     outcomes: Sequence[Outcome] = ()
@@ -111,7 +111,7 @@ def _facts(story: Story) -> list[tuple[str, str]]:
 
 
 def _batches(outcomes: Sequence[Outcome]) -> str:
-    head = ("batch", "outcome", "arrived", "accepted", "quarantined", "known", "why")
+    head = ("batch", "outcome", "arrived", "accepted", "quarantined", "already ingested", "why")
     counts = ("arrived", "accepted", "quarantined", "known")
     return _table(
         head,
@@ -201,7 +201,7 @@ def images(pipeline: str, trained: Trained) -> list[Artifact]:
         )
     if matrix:
         right = number(trained.evaluation.candidate_scores.metrics.get("accuracy"))
-        told = f"Confusion on the holdout, {of}: accuracy {right}"
+        told = f"Confusion matrix on the holdout, {of}: accuracy {right}"
         found.append(Artifact(key("confusion", pipeline), "image", told, plot_files.data_uri(matrix)))
     return found
 
@@ -212,12 +212,12 @@ def report(pipeline: str, store: str, document: Mapping[str, Any], address: str 
     link = place if "://" in place else Path(place).as_uri()
     command = f"leptonflow report {document['run_id']} --store {shlex.quote(store)}"
     if address is not None:
-        told = f"[Report of run {document['run_id']}]({address})\n\nor ask for its path:\n\n{_code(command)}\n"
+        told = f"[Report of run {document['run_id']}]({address})\n\nor print its path:\n\n{_code(command)}\n"
         return Artifact(key("report", pipeline), "markdown", f"[{address}]({address})", told)
     told = (
         f"[Report of run {document['run_id']}](<{link}>)\n\n"
         "Browsers do not open a file or an s3 address from here. Copy its address into a new tab:\n\n"
-        f"{_code(link)}\n\nor ask for its path:\n\n{_code(command)}\n"
+        f"{_code(link)}\n\nor print its path:\n\n{_code(command)}\n"
     )
     return Artifact(key("report", pipeline), "markdown", f"`{command}`", told)
 
@@ -241,7 +241,7 @@ def champion(pipeline: str, store: str, history: Sequence[Mapping[str, Any]]) ->
             f"# {last['version']}",
             f"Champion of **{pipeline}** since {when(str(last['at']))}, by {_by(last)}: {_text(str(last['reason']))}",
             "## Promotions",
-            _table(("record", "version", "instead of", "kind", "who", "when", "why"), rows),
+            _table(("record", "version", "previous", "kind", "who", "when", "why"), rows),
             f"In the store\n\n{_code(store)}",
         )
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import uuid
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from flows import server_database
 from leptonflow.core import progress
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
@@ -21,9 +23,14 @@ ACROSS_PROCESSES = ["directory", "seaweedfs", "minio"]
 
 
 def pytest_configure() -> None:
-    """Children hear SIGINT, whoever started the tests: a shell's background job has it ignored, and so had they."""
+    """What children inherit, whoever started the tests.
+
+    They hear SIGINT: a shell's background job has it ignored, and so had they.
+    """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    # A server whose HOME is a test's folder still finds the template of the set-up, which takes seconds to make.
+    os.environ["XDG_CACHE_HOME"] = str(server_database.template().parent.parent)
 
 
 @pytest.hookimpl(optionalhook=True)

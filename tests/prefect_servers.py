@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from flows import server_database
 from tests.servers import LOOPBACK, CannotStart, free_ports
 
 ROOT = Path(__file__).parent.parent
@@ -27,10 +28,9 @@ START_SECONDS = 90.0
 BUSY_ATTEMPTS = 5
 SERVE = """
 import sys
-from pathlib import Path
-import prefect, uvicorn
-from flows import server_child, server_database
-server_child.create_database(Path("prefect.db"), prefect.__version__)
+import uvicorn
+from flows import server_database
+server_database.create()
 server_database.write_in_turn()
 uvicorn.run(
     "prefect.server.api.server:create_app", factory=True, host=sys.argv[1], port=int(sys.argv[2]),
@@ -43,7 +43,7 @@ SETTINGS = {
     "PREFECT_SERVER_REGISTER_BLOCKS_ON_START": "false",
     "PREFECT_SERVER_MEMOIZE_BLOCK_AUTO_REGISTRATION": "false",
     "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
-    "PREFECT_SERVER_DATABASE_CONNECTION_URL": "sqlite+aiosqlite:///prefect.db",
+    **server_database.URL,
     "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
     "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "2",
 }

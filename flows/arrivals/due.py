@@ -1,8 +1,8 @@
-"""Raises the event of a dataset whose head no run has finished with today's configuration, whatever events were lost.
+"""Raises the event of a dataset whose head no finished run used with the current configuration, even after lost events.
 
-Once for each state of data and configuration, and again only where no run followed or all that did have failed; what
-was raised before is asked of the Prefect server, so that a new watcher goes on from there. What does not belong here:
-the batches that wait (raising).
+Once for each state of data and configuration, and again only where no run followed or all that did have failed. What
+was raised before is read from the Prefect server, so that a new watcher continues there. What does not belong here:
+pending batches (raising).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Due:
         self._raised: dict[str, datetime] = {}  # by event: the server may not have it on its disk yet
 
     def look(self, config: Pipeline, head: Mapping[str, Any] | None) -> None:
-        """Take note of today's state. head: the body of the dataset's newest record, None where it has none."""
+        """Take note of the current state. head: the body of the dataset's newest record, None where it has none."""
         asked = None if head is None or "content" not in head else planning.asked(config, head["content"])
         if head is not None and asked is not None and asked != self._asked:
             self._snapshot, self.check = str(head["snapshot"]), 0.0
@@ -60,7 +60,7 @@ class Due:
             if at is None:
                 if not api.works(deployment, until, SETTLING_SECONDS):
                     self._raised[event["id"]] = api.raise_events([event])
-                    self._say(f"{self._pipeline}: no run has finished on snapshot {self._snapshot}: event raised")
+                    self._say(f"{self._pipeline}: no finished run used snapshot {self._snapshot}: event raised")
                 return
             followed = api.states(deployment, until, at)
             if followed - FAILED - set(UNDER_WAY):  # it completed, or a person cancelled it
@@ -70,4 +70,4 @@ class Due:
             if followed & set(UNDER_WAY) or api.now() - at < timedelta(seconds=wait):
                 return
         self.check = float("inf")
-        self._say(f"{self._pipeline}: {ATTEMPTS} events led to no finished run; `leptonflow retrain` tells why")
+        self._say(f"{self._pipeline}: {ATTEMPTS} events led to no finished run; run `leptonflow retrain` to see why")

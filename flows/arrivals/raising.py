@@ -1,8 +1,8 @@
-"""Raises the event of each closed batch of one pipeline, at least once, and sees to it that a run follows.
+"""Raises the event of each closed batch of one pipeline, at least once, and ensures that a run follows.
 
-The run lists the store itself, so an event too many costs an `unchanged` run at most; an event that the server lost is
-found by its batch, which still waits although no run was due since. What does not belong here: when there is a reason
-to look (watching), and what a run does.
+The run lists the store itself, so a duplicate event costs an `unchanged` run at most. An event that the server lost is
+found by its batch, which is still pending although no run was due since. What does not belong here: when the store is
+listed (watching), and what a run does.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class Raiser:
         self._raised[batch] = Raised(at, time.monotonic() + self._patience(), before.times + 1 if before else 1)
 
     def _look_after(self, api: Api, deployment: str | None, overdue: list[str]) -> None:
-        """Raise again the events of batches that still wait and for which no run was due; ask for the run at last."""
+        """Raise again the events of batches that are pending while no run is due; in the end create the run."""
         if deployment is None:
             for batch in overdue:
                 self._raised[batch] = replace(self._raised[batch], check=time.monotonic() + self._patience())
@@ -136,7 +136,7 @@ class Raiser:
             self._raise_pending(api)
             return
         run = api.create_run(deployment, f"{first} {int(api.now().timestamp() // self._patience())}")
-        self._say(f"{self.name}: no run was due since {', '.join(waiting[:5])} arrived: asked for the run {run}")
+        self._say(f"{self.name}: no run was due since {', '.join(waiting[:5])} arrived: created the run {run}")
         for batch in waiting:
             del self._raised[batch]
 
@@ -178,7 +178,7 @@ class Raiser:
         return found.st_mtime_ns, found.st_size
 
     def read_yaml(self) -> None:
-        """Take over a changed YAML; one that is wrong is said and not taken."""
+        """Use a changed YAML; an invalid one is reported and not used."""
         stamp = self._yaml_stamp()
         if stamp == self._changed:
             return
@@ -186,10 +186,10 @@ class Raiser:
         try:
             config: Pipeline = pipeline_files.load_config(self.given)
         except UsageError as error:
-            self._say(f"{self.name}: {error.line()} Until then it is watched as before")
+            self._say(f"{self.name}: {error.line()} Until then it is watched with the earlier YAML")
             return
         if config.name != self.name:
-            self._say(f"{self.name}: its YAML names another pipeline now, {config.name}")
+            self._say(f"{self.name}: its YAML now names another pipeline, {config.name}")
             self.renamed = True
             return
         self.config = config

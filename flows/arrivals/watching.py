@@ -1,7 +1,7 @@
 """The watcher's loop: which pipelines it watches, what wakes it, what it does where store or Prefect server are away.
 
-It keeps nothing on a disk: what waits lies on the store, so that one that was killed finds it all again. What does not
-belong here: what is raised (raising), and how it is told (events).
+It keeps nothing on disk: pending batches are on the store, so that a watcher that was killed finds them again.
+What does not belong here: what is raised (raising), and how it is sent (events).
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ class Watcher:
             raise errors[0]
 
     def _follow(self) -> None:
-        """Watch each YAML that lies under pipelines/ now; what came, went or is wrong is said once."""
+        """Watch each YAML under pipelines/; report once which were added, removed or are invalid."""
         try:
             there = list(available(PIPELINES))
         except UsageError as error:
@@ -187,7 +187,7 @@ class Watcher:
             self._wrong.pop(given, None)
             self._raisers[raiser.name] = raiser
             if self._opened:
-                self._say(f"{raiser.name}: watched from now on")
+                self._say(f"{raiser.name}: now watched")
 
     def _say_wrong(self, given: str, error: UsageError) -> None:
         """What keeps a YAML from being watched, once."""
@@ -225,7 +225,7 @@ class Watcher:
                 "only a store on MinIO sends notifications to a webhook",
                 expected="s3://bucket/prefix",
                 received=self._store.uri,
-                hint="On a directory the file system's own events are listened to",
+                hint="On a directory the watcher uses the file system's events",
             )
         prefix = f"{self._store.prefix}/" if self._store.prefix else ""
         return Receiver(port, token, self._store.bucket, prefix, self._hint, self._say)
@@ -276,7 +276,7 @@ class Watcher:
         shortest, longest = BACK_OFF_SECONDS
         if not self._away:
             count = sum(len(raiser.pending) for raiser in self._raisers.values())
-            self._say(f"{error.line()} Trying again; {count} events wait to be raised")
+            self._say(f"{error.line()} Trying again; {count} events are pending")
         self._away = min(longest, self._away * 2) if self._away else shortest
         self._retry = time.monotonic() + self._away
         url = server.running()

@@ -121,7 +121,7 @@ class Receiver:
         try:
             records = _Notification.model_validate_json(body).Records
         except ValidationError:
-            self.tell("garbage", "a call that is no bucket notification")
+            self.tell("garbage", "a call that is not a bucket notification")
             return 400
         places = [self._place(record) for record in records]
         if not places or None in places:
@@ -144,7 +144,7 @@ class Receiver:
             names = key.removeprefix(self._landing).split("/")
             if len(names) == 3 and names[2] == READY and all(NAME.fullmatch(name) for name in names[:2]):
                 return names[0], names[1]
-            self.tell("key", f"a notification about a key that is no batch's {READY}")
+            self.tell("key", f"a notification about a key that is not a batch's {READY}")
         return None
 
     def _strange(self, body: bytes) -> int:
@@ -160,7 +160,7 @@ class Receiver:
         """Say that something was refused: once for each kind, whoever calls how often."""
         if kind not in self._told:
             self._told.add(kind)
-            self._say(f"webhook: refused {what} (said once)")
+            self._say(f"webhook: refused {what} (reported once)")
 
 
 class _Server(ThreadingHTTPServer):
@@ -260,7 +260,7 @@ def _handler(receiver: Receiver) -> type[BaseHTTPRequestHandler]:
         def do_POST(self) -> None:
             length = self.headers.get("Content-Length", "")
             if self.path.partition("?")[0] != PATH:
-                receiver.tell("path", f"a call of another path than {PATH}")
+                receiver.tell("path", f"a call to another path than {PATH}")
                 self._answer(404)
                 return
             if not receiver.knows(self.headers.get("Authorization", "")):
@@ -268,7 +268,7 @@ def _handler(receiver: Receiver) -> type[BaseHTTPRequestHandler]:
                 return
             self.server.trust(self.connection)
             if not (length.isascii() and length.isdigit()):
-                receiver.tell("length", "a call that does not say how long it is")
+                receiver.tell("length", "a call without a Content-Length")
                 self._answer(411)
             elif len(length) > 10 or int(length) > LARGEST:
                 receiver.tell("large", f"a call of more than {LARGEST >> 20} MiB")

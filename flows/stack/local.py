@@ -17,6 +17,7 @@ from flows.stack import place, ports, processes, s3, services, tether
 from flows.stack.prefect_server import PrefectServer, await_leaving
 from flows.stack.supervising import Supervisor
 from flows.waking import Stop
+from leptonflow.core import progress
 from schemas.errors import LeptonflowError
 from schemas.settings import store_uri
 
@@ -27,7 +28,7 @@ LOGIN = "login"
 
 @dataclass(frozen=True)
 class Voice:
-    """Where it is told: `say` a line about each service, `note` what else a person should know."""
+    """Where messages go: `say` prints a line about each service, `note` anything else a person should know."""
 
     say: Callable[[str], None]
     note: Callable[[str], None]
@@ -52,6 +53,7 @@ def run(
     folder = place.open_folder(place.FOLDER.absolute())
     with ExitStack() as stack:
         stack.callback(os.close, place.claim(folder))
+        stack.enter_context(progress.listen(to_note=voice.note))
         stop = stack.enter_context(Stop().listening())
         place.set_logs_aside(folder)
         processes.adopt_orphans()
@@ -80,7 +82,7 @@ def run(
             state.ready = True
             voice.say(about_login)  # not kept: stack.json is no place for a password
             seconds = time.monotonic() - began
-            say(f"Ready in {seconds:.1f} s; `leptonflow logs` tells more, Ctrl-C or `leptonflow down` ends it")
+            say(f"Ready in {seconds:.1f} s; `leptonflow logs` shows the logs, Ctrl-C or `leptonflow down` stops it")
             state.write()
             ready()
 
@@ -92,8 +94,8 @@ def run(
             supervisor.end()
             users = prefect.others()
             if users:
-                voice.note(f"the Prefect server stays until {users} has ended")
-            voice.note(f"all {'else ' if users else ''}has ended, in {time.monotonic() - ending:.1f} s")
+                voice.note(f"the Prefect server runs until {users} has ended")
+            voice.note(f"stopped everything{' else' if users else ''} in {time.monotonic() - ending:.1f} s")
 
 
 def choose_login(folder: Path) -> tuple[str, str]:
@@ -101,12 +103,12 @@ def choose_login(folder: Path) -> tuple[str, str]:
     again = "`leptonflow up --show-login` shows it"
     own = credentials.own()
     if own is not None:
-        return own, f"Login as PREFECT_SERVER_API_AUTH_STRING has it; {again}"
+        return own, f"Login as set in PREFECT_SERVER_API_AUTH_STRING; {again}"
     kept = folder / LOGIN
     if kept.exists():
         return credentials.usable(place.secret(kept), str(kept)), f"Login as before; {again}"
     login = place.secret(kept, credentials.new())
-    return login, f"Login {login} (all of it is the password that the page asks for); {again} again"
+    return login, f"Login {login} (all of it is the UI's password); {again} again"
 
 
 def shown_login() -> str:
@@ -119,7 +121,7 @@ def shown_login() -> str:
         found = place.secret(kept)
     if found is None:
         raise LeptonflowError(
-            "no Prefect server of this folder has a login yet",
+            "this folder has no Prefect server with a login yet",
             expected="a folder in which `leptonflow up` has started",
             received=str(Path.cwd()),
             hint="Start `leptonflow up` here",

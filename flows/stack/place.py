@@ -54,7 +54,7 @@ def claim(folder: Path) -> int:
         url = there.get("services", {}).get("prefect", {}).get("url")
         raise LeptonflowError(
             f"a stack runs in this folder already: process {there.get('pid', 'unknown')}{f', {url}' if url else ''}",
-            hint="`leptonflow down` ends it",
+            hint="`leptonflow down` stops it",
         )
     return descriptor
 

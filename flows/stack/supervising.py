@@ -151,7 +151,7 @@ class Supervisor:
     def _now_healthy(self, child: Child) -> None:
         child.healthy = True
         if child.was_healthy:
-            self._note(f"{child.service.name} runs again, process {child.pid}")
+            self._note(f"{child.service.name} is running again, process {child.pid}")
         child.was_healthy = True
 
     def _tell(self, child: Child) -> None:
@@ -193,7 +193,7 @@ class Supervisor:
             raise self._failure(child, f"{service.name} {what} ({how})", status)
         pause = min(2.0 ** (child.failures - 1), LONGEST_PAUSE)
         child.due = time.monotonic() + pause
-        self._note(f"{service.name} ended ({how}); it is started again in {pause:.0f} s, see {service.log}")
+        self._note(f"{service.name} ended ({how}); it is restarted in {pause:.0f} s, see {service.log}")
 
     def _failure(self, child: Child, message: str, status: int) -> LeptonflowError:
         said = complaint(child.service.log) if child.service.log.exists() else None

@@ -1,4 +1,4 @@
-"""The worker of `leptonflow up`: Prefect's process worker, which puts back on the schedule what its end interrupts.
+"""The worker of `leptonflow up`: Prefect's process worker, which schedules again the runs that its end interrupts.
 
 Any other worker of the pool does as well (`prefect worker start --pool default`): what its end interrupts is found by
 the automations (flows.automations). What does not belong here: what a run does, and who starts this process.
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
     from prefect.client.schemas.objects import FlowRun
 
-INTERRUPTED = "The worker was told to end; another one goes on from what lies on the store"
+INTERRUPTED = "The worker was stopped; another worker resumes the run from what is on the store"
 ENVIRONMENT = {
     "PREFECT_WORKER_QUERY_SECONDS": "1",
     "PREFECT_WORKER_PREFETCH_SECONDS": "1",
@@ -31,7 +31,7 @@ ENVIRONMENT = {
 
 
 def main(name: str = POOL) -> None:
-    """Take runs from the pool until SIGTERM or SIGINT, which end the runs too and put them back on the schedule."""
+    """Take runs from the pool until SIGTERM or SIGINT, which end the runs too and schedule them again."""
     for variable, value in ENVIRONMENT.items():
         os.environ.setdefault(variable, value)
     asyncio.run(_work(name))
@@ -71,7 +71,7 @@ async def _work(name: str) -> None:
 
 
 async def _put_back(taken: list[UUID]) -> None:
-    """Schedule again, for now, what this worker took and did not finish: the next worker goes on from the store."""
+    """Schedule again, for now, the runs that this worker did not finish: the next worker resumes them."""
     from prefect import get_client
     from prefect.client.schemas import filters
     from prefect.client.schemas.objects import StateType

@@ -311,7 +311,7 @@ def test_what_is_wrong_in_prefect_yaml_is_said_before_anything_is_registered(
 def test_two_yamls_of_one_name_and_a_wrong_schedule_are_said_too(server: PrefectServer, folder: Path) -> None:
     pipeline(folder, "cats")
     shutil.copy(folder / "pipelines" / "cats.yaml", folder / "pipelines" / "kitty.yaml")
-    with pytest.raises(ConfigurationError, match="two deployments are of the pipeline cats"):
+    with pytest.raises(ConfigurationError, match="two deployments name the pipeline cats"):
         deploying.deploy(folder, server.url)
     (folder / "pipelines" / "kitty.yaml").unlink()
     pipeline(folder, "cats", schedule={"cron": "0 3 * * 8"})

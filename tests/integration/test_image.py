@@ -113,16 +113,12 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_installed_package_has_every_file(installed: Path) -> None:
-    """The modules, and what they read: contracts, the report's template, the database's schema."""
+    """The modules, and what they read: contracts, the report's template."""
     tops = ("cli", "flows", "leptonflow", "schemas", "tasks")
     there = {str(path.relative_to(installed)) for top in tops for path in (installed / top).rglob("*.*")}
     here = {str(path.relative_to(ROOT)) for top in tops for path in (ROOT / top).rglob("*.*")}
     assert not {name for name in here if not fnmatch.fnmatch(name, "*.pyc")} - there
-    assert {
-        "schemas/image_classification.contract.yaml",
-        "leptonflow/reports/templates/report.html.j2",
-        "flows/prefect_schema.sql",
-    } <= there
+    assert {"schemas/image_classification.contract.yaml", "leptonflow/reports/templates/report.html.j2"} <= there
     assert not (installed / "tests").exists()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import select
 import shutil
 import signal
@@ -18,7 +17,6 @@ from pathlib import Path
 import pytest
 
 from flows import server
-from flows.server_child import SCHEMA
 from flows.stack import processes
 from schemas.errors import ServerError
 
@@ -258,18 +256,3 @@ def test_a_configured_api_that_does_not_answer_is_an_error_without_its_credentia
     assert "http://127.0.0.1:1/api" in told and "PREFECT_API_URL" in told
     assert "s3cret" not in told and "ada" not in told
     assert not (tmp_path / "prefect").exists()
-
-
-def test_the_shipped_tables_are_those_of_prefects_own_migrations(tmp_path: Path) -> None:
-    """After a change of Prefect's version: `python -m flows.server_child --write-schema` writes them anew."""
-    subprocess.run(
-        [sys.executable, "-m", "flows.server_child", "--write-schema", str(tmp_path / "schema.sql")],
-        cwd=ROOT, check=True, timeout=120,
-    )  # fmt: skip
-    assert normal(tmp_path / "schema.sql") == normal(SCHEMA)
-
-
-def normal(script: Path) -> list[list[str]]:
-    """Each statement's lines, sorted: the migrations add constraints in any order, and SQLite quotes as it likes."""
-    statements = script.read_text().split(";\n")
-    return sorted(sorted(re.sub(r"[\s\"]+", "", line).rstrip(",") for line in s.splitlines()) for s in statements)

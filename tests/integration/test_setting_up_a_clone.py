@@ -22,6 +22,7 @@ case "$*" in
     case "$*" in *--clear*) rm -rf .venv ;; esac
     mkdir -p .venv/bin .venv/lib && cp "$0" .venv/bin/python ;;
 *"-m pip"*) echo pip >>"$NOTES"; sleep 0.5 ;;
+*"-m flows.server_database") echo database >>"$NOTES" ;;
 *) exec "$REAL" "$@" ;;
 esac
 """
@@ -63,18 +64,18 @@ def notes(folder: Path) -> list[str]:
 
 def test_two_at_once_set_up_once(clone: Path) -> None:
     told = [done(process) for process in [make(clone), make(clone)]]
-    assert notes(clone) == ["venv", "pip", "pip"]
+    assert notes(clone) == ["venv", "pip", "pip", "database"]
     assert sum("waiting for it" in each for each in told) == 1 and sum("Set up:" in each for each in told) == 1
-    assert "Set" not in done(make(clone)) and len(notes(clone)) == 3
+    assert "Set" not in done(make(clone)) and len(notes(clone)) == 4
 
 
 def test_a_clone_that_was_moved_is_set_up_again(clone: Path) -> None:
     done(make(clone))
     moved = clone.rename(clone.parent / "elsewhere")
     assert f"it was set up in {clone}" in done(make(moved))
-    assert notes(moved) == ["venv", "pip", "pip"] * 2
+    assert notes(moved) == ["venv", "pip", "pip", "database"] * 2
     done(make(moved))
-    assert len(notes(moved)) == 6
+    assert len(notes(moved)) == 8
 
 
 def test_a_name_that_no_command_can_hold_is_told(clone: Path) -> None:

@@ -236,7 +236,7 @@ def test_a_stack_from_its_start_to_its_end(tmp_path: Path) -> None:
             os.kill(up.pid(name), signal.SIGKILL)
         assert get(f"{up.url}/api/health")[1] == b"true"
         until(lambda: set(up.services()) == set(first) and all(up.pid(n) != first[n]["pid"] for n in first), up)
-        until(lambda: sum("runs again" in line for line in up.err) == 3, up)
+        until(lambda: sum("is running again" in line for line in up.err) == 3, up)
         assert any(line.startswith("leptonflow: worker ended (killed by signal 9)") for line in up.err)
 
         # The end: also of an orphan in a session of its own that ignores SIGTERM.
@@ -288,7 +288,7 @@ def test_detached_then_logs_then_down(tmp_path: Path) -> None:
         assert (status, err) == (0, "") and str(pid) in told
         assert time.monotonic() - began < END_SECONDS
         assert not [each for each in (pid, *below) if processes.alive(each)]
-        assert cli(tmp_path, "down") == (0, "no stack runs in this folder\n", "")
+        assert cli(tmp_path, "down") == (0, "no stack is running in this folder\n", "")
     finally:
         for each in (*processes.descendants(pid), pid):
             processes.send([each], signal.SIGKILL)
@@ -390,4 +390,3 @@ def test_an_s3_server_with_it_and_what_was_stored_is_there_again(kind: str, tmp_
         for each in held:
             each.close()
     assert len(set(identities)) == 1
-

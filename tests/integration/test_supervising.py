@@ -77,10 +77,10 @@ def test_lines_come_in_order_and_what_dies_is_started_again_ever_later(tmp_path:
         assert line(process).split()[0] == "second" and line(process) == "ready"
         for pause in (1, 2):
             os.kill(int(pid), signal.SIGKILL)
-            told = f"note: first ended (killed by signal 9); it is started again in {pause} s, see first.log"
+            told = f"note: first ended (killed by signal 9); it is restarted in {pause} s, see first.log"
             assert line(process) == told
             again = line(process)
-            assert again.startswith("note: first runs again, process ")
+            assert again.startswith("note: first is running again, process ")
             assert again.split()[-1] != pid
             pid = again.split()[-1]
         assert time.monotonic() - began >= 3
@@ -125,7 +125,7 @@ def test_what_needs_another_waits_for_its_health(tmp_path: Path) -> None:
 def test_what_dies_before_it_is_healthy_is_given_up(tmp_path: Path) -> None:
     with supervised(tmp_path, "import sys; sys.exit('no such thing')") as process:
         for pause in (1, 2):
-            assert f"first ended (status 1); it is started again in {pause} s" in line(process)
+            assert f"first ended (status 1); it is restarted in {pause} s" in line(process)
         assert line(process).startswith("failed: first does not start (status 1)")
         assert line(process) == "ended []"
 

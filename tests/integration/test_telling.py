@@ -168,7 +168,7 @@ def test_the_final_state_is_named_and_says_why(told: Told) -> None:
         else:
             assert (state["type"], state["name"]) == ("COMPLETED", document["verdict"])
             assert state["message"] == naming.sentence(document)
-    assert "nothing is new since run" in told.runs[1]["state"]["message"]
+    assert "nothing new since run" in told.runs[1]["state"]["message"]
     for number, stage, seconds in ((5, "train", "0.01"), (7, "validate", "0.0001")):
         message = told.runs[number]["state"]["message"]
         assert message.startswith(f"the stage {stage} took longer than its limit. Expected: at most {seconds} s")
@@ -193,7 +193,7 @@ def test_a_trained_run_shows_summary_gate_pictures_report_and_progress(told: Tol
 def test_progress_moves_while_folds_train_and_ends_at_the_whole(told: Told) -> None:
     progress = told.artifacts(0)["progress-small"]
     assert (progress["type"], progress["data"]) == ("progress", 100.0)
-    assert progress["description"] == "3 folds and the final fit are trained"
+    assert progress["description"] == "3 folds and the final fit are done"
     name = f"prefect.artifact.{progress['id']}"
     chosen = {"filter": {"event": {"name": ["prefect.artifact.updated"]}, "resource": {"id": [name]}}}
     deadline = time.monotonic() + 20  # events are written some time after they came
@@ -262,7 +262,7 @@ def test_whoever_asked_is_told_once_of_each_end_that_was_asked_for(told: Told) -
 
 def test_a_block_that_fails_or_is_missing_is_one_line_in_the_log(told: Told) -> None:
     for number, told_of in ((8, "custom-webhook/broken failed with"), (9, "custom-webhook/nobody failed with")):
-        lines = [log["message"] for log in told.logs(number) if "nobody was notified" in log["message"]]
+        lines = [log["message"] for log in told.logs(number) if "no notification was sent" in log["message"]]
         assert len(lines) == 1 and told_of in lines[0]
     assert "HTTP status 500" in json.dumps(told.logs(8))
 

@@ -304,18 +304,18 @@ def test_an_event_that_started_nothing_is_made_good_by_one_run(
     both = (pipeline(tmp_path, name, debounce=0), pipeline(tmp_path, other, debounce=0))
     watcher = watch(*both, "--store", tmp_path / "store", prelude=QUICK)
     close(store, name, "a")
-    watcher.says(f"{name}: no run was due since a arrived: asked for the run")
+    watcher.says(f"{name}: no run was due since a arrived: created the run")
     (run,) = runs(prefect, deployment)
     done = {"state": {"type": "COMPLETED", "name": "unchanged"}, "force": True}
     ask(prefect, "POST", f"/flow_runs/{run['id']}/set_state", done)
     close(store, name, "b")
-    watcher.says(f"{name}: no run was due since b arrived: asked for the run")
+    watcher.says(f"{name}: no run was due since b arrived: created the run")
     close(store, name, "c")
     watcher.says(f"{name}: batch c has arrived")
     close(store, other, "x")
-    watcher.says(f"{other}: no run was due since x arrived: asked for the run")  # looked after later than c
+    watcher.says(f"{other}: no run was due since x arrived: created the run")  # looked after later than c
     assert len(runs(prefect, deployment)) == 2
-    assert watcher.told().count("asked for the run") == 3
+    assert watcher.told().count("created the run") == 3
 
 
 def test_a_deployment_that_comes_later_gets_a_run_for_what_came_before(
@@ -328,7 +328,7 @@ def test_a_deployment_that_comes_later_gets_a_run_for_what_came_before(
     watcher.says(f"{name}: batch early has arrived")
     deployment = deploy(prefect, name, debounce=30)
     watcher.says(f"{name}: the deployment {FLOW}/{name} is there now")
-    watcher.says(f"{name}: no run was due since early arrived: asked for the run", 5)
+    watcher.says(f"{name}: no run was due since early arrived: created the run", 5)
     assert len(runs(prefect, deployment)) == 1
     assert watcher.told().count(f"no deployment {FLOW}/{name}") == 1
 
@@ -354,7 +354,7 @@ def test_an_event_that_the_server_forgot_is_raised_again(
     assert batches(prefect, name) == [] == runs(prefect, deployment)
     watcher.says(f"{name}: batch lost has arrived, 0 files, 0 bytes (no run was due since): event raised")
     until(lambda: batches(prefect, name) == ["lost"] and len(runs(prefect, deployment)) == 1)
-    assert "asked for the run" not in watcher.told()
+    assert "created the run" not in watcher.told()
 
 
 def grown(store: Store, name: str, content: str) -> None:
@@ -382,7 +382,7 @@ def test_a_dataset_that_no_run_has_finished_gets_a_run_and_not_for_ever(
             if run["state_type"] == "SCHEDULED":
                 ask(prefect, "POST", f"/flow_runs/{run['id']}/set_state", {"state": {"type": state}, "force": True})
 
-    watcher.says(f"{name}: no run has finished on snapshot {'a' * 12}: event raised")
+    watcher.says(f"{name}: no finished run used snapshot {'a' * 12}: event raised")
     ended(1, "FAILED")
     ended(2, "FAILED")  # after a while
     watcher.end(signal.SIGKILL)
@@ -393,7 +393,7 @@ def test_a_dataset_that_no_run_has_finished_gets_a_run_and_not_for_ever(
     assert watcher.told().count("event raised") == 1
 
     grown(store, name, "b")
-    watcher.says(f"no run has finished on snapshot {'b' * 12}: event raised")
+    watcher.says(f"no finished run used snapshot {'b' * 12}: event raised")
     assert time.monotonic() - crashed > 9  # until then it could have been scheduled again
     ended(4, "COMPLETED")  # with a verdict that leaves no model: data that is not enough, say
     path.write_text(path.read_text() + "training: {epochs: 2}\n")
@@ -417,13 +417,13 @@ def test_pipelines_that_come_and_go_are_watched_and_no_longer(
     (folder / "broken.yaml").write_text("name: [")
     watcher.says("pipelines/broken.yaml cannot be read as YAML")
     path = pipeline(folder, name)
-    watcher.says(f"{name}: watched from now on")
+    watcher.says(f"{name}: now watched")
     close(store, name, "a")
     watcher.says(f"{name}: batch a has arrived")
     pipeline(folder, f"{name}-2")
-    watcher.says(f"{name}-2: watched from now on")
+    watcher.says(f"{name}-2: now watched")
     path.write_text(path.read_text().replace(f"name: {name}", f"name: {name}-3"))
-    watcher.says(f"{name}-3: watched from now on")
+    watcher.says(f"{name}-3: now watched")
     assert f"{name}: no longer watched" in watcher.told()
     path.unlink()
     watcher.says(f"{name}-3: no longer watched")
@@ -447,7 +447,7 @@ def test_a_configuration_that_is_wrong_for_a_while(
     (tmp_path / "away").rename(contract)
     watcher.says("batch a has arrived")
     path.write_text("name: [")
-    watcher.says("Until then it is watched as before")
+    watcher.says("Until then it is watched with the earlier YAML")
     close(store, name, "b")
     watcher.says("batch b has arrived")
     assert watcher.told().count("cannot be read") == 2

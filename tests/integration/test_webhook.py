@@ -290,7 +290,7 @@ def test_what_was_closed_while_nobody_listened_is_told_by_the_queue(
     finally:
         heard.receiver.close()
     assert set(heard.hints) == {("digits", "early"), ("digits", "late")}
-    assert len(heard.said) == 1 and "no batch's _READY" in heard.said[0]
+    assert len(heard.said) == 1 and "not a batch's _READY" in heard.said[0]
 
 
 def test_the_buckets_other_notifications_stay(

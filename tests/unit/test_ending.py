@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from leptonflow.core import parquet
-from leptonflow.tables import table_files
+from leptonflow.tables.table_files import table_files
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -65,7 +65,7 @@ def test_an_answer_that_could_not_be_written_is_one_line_and_no_success() -> Non
             [sys.executable, "-c", code], cwd=ROOT, stdout=full, stderr=subprocess.PIPE, env=BUFFERED, timeout=60
         )
     assert done.returncode == 1
-    assert done.stderr.decode() == "leptonflow: the answer could not be written whole: No space left on device\n"
+    assert done.stderr.decode() == "leptonflow: the output could not be written completely: No space left on device\n"
 
 
 def test_a_reader_that_left_is_no_traceback() -> None:

@@ -53,7 +53,7 @@ def run(what: str, *arguments: str, out: Any = subprocess.PIPE) -> tuple[int, st
         ("return answer(Answer('caf\\u00e9 \\udcff', lambda: None), as_json)", 0, "caf\u00e9 \udcff"),
         ("raise UsageError('so it is')", 2, "so it is"),
         ("raise ValueError('that')", 1, "unexpected: ValueError: that"),
-        ("sys.exit('user code')", 1, "code that the command runs ended it"),
+        ("sys.exit('user code')", 1, "code that the command runs ended the process"),
         ("os.kill(os.getpid(), 2); threading.Event().wait()", 130, "stopped"),
         ("answer(Answer({'a': 1}, lambda: None), as_json); raise UsageError('after it')", 2, "after it"),
     ],
@@ -81,7 +81,7 @@ def test_the_traceback_of_debug_is_beside_the_document() -> None:
 def test_a_document_that_cannot_be_written_is_no_success() -> None:
     with open("/dev/full", "w") as full:
         code, _, err = run("return answer(Answer({'a': 1}, lambda: None), as_json)", "--json", out=full)
-    assert code == 1 and "the answer could not be written whole: No space left on device" in err
+    assert code == 1 and "the output could not be written completely: No space left on device" in err
 
 
 def test_a_reader_that_left_is_no_traceback() -> None:

@@ -92,5 +92,5 @@ def test_no_listed_name_is_one_that_decides_what_code_runs() -> None:
         with pytest.raises(ConfigurationError, match="decides what code"):
             pool.check({"env": {name: "x"}}, "here")
     for key in ("command", "env.PATH", "image"):
-        with pytest.raises(ConfigurationError, match="no run of this work pool"):
+        with pytest.raises(ConfigurationError, match="runs of this work pool may not set"):
             pool.check({key: "x"}, "here")

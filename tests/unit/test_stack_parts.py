@@ -226,7 +226,7 @@ def test_minio_comes_first_and_data_stays_with_its_server(installed: Path, tmp_p
     (data / "seaweedfs").mkdir(parents=True)
     assert s3.choose(data) == ("seaweedfs", weed)
     (installed / "weed").unlink()
-    with pytest.raises(UsageError, match="seaweedfs's, which is not installed"):
+    with pytest.raises(UsageError, match="was written by seaweedfs, which is not installed"):
         s3.choose(data)
 
 

@@ -30,11 +30,11 @@ def told(capsys: pytest.CaptureFixture[str], **changed: Any) -> str:
 
 def test_an_empty_store(capsys: pytest.CaptureFixture[str]) -> None:
     assert told(capsys) == (
-        "store file:///data/store champion none newest version none dataset empty (0 examples) waiting nothing "
+        "store file:///data/store champion none newest version none dataset empty (0 examples) pending batches none "
         "last run none"
     )
     missing = {"uri": "file:///data/store", "exists": False}
-    assert "does not exist yet: the first `ingest` makes it" in told(capsys, store=missing)
+    assert "does not exist yet: the first `ingest` creates it" in told(capsys, store=missing)
 
 
 def test_batches_that_need_a_hand(capsys: pytest.CaptureFixture[str]) -> None:
@@ -55,11 +55,11 @@ def test_batches_that_need_a_hand(capsys: pytest.CaptureFixture[str]) -> None:
     for part in (
         "refused b at 2026-11-24 10:00 UTC: too many (3 unreadable-image)",
         "discard p.yaml BATCH --reason TEXT`",
-        "open o: 1 file, the newest written 2026-11-24 10:00 UTC; not read before an empty _READY closes it",
+        "open o: 1 file, the newest written 2026-11-24 10:00 UTC; it is not read until an empty _READY closes it",
         "open m: 2 files; x",
-        "late files l: 8 files added later; never read there",
+        "late files l: 8 files added later; they are never read there",
         "discarded d ([bold]no good)",
-        "never read No Name (not a batch's name)",
+        "never read No Name (invalid batch names)",
         "warning a sentence",
         "w19, and 2 more",
     ):
@@ -69,16 +69,16 @@ def test_batches_that_need_a_hand(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_dataset_that_no_run_has_finished(capsys: pytest.CaptureFixture[str]) -> None:
     now = {"snapshot": "s2", "examples": 3}
     for last in (None, {**LAST, "snapshot": "s1"}):
-        assert "not trained no finished run has this dataset yet: `" in told(capsys, **now, last_run=last)
+        assert "not trained no finished run used this dataset yet: `" in told(capsys, **now, last_run=last)
     assert "not trained" not in told(capsys, **now, last_run={**LAST, "snapshot": "s2"})
     assert "not trained" not in told(capsys, **now, running=RUN)
 
 
 def test_runs_that_are_not_finished(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "under way r1, begun 2026-11-24 10:00 UTC" in told(capsys, running=RUN)
-    assert "under way a run that prepares its data" in told(capsys, running=dict.fromkeys(RUN))
+    assert "in progress r1, started 2026-11-24 10:00 UTC" in told(capsys, running=RUN)
+    assert "in progress a run that is preparing its data" in told(capsys, running=dict.fromkeys(RUN))
     lost = told(capsys, lost=[{**RUN, "run_id": "r9"}, RUN], last_run=LAST)
-    assert "lost run r1, begun 2026-11-24 10:00 UTC, ended before it was finished (and 1 before it); `" in lost
-    assert "retrain p.yaml` goes on from what it left" in lost
+    assert "lost run r1, started 2026-11-24 10:00 UTC, stopped before it finished (and 1 before it); `" in lost
+    assert "retrain p.yaml` resumes it" in lost
     assert "last run r0 refused at 2026-11-24 09:00 UTC: at_least: too low" in lost
     assert "lost run" not in told(capsys, lost=[RUN], last_run={**LAST, "finished_at": "2026-11-24T11:00:00.5Z"})

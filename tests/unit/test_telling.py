@@ -151,7 +151,7 @@ def test_unchanged_names_the_earlier_run_and_why_its_version_is_not_the_champion
     run, story = told(store, version="0a" * 6, run_id="0b" * 6, promoted=False)
     document = {**untrained.unchanged(store, run.plan), "champion": "d" * 12}
     (summary, report) = telling.artifacts("digits", STORE, Story(document))
-    assert summary.description.startswith(f"nothing is new since run {'0b' * 6}, which was: digits: ")
+    assert summary.description.startswith(f"nothing new since run {'0b' * 6}, which was: digits: ")
     assert lines(summary.data)[0] == "# unchanged" and f"the champion is {'d' * 12}" in summary.data
     assert "leptonflow promote" in summary.data
     assert naming.sentence(document) != naming.sentence(story.document)

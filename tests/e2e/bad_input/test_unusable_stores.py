@@ -90,7 +90,7 @@ def test_doctor_says_that_a_store_can_be_read_and_not_written(tmp_path: Path, st
     result = command("doctor", "--store", store, "--json", cwd=tmp_path, **FULL)
     checks = {check["name"]: check for check in result.document["checks"]}
     assert result.status == 1 and not checks["store"]["ok"]
-    assert f"{store.as_uri()} can be read and not written" in checks["store"]["detail"]
+    assert f"{store.as_uri()} can be read but not written" in checks["store"]["detail"]
     assert (
         "File too large" in checks["store"]["detail"] and "Check the folder and its disk" in checks["store"]["detail"]
     )
@@ -115,7 +115,7 @@ def test_an_s3_endpoint_where_nobody_listens(tmp_path: Path, strict: Path, monke
         if "checks" in result.document:
             told = {check["name"]: check for check in result.document["checks"]}
             assert told["store"]["ok"] is told["logs"]["ok"] is told["landing"]["ok"] is told["arrivals"]["ok"] is False
-            assert "not looked at" in told["logs"]["detail"]  # it waits for the server once
+            assert "not checked" in told["logs"]["detail"]  # it waits for the server once
         else:
             assert result.error["hint"]
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://user:{SECRET}@127.0.0.1:{port}")
