@@ -26,8 +26,8 @@ FOLDERS = ("cat", "dog")
 
 ADMITTER = """
     import sys
-    from leptonflow import admission
-    from leptonflow.storage.store import open_store
+    from leptonflow.data.dataset import admission
+    from leptonflow.storage.address import open_store
     from tests.batches import CONFIG
 
     store = open_store(sys.argv[1])

@@ -18,7 +18,7 @@ WRITERS, EACH = 8, 3
 WRITER = """
     import sys
     from leptonflow.storage.commit_log import LostRace, commit, read
-    from leptonflow.storage.store import open_store
+    from leptonflow.storage.address import open_store
 
     uri, prefix, name, each = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
     store = open_store(uri)

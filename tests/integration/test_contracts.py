@@ -183,7 +183,8 @@ def test_the_digest_covers_what_a_batch_is_judged_by_and_not_how_the_file_looks(
 
 def test_reading_and_digesting_import_no_great_expectations() -> None:
     script = (
-        "import sys; from leptonflow import contracts; from tests.integration.test_contracts import pipeline\n"
+        "import sys; from leptonflow.data.validation import contracts\n"
+        "from tests.integration.test_contracts import pipeline\n"
         "contracts.digest(pipeline()); print('great_expectations' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60)

@@ -371,9 +371,9 @@ def test_a_fresh_process_finds_what_lies_in_a_memory_store(store: Store, trained
 def test_the_fresh_process_ends_with_its_parent() -> None:
     script = (
         "import os\n"
-        "from leptonflow import infra\n"
-        "infra.start()\n"
-        "print(infra._child.process.pid, flush=True)\n"
+        "from leptonflow.evaluation import load_check\n"
+        "load_check.start()\n"
+        "print(load_check._child.process.pid, flush=True)\n"
         "os.kill(os.getpid(), 9)\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)

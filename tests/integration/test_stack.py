@@ -43,7 +43,10 @@ LISTENS = {
 }  # fmt: skip
 S3_VARIABLES = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION", "LEPTONFLOW_STORE")
 SERVICES = ["Prefect", "Deployments", "Worker", "Watcher"]
-STORE_ID = "from leptonflow.storage.store import open_store, store_id; print(store_id(open_store('s3://leptonflow')))"
+STORE_ID = (
+    "from leptonflow.storage.address import open_store; from leptonflow.storage.store_identity import store_id; "
+    "print(store_id(open_store('s3://leptonflow')))"
+)
 
 
 class Up:

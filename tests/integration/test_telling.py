@@ -34,9 +34,10 @@ import json, shutil, sys
 from pathlib import Path
 import yaml
 from flows import running
-from leptonflow import infra, overrides
-from leptonflow.runs.planning import load_config
-from leptonflow.storage.store import open_store
+from leptonflow.core.pipeline_files import load_config
+from leptonflow.evaluation import load_check
+from leptonflow.registry import manual_decisions
+from leptonflow.storage.address import open_store
 from schemas.errors import LeptonflowError
 
 store, receiver = Path("store").absolute().as_uri(), sys.argv[1]
@@ -61,8 +62,8 @@ run()                                   # 0 promoted
 run()                                   # 1 unchanged
 run(training={**whole["training"], "seed": 1})                               # 2 promoted: another version
 config, opened = load_config("small.yaml"), open_store(store)
-overrides.rollback(opened, "small", None, "the second one is worse", "kim",
-                   lambda version, sha: infra.validate(opened, config, version, sha))
+manual_decisions.rollback(opened, "small", None, "the second one is worse", "kim",
+                   lambda version, sha: load_check.validate(opened, config, version, sha))
 run()                                   # 3 unchanged, and a person had rolled back
 run(gate=[{"rule": "at_least", "metric": "accuracy", "value": 1.1}])         # 4 refused
 run(force=True, limits={"train": 0.01})                                        # 5 over its limit

@@ -115,7 +115,7 @@ def test_what_is_no_regular_file_is_never_waited_for(root: Path, store: Director
 def test_a_kill_before_the_link_leaves_no_object(root: Path, store: DirectoryStore) -> None:
     script = """
         import os, sys
-        from leptonflow.storage.store import open_store
+        from leptonflow.storage.address import open_store
         def stop(*_):
             print("written", flush=True)
             sys.stdin.read()
@@ -137,7 +137,7 @@ def test_a_kill_before_the_link_leaves_no_object(root: Path, store: DirectorySto
 def test_a_kill_in_the_middle_of_many_leaves_whole_objects_only(root: Path, store: DirectoryStore) -> None:
     script = """
         import itertools, sys
-        from leptonflow.storage.store import open_store
+        from leptonflow.storage.address import open_store
         def items():
             for n in itertools.count():
                 if n == 200:
@@ -224,7 +224,8 @@ def test_a_closed_folder_is_told() -> None:
 def test_obstore_is_not_imported(root: Path) -> None:
     script = """
         import sys
-        from leptonflow.storage.store import open_store, store_id
+        from leptonflow.storage.address import open_store
+        from leptonflow.storage.store_identity import store_id
         store_id(open_store(sys.argv[1]))
         print([name for name in ("obstore", "minio", "urllib3") if name in sys.modules])
     """

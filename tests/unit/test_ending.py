@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from leptonflow.core import parquet
-from leptonflow.tables.table_files import table_files
+from leptonflow.tables import table_files
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -104,7 +104,7 @@ def test_no_thread_of_arrows_is_started_to_read_bytes(tmp_path: Path) -> None:
     path = tmp_path / "rows.parquet"
     path.write_bytes(written(a=list(range(1000)), b=[str(i) for i in range(1000)]))
     code = (
-        "import os, sys, pyarrow as pa, pyarrow.parquet as pq; from leptonflow import parquet; "
+        "import os, sys, pyarrow as pa, pyarrow.parquet as pq; from leptonflow.core import parquet; "
         "data = open(sys.argv[1], 'rb').read(); count = lambda: len(os.listdir('/proc/self/task')); "
         "first = count(); parquet.read(data); second = count(); pq.read_table(pa.BufferReader(data)); "
         "print(second - first, count() > second)"

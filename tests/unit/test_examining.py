@@ -200,7 +200,7 @@ def test_child_processes_see_what_this_process_sees(source: Path, tmp_path: Path
 def test_child_processes_import_no_heavy_library(tmp_path: Path) -> None:
 
     code = (
-        "import sys; from leptonflow import examining; examining.warm(); "
+        "import sys; from leptonflow.data.validation import examination; examination.warm(); "
         "print([m for m in ('tensorflow', 'keras', 'pandas', 'prefect', 'sklearn', 'pyarrow') if m in sys.modules], "
         "'PIL.WebPImagePlugin' in sys.modules, 'numpy' in sys.modules)"
     )

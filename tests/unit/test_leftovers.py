@@ -20,7 +20,7 @@ from leptonflow.storage.store import Store
 ROOT = Path(__file__).resolve().parents[2]
 WRITER = """
     import os, sys, time
-    from leptonflow.storage.store import open_store
+    from leptonflow.storage.address import open_store
     def link(temporary, path):
         print(temporary, flush=True)
         time.sleep(600)

@@ -10,6 +10,7 @@ from leptonflow.data.dataset import admission, dataset_state
 from leptonflow.data.ingest import discards, intake, landing, pending_batches
 from leptonflow.data.ingest.closed_batches import Arrivals
 from leptonflow.data.validation import examination
+from leptonflow.data.validation.examined_rows import Row
 from leptonflow.storage import commit_log
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
@@ -66,7 +67,7 @@ class Raises:
     def __init__(self, *errors: BaseException) -> None:
         self.errors = list(errors)
 
-    def __call__(self, *_: object, **__: object) -> list[examination.Row]:
+    def __call__(self, *_: object, **__: object) -> list[Row]:
         raise self.errors.pop(0)
 
 

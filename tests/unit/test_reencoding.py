@@ -13,6 +13,7 @@ from leptonflow.data.ingest import landing
 from leptonflow.data.validation import examination
 from leptonflow.data.validation.examined_rows import Row
 from leptonflow.storage.store import Store
+from leptonflow.workloads import catalog
 from leptonflow.workloads.media.image import example
 from schemas.config import Pipeline
 from tests.batches import CONFIG
@@ -50,7 +51,7 @@ def test_an_accepted_example_stays_accepted(place: Store, monkeypatch: pytest.Mo
         ]  # fmt: skip
 
     with monkeypatch.context() as patched:
-        patched.setattr(admission.examining, "examine", of_before)
+        patched.setattr(admission.examination, "examine", of_before)
         assert admission.admit(place, OPEN, "old").accepted == 10
     wider = OPEN.model_copy(update={"input": (12, 10, 3)})
     snapshot = reencoding.preprocess(place, wider)
@@ -58,7 +59,7 @@ def test_an_accepted_example_stays_accepted(place: Store, monkeypatch: pytest.Mo
     assert len(found) == 10 and {len(pixels.as_py()) for pixels in found} == {12 * 10 * 3}
     assert snapshot.preprocessing == dataset_state.preprocessing(wider)
     batch = landing.open_batch(place, "pets", "old")
-    workload = admission.workloads.load(OPEN.workload)
+    workload = catalog.load(OPEN.workload)
     today = {row.source: row.rule for row in examination.examine(place, wider, batch, workload)}
     assert (today["cat/cut.jpg"], today["dog/wide.tif"]) == ("unreadable-image", "out-of-range")
 

@@ -40,7 +40,7 @@ def test_the_documented_gate_is_one_and_names_every_rule() -> None:
 def test_the_documented_chances_are_those_of_the_test() -> None:
     pages = [ROOT / "docs" / "gate-rules.md", *(ROOT / "pipelines" / f"{name}.yaml" for name in ("digits", "cifar10"))]
     page, digits, cifar10 = (path.read_text() for path in pages)
-    assert "passes in 33 of 100 cases; 1,354 examples would" in page
+    assert "passes in 33 of 100 cases; with 1,354 examples" in page
     assert power.needed(0.0, 0.02, 0.01, 0.95, 0.8) == 1354
     for text, n, discordance, few in ((digits, 360, 0.02, 33), (cifar10, 2000, 0.15, 31)):
         chances = [round(100 * power.pass_rate(0.0, discordance, n, margin, 0.95)) for margin in (0.03, 0.01)]

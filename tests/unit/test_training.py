@@ -183,15 +183,17 @@ def test_a_seed_depends_on_all_that_it_should() -> None:
 def test_the_same_code_trains_on_jax() -> None:
     pytest.importorskip("jax", reason="jax is not installed: `pip install jax` to run this")
     script = (
-        "from leptonflow import training, packages, keras_models\n"
-        "from leptonflow.storage.store import MemoryStore\n"
+        "from leptonflow.keras_runtime import keras_models\n"
+        "from leptonflow.registry import packages\n"
+        "from leptonflow.training import model_fits\n"
+        "from leptonflow.storage.memory_store import MemoryStore\n"
         "from tests.fit_examples import land, pipeline\n"
         "store, config = MemoryStore('memory://jax'), pipeline()\n"
         "plan = land(store, config)\n"
-        "fits = [training.train_fold(store, config, plan, k) for k in range(3)]\n"
-        "training.fit_final(store, config, plan)\n"
+        "fits = [model_fits.train_fold(store, config, plan, k) for k in range(3)]\n"
+        "model_fits.fit_final(store, config, plan)\n"
         "packages.package(store, config, plan)\n"
-        "print(keras_models.keras().backend.backend(), training.cross_validation(fits)['accuracy']['mean'])\n"
+        "print(keras_models.keras().backend.backend(), model_fits.cross_validation(fits)['accuracy']['mean'])\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], env={**os.environ, "KERAS_BACKEND": "jax"}, capture_output=True, text=True,

@@ -52,8 +52,8 @@ def test_the_lock_says_whether_a_run_is_under_way(tmp_path: Path) -> None:
 def test_a_run_that_prepares_its_data_has_no_id_yet(tmp_path: Path) -> None:
     store = open_store(tmp_path.as_uri())
     code = (
-        "import sys; from leptonflow import locking; from leptonflow.storage.store import open_store\n"
-        f"with locking.one_at_a_time(open_store({store.uri!r}), 'p'): print('held', flush=True); sys.stdin.read()"
+        "import sys; from leptonflow.storage import run_lock; from leptonflow.storage.address import open_store\n"
+        f"with run_lock.one_at_a_time(open_store({store.uri!r}), 'p'): print('held', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None and other.stdout.readline() == b"held\n"

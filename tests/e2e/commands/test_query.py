@@ -63,7 +63,7 @@ def test_what_bounds_a_query_is_set_outside(tmp_path: Path, monkeypatch: pytest.
 
 
 BEGUN = """
-from leptonflow import statements
+from leptonflow.tables import statements
 check = statements.check
 def noted(*given):
     check(*given)
