@@ -1,0 +1,191 @@
+"""What every classification of one class per example shares: targets, compilation and the metrics.
+
+Shapes: N examples, K classes, R resamples. All metrics are computed here, from counts per example, so that a
+bootstrap has the very numbers that a report has. What does not belong here: what an example is (the workloads),
+and whether a number is good enough (gate).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Bools = NDArray[np.bool_]
+    Ints = NDArray[np.int64]
+    Floats = NDArray[np.float64]
+
+CLASS_METRICS = ("precision", "recall", "f1")
+OPTIMIZERS = {
+    "adam": "Adam", "adamw": "AdamW", "sgd": "SGD", "rmsprop": "RMSprop", "nadam": "Nadam", "adagrad": "Adagrad",
+    "adamax": "Adamax",
+}  # fmt: skip
+CHUNK_BYTES = 64 * 2**20  # of bootstrap weights held at once
+
+
+class Metric(NamedTuple):
+    """A metric by its name; label: the class of a metric of one class, None for all classes."""
+
+    name: str
+    higher_is_better: bool
+    label: str | None = None
+
+
+def metrics(classes: Sequence[str]) -> tuple[Metric, ...]:
+    """Every metric that `ClassScores` knows: of all classes, then of each."""
+    return (
+        Metric("accuracy", True),
+        *(Metric(name, True) for name in CLASS_METRICS),
+        Metric("log_loss", False),
+        *(Metric(name, True, label) for name in CLASS_METRICS for label in classes),
+    )
+
+
+def compile(model: Any, optimizer: str, learning_rate: float) -> None:
+    """Categorical cross-entropy over one-hot targets, and the optimizer of that name in the YAML."""
+    from leptonflow.keras_models import jit, keras
+
+    kind = getattr(keras().optimizers, OPTIMIZERS[optimizer])
+    model.compile(
+        optimizer=kind(learning_rate=learning_rate),
+        loss="categorical_crossentropy",
+        metrics=["accuracy"],
+        jit_compile=jit(),
+    )
+
+
+def targets(labels: Ints, classes: int) -> NDArray[np.float32]:
+    """N class numbers -> N x K one-hot rows."""
+    import numpy as np
+
+    rows = np.zeros((len(labels), classes), np.float32)
+    rows[np.arange(len(labels)), labels] = 1
+    return rows
+
+
+class ClassScores:
+    """The metrics of N predictions, from what each example contributes to them.
+
+    labels         N true class numbers
+    probabilities  N x K, not necessarily of sum 1
+    correct        (N,) whether the most probable class is the true one; False where a probability is not finite
+
+    precision, recall and f1 are of each class, and their unweighted mean over the classes that have examples;
+    a class that is never predicted has precision 0. log_loss is in nats, its probabilities clipped to
+    2^-52 .. 1 - 2^-52 as scikit-learn does.
+    """
+
+    def __init__(self, labels: Ints, probabilities: Floats, classes: Sequence[str]) -> None:
+        import numpy as np
+
+        if probabilities.shape != (len(labels), len(classes)):
+            raise ValueError(
+                f"probabilities are {probabilities.shape}: expected ({len(labels)}, {len(classes)}), examples x classes"
+            )
+        self.labels = labels
+        self.classes = tuple(classes)
+        totals = probabilities.sum(axis=1, keepdims=True)
+        usable = np.isfinite(probabilities).all(axis=1) & (totals[:, 0] > 0)
+        self._usable = bool(usable.all())
+        rows = np.where(usable[:, None], probabilities, 1.0) / np.where(usable[:, None], totals, 1.0)
+        self.predicted: Ints = rows.argmax(axis=1)
+        self.correct: Bools = (self.predicted == labels) & usable
+        least = np.finfo(np.float64).eps
+        self.losses: Floats = -np.log(np.clip(rows[np.arange(len(labels)), labels], least, 1 - least))
+
+    def value(self, metric: Metric, weights: Ints) -> Floats:
+        """weights (R, N): how often each example counts in each of R resamples -> (R,).
+
+        NaN where a metric has no value: without examples, for a class without any, and everywhere where a
+        probability is not a finite number. Raises ValueError for an unknown metric or class.
+        """
+        import numpy as np
+
+        if metric.label is not None and metric.label not in self.classes:
+            raise ValueError(f"no class is named {metric.label!r}; choose from {', '.join(self.classes)}")
+        if not self._usable:
+            return np.full(len(weights), np.nan)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            if metric.name in CLASS_METRICS:
+                return self._of_classes(metric, weights)
+            totals = weights.sum(axis=1)
+            found: Floats
+            if metric.name == "accuracy" and metric.label is None:
+                found = weights[:, self.correct].sum(axis=1) / totals
+            elif metric.name == "log_loss" and metric.label is None:
+                found = weights @ self.losses / totals
+            else:
+                raise ValueError(f"no metric is named {metric.name!r} for {metric.label or 'all classes'}")
+        return found
+
+    def score(self) -> dict[str, float | None]:
+        """Every metric by its name, `recall[cat]` for those of one class; null where it has no value."""
+        import numpy as np
+
+        once = np.ones((1, len(self.labels)), np.int64)
+        found = {}
+        for metric in metrics(self.classes):
+            value = float(self.value(metric, once)[0])
+            name = metric.name if metric.label is None else f"{metric.name}[{metric.label}]"
+            found[name] = value if np.isfinite(value) else None
+        return found
+
+    def _of_classes(self, metric: Metric, weights: Ints) -> Floats:
+        """precision, recall or f1 of one class, or the mean over the classes that have examples."""
+        import numpy as np
+
+        if metric.label is not None:
+            number = self.classes.index(metric.label)
+            true, called = self.labels == number, self.predicted == number
+            counts = [weights[:, chosen].sum(axis=1)[:, None] for chosen in (true & called, true, called)]
+        else:
+            size = len(self.classes)
+            hits = _sums(weights[:, self.correct], self.labels[self.correct], size)
+            counts = [hits, _sums(weights, self.labels, size), _sums(weights, self.predicted, size)]
+        right, of_class, predicted = counts  # each (R, K), or (R, 1)
+        if metric.name == "precision":
+            each = right / np.maximum(predicted, 1)
+        elif metric.name == "recall":
+            each = right / np.maximum(of_class, 1)
+        else:
+            each = 2 * right / np.maximum(of_class + predicted, 1)
+        present = of_class > 0
+        means: Floats = np.where(present, each, 0.0).sum(axis=1) / present.sum(axis=1)
+        return means
+
+
+def score(labels: Ints, probabilities: Floats, classes: Sequence[str]) -> dict[str, float | None]:
+    """Every metric of N true class numbers against N x K probabilities; null where it has no value."""
+    return ClassScores(labels, probabilities, classes).score()
+
+
+def resamples(groups: Ints, count: int, seed: int) -> Iterator[Ints]:
+    """Bootstrap weights of N examples, `count` resamples in all: chunks (r, N) of at most CHUNK_BYTES each.
+
+    groups: N numbers 0..G-1; examples of one group are drawn together (the cluster bootstrap), G of G groups with
+    replacement. With a group for each example it is the ordinary bootstrap. The sizes of chunks change no number.
+    """
+    import numpy as np
+
+    random = np.random.default_rng(seed)
+    many = int(groups.max()) + 1 if len(groups) else 0
+    step = max(1, CHUNK_BYTES // max(1, 8 * len(groups)))
+    for start in range(0, count, step):
+        rows = min(step, count - start)
+        drawn = [np.bincount(random.integers(0, many, many), minlength=many) for _ in range(rows if many else 0)]
+        yield np.stack(drawn)[:, groups] if drawn else np.zeros((rows, 0), np.int64)
+
+
+def _sums(weights: Ints, group: Ints, groups: int) -> Ints:
+    """(R, N) weights, N group numbers -> (R, groups): the weights of each group together."""
+    import numpy as np
+
+    found = np.zeros((len(weights), groups), np.int64)
+    if len(group):
+        order = np.argsort(group, kind="stable")
+        names, starts = np.unique(group[order], return_index=True)
+        found[:, names] = np.add.reduceat(weights[:, order], starts, axis=1)
+    return found

@@ -1,0 +1,110 @@
+"""The metrics that every classification shares: scikit-learn's, for any weights of the examples."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+from sklearn.metrics import accuracy_score, log_loss, precision_recall_fscore_support
+
+from leptonflow.workloads import classification, image_classification
+from leptonflow.workloads.classification import ClassScores, Metric
+
+CLASSES = ("a", "b", "c", "d")
+
+
+def predictions(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Class d has no example and c is never predicted."""
+    random = np.random.default_rng(seed)
+    rows = random.dirichlet([1, 1, 1, 1], n)
+    rows[:, 2] *= 0.01
+    return random.integers(0, 3, n), rows
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 300])
+def test_equal_to_scikit_learn_and_to_what_images_have(n: int) -> None:
+    labels, rows = predictions(n)
+    found = classification.score(labels, rows, CLASSES)
+    before = image_classification.score(labels, rows, CLASSES)
+    assert list(found) == list(before)
+    assert found == pytest.approx(before, abs=1e-12)
+    assert [name for name in found if found[name] is None] == [name for name in before if before[name] is None]
+
+
+def test_weights_are_how_often_an_example_counts() -> None:
+    labels, rows = predictions(60)
+    weights = np.random.default_rng(1).multinomial(60, np.full(60, 1 / 60), size=50)
+    scores = ClassScores(labels, rows, CLASSES)
+    predicted, rows = rows.argmax(axis=1), rows / rows.sum(axis=1, keepdims=True)
+    for number, each in enumerate(weights):
+        true, said = np.repeat(labels, each), np.repeat(predicted, each)
+        *per_class, support = precision_recall_fscore_support(true, said, labels=range(4), zero_division=0)
+        expected = {"accuracy": accuracy_score(true, said)}
+        expected["log_loss"] = log_loss(true, np.repeat(rows, each, axis=0), labels=range(4))
+        for name, values in zip(("precision", "recall", "f1"), per_class, strict=True):
+            expected[name] = values[support > 0].mean()
+            for at, label in enumerate(CLASSES):
+                expected[f"{name}[{label}]"] = values[at] if support[at] else np.nan
+        for metric in classification.metrics(CLASSES):
+            name = metric.name if metric.label is None else f"{metric.name}[{metric.label}]"
+            found = scores.value(metric, weights)
+            assert found.shape == (50,) and found.dtype == np.float64
+            assert found[number] == pytest.approx(expected[name], abs=1e-12, nan_ok=True), name
+
+
+def test_a_class_that_no_resample_drew_has_no_value() -> None:
+    scores = ClassScores(np.array([0, 0, 1]), np.eye(2)[[0, 1, 1]], ("a", "b"))
+    weights = np.array([[1, 1, 1], [2, 1, 0], [0, 0, 3], [0, 0, 0]])
+    assert scores.value(Metric("recall", True, "b"), weights).tolist()[:3] == pytest.approx([1, np.nan, 1], nan_ok=True)
+    assert scores.value(Metric("recall", True), weights) == pytest.approx([0.75, 2 / 3, 1, np.nan], nan_ok=True)
+    assert np.isnan(scores.value(Metric("accuracy", True), weights)[3])
+    assert scores.correct.tolist() == [True, False, True]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, None])
+def test_what_is_not_finite_has_no_metrics(bad: float | None) -> None:
+    labels, rows = predictions(10)
+    rows[4] = 0 if bad is None else bad
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = classification.score(labels, rows, CLASSES)
+        scores = ClassScores(labels, rows, CLASSES)
+    assert set(found.values()) == {None} and len(found) == 5 + 12
+    assert not scores.correct[4]
+    assert np.isnan(scores.value(Metric("f1", True), np.ones((3, 10), np.int64))).all()
+
+
+def test_without_examples_nothing_has_a_value() -> None:
+    found = classification.score(np.zeros(0, np.int64), np.zeros((0, 2)), ("a", "b"))
+    assert set(found.values()) == {None}
+
+
+def test_what_does_not_exist_is_refused() -> None:
+    scores = ClassScores(np.array([0, 1]), np.eye(2), ("a", "b"))
+    once = np.ones((1, 2), np.int64)
+    with pytest.raises(ValueError, match="choose from a, b"):
+        scores.value(Metric("recall", True, "c"), once)
+    with pytest.raises(ValueError, match="no metric is named 'auc'"):
+        scores.value(Metric("auc", True), once)
+    with pytest.raises(ValueError, match=r"expected \(2, 3\)"):
+        ClassScores(np.array([0, 1]), np.eye(2), ("a", "b", "c"))
+
+
+def test_resamples_draw_groups_and_come_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    groups = np.array([0, 1, 1, 2, 2, 2])
+    (whole,) = classification.resamples(groups, 500, seed=3)
+    assert whole.shape == (500, 6)
+    assert (whole[:, 1] == whole[:, 2]).all() and (whole[:, 3] == whole[:, 5]).all()
+    assert (whole[:, [0, 1, 3]].sum(axis=1) == 3).all(), "as many groups as there are"
+    assert whole[:, 0].mean() == pytest.approx(1, abs=0.2)
+    monkeypatch.setattr(classification, "CHUNK_BYTES", 48 * 7)
+    chunks = list(classification.resamples(groups, 500, seed=3))
+    assert max(chunk.nbytes for chunk in chunks) <= 48 * 7
+    assert (np.concatenate(chunks) == whole).all(), "the same numbers, whatever the chunks"
+    assert sum(len(chunk) for chunk in classification.resamples(groups[:0], 2, seed=3)) == 2
+
+
+def test_targets_are_one_hot() -> None:
+    rows = classification.targets(np.array([1, 0]), 3)
+    assert rows.dtype == np.float32 and rows.tolist() == [[0, 1, 0], [1, 0, 0]]
