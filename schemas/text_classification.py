@@ -49,12 +49,13 @@ class TextModel(Frozen):
 
     kind: Literal["bag", "cnn", "gru", "lstm", "rnn"] = "bag"
     embedding: Count = 64
-    pairs: Annotated[int, Field(ge=0, le=2**24)] = 50_000  # bag: rows of the table that pairs are hashed into; 0: none
+    pairs: Annotated[int, Field(ge=0, le=2**24)] = 20_000  # bag: rows of the table that pairs are hashed into; 0: none
+    pair_weight: Annotated[float, Field(gt=0, le=1)] = 0.2  # bag: what a pair counts in the mean, where a word counts 1
     filters: Count = 64  # cnn: of each width
     widths: tuple[Annotated[int, Field(ge=1, le=8)], ...] = (3, 4, 5)  # cnn
     units: Count = 64  # gru, lstm, rnn
     dense: Annotated[int, Field(ge=0, le=2**20)] = 0  # units of a hidden layer before the last; 0: none
-    token_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2  # the share of tokens that training makes unknown
+    token_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5  # the share of tokens that training makes unknown
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5  # of what the last layers receive
 
     @field_validator("widths", mode="before")

@@ -85,16 +85,18 @@ def test_rnn_is_the_plain_recurrent_network() -> None:
 
 
 def test_bag_is_the_mean_of_words_and_pairs() -> None:
-    made = build("bag")
+    made = build("bag", pair_weight=0.25)
     (table,), (pairs,) = weights(made, "embedding"), weights(made, "pairs")
     last, last_bias = weights(made, "probabilities")
     given = ids()
+    given[2, 1] = tokens.UNKNOWN
     expected = []
     for row in given:
         row = row[row != tokens.PAD].astype(int)
-        found = [table[token] for token in row]
-        found += [pairs[(a * model.PRIME + b) % 100] for a, b in itertools.pairwise(row)]
-        scores = np.mean(found, axis=0) @ last + last_bias
+        known = [pair for pair in itertools.pairwise(row) if tokens.UNKNOWN not in pair]
+        total = sum(table[token] for token in row)
+        total = total + sum(0.25 * pairs[(a * model.PRIME + b) % 100] for a, b in known)
+        scores = total / (len(row) + 0.25 * len(known)) @ last + last_bias
         expected.append(np.exp(scores) / np.exp(scores).sum())
     assert np.abs(made.predict_on_batch(given) - np.stack(expected)).max() < 1e-6
     assert 250_000 * model.PRIME + 250_000 < 2**31, "the greatest vocabulary's pairs are int32"

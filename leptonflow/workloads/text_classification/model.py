@@ -56,17 +56,22 @@ def _some_unknown(tokens: Any, there: Any, share: float) -> Any:
 
 
 def _bag(model: TextModel, tokens: Any, vectors: Any, there: Any) -> Any:
-    """(N, E): the mean of the embeddings of all words and of all pairs of neighbours (Joulin et al. 2016)."""
+    """(N, E): the mean of the embeddings of words and of pairs of neighbours (Joulin et al. 2016).
+
+    A pair is rarer than its words and learned by heart sooner, so it weighs less; one with an unknown word is none.
+    """
     from leptonflow.keras_models import keras
 
     layers, ops = keras().layers, keras().ops
+    weights = ops.cast(there, "float32")
     if model.pairs:
         first, second = tokens[:, :-1], tokens[:, 1:]
         numbers = ops.mod(first * PRIME + second, model.pairs)  # (N, L - 1)
         pairs = layers.Embedding(model.pairs, model.embedding, name="pairs")(numbers)
+        known = ops.logical_and(ops.greater(first, UNKNOWN), ops.greater(second, UNKNOWN))
         vectors = ops.concatenate([vectors, pairs], axis=1)  # (N, 2 L - 1, E)
-        there = ops.concatenate([there, there[:, 1:]], axis=1)
-    return _mean(vectors, there)
+        weights = ops.concatenate([weights, model.pair_weight * ops.cast(known, "float32")], axis=1)
+    return _mean(vectors, weights)
 
 
 def _cnn(model: TextModel, vectors: Any, there: Any) -> Any:
@@ -89,16 +94,16 @@ def _recurrent(model: TextModel, vectors: Any, there: Any) -> Any:
     """
     from leptonflow.keras_models import keras
 
-    layers = keras().layers
+    layers, ops = keras().layers, keras().ops
     cell = {"gru": layers.GRU, "lstm": layers.LSTM, "rnn": layers.SimpleRNN}[model.kind]
     states = cell(model.units, return_sequences=True, name="recurrent")(vectors, mask=there)  # (N, L, units)
-    return _mean(states, there)
+    return _mean(states, ops.cast(there, "float32"))
 
 
-def _mean(vectors: Any, there: Any) -> Any:
-    """(N, L, E), (N, L) -> (N, E): the mean over the tokens that are there; zeros where none is."""
+def _mean(vectors: Any, weights: Any) -> Any:
+    """(N, L, E), (N, L) -> (N, E): the weighted mean of a text's vectors; zeros where no weight is."""
     from leptonflow.keras_models import keras
 
     ops = keras().ops
-    weights = ops.expand_dims(ops.cast(there, "float32"), 2)  # (N, L, 1)
+    weights = ops.expand_dims(weights, 2)  # (N, L, 1)
     return ops.sum(vectors * weights, axis=1) / ops.maximum(ops.sum(weights, axis=1), 1.0)

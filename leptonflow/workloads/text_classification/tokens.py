@@ -62,7 +62,7 @@ def load(document: str) -> Tokenizer:
             "the tokenizer cannot be read",
             expected="a JSON of the library tokenizers",
             received=" ".join(str(error).split())[:200],
-            hint="Was it saved by another version of the library? `leptonflow doctor` names this one",
+            hint="Was it saved by another version of the library?",
         ) from error
     if [tokenizer.token_to_id(token) for token in SPECIAL] != [PAD, UNKNOWN]:
         raise Damaged(
