@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from leptonflow.keras_runtime.keras_models import jit, keras
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -46,8 +48,6 @@ def metrics(classes: Sequence[str]) -> tuple[Metric, ...]:
 
 def compile(model: Any, optimizer: str, learning_rate: float) -> None:
     """Categorical cross-entropy over one-hot targets, and the optimizer of that name in the YAML."""
-    from leptonflow.keras_models import jit, keras
-
     kind = getattr(keras().optimizers, OPTIMIZERS[optimizer])
     model.compile(
         optimizer=kind(learning_rate=learning_rate),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, log_loss, precision_recall_fscore_support
 
-from leptonflow.workloads import classification, image_classification
+from leptonflow.workloads import classification
 from leptonflow.workloads.classification import ClassScores, Metric
 
 CLASSES = ("a", "b", "c", "d")
@@ -22,35 +22,39 @@ def predictions(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return random.integers(0, 3, n), rows
 
 
+def by_scikit_learn(labels: np.ndarray, rows: np.ndarray) -> dict[str, float | None]:
+    """The same metrics as scikit-learn has them; null for a class without examples."""
+    rows = rows / rows.sum(axis=1, keepdims=True)
+    predicted, names = rows.argmax(axis=1), ("precision", "recall", "f1")
+    *values, support = precision_recall_fscore_support(labels, predicted, labels=range(4), zero_division=0)
+    found = {"accuracy": accuracy_score(labels, predicted)}
+    found |= {name: each[support > 0].mean() for name, each in zip(names, values, strict=True)}
+    found["log_loss"] = log_loss(labels, rows, labels=range(4))
+    for name, each in zip(names, values, strict=True):
+        found |= {f"{name}[{label}]": each[at] if support[at] else None for at, label in enumerate(CLASSES)}
+    return found
+
+
 @pytest.mark.parametrize("n", [1, 2, 7, 300])
-def test_equal_to_scikit_learn_and_to_what_images_have(n: int) -> None:
+def test_equal_to_scikit_learn(n: int) -> None:
     labels, rows = predictions(n)
-    found = classification.score(labels, rows, CLASSES)
-    before = image_classification.score(labels, rows, CLASSES)
-    assert list(found) == list(before)
-    assert found == pytest.approx(before, abs=1e-12)
-    assert [name for name in found if found[name] is None] == [name for name in before if before[name] is None]
+    found, expected = classification.score(labels, rows, CLASSES), by_scikit_learn(labels, rows)
+    assert list(found) == list(expected)
+    assert [name for name in found if found[name] is None] == [name for name in found if expected[name] is None]
+    assert found == pytest.approx(expected, abs=1e-12)
 
 
 def test_weights_are_how_often_an_example_counts() -> None:
     labels, rows = predictions(60)
     weights = np.random.default_rng(1).multinomial(60, np.full(60, 1 / 60), size=50)
     scores = ClassScores(labels, rows, CLASSES)
-    predicted, rows = rows.argmax(axis=1), rows / rows.sum(axis=1, keepdims=True)
+    found = {metric: scores.value(metric, weights) for metric in classification.metrics(CLASSES)}
     for number, each in enumerate(weights):
-        true, said = np.repeat(labels, each), np.repeat(predicted, each)
-        *per_class, support = precision_recall_fscore_support(true, said, labels=range(4), zero_division=0)
-        expected = {"accuracy": accuracy_score(true, said)}
-        expected["log_loss"] = log_loss(true, np.repeat(rows, each, axis=0), labels=range(4))
-        for name, values in zip(("precision", "recall", "f1"), per_class, strict=True):
-            expected[name] = values[support > 0].mean()
-            for at, label in enumerate(CLASSES):
-                expected[f"{name}[{label}]"] = values[at] if support[at] else np.nan
-        for metric in classification.metrics(CLASSES):
-            name = metric.name if metric.label is None else f"{metric.name}[{metric.label}]"
-            found = scores.value(metric, weights)
-            assert found.shape == (50,) and found.dtype == np.float64
-            assert found[number] == pytest.approx(expected[name], abs=1e-12, nan_ok=True), name
+        expected = by_scikit_learn(np.repeat(labels, each), np.repeat(rows, each, axis=0))
+        for metric, values in found.items():
+            assert values.shape == (50,) and values.dtype == np.float64
+            value = expected[metric.name if metric.label is None else f"{metric.name}[{metric.label}]"]
+            assert values[number] == pytest.approx(np.nan if value is None else value, abs=1e-12, nan_ok=True), metric
 
 
 def test_a_class_that_no_resample_drew_has_no_value() -> None:

@@ -12,7 +12,8 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
-from leptonflow import keras_models
+from leptonflow.keras_runtime import keras_models
+from leptonflow.training import shared_models
 from leptonflow.workloads import classification
 from leptonflow.workloads.text_classification import model, tokens
 from schemas.text_classification import KINDS, TextInput, TextModel
@@ -49,7 +50,7 @@ def test_every_kind_gives_probabilities_and_is_loaded_without_code(kind: str) ->
     assert found.shape == (6, 3) and found.dtype == np.float32
     assert np.isfinite(found).all() and found.sum(axis=1) == pytest.approx(1, abs=1e-6)
     data = keras_models.save(made)
-    assert not list(keras_models._foreign(keras_models._layers(data)))
+    assert not list(shared_models._foreign(shared_models._layers(data)))
     assert (keras_models.load(data).predict_on_batch(given) == found).all()
 
 
@@ -146,7 +147,7 @@ def test_every_other_kind_learns_the_sample(kind: str) -> None:
 ON_JAX = """
 import sys
 import numpy as np
-from leptonflow import keras_models
+from leptonflow.keras_runtime import keras_models
 folder, *kinds = sys.argv[1:]
 given = np.load(f"{folder}/ids.npy")
 for kind in kinds:

@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from leptonflow.workloads import classification
-from leptonflow.workloads.text_classification import baseline, panels, tokens
+from leptonflow.workloads.text_classification import baselines, panels, tokens
 from leptonflow.workloads.text_classification.panels import LengthSlice
 from schemas.text_classification import TextInput, TextModel
 from tests.texts import CLASSES, sample
@@ -66,20 +66,20 @@ def test_slices_by_length_cover_every_text_once() -> None:
 def test_the_baseline_learns_the_sample() -> None:
     texts, labels = sample(200)
     numbers = np.array(labels)
-    rows = baseline.probabilities(texts[:150], numbers[:150], texts[150:], 3)
+    rows = baselines.probabilities(texts[:150], numbers[:150], texts[150:], 3)
     assert rows.shape == (50, 3) and rows.sum(axis=1) == pytest.approx(1)
     assert (classification.score(numbers[150:], rows, CLASSES)["accuracy"] or 0) >= 0.95
-    assert (rows == baseline.probabilities(texts[:150], numbers[:150], texts[150:], 3)).all()
+    assert (rows == baselines.probabilities(texts[:150], numbers[:150], texts[150:], 3)).all()
 
 
 def test_the_baseline_says_the_shares_where_there_is_nothing_to_learn() -> None:
-    assert baseline.probabilities(["a b", "c"], np.array([1, 1]), ["a"], 3).tolist() == [[0, 1, 0]]
-    assert baseline.probabilities(["?", "!", "!!"], np.array([0, 1, 1]), ["a"], 2) == pytest.approx(
+    assert baselines.probabilities(["a b", "c"], np.array([1, 1]), ["a"], 3).tolist() == [[0, 1, 0]]
+    assert baselines.probabilities(["?", "!", "!!"], np.array([0, 1, 1]), ["a"], 2) == pytest.approx(
         np.array([[1, 2]]) / 3
     )
-    two = baseline.probabilities(["good", "bad"], np.array([0, 2]), ["good"], 3)
+    two = baselines.probabilities(["good", "bad"], np.array([0, 2]), ["good"], 3)
     assert two[0, 1] == 0 and two[0, 0] > two[0, 2]
-    assert baseline.probabilities(["a", "b"], np.array([0, 1]), [], 2).shape == (0, 2)
+    assert baselines.probabilities(["a", "b"], np.array([0, 1]), [], 2).shape == (0, 2)
 
 
 @pytest.mark.parametrize(

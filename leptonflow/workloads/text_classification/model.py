@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from leptonflow.keras_runtime.keras_models import keras
 from leptonflow.workloads.text_classification.tokens import PAD, UNKNOWN
 from schemas.text_classification import TextInput, TextModel
 
@@ -20,8 +21,6 @@ def build(model: TextModel, text: TextInput, classes: int) -> Any:
 
     Its tables have a row for each token that the vocabulary may have, so that every fit builds the same model.
     """
-    from leptonflow.keras_models import keras
-
     layers, ops = keras().layers, keras().ops
     tokens = layers.Input((text.length,), dtype="int32", name="tokens")
     there = ops.not_equal(tokens, PAD)  # (N, L)
@@ -46,8 +45,6 @@ def _some_unknown(tokens: Any, there: Any, share: float) -> Any:
 
     That is how it learns what an unknown token means, and not to lean on a single word.
     """
-    from leptonflow.keras_models import keras
-
     if not share:
         return tokens
     layers, ops = keras().layers, keras().ops
@@ -60,8 +57,6 @@ def _bag(model: TextModel, tokens: Any, vectors: Any, there: Any) -> Any:
 
     A pair is rarer than its words and learned by heart sooner, so it weighs less; one with an unknown word is none.
     """
-    from leptonflow.keras_models import keras
-
     layers, ops = keras().layers, keras().ops
     weights = ops.cast(there, "float32")
     if model.pairs:
@@ -76,8 +71,6 @@ def _bag(model: TextModel, tokens: Any, vectors: Any, there: Any) -> Any:
 
 def _cnn(model: TextModel, vectors: Any, there: Any) -> Any:
     """(N, filters x widths): the maximum of each filter over the text (Kim 2014)."""
-    from leptonflow.keras_models import keras
-
     layers, ops = keras().layers, keras().ops
     vectors = vectors * ops.expand_dims(ops.cast(there, "float32"), 2)
     found = []
@@ -92,8 +85,6 @@ def _recurrent(model: TextModel, vectors: Any, there: Any) -> Any:
 
     rnn is the plain recurrent network, h_t = tanh(W_h h_(t-1) + W_x x_t + b) with h_0 = 0 (Elman 1990).
     """
-    from leptonflow.keras_models import keras
-
     layers, ops = keras().layers, keras().ops
     cell = {"gru": layers.GRU, "lstm": layers.LSTM, "rnn": layers.SimpleRNN}[model.kind]
     states = cell(model.units, return_sequences=True, name="recurrent")(vectors, mask=there)  # (N, L, units)
@@ -102,8 +93,6 @@ def _recurrent(model: TextModel, vectors: Any, there: Any) -> Any:
 
 def _mean(vectors: Any, weights: Any) -> Any:
     """(N, L, E), (N, L) -> (N, E): the weighted mean of a text's vectors; zeros where no weight is."""
-    from leptonflow.keras_models import keras
-
     ops = keras().ops
     weights = ops.expand_dims(weights, 2)  # (N, L, 1)
     return ops.sum(vectors * weights, axis=1) / ops.maximum(ops.sum(weights, axis=1), 1.0)
