@@ -1,18 +1,24 @@
-"""Addresses of Prefect APIs: the one that somebody configured, whether it answers, and how it may be shown.
+"""Addresses of Prefect APIs: the one that somebody configured, how one is asked, and how it may be shown.
 
-Cheap to import, as flows.server is. What does not belong here: a server of our own (flows.server).
+Cheap to import, as flows.server is: httpx is imported with the first request.
+What does not belong here: a server of our own (flows.server).
 """
 
 from __future__ import annotations
 
-import http.client
+import ssl
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from flows import credentials, profile
-from schemas.errors import ServerError
+from schemas.errors import ServerError, UsageError
+
+if TYPE_CHECKING:
+    import httpx
 
 ANSWER_SECONDS = 5.0
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def configured() -> str | None:
@@ -27,10 +33,11 @@ def check(url: str, timeout: float = ANSWER_SECONDS, login: str | None = None) -
     """
     shown = without_credentials(url)
     try:
-        status = get(f"{url.rstrip('/')}/health", timeout)
-        known = get(f"{url.rstrip('/')}/admin/version", timeout, credentials.headers(url, login))
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        received = str(error) or type(error).__name__
+        status = request("GET", f"{shown.rstrip('/')}/health", timeout).status_code
+        ours = credentials.headers(url, login)
+        known = request("GET", f"{shown.rstrip('/')}/admin/version", timeout, ours).status_code
+    except OSError as error:
+        received = str(error)
         hint = "Start that server, fix PREFECT_API_URL, or unset it (and the active profile's) for an embedded one"
     else:
         if known == 401:
@@ -55,17 +62,50 @@ def without_credentials(url: str) -> str:
     return f"{parts.scheme}://{host}{port}{parts.path}"
 
 
-def get(url: str, timeout: float, headers: Mapping[str, str] | None = None) -> int:
-    """The HTTP status of a GET. Raises OSError where nothing answers in time."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("not an http:// or https:// address")
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = kind(parts.hostname, parts.port, timeout=max(timeout, 0.001))
+def answers(url: str, timeout: float, headers: Mapping[str, str] | None = None) -> bool:
+    """Whether a GET is answered with 200 in time."""
     try:
-        connection.request("GET", parts.path, headers=headers or {})
-        response = connection.getresponse()
-        response.read()
-        return response.status
-    finally:
-        connection.close()
+        return request("GET", url, timeout, headers).status_code == 200
+    except OSError:
+        return False
+
+
+def request(
+    method: str, url: str, timeout: float, headers: Mapping[str, str] | None = None, document: object = None
+) -> httpx.Response:
+    """The answer, whatever its status; a redirect is not followed, which would take the credentials elsewhere.
+
+    document: sent as JSON. timeout: seconds without a byte. Raises OSError where nothing answers.
+    """
+    import httpx
+
+    parts = urlsplit(url)
+    try:
+        return httpx.request(
+            method,
+            url,
+            headers=headers,
+            json=document,
+            timeout=max(timeout, 0.001),
+            verify=_tls() if parts.scheme == "https" else False,  # without TLS no certificates are loaded
+            trust_env=parts.hostname not in LOOPBACK,  # no proxy can reach this machine's loopback
+        )
+    # The last two are about the address of a proxy.
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, ImportError) as error:
+        raise OSError(str(error) or type(error).__name__) from error
+
+
+def _tls() -> ssl.SSLContext:
+    file = profile.setting("PREFECT_API_SSL_CERT_FILE")
+    try:
+        context = ssl.create_default_context(cafile=file)
+    except OSError as error:
+        raise UsageError(
+            "PREFECT_API_SSL_CERT_FILE cannot be read",
+            expected="a file of certificates, PEM",
+            received=f"{file}: {error.strerror or error}",
+        ) from None
+    if (profile.setting("PREFECT_API_TLS_INSECURE_SKIP_VERIFY") or "").lower() in ("1", "true", "yes", "on"):
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context

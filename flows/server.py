@@ -17,7 +17,6 @@ imported: Prefect itself is never imported here.
 from __future__ import annotations
 
 import fcntl
-import http.client
 import importlib.util
 import json
 import os
@@ -100,9 +99,9 @@ class ApiHandle:
         while time.monotonic() < deadline and not self._ended():
             # The socket listens from before the server's start, so that one request waits out the boot.
             try:
-                addresses.get(f"{self.url}/health", deadline - time.monotonic())
+                addresses.request("GET", f"{self.url}/health", deadline - time.monotonic())
                 return
-            except (OSError, http.client.HTTPException):
+            except OSError:
                 continue
         raise ServerError(
             "the Prefect server of this folder did not start" if self._ended() else "the Prefect server is too slow",

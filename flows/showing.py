@@ -7,7 +7,6 @@ What does not belong here: what they say (naming, telling).
 from __future__ import annotations
 
 import contextvars
-import http.client
 import json
 import threading
 from collections.abc import Iterator, Sequence
@@ -79,11 +78,7 @@ class Page:
         if run_id is None:
             return None
         address = addresses.without_credentials(api).removesuffix("/api") + reports.path(run_id)
-        try:
-            status = addresses.get(address, addresses.ANSWER_SECONDS, credentials.headers(api))
-        except (OSError, ValueError, http.client.HTTPException):
-            return None
-        return address if status == 200 else None
+        return address if addresses.answers(address, addresses.ANSWER_SECONDS, credentials.headers(api)) else None
 
     def show(self, artifacts: Sequence[Artifact]) -> None:
         """Add artifacts to the page."""

@@ -7,20 +7,13 @@ answer that does not come.
 
 from __future__ import annotations
 
-import http.client
-import json
-import ssl
-import urllib.error
-import urllib.request
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import quote
 
-from flows import credentials, server
-from flows.addresses import without_credentials
-from flows.profile import setting
+from flows import addresses, credentials, server
 from schemas.arrivals import FLOW
 from schemas.errors import ServerError
 
@@ -34,18 +27,9 @@ class Api:
     """The API at an address. Every call raises ServerError where it does not answer, or says no."""
 
     def __init__(self, url: str) -> None:
-        self.shown = without_credentials(url)
+        self.shown = addresses.without_credentials(url)
         self._url = url
-        parts = urlsplit(url)
-        host = parts.netloc.rpartition("@")[2]
-        self._base = urlunsplit((parts.scheme, host, parts.path.rstrip("/"), "", ""))
         self._skew = timedelta(0)
-        loopback = parts.hostname in ("127.0.0.1", "localhost", "::1")
-        self._opener = urllib.request.build_opener(
-            _NoRedirect,  # it would take the credentials to another server
-            urllib.request.ProxyHandler({} if loopback else None),
-            *([urllib.request.HTTPSHandler(context=_tls())] if parts.scheme == "https" else []),
-        )
 
     def now(self) -> datetime:
         """The time on the server's clock, UTC."""
@@ -98,30 +82,23 @@ class Api:
 
     def _call(self, method: str, path: str, body: object = None, *, missing: bool = False) -> Any:
         """The answer's JSON, None for no content, and for "not found" where that is an answer (`missing`)."""
-        data = None if body is None else json.dumps(body).encode()
         try:
             login = credentials.headers(self._url, server.login(self._url))  # each time: a new `up` may have another
-            headers = {"Content-Type": "application/json", **login}
-            request = urllib.request.Request(self._base + path, data, headers, method=method)
             sent = datetime.now(UTC)
-            with self._opener.open(request, timeout=SECONDS) as response:
-                self._set_clock(response.headers.get("Date"), sent)
-                answer = response.read()
-            return json.loads(answer) if answer else None
-        except urllib.error.HTTPError as error:
-            error.close()
-            if missing and error.code == 404:
-                return None
-            raise self._refused(error.code) from None
-        except (OSError, ValueError, http.client.HTTPException) as error:
-            reason = getattr(error, "reason", None) or error
-            received = getattr(reason, "strerror", None) or str(reason) or type(reason).__name__
+            answer = addresses.request(method, self.shown.rstrip("/") + path, SECONDS, login, body)
+            if answer.is_success:
+                self._set_clock(answer.headers.get("Date"), sent)
+                return answer.json() if answer.content else None
+        except (OSError, ValueError) as error:
             raise ServerError(
                 f"the Prefect server at {self.shown} does not answer",
                 expected="a Prefect API",
-                received=str(received),
+                received=str(error) or type(error).__name__,
                 hint="Start that server, or fix PREFECT_API_URL",
             ) from None
+        if missing and answer.status_code == 404:
+            return None
+        raise self._refused(answer.status_code)
 
     def _refused(self, status: int) -> ServerError:
         if status in (401, 403):
@@ -144,24 +121,3 @@ class Api:
             return
         took = datetime.now(UTC) - sent
         self._skew = skew if skew < -SKEW or skew > took + SKEW else timedelta(0)
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *arguments: Any, **more: Any) -> None:
-        return None
-
-
-def _tls() -> ssl.SSLContext:
-    file = setting("PREFECT_API_SSL_CERT_FILE")
-    try:
-        context = ssl.create_default_context(cafile=file)
-    except OSError as error:
-        raise ServerError(
-            "PREFECT_API_SSL_CERT_FILE cannot be read",
-            expected="a file of certificates, PEM",
-            received=f"{file}: {error.strerror or error}",
-        ) from None
-    if (setting("PREFECT_API_TLS_INSECURE_SKIP_VERIFY") or "").lower() in ("1", "true", "yes", "on"):
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context

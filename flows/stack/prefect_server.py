@@ -6,7 +6,6 @@ belong here: when it is started.
 
 from __future__ import annotations
 
-import http.client
 import socket
 import subprocess
 import time
@@ -66,10 +65,7 @@ class PrefectServer:
 
     def healthy(self, since: float) -> bool:
         """Whether it answers."""
-        try:
-            return addresses.get(f"{self.api}/health", ANSWER_SECONDS) == 200
-        except (OSError, http.client.HTTPException):
-            return False
+        return addresses.answers(f"{self.api}/health", ANSWER_SECONDS)
 
     def stop(self, pid: int) -> None:
         """Let go of it: it ends with its last user."""

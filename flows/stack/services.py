@@ -5,8 +5,6 @@ What does not belong here: starting and ending them (supervising).
 
 from __future__ import annotations
 
-import http.client
-import json
 import os
 import subprocess
 import sys
@@ -16,7 +14,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from flows import addresses, credentials, server
 from flows.stack import place, processes, s3, tether
@@ -129,7 +126,7 @@ def _s3(plan: Plan, chosen: s3.Server) -> Service:
         "s3",
         log,
         spawn=lambda: spawn(list(chosen.command), environment, log, cwd=chosen.folder),
-        healthy=lambda since: answers(chosen.health),
+        healthy=lambda since: addresses.answers(chosen.health, ANSWER_SECONDS),
         line=lambda pid: f"S3 {chosen.endpoint} ({chosen.name}); in another terminal: . {place.FOLDER}/s3.env",
         url=chosen.endpoint,
         server=True,
@@ -184,18 +181,15 @@ def spawn(
 # --- health --------------------------------------------------------------------------------------
 
 
-def answers(url: str) -> bool:
-    """Whether a GET is answered with 200."""
-    try:
-        return addresses.get(url, ANSWER_SECONDS) == 200
-    except (OSError, http.client.HTTPException):
-        return False
-
-
 def online(api: str, login: str, since: float) -> bool:
     """Whether a worker of the pool reported after `since`."""
-    workers = ask(f"{api}/work_pools/{POOL}/workers/filter", login, {})
-    beats = [datetime.fromisoformat(worker["last_heartbeat_time"]).timestamp() for worker in workers or []]
+    url = f"{api}/work_pools/{POOL}/workers/filter"
+    try:
+        answer = addresses.request("POST", url, ANSWER_SECONDS, credentials.headers(url, login), {})
+        workers = answer.json() if answer.is_success else []
+    except (OSError, ValueError):
+        return False
+    beats = [datetime.fromisoformat(worker["last_heartbeat_time"]).timestamp() for worker in workers]
     return any(beat >= since for beat in beats)
 
 
@@ -225,18 +219,3 @@ class Told:
         told = [line.strip() for line in lines if line.startswith(self._beginning)]
         self.line = told[-1] if told else self.line
         return bool(told)
-
-
-def ask(url: str, login: str, document: Any) -> Any:
-    """The parsed answer to a POST, None where there is none."""
-    parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=ANSWER_SECONDS)
-    try:
-        headers = {"Content-Type": "application/json", **credentials.headers(url, login)}
-        connection.request("POST", parts.path, json.dumps(document), headers)
-        answer = connection.getresponse()
-        return json.loads(answer.read()) if answer.status == 200 else None
-    except (OSError, ValueError, http.client.HTTPException):
-        return None
-    finally:
-        connection.close()

@@ -19,7 +19,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.stack import ports, s3, services
+from flows import addresses
+from flows.stack import ports, s3
 from leptonflow.storage import bucket
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
@@ -44,7 +45,7 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Store, d
         )
         try:
             deadline = time.monotonic() + 60
-            while not services.answers(chosen.health):
+            while not addresses.answers(chosen.health, 1):
                 assert time.monotonic() < deadline and process.poll() is None, (folder / "log").read_text()[-2000:]
                 time.sleep(0.1)
             for name, value in chosen.client.items():

@@ -314,7 +314,7 @@ def test_a_command_that_runs_keeps_its_server_before_and_after(tmp_path: Path) -
         server = up.pid("prefect")
         assert up.end(signal.SIGTERM) < END_SECONDS
         assert up.left() == [f"{server} {processes.command(server)}"]
-        assert any(f"the Prefect server stays until process {late.pid}" in line for line in up.err), up.err
+        assert any(f"the Prefect server runs until process {late.pid}" in line for line in up.err), up.err
         assert get(f"{up.url}/api/health")[1] == b"true"
         late.communicate("\n")
         until(lambda: not processes.alive(server), up)

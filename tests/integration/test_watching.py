@@ -572,7 +572,7 @@ def test_nothing_heavy_is_imported(tmp_path: Path, watch: Callable[..., Watching
     watcher.says("event raised")
     assert watcher.end() == 0
     loaded = set(yaml.safe_load(watcher.told().splitlines()[-1]))
-    heavy = {"prefect", "tensorflow", "keras", "duckdb", "great_expectations", "pandas", "numpy", "pyarrow", "httpx"}
+    heavy = {"prefect", "tensorflow", "keras", "duckdb", "great_expectations", "pandas", "numpy", "pyarrow"}
     assert "leptonflow" in loaded and not loaded & heavy
 
 
