@@ -1,4 +1,4 @@
-"""A pipeline's YAML as a frozen record: DESIGN section 8.
+"""A pipeline's YAML as a frozen record.
 
 Parsing belongs here, with errors that name the key's path and the valid choices. What a value
 means belongs to the engine.
@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import difflib
 import re
-import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from schemas import cron
@@ -20,16 +19,15 @@ from schemas.errors import ConfigurationError
 from schemas.rules import CLASS_METRICS as CLASS_METRICS
 from schemas.rules import KINDS as RULES
 from schemas.rules import METRICS as METRICS
+from schemas.rules import MOST, Count, Frozen, Looks, Rule, class_of
 from schemas.rules import AgainstChampion as AgainstChampion
-from schemas.rules import Frozen, Looks, Rule, class_of
 from schemas.text import nfc
+from schemas.workloads import SECTIONS
 from schemas.yaml_text import Yaml
 
 NO_LINES = Yaml(None, {})
-MOST = 2**31 - 1  # what TensorFlow counts, and seconds that a thread can wait
-Count = Annotated[int, Field(ge=1, le=MOST)]
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
-WORKLOADS = ("image_classification",)
+WORKLOADS = tuple(SECTIONS)
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop", "nadam", "adagrad", "adamax")
 
 
@@ -39,30 +37,6 @@ class Holdout(Frozen):
 
 class Quarantine(Frozen):
     limit: Annotated[float, Field(ge=0, le=1)] = 0.2
-
-
-class Model(Frozen):
-    """The classic small CNN, or a function of the user's own: `module:function`."""
-
-    filters: tuple[Count, ...] = (32, 64, 64)
-    dense: Count = 64
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    function: str | None = None
-
-    @field_validator("filters", mode="before")
-    @classmethod
-    def _as_tuple(cls, value: Any) -> Any:
-        return tuple(value) if isinstance(value, list) else value
-
-    @field_validator("function")
-    @classmethod
-    def _module_and_function(cls, value: str | None) -> str | None:
-        if value is not None and not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", value):
-            raise ValueError("a function is written module:function, such as my_package.my_model:build")
-        top = (value or "").split(":")[0].split(".")[0]
-        if top in sys.stdlib_module_names or top in ("test", "__main__"):
-            raise ValueError(f"a module beside the YAML or of a package that is installed, not Python's own {top}")
-        return value
 
 
 class Training(Frozen):
@@ -149,14 +123,14 @@ class Pipeline(Frozen):
     """One pipeline's configuration. `folder` is where its YAML lies, and is in no digest."""
 
     name: str
-    workload: Literal["image_classification"]
-    input: tuple[Annotated[int, Field(ge=1, le=4096)], Annotated[int, Field(ge=1, le=4096)], Literal[1, 3]]
+    workload: str
+    input: Any  # a record of the workload's own section: schemas.workloads
     gate: tuple[Rule, ...]
     classes: tuple[str, ...] | None = None
     contract: str | None = None
     holdout: Holdout = Holdout()
     quarantine: Quarantine = Quarantine()
-    model: Model = Model()
+    model: Any = Field(default=None, validate_default=True)  # likewise
     training: Training = Training()
     schedule: Schedule | None = None
     debounce: Annotated[float, Field(ge=0, le=MOST)] = 30
@@ -166,7 +140,24 @@ class Pipeline(Frozen):
     looks: Looks = Field(default=Looks(), exclude=True)
     folder: Path = Field(default=Path("."), exclude=True)
 
-    @field_validator("input", "gate", "classes", mode="before")
+    @field_validator("workload")
+    @classmethod
+    def _known_workload(cls, value: str) -> str:
+        if value not in WORKLOADS:
+            raise ValueError(f"one of {', '.join(WORKLOADS)}")
+        return value
+
+    @field_validator("input", "model", mode="plain")
+    @classmethod
+    def _own_section(cls, value: Any, info: ValidationInfo) -> Any:
+        sections = SECTIONS.get(info.data.get("workload", ""))
+        if sections is None:  # told of as `workload`
+            return value
+        if info.field_name == "model":
+            return sections.model.model_validate({} if value is None else value)
+        return sections.input.validate_python(value)
+
+    @field_validator("gate", "classes", mode="before")
     @classmethod
     def _as_tuple(cls, value: Any) -> Any:
         return tuple(value) if isinstance(value, list) else value
@@ -259,10 +250,14 @@ def _valid_keys(path: list[Any], document: dict[Any, Any]) -> list[str]:
     """The keys that may stand at this path of the YAML."""
     if not path:
         return [k for k in Pipeline.model_fields if k != "folder"]
+    own = SECTIONS.get(str(document.get("workload")))
+    if path[0] == "model" and own is not None:
+        return list(own.model.model_fields)
+    if path[0] == "input" and own is not None:
+        return list(own.input_keys)
     sections: dict[str, type[BaseModel]] = {
         "holdout": Holdout,
         "quarantine": Quarantine,
-        "model": Model,
         "training": Training,
         "schedule": Schedule,
         "limits": Limits,

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+
+from schemas.workloads import SECTIONS
 
 
 class Record(BaseModel):
@@ -249,7 +251,7 @@ class ModelManifest(Record):
     run_id: str
     workload: str
     classes: tuple[str, ...]
-    input: tuple[int, int, int]
+    input: Any  # the section of the YAML, as its workload reads it
     preprocessing: str
     snapshot: str
     snapshot_number: int
@@ -261,7 +263,13 @@ class ModelManifest(Record):
     files: tuple[ObjectRef, ...]  # keys relative to the package's folder
     created_at: str
     number: int | None = None  # one more than there were versions; None in one of a release that gave none
-    split_rule: int = 1  # datasets.SPLIT_RULE: how what it never learned from was chosen
+    split_rule: int = 1  # constants.SPLIT_RULE: how what it never learned from was chosen
+
+    @field_validator("input", mode="plain")
+    @classmethod
+    def _own_section(cls, value: Any, info: ValidationInfo) -> Any:
+        sections = SECTIONS.get(info.data.get("workload", ""))
+        return value if sections is None else sections.input.validate_python(value)
 
 
 class HoldoutScores(Record):

@@ -16,6 +16,10 @@ METRICS = ("accuracy", "precision", "recall", "f1", "log_loss")
 CLASS_METRICS = ("precision", "recall", "f1")
 
 
+MOST = 2**31 - 1  # what TensorFlow counts, and seconds that a thread can wait
+Count = Annotated[int, Field(ge=1, le=MOST)]
+
+
 class Frozen(BaseModel):
     """Immutable, and strict about unknown keys."""
 

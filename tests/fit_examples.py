@@ -45,7 +45,7 @@ def land(store: Store, config: Pipeline, count: int = 150, classes: tuple[str, .
             part_files.Accepted(digest, digest, classes[label], f"{number}.png", None, None, {"n": 1}, data)
         )
     preprocessing = dataset_state.preprocessing(config)
-    part = part_files.write_part(store, config.name, "first", preprocessing, accepted)
+    part = part_files.write_part(store, config, "first", preprocessing, accepted)
     assert part is not None
     content = dataset_contents.content_digest([(a.id, a.label) for a in accepted], preprocessing)
     snapshot = SnapshotRef(

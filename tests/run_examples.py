@@ -151,7 +151,7 @@ def make(
         champion_predictions=kept,
     )  # fmt: skip
     holdout = Examples(
-        ids=ids, labels=labels, pixels=_pictures(rng, labels, shape), batches=["first"] * examples,
+        ids=ids, labels=labels, inputs=_pictures(rng, labels, shape), batches=["first"] * examples,
         sources=[sources.format(label=classes[label], n=n) for n, label in enumerate(labels)],
     )  # fmt: skip
     mean = statistics.fmean(float(fit.metrics["accuracy"] or 0) for fit in fits)

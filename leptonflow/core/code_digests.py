@@ -55,18 +55,18 @@ def libraries() -> dict[str, str]:
         ) from None
 
 
-def code_digests(config: Pipeline, versions: dict[str, str] | None = None) -> dict[str, str]:
+def code_digests(config: Pipeline, versions: dict[str, str] | None = None, own: bool = True) -> dict[str, str]:
     """The digests `data`, `train` and `gate` of the code that this pipeline's results depend on.
 
     versions are those of Keras and its backend, by default the installed ones: with recorded ones, what
-    differs from a recorded digest is the code.
+    differs from a recorded digest is the code. own: with the model function of the user's own.
     """
-    own = user_code(config)
+    theirs = user_code(config) if own else {}
     data = digest(_files((*DATA, *_workload(config.workload, "examples"))))
     train = digest(
         data,
         _files((*TRAIN, *_workload(config.workload, "model"))),
-        {name: _file(path) for name, path in own.items()},
+        {name: _file(path) for name, path in theirs.items()},
         libraries() if versions is None else versions,
     )
     gate = digest(train, _files((*GATE, *_workload(config.workload, "scoring", "baselines"))))
@@ -110,9 +110,10 @@ def user_code(config: Pipeline) -> dict[str, Path]:
     Raises ConfigurationError where the module is neither beside the YAML nor installed, and where a file beside the
     YAML is none: a link that leads out of the folder, a pipe, a device.
     """
-    if config.model.function is None:
+    function = getattr(config.model, "function", None)
+    if function is None:
         return {}
-    top = config.model.function.split(":")[0].split(".")[0]
+    top = function.split(":")[0].split(".")[0]
     folder = config.folder
     if (folder / top).is_dir():
         return _beside(config, [folder / top, *(folder / top).rglob("*")])

@@ -14,7 +14,7 @@ from leptonflow.workloads import catalog
 from schemas.config import Pipeline
 from schemas.errors import Damaged, NotFound
 
-TOGETHER = 512  # images
+TOGETHER = 512  # examples
 
 
 def predict(store: Store, config: Pipeline, paths: Sequence[Path]) -> list[dict[str, Any]]:
@@ -31,8 +31,6 @@ def predict(store: Store, config: Pipeline, paths: Sequence[Path]) -> list[dict[
             received="none yet",
             hint=f"Run `leptonflow retrain {config.name}`",
         )
-    import numpy as np
-
     workload = catalog.load(config.workload)
     try:
         manifest = packages.manifest(store, config.name, champion.version)
@@ -46,7 +44,7 @@ def predict(store: Store, config: Pipeline, paths: Sequence[Path]) -> list[dict[
     readable = [(answer, file) for answer, (_, file, why) in zip(answers, found, strict=True) if why is None]
     package: packages.Package | None = None
     for start in range(0, len(readable), TOGETHER):
-        images = []
+        examples = []
         for answer, file in readable[start : start + TOGETHER]:
             try:
                 examined = workload.examine(files.read(file, files.IMAGE), manifest.input)
@@ -56,15 +54,15 @@ def predict(store: Store, config: Pipeline, paths: Sequence[Path]) -> list[dict[
             if examined.rule is not None or examined.encoded is None:
                 answer["error"] = f"{examined.rule}: {examined.reason}"
                 continue
-            images.append((answer, np.frombuffer(examined.encoded, np.uint8).reshape(manifest.input)))
-        if not images:
+            examples.append((answer, examined.encoded))
+        if not examples:
             continue
         try:
             package = package or packages.load(store, config.name, champion.version, champion.manifest_sha256)
         except (Damaged, NotFound) as error:
             raise intact_champions.damaged(store, config.name, log, champion.version, error) from error
-        probabilities = package.predict(np.stack([pixels for _, pixels in images]))
-        for (answer, _), row in zip(images, probabilities, strict=True):
+        probabilities = package.predict(workload.codec.stack([each for _, each in examples], manifest.input))
+        for (answer, _), row in zip(examples, probabilities, strict=True):
             best = int(row.argmax())
             answer.update(label=manifest.classes[best], probability=float(row[best]))
     return answers
@@ -86,6 +84,6 @@ def _files(paths: Sequence[Path]) -> Iterator[tuple[str, Path, str | None]]:
         }
         inside |= {name: (path, f"{each.rule}: {each.reason}") for name, each in found.refused.items()}
         if not inside:
-            yield str(path), path, "the folder holds no image"
+            yield str(path), path, "the folder holds no example"
         for name, (file, why) in sorted(inside.items()):
             yield str(path / name), file, why

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from leptonflow.core.hashing import canonical, sha256
-from leptonflow.data.dataset import example_sets
+from leptonflow.data.dataset import example_sets, reencoding
 from leptonflow.registry import champion_log, intact_champions, packages
 from leptonflow.registry.packages import Package
 from leptonflow.storage.objects import adopt, steady
@@ -56,7 +56,7 @@ def evaluate(
     candidate = packages.load(store, config.name, version)
     examples = example_sets.holdout_set(store, config, snapshot)
     data = predictions.write(
-        examples.ids, examples.labels, candidate.predict(examples.pixels), snapshot.classes, fold=None
+        examples.ids, examples.labels, candidate.predict(examples.inputs), snapshot.classes, fold=None
     )
     where = f"{folder}/holdout-predictions.parquet"
     data = adopt(store, where, data)
@@ -120,12 +120,12 @@ def _besides(
     workload, train = catalog.load(config.workload), example_sets.training_set(store, config, snapshot)
     training = None
     if Overfit in wanted:
-        rows = candidate.predict(train.pixels[:TRAINING_EXAMPLES])
+        rows = candidate.predict(train.inputs[:TRAINING_EXAMPLES])
         training = workload.score(train.labels[:TRAINING_EXAMPLES], rows, snapshot.classes)
     if Baseline not in wanted:
         return training, {}
     simple = workload.baselines(
-        train.pixels, train.labels, holdout.pixels, holdout.labels, snapshot.classes, config.training.seed
+        train.inputs, train.labels, holdout.inputs, holdout.labels, snapshot.classes, config.training.seed
     )
     return training, simple
 
@@ -145,7 +145,7 @@ def _champion_probabilities(
             new = ", ".join(sorted(set(snapshot.classes) - set(classes))) or "none"
             raise NotComparable(f"the champion {champion.version} has other classes (only its own: {gone}; new: {new})")
         columns = [classes.index(name) for name in snapshot.classes]
-        rows = package.predict(_encoded(store, config, snapshot, package, examples).pixels)[:, columns]
+        rows = package.predict(_encoded(store, config, snapshot, package, examples).inputs)[:, columns]
         broken = int((~np.isfinite(rows)).any(axis=1).sum())
         if broken:
             raise NotComparable(
@@ -176,7 +176,8 @@ def _encoded(
             f"the champion {own.version} was trained with preprocessing version "
             f"{package.preprocessing['preprocessing_version']}, and this code has only version {version}"
         )
-    again = example_sets.holdout_set(store, config, snapshot, own.input)
+    theirs = config.model_copy(update={"input": own.input})
+    again = example_sets.holdout_set(store, theirs, reencoding.reencoded(store, theirs, snapshot))
     if again.ids != examples.ids:
         raise NotComparable(f"the holdout encoded for the champion {own.version} has other examples")
     return again

@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import IO, Any
 
 from leptonflow.core import deadlines
@@ -33,7 +34,7 @@ from leptonflow.core.hashing import canonical, digest, sha256, short
 from leptonflow.storage.address import open_store
 from leptonflow.storage.objects import adopt, steady
 from leptonflow.storage.store import Store
-from schemas.config import Model, Pipeline
+from schemas.config import Pipeline
 from schemas.errors import Damaged, LeptonflowError, NotFound, StoreUnreachable
 from schemas.records import InfraResult, ModelManifest, Plan, SnapshotRef
 from schemas.rules import Latency, Size
@@ -41,7 +42,7 @@ from schemas.settings import quiet
 
 TOLERANCE = 1e-5
 HOLDOUT_EXAMPLES = 256
-SINGLE_IMAGES = 50  # answered one at a time, after some that do not count
+SINGLE_EXAMPLES = 50  # answered one at a time, after some that do not count
 WARM_UP = 5
 
 
@@ -100,7 +101,7 @@ def record_key(pipeline: str, version: str, manifest_sha256: str, config: Pipeli
 
     A package holds no code of the user's, so the user's own is not in it.
     """
-    code = code_digests(config.model_copy(update={"model": Model()}))["gate"]
+    code = code_digests(config, own=False)["gate"]
     machine = (platform.system(), platform.machine(), platform.python_version(), backend())
     return f"models/{pipeline}/{version}/infra/{short(digest(manifest_sha256, code, machine))}.json"
 
@@ -288,12 +289,12 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
     try:
         store = open_store(request["store"])
         package = packages.load(store, request["pipeline"], request["version"], request["manifest_sha256"])
-        pixels, expected = packages.read_reference(store, package.manifest)
-        pairs = [(package.predict(pixels), expected)]
+        inputs, expected = packages.read_reference(store, package.manifest)
+        pairs = [(package.predict(inputs), expected)]
         if request["holdout"] is not None:
             pairs.append(_holdout(store, package, **request["holdout"]))
         garbage, malformed = _garbage(package)
-        measured = {"garbage": garbage, "malformed": malformed, "latency_ms": _latency(package, pixels)}
+        measured = {"garbage": garbage, "malformed": malformed, "latency_ms": _latency(package, inputs)}
     except StoreUnreachable as error:
         return {"unreachable": error.message}
     except Exception as error:  # noqa: BLE001 - a package that breaks a library is a finding, not a crash
@@ -313,27 +314,18 @@ def _holdout(store: Store, package: Any, config: dict[str, Any], snapshot: dict[
     pipeline = Pipeline.model_validate_json(json.dumps(config))
     state = SnapshotRef.model_validate(snapshot)
     _, _, recorded = read(steady(store, predictions), state.classes)
-    pixels = example_sets.holdout_set(store, pipeline, state).pixels[:HOLDOUT_EXAMPLES]
-    return package.predict(pixels), recorded[:HOLDOUT_EXAMPLES]
+    inputs = example_sets.holdout_set(store, pipeline, state).inputs[:HOLDOUT_EXAMPLES]
+    return package.predict(inputs), recorded[:HOLDOUT_EXAMPLES]
 
 
 def _garbage(package: Any) -> tuple[str | None, int]:
     """(the first malformed input that was answered with anything but an error, how many were tried)."""
-    import numpy as np
-
     from leptonflow.workloads import catalog
 
-    shape = tuple(package.manifest.input)
-    request = catalog.load(package.manifest.workload).request
-    right = np.zeros((1, *shape), np.uint8)
-    tried: dict[str, Callable[[], Any]] = {
-        "an array of another height": lambda: package.predict(np.zeros((1, shape[0] + 1, *shape[1:]), np.uint8)),
-        "an array of other channels": lambda: package.predict(np.zeros((1, *shape[:2], shape[2] + 1), np.uint8)),
-        "an array without its first axis": lambda: package.predict(right[0]),
-        "an array of floats": lambda: package.predict(right.astype(np.float32)),
-        "an empty file": lambda: request(b"", shape),
-        "a file that is no image": lambda: request(b"this is no image", shape),
-    }
+    workload, own = catalog.load(package.manifest.workload), package.manifest.input
+    wrong = workload.malformed(own)
+    tried: dict[str, Callable[[], Any]] = {name: partial(package.predict, each) for name, each in wrong.arrays.items()}
+    tried |= {name: partial(workload.request, body, own) for name, body in wrong.bodies.items()}
     for name, call in tried.items():
         try:
             call()
@@ -343,15 +335,15 @@ def _garbage(package: Any) -> tuple[str | None, int]:
     return None, len(tried)
 
 
-def _latency(package: Any, pixels: Any) -> float | None:
-    """Milliseconds within which the packaged model answers 95 of 100 images, one at a time; None without an image."""
-    if not len(pixels):
+def _latency(package: Any, inputs: Any) -> float | None:
+    """Milliseconds within which the packaged model predicts 95 of 100 examples, one at a time; None without one."""
+    if not len(inputs):
         return None
-    taken = []
-    for number in range(WARM_UP + SINGLE_IMAGES):
-        at = number % len(pixels)
+    encoded, taken = package.encode(inputs), []
+    for number in range(WARM_UP + SINGLE_EXAMPLES):
+        at = number % len(encoded)
         started = time.perf_counter()
-        package.model.predict_on_batch(pixels[at : at + 1])  # `predict` would fill the batch up
+        package.model.predict_on_batch(encoded[at : at + 1])  # `predict` would fill the batch up
         taken.append((time.perf_counter() - started) * 1000)
     counted = sorted(taken[WARM_UP:])
     return round(counted[math.ceil(0.95 * len(counted)) - 1], 3)

@@ -156,27 +156,27 @@ def _own_chance(seed: int) -> Iterator[None]:
         source.python_random = before  # type: ignore[attr-defined]
 
 
-def batch_size(pixels: NDArray[np.uint8]) -> int:
+def batch_size(encoded: NDArray[Any]) -> int:
     """Examples in one prediction: 256 small ones, fewer of a size whose activations would fill the memory."""
-    area = int(pixels.shape[1] * pixels.shape[2])
+    area = int(encoded.shape[1] * encoded.shape[2]) if encoded.ndim > 2 else 1
     return min(256, max(16, 2**20 // max(1, area)))
 
 
-def predict(model: Any, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Probabilities N x K of uint8 examples N x H x W x C.
+def predict(model: Any, encoded: NDArray[Any]) -> NDArray[np.float64]:
+    """Outputs N x K of N encoded examples, such as N x H x W x C pixels or N x L tokens.
 
     Every batch has the same shape, the last one padded with zeros, so that nothing is traced twice.
     """
     import numpy as np
 
-    size = batch_size(pixels)
+    size = batch_size(encoded)
     found: list[NDArray[np.float64]] = []
-    for start in range(0, len(pixels), size):
+    for start in range(0, len(encoded), size):
         progress.pulse()
-        batch = pixels[start : start + size]
+        batch = encoded[start : start + size]
         count = len(batch)
         if count < size:
-            batch = np.concatenate([batch, np.zeros((size - count, *pixels.shape[1:]), np.uint8)])
+            batch = np.concatenate([batch, np.zeros((size - count, *encoded.shape[1:]), encoded.dtype)])
         found.append(np.asarray(model.predict_on_batch(batch), np.float64)[:count])
     return np.concatenate(found) if found else np.zeros((0, model.output_shape[-1]), np.float64)
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from leptonflow.workloads import catalog
 from schemas.config import Pipeline
 from schemas.records import FitResult, Lineage, ObjectRef, SnapshotRef
 
@@ -29,11 +30,11 @@ def card(
     files: Sequence[ObjectRef],
 ) -> str:
     """The card as Markdown. contract is contract.json; files are the package's others, keys relative to its folder."""
-    height, width, channels = config.input
+    told = catalog.load(config.workload).told(config.input)
     overall = {name: result for name, result in cv.items() if "[" not in name}
     sections = [
         f"# {plain(config.name)} {version}",
-        f"A model of the workload `{config.workload}`: an image in, one of {len(snapshot.classes)} classes out. "
+        f"A model of the workload `{config.workload}`: {told.what} in, one of {len(snapshot.classes)} classes out. "
         f"Trained by leptonflow's run {run_id}, finished at {lineage.finished_at}.",
         "## Data",
         _list(
@@ -48,7 +49,7 @@ def card(
         "In the order of the model's outputs: " + _names(snapshot.classes, most=1000) + ".",
         "## Training",
         _list(
-            f"input {height} x {width} x {channels}, uint8; normalisation is a layer of the model",
+            f"input {told.how}; what the model does to it first is a layer of it",
             f"model {_settings(config.model.model_dump(mode='json'))}",
             f"training {_settings(config.training.model_dump(mode='json'))}",
             f"the final fit took {final.seconds:.1f} s",
@@ -60,25 +61,16 @@ def card(
         "## Intended use",
         NOT_FILLED,
         "## Limits and risks",
-        NOT_FILLED + " What is known: it answers with one of its classes for every image, also for one of none.",
+        NOT_FILLED + " What is known: it answers with one of its classes for every example, also for one of none.",
         "## Lineage",
         _list(*_lineage(lineage)),
         "## How to load it",
         f"`leptonflow predict {plain(config.name)} FILE` asks the champion. Without leptonflow, of this folder alone:",
-        _CODE.format(height=height, width=width, channels=channels),
+        f"```python\n{told.code}\n```",
         "Every file here is held against the sha256 in manifest.json before it is used:",
         _table(("file", "bytes", "sha256"), [(plain(f.key), str(f.bytes), f.sha256) for f in files]),
     ]
     return "\n\n".join(sections) + "\n"
-
-
-_CODE = """```python
-import json, keras
-model = keras.saving.load_model("model.keras", compile=False, safe_mode=True)
-classes = json.load(open("labels.json", encoding="utf-8"))
-# pixels: uint8, N x {height} x {width} x {channels}
-answers = [classes[row.argmax()] for row in model.predict(pixels)]
-```"""
 
 
 def _lineage(lineage: Lineage) -> list[str]:

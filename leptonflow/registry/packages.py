@@ -55,15 +55,16 @@ class Package:
     preprocessing: dict[str, Any]
     model: Any
 
-    def predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """Probabilities N x K of preprocessed examples N x H x W x C (uint8). Raises TrainingError."""
-        if tuple(pixels.shape[1:]) != tuple(self.manifest.input) or pixels.dtype != "uint8":
-            raise TrainingError(
-                f"the version {self.manifest.version} does not take these examples",
-                expected=f"N x {' x '.join(map(str, self.manifest.input))} pixels of uint8",
-                received=f"shape {tuple(pixels.shape)} of {pixels.dtype}",
-            )
-        return keras_models.predict(self.model, pixels)
+    vocabulary: str | None = None  # vocabulary.json, of a workload that has one
+
+    def encode(self, inputs: NDArray[Any]) -> NDArray[Any]:
+        """What the model takes of N examples. Raises TrainingError for others than its workload's."""
+        workload = catalog.load(self.manifest.workload)
+        return workload.encode(inputs, self.vocabulary, self.manifest.input)
+
+    def predict(self, inputs: NDArray[Any]) -> NDArray[np.float64]:
+        """Probabilities N x K of N examples, such as N x H x W x C pixels. Raises TrainingError."""
+        return keras_models.predict(self.model, self.encode(inputs))
 
 
 def package(store: Store, config: Pipeline, plan: Plan) -> PackageRef:
@@ -104,6 +105,8 @@ def package(store: Store, config: Pipeline, plan: Plan) -> PackageRef:
         "metrics.json": canonical(_metrics(cv, finished, final)),
     }
 
+    if workload.vocabulary is not None:
+        files["vocabulary.json"] = recorded(store, final.files[1].key, final.files[1].sha256, OTHER)
     lying: dict[str, bytes] = {}
 
     def put(name: str, data: bytes) -> bytes:
@@ -114,7 +117,8 @@ def package(store: Store, config: Pipeline, plan: Plan) -> PackageRef:
         put(name, data)
     model = _model(lying["model.keras"])
     examples = example_sets.training_set(store, config, snapshot)
-    put("reference.parquet", write_reference(model, examples))
+    vocabulary = lying["vocabulary.json"].decode() if "vocabulary.json" in lying else None
+    put("reference.parquet", write_reference(config, model, vocabulary, examples))
     code = {name: value for name, value in code_digests(config).items() if name != "gate"}
     # A second writer was trained elsewhere and at another time: the card and the manifest tell of the first.
     mine = lineage.lineage(store, config, plan, snapshot, code)
@@ -185,21 +189,22 @@ def _reference(name: str, data: bytes) -> ObjectRef:
     return ObjectRef(key=name, sha256=sha256(data), bytes=len(data))
 
 
-def write_reference(model: Any, examples: Examples) -> bytes:
+def write_reference(config: Pipeline, model: Any, vocabulary: str | None, examples: Examples) -> bytes:
     """Some training examples and the probabilities that the packaged model gives for them, as Parquet.
 
     It lets a fresh process check the package on the spot, with nothing of any run. Columns:
-    example_id, pixels (fixed-size binary, H*W*C), probabilities (list of K float64).
+    example_id, the codec's column, probabilities (list of K float64).
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    pixels = examples.pixels[:REFERENCE_EXAMPLES]  # sorted by id, a digest: these are of all classes
-    rows = keras_models.predict(model, pixels)
+    workload = catalog.load(config.workload)
+    inputs = examples.inputs[:REFERENCE_EXAMPLES]  # sorted by id, a digest: these are of all classes
+    rows = keras_models.predict(model, workload.encode(inputs, vocabulary, config.input))
     table = pa.table(
         {
-            "example_id": pa.array(examples.ids[: len(pixels)], pa.string()),
-            "pixels": pa.array([p.tobytes() for p in pixels], pa.binary(pixels[0].nbytes)),
+            "example_id": pa.array(examples.ids[: len(inputs)], pa.string()),
+            workload.codec.column: pa.array(workload.codec.raw(inputs), workload.codec.arrow(config.input)),
             "probabilities": pa.array(rows.tolist(), pa.list_(pa.float64())),
         }
     )
@@ -208,15 +213,14 @@ def write_reference(model: Any, examples: Examples) -> bytes:
     return bytes(sink.getvalue())
 
 
-def read_reference(store: Store, manifest: ModelManifest) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-    """(pixels N x H x W x C, probabilities N x K) that the package carries."""
-    import numpy as np
-
+def read_reference(store: Store, manifest: ModelManifest) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """(N examples, probabilities N x K) that the package carries."""
     file = next(f for f in manifest.files if f.key == "reference.parquet")
     data = recorded(store, package_key(manifest.pipeline, manifest.version, file.key), file.sha256, OTHER)
     table = parquet.read(data)
-    pixels = np.frombuffer(b"".join(table["pixels"].to_pylist()), np.uint8).reshape(-1, *manifest.input)
-    return pixels, predictions.matrix(table["probabilities"], len(manifest.classes))
+    codec = catalog.load(manifest.workload).codec
+    inputs = codec.read(table[codec.column].combine_chunks(), manifest.input)
+    return inputs, predictions.matrix(table["probabilities"], len(manifest.classes))
 
 
 def manifest(store: Store, pipeline: str, version: str) -> ModelManifest:
@@ -283,6 +287,7 @@ def load(store: Store, pipeline: str, version: str, manifest_sha256: str | None 
         manifest_sha256=digest,
         preprocessing=json.loads(files["preprocessing.json"]),
         model=_model(files["model.keras"]),
+        vocabulary=files["vocabulary.json"].decode() if "vocabulary.json" in files else None,
     )
 
 

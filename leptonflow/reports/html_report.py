@@ -18,6 +18,8 @@ from leptonflow.evaluation.error_analysis import Analysis, Example, Group
 from leptonflow.evaluation.metric_intervals import Between
 from leptonflow.reports import plots
 from leptonflow.reports.wording import bound, chance, duration, interval, label, number, png, printable, signed, when
+from leptonflow.workloads import catalog
+from leptonflow.workloads.base import Shown
 from schemas.config import CLASS_METRICS, METRICS, Pipeline
 from schemas.records import Evaluation, FitResult, InfraResult, ModelManifest, Outcome, RuleResult, Split, Verdict
 
@@ -45,6 +47,7 @@ MEASURED = {  # what the value of a rule without a metric is, and its unit
     "stale-snapshot": ("record of the log", ""),
 }
 LARGEST_PICTURE = 192
+LONGEST_TEXT = 400  # characters of a text that are shown
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ class Contents:
     infra: InfraResult
     outcomes: tuple[Outcome, ...]  # of the batches that the dataset holds and of those that this run refused
     analysis: Analysis
-    pictures: Mapping[int, NDArray[np.uint8]]  # of `analysis.shown`: uint8 H x W x C, as the candidate saw them
+    shown: Mapping[int, Shown]  # of `analysis.shown`: as the candidate saw them
     code: dict[str, str]
     drift: Drift | None = None  # of the newest batch, where there is one before it
     paragraph: str = ""  # why, at more length than the verdict's sentence
@@ -144,10 +147,11 @@ def _view(c: Contents) -> dict[str, Any]:
         "per_class": _per_class(c),
         "per_batch": _per_batch(c),
         "reliability": Markup(diagram),
-        "worst": _sheet(found.worst, c.pictures),
-        "lost": _sheet(found.lost, c.pictures),
-        "won": _sheet(found.won, c.pictures),
+        "worst": _sheet(found.worst, c.shown),
+        "lost": _sheet(found.lost, c.shown),
+        "won": _sheet(found.won, c.shown),
         "operating_curve": Markup(plots.operating_curve(c.operating.curve)) if c.operating else "",
+        "told": catalog.load(c.manifest.workload).told(c.manifest.input),
         "stages": _stages(c.document["seconds"]),
         "lineage": lineage,
         "libraries": {} if lineage else c.manifest.libraries,
@@ -155,8 +159,19 @@ def _view(c: Contents) -> dict[str, Any]:
     }
 
 
-def _sheet(examples: Sequence[Example], pictures: Mapping[int, NDArray[np.uint8]]) -> list[tuple[Example, str]]:
-    return [(example, png(_thumbnail(pictures[example.index]))) for example in examples if example.index in pictures]
+def _sheet(examples: Sequence[Example], shown: Mapping[int, Shown]) -> list[tuple[Example, str | None, str | None]]:
+    """(example, the address of its image, its text) of those that can be shown."""
+    found = ((example, shown[example.index]) for example in examples if example.index in shown)
+    return [
+        (example, None if each.image is None else png(_thumbnail(each.image)), each.text and _excerpt(each.text))
+        for example, each in found
+    ]
+
+
+def _excerpt(text: str) -> str:
+    """The beginning of a text, on one line."""
+    line = " ".join(text.split())
+    return line if len(line) <= LONGEST_TEXT else f"{line[:LONGEST_TEXT].rstrip()} …"
 
 
 def _thumbnail(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""Gathers from the store what a report shows beside the run's own records: examples, pictures, drift, error rates.
+"""Gathers from the store what a report shows beside the run's own records: examples, drift, error rates.
 
 What is worked out of it is pure and elsewhere (analysis, drift, simulation), how it looks is the report's.
 """
@@ -17,7 +17,8 @@ from leptonflow.reports.html_report import Operating
 from leptonflow.storage.objects import BACK, recorded
 from leptonflow.storage.store import Store
 from leptonflow.training.model_fits import planned
-from leptonflow.workloads import predictions
+from leptonflow.workloads import catalog, predictions
+from leptonflow.workloads.base import Shown
 from schemas.config import AgainstChampion, Pipeline
 from schemas.errors import ConfigurationError, Damaged, UsageError
 from schemas.records import Evaluation, FitResult, ObjectRef, Plan, SnapshotRef
@@ -31,10 +32,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Gathered:
-    """Parts of report.Contents. pictures: uint8 H x W x C, by the index of the holdout example."""
+    """Parts of report.Contents. shown: an example as the candidate saw it, by its index in the holdout."""
 
     analysis: error_analysis.Analysis
-    pictures: Mapping[int, NDArray[np.uint8]]
+    shown: Mapping[int, Shown]
     drift: drift.Drift | None
     operating: Operating | None
 
@@ -50,10 +51,10 @@ def gather(
     """holdout: its examples where the caller has them. Raises Damaged where predictions are changed or of others."""
     _, snapshot = planned(plan)
     holdout = holdout if holdout is not None else example_sets.holdout_set(store, config, snapshot)
-    found = _analysis(store, snapshot, evaluation, holdout)
+    found, show = _analysis(store, snapshot, evaluation, holdout), catalog.load(config.workload).show
     return Gathered(
         analysis=found,
-        pictures={index: holdout.pixels[index] for index in found.shown},
+        shown={index: show(holdout.inputs[index]) for index in found.shown},
         drift=_drift(store, snapshot),
         operating=_operating(store, config, snapshot, found, fits),
     )

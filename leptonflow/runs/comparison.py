@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from leptonflow.core.hashing import canonical
 from leptonflow.data.dataset import dataset_state
 from leptonflow.registry import champion_log, intact_champions, packages
 from leptonflow.runs import recording
@@ -45,7 +46,7 @@ def version(store: Store, config: Pipeline, name: str) -> dict[str, Any]:
         "promotions": [row for row in rows if row["version"] == name],
         "verdict": {key: newest[key] for key in ("run_id", "verdict", "sentence")} if newest else None,
         "workload": manifest.workload,
-        "input": list(manifest.input),
+        "input": json.loads(canonical(manifest.input)),
         "classes": list(manifest.classes),
         "config": manifest.config,
         "data": _data(store, manifest),

@@ -37,7 +37,8 @@ def ids(config: Pipeline, snapshot: SnapshotRef, code: dict[str, str], attempt: 
 def asked(config: Pipeline, content: str) -> str:
     """The digest of the data and the configuration that a run is asked for, code and what is at its default apart."""
     parts = {"workload", "input", "classes", "model", "training", "gate"}
-    return short(digest("asked", content, config.model_dump(mode="json", include=parts, exclude_defaults=True)))
+    values = config.model_dump(mode="json", include=parts, exclude_defaults=True)
+    return short(digest("asked", content, {name: value for name, value in values.items() if value != {}}))
 
 
 def plan(store: Store, config: Pipeline, force: bool = False) -> Plan:

@@ -103,7 +103,7 @@ def record(
             config=config, document=document, started_at=told.started_at, finished_at=told.finished_at,
             verdict=told.verdict, evaluation=evaluation, fits=tuple(fits), final=final, manifest=manifest, split=split,
             infra=infra, outcomes=_outcomes(store, config, plan, told), code={**code_digests(config), **manifest.code},
-            analysis=gathered.analysis, pictures=gathered.pictures, drift=gathered.drift, operating=gathered.operating,
+            analysis=gathered.analysis, shown=gathered.shown, drift=gathered.drift, operating=gathered.operating,
             paragraph=explanation.paragraph(config.name, bare),
         )  # fmt: skip
         html = adopt(store, page, html_report.render(contents))

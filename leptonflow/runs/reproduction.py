@@ -28,7 +28,7 @@ from leptonflow.storage.memory_store import MemoryStore
 from leptonflow.storage.objects import BACK, recorded
 from leptonflow.storage.store import Store
 from leptonflow.training import model_fits
-from leptonflow.workloads import predictions
+from leptonflow.workloads import catalog, predictions
 from schemas.config import NAME, Pipeline, parse
 from schemas.errors import Damaged, NotFound, UsageError
 from schemas.records import ModelManifest, Plan, SnapshotRef
@@ -222,7 +222,11 @@ def _final(again: _Again) -> Predictions:
     fit = model_fits.fit_final(again.scratch, again.config, again.plan)
     model = keras_models.load(again.scratch.get(fit.files[0].key))
     examples = example_sets.holdout_set(again.scratch, again.config, again.snapshot)
-    return examples.ids, keras_models.predict(model, examples.pixels)
+    workload = catalog.load(again.config.workload)
+    vocabulary = again.scratch.get(fit.files[1].key).decode() if workload.vocabulary else None
+    return examples.ids, keras_models.predict(
+        model, workload.encode(examples.inputs, vocabulary, again.config.input)
+    )
 
 
 def _fold(again: _Again, fold: int) -> Predictions:

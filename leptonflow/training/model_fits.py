@@ -70,15 +70,17 @@ def train_fold(store: Store, config: Pipeline, plan: Plan, fold: int) -> FitResu
     numbers = holdout_split.folds(examples.labels, config.training.folds, config.training.seed)
     kept, held = (numbers != fold).nonzero()[0], (numbers == fold).nonzero()[0]
     started = time.perf_counter()
+    vocabulary = workload.vocabulary(examples.inputs[kept], config.input) if workload.vocabulary else None
+    encoded = workload.encode(examples.inputs, vocabulary, config.input)
     with MODEL_LOCK:
         shared_models.check_loadable(workload, config, snapshot.classes)
         start = seed(config.training.seed, "fold", fold)
         model = shared_models.reset_model(workload, config, snapshot.classes, start)
         epochs = _fit(
-            model, examples.pixels, examples.labels, kept, held,
+            model, encoded, examples.labels, kept, held,
             workload=workload, config=config, classes=len(snapshot.classes), start=start, stage=f"fold {fold + 1}",
         )  # fmt: skip
-        probabilities = _finite(keras_models.predict(model, examples.pixels[held]))
+        probabilities = _finite(keras_models.predict(model, encoded[held]))
     labels = examples.labels[held]
     mine = predictions.write([examples.ids[i] for i in held], labels, probabilities, snapshot.classes, fold)
     key = fit_key(config.name, version, fold, "oof.parquet")
@@ -98,7 +100,10 @@ def train_fold(store: Store, config: Pipeline, plan: Plan, fold: int) -> FitResu
 
 
 def fit_final(store: Store, config: Pipeline, plan: Plan) -> FitResult:
-    """Train on all training examples: final/model.keras, then manifest.json. As `train_fold` otherwise."""
+    """Train on all training examples: final/model.keras (and vocabulary.json), then manifest.json.
+
+    As `train_fold` otherwise.
+    """
     import numpy as np
 
     version, snapshot = planned(plan)
@@ -108,27 +113,33 @@ def fit_final(store: Store, config: Pipeline, plan: Plan) -> FitResult:
     workload = catalog.load(config.workload)
     examples = example_sets.training_set(store, config, snapshot)
     started = time.perf_counter()
+    vocabulary = workload.vocabulary(examples.inputs, config.input) if workload.vocabulary else None
+    encoded = workload.encode(examples.inputs, vocabulary, config.input)
     with MODEL_LOCK:
         shared_models.check_loadable(workload, config, snapshot.classes)
         start = seed(config.training.seed, "final", None)
         model = shared_models.reset_model(workload, config, snapshot.classes, start)
         everything = np.arange(len(examples.labels))
         epochs = _fit(
-            model, examples.pixels, examples.labels, everything, everything[:0],
+            model, encoded, examples.labels, everything, everything[:0],
             workload=workload, config=config, classes=len(snapshot.classes), start=start, stage="final fit",
         )  # fmt: skip
-        _finite(keras_models.predict(model, examples.pixels[:1]))
+        _finite(keras_models.predict(model, encoded[:1]))
         bare = workload.build(config, snapshot.classes)  # uncompiled: a package needs no optimiser
         shared_models.copy_variables(model.variables, bare.variables)
         data = keras_models.save(bare)
-    key = fit_key(config.name, version, None, "model.keras")
-    lies_there = adopt(store, key, data)
+    made = {"model.keras": data} | ({"vocabulary.json": vocabulary.encode()} if vocabulary is not None else {})
+    files = []
+    for name, each in made.items():
+        key = fit_key(config.name, version, None, name)
+        lies_there = adopt(store, key, each)
+        files.append(ObjectRef(key=key, sha256=sha256(lies_there), bytes=len(lies_there)))
     result = FitResult(
         version=version,
         fold=None,
         metrics={},
         epochs=epochs,
-        files=(ObjectRef(key=key, sha256=sha256(lies_there), bytes=len(lies_there)),),
+        files=tuple(files),
         seconds=time.perf_counter() - started,
         examples=len(examples.labels),
     )
@@ -159,7 +170,7 @@ def _commit(store: Store, pipeline: str, result: FitResult) -> FitResult:
 
 def _fit(
     model: Any,
-    pixels: NDArray[np.uint8],
+    encoded: NDArray[Any],
     labels: NDArray[np.int64],
     kept: NDArray[np.int64],
     held: NDArray[np.int64],
@@ -170,7 +181,7 @@ def _fit(
     start: int,
     stage: str,
 ) -> tuple[EpochValue, ...]:
-    """Train on pixels[kept] and follow the curve on a sample of pixels[held]; the values of each epoch.
+    """Train on encoded[kept] and follow the curve on a sample of encoded[held]; the values of each epoch.
 
     The order of the examples depends on the seed and the epoch alone, and never on what the process
     did before. Batches are gathered from the one array, so a fold costs no copy of its examples.
@@ -183,21 +194,20 @@ def _fit(
     for epoch in range(1, config.training.epochs + 1):
         began = time.perf_counter()
         order = kept[np.random.default_rng([start, epoch]).permutation(count)]
-        sums = np.zeros(2)
+        sums: dict[str, float] = {}
         for first in range(0, count, size):
             batch = order[first : first + size]
-            logs = model.train_on_batch(pixels[batch], workload.targets(labels[batch], classes), return_dict=True)
-            sums += np.asarray([logs["loss"], logs["accuracy"]], np.float64) * len(batch)
+            logs = model.train_on_batch(encoded[batch], workload.targets(labels[batch], classes), return_dict=True)
+            for name, value in logs.items():
+                sums[name] = sums.get(name, 0.0) + float(value) * len(batch)
             progress.report(stage, (epoch - 1) * count + first + len(batch), config.training.epochs * count)
-        found = {"loss": sums[0] / count, "accuracy": sums[1] / count}
-        _finite(sums)
+        found = {name: total / count for name, total in sums.items()}
+        _finite(np.asarray([*sums.values()]))
         for variable in model.trainable_variables:  # relu hides a NaN from the loss, depending on the backend
             _finite(np.asarray(keras_models.keras().ops.convert_to_numpy(variable)))
         if len(curve):
-            rows = _finite(keras_models.predict(model, pixels[curve]))
-            of_true = rows[np.arange(len(curve)), labels[curve]]
-            found["val_loss"] = -np.log(np.clip(of_true, 1e-7, 1)).mean()
-            found["val_accuracy"] = (rows.argmax(axis=1) == labels[curve]).mean()
+            rows = _finite(keras_models.predict(model, encoded[curve]))
+            found |= {f"val_{name}": value for name, value in workload.curve(labels[curve], rows).items()}
         seconds = time.perf_counter() - began
         values += [
             EpochValue(epoch=epoch, metric=name, value=float(value), seconds=seconds) for name, value in found.items()

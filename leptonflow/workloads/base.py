@@ -10,17 +10,20 @@ from schemas.config import Pipeline
 
 if TYPE_CHECKING:
     import numpy as np
+    import pyarrow as pa
     from numpy.typing import NDArray
 
     from leptonflow.workloads.media.image.scale import Scale
 
+Metrics = dict[str, float | None]
+
 
 class Examined(NamedTuple):  # one for each example: a dataclass takes three times as long to make
-    """One raw example after a look at it: a rule and reason where it is refused, else id, facts, pixels.
+    """One raw example after a look at it: a rule and reason where it is refused, else id, facts, encoded bytes.
 
-    id      sha256 (hex) of the canonical content, before resizing: the same in whatever file it comes
-    facts   plain numbers and strings about the example (width, height, channels, format, brightness, ...)
-    encoded the train-ready bytes (uint8, height x width x channels of the pipeline's input)
+    id      sha256 (hex) of the canonical content: the same in whatever file it comes
+    facts   the example's metadata: plain numbers and strings, for contracts, drift and slices
+    encoded the example as a part holds it: an image's pixels, a text's characters
     note    what a person should know of an example that is accepted, such as which page was taken
     """
 
@@ -33,38 +36,95 @@ class Examined(NamedTuple):  # one for each example: a dataclass takes three tim
 
 
 class Derived(NamedTuple):
-    """A fact that is not recorded: `value` of the recorded facts that it `needs`, in their order."""
+    """Metadata that is not recorded: `value` of the recorded metadata that it `needs`, in their order."""
 
     needs: tuple[str, ...]
     value: Callable[..., float]
 
     def of(self, facts: Mapping[str, Any]) -> float | None:
-        """The fact of one example; None where it lacks one that is needed."""
+        """The value of one example; None where it lacks one that is needed."""
         given = [facts.get(name) for name in self.needs]
         return None if None in given else self.value(*given)
 
 
+class Codec(NamedTuple):
+    """How an encoded example lies in a part and in memory. `input` is the section of the YAML.
+
+    column  the name of the part's column
+    arrow   input -> its type
+    read    a column of N, input -> N examples as an array, the first axis N
+    empty   N, input -> such an array, not filled
+    stack   the encoded bytes of N examples, input -> such an array
+    raw     such an array -> the encoded bytes of each
+    bytes   input -> bytes of one example in such an array, about
+    """
+
+    column: str
+    arrow: Callable[[Any], pa.DataType]
+    read: Callable[[pa.Array, Any], NDArray[Any]]
+    empty: Callable[[int, Any], NDArray[Any]]
+    stack: Callable[[Sequence[bytes], Any], NDArray[Any]]
+    raw: Callable[[NDArray[Any]], list[bytes]]
+    bytes: Callable[[Any], int]
+
+
+class Malformed(NamedTuple):
+    """What a package must answer with an error: arrays of examples, and bodies of requests, each by what is wrong."""
+
+    arrays: Mapping[str, NDArray[Any]]
+    bodies: Mapping[str, bytes]
+
+
+class Told(NamedTuple):
+    """What a model card says of the examples: what goes in, how, and Python that loads the package's files."""
+
+    what: str
+    how: str
+    code: str
+
+
+class Shown(NamedTuple):
+    """An example as a report shows it: an image (uint8 H x W x C), or a text."""
+
+    image: NDArray[np.uint8] | None = None
+    text: str | None = None
+
+
 @dataclass(frozen=True)
 class Workload:
-    """An ML task as functions. Shapes: N examples, H x W x C input, K classes."""
+    """An ML task as functions. N examples as an array, K classes; `input` is the section of the YAML."""
 
     name: str
     preprocessing_version: int
     checks_version: int
     contract: str  # the default contract's file name under schemas/
-    examine: Callable[[bytes, tuple[int, int, int]], Examined]  # a file's bytes -> Examined
-    examine_array: Callable[[NDArray[Any], tuple[int, int, int], Scale], Examined]
-    # ^ one row of a .npy array (H x W [x C]), and the scale of the whole array
-    encode_accepted: Callable[[bytes, tuple[int, int, int]], bytes | None]
+    layouts: frozenset[str]  # of sources that it takes: folders, npy, table
+    codec: Codec
+    encoding: Callable[[Any], Any]  # input -> as much of it as changes an encoded example
+    examine: Callable[[bytes, Any], Examined]  # a file's bytes, or a cell's, input -> Examined
+    encode_accepted: Callable[[bytes, Any], bytes | None]
     # ^ the bytes of a file that was accepted when less was checked -> encoded; None where there is no room
-    build: Callable[[Pipeline, Sequence[str]], Any]  # -> an uncompiled keras.Model, N x H x W x C -> N x K
+    encode: Callable[[NDArray[Any], str | None, Any], NDArray[Any]]
+    # ^ N examples, the vocabulary, input -> what the model takes. Raises TrainingError for other examples
+    build: Callable[[Pipeline, Sequence[str]], Any]  # -> an uncompiled keras.Model, encoded examples -> N x K
     compile: Callable[[Any, Pipeline], None]  # loss and optimiser
     targets: Callable[[NDArray[np.int64], int], NDArray[np.float32]]  # N class numbers -> N x K
-    score: Callable[[NDArray[np.int64], NDArray[np.float64], Sequence[str]], dict[str, float | None]]
+    curve: Callable[[NDArray[np.int64], NDArray[np.float64]], dict[str, float]]
+    # ^ N true class numbers, N x K outputs -> the values of a learning curve
+    score: Callable[[NDArray[np.int64], NDArray[np.float64], Sequence[str]], Metrics]
     # ^ N true class numbers, N x K probabilities -> metrics; null for a class without examples
-    baselines: Callable[..., dict[str, dict[str, float | None]]]
-    # ^ (training examples, labels, holdout examples, labels, classes, seed) -> name: metrics of very simple models
-    request: Callable[[bytes, tuple[int, int, int]], NDArray[np.uint8]]  # a served file -> H x W x C
-    remarks: Callable[[Sequence[Mapping[str, Any]], tuple[int, int, int]], list[str]]
-    # ^ the facts of examples, the input -> what a person should know before they are trained on
-    derived: Mapping[str, Derived] = field(default_factory=dict)  # facts that follow from the recorded ones
+    baselines: Callable[
+        [NDArray[Any], NDArray[np.int64], NDArray[Any], NDArray[np.int64], Sequence[str], int], dict[str, Metrics]
+    ]
+    # ^ training examples, labels, holdout examples, labels, classes, seed -> the metrics of very simple models
+    request: Callable[[bytes, Any], Any]  # a served body, input -> one example of such an array
+    malformed: Callable[[Any], Malformed]
+    remarks: Callable[[Sequence[Mapping[str, Any]], Any], list[str]]
+    # ^ the metadata of examples, input -> what a person should know before they are trained on
+    told: Callable[[Any], Told]  # input -> what is said of it
+    show: Callable[[Any], Shown]  # one example of an array
+    examine_array: Callable[[NDArray[Any], Any, Scale], Examined] | None = None
+    # ^ one row of a .npy array, input, and the scale of the whole array
+    vocabulary: Callable[[NDArray[Any], Any], str] | None = None
+    # ^ what is learned from a fit's own training examples before the model is: a JSON that `encode` takes
+    derived: Mapping[str, Derived] = field(default_factory=dict)  # metadata that follows from what is recorded

@@ -110,14 +110,14 @@ def test_a_package_says_what_it_is_and_predicts(store: Store, trained: Any) -> N
     assert (contract["quarantine"], contract["classes"]) == ({"limit": 0.2}, None)
     package = packages.load(store, config.name, plan.version)
     examples = example_sets.training_set(store, config, plan.snapshot)
-    found = package.predict(examples.pixels)
+    found = package.predict(examples.inputs)
     assert found.shape == (len(examples.ids), 3) and found.dtype == np.float64
     assert (found.argmax(1) == examples.labels).mean() > 0.5
     # An answer does not depend on who else is asked about, up to rounding.
-    np.testing.assert_allclose(package.predict(examples.pixels[5:6])[0], found[5], atol=1e-6)
-    assert package.predict(examples.pixels[:0]).shape == (0, 3)
+    np.testing.assert_allclose(package.predict(examples.inputs[5:6])[0], found[5], atol=1e-6)
+    assert package.predict(examples.inputs[:0]).shape == (0, 3)
     with pytest.raises(TrainingError, match="12 x 12 x 1"):
-        package.predict(examples.pixels[:, :5])
+        package.predict(examples.inputs[:, :5])
     assert [m.version for m in packages.versions(store, config.name)] == [plan.version]
 
 
@@ -184,14 +184,14 @@ def test_the_card_says_how_to_load_it(store: Store, trained: Any, tmp_path: Path
     assert folder is not None
     code = (folder / "model_card.md").read_text().split("```python\n")[1].split("```")[0]
     examples = example_sets.training_set(store, config, plan.snapshot)
-    np.save(tmp_path / "pixels.npy", examples.pixels[:8])
+    np.save(tmp_path / "pixels.npy", examples.inputs[:8])
     script = f"import numpy\npixels = numpy.load({str(tmp_path / 'pixels.npy')!r})\n{code}\nprint(answers)"
     clean = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     done = subprocess.run(
         [sys.executable, "-P", "-c", script], cwd=folder, env=clean, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
-    expected = packages.load(store, config.name, plan.version).predict(examples.pixels[:8]).argmax(1)
+    expected = packages.load(store, config.name, plan.version).predict(examples.inputs[:8]).argmax(1)
     assert done.stdout.splitlines()[-1] == str([CLASSES[number] for number in expected])
 
 
@@ -301,7 +301,7 @@ def test_a_package_that_does_not_reproduce_its_predictions_does_not_pass(store: 
         def predict_on_batch(self, pixels: Any) -> Any:
             return np.asarray(package.model.predict_on_batch(pixels)) + 1e-3
 
-    data = packages.write_reference(Other(), examples)
+    data = packages.write_reference(config, Other(), None, examples)
     manifest = packages.manifest(store, config.name, plan.version)
     changed = {"sha256": packages.sha256(data), "bytes": len(data)}
     files = tuple(f.model_copy(update=changed) if f.key == "reference.parquet" else f for f in manifest.files)

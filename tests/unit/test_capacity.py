@@ -35,14 +35,14 @@ def counts(train: int, holdout: int) -> Split:
 
 @pytest.mark.usefixtures("small")
 def test_a_training_set_that_does_not_fit_is_exit_2_with_the_numbers() -> None:
-    capacity.check_training(WIDE, counts(300, 60))
+    capacity.check_training(224 * 224 * 3, "224 x 224 x 3", counts(300, 60))
     with pytest.raises(ConfigurationError) as caught:
-        capacity.check_training(WIDE, counts(4000, 1000))
+        capacity.check_training(224 * 224 * 3, "224 x 224 x 3", counts(4000, 1000))
     line = caught.value.line()
     said = ("5000 examples of 224 x 224 x 3 need about 1.4 GB", "4000 of them are held twice", "0.6 GB", "`input`")
     assert all(words in line for words in said), line
     assert caught.value.exit_status == 2
-    capacity.check_training(CONFIG, counts(4000, 1000))
+    capacity.check_training(8 * 8 * 3, "8 x 8 x 3", counts(4000, 1000))
 
 
 @pytest.mark.usefixtures("small")

@@ -34,7 +34,7 @@ def dataset(store: Store, counts: dict[str, int], classes: tuple[str, ...] | Non
     """Two parts of examples with these labels, as a snapshot."""
     made = [example(n, label) for n, label in enumerate(name for name, count in counts.items() for _ in range(count))]
     halves = [made[::2], made[1::2]]
-    parts = [part_files.write_part(store, "p", f"b{n}", "prep", half) for n, half in enumerate(halves)]
+    parts = [part_files.write_part(store, config(), f"b{n}", "prep", half) for n, half in enumerate(halves)]
     content = dataset_contents.content_digest([(e.id, e.label) for e in made], "prep")
     return SnapshotRef(
         pipeline="p", number=1, snapshot=content[:12], content=content, classes=classes or tuple(sorted(counts)),
@@ -48,15 +48,15 @@ def store(request: pytest.FixtureRequest) -> Store:
 
 
 def test_the_same_examples_give_the_same_part(store: Store) -> None:
-    first = part_files.write_part(store, "p", "b", "prep", [example(1, "a"), example(2, "b")])
-    again = part_files.write_part(store, "p", "b", "prep", [example(1, "a"), example(2, "b")])
+    first = part_files.write_part(store, config(), "b", "prep", [example(1, "a"), example(2, "b")])
+    again = part_files.write_part(store, config(), "b", "prep", [example(1, "a"), example(2, "b")])
     assert first == again
     assert first is not None and first.rows == 2
 
 
 def test_a_part_that_was_changed_is_refused_also_where_only_some_columns_are_read(tmp_path: Path) -> None:
     store = open_store(tmp_path.as_uri())
-    part = part_files.write_part(store, "p", "b", "prep", [example(n, "a") for n in range(50)])
+    part = part_files.write_part(store, config(), "b", "prep", [example(n, "a") for n in range(50)])
     assert part is not None
     assert part_files.read_columns(store, part, ("id",)).num_rows == 50
     path = tmp_path / part.key
@@ -77,8 +77,8 @@ def test_training_and_holdout_are_disjoint_complete_and_sorted(store: Store) -> 
     assert train.ids == sorted(train.ids) and held.ids == sorted(held.ids)
     expected = {e.id: (e.label, e.encoded) for e in (example(n, "a" if n < 60 else "b") for n in range(120))}
     for i, name in enumerate(train.ids):
-        assert (snapshot.classes[train.labels[i]], train.pixels[i].tobytes()) == expected[name]
-    assert train.pixels.shape[1:] == (2, 2, 1)
+        assert (snapshot.classes[train.labels[i]], train.inputs[i].tobytes()) == expected[name]
+    assert train.inputs.shape[1:] == (2, 2, 1)
 
 
 def test_an_example_stays_in_the_holdout_whatever_else_arrives() -> None:
@@ -96,7 +96,7 @@ def test_the_content_knows_labels_but_not_order() -> None:
 
 
 def test_a_changed_part_is_named(store: Store) -> None:
-    part = part_files.write_part(store, "p", "b", "prep", [example(1, "a")])
+    part = part_files.write_part(store, config(), "b", "prep", [example(1, "a")])
     assert part is not None
     with pytest.raises(Damaged, match=part.key):
         part_files.read_part(store, part.model_copy(update={"sha256": "0" * 64}), ("id",))
@@ -112,7 +112,7 @@ def test_too_few_of_a_class_cannot_be_trained(store: Store) -> None:
 
 def test_an_empty_holdout_cannot_be_trained(store: Store) -> None:
     few = [e for e in (example(n, "ab"[n % 2]) for n in range(40)) if not holdout_split.in_holdout(e.id, 0.2)]
-    part = part_files.write_part(store, "p", "b", "prep", few)
+    part = part_files.write_part(store, config(), "b", "prep", few)
     assert isinstance(part, PartRef)
     snapshot = dataset(store, {"a": 1}, classes=("a", "b")).model_copy(update={"parts": (part,)})
     split = holdout_split.split(store, config(), snapshot)

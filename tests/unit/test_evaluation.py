@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from leptonflow.data.dataset import example_sets
+from leptonflow.data.dataset import example_sets, reencoding
 from leptonflow.evaluation import holdout_evaluation
 from leptonflow.gate import evidence
 from leptonflow.registry import champion_log, packages
@@ -65,7 +65,7 @@ def test_the_candidate_is_scored_from_its_package_and_the_bytes_that_lie_there(s
     ids, labels, rows = predictions.read(store.get(found.predictions.key), CLASSES)
     assert ids == examples.ids
     np.testing.assert_array_equal(labels, examples.labels)
-    np.testing.assert_array_equal(rows, packages.load(store, config.name, plan.version).predict(examples.pixels))
+    np.testing.assert_array_equal(rows, packages.load(store, config.name, plan.version).predict(examples.inputs))
     accuracy = (rows.argmax(1) == labels).mean()
     assert found.candidate_scores.metrics["accuracy"] == pytest.approx(accuracy)
     assert np.trace(found.candidate_scores.confusion) == round(accuracy * len(labels))
@@ -120,14 +120,15 @@ def test_a_champion_with_other_preprocessing_is_scored_through_its_own(
     asked = []
     real = example_sets.holdout_set
 
-    def holdout_set(store: Store, config: Pipeline, snapshot: Any, shape: Any = None) -> Any:
-        examples = real(store, config, snapshot)
-        if shape is None:
-            return examples
-        asked.append(shape)
-        return example_sets.Examples(**{**vars(examples), "pixels": np.ascontiguousarray(examples.pixels[:, :12, :12])})
+    def holdout_set(store: Store, config: Pipeline, snapshot: Any) -> Any:
+        if config.input == larger.input:
+            return real(store, config, snapshot)
+        asked.append(config.input)
+        examples = real(store, larger, snapshot)
+        return example_sets.Examples(**{**vars(examples), "inputs": np.ascontiguousarray(examples.inputs[:, :12, :12])})
 
     monkeypatch.setattr(example_sets, "holdout_set", holdout_set)
+    monkeypatch.setattr(reencoding, "reencoded", lambda store, config, snapshot: snapshot)
     found = holdout_evaluation.evaluate(store, larger, other, champion_of(plan, sha))
     assert asked == [(12, 12, 1)]
     assert found.champion_scores is not None and found.not_comparable is None
@@ -189,7 +190,7 @@ def test_training_scores_and_baselines_are_measured_where_a_rule_asks(store: Mem
     config = pipeline(gate=asked)
     found = holdout_evaluation.evaluate(store, config, plan, None)
     examples = example_sets.training_set(store, config, plan.snapshot)
-    rows = packages.load(store, config.name, plan.version).predict(examples.pixels)
+    rows = packages.load(store, config.name, plan.version).predict(examples.inputs)
     assert found.training is not None
     assert found.training["accuracy"] == pytest.approx((rows.argmax(1) == examples.labels).mean())
     assert set(found.baselines) == {"majority", "logistic"}

@@ -175,7 +175,7 @@ def test_baselines_learn_what_is_plain_to_see() -> None:
         example_sets.holdout_set(store, config, snapshot),
     )
 
-    sets = (train.pixels, train.labels, holdout.pixels, holdout.labels)
+    sets = (train.inputs, train.labels, holdout.inputs, holdout.labels)
     found = baselines.scores(*sets, snapshot.classes, seed=0)
     assert found["logistic"]["accuracy"] == 1.0
     assert (found["majority"]["accuracy"] or 1) < 0.6

@@ -79,7 +79,7 @@ def test_an_upgrade_records_digests_and_takes_copies_out_of_the_holdout(store: S
     held = example_sets.holdout_set(store, config, snapshot)
     learned = example_sets.training_set(store, config, snapshot)
     assert set(held.ids) | set(learned.ids) == set(after)
-    assert not {p.tobytes() for p in held.pixels} & {p.tobytes() for p in learned.pixels}
+    assert not {p.tobytes() for p in held.inputs} & {p.tobytes() for p in learned.inputs}
     assert now.head is not None and now.head.body["labels"] == dict(Counter(after.values()))
 
 
@@ -204,5 +204,5 @@ def test_another_input_encodes_what_is_left(store: Store, config: Pipeline, plac
     assert snapshot.examples == len(before)
     learned, held = example_sets.training_set(store, small, snapshot), example_sets.holdout_set(store, small, snapshot)
     assert sorted([*learned.ids, *held.ids]) == [example for example, _ in before]
-    assert learned.pixels.shape[1:] == (8, 8, 1)
+    assert learned.inputs.shape[1:] == (8, 8, 1)
     assert history(store).number == dataset_state.snapshots(store, "pets").number == snapshot.number

@@ -294,7 +294,7 @@ def test_mistakes_are_pictures_of_the_stored_pixels(memory: Store) -> None:
     assert len(images) == MOST_SHOWN
     worst = given.analysis.worst[0]
     assert f"<b>{worst.label}</b> {worst.chance:.3f}<br>taken for" in html
-    by_source = dict(zip(run.holdout.sources, run.holdout.pixels, strict=True))
+    by_source = dict(zip(run.holdout.sources, run.holdout.inputs, strict=True))
     for image in images:
         assert np.array_equal(decoded(str(image["src"])), by_source[str(image["alt"])])
 

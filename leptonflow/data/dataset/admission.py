@@ -242,7 +242,7 @@ def _validate_and_encode(
     table = pa.table({**facts, "label": [row.label for row in rows]})
     with ThreadPoolExecutor(1) as beside:
         expectations = beside.submit(at_hand.validator.validate, table, contracts.read_contract(config))
-        part = part_files.encode_part(batch, [_accepted(row) for row in rows], facts)
+        part = part_files.encode_part(config, batch, [_accepted(row) for row in rows], facts)
         return expectations.result(), part
 
 

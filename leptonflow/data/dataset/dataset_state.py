@@ -18,10 +18,10 @@ def snapshots(store: Store, pipeline: str, complete: bool = False) -> commit_log
     return (commit_log.complete if complete else commit_log.read)(store, f"snapshots/{pipeline}/log")
 
 
-def preprocessing(config: Pipeline, shape: tuple[int, int, int] | None = None) -> str:
-    """The digest of how examples are encoded: the workload, its preprocessing version, the input shape."""
+def preprocessing(config: Pipeline) -> str:
+    """The digest of how examples are encoded: the workload, its preprocessing version, and what of `input` matters."""
     workload = catalog.load(config.workload)
-    return short(digest(workload.name, workload.preprocessing_version, shape or config.input))
+    return short(digest(workload.name, workload.preprocessing_version, workload.encoding(config.input)))
 
 
 def state(config: Pipeline, history: commit_log.Log) -> SnapshotRef | None:

@@ -54,7 +54,8 @@ def split(store: Store, config: Pipeline, snapshot: SnapshotRef) -> Split:
         rejected=rejected,
         warnings=_remarks(store, config, snapshot),
     )
-    capacity.check_training(config, found)
+    workload = catalog.load(config.workload)
+    capacity.check_training(workload.codec.bytes(config.input), workload.told(config.input).how, found)
     return found
 
 

@@ -1,7 +1,4 @@
-"""Preprocessed examples as Parquet parts: immutable, under the digest of their bytes.
-
-Pixels are train-ready: uint8, height x width x channels, as fixed-size binary.
-"""
+"""Preprocessed examples as Parquet parts: immutable, under the digest of their bytes."""
 
 from __future__ import annotations
 
@@ -15,6 +12,8 @@ from leptonflow.core.hashing import sha256
 from leptonflow.data.ingest.layouts import shown
 from leptonflow.storage.objects import place, recorded
 from leptonflow.storage.store import Store
+from leptonflow.workloads import catalog
+from schemas.config import Pipeline
 from schemas.records import PartRef
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ IDENTITY = ("id", "sha256", "label", "batch")
 
 
 class Accepted(NamedTuple):
-    """One accepted example, as it goes into a part. `encoded` are H*W*C bytes."""
+    """One accepted example, as it goes into a part. `encoded`: see `Examined`."""
 
     id: str
     sha256: str
@@ -54,10 +53,11 @@ def facts_columns(facts: Sequence[dict[str, Any]]) -> dict[str, pa.Array]:
 
 
 def encode_part(
-    batch: str, examples: Sequence[Accepted], facts: Mapping[str, pa.Array] | None = None
+    config: Pipeline, batch: str, examples: Sequence[Accepted], facts: Mapping[str, pa.Array] | None = None
 ) -> EncodedPart | None:
     """The Parquet of some examples; None where there is no example. The same examples give the same bytes.
 
+    config  its workload's codec says how an example lies in it
     facts  theirs as `facts_columns` gives them, where they are at hand
     """
     import pyarrow as pa
@@ -65,6 +65,8 @@ def encode_part(
 
     if not examples:
         return None
+    codec = catalog.load(config.workload).codec
+    column, kind = codec.column, codec.arrow(config.input)
     facts = facts_columns([e.facts for e in examples]) if facts is None else facts
     columns = {name: pa.array([getattr(e, name) for e in examples], pa.string()) for name in ("id", "sha256", "label")}
     columns["batch"] = pa.array([batch] * len(examples), pa.string())
@@ -72,9 +74,9 @@ def encode_part(
     columns["key"] = pa.array([shown(e.key) if e.key else None for e in examples], pa.string())
     columns["row"] = pa.array([e.row for e in examples], pa.int64())
     columns["facts"] = _struct(facts, len(examples))
-    columns["pixels"] = pa.array([e.encoded for e in examples], pa.binary(len(examples[0].encoded)))
+    columns[column] = pa.array([e.encoded for e in examples], kind)
     sink = pa.BufferOutputStream()
-    # A dictionary over pixels would only grow them; these columns gain from one.
+    # A dictionary over the examples would only grow them; these columns gain from one.
     pq.write_table(
         pa.table(columns), sink, compression="zstd", use_dictionary=["label", "batch"], row_group_size=16_384
     )
@@ -98,11 +100,11 @@ def create_part(store: Store, pipeline: str, batch: str, preprocessing: str, par
 
 
 def write_part(
-    store: Store, pipeline: str, batch: str, preprocessing: str, examples: Sequence[Accepted]
+    store: Store, config: Pipeline, batch: str, preprocessing: str, examples: Sequence[Accepted]
 ) -> PartRef | None:
     """Write one part; None where there is no example. The same examples give the same bytes and key."""
-    part = encode_part(batch, examples)
-    return None if part is None else create_part(store, pipeline, batch, preprocessing, part)
+    part = encode_part(config, batch, examples)
+    return None if part is None else create_part(store, config.name, batch, preprocessing, part)
 
 
 def read_part(store: Store, part: PartRef, columns: Sequence[str]) -> pa.Table:

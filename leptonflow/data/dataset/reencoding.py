@@ -1,6 +1,6 @@
 """Encodes accepted examples again from landing/ when the preprocessing changes.
 
-The examples, their ids and labels stay; only their pixels are made anew, each landed file held
+The examples, their ids and labels stay; only what is encoded of them is made anew, each landed file held
 against its recorded sha256. What does not belong here: judging (an accepted example stays accepted).
 """
 
@@ -42,10 +42,11 @@ def preprocess(store: Store, config: Pipeline) -> SnapshotRef:
         target = dataset_state.preprocessing(config)
         if snapshot.preprocessing == target:
             return snapshot
-        parts = _parts(store, config, history, config.input)
+        parts = _parts(store, config, history)
         pairs = dataset_contents.pairs(store, history.entries)
         content = dataset_contents.content_digest(pairs, target)
-        why = f"input is {list(config.input)} now: {len(pairs)} examples encoded again from landing/"
+        told = catalog.load(config.workload).told(config.input).how
+        why = f"input is {told} now: {len(pairs)} examples encoded again from landing/"
         body = {
             **{k: history.head.body[k] for k in ("classes", "labels", "holdout", "examples")},
             "batch": None,
@@ -67,23 +68,23 @@ def preprocess(store: Store, config: Pipeline) -> SnapshotRef:
     raise AssertionError("unreachable")
 
 
-def reencoded(store: Store, config: Pipeline, snapshot: SnapshotRef, shape: tuple[int, int, int]) -> SnapshotRef:
-    """The same examples encoded for another input shape, with no record: how an old champion is scored."""
+def reencoded(store: Store, config: Pipeline, snapshot: SnapshotRef) -> SnapshotRef:
+    """The same examples encoded for the input of `config`, with no record: how an old champion is scored."""
     history = dataset_state.snapshots(store, config.name)
-    parts = tuple(p for p in _parts(store, config, history, shape) if p.batch in snapshot.batches)
-    return snapshot.model_copy(update={"parts": parts, "preprocessing": dataset_state.preprocessing(config, shape)})
+    parts = tuple(p for p in _parts(store, config, history) if p.batch in snapshot.batches)
+    return snapshot.model_copy(update={"parts": parts, "preprocessing": dataset_state.preprocessing(config)})
 
 
-def _parts(store: Store, config: Pipeline, history: commit_log.Log, shape: tuple[int, int, int]) -> list[PartRef]:
-    """A part of that shape for each batch: one that some record names already, else a new one."""
-    target = dataset_state.preprocessing(config, shape)
+def _parts(store: Store, config: Pipeline, history: commit_log.Log) -> list[PartRef]:
+    """A part encoded for the input of `config` for each batch: one that some record names already, else a new one."""
+    target = dataset_state.preprocessing(config)
     named = [PartRef.model_validate(p) for entry in history.entries for p in entry.body["parts"]]
     there = {p.batch: p for p in named if p.preprocessing == target and store.size(p.key) is not None}
     changed = dataset_contents.read_changes(store, dataset_contents.changes(history.entries))
     retracted = {example for example, label in changed.items() if label is None}
     parts: list[PartRef] = []
     for recorded in dataset_contents.accepted_parts(history.entries):
-        part = there.get(recorded.batch) or _encode_again(store, config, recorded, target, shape, retracted)
+        part = there.get(recorded.batch) or _encode_again(store, config, recorded, target, retracted)
         parts += [part] if part else []
     return parts
 
@@ -93,7 +94,6 @@ def _encode_again(
     config: Pipeline,
     recorded: PartRef,
     target: str,
-    shape: tuple[int, int, int],
     retracted: Collection[str],
 ) -> PartRef | None:
     """None where all of it was retracted and is no longer there."""
@@ -102,15 +102,14 @@ def _encode_again(
     landed = landing.open_batch(store, config.name, recorded.batch, held)
     workload = catalog.load(config.workload)
     classes = config.classes
-    wanted = config.model_copy(update={"input": shape})
-    rows = examination.examine(store, wanted, landed, workload, classes=classes, progress=progress.report)
+    rows = examination.examine(store, config, landed, workload, classes=classes, progress=progress.report)
     found = identities.by_place(rows)
     examples: list[part_files.Accepted] = []
     changed: list[str] = []
     for old in table.to_pylist():
         row = found.get((nfc(old["source"]), old["key"]))
         if row is not None and row.encoded is None:
-            row = row._replace(encoded=_as_accepted(store, config, recorded.batch, row, old["sha256"], shape))
+            row = row._replace(encoded=_as_accepted(store, config, recorded.batch, row, old["sha256"]))
         if row is None or row.sha256 != old["sha256"] or row.encoded is None:
             if old["id"] in retracted:
                 continue
@@ -125,17 +124,15 @@ def _encode_again(
             received=f"changed or missing: {shown}",
             hint="Put the original files back under these keys, then run the same command again",
         )
-    return part_files.write_part(store, config.name, recorded.batch, target, examples)
+    return part_files.write_part(store, config, recorded.batch, target, examples)
 
 
-def _as_accepted(
-    store: Store, config: Pipeline, batch: str, row: Row, recorded: str, shape: tuple[int, int, int]
-) -> bytes | None:
-    """The pixels of an accepted file that today's checks would refuse: an accepted example stays accepted.
+def _as_accepted(store: Store, config: Pipeline, batch: str, row: Row, recorded: str) -> bytes | None:
+    """The encoded bytes of an accepted file that today's checks would refuse: an accepted example stays accepted.
 
     None where the file is not the one that was recorded, or an array.
     """
     if row.key is None or row.sha256 != recorded:
         return None
     data = store.get(f"{landing.folder_key(config.name, batch)}/{row.key}")
-    return catalog.load(config.workload).encode_accepted(data, shape) if sha256(data) == recorded else None
+    return catalog.load(config.workload).encode_accepted(data, config.input) if sha256(data) == recorded else None

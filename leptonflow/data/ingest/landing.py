@@ -28,6 +28,7 @@ from leptonflow.data.ingest.sources import open_source
 from leptonflow.storage.objects import steady
 from leptonflow.storage.store import Store
 from leptonflow.storage.store_identity import upgrade
+from leptonflow.workloads import catalog
 from schemas.config import NAME, Pipeline
 from schemas.errors import AlreadyExists, Damaged, NotFound, StoreError, UsageError
 from schemas.records import Listing, SourceRow
@@ -74,7 +75,9 @@ def land(
     arrival = arrive(opened, index, config.classes, progress)
     batch = name or default_name(_stem(source), arrival.listing.digest)
     prefix = folder_key(config.name, batch)
-    capacity.check_batch(config, _examples(arrival.listing))
+    workload = catalog.load(config.workload)
+    each, told = workload.codec.bytes(config.input), workload.told(config.input).how
+    capacity.check_batch(each, told, _examples(arrival.listing))
     upgrade(store)
     closed = store.size(f"{prefix}/{READY}")
     if closed is not None:

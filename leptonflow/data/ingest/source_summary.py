@@ -187,6 +187,7 @@ def _arrays(source: Source) -> Summary:
             classes.update(str(pair.labels[number]) for number in good)
             nameless += len(pair) - len(good)
             examine = _workload().examine_array
+            assert examine is not None
             looked = (examine(pair.row(number), SHAPE, pair.scale) for number in _spread(good, SAMPLE))
             facts += [examined.facts for examined in looked if examined.facts is not None]
     return _described(source, {name: classes[name] for name in sorted(classes, key=int)}, nameless, facts)

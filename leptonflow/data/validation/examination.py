@@ -7,6 +7,7 @@ accepted (judging), and what an image is (the workload).
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
@@ -14,7 +15,7 @@ from typing import Any
 
 from leptonflow.core import capacity
 from leptonflow.core.child_processes import Answer, Pool, Task
-from leptonflow.core.hashing import sha256
+from leptonflow.core.hashing import canonical, sha256
 from leptonflow.data.ingest import array_files, layouts
 from leptonflow.data.ingest.folder_walk import Refusal, measure, read_file, resolve
 from leptonflow.data.ingest.layouts import Batch, Item
@@ -26,6 +27,7 @@ from leptonflow.workloads import catalog
 from leptonflow.workloads.base import Examined, Workload
 from schemas.config import WORKLOADS, Pipeline
 from schemas.errors import NotFound
+from schemas.workloads import SECTIONS
 
 MANY = 400  # files from which child processes pay, where none runs yet
 SOME = 100  # ... and where they do
@@ -87,7 +89,7 @@ def _look(
     workers: Pool | None,
 ) -> list[Looked]:
     """Each file examined, in the order given, in this process or in others."""
-    capacity.check_batch(config, len(items))
+    _check_batch(config, workload, len(items))
     tasks = _tasks(store, config, batch, workload, items)
     alone = store.uri.startswith("memory://") or workload.name not in WORKLOADS
     enough = len(items) >= (SOME if workers is not None and workers.started else MANY)
@@ -113,21 +115,24 @@ def _gather(answers: Iterator[Answer], total: int, report: Progress) -> list[Loo
 def _tasks(
     store: Store, config: Pipeline, batch: Batch, workload: Workload, items: Sequence[Item]
 ) -> list[Task]:
-    height, width, channels = config.input
-    size = max(1, min(CHUNK, CHUNK_BYTES // (height * width * channels)))
-    common = {"store": store.uri, "workload": workload.name, "input": list(config.input), "prefix": batch.prefix}
+    size = max(1, min(CHUNK, CHUNK_BYTES // workload.codec.bytes(config.input)))
+    own = json.loads(canonical(config.input))
+    common = {"store": store.uri, "workload": workload.name, "input": own, "prefix": batch.prefix}
     return [
         {**common, "files": [(item.key, item.sha256) for item in items[start : start + size]]}
         for start in range(0, len(items), size)
     ]
 
 
+def _check_batch(config: Pipeline, workload: Workload, examples: int) -> None:
+    capacity.check_batch(workload.codec.bytes(config.input), workload.told(config.input).how, examples)
+
+
 def warm() -> None:
     """Import, before the first task, what every task needs: a byte that is no example asks for all of it."""
     import numpy  # noqa: F401
 
-    for name in WORKLOADS:
-        catalog.load(name).examine(b"-", (2, 2, 1))
+    catalog.load(WORKLOADS[0]).examine(b"-", (2, 2, 1))
 
 
 def perform(task: Task) -> Answer:
@@ -142,7 +147,7 @@ def _store(uri: str) -> Store:
 
 def _perform(store: Store, workload: Workload, task: Task) -> Answer:
     """Rows of [sha256, rule, reason, id, facts, note, encoded size], and all encoded bytes in a row."""
-    height, width, channels = task["input"]
+    own = SECTIONS[workload.name].input.validate_python(task["input"]) if workload.name in SECTIONS else task["input"]
     rows: list[Any] = []
     raw: list[bytes] = []
     for (_, expected), data in zip(task["files"], _read(store, task), strict=True):
@@ -154,7 +159,7 @@ def _perform(store: Store, workload: Workload, task: Task) -> Answer:
         if changed is not None:
             rows.append([digits, changed.rule, changed.reason, None, None, None, 0])
             continue
-        found = workload.examine(data, (height, width, channels))
+        found = workload.examine(data, own)
         encoded = found.encoded or b""
         rows.append([digits, found.rule, found.reason, found.id, found.facts, found.note, len(encoded)])
         raw.append(encoded)
@@ -261,7 +266,7 @@ def _array_rows(
     name: str, key: str, pair: array_files.Pair, config: Pipeline, workload: Workload, report: Progress
 ) -> Iterator[Row]:
     total = len(pair)
-    capacity.check_batch(config, total)
+    _check_batch(config, workload, total)
     for number in range(total):
         rule, label = pair.rules[number], pair.labels[number]
         source = name if pair.whole else f"{name}[{number}]"
@@ -272,6 +277,7 @@ def _array_rows(
             continue
         pixels = pair.row(number)
         digits = array_files.row_sha256(pixels)
+        assert workload.examine_array is not None, "the workload takes no arrays"
         found = Examined(*rule) if rule else workload.examine_array(pixels, config.input, pair.scale)
         if pair.scale.note is not None and found.rule is None:
             found = found._replace(note=pair.scale.note)
@@ -335,5 +341,5 @@ def _examine_table(
     def look(items: Sequence[Item]) -> list[Looked]:
         return _look(store, config, batch, workload, items, report, workers)
 
-    rows = landed_tables.rows(batch, table, data, classes, look, lambda image: workload.examine(image, config.input))
+    rows = landed_tables.rows(batch, table, data, classes, look, lambda cell: workload.examine(cell, config.input))
     return sorted([*rows, *refused], key=row_number)

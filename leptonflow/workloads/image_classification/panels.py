@@ -1,4 +1,4 @@
-"""What a person is told of the examples before they are trained on."""
+"""What a person is shown and told of images."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from leptonflow.workloads.base import Shown, Told
+
 if TYPE_CHECKING:
-    pass
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 def remarks(facts: Sequence[Mapping[str, Any]], shape: tuple[int, int, int]) -> list[str]:
@@ -22,3 +25,21 @@ def remarks(facts: Sequence[Mapping[str, Any]], shape: tuple[int, int, int]) -> 
         f"{len(small)} of {len(sizes)} images are smaller than the input of {height} x {width} and are enlarged to it, "
         f"most often from {high} x {wide}: a smaller `input` in the YAML shows as much and trains faster"
     ]
+
+
+CODE = """import json, keras
+model = keras.saving.load_model("model.keras", compile=False, safe_mode=True)
+classes = json.load(open("labels.json", encoding="utf-8"))
+# pixels: uint8, N x {sides}
+answers = [classes[row.argmax()] for row in model.predict(pixels)]"""
+
+
+def told(shape: tuple[int, int, int]) -> Told:
+    """What a model card says of images."""
+    sides = " x ".join(map(str, shape))
+    return Told("an image", sides, CODE.format(sides=sides))
+
+
+def show(pixels: NDArray[np.uint8]) -> Shown:
+    """An image, H x W x C, as it is trained on."""
+    return Shown(image=pixels)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 
-from leptonflow.workloads.base import Derived, Workload
+from leptonflow.workloads.base import Codec, Derived, Workload
 from leptonflow.workloads.image_classification import baselines, examples, model, panels, scoring
 
 WORKLOAD = Workload(
@@ -12,15 +12,25 @@ WORKLOAD = Workload(
     preprocessing_version=1,
     checks_version=2,
     contract="image_classification.contract.yaml",
+    layouts=frozenset(("folders", "npy", "table")),
+    codec=Codec(
+        "pixels", examples.arrow, examples.read, examples.empty, examples.stack, examples.raw, examples.size
+    ),
+    encoding=examples.encoding,
     examine=examples.examine,
     examine_array=examples.examine_array,
     encode_accepted=examples.encode_accepted,
+    encode=examples.encode,
     build=model.build,
     compile=model.compile,
     targets=model.targets,
+    curve=scoring.curve,
     score=scoring.score,
     baselines=baselines.scores,
     request=examples.request,
+    malformed=examples.malformed,
     remarks=panels.remarks,
+    told=panels.told,
+    show=panels.show,
     derived={"size": Derived(("width", "height"), operator.mul)},  # pixels of the image as it arrived
 )

@@ -1,0 +1,44 @@
+"""The sections `input:` and `model:` of a pipeline that classifies images.
+
+Their keys, bounds and defaults belong here. What is built of them: `leptonflow.workloads.image_classification`.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, field_validator
+
+from schemas.rules import Count, Frozen
+
+Side = Annotated[int, Field(ge=1, le=4096)]
+# height, width, channels
+ImageInput = Annotated[
+    tuple[Side, Side, Literal[1, 3]], BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
+]
+
+
+class ImageModel(Frozen):
+    """The classic small CNN, or a function of the user's own: `module:function`."""
+
+    filters: tuple[Count, ...] = (32, 64, 64)
+    dense: Count = 64
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    function: str | None = None
+
+    @field_validator("filters", mode="before")
+    @classmethod
+    def _as_tuple(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+    @field_validator("function")
+    @classmethod
+    def _module_and_function(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", value):
+            raise ValueError("a function is written module:function, such as my_package.my_model:build")
+        top = (value or "").split(":")[0].split(".")[0]
+        if top in sys.stdlib_module_names or top in ("test", "__main__"):
+            raise ValueError(f"a module beside the YAML or of a package that is installed, not Python's own {top}")
+        return value
