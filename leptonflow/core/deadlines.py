@@ -41,7 +41,7 @@ class Limit:
         return TimeLimit(
             f"the stage {self.stage} took longer than its limit",
             expected=f"at most {self.seconds:g} s, which limits.{self.stage} says in the pipeline's YAML",
-            hint=f"Raise limits.{self.stage} if the work needs it; the next run goes on from what is done",
+            hint=f"Raise limits.{self.stage} if the work needs it; the next run resumes from what is done",
         )
 
 

@@ -1,4 +1,4 @@
-"""Do probabilities mean what they say: of the answers given with 0.8, are 80% right?
+"""Calibration: of the predictions with a probability of 0.8, are 80% right?
 
 What does not belong here: its interval (intervals.bootstrap over `expected_error`), and the diagram.
 """
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Bin:
-    """The n answers whose confidence lies in (low, high]; their mean confidence and accuracy, null where n is 0."""
+    """The n predictions whose confidence lies in (low, high]; their mean confidence and accuracy, null where n is 0."""
 
     low: float
     high: float
@@ -27,9 +27,9 @@ class Bin:
 
 
 def bins(confidences: ArrayLike, correct: ArrayLike, count: int = 10) -> list[Bin]:
-    """`count` bins of equal width over 0..1, all of them, also those without an answer.
+    """`count` bins of equal width over 0..1, all of them, also those without a prediction.
 
-    confidences  N probabilities of the answer given (the greatest of each row); 0 lies in the first bin
+    confidences  N probabilities of the predicted class (the greatest of each row); 0 lies in the first bin
     correct      N, true where the answer was right
 
     Source: Guo et al. (2017), ICML, PMLR 70:1321-1330, section 2. Raises LeptonflowError where the two

@@ -127,7 +127,7 @@ def test_work_past_its_deadline_ends_at_its_next_report_and_names_stage_limit_an
     assert seen
     assert caught.value.line() == (
         "the stage train took longer than its limit. Expected: at most 0.05 s, which limits.train says in the "
-        "pipeline's YAML. Raise limits.train if the work needs it; the next run goes on from what is done."
+        "pipeline's YAML. Raise limits.train if the work needs it; the next run resumes from what is done."
     )
     progress.report("fold 1", 1, 1)  # outside of the block there is no limit
 

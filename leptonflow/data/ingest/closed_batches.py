@@ -1,4 +1,4 @@
-"""Which closed batches of a pipeline wait, for somebody who asks again and again and must cost nothing at rest.
+"""Which closed batches of a pipeline are pending, for a caller who polls and must cost nothing at rest.
 
 `planning.waiting` says the same about one moment. Here it is remembered: a batch that was seen closed is never asked
 for again, and neither is what the commit log said of it. What does not belong here: telling anybody that a batch has

@@ -1,4 +1,4 @@
-"""The gate's rules, one small module for each kind: a pure function of (rule, case) -> Weighed.
+"""The gate's rules, one small module for each kind: a pure function of (rule, case) -> Evaluated.
 
     case       what every rule is given, and what it answers with
     words      figures, bounds and sentences in one way
