@@ -77,7 +77,8 @@ def test_the_verdict_comes_first_and_every_rule_has_its_numbers(memory: Store) -
     failed = run.verdict.rules[0]
     assert flat.startswith(
         f"digits refused Version {run.verdict.version} was refused; there is no champion. "
-        f"The candidate failed at_least: {failed.sentence}. It would have passed at_least with accuracy of at least 0.9 instead of "
+        f"The candidate failed at_least: {failed.sentence}. "
+        "It would have passed at_least with accuracy of at least 0.9 instead of "
     )
     assert f"{failed.sentence}would have passed with accuracy of at least 0.9" in flat, "under the rule's sentence"
     for rule in run.verdict.rules:
