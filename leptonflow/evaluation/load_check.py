@@ -261,7 +261,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is the parent's to handle; its end is ours
     os.nice(5)  # the final fit goes first
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # whatever a library prints is no answer
+    os.dup2(2, 1)  # what a library prints is not part of the reply
     answer: dict[str, Any] | None = None
     try:
         _prepare()
@@ -334,7 +334,7 @@ def _garbage(package: Any) -> tuple[str | None, int]:
         "an array without its first axis": lambda: package.predict(right[0]),
         "an array of floats": lambda: package.predict(right.astype(np.float32)),
         "an empty file": lambda: request(b"", shape),
-        "a file that is no image": lambda: request(b"this is no image", shape),
+        "a file that is not an image": lambda: request(b"this is no image", shape),
     }
     for name, call in tried.items():
         try:

@@ -115,7 +115,7 @@ def holdout_size(store: Store, config: Pipeline) -> int:
 
 
 def todays_holdout(store: Store, config: Pipeline) -> evidence.Evidence | None:
-    """Labels, batches and facts of today's holdout, without any answer; None where there is no data.
+    """Labels, batches and metadata of the current holdout, without predictions; None where there is no data.
 
     Raises ConfigurationError where a rule slices by a fact that the examples do not have.
     """

@@ -172,7 +172,7 @@ class Arrivals:
     def _follow(self) -> None:
         """Read what was committed to the dataset's log since; the names of batches and the last body are kept.
 
-        What is no record ends the reading: a run says so, and until then the batches behind it wait.
+        A record that cannot be read ends the reading: a run reports it, and until then later batches are pending.
         """
         number, window = self._records or 0, 1
         try:

@@ -66,7 +66,7 @@ def discard(store: Store, pipeline: str, batch: str, reason: str, who: str) -> t
 
 
 def refused(found: Discard) -> UsageError:
-    """The error of whoever wants to admit a batch that was set aside."""
+    """The error of admitting a batch that was discarded."""
     return UsageError(
         f"the batch {found.batch} was discarded by {found.who} at {found.at} ({found.reason})",
         expected="a batch that was not discarded",

@@ -245,7 +245,7 @@ def serve() -> None:
     """Answer one suite and table after another, until standard input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the command's, and it ends us
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # whatever a library prints is no answer
+    os.dup2(2, 1)  # what a library prints is not part of the reply
     with garbage_collection.paused(freeze=True):
         _import()
     questions = sys.stdin.buffer

@@ -20,5 +20,5 @@ def remarks(facts: Sequence[Mapping[str, Any]], shape: tuple[int, int, int]) -> 
     (wide, high), _ = Counter(small).most_common(1)[0]
     return [
         f"{len(small)} of {len(sizes)} images are smaller than the input of {height} x {width} and are enlarged to it, "
-        f"most often from {high} x {wide}: a smaller `input` in the YAML shows as much and trains faster"
+        f"most often from {high} x {wide}: a smaller `input` in the YAML has the same information and trains faster"
     ]
