@@ -272,7 +272,7 @@ def main() -> None:
         return
     answers.write(json.dumps(answer or _answer(json.loads(line))).encode())
     answers.flush()
-    os._exit(0)  # the answer is out, and a backend takes a second to take itself apart
+    os._exit(0)  # the reply is written, and a backend takes a second to shut down
 
 
 def _prepare() -> None:
@@ -346,7 +346,7 @@ def _garbage(package: Any) -> tuple[str | None, int]:
 
 
 def _latency(package: Any, pixels: Any) -> float | None:
-    """Milliseconds within which the packaged model answers 95 of 100 images, one at a time; None without an image."""
+    """Milliseconds that 95 of 100 predictions of the package take at most, one image at a time; None without one."""
     if not len(pixels):
         return None
     taken = []
