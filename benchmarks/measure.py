@@ -1,4 +1,4 @@
-"""Run a whole command and weigh it: wall seconds, and the memory of everything it started.
+"""Run a whole command and measure it: wall seconds, and the memory of everything it started.
 
 Two peaks, since each hides something. The largest single process (`ru_maxrss`) leaves out that several
 may be large at once; the sum over the tree counts shared pages once only as PSS, which is sampled.

@@ -103,7 +103,7 @@ def asked(uri: str, times: int) -> float:
 
 
 def mlflow(folder: Path, runs: int, times: int) -> float | None:
-    """Milliseconds of MLflow's answer, or None where it cannot be imported."""
+    """Milliseconds of MLflow's query, or None where it cannot be imported."""
     where = os.environ.get("MLFLOW_FOLDER", "")
     variables = environment(PYTHONPATH=where) if where else environment()
     seen = subprocess.run([sys.executable, "-c", "import mlflow"], env=variables, capture_output=True, check=False)

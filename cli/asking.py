@@ -12,7 +12,7 @@ from schemas.settings import named_store, store_uri
 
 
 def status(pipeline: PIPELINE, store: STORE = None, as_json: JSON = False, debug: DEBUG = False) -> int:
-    """The champion, the dataset, batches that need attention, the last run."""
+    """Champion, dataset, batches that need attention, last run."""
     from cli import standing
     from leptonflow.core import pipeline_files
     from leptonflow.runs import pipeline_status

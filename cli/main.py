@@ -69,7 +69,7 @@ def retrain(
     as_json: JSON = False,
     debug: DEBUG = False,
 ) -> int:
-    """Ingest pending batches, train, evaluate, and promote if the gate passes."""
+    """Ingest batches, train, evaluate, promote if the gate passes."""
     from cli import show
     from leptonflow.core import pipeline_files
     from leptonflow.runs import unchanged
@@ -267,7 +267,7 @@ def doctor(
     as_json: JSON = False,
     debug: DEBUG = False,
 ) -> int:
-    """Check whether this machine and store are ready: one line per check."""
+    """Check whether this machine and store are ready. One line per check."""
     from cli import checkup, show
 
     checks = checkup.checks(store_uri(store), fix)

@@ -6,8 +6,8 @@ one ended: each holds the write end of a named pipe whose read end only the serv
 kernel tells the server, kill -9 included. Starting, joining and ending happen under one flock, which
 the kernel frees with its holder; so nobody joins a server that is leaving.
 
-Whoever asks it for more than its health logs in: with Prefect's API a run of any command can be asked
-for, and every local user and web page reaches a loopback port. The login lies beside the address, in a
+Every request but for its health requires a login: with Prefect's API a run of any command can be started,
+and every local user and web page reaches a loopback port. The login lies beside the address, in a
 file that only this user may read, and goes to clients by their environment.
 
 Importing this module must stay cheap, because the server is started before anything else is

@@ -49,7 +49,7 @@ class Training(Frozen):
 
 
 class Schedule(Frozen):
-    """When a deployed retraining starts by itself: five fields of cron, read in that time zone."""
+    """When a deployed retraining starts: five fields of cron, read in that time zone."""
 
     cron: str
     timezone: str = "UTC"
@@ -94,7 +94,7 @@ class Limits(Frozen):
 
 
 class Notify(Frozen):
-    """Which Prefect notification block is told of which ends of a run."""
+    """Which Prefect notification block is notified of which outcomes of a run."""
 
     block: str
     on: tuple[Literal["failure", "refused", "promoted", "rejected-data"], ...] = ("failure", "refused", "promoted")
@@ -224,7 +224,7 @@ def _explain(error: ValidationError, document: dict[Any, Any], where: str, lines
         valid = _valid_keys(path[:-1], document)
         near = difflib.get_close_matches(str(path[-1]), valid, n=1)
         expected = f"one of {', '.join(valid)}" if valid else "no such key"
-        choices = f"Did you mean {near[0]}?" if near else "Take the key out or fix its name"
+        choices = f"Did you mean {near[0]}?" if near else "Remove the key or fix its name"
         return ConfigurationError(
             f"{where}: unknown key {key}{lines.line(key)}", expected=expected, received=str(path[-1]), hint=choices
         )

@@ -5,12 +5,12 @@ LeptonflowError             exit 1   a failure; the base of all others
 │   └── ConfigurationError  exit 2   a pipeline's YAML or contract is wrong
 ├── StoreError              exit 1   the store said no
 │   ├── StoreUnreachable    exit 1   cannot be reached, read or written
-│   │   └── StoreRefused    exit 1   answers, and says no: credentials, a missing bucket
+│   │   └── StoreRefused    exit 1   reached, and refused: credentials, a missing bucket
 │   ├── NotFound            exit 1   no object has that key
 │   ├── AlreadyExists       exit 1   `create` of a key that exists
 │   └── Damaged             exit 1   bytes are not those that were recorded
-├── Overtaken               exit 1   another writer committed first
-├── ExaminerLost        exit 1   a process that examines images ended before its answer
+├── Overtaken               exit 1   a write conflict: another writer committed first
+├── ExaminerLost        exit 1   a process that examines images ended before its result
 ├── LandingChanged          exit 1   landed files differ from what was accepted
 ├── ServerError             exit 1   the Prefect server does not answer
 ├── TimeLimit               exit 1   a stage took longer than the pipeline's YAML allows
@@ -57,7 +57,7 @@ class LeptonflowError(Exception):
         return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
     def document(self) -> dict[str, dict[str, str | None]]:
-        """The error as the `--json` document of DESIGN section 5."""
+        """The error as the `--json` document."""
         return {
             "error": {
                 "message": self.message,
@@ -89,7 +89,7 @@ class ConfigurationError(UsageError):
 
 
 class StoreError(LeptonflowError):
-    """The store said no."""
+    """The store failed, or refused an operation."""
 
 
 class StoreUnreachable(StoreError):
@@ -97,7 +97,7 @@ class StoreUnreachable(StoreError):
 
 
 class StoreRefused(StoreUnreachable):
-    """The store answers and refuses: wrong credentials, no such bucket. Trying again changes nothing."""
+    """The store was reached and refused: wrong credentials, no such bucket. Trying again changes nothing."""
 
 
 class NotFound(StoreError):
@@ -105,7 +105,7 @@ class NotFound(StoreError):
 
 
 class AlreadyExists(StoreError):
-    """`create` was asked for a key that exists."""
+    """`create` got a key that exists."""
 
 
 class Damaged(StoreError):
@@ -113,11 +113,11 @@ class Damaged(StoreError):
 
 
 class Overtaken(LeptonflowError):
-    """Another writer committed first; the message names it."""
+    """A write conflict: another writer committed first; the message names it."""
 
 
 class ExaminerLost(LeptonflowError):
-    """A process that examines images ended before it answered: killed, or short of memory."""
+    """A process that examines images ended before its result: killed, or short of memory."""
 
 
 class LandingChanged(LeptonflowError):

@@ -39,7 +39,7 @@ class LandedFile(Record):
 
 
 class SourceRow(Record):
-    """A row that was judged at the source and not landed (path-escape, unreadable, quarantined before)."""
+    """A row that was quarantined at the source and not landed (path-escape, unreadable, quarantined before)."""
 
     source: str
     label: str | None
@@ -102,7 +102,7 @@ class QuarantineRef(Record):
 
 
 class Expectation(Record):
-    """The result of one Great Expectations expectation over a batch's facts."""
+    """The result of one Great Expectations expectation over a batch's metadata."""
 
     expectation: str
     column: str | None
@@ -137,7 +137,7 @@ class Outcome(Record):
 
 
 class Discard(Record):
-    """discarded/<pipeline>/<batch>.json: a batch that a person set aside. It is never read (again)."""
+    """discarded/<pipeline>/<batch>.json: a batch that a person discarded. It is never read (again)."""
 
     pipeline: str
     batch: str
@@ -318,7 +318,7 @@ class InfraResult(Record):
     sentence: str
     seconds: float
     reused: bool = False
-    latency_ms: float | None = None  # 95 of 100 single images are answered within; null where not measured
+    latency_ms: float | None = None  # 95 of 100 single predictions take at most this long; null where not measured
     package_bytes: int | None = None
     malformed: int = 0  # inputs of a wrong shape, type or length that were each answered with an error
 
@@ -336,7 +336,7 @@ class RuleResult(Record):
     low: float | None = None  # the ends of the interval of `value`; null where the rule has none
     high: float | None = None
     confidence: float | None = None
-    n: int | None = None  # the examples (or folds) that were weighed
+    n: int | None = None  # the examples (or folds) that were used
     method: str | None = None  # of the interval or test, such as wilson, bca bootstrap, tango score, exact mcnemar
 
 

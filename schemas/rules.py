@@ -1,6 +1,6 @@
-"""A gate's rules as the YAML writes them: DESIGN section 8.
+"""A gate's rules as the YAML writes them.
 
-Their keys, bounds and defaults belong here. What a rule means is weighed in `leptonflow.gate.rules`.
+Their keys, bounds and defaults belong here. What a rule means is decided in `leptonflow.gate.rules`.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class Slices(Frozen):
     @classmethod
     def _some_slice(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if not value or len(set(value)) != len(value) or not all(value):
-            raise ValueError("at least one of class, batch, newest, or a fact's name such as brightness, each once")
+            raise ValueError("at least one of class, batch, newest, or metadata such as brightness, each once")
         return value
 
 
@@ -140,7 +140,7 @@ class Overfit(_Rule):
 
 
 class Latency(Frozen):
-    """95 of 100 images are answered by the packaged version within `value` milliseconds, one at a time."""
+    """95 of 100 predictions of the packaged version take at most `value` milliseconds, one image at a time."""
 
     rule: Literal["latency"]
     value: Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -173,6 +173,6 @@ Rule = Annotated[
 
 
 class Looks(Frozen):
-    """After how many finished verdicts on one holdout a warning says that it is worn."""
+    """After how many finished verdicts on one holdout a warning says that it may be overfitted."""
 
     warn: Annotated[int, Field(ge=1)] = 50

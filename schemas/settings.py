@@ -44,7 +44,9 @@ def query_seconds() -> float:
     """How long a query may take: LEPTONFLOW_QUERY_SECONDS, else 300."""
     given = os.environ.get("LEPTONFLOW_QUERY_SECONDS") or str(QUERY_SECONDS)
     if not re.fullmatch(r"\d{1,9}(\.\d+)?", given) or float(given) <= 0:
-        raise UsageError("LEPTONFLOW_QUERY_SECONDS is no time", expected="seconds, such as 300", received=given)
+        raise UsageError(
+            "LEPTONFLOW_QUERY_SECONDS is not a number of seconds", expected="seconds, such as 300", received=given
+        )
     return float(given)
 
 
@@ -63,7 +65,7 @@ def _size(name: str, default: str) -> int:
     found = re.fullmatch(r"(\d{1,9}(?:\.\d+)?) ?([KMGT]B)", given, re.IGNORECASE)
     size = int(float(found[1]) * UNITS[found[2].upper()]) if found else 0
     if size < 10**6:
-        raise UsageError(f"{name} is no size", expected="a size such as 500MB or 2GB", received=given)
+        raise UsageError(f"{name} is not a size", expected="a size such as 500MB or 2GB", received=given)
     return size
 
 
@@ -103,7 +105,7 @@ def checked_uri(raw: str) -> str:
         return uri.rstrip("/")
     if parts.scheme == "memory":
         return uri
-    raise UsageError("the store's URI is not one that leptonflow knows", expected=EXPECTED, received=raw)
+    raise UsageError("the store's URI has a form that leptonflow does not know", expected=EXPECTED, received=raw)
 
 
 def _whole(raw: str, path: str) -> None:
@@ -121,7 +123,7 @@ def _whole(raw: str, path: str) -> None:
     )
     if wrong:
         raise UsageError(
-            "this is no store's name: nothing completes it here",
+            "not a store's name: it is not expanded here",
             expected=EXPECTED,
             received=repr(raw),
             hint="Write the whole path, without ~, $NAME, %NAME% and quotes; a folder that is called so is ./NAME or a "

@@ -1,4 +1,4 @@
-"""The tables that analytics reads: DESIGN section 6. The columns of each, and where its rows come from.
+"""The tables that analytics reads: the columns of each, and where its rows come from.
 
 Columns may be added, never renamed: people's queries and other pipelines rely on them. How rows are
 made belongs to `leptonflow.tables.table_files`, how they are read to `leptonflow.tables.queries`.

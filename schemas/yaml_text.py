@@ -196,6 +196,6 @@ class _Walk:
             if earlier := seen.get((key.tag, key.value)):
                 raise ConfigurationError(
                     f"{self._where}: the key {'.'.join((*path, key.value))} stands twice (lines {earlier} and {line})",
-                    expected="each key once", hint="Take one of them out",
+                    expected="each key once", hint="Remove one of them",
                 )  # fmt: skip
             seen[key.tag, key.value] = line

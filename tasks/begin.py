@@ -1,4 +1,4 @@
-"""Marks the run as begun, so that a killed one is resumed and not begun again."""
+"""Marks the run as started, so that a killed run is resumed and not started anew."""
 
 from __future__ import annotations
 

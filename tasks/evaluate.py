@@ -15,7 +15,7 @@ from tasks import stage
 
 @stage("find-champion")
 def find_champion(store: str, config: Pipeline, plan: Plan) -> Opponent:
-    """What the candidate is weighed against."""
+    """What the candidate is compared with."""
     return verdicts.opponent(open_store(store), config, plan)
 
 

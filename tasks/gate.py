@@ -1,4 +1,4 @@
-"""Weighs the candidate: every rule with its value, its bound and whether it passed."""
+"""Evaluates the gate's rules: each with its value, its bound and whether it passed."""
 
 from __future__ import annotations
 

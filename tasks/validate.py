@@ -1,4 +1,4 @@
-"""Judges one closed batch under the contract, and commits it to the dataset or refuses it."""
+"""Validates one closed batch under the contract, and commits it to the dataset or refuses it."""
 
 from __future__ import annotations
 

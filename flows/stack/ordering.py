@@ -1,4 +1,4 @@
-"""The order in which the server of `up` looks at events: Prefect's own, but for what a server's restart breaks in it.
+"""The order in which the server of `up` handles events: Prefect's own, but for what a server's restart breaks in it.
 
 Prefect holds an event back until it has seen the one that it follows, a run's state until the state before, and knows
 in memory alone what it has seen. After a restart it so waits a quarter of an hour for events of the time before, which

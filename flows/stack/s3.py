@@ -134,7 +134,7 @@ def server(kind: str, binary: str, data: Path, stack: Path, port: int, notify: M
 
 
 def _seaweed_secrets(folder: Path) -> dict[str, str]:
-    """What the roles know each other by. By themselves they believe whoever reaches their ports, deletions included.
+    """How the roles authenticate each other. By default they obey whoever reaches their ports, deletions included.
 
     All are one process: each start has its own. The volume server's HTTP wants a signed token, gRPC a certificate.
     """

@@ -135,7 +135,7 @@ class Pool:
             how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
             raise ExaminerLost(
                 "a process that examines images ended",
-                expected="it answers until it is told to end",
+                expected="it runs until it is stopped",
                 received=how,
                 hint="If the machine ran out of memory, give it more or fewer cores; then run the same command again",
             ) from None

@@ -40,8 +40,8 @@ class Limit:
         """The error that names the stage, its limit and the key to change."""
         return TimeLimit(
             f"the stage {self.stage} took longer than its limit",
-            expected=f"at most {self.seconds:g} s, which limits.{self.stage} says in the pipeline's YAML",
-            hint=f"Raise limits.{self.stage} if the work needs it; the next run goes on from what is done",
+            expected=f"at most {self.seconds:g} s (limits.{self.stage} in the pipeline's YAML)",
+            hint=f"Raise limits.{self.stage} if the work needs it; the next run resumes from what is done",
         )
 
 

@@ -26,7 +26,7 @@ def checked_key(key: str) -> str:
     segments = key.split("/")
     if not key or key.startswith("/") or "\0" in key or "." in segments or ".." in segments:
         raise UsageError(
-            "this is no key of a store",
+            "not a valid store key",
             expected="a path relative to the store's root, without . or .. in it",
             received=repr(key),
         )

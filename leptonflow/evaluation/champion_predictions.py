@@ -1,4 +1,4 @@
-"""The champion's answer for files of the user's: the same decoding and the same package as in evaluation."""
+"""The champion's predictions for files of the user's: the same decoding and the same package as in evaluation."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CONFIDENCE = 0.95  # of every interval here, two-sided
-MOST_SHOWN = 24  # examples of each kind: more make a page that nobody looks through
+MOST_SHOWN = 24  # examples of each kind: more make the page too long
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Bin:
-    """The answers whose probability fell into one tenth of 0..1: its mean, and how many of them were right."""
+    """The predictions whose probability fell into one tenth of 0..1: its mean, and how many were right."""
 
     confidence: float
     share: Share
@@ -90,9 +90,9 @@ class Bin:
 
 @dataclass(frozen=True)
 class Reliability:
-    """How often an answer was right, by how sure it was. error: the expected calibration error (Guo et al. 2017).
+    """Accuracy by predicted probability. error: the expected calibration error (Guo et al. 2017).
 
-    Both are of the answers with a finite probability; error is None where there is no such answer.
+    Both are of the predictions with a finite probability; error is None where there is no such prediction.
     """
 
     bins: tuple[Bin, ...]
@@ -111,7 +111,7 @@ class Analysis:
     champion_reliability: Reliability | None
     per_class: tuple[Group, ...]  # in class order
     per_batch: tuple[Group, ...]  # by name
-    worst: tuple[Example, ...]  # the candidate's wrong answers, the surest first, MOST_SHOWN at most
+    worst: tuple[Example, ...]  # the candidate's wrong predictions, the most confident first, MOST_SHOWN at most
     lost: tuple[Example, ...]  # champion right, candidate wrong, the candidate's surest first, MOST_SHOWN at most
     won: tuple[Example, ...]  # candidate right, champion wrong, the champion's surest first, MOST_SHOWN at most
     between: Mapping[str, Between] = field(default_factory=dict)  # by metric, at CONFIDENCE
@@ -131,7 +131,7 @@ def analyse(
     batches: Sequence[str],
     sources: Sequence[str],
 ) -> Analysis:
-    """Hold two models' answers against each other, and both against the labels.
+    """Compare two models' predictions with each other, and both with the labels.
 
     ids, labels, batches and sources are of the same N examples; labels are class numbers; probabilities
     and `champion` are N x K in the order of the K classes. `champion` is None where there is no other
@@ -173,7 +173,7 @@ def analyse(
 
 
 class _Answers:
-    """A model's answers to N examples: said (class numbers), sure (their probabilities), right."""
+    """A model's predictions of N examples: said (class numbers), sure (their probabilities), right."""
 
     def __init__(self, labels: NDArray[np.int64], probabilities: NDArray[np.float64]) -> None:
         self.said: NDArray[np.int64] = probabilities.argmax(axis=1)

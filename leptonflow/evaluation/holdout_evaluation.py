@@ -149,7 +149,7 @@ def _champion_probabilities(
         broken = int((~np.isfinite(rows)).any(axis=1).sum())
         if broken:
             raise NotComparable(
-                f"the champion {champion.version} cannot be scored: {broken} of its {len(rows)} answers "
+                f"the champion {champion.version} cannot be scored: {broken} of its {len(rows)} predictions "
                 "are not finite numbers"
             )
         return rows
@@ -179,7 +179,7 @@ def _encoded(
     theirs = config.model_copy(update={"input": own.input})
     again = example_sets.holdout_set(store, theirs, reencoding.reencoded(store, theirs, snapshot))
     if again.ids != examples.ids:
-        raise NotComparable(f"the holdout encoded for the champion {own.version} has other examples")
+        raise NotComparable(f"the holdout that was encoded for the champion {own.version} has other examples")
     return again
 
 

@@ -1,6 +1,6 @@
 """Infra-validation: a package, loaded in a fresh process, must reproduce its own predictions.
 
-It must also answer malformed inputs with errors, and hold the latency and the size that the gate asks.
+It must also reject malformed inputs with errors, and meet the gate's limits of latency and size.
 
 `python -m leptonflow.evaluation.load_check` is that process. It imports Keras at once and then waits for one request,
 so that it can start beside the final fit; it ends with its standard input. What does not belong
@@ -112,7 +112,7 @@ def validate(
     """Hash the version's files, load it in a fresh process and compare what it predicts.
 
     It must reproduce the predictions that lie in the package and, with `plan`, the run's holdout
-    predictions, within 1e-5, answer malformed inputs with errors, and hold the budgets of the gate's
+    predictions, within 1e-5, reject malformed inputs with errors, and meet the limits of the gate's
     `latency` and `size`. A pass is recorded with its measurements and reused; the files are hashed, and
     the budgets held against them, each time. A record that is no pass of these bytes is made again each
     time, for nothing is overwritten. A bad package is a result that did not pass, never an
@@ -136,7 +136,7 @@ def validate(
         manifest = packages.verify(store, config.name, version, manifest_sha256)
     except (Damaged, NotFound) as error:
         stop()
-        return result(False, f"the package is not whole: {error.line()}")
+        return result(False, f"the package is damaged: {error.line()}")
     key = record_key(config.name, version, manifest_sha256, config)
     known = _recorded(store.get(key), manifest_sha256) if store.size(key) is not None else None
     if known is not None:
@@ -159,15 +159,17 @@ def validate(
     if "error" in answer:
         return result(False, f"the package did not work in a fresh process: {answer['error']}")
     if answer["garbage"]:
-        return result(False, f"a fresh process answered {answer['garbage']} as if it were an image")
+        return result(False, f"a fresh process gave a prediction for {answer['garbage']}, as if it were an image")
     difference, examples = answer["largest_difference"], int(answer["examples"])
     if difference is None:
-        return result(False, f"a fresh process gave other shapes or no numbers on {examples} examples", None, examples)
+        return result(
+            False, f"a fresh process gave another shape or non-finite numbers on {examples} examples", None, examples
+        )
     within = f"on {examples} examples; at most {TOLERANCE:g} is allowed"
     if not difference <= TOLERANCE:
         return result(False, f"a fresh process differed by up to {difference:.2g} {within}", difference, examples)
     sentence = f"a fresh process differed by no more than {difference:.2g} {within}"
-    sentence += f"; it answered each of {answer['malformed']} malformed inputs with an error"
+    sentence += f"; it rejected each of {answer['malformed']} malformed inputs with an error"
     measured = {"latency_ms": answer["latency_ms"], "malformed": answer["malformed"], "package_bytes": _bytes(manifest)}
     passed = result(True, sentence, difference, examples, **measured)
     return within_budget(config, _recorded(adopt(store, key, document(passed)), manifest_sha256) or passed)
@@ -182,9 +184,9 @@ def within_budget(config: Pipeline, found: InfraResult) -> InfraResult:
     over = []
     for rule in config.gate:
         if isinstance(rule, Latency) and found.latency_ms is not None and found.latency_ms > rule.value:
-            over.append(f"95 of 100 images take up to {found.latency_ms:.4g} ms, at most {rule.value:g} was asked")
+            over.append(f"95 of 100 images take up to {found.latency_ms:.4g} ms, at most {rule.value:g} is required")
         if isinstance(rule, Size) and found.package_bytes is not None and found.package_bytes > rule.value * 1e6:
-            over.append(f"the package has {found.package_bytes / 1e6:.4g} MB, at most {rule.value:g} was asked")
+            over.append(f"the package has {found.package_bytes / 1e6:.4g} MB, at most {rule.value:g} is required")
     if not over or not found.passed:
         return found
     return found.model_copy(update={"passed": False, "sentence": "; ".join(over)})
@@ -245,7 +247,7 @@ def _ask(request: dict[str, Any], limit: Limit) -> dict[str, Any]:
         except ValueError:
             why = f": {told[-1]}" if told else ""
             return {"error": f"it ended with status {child.process.returncode}{why}"}
-        return answer if isinstance(answer, dict) else {"error": "its answer is not one"}
+        return answer if isinstance(answer, dict) else {"error": "its reply is not a JSON object"}
     except subprocess.TimeoutExpired:
         raise limit.exceeded() from None
     finally:
@@ -260,7 +262,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is the parent's to handle; its end is ours
     os.nice(5)  # the final fit goes first
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # whatever a library prints is no answer
+    os.dup2(2, 1)  # what a library prints is not part of the reply
     answer: dict[str, Any] | None = None
     try:
         _prepare()
@@ -271,7 +273,7 @@ def main() -> None:
         return
     answers.write(json.dumps(answer or _answer(json.loads(line))).encode())
     answers.flush()
-    os._exit(0)  # the answer is out, and a backend takes a second to take itself apart
+    os._exit(0)  # the reply is written, and a backend takes a second to shut down
 
 
 def _prepare() -> None:
@@ -336,7 +338,7 @@ def _garbage(package: Any) -> tuple[str | None, int]:
 
 
 def _latency(package: Any, inputs: Any) -> float | None:
-    """Milliseconds within which the packaged model predicts 95 of 100 examples, one at a time; None without one."""
+    """Milliseconds that 95 of 100 predictions of the package take at most, one example at a time; None without one."""
     if not len(inputs):
         return None
     encoded, taken = package.encode(inputs), []

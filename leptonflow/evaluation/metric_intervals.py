@@ -44,7 +44,7 @@ def between(labels: Ints, candidate: Floats, champion: Floats | None, confidence
 
     accuracy   Wilson's interval (1927); of the difference Tango's (1998)
     others     BCa bootstrap over the examples (Efron 1987), paired for the difference; None where no
-               resample differs from the next (every answer right), since such an interval says nothing
+               resample differs from the next (every prediction right), since such an interval says nothing
     """
     import numpy as np
 
@@ -84,7 +84,7 @@ def _accuracy(mine: NDArray[np.bool_], theirs: NDArray[np.bool_] | None, confide
 def _macro(labels: Ints, mine: Ints, theirs: Ints | None, classes: int, confidence: float) -> dict[str, Between]:
     """precision, recall and f1. To resample N examples is to draw anew how many of them fall into each cell.
 
-    A cell is a label with both answers; the C of them that occur are far fewer than the examples.
+    A cell is a label with both predictions; the C of them that occur are far fewer than the examples.
     """
     import numpy as np
 

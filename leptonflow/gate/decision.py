@@ -1,6 +1,6 @@
 """The gate: a candidate's scores beside the champion's -> a Verdict. Pure: no store, no clock, no environment.
 
-Weighing every rule of a verdict and what they decide together belongs here; how one rule is weighed is
+Evaluating every rule of a verdict and what they decide together belongs here; how one rule is evaluated is
 in `rules`. Measuring (evaluation, infra), gathering (evidence) and acting on a verdict (registry) do not.
 """
 
@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from leptonflow.gate.rules import against, always, bounds, measures, slicing
-from leptonflow.gate.rules.case import Case, Weighed
+from leptonflow.gate.rules.case import Case, Evaluated
 from leptonflow.gate.rules.words import promote_command as promote_command
-from schemas import rules as asked
+from schemas import rules as yaml_rules
 from schemas.config import Pipeline
 from schemas.constants import PROMOTED, REFUSED
 from schemas.errors import ConfigurationError, LeptonflowError
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
     from leptonflow.registry.champion_log import Champion
     from leptonflow.storage.commit_log import Log
 
-WEIGH: dict[type, Callable[[Any, Case], Weighed]] = {
-    asked.AtLeast: bounds.weigh,
-    asked.AtMost: bounds.weigh,
-    asked.FoldSpread: bounds.weigh,
-    asked.AgainstChampion: against.weigh,
-    asked.Slices: slicing.weigh,
-    asked.Calibration: measures.calibration,
-    asked.Baseline: measures.baseline,
-    asked.Overfit: measures.overfit,
-    asked.Latency: measures.latency,
-    asked.Size: measures.size,
+EVALUATE: dict[type, Callable[[Any, Case], Evaluated]] = {
+    yaml_rules.AtLeast: bounds.evaluate,
+    yaml_rules.AtMost: bounds.evaluate,
+    yaml_rules.FoldSpread: bounds.evaluate,
+    yaml_rules.AgainstChampion: against.evaluate,
+    yaml_rules.Slices: slicing.evaluate,
+    yaml_rules.Calibration: measures.calibration,
+    yaml_rules.Baseline: measures.baseline,
+    yaml_rules.Overfit: measures.overfit,
+    yaml_rules.Latency: measures.latency,
+    yaml_rules.Size: measures.size,
 }
 
 
@@ -53,7 +53,7 @@ def decide(
     champion_snapshot_number: int | None,
     proven: Mapping[str, Champion] | None = None,
 ) -> Verdict:
-    """Weigh the candidate `version` against record `against` of the promotions log `history`.
+    """Evaluate the candidate `version` against record `against` of the promotions log `history`.
 
     cv          metric: {"mean", "std" (ddof 1), "folds"} over the folds; a value may be null
     evaluation  candidate and champion on the same holdout; evidence: the same, example by example
@@ -65,8 +65,8 @@ def decide(
     """
     _same_subject(version, champion, evaluation, infra)
     case = Case(config.name, version, cv, evaluation, infra, champion, evidence, proven or {})
-    weighed = [WEIGH[type(rule)](rule, case) for rule in config.gate]
-    own = tuple(row for found in weighed for row in found.rows)
+    evaluated = [EVALUATE[type(rule)](rule, case) for rule in config.gate]
+    own = tuple(row for found in evaluated for row in found.rows)
     rules = (
         *own,
         always.infra_validate(case),
@@ -75,7 +75,7 @@ def decide(
         always.rolled_back(case, history),
     )
     promoted = all(r.passed is not False for r in rules) and any(r.passed for r in own)
-    warnings = (*dict.fromkeys(w.note for w in weighed if w.note), *_worn(evidence.looks, config.looks.warn))
+    warnings = (*dict.fromkeys(w.note for w in evaluated if w.note), *_worn(evidence.looks, config.looks.warn))
     sentence = _sentence(config.name, version, own, rules, promoted, champion)
     return Verdict(
         run_id=run_id,
@@ -93,11 +93,11 @@ def decide(
 def check_metrics(config: Pipeline, classes: Sequence[str]) -> None:
     """Raise ConfigurationError where a rule names a class that the dataset does not have.
 
-    To be asked before any training: a rule that can never be weighed would refuse only at the end.
+    To be called before any training: a rule that can never be evaluated would refuse only at the end.
     """
     for number, rule in enumerate(config.gate):
         metric = getattr(rule, "metric", None)
-        name = asked.class_of(metric)
+        name = yaml_rules.class_of(metric)
         if name is not None and name not in classes:
             raise ConfigurationError(
                 f"gate.{number}.metric names a class that the dataset does not have",
@@ -113,7 +113,7 @@ def _same_subject(version: str, champion: Champion | None, evaluation: Evaluatio
     received = (evaluation.version, infra.version, evaluation.champion)
     if received != expected:
         raise LeptonflowError(
-            "the measurements are of other versions than those that the gate weighs",
+            "the measurements are of other versions than those that the gate compares",
             expected="evaluation of {}, infra-validation of {}, champion {}".format(*expected),
             received="evaluation of {}, infra-validation of {}, champion {}".format(*received),
             hint="Run `leptonflow retrain` again",
@@ -138,7 +138,7 @@ def _sentence(
     if failed:
         return f"refused by {'; '.join(failed)}{stays}"
     if not promoted:
-        why = f"refused: none of the gate's own rules could be weighed ({'; '.join(r.sentence for r in own)})"
+        why = f"refused: none of the gate's own rules could be evaluated ({'; '.join(r.sentence for r in own)})"
         way_out = "add an `at_least` rule to the gate"
         return f"{why}; {way_out}" + ("" if same else f" or run {promote_command(pipeline, version)}") + stays
     idle = sum(r.passed is None for r in rules)
@@ -149,10 +149,10 @@ def _sentence(
 
 
 def _worn(looks: int, warn: int) -> tuple[str, ...]:
-    """A holdout leaks a little at each look: said where there were more than `looks.warn` of them."""
+    """A holdout leaks a little with each evaluation: a warning where there were more than `looks.warn` of them."""
     if looks <= warn:
         return ()
     return (
-        f"{looks} verdicts have looked at this holdout before, more than {warn}: what is chosen on it fits it a little "
-        "better than new data, and only new batches bring examples that nobody has looked at",
+        f"{looks} earlier verdicts evaluated on this holdout, more than {warn}: choosing by it overfits it, and "
+        "only new batches bring fresh holdout examples",
     )

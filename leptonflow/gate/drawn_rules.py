@@ -1,6 +1,6 @@
-"""How the rules of a gate decide on drawn answers: which of n examples candidate and champion get right, no more.
+"""How the rules of a gate decide on simulated predictions: only which of n examples candidate and champion get right.
 
-A rule that asks for more than that (probabilities, folds, a package) cannot be drawn, and says why. Pure
+A rule that needs more than that (probabilities, folds, a package) cannot be drawn, and says why. Pure
 and seeded. What does not belong here: drawing (leptonflow.gate.simulation), and where a holdout's slices and
 a champion's accuracy are read (leptonflow.runs.operating_curve).
 """
@@ -26,11 +26,11 @@ AT_ONCE = 4_000_000  # examples put in order at once
 MOST = 500_000_000  # discordant examples x slices that are looked at: some seconds
 
 ELSEWHERE = {
-    "fold_spread": "it looks at trained folds",
-    "against_champion_cv": "it looks at trained folds, and only where both versions were trained on one snapshot",
-    "calibration": "it looks at probabilities",
-    "baseline": "it looks at simple models, trained on this data",
-    "overfit": "it looks at the candidate's training examples",
+    "fold_spread": "it needs trained folds",
+    "against_champion_cv": "it needs trained folds of both versions on one snapshot",
+    "calibration": "it needs probabilities",
+    "baseline": "it needs simple models, trained on this data",
+    "overfit": "it needs the candidate's training examples",
     "latency": "it is measured on a package",
     "size": "it is measured on a package",
 }
@@ -89,13 +89,13 @@ def gate(
         elif isinstance(rule, AtLeast | AtMost) and rule.on == "cv":
             found.append(Drawn(rule.rule, metric, None, ELSEWHERE["fold_spread"]))
         else:
-            why = ELSEWHERE.get(rule.rule, "only accuracy is drawn, not which class or probability an answer has")
+            why = ELSEWHERE.get(rule.rule, "only accuracy is simulated, not the class or probability of a prediction")
             found.append(Drawn(rule.rule, metric, None, why))
     return tuple(found)
 
 
 def _no_accuracy(accuracy: float | None, discordance: float) -> str | None:
-    """Why the candidate's right answers cannot be drawn; None where they can."""
+    """Why the candidate's right predictions cannot be drawn; None where they can."""
     if accuracy is None:
         return "no run has scored a champion, whose accuracy on the holdout is needed"
     if not discordance / 2 <= accuracy <= 1 - discordance / 2:
@@ -104,7 +104,7 @@ def _no_accuracy(accuracy: float | None, discordance: float) -> str | None:
 
 
 def against(margin: float, confidence: float) -> Drawn:
-    """`against_champion` on accuracy; a negative margin asks for superiority, as in `paired.passes`."""
+    """`against_champion` on accuracy; a negative margin means superiority, as in `paired.passes`."""
     from leptonflow.statistics import paired
 
     def judge(draws: Draws) -> NDArray[np.bool_]:
@@ -114,9 +114,9 @@ def against(margin: float, confidence: float) -> Drawn:
 
 
 def bound(rule: AtLeast | AtMost, n: int) -> Callable[[Draws], NDArray[np.bool_]]:
-    """`at_least` and `at_most` on the holdout's accuracy: the least (the most) right answers of n that pass.
+    """`at_least` and `at_most` on the holdout's accuracy: the least (the most) right predictions of n that pass.
 
-    More right answers never turn a pass of `at_least` into a failure, so that halving finds it.
+    More right predictions never turn a pass of `at_least` into a failure, so that halving finds it.
     """
     from leptonflow.statistics import intervals
 
@@ -155,9 +155,9 @@ def slices(rule: Slices, n: int, pairs: float, holdout: Evidence | None, seed: i
     found = [part.members[places] for part in slicing.slices(rule, holdout) if part.judged]
     judged = [members for members in found if members.sum() >= rule.minimum]
     if not judged:
-        return cannot(f"no slice of {n} examples has the {rule.minimum} that are needed to judge it")
+        return cannot(f"no slice of {n} examples has the {rule.minimum} that are needed to test it")
     if pairs * len(judged) > MOST:
-        return cannot(f"{len(judged)} slices of {n} examples are too many to draw: give a smaller --holdout")
+        return cannot(f"{len(judged)} slices of {n} examples are too many to simulate: give a smaller --holdout")
     return Drawn(rule.rule, rule.metric, _in_slices(np.stack(judged), slicing.margin(rule), rule.confidence, seed))
 
 

@@ -151,7 +151,7 @@ def _copied(store: Store, config: Pipeline, snapshot: SnapshotRef) -> str | None
     copies = identities.straddling(history.entries[: snapshot.number], store, same, snapshot.holdout)
     if not copies:
         return None
-    return f"{len(copies)} holdout examples are pictures that training holds too, in another file: ingest records which"
+    return f"{len(copies)} holdout examples are training pictures in other files: `ingest` records which"
 
 
 def not_same_folds(mine: ModelManifest, other: ModelManifest) -> str | None:
@@ -195,7 +195,7 @@ def check_facts(store: Store, config: Pipeline, snapshot: SnapshotRef) -> None:
         for name in rule.by if isinstance(rule, Slices) else ():
             if name in wanted and name not in there:
                 raise ConfigurationError(
-                    f"gate.{number}.by names nothing that the examples can be sliced by",
+                    f"gate.{number}.by names no slice of the examples",
                     expected=f"one of {', '.join((*RESERVED, *sorted(there)))}",
                     received=name,
                     hint=f"Fix gate.{number}.by",

@@ -1,7 +1,7 @@
-"""Why a run's candidate was promoted or refused, and what would have changed it, in words a person reads.
+"""Why a run's candidate was promoted or refused, and what would have changed it, as sentences.
 
-Made of the verdict's rules alone: nothing is measured again. `paragraph` and `would_change` are pure.
-What does not belong here: deciding (gate), and each rule's own sentence, which is repeated and never made up.
+Made of the verdict's rules alone: nothing is measured again. `paragraph`, `summary` and `would_change` are pure.
+What does not belong here: deciding (gate), and each rule's own sentence, which is only repeated.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ AT_LEAST = frozenset(
 LOWER_IS_BETTER = frozenset({"log_loss"})  # `baseline` alone holds a metric as it is; the others sign a difference
 # In every verdict, never in a YAML.
 ALWAYS = frozenset({"infra_validate", "same-predictions", "stale-snapshot", "rolled-back"})
-AS_SAID = "what its sentence asks for"
+AS_SAID = "what its sentence requires"
 BY_HAND = "a person can still make it the champion"
 
 
@@ -50,26 +50,35 @@ class Change(Record):
 
 
 def paragraph(pipeline: str, verdict: Verdict) -> str:
-    """Why, what would have changed it, and the way out: some sentences, one line."""
+    """Why, what would have changed it, and what a person can do: some sentences, one line."""
     promoted = verdict.verdict == PROMOTED
     same = verdict.champion == verdict.version
-    opening = f"Run {verdict.run_id} weighed version {verdict.version} "
+    opening = f"Run {verdict.run_id} evaluated version {verdict.version} "
     if verdict.champion is None:
         opening += "while there was no champion"
     elif same:
-        opening += "again, which was the champion already"
+        opening += "again, which was already the champion"
     else:
         opening += f"against the champion {verdict.champion}"
-    decided = "promoted it" if promoted and not same else "let it stay" if promoted else "refused it"
-    sentences = [f"{opening}, and {decided}", *_reasons(verdict, promoted), *_changes(verdict, promoted)]
+    decided = "promoted it" if promoted and not same else "kept it" if promoted else "refused it"
+    sentences = [f"{opening} and {decided}", *_reasons(verdict, promoted), *_changes(verdict, promoted)]
     if not promoted:
         sentences.append(_way_out(pipeline, verdict))
     sentences += [warning.rstrip(".") for warning in verdict.warnings]
     if verdict.looks:
-        verdicts = "one finished verdict" if verdict.looks == 1 else f"{verdict.looks} finished verdicts"
-        sentences.append(f"{verdicts} had looked at this holdout before")
+        times = "once" if verdict.looks == 1 else f"{verdict.looks} times"
+        sentences.append(f"this holdout had been used {times} before")
     text = ". ".join(sentence[:1].upper() + sentence[1:] for sentence in sentences if sentence)
     return " ".join(text.split()) + "."
+
+
+def summary(pipeline: str, verdict: Verdict) -> str:
+    """The verdict, the reason that decided and what would change it: at most three sentences, one line."""
+    promoted = verdict.verdict == PROMOTED
+    sentences = [_outcome(verdict, promoted), _decisive(verdict, promoted), _turn(pipeline, verdict, promoted)]
+    # A rule's sentence may hold several; here it is a part of one.
+    plain = [" ".join(each.rstrip(".").replace(". ", "; ").split()) for each in sentences if each]
+    return " ".join(f"{each[:1].upper()}{each[1:]}." for each in plain)
 
 
 def would_change(verdict: Verdict) -> list[Change]:
@@ -85,6 +94,52 @@ def would_change(verdict: Verdict) -> list[Change]:
     return [_change(rule) for rule in failed or idle]
 
 
+def _outcome(verdict: Verdict, promoted: bool) -> str:
+    version, champion = verdict.version, verdict.champion
+    if champion == version:
+        passes = "passes its gate again and stays" if promoted else "was refused by its gate, and stays"
+        return f"the champion {version} {passes}"
+    if champion is None:
+        ended = "was promoted, the first champion" if promoted else "was refused; there is no champion"
+        return f"version {version} {ended}"
+    ended = f"was promoted over the champion {champion}" if promoted else f"was refused; the champion {champion} stays"
+    return f"version {version} {ended}"
+
+
+def _failed(verdict: Verdict) -> list[RuleResult]:
+    """The rules that failed, the one that decided first: a package that does not load comes before every score."""
+    return sorted((r for r in verdict.rules if r.passed is False), key=lambda r: r.rule != "infra_validate")
+
+
+def _decisive(verdict: Verdict, promoted: bool) -> str:
+    idle = [rule for rule in verdict.rules if rule.passed is None]
+    if promoted:
+        passed = f"{len(verdict.rules) - len(idle)} of {len(verdict.rules)} rules passed"
+        return passed + (f" and {len(idle)} did not apply" if idle else "")
+    failed = _failed(verdict)
+    if not failed:
+        own = [f"{rule.rule}: {rule.sentence}" for rule in idle if rule.rule not in ALWAYS]
+        return f"none of the gate's own rules applied ({'; '.join(own)})"
+    others = [name for name in dict.fromkeys(rule.rule for rule in failed) if name != failed[0].rule]
+    more = f"; {', '.join(others)} failed too" if others else ""
+    return f"the candidate failed {_named(failed[0]).removeprefix('the rule ')}{more}"
+
+
+def _turn(pipeline: str, verdict: Verdict, promoted: bool) -> str:
+    """What would have changed the outcome, and what a person can do."""
+    if promoted:
+        return "".join(_changes(verdict, promoted))
+    failed, way = _failed(verdict), _way_out(pipeline, verdict)
+    found = _change(failed[0]) if failed else None
+    if found is None or found.needed is None:
+        return way
+    return f"it would have passed {_title(found)} with {found.sentence}; {way}"
+
+
+def _title(found: RuleResult | Change) -> str:
+    return f"{found.rule} on {found.slice}" if found.slice else found.rule
+
+
 def _reasons(verdict: Verdict, promoted: bool) -> list[str]:
     names = {True: "passed", False: "failed", None: "did not apply"}
     by_outcome = {passed: [r for r in verdict.rules if r.passed is passed] for passed in names}
@@ -97,18 +152,17 @@ def _reasons(verdict: Verdict, promoted: bool) -> list[str]:
         told += [f"no loss beyond the margin was shown on {slices} slices of the holdout"] if slices else []
     else:
         told += [f"{_named(rule)}{_evidence(rule)}" for rule in by_outcome[False]]
-    # What was not judged is never passed over in silence.
+    # Rules that did not apply are always named.
     told += [f"{_named(rule)} (did not apply)" for rule in by_outcome[None] if rule.rule not in ALWAYS]
     return told
 
 
 def _named(rule: RuleResult) -> str:
-    about = f" on {rule.slice}" if rule.slice else ""
-    return f"the rule {rule.rule}{about}: {rule.sentence.rstrip('.')}"
+    return f"the rule {_title(rule)}: {rule.sentence.rstrip('.')}"
 
 
 def _evidence(rule: RuleResult) -> str:
-    parts = [f"{rule.n} weighed"] if rule.n is not None else []
+    parts = [f"n = {rule.n}"] if rule.n is not None else []
     if rule.low is not None and rule.high is not None:
         level = f"{rule.confidence:g} " if rule.confidence is not None else ""
         parts.append(f"{level}interval {_figure(rule.low)} to {_figure(rule.high)}")
@@ -123,8 +177,7 @@ def _changes(verdict: Verdict, promoted: bool) -> list[str]:
         return [f"nearest to failing was {changes[0].rule}: {changes[0].sentence}"] if changes else []
     failed = any(rule.passed is False for rule in verdict.rules)  # then each one's sentence has been said already
     told = [AS_SAID if failed and c.needed is None else c.sentence for c in changes]
-    names = [f"{c.rule}{f' on {c.slice}' if c.slice else ''}" for c in changes]
-    return [f"it would have passed {name} with {what}" for name, what in zip(names, told, strict=True)]
+    return [f"it would have passed {_title(c)} with {what}" for c, what in zip(changes, told, strict=True)]
 
 
 def _way_out(pipeline: str, verdict: Verdict) -> str:
@@ -134,7 +187,7 @@ def _way_out(pipeline: str, verdict: Verdict) -> str:
             "same data"
         )
     if verdict.champion == verdict.version:
-        return "it was the champion already, and stays"
+        return "it was already the champion, and stays"
     return f"{BY_HAND}: {promote_command(pipeline, verdict.version)}"
 
 
@@ -181,7 +234,7 @@ def _sign(rule: RuleResult) -> int | None:
 def _what(rule: RuleResult, needed: float | None, by: float | None, needed_n: int | None) -> str:
     if needed is None or by is None:
         if rule.passed is None:
-            return f"something to weigh ({rule.sentence.rstrip('.')})"
+            return f"something to compare ({rule.sentence.rstrip('.')})"
         return f"{AS_SAID} ({rule.sentence.rstrip('.')})"
     of = _subject(rule)
     about = "" if needed == rule.bound else "about "  # an interval keeps its width only about

@@ -90,11 +90,11 @@ class Curve:
             nearest = min(self.points, key=lambda point: abs(point.difference - self.better))
             passes += f", and all {together} simulated rules in {nearest.promoted:.1%}"
         if self.reached:
-            return f"{wanted} can be had with {self.n:,} examples: {passes}; {self.needed:,} would do"
+            return f"{wanted} is reached with {self.n:,} examples: {passes}; {self.needed:,} would be enough"
         if self.needed is None:
-            return f"{wanted} cannot be had with any number of examples: {passes}"
-        near = f", too near it for {self.retrainings:,} retrainings to show" if self.chance >= self.power else ""
-        return f"{wanted} cannot be had with {self.n:,} examples: {passes}{near}; {self.needed:,} are needed"
+            return f"{wanted} cannot be reached with any number of examples: {passes}"
+        near = f", too close for {self.retrainings:,} retrainings to show" if self.chance >= self.power else ""
+        return f"{wanted} is not reached with {self.n:,} examples: {passes}{near}; {self.needed:,} are needed"
 
 
 def simulate(
@@ -195,14 +195,14 @@ def check(n: int, discordance: float, power: float, better: float) -> None:
     from leptonflow.statistics.power import MOST
 
     if not 1 <= n <= MOST:
-        raise UsageError("this is no size of a holdout", expected=f"from 1 to {MOST:,} examples", received=str(n))
+        raise UsageError("not a valid holdout size", expected=f"from 1 to {MOST:,} examples", received=str(n))
     if not 0 < discordance <= 1:
         raise UsageError(
-            "this is no discordance", expected="above 0 and at most 1: the share of examples on which exactly one of "
+            "not a valid discordance", expected="above 0 and at most 1: the share of examples on which exactly one of "
             "candidate and champion is right", received=f"{discordance:g}",
         )  # fmt: skip
     if not 0 < power < 1:
-        raise UsageError("this is no power", expected="above 0 and below 1", received=f"{power:g}")
+        raise UsageError("not a valid power", expected="above 0 and below 1", received=f"{power:g}")
     if not abs(better) <= discordance:
         raise UsageError(
             "no candidate can differ by more than the discordance",
@@ -244,7 +244,7 @@ def strictest_rule(config: Pipeline) -> tuple[float, float]:
     beyond = [r.margin for r in rules if r.margin >= 1]
     if beyond:
         raise ConfigurationError(
-            "a margin of 1 or more is no margin: accuracies differ by 1 at most", expected="a margin below 1",
+            "a margin of 1 or more has no effect: accuracies differ by 1 at most", expected="a margin below 1",
             received=f"{beyond[0]:g}", hint="Fix the margin of against_champion",
         )  # fmt: skip
     superior = [getattr(r, "test", None) == "superiority" for r in rules]

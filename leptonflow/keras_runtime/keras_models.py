@@ -65,7 +65,7 @@ def keras(unused: Sequence[str] = UNUSED) -> Any:
             except ImportError as error:
                 raise ConfigurationError(
                     "Keras cannot be imported",
-                    expected=f"the backend {backend()} installed and whole",
+                    expected=f"the backend {backend()}, completely installed",
                     received=" ".join(str(error).split()),
                     hint="`leptonflow doctor` says what this machine has; KERAS_BACKEND names the backend",
                 ) from error

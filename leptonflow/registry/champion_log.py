@@ -1,7 +1,7 @@
 """The champion and its history: a commit log per pipeline, and how a run's verdict becomes a record of it.
 
 Reading the promotions log and settling a run's decision belongs here. What a person decides is
-`overrides`; what lies in a package is `packages`; weighing is `gate`.
+`overrides`; what lies in a package is `packages`; deciding is `gate`.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def promotion(log: Log, entry: Entry) -> Promotion:
         f"{log.prefix}/{entry.number:08d}.json is not a record of a promotions log",
         expected=f"one of {', '.join(KINDS)} with {', '.join(Promotion.model_fields)}",
         received=received,
-        hint="No earlier champion is taken in its place: put the object back from a backup",
+        hint="No earlier champion replaces it: put the object back from a backup",
     ) from None
 
 
@@ -125,15 +125,15 @@ def way_down(log: Log) -> list[str]:
     return line
 
 
-def overtaken(log: Log, number: int, what: str) -> LostRace:
+def write_conflict(log: Log, number: int, what: str) -> LostRace:
     """The error for a decision that record `number` of the log has made void before it was tried."""
     first = log.entries[number - 1]
     winner = f"{first.who} committed record {number}, {first.kind}, at {first.at} ({first.why})"
     error = LostRace(
-        f"this {what} was overtaken: {winner}",
+        f"this {what} lost a write conflict: {winner}",
         expected=f"record {number - 1} as the last one",
         received=f"record {log.number} as the last one",
-        hint="Run the command again: it decides against the new state",
+        hint="Run the command again: it then decides on the new state",
     )
     error.log = log
     return error
@@ -150,7 +150,7 @@ def settle(
     Returns the decision that stands and the log with it. It is another one than `verdict` where
     another process of the same run decided first. A refused verdict, and one on the champion
     itself, commits nothing. Raises Overtaken (with the new `log`) where the champion is no longer
-    the one that was weighed: evaluate and decide again.
+    the one that was compared: evaluate and decide again.
     """
     log = promotions(store, plan.pipeline, complete=True)
     number, own = verdict.against, digest("promotion", verdict.run_id, verdict.against)
@@ -162,7 +162,7 @@ def settle(
             hint="Put the missing records back from a backup",
         )
     if log.number > number and log.entries[number].id != own:
-        raise overtaken(log, number + 1, f"decision of run {verdict.run_id}")
+        raise write_conflict(log, number + 1, f"decision of run {verdict.run_id}")
     # The decision lies there before its commit, so that a kill between the two cannot change it.
     key = decision_key(plan.pipeline, verdict.run_id, number)
     verdict = _decision(key, adopt(store, key, canonical(verdict)), verdict.run_id, number)
@@ -216,7 +216,7 @@ def _decision(key: str, data: bytes, run_id: str, number: int) -> Verdict:
         verdict = Verdict.model_validate_json(data)
     if verdict is None or (verdict.run_id, verdict.against) != (run_id, number):
         raise Damaged(
-            f"{key} is not the decision that it should be",
+            f"{key} is not the decision that this run recorded",
             expected=f"the verdict of run {run_id} against record {number}",
             received="something else" if verdict else "bytes that are no verdict",
             hint="Put the object back from a backup",

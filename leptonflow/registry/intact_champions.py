@@ -46,17 +46,17 @@ def way_back(store: Store, pipeline: str, log: Log, *without: str) -> str:
     """A hint that names the newest whole champion and the command that goes back to it."""
     version = newest(store, pipeline, log, *without)
     if version is None:
-        return f"No other earlier champion is whole; `leptonflow models {pipeline}` lists every version"
+        return f"No other earlier champion is undamaged; `leptonflow models {pipeline}` lists every version"
     now = champion(log)
     if now is not None and now.version == version:
-        return f"The champion {version} is whole, and stays"
-    return f"The newest whole one is {version}: `leptonflow rollback {pipeline} --to {version} --reason TEXT`"
+        return f"The champion {version} is undamaged, and stays"
+    return f"The newest undamaged one is {version}: `leptonflow rollback {pipeline} --to {version} --reason TEXT`"
 
 
 def damaged(store: Store, pipeline: str, log: Log, version: str, error: Damaged | NotFound) -> Damaged:
     """The same error, for whoever needed this version, with the way back as its hint."""
     return Damaged(
-        f"the package of {version} is not whole: {error.message}",
+        f"the package of {version} is damaged: {error.message}",
         expected=error.expected,
         received=error.received,
         hint=way_back(store, pipeline, log, version),

@@ -20,9 +20,9 @@ from leptonflow.registry.champion_log import (
     Promotion,
     champion,
     history,
-    overtaken,
     promotions,
     way_down,
+    write_conflict,
 )
 from leptonflow.storage import commit_log as commits
 from leptonflow.storage.commit_log import Log, LostRace
@@ -100,7 +100,7 @@ def rollback(
         if to is not None:
             return _earlier(pipeline, log, now, to)
         if away_from is None and (meant is None or now.version != meant.version):
-            raise overtaken(log, now.number, f"rollback of {meant.version if meant else 'no champion'}")
+            raise write_conflict(log, now.number, f"rollback of {meant.version if meant else 'no champion'}")
         earlier = way_down(log)[:-1]
         if not earlier:
             raise LeptonflowError(
@@ -129,7 +129,7 @@ def _reasoned(reason: str) -> None:
     if not reason.strip():
         raise UsageError(
             "--reason is empty",
-            expected="a few words that tell the next reader of `history` why",
+            expected="a few words that explain the decision in `history`",
             received=repr(reason),
         )
 
@@ -179,7 +179,7 @@ def _body(store: Store, pipeline: str, log: Log, kind: str, version: str, ensure
         # Who rolls back means to leave the champion: the way back leads past it.
         hint = intact_champions.way_back(store, pipeline, log, version, *([now.version] if kind == ROLLBACK else []))
         raise Damaged(
-            f"the package of {version} is not whole: {error.message}",
+            f"the package of {version} is damaged: {error.message}",
             expected=error.expected,
             received=error.received,
             hint=hint,

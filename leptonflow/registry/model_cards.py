@@ -15,7 +15,7 @@ from leptonflow.workloads import catalog
 from schemas.config import Pipeline
 from schemas.records import FitResult, Lineage, ObjectRef, SnapshotRef
 
-NOT_FILLED = "Not filled in: nothing that leptonflow records can tell it. Whoever deploys this version answers for it."
+NOT_FILLED = "Not filled in: leptonflow records nothing about it. Whoever deploys this version is responsible for it."
 
 
 def card(
@@ -56,18 +56,18 @@ def card(
         ),
         "## Cross-validation",
         f"Over {config.training.folds} stratified folds of the training examples; the standard deviation is the "
-        "sample's. What this version reached on the holdout is in the report of each run that weighed it.",
+        "sample's. Its holdout metrics are in the report of each run that evaluated it.",
         _table(("metric", "mean", "std", "folds"), [_metric(name, result) for name, result in overall.items()]),
         "## Intended use",
         NOT_FILLED,
         "## Limits and risks",
-        NOT_FILLED + " What is known: it answers with one of its classes for every example, also for one of none.",
+        NOT_FILLED + " What is known: it predicts one of its classes for every example, also for one of no class.",
         "## Lineage",
         _list(*_lineage(lineage)),
         "## How to load it",
-        f"`leptonflow predict {plain(config.name)} FILE` asks the champion. Without leptonflow, of this folder alone:",
+        f"`leptonflow predict {plain(config.name)} FILE` uses the champion. Without leptonflow, from this folder:",
         f"```python\n{told.code}\n```",
-        "Every file here is held against the sha256 in manifest.json before it is used:",
+        "leptonflow checks every file against the sha256 in manifest.json before it uses it:",
         _table(("file", "bytes", "sha256"), [(plain(f.key), str(f.bytes), f.sha256) for f in files]),
     ]
     return "\n\n".join(sections) + "\n"

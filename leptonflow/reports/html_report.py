@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from leptonflow.gate.explanation import Change
     from leptonflow.gate.simulation import Curve
 
 MOST_CLASSES = 30  # a confusion matrix of more cannot be read; the most frequent confusions are listed instead
 MOST_BATCHES = 20
 MOST_CONFUSIONS = 15
 MOST_SHIFTS = 10
-LONGEST_PARAGRAPH = 1600  # characters: more would push the rules off the first screen, and is folded away
 TOLD_ABOVE = ("snapshot", "code")  # of a lineage
 STAGES = (  # in the order of the flow; `seconds` is recorded by name
     "discover", "validate", "preprocess", "split", "begin", "train-fold", "fit-final", "package", "find-champion",
@@ -67,6 +67,7 @@ class Contents:
     started_at: str
     finished_at: str
     verdict: Verdict
+    paragraph: str  # the verdict, the reason that decided, what would change it
     evaluation: Evaluation
     fits: tuple[FitResult, ...]
     final: FitResult
@@ -78,7 +79,7 @@ class Contents:
     shown: Mapping[int, Shown]  # of `analysis.shown`: as the candidate saw them
     code: dict[str, str]
     drift: Drift | None = None  # of the newest batch, where there is one before it
-    paragraph: str = ""  # why, at more length than the verdict's sentence
+    changes: Sequence[Change] = ()  # what would have turned over each rule that failed
     operating: Operating | None = None  # where the gate holds the candidate's accuracy against a champion's
 
 
@@ -123,9 +124,9 @@ def _view(c: Contents) -> dict[str, Any]:
         "document": c.document,
         "title": f"{c.config.name}: {c.verdict.verdict}",
         "rules": [(_mark(rule), rule) for rule in c.verdict.rules if rule.slice is None],
-        "longest_paragraph": LONGEST_PARAGRAPH,
+        "changes": {(e.rule, e.metric, e.slice, e.bound): e.sentence for e in c.changes if e.needed is not None},
         "measured": MEASURED,
-        "warnings": [warning for warning in c.verdict.warnings if warning not in c.verdict.sentence],
+        "warnings": [warning for warning in c.verdict.warnings if warning not in c.paragraph],
         "slices": slices,
         "telling": [rule for group in slices for rule in group.telling],
         "outcomes": list(reversed(c.outcomes))[:MOST_BATCHES],

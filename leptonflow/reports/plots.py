@@ -106,7 +106,7 @@ def _drawn(metric: str, lines: tuple[tuple[_Points, str, str, float], ...]) -> s
 
 
 def reliability(candidate: Sequence[Bin], champion: Sequence[Bin] = ()) -> str:
-    """The share of right answers by how sure the model was, beside the diagonal of a calibrated one; "" without bins.
+    """Accuracy by predicted probability, beside the diagonal of a calibrated model; "" without bins.
 
     After Niculescu-Mizil and Caruana (2005). A dot is a bin, its area grows with the bin's examples; the
     candidate's dots carry the intervals of their shares.
@@ -128,8 +128,8 @@ def reliability(candidate: Sequence[Bin], champion: Sequence[Bin] = ()) -> str:
                 axes.vlines(sure, [low for low, _ in ends], [high for _, high in ends], color=colour, linewidth=1.2)
         axes.set_xlim(-0.02, 1.02)
         axes.set_ylim(-0.02, 1.04)
-        axes.set_xlabel("how sure the answers were")
-        axes.set_ylabel("share of right answers")
+        axes.set_xlabel("predicted probability")
+        axes.set_ylabel("accuracy")
         figure.legend(loc="outside upper center", ncols=3)  # no corner of the diagram is sure to be empty
         return _svg(figure, "reliability")
 

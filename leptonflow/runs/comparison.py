@@ -27,7 +27,7 @@ def version(store: Store, config: Pipeline, name: str) -> dict[str, Any]:
 
     Keys: version, champion, run_id, created_at, damage (null, or the line that names the first file that
     is not what was recorded), promotions (its records in the log), verdict (the newest finished run's that
-    weighed it, else null), and SECTIONS; metrics are {cv, holdout}, lineage is null where the package is
+    evaluated it, else null), and SECTIONS; metrics are {cv, holdout}, lineage is null where the package is
     older than that. Raises UsageError for no name, NotFound for an unknown version, Damaged where its
     manifest is garbage.
     """
@@ -35,8 +35,8 @@ def version(store: Store, config: Pipeline, name: str) -> dict[str, Any]:
     log = champion_log.promotions(store, config.name, complete=True)
     champion = champion_log.champion(log)
     rows = champion_log.history(log)
-    weighed = [run for run in recording.runs(store, config.name) if run["version"] == name]
-    newest = weighed[-1] if weighed else None
+    evaluated = [run for run in recording.runs(store, config.name) if run["version"] == name]
+    newest = evaluated[-1] if evaluated else None
     return {
         "version": name,
         "champion": bool(champion and champion.version == name),

@@ -115,7 +115,7 @@ def holdout_size(store: Store, config: Pipeline) -> int:
 
 
 def todays_holdout(store: Store, config: Pipeline) -> evidence.Evidence | None:
-    """Labels, batches and facts of today's holdout, without any answer; None where there is no data.
+    """Labels, batches and metadata of the current holdout, without predictions; None where there is no data.
 
     Raises ConfigurationError where a rule slices by a fact that the examples do not have.
     """
@@ -174,7 +174,7 @@ def discordance_seen(store: Store, config: Pipeline) -> Seen:
             where = f"{found.version} against the champion {found.champion} on the holdout of run {found.run_id}"
             return Seen(share, where, None)
         raise LeptonflowError(
-            f"candidate and champion of run {found.run_id} were right on the same examples: no discordance was seen",
+            f"candidate and champion of run {found.run_id} were right on the same examples: the discordance is 0",
             hint="Give one with --discordance D",
         )
     return _assumed(store, config)
@@ -224,9 +224,9 @@ def _assumed(store: Store, config: Pipeline) -> Seen:
         raise _nothing(config, f"has no out-of-fold predictions of version {version}", "--discordance D")
     value = simulation.independent_discordance(np.asarray(chances, np.float64))
     if not 0 < value <= 1:
-        raise _nothing(config, f"has a version {version} that is certain of every answer", "--discordance D")
+        raise _nothing(config, f"has a version {version} whose predictions are all certain", "--discordance D")
     assumption = (
-        "no run has scored a candidate beside another champion yet: the discordance is assumed to be "
+        "no run has scored a candidate beside another champion yet, so the discordance is assumed to be "
         "2 mean(p (1 - p)), p the out-of-fold probability of the true label "
         f"over {len(chances)} examples of version {version}"
     )
@@ -241,6 +241,6 @@ def _read(store: Store, file: ObjectRef | None) -> pa.Table:
 
 def _nothing(config: Pipeline, why: str, option: str) -> LeptonflowError:
     return LeptonflowError(
-        f"{config.name} {why}", expected="a finished run to learn from", received="none",
+        f"{config.name} {why}", expected="a finished run to read it from", received="none",
         hint=f"Retrain, or give {option}",
     )  # fmt: skip

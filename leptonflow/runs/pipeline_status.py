@@ -36,7 +36,7 @@ def status(store: Store, config: Pipeline) -> dict[str, Any]:
     try:
         # Before the log is read: what a run had left by then is in it.
         finished = recording.runs(store, config.name)
-    except Damaged as error:  # the rest of the answer is not less true for it
+    except Damaged as error:  # the rest of the document is still true
         damage = error
     promotions = champion_log.promotions(store, config.name, complete=True)
     champion = champion_log.champion(promotions)

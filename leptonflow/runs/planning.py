@@ -1,4 +1,4 @@
-"""What is new, and the ids of DESIGN section 4. Decides `unchanged` with no heavy import.
+"""What is new, and the ids of snapshot, version and run. Decides `unchanged` with no heavy import.
 
 Reading the pipeline's YAML, the dataset's state and the ids belongs here; doing any of it does not.
 """
@@ -18,7 +18,7 @@ from schemas.records import Plan, SnapshotRef
 
 
 def ids(config: Pipeline, snapshot: SnapshotRef, code: dict[str, str], attempt: int) -> tuple[str, str]:
-    """(version, run_id) of DESIGN section 4, 12 hex digits each."""
+    """(version, run_id), 12 hex digits each."""
     values: list[Any] = [
         snapshot.content,
         snapshot.holdout,

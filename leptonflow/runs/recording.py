@@ -96,15 +96,13 @@ def record(
         from leptonflow.gate import explanation
         from leptonflow.reports import html_report, report_contents
 
-        # Warnings and looks have their own lines on the page.
-        bare = told.verdict.model_copy(update={"warnings": (), "looks": 0})
         gathered = report_contents.gather(store, config, plan, evaluation, fits, holdout)
         contents = html_report.Contents(
             config=config, document=document, started_at=told.started_at, finished_at=told.finished_at,
             verdict=told.verdict, evaluation=evaluation, fits=tuple(fits), final=final, manifest=manifest, split=split,
             infra=infra, outcomes=_outcomes(store, config, plan, told), code={**code_digests(config), **manifest.code},
             analysis=gathered.analysis, shown=gathered.shown, drift=gathered.drift, operating=gathered.operating,
-            paragraph=explanation.paragraph(config.name, bare),
+            paragraph=explanation.summary(config.name, told.verdict), changes=explanation.would_change(told.verdict),
         )  # fmt: skip
         html = adopt(store, page, html_report.render(contents))
     else:

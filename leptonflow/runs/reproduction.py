@@ -290,7 +290,7 @@ def _sentence(document: dict[str, Any]) -> str:
     if all(each["equal"] for each in (document, *(folds or ()))):
         return about
     kinds = dict.fromkeys(each["what"] for each in document["differs"])
-    why = f"{', '.join(kinds)} differ" if kinds else "nothing that is recorded differs, so chance has a part in it"
+    why = f"{', '.join(kinds)} differ" if kinds else "no recorded difference explains it"
     return f"{about}; {document['tolerance']:g} is tolerated; {why}"
 
 

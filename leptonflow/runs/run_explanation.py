@@ -15,7 +15,7 @@ from schemas.errors import Damaged, NotFound
 def explain(store: Store, config: Pipeline, run_id: str | None = None) -> dict[str, Any]:
     """{run_id, version, verdict, champion, against, paragraph, would_change} of a finished run, by default the newest.
 
-    champion is the version after the run, against the one that the candidate was weighed against; both may
+    champion is the version after the run, against the one that the candidate was compared with; both may
     be null. Raises NotFound where there is no such finished run, Damaged where its verdict is gone.
     """
     run = None if run_id is None or not NAME.fullmatch(run_id) else recording.finished(store, config.name, run_id)

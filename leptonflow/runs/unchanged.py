@@ -34,7 +34,7 @@ def why_not_champion(pipeline: str, document: dict[str, Any]) -> str | None:
         return None
     held = f"the champion is {document['champion']}" if document["champion"] else "there is no champion"
     return (
-        f"nothing is new, and {held}: version {document['version']} was weighed before and is not it "
-        f"({document.get('sentence') or 'see the report'}). To make it the champion all the same: "
+        f"nothing new, and {held}: version {document['version']} was evaluated before and is not it "
+        f"({document.get('sentence') or 'see the report'}). To make it the champion anyway: "
         f"{promote_command(pipeline, document['version'])}"
     )

@@ -25,7 +25,7 @@ def rejected_data(
 ) -> dict[str, Any]:
     """Data that cannot be trained, or batches that were all refused: never a finished run."""
     refused = [f"{o.batch}: {o.sentence}" for o in outcomes if o.outcome == "refused"]
-    empty = f"there is no data yet: leptonflow ingest {plan.pipeline} SOURCE lands some"
+    empty = f"there is no data yet: leptonflow ingest {plan.pipeline} SOURCE adds some"
     why = split.rejected if split is not None and split.rejected else "; ".join(refused) or empty
     return {
         "run_id": None,

@@ -1,4 +1,4 @@
-"""One run's way to its verdict: its beginning, what it is weighed against, and the decision that stands.
+"""One run's way to its verdict: its start, what it is compared with, and the decision that stands.
 
 A killed run's decision is found again here, so that its resumption adds only what is missing.
 What does not belong here: the rules (gate), the log's records (registry), scores (evaluation).
@@ -24,7 +24,7 @@ from schemas.records import Evaluation, InfraResult, PackageRef, Plan, Record, V
 
 
 class Opponent(Record):
-    """What the candidate is weighed against: record `against` of the promotions log, and its champion.
+    """What the candidate is compared with: record `against` of the promotions log, and its champion.
 
     verdict  the decision of an earlier, killed attempt of this run that stands, else None
     told     whether that decision was settled and recorded, so that it is not settled again
@@ -46,7 +46,7 @@ class Opponent(Record):
 def begin(store: Store, config: Pipeline, plan: Plan) -> str:
     """Mark the run as begun, and return since when (UTC): its first beginning where it is resumed.
 
-    Raises ConfigurationError where the gate weighs a class or a fact that the dataset does not have.
+    Raises ConfigurationError where the gate names a class or metadata that the dataset does not have.
     """
     assert plan.run_id is not None and plan.snapshot is not None
     decision.check_metrics(config, plan.snapshot.classes)

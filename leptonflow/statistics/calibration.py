@@ -1,4 +1,4 @@
-"""Do probabilities mean what they say: of the answers given with 0.8, are 80% right?
+"""Calibration: of the predictions with a probability of 0.8, are 80% right?
 
 What does not belong here: its interval (intervals.bootstrap over `expected_error`), and the diagram.
 """
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Bin:
-    """The n answers whose confidence lies in (low, high]; their mean confidence and accuracy, null where n is 0."""
+    """The n predictions whose confidence lies in (low, high]; their mean confidence and accuracy, null where n is 0."""
 
     low: float
     high: float
@@ -27,10 +27,10 @@ class Bin:
 
 
 def bins(confidences: ArrayLike, correct: ArrayLike, count: int = 10) -> list[Bin]:
-    """`count` bins of equal width over 0..1, all of them, also those without an answer.
+    """`count` bins of equal width over 0..1, all of them, also those without a prediction.
 
-    confidences  N probabilities of the answer given (the greatest of each row); 0 lies in the first bin
-    correct      N, true where the answer was right
+    confidences  N probabilities of the predicted class (the greatest of each row); 0 lies in the first bin
+    correct      N, true where the prediction was right
 
     Source: Guo et al. (2017), ICML, PMLR 70:1321-1330, section 2. Raises LeptonflowError where the two
     differ in length, a confidence is not in 0..1, or count < 1.
@@ -64,16 +64,16 @@ def expected_error(confidences: ArrayLike, correct: ArrayLike, count: int = 10) 
 def _sums(
     confidences: ArrayLike, correct: ArrayLike, count: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Per bin: answers, the sum of their confidences, and how many were right."""
+    """Per bin: predictions, the sum of their confidences, and how many were right."""
     import numpy as np
 
     given, right = np.asarray(confidences, np.float64), np.asarray(correct, np.float64)
     if count < 1:
         raise checks.refuse("a number of bins", "1 or more", count)
     if given.shape != right.shape or given.ndim != 1:
-        raise checks.refuse("a list of answers", f"as many as confidences, {given.shape}", right.shape)
+        raise checks.refuse("a list of predictions", f"as many as confidences, {given.shape}", right.shape)
     if not bool(np.all((given >= 0) & (given <= 1))):
-        raise checks.refuse("a confidence of an answer", "from 0 to 1", "others among them")
+        raise checks.refuse("a confidence of a prediction", "from 0 to 1", "others among them")
     place = np.clip(np.ceil(given * count).astype(np.int64) - 1, 0, count - 1)
 
     def tally(weights: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""Many tests at once: what p means when several were asked."""
+"""Many tests at once: what p means when there are several."""
 
 from __future__ import annotations
 

@@ -226,7 +226,7 @@ def _confirm(store: Store, log: Log, identity: str) -> None:
         with _verified_lock:
             _verified.pop((store.uri, log.prefix), None)
         raise Damaged(
-            f"{store.uri}: {key} reads differently than a moment ago",
+            f"{store.uri}: {key} changed between two reads",
             expected=f"the record with sha256 {head.sha256}",
             received=f"one with sha256 {sha256(data)}",
             hint="Run the command again; if it stays so, put the record back from a backup",
@@ -247,9 +247,9 @@ def _lost(key: str, number: int, kind: str, first: Entry | None, now: Log) -> Lo
     else:
         winner = f"{first.who} committed record {number}, a {first.kind}, at {first.at} ({first.why})"
     error = LostRace(
-        f"this {kind} was overtaken: {winner}",
+        f"this {kind} lost a write conflict: {winner}",
         received=key,
-        hint="Run the command again: it decides against the new state",
+        hint="Run the command again: it then decides on the new state",
     )
     error.log = now
     return error
@@ -317,7 +317,7 @@ def _entry(
         record = None
     if not isinstance(record, dict) or record.keys() - {"digest"} != _FIELDS or not isinstance(record["body"], dict):
         raise Damaged(
-            f"{store.uri}: {key} is no record of a commit log",
+            f"{store.uri}: {key} is not a record of a commit log",
             expected=f"a JSON object with {', '.join(sorted(_FIELDS))} and digest",
             received=repr(data[:120]),
             hint=ORIGINAL,

@@ -201,7 +201,7 @@ class DirectoryStore:
                 if not path.startswith(self._inside):
                     raise not_found(self.uri, key, "it is a link that leads outside the store, and is never opened")
             if not stat.S_ISREG(os.stat(path).st_mode):
-                raise not_found(self.uri, key, "it is no regular file")
+                raise not_found(self.uri, key, "it is not a regular file")
             return os.open(path, flags | os.O_NOFOLLOW)
         except OSError as error:
             if error.errno in _NOTHING_THERE and self._root_is_no_file():

@@ -88,7 +88,7 @@ class ObjectStore:
         raise overwrites(self.uri)
 
     def _again(self, request: Callable[[], Result]) -> Result:
-        """The request's answer; repeated with backoff while its connection is lost, or the server asks for that."""
+        """The request's reply; repeated with backoff while its connection is lost, or the server requires that."""
         for pause in self._link.pauses():
             try:
                 return request()

@@ -48,7 +48,7 @@ def one_at_a_time(store: Store, pipeline: str) -> Iterator[bool]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             waited = True
-            progress.note(f"another retraining of {pipeline} is at work on this store; waiting for it to end")
+            progress.note(f"another retraining of {pipeline} is running on this store; waiting for it to end")
             fcntl.flock(handle, fcntl.LOCK_EX)
         _HELD.add(mine)
         leftovers.remove(store)

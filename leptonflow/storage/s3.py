@@ -116,7 +116,7 @@ class Connection:
         except ImportError:
             raise UsageError(
                 f"{why}, which needs the package minio",
-                hint="pip install 'leptonflow[s3]' brings it",
+                hint="pip install 'leptonflow[s3]' installs it",
             ) from None
         parts = urlsplit(self.address)
         return Minio(

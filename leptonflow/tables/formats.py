@@ -1,4 +1,4 @@
-"""A query's answer as JSON objects, CSV or a Parquet file.
+"""A query's result as JSON objects, CSV or a Parquet file.
 
 JSON knows no infinity and no time: what is not finite becomes null, times are ISO 8601 in UTC.
 Asking (analytics) does not belong here, nor a table for the terminal (cli).
@@ -66,7 +66,7 @@ def _values(column: pa.ChunkedArray) -> list[Any]:
 
 
 def write_parquet(table: pa.Table, path: Path) -> None:
-    """Write the answer to a local file. Raises UsageError where that cannot be written."""
+    """Write the result to a local file. Raises UsageError where that cannot be written."""
     import pyarrow.parquet as pq
 
     try:
@@ -76,7 +76,7 @@ def write_parquet(table: pa.Table, path: Path) -> None:
 
 
 def unwritable(path: Path, error: OSError) -> UsageError:
-    """The error for an answer's file that cannot be written."""
+    """The error for a result's file that cannot be written."""
     return UsageError(
         "the file cannot be written", expected="--output names a file in a folder that exists",
         received=f"{path}: {error.strerror or error}",

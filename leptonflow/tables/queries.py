@@ -45,7 +45,7 @@ _CATALOG = re.compile(r"show|describe|schema|duckdb_|sqlite_|pg_|query")  # what
 
 
 def query(store: Store, sql: str, allowance: Allowance | None = None) -> pa.Table:
-    """The answer to one reading statement over the views of DESIGN section 6, its columns' names distinct.
+    """The result of one reading statement over the tables and views of docs/tables.md, its columns' names distinct.
 
     allowance: time and memory for it, by default those of the environment. Raises UsageError for anything but one
     statement that only reads, for an error in the SQL and for an attempt to read something else than the tables;
@@ -284,7 +284,7 @@ def _connect_s3(con: DuckDBPyConnection, store: Store) -> None:
     except duckdb.Error:
         # DuckDB's message may repeat the statement, and the statement holds the secret.
         raise StoreUnreachable(
-            "DuckDB does not take the store's S3 settings",
+            "DuckDB rejects the store's S3 settings",
             expected="AWS_* variables as every S3 client knows them",
             received=link.address,
         ) from None

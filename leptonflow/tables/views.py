@@ -1,4 +1,4 @@
-"""Views over the tables, for questions that are asked often: their SQL, and the tables that they read.
+"""Views over the tables, for frequent queries: their SQL, and the tables that they read.
 
 A view is only a shorter way to write a query: it adds no row, and what it may read is what its tables may.
 What does not belong here: making views (`analytics`) and the tables' columns (`schemas.tables`).

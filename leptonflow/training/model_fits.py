@@ -152,7 +152,7 @@ def planned(plan: Plan) -> tuple[str, SnapshotRef]:
         raise TrainingError(
             "there is nothing to train on yet",
             expected="a plan with a snapshot and a version",
-            received=f"the pipeline {plan.pipeline} without a dataset of today's preprocessing",
+            received=f"the pipeline {plan.pipeline} without a dataset of the current preprocessing",
             hint="`leptonflow ingest` adds a batch",
         )
     return plan.version, plan.snapshot

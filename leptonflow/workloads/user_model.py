@@ -92,7 +92,7 @@ def _check(config: Pipeline, model: Any, count: int) -> None:
 
     module = keras()
     if not isinstance(model, module.Model):
-        raise _wrong(config, "gives no model", "a keras.Model", type(model).__name__)
+        raise _wrong(config, "does not return a model", "a keras.Model", type(model).__name__)
     images = np.random.default_rng(0).integers(0, 256, (2, *config.input), np.uint8)
     try:
         outputs = model(images, training=False)
@@ -103,9 +103,11 @@ def _check(config: Pipeline, model: Any, count: int) -> None:
         raise _wrong(config, "does not take the input", f"a model for (N, {shape_of}) uint8", _told(error)) from error
     if shape != (2, count):
         received = f"(N, {', '.join(map(str, shape[1:]))})"
-        raise _wrong(config, "gives outputs of another shape", f"(N, {count}), one per class", received)
+        raise _wrong(config, "returns outputs of another shape", f"(N, {count}), one per class", received)
     if not (np.isfinite(values).all() and (values >= 0).all() and np.allclose(values.sum(1), 1, atol=1e-3)):
-        raise _wrong(config, "gives no probabilities", "rows that sum to 1, as softmax gives", f"sums {values.sum(1)}")
+        raise _wrong(
+            config, "does not return probabilities", "rows that sum to 1, as softmax gives", f"sums {values.sum(1)}"
+        )
 
 
 def _told(error: BaseException) -> str:

@@ -149,11 +149,11 @@ def test_odd_names_are_taken_literally(store: Store) -> None:
 @pytest.mark.parametrize("key", NOT_KEYS)
 def test_a_key_never_leads_out_of_the_store(store: Store, key: str) -> None:
     for use in (store.get, store.size, lambda k: store.create(k, b"")):
-        with pytest.raises(UsageError, match="no key of a store"):
+        with pytest.raises(UsageError, match="not a valid store key"):
             use(key)
     if key:  # an empty prefix is the store's root
         for look in (store.list, store.folders, store.path):
-            with pytest.raises(UsageError, match="no key of a store"):
+            with pytest.raises(UsageError, match="not a valid store key"):
                 look(key)
 
 

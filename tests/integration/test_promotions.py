@@ -108,7 +108,7 @@ def check_losers(told: dict[str, Told], rows: list[dict[str, Any]], before: int)
     for who, (what, message) in told.items():
         if what not in (Overtaken.__name__, "LostRace"):
             continue
-        found = re.search(r"overtaken: (.+?) committed record (\d+)", message)
+        found = re.search(r"write conflict: (.+?) committed record (\d+)", message)
         assert found, message
         number = int(found[2])
         assert number > before

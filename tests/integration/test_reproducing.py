@@ -116,7 +116,7 @@ def test_predictions_within_the_tolerance_and_beyond_it(store: Store, trained: T
     found = reproduction.reproduce(store, RUN)
     assert not found["equal"] and found["within_tolerance"]
     assert found["largest_difference"] == pytest.approx(1e-4, rel=1e-3)
-    assert "nothing that is recorded differs" in found["sentence"]
+    assert "no recorded difference explains it" in found["sentence"]
     assert not reproduction.reproduce(store, RUN, tolerance=1e-5)["within_tolerance"]
     # Another seed trains another model: the run's predictions are not reached.
     name = store_keys.package_key(config.name, "a" * 12, "manifest.json")

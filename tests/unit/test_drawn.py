@@ -126,7 +126,7 @@ def test_a_holdout_of_another_size_falls_into_slices_as_todays_does() -> None:
     assert big.judge is not None
     assert small.judge is None and "no slice of 20 examples has the 30" in (small.why or "")
     huge = drawn_rules.slices(rule, 4000, 1e12, holdout(), 0)  # type: ignore[arg-type]
-    assert huge.judge is None and "too many to draw" in (huge.why or "")
+    assert huge.judge is None and "too many to simulate" in (huge.why or "")
 
 
 # --- all rules together
@@ -159,8 +159,8 @@ def test_what_cannot_be_drawn_says_why() -> None:
     assert len(found) == len(config.gate) + 1
     assert all((rule.judge is None) == bool(rule.why) for rule in found)
     for name, said in (
-        (("against_champion_cv", "accuracy"), "folds"), (("against_champion", "f1"), "only accuracy is drawn"),
-        (("at_least", "recall[cat]"), "only accuracy is drawn"), (("slices", "accuracy"), "no data has arrived"),
+        (("against_champion_cv", "accuracy"), "folds"), (("against_champion", "f1"), "only accuracy is simulated"),
+        (("at_least", "recall[cat]"), "only accuracy is simulated"), (("slices", "accuracy"), "no data has arrived"),
         (("calibration", None), "probabilities"), (("latency", None), "package"),
     ):  # fmt: skip
         assert said in (why[name] or "")

@@ -176,12 +176,12 @@ def test_a_damaged_champion_names_the_last_whole_one(store: MemoryStore, trained
     store._objects[f"models/{config.name}/{second.version}/labels.json"] += b" "
     found = holdout_evaluation.evaluate(store, config, third, champion_of(second, shas[second.version], number=2))
     assert "labels.json is not what was recorded" in (found.not_comparable or "")
-    way = f"The newest whole one is {plan.version}: `leptonflow rollback squares --to {plan.version} --reason TEXT`"
+    way = f"The newest undamaged one is {plan.version}: `leptonflow rollback squares --to {plan.version} --reason TEXT`"
     assert way in (found.not_comparable or "")
     store._objects[f"models/{config.name}/{plan.version}/labels.json"] += b" "
     again = plan_of(config, plan.snapshot, version="e" * 12, run_id="1" * 12)
     found = holdout_evaluation.evaluate(store, config, again, champion_of(second, shas[second.version], number=2))
-    assert "No other earlier champion is whole" in (found.not_comparable or "")
+    assert "No other earlier champion is undamaged" in (found.not_comparable or "")
 
 
 def test_training_scores_and_baselines_are_measured_where_a_rule_asks(store: MemoryStore, trained: Any) -> None:
@@ -239,7 +239,7 @@ def test_a_champion_whose_answers_are_no_numbers_is_not_comparable_and_says_so(
     assert found.candidate_scores.metrics["accuracy"] is not None
     assert found.champion_scores is None and found.not_comparable is not None
     assert f"the champion {champion.version} cannot be scored: 1 of its" in found.not_comparable
-    assert "answers are not finite numbers" in found.not_comparable
+    assert "predictions are not finite numbers" in found.not_comparable
 
 
 def test_the_best_proven_champion_is_scored_beside_the_last_one(store: MemoryStore, trained: Any) -> None:

@@ -124,7 +124,7 @@ def test_a_fact_may_follow_from_recorded_ones() -> None:
     config = pipeline(gate=[{"rule": "slices", "by": ["size"]}])
     snapshot = land(store, config).snapshot  # whose examples have no width
     assert snapshot is not None
-    with pytest.raises(ConfigurationError, match=r"gate\.0\.by names nothing"):
+    with pytest.raises(ConfigurationError, match=r"gate\.0\.by names no slice"):
         evidence.check_facts(store, config, snapshot)
 
 

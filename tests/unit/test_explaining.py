@@ -59,7 +59,7 @@ def test_an_interval_that_reaches_over_the_bound() -> None:
         "digits",
         verdict(rule("at_least", 0.92, 0.9, False, low=0.88, high=0.95, confidence=0.95, n=200, method="wilson")),
     )
-    assert "(200 weighed, 0.95 interval 0.88 to 0.95, wilson)" in text
+    assert "(n = 200, 0.95 interval 0.88 to 0.95, wilson)" in text
 
 
 def test_a_difference_to_the_champion_and_a_slice() -> None:
@@ -96,7 +96,7 @@ def test_a_baseline_in_a_metric_that_should_be_low_and_a_budget() -> None:
     [
         rule("at_least", None, 0.9, False, sentence="accuracy on the holdout is not a finite number"),
         rule("at_least", float("nan"), 0.9, False, sentence="accuracy on the holdout is not a finite number"),
-        rule("rolled-back", None, None, False, sentence="kim took this version down"),
+        rule("rolled-back", None, None, False, sentence="kim rolled this version back"),
         rule("stale-snapshot", 1, 2, False, sentence="the champion learned from snapshot 2"),
         # Its own exact test failed although its interval lies above the bound: no number would be true.
         rule("against_champion", 0.01, 0.0, False, low=0.001, high=0.02, n=90, method="mcnemar"),
@@ -112,31 +112,71 @@ def test_a_refusal_in_a_paragraph() -> None:
     text = explanation.paragraph(
         "digits",
         verdict(
-            rule("at_least", 0.87, 0.9, False, sentence="accuracy is 0.87, at least 0.9 was asked"),
+            rule("at_least", 0.87, 0.9, False, sentence="accuracy is 0.87, at least 0.9 is required"),
             rule("slices", None, -0.05, None, slice="class=cat", sentence="3 examples are too few to judge"),
-            warnings=("the holdout was looked at 20 times",), looks=20,
+            warnings=("the holdout was used 20 times",), looks=20,
         ),
     )  # fmt: skip
     assert text.startswith(
-        f"Run {'r1' * 6} weighed version {'a1' * 6} against the champion {'c1' * 6}, and refused it."
+        f"Run {'r1' * 6} evaluated version {'a1' * 6} against the champion {'c1' * 6} and refused it."
     )
     for said in (
         "Of 3 rules 1 passed, 1 failed, 1 did not apply.",
-        "The rule at_least: accuracy is 0.87, at least 0.9 was asked.",
+        "The rule at_least: accuracy is 0.87, at least 0.9 is required.",
         "The rule slices on class=cat: 3 examples are too few to judge (did not apply).",
         "It would have passed at_least with accuracy of at least 0.9 instead of 0.87, 0.03 more.",
         f"`leptonflow promote digits --version {'a1' * 6} --reason TEXT`",
-        "The holdout was looked at 20 times.",
+        "The holdout was used 20 times.",
     ):
         assert said in text
     assert "\n" not in text
+
+
+def test_the_summary_of_a_refusal_names_the_first_failed_rule_and_what_would_have_passed() -> None:
+    text = explanation.summary(
+        "digits",
+        verdict(
+            rule("at_least", 0.87, 0.9, False, sentence="accuracy is 0.87. At least 0.9 is required."),
+            rule("latency", 31.0, 20.0, False, metric=None),
+            warnings=("the holdout was used 20 times",), looks=20,
+        ),
+    )  # fmt: skip
+    assert text == (
+        f"Version {'a1' * 6} was refused; the champion {'c1' * 6} stays. "
+        "The candidate failed at_least: accuracy is 0.87; At least 0.9 is required; latency failed too. "
+        "It would have passed at_least with accuracy of at least 0.9 instead of 0.87, 0.03 more; "
+        f"{explanation.BY_HAND}: `leptonflow promote digits --version {'a1' * 6} --reason TEXT`."
+    )
+
+
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [
+        (
+            verdict(rule("at_least", 0.99, 0.5, True), rule("slices", None, None, None), champion=None),
+            f"Version {'a1' * 6} was promoted, the first champion. 2 of 3 rules passed and 1 did not apply. "
+            "Nearest to failing was at_least: ",
+        ),
+        (
+            verdict(rule("at_least", 0.99, 0.5, True), champion="a1" * 6),
+            f"The champion {'a1' * 6} passes its gate again and stays. 2 of 2 rules passed. Nearest",
+        ),
+        (
+            verdict(rule("at_least", 0.95, 0.9, True), INFRA.model_copy(update={"passed": False, "value": 0.5})),
+            f"Version {'a1' * 6} was refused; the champion {'c1' * 6} stays. The candidate failed infra_validate: ",
+        ),
+    ],
+)
+def test_the_summary_has_three_sentences_at_most(found: Verdict, told: str) -> None:
+    text = explanation.summary("digits", found)
+    assert text.startswith(told) and text.count(". ") <= 2 and text.endswith(".") and "\n" not in text
 
 
 def test_a_promotion_says_what_was_nearest_to_failing() -> None:
     found = verdict(rule("at_least", 0.99, 0.5, True), rule("fold_spread", 0.049, 0.05, True), champion=None)
     assert [c.rule for c in explanation.would_change(found)] == ["fold_spread", "at_least"]
     text = explanation.paragraph("digits", found)
-    assert "while there was no champion, and promoted it." in text
+    assert "while there was no champion and promoted it." in text
     assert "Nearest to failing was fold_spread: a standard deviation of accuracy above 0.05 would have refused" in text
     assert "promote digits" not in text
 
@@ -150,7 +190,7 @@ def test_no_way_around_the_infra_validation() -> None:
 def test_a_sentence_is_not_said_twice() -> None:
     text = explanation.paragraph("digits", verdict(rule("rolled-back", None, None, False, sentence="kim took it down")))
     assert text.count("kim took it down") == 1
-    assert "It would have passed rolled-back with what its sentence asks for." in text
+    assert "It would have passed rolled-back with what its sentence requires." in text
 
 
 def test_a_first_candidate_that_nothing_could_weigh() -> None:
@@ -158,7 +198,7 @@ def test_a_first_candidate_that_nothing_could_weigh() -> None:
         "digits",
         verdict(rule("against_champion", None, -0.01, None, sentence="there is no champion yet"), champion=None),
     )
-    assert "It would have passed against_champion with something to weigh (there is no champion yet)." in text
+    assert "It would have passed against_champion with something to compare (there is no champion yet)." in text
     assert "promote digits" in text
 
 

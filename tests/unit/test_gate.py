@@ -43,7 +43,7 @@ def test_at_least_tells_the_mean_over_the_folds() -> None:
     rule = only(decide(pipeline(AT_LEAST)), "at_least")
     assert rule == RuleResult(
         rule="at_least", metric="accuracy", value=0.9812, bound=0.9, passed=True,
-        sentence="accuracy over 5 folds is 0.9812 on average, at least 0.9000 was asked",
+        sentence="accuracy over 5 folds is 0.9812 on average, at least 0.9000 is required",
     )  # fmt: skip
 
 
@@ -68,7 +68,7 @@ def test_bounds(rule: dict[str, Any], value: float, passed: bool) -> None:
 def test_a_failed_bound_never_reads_as_met() -> None:
     rule = decide(pipeline(AT_LEAST), cv=fold_scores(accuracy=(0.899999, 0.0))).rules[0]
     assert rule.passed is False
-    assert "is 0.899999 on average, at least 0.900000 was asked" in rule.sentence
+    assert "is 0.899999 on average, at least 0.900000 is required" in rule.sentence
 
 
 @pytest.mark.parametrize("on", ["cv", "holdout"])

@@ -130,7 +130,7 @@ def test_intake_compares_by_the_digest(store: Store, config: Pipeline, place: Pa
         (place / "again" / "cat").mkdir(parents=True, exist_ok=True)
         Image.open(file).convert("RGB").save(place / "again" / "cat" / f"{file.stem}.bmp")
     document, warnings = intake.ingest(store, config, place / "again", None)
-    assert any("under several labels" in line for line in warnings)
+    assert any("have several labels" in line for line in warnings)
     assert (document["accepted"], document["quarantined"], document["known"]) == (0, 0, 16)
     assert both_sides(store) == 0
 

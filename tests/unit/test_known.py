@@ -114,8 +114,8 @@ def test_labels_are_compared_as_nfc_and_lookalikes_are_told(store: Store, tmp_pa
     assert labels(store) == ["Tea"] * 3 + [CAFE] * 6 + ["tea "] * 3
     told = [line for line in warnings if "look alike" in line]
     assert len(told) == 2
-    assert "'cafe\\u0301', 'caf\\xe9', are taken as one label" in told[1]
-    assert "'Tea', 'tea ', are taken as 2 labels" in told[0]
+    assert "'cafe\\u0301', 'caf\\xe9' look alike and are taken as one label" in told[1]
+    assert "'Tea', 'tea ' look alike and are taken as 2 different labels" in told[0]
     again, _ = intake.ingest(store, config(CAFE, "Tea", "tea "), tmp_path / "s", None)
     assert again["outcome"] == "reused"
 

@@ -26,6 +26,7 @@ from tests.batches import CONFIG, arrive, examined, image, land, put, rules, tab
 
 # --- a folder per class ------------------------------------------------------------------------------
 
+
 def test_a_folder_per_class(place: Store, source: Path) -> None:
     data = put(source, "cat/b.png", "cat/a.png", "dog/deep/er/c.png")
     seen: list[tuple[str, int, int]] = []
@@ -190,6 +191,7 @@ def test_a_batch_name_that_is_none(place: Store, source: Path, name: str) -> Non
 
 # --- sent again --------------------------------------------------------------------------------------
 
+
 def objects(store: Store) -> dict[str, bytes]:
     return {key: store.get(key) for key, _ in store.list("landing")}
 
@@ -291,16 +293,14 @@ def test_a_landing_that_was_cut_short_goes_on(place: Store, source: Path, make: 
 def test_an_open_batch_of_somebody_else(place: Store, source: Path) -> None:
     put(source, "cat/a.png")
     place.create("landing/pets/b/cat/other.png", b"x")
-    with pytest.raises(UsageError, match="not begun by `ingest`"):
+    with pytest.raises(UsageError, match="not started by `ingest`"):
         land(place, source, "b")
     place.create("landing/pets/b/_READY", b"")
     with pytest.raises(UsageError, match="other content"):
         land(place, source, "b")
 
 
-def test_a_source_that_changes_while_it_is_read(
-    place: Store, source: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_source_that_changes_while_it_is_read(place: Store, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     put(source, "cat/a.png", "cat/b.png")
     monkeypatch.setattr(source_files, "KEPT", 0)  # so that both are read twice

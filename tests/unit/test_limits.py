@@ -126,8 +126,8 @@ def test_work_past_its_deadline_ends_at_its_next_report_and_names_stage_limit_an
             seen.append(step)
     assert seen
     assert caught.value.line() == (
-        "the stage train took longer than its limit. Expected: at most 0.05 s, which limits.train says in the "
-        "pipeline's YAML. Raise limits.train if the work needs it; the next run goes on from what is done."
+        "the stage train took longer than its limit. Expected: at most 0.05 s (limits.train in the "
+        "pipeline's YAML). Raise limits.train if the work needs it; the next run resumes from what is done."
     )
     progress.report("fold 1", 1, 1)  # outside of the block there is no limit
 
@@ -165,7 +165,7 @@ def test_a_fresh_process_that_never_answers_ends_with_the_limit(
     )  # fmt: skip
     errors = (tmp_path / "errors").open("wb")
     monkeypatch.setattr(load_check, "_child", load_check._Child(silent, errors))
-    with pytest.raises(TimeLimit, match=r"infra_validate.*at most 0.2 s, which limits\.infra_validate"):
+    with pytest.raises(TimeLimit, match=r"infra_validate.*at most 0.2 s \(limits\.infra_validate"):
         load_check._ask({}, deadlines.start(config(limits={"infra_validate": 0.2}), "infra_validate"))
     assert silent.poll() is not None and errors.closed
 

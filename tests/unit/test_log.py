@@ -224,11 +224,11 @@ def rewritten(path: Path, **changes: Any) -> None:
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        (b"", "is no record"),
-        (b'{"number":2', "is no record"),
-        (b"[]", "is no record"),
-        (b'{"number":2}', "is no record"),
-        (b"\xff\x00", "is no record"),
+        (b"", "is not a record"),
+        (b'{"number":2', "is not a record"),
+        (b"[]", "is not a record"),
+        (b'{"number":2}', "is not a record"),
+        (b"\xff\x00", "is not a record"),
     ],
 )
 def test_garbage_is_damage(store: Store, folder: Path, data: bytes, says: str) -> None:
@@ -250,8 +250,8 @@ def test_garbage_is_damage(store: Store, folder: Path, data: bytes, says: str) -
         ({"previous": None}, "00000002.json .*Received: previous None"),
         ({"number": 7}, "00000002.json .*Expected: number 2. Received: number 7"),
         ({"store": "0" * 32}, "00000002.json .*Received: store 0000"),
-        ({"body": "text"}, "00000002.json is no record"),
-        ({"extra": 1}, "00000002.json is no record"),
+        ({"body": "text"}, "00000002.json is not a record"),
+        ({"extra": 1}, "00000002.json is not a record"),
     ],
 )
 def test_a_changed_record_is_damage(store: Store, folder: Path, changes: dict[str, Any], says: str) -> None:
@@ -394,7 +394,7 @@ def test_nothing_is_committed_on_an_old_head_that_was_read_wrong(
     with monkeypatch.context() as patch:
         wrong_once(store, patch, key, store.get(key).index(b"because"))
         wrong = read(store, PREFIX)  # nothing in a record of before shows it
-    with pytest.raises(Damaged, match=r"00000003.json reads differently than a moment ago"):
+    with pytest.raises(Damaged, match=r"00000003.json changed between two reads"):
         add(store, wrong, "mine")
     assert store.keys(PREFIX)[-1] == key
     assert add(store, read(store, PREFIX), "mine").number == 4

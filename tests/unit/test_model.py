@@ -135,12 +135,12 @@ def test_a_function_of_the_users_own_is_imported_anew_when_it_changes(tmp_path: 
     [
         ("import no_such_thing_anywhere", "cannot be imported.*no_such_thing_anywhere"),
         ("def other(): pass", "is not there.*other"),
-        ("def build(input_shape, classes): return 3", "gives no model.*int"),
+        ("def build(input_shape, classes): return 3", "does not return a model.*int"),
         ("def build(input_shape, classes): raise ValueError('so it is')", "raised an error.*so it is"),
         ("import sys\nsys.exit(2)", "cannot be imported.*SystemExit: 2"),
         ("def build(input_shape, classes): raise SystemExit('so it is')", "raised an error.*so it is"),
         (GOOD.replace("len(classes)", "9"), r"another shape.*\(N, 3\).*\(N, 9\)"),
-        (GOOD.replace("softmax", "relu"), "gives no probabilities"),
+        (GOOD.replace("softmax", "relu"), "does not return probabilities"),
         (GOOD.replace("Input(input_shape)", "Input((5, 5, 1))"), "does not take the input"),
     ],
 )

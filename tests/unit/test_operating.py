@@ -122,7 +122,7 @@ def test_changed_predictions_are_refused(memory: Store, tmp_path: Path) -> None:
 
 def test_two_versions_that_never_differ_show_no_discordance(memory: Store) -> None:
     compared(memory, "b1" * 6, 0)
-    with pytest.raises(LeptonflowError, match="no discordance was seen") as refused:
+    with pytest.raises(LeptonflowError, match="the discordance is 0") as refused:
         operating_curve.discordance_seen(memory, CONFIG)
     assert "--discordance" in str(refused.value.hint)
 
@@ -159,7 +159,7 @@ def test_superiority_is_a_bound_above_nothing() -> None:
 
 
 def test_a_gate_that_compares_no_accuracy_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="no margin"):
+    with pytest.raises(ConfigurationError, match="has no effect"):
         simulation.strictest_rule(CONFIG.model_validate({**CONFIG.model_dump(), "gate": [{**GATE[0], "margin": 1.5}]}))
     for rules in ([{"rule": "at_least", "metric": "accuracy", "value": 0.9}], [{**GATE[0], "metric": "f1"}]):
         with pytest.raises(ConfigurationError, match="nothing to simulate"):
@@ -245,7 +245,7 @@ def test_the_command_names_what_it_simulates_and_what_it_cannot(command: Any, tm
     assert (document["needed"], document["n"]) == (empty["needed"], 400)
     status, out, _ = command(*options, pipeline=full)
     assert "simulated: all of against_champion accuracy, at_least accuracy; computed: against_champion alone" in out
-    assert "not simulated: fold_spread accuracy: it looks at trained folds" in out
+    assert "not simulated: fold_spread accuracy: it needs trained folds" in out
     assert "the champion's accuracy on the holdout" in out and "all 2 simulated rules in" in out
 
 
@@ -281,7 +281,7 @@ def test_the_command_answers_the_issues_question(command: Any, tmp_path: Path) -
     differences = [point["difference"] for point in document["curve"]]
     assert differences == sorted(differences) and {-0.02, 0.0, 0.02} <= {*differences}
     assert all(0 <= point["promoted"] <= 1 for point in document["curve"])
-    assert document["needed"] > 2000 and "80% cannot be had with 2,000 examples" in document["sentence"]
+    assert document["needed"] > 2000 and "80% is not reached with 2,000 examples" in document["sentence"]
     assert not (tmp_path / "store").exists()  # which is not needed, and not made
 
 
@@ -293,7 +293,7 @@ def test_a_person_sees_a_table_and_a_picture(command: Any, tmp_path: Path) -> No
     rows = {line.split()[0]: line for line in out.splitlines() if line.strip().startswith(("+", "-"))}
     assert rows["+0.0400"].count("\u2588") == 40 and "no difference" in rows["+0.0000"]
     assert "the bound" in rows["-0.0100"]
-    assert "80% can be had with 2,000 examples" in out
+    assert "80% is reached with 2,000 examples" in out
     assert picture.read_text().startswith("<svg xmlns=")
     status, _, err = command(*options[:-1], str(tmp_path / "none" / "curve.svg"))
     assert status == 2 and "the picture cannot be written" in err

@@ -82,7 +82,7 @@ def lost() -> ExaminerLost:
         [MemoryError()],
         [RecursionError("too deep")],
         [OSError("Corrupt snappy compressed data.")],
-        [UsageError("this is no key of a store", received="'x/../y'")],
+        [UsageError("not a valid store key", received="'x/../y'")],
         [LeptonflowError("an image could not be examined", received="ValueError: of a child")],
         [lost(), lost()],
     ],

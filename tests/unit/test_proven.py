@@ -124,9 +124,9 @@ def test_a_candidate_must_hold_against_both_and_the_verdict_says_which_decided()
     decided = only(worn, "against_best_champion")
     assert (decided.value, decided.bound, decided.n) == (-0.025, -0.02, 1000)
     assert f"the best proven champion is {BEST} (record 1)" in decided.sentence
-    assert "this decided" in worn.sentence and BEST in worn.sentence
+    assert "this rule decided" in worn.sentence and BEST in worn.sentence
     worse = decide(pipeline(AGAINST), **beside((880, 910, 930)))
-    assert "this decided" not in worse.sentence and only(worse, "against_champion").passed is False
+    assert "this rule decided" not in worse.sentence and only(worse, "against_champion").passed is False
 
 
 @pytest.mark.parametrize("why", ["it has other classes", "its package is damaged"])

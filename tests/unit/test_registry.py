@@ -291,7 +291,7 @@ def test_twice_goes_from_c_to_a_and_not_back_to_c(store: Store) -> None:
     assert versions(store) == ["a", "b", "c", "b", "a"]
     with pytest.raises(LeptonflowError, match="replaced no earlier champion") as raised:
         rollback(store)
-    assert "newest whole one is b" in (raised.value.hint or "")
+    assert "newest undamaged one is b" in (raised.value.hint or "")
     assert len(versions(store)) == 5
 
 
@@ -361,9 +361,9 @@ def test_a_target_that_is_not_whole_names_the_newest_whole_one(store: Store, to:
         with pytest.raises(Damaged, match=r"c/model\.keras") as raised:
             rollback(store, to)
         command = f"`leptonflow rollback digits --to {whole} --reason TEXT`"
-        assert raised.value.hint == f"The newest whole one is {whole}: {command}"
+        assert raised.value.hint == f"The newest undamaged one is {whole}: {command}"
         damage(store, whole)
-    with pytest.raises(Damaged, match="No other earlier champion is whole"):
+    with pytest.raises(Damaged, match="No other earlier champion is undamaged"):
         rollback(store, to)
     assert versions(store) == ["a", "b", "c", "d"]
 

@@ -74,7 +74,13 @@ def test_the_verdict_comes_first_and_every_rule_has_its_numbers(memory: Store) -
     run = make(memory, promoted=False, accuracy=0.7)
     text = Tags(page(run, memory).split("<body>")[1]).text
     flat = " ".join(text.split())
-    assert flat.startswith(f"digits refused {run.verdict.sentence}")
+    failed = run.verdict.rules[0]
+    assert flat.startswith(
+        f"digits refused Version {run.verdict.version} was refused; there is no champion. "
+        f"The candidate failed at_least: {failed.sentence}. "
+        "It would have passed at_least with accuracy of at least 0.9 instead of "
+    )
+    assert f"{failed.sentence}would have passed with accuracy of at least 0.9" in flat, "under the rule's sentence"
     for rule in run.verdict.rules:
         assert rule.sentence in flat
     assert "✗ failed" in flat and "✓ passed" in flat and "not applicable" in flat
@@ -85,7 +91,8 @@ def test_the_verdict_comes_first_and_every_rule_has_its_numbers(memory: Store) -
 def test_names_from_outside_are_text(memory: Store, classes: tuple[str, ...]) -> None:
     """A class, a file and a sentence may say anything: they stay text, and cannot reorder what stands beside them."""
     run = make(memory, classes=classes, sources=HOSTILE + "/{n}.png", accuracy=0.5)
-    verdict = run.verdict.model_copy(update={"sentence": HOSTILE})
+    rules = [rule.model_copy(update={"sentence": HOSTILE}) for rule in run.verdict.rules]
+    verdict = run.verdict.model_copy(update={"rules": tuple(rules)})
     html = page(run, memory, verdict=verdict)
     found = Tags(html)
     assert "script" not in {tag for tag, _ in found.tags}
@@ -100,14 +107,14 @@ def test_the_sections_come_in_order(memory: Store) -> None:
         "Candidate and champion on the same holdout",
         "Cross-validation",
         "Learning curves",
-        "Confusion on the holdout",
+        "Confusion matrix on the holdout",
         "By class and by batch",
-        "How sure, and how often right",
+        "Calibration",
         "The worst mistakes",
-        "Examples that changed hands",
+        "Changed predictions",
         "Data",
-        "Where this came from",
-        "How far this gate can be trusted",
+        "Lineage",
+        "Error rates of this gate",
     ]
 
 
@@ -130,22 +137,21 @@ def test_intervals_warnings_and_looks_are_told(memory: Store) -> None:
     rule = run.verdict.rules[1].model_copy(
         update={"value": 0.0137, "low": -0.0021, "high": 0.0301, "confidence": 0.975, "n": 400, "method": "tango score"}
     )
-    changed = {"rules": (rule,), "looks": 7, "warnings": (f"looked at too often {HOSTILE}", "too few examples")}
+    changed = {"rules": (rule,), "looks": 7, "warnings": (f"used too often {HOSTILE}", "too few examples")}
     verdict = run.verdict.model_copy(update=changed)
     given = contents(run, memory, verdict=verdict, paragraph="It would have passed with 900 examples.")
     text = " ".join(Tags(html_report.render(given).decode().split("<body>")[1]).text.split())
     assert "against_championaccuracy 0.0137−0.0021 to 0.0301 −0.0100at 97.5% 400tango score ✓ passed" in text
-    assert "too few examples" in text and "looked at too often <script>alert(1)</script>" in text
-    assert "this holdout has been looked at 7 times before" in text
+    assert "too few examples" in text and "used too often <script>alert(1)</script>" in text
+    assert "7 earlier holdout evaluations" in text
     assert text.index("900 examples") < text.index("too few examples") < text.index("Gate")
-    long = html_report.render(replace(given, paragraph="Long. " * 400)).decode()
-    assert "why, in full" not in text and re.search(r"<details><summary>why, in full</summary><p[^>]*>Long. ", long)
 
 
-def test_a_warning_that_the_sentence_gives_is_not_said_twice(memory: Store) -> None:
+def test_a_warning_that_the_paragraph_gives_is_not_said_twice(memory: Store) -> None:
     run = make(memory, champion="0123456789ab")
-    changed = {"sentence": "promoted; with 400 examples it is a coin", "warnings": ("with 400 examples it is a coin",)}
-    given = contents(run, memory, verdict=run.verdict.model_copy(update=changed), paragraph="")
+    changed = {"warnings": ("with 400 examples it is a coin",)}
+    told = "Version a was promoted; with 400 examples it is a coin."
+    given = contents(run, memory, verdict=run.verdict.model_copy(update=changed), paragraph=told)
     assert html_report.render(given).decode().count("with 400 examples it is a coin") == 1
 
 
@@ -195,7 +201,7 @@ def test_slices_that_passed_are_folded_away_and_the_others_are_not(memory: Store
     assert "class: 8 of 10 passed" in folded and "newest: 1 of 1 passed" in folded
     assert {n for n in range(10) if f"told of class={n}<" in opened} == {3, 8}
     assert {n for n in range(10) if f"told of class={n}<" in folded} == {0, 1, 2, 4, 5, 6, 7, 9}
-    assert "not judged" in opened and "batch=&lt;script&gt;" in opened and "<script" not in gate
+    assert "not tested" in opened and "batch=&lt;script&gt;" in opened and "<script" not in gate
 
 
 def test_what_changed_hands_is_shown_with_both_answers(memory: Store) -> None:
@@ -204,7 +210,7 @@ def test_what_changed_hands_is_shown_with_both_answers(memory: Store) -> None:
     pairs = given.analysis.pairs
     assert pairs is not None and pairs.only_champion > MOST_SHOWN
     html = html_report.render(given).decode()
-    section = html.split("Examples that changed hands")[1].split("</section>")[0]
+    section = html.split("Changed predictions")[1].split("</section>")[0]
     lost, won = section.split("<h3>Won")
     assert f"({pairs.only_champion})" in lost and f"({pairs.only_candidate})" in won
     for part, examples in ((lost, given.analysis.lost), (won, given.analysis.won)):
@@ -226,7 +232,7 @@ def test_a_champion_that_cannot_be_compared_has_no_part(memory: Store) -> None:
         update={"champion_scores": None, "champion_predictions": None, "not_comparable": f"other classes {HOSTILE}"}
     )
     html = page(run, memory, evaluation=evaluation)
-    assert "changed hands" not in html and "Not comparable: other classes &lt;script&gt;" in html
+    assert "Changed predictions" not in html and "Not comparable: other classes &lt;script&gt;" in html
     assert "Example by example" not in html
 
 
@@ -283,7 +289,7 @@ def test_a_margin_that_no_curve_can_be_drawn_for_ends_no_run(memory: Store) -> N
     run = make(memory, champion="0123456789ab")
     wide = run.config.gate[1].model_copy(update={"margin": 1.5})
     given = contents(replace(run, config=run.config.model_copy(update={"gate": (wide,)})), memory)
-    assert given.operating is None and "How far this gate" not in html_report.render(given).decode()
+    assert given.operating is None and "Error rates of this gate" not in html_report.render(given).decode()
 
 
 def test_mistakes_are_pictures_of_the_stored_pixels(memory: Store) -> None:
@@ -293,7 +299,7 @@ def test_mistakes_are_pictures_of_the_stored_pixels(memory: Store) -> None:
     images = [a for t, a in Tags(html).tags if t == "img"]
     assert len(images) == MOST_SHOWN
     worst = given.analysis.worst[0]
-    assert f"<b>{worst.label}</b> {worst.chance:.3f}<br>taken for" in html
+    assert f"<b>{worst.label}</b> {worst.chance:.3f}<br>predicted" in html
     by_source = dict(zip(run.holdout.sources, run.holdout.inputs, strict=True))
     for image in images:
         assert np.array_equal(decoded(str(image["src"])), by_source[str(image["alt"])])

@@ -128,7 +128,7 @@ def test_baseline_must_be_beaten_by_more_than_the_margin(metric: str, margin: fl
 ])  # fmt: skip
 def test_a_bound_that_no_candidate_can_have_is_said_to_be_one(metric: str, margin: float, beyond: bool) -> None:
     rule = weighed({"rule": "baseline", "metric": metric, "margin": margin}, baselines=BASELINES)
-    assert rule.passed is False and ("no candidate can have: lower the rule's margin" in rule.sentence) is beyond
+    assert rule.passed is False and ("no candidate can reach: lower the rule's margin" in rule.sentence) is beyond
 
 
 def test_a_baseline_without_a_mistake_tells_nothing_of_a_candidate_without_one() -> None:
@@ -137,7 +137,7 @@ def test_a_baseline_without_a_mistake_tells_nothing_of_a_candidate_without_one()
     assert weighed(rule, baselines=perfect).passed is False
     mine = measured(LABELS, rows(LABELS, LABELS >= 0), baselines=perfect)
     found = decide(pipeline(rule), **mine).rules[0]
-    assert found.passed is None and "cannot tell them apart" in found.sentence
+    assert found.passed is None and "cannot separate them" in found.sentence
     assert decide(pipeline({**rule, "margin": 0.1}), **mine).rules[0].passed is False
 
 
@@ -210,7 +210,7 @@ def test_looks_are_counted_and_warned_of_past_the_yamls_number() -> None:
     config = pipeline({"rule": "at_least", "metric": "accuracy", "value": 0.9})
     few, many = looking(config, 50), looking(config, 51)
     assert (few.looks, few.warnings, many.looks, len(many.warnings)) == (50, (), 51, 1)
-    assert "51 verdicts have looked at this holdout before, more than 50" in many.warnings[0]
+    assert "51 earlier verdicts evaluated on this holdout, more than 50" in many.warnings[0]
     assert many.warnings[0] in many.sentence and many.verdict == few.verdict == "promoted"
     sooner = config.model_copy(update={"looks": config.looks.model_copy(update={"warn": 3})})
     assert len(looking(sooner, 4).warnings) == 1

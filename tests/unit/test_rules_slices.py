@@ -35,7 +35,9 @@ def test_a_class_that_the_candidate_lost_refuses_and_the_others_do_not() -> None
     assert (found["class=dog"].value, found["class=dog"].bound, found["class=dog"].n) == (-0.2, -0.05, 200)
     p = [paired.inferiority(0, 0, 200, 0.05), paired.inferiority(0, 40, 200, 0.05)]
     assert multiple.holm(p)[1] < 0.05
-    assert "a significant loss" in found["class=dog"].sentence and "over 2 slices" in found["class=dog"].sentence
+    assert (
+        "a significantly larger loss" in found["class=dog"].sentence and "over 2 slices" in found["class=dog"].sentence
+    )
     assert found["class=dog"].low is not None and found["class=dog"].low < -0.2 < (found["class=dog"].high or 0)
 
 
@@ -48,7 +50,7 @@ def test_a_slice_too_small_to_judge_says_so_and_is_never_passed() -> None:
     found = slices(RIGHT, RIGHT, {"by": ["batch", "newest"], "minimum": 30})
     assert list(found) == ["batch=monday", "batch=tuesday", "batch=wednesday", "newest"]
     assert [found[name].passed for name in found] == [True, True, None, None]
-    assert found["newest"].sentence == "newest is too small to judge: 10 examples, at least 30 are needed"
+    assert found["newest"].sentence == "newest is too small to test: 10 examples, at least 30 are needed"
     assert found["newest"].n == 10
     empty = slices(RIGHT, RIGHT, {"by": ["newest"]}, newest="sunday")["newest"]
     assert (empty.value, empty.passed, empty.n) == (None, None, 0)

@@ -29,14 +29,14 @@ def test_the_issues_figures(discordance: float) -> None:
     assert equal.computed == expected
     assert abs(equal.promoted - expected) < 3 * math.sqrt(expected * (1 - expected) / 2000)
     assert curve.reached and curve.needed is not None and curve.needed <= 2000
-    assert "80% can be had with 2,000 examples" in curve.sentence
+    assert "80% is reached with 2,000 examples" in curve.sentence
 
 
 @pytest.mark.parametrize("discordance", [0.29, 0.3, 0.4, 1.0])
 def test_from_029_on_80_percent_cannot_be_had_with_2000(discordance: float) -> None:
     curve = simulation.simulate(2000, discordance, 0.01, 0.95)
     assert not curve.reached and curve.needed is not None and curve.needed > 2000
-    assert "80% cannot be had with 2,000 examples" in curve.sentence
+    assert "80% is not reached with 2,000 examples" in curve.sentence
     assert f"{curve.needed:,} are needed" in curve.sentence
     enough = simulation.simulate(curve.needed, discordance, 0.01, 0.95)
     assert enough.reached and enough.chance >= 0.8 and at(enough, 0.02).promoted >= 0.79
@@ -74,7 +74,7 @@ def test_who_the_power_is_for() -> None:
     assert equal.needed == pytest.approx(power.needed(0.0, 0.1, 0.01, 0.95, 0.8), rel=0.05)
     worse = simulation.simulate(500, 0.1, 0.01, 0.95, better=-0.01)
     assert worse.needed is None and not worse.reached
-    assert "cannot be had with any number of examples" in worse.sentence
+    assert "cannot be reached with any number of examples" in worse.sentence
 
 
 def test_what_is_needed_agrees_with_what_n_does() -> None:

@@ -153,5 +153,5 @@ def test_a_table_that_cannot_be_read_says_why() -> None:
 
 
 def test_the_sentence_about_litter_speaks_of_masks_and_of_one_file_too() -> None:
-    assert layouts.litter_warning(["a.csv"]).startswith("1 file is no example by name or folder, and ignored (1 .csv)")
-    assert layouts.litter_warning(["masks/a.png", "masks/b.png"]).startswith("2 files are no examples by name")
+    assert layouts.litter_warning(["a.csv"]).startswith("1 file is ignored as not data, by name or folder (1 .csv)")
+    assert layouts.litter_warning(["masks/a.png", "masks/b.png"]).startswith("2 files are ignored as not data, by name")

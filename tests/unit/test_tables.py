@@ -79,7 +79,7 @@ def everything(store: Store) -> dict[str, bytes]:
 
 
 def test_every_table_says_whose_pipeline_a_row_is() -> None:
-    """They join on it: DESIGN section 6."""
+    """Every table has the column `pipeline`, on which they join."""
     assert all(schema(table).names[0] == "pipeline" and schema(table).field(0).type == pa.string() for table in COLUMNS)
 
 

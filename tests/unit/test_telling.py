@@ -91,7 +91,7 @@ def test_the_summary_tells_data_folds_comparison_gate_and_verdict(store: Store) 
     assert lines(text)[0] == "# promoted"
     assert "| dataset | `5aa55aa55aa5`: 2,000 examples of 1 batch |" in text
     assert "| split | 1,600 train, 400 holdout |" in text
-    assert "| first | accepted | 100 | 90 | 7 | 3 | 90 accepted, 7 quarantined, 3 known |" in text
+    assert "| first | accepted | 100 | 90 | 7 | 3 | 90 accepted, 7 quarantined, 3 already ingested |" in text
     assert "| unreadable | 4 |" in text and "| duplicate | 3 |" in text
     mean = story.document["cv"]["accuracy"]["mean"]
     assert f"| accuracy | {mean:.4f} |" in text
@@ -190,7 +190,10 @@ def test_the_champion_is_the_logs_newest_record_and_its_text_depends_on_the_log_
 
 
 def test_each_stage_has_a_line() -> None:
-    assert naming.line("validate", run_examples.outcome()) == "first accepted: 90 accepted, 7 quarantined, 3 known"
+    assert (
+        naming.line("validate", run_examples.outcome())
+        == "first accepted: 90 accepted, 7 quarantined, 3 already ingested"
+    )
     assert naming.line("begin", "2026") == ""
     assert [naming.some(n, "batch", "batches") for n in (0, 1, 2000)] == ["no batch", "1 batch", "2,000 batches"]
 

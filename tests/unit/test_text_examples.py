@@ -28,9 +28,9 @@ from schemas.errors import LeptonflowError
         (b"- - -\n---", "near-constant", "one character"),
         (b"\0\0\0\0", "near-constant", "one character"),
         (b"Spam, spam! (SPAM)", "near-constant", "one word repeated 3 times: 'spam'"),
-        (b"<p>&nbsp;</p>\n<br/>&#160;", "markup-only", "nothing is left"),
-        (b"<!DOCTYPE html><script>let words = 1</script><!-- words -->", "markup-only", "nothing is left"),
-        (b"<!-- a comment without an end", "markup-only", "nothing is left"),
+        (b"<p>&nbsp;</p>\n<br/>&#160;", "markup-only", "nothing but tags"),
+        (b"<!DOCTYPE html><script>let words = 1</script><!-- words -->", "markup-only", "nothing but tags"),
+        (b"<!-- a comment without an end", "markup-only", "nothing but tags"),
     ],
 )
 def test_a_text_that_says_nothing_is_refused(data: bytes, rule: str, reason: str) -> None:

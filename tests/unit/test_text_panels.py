@@ -77,7 +77,7 @@ def test_the_baseline_says_the_shares_where_there_is_nothing_to_learn() -> None:
     assert baselines.probabilities(["?", "!", "!!"], np.array([0, 1, 1]), ["a"], 2) == pytest.approx(
         np.array([[1, 2]]) / 3
     )
-    two = baselines.probabilities(["good", "bad"], np.array([0, 2]), ["good"], 3)
+    two = baselines.probabilities(["good", "good one", "bad", "bad one"], np.array([0, 0, 2, 2]), ["good"], 3)
     assert two[0, 1] == 0 and two[0, 0] > two[0, 2]
     assert baselines.probabilities(["a", "b"], np.array([0, 1]), [], 2).shape == (0, 2)
 

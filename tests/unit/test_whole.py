@@ -80,8 +80,8 @@ def test_a_damaged_champion_is_said_and_the_last_whole_one_named(
 ) -> None:
     damage(store, C, name, data)
     damage(store, B, "model.keras", b"other bytes")
-    back = f"The newest whole one is {A}: `leptonflow rollback {PIPELINE} --to {A} --reason TEXT`"
-    with pytest.raises(Damaged, match=f"the package of {C} is not whole: .*{C}") as raised:
+    back = f"The newest undamaged one is {A}: `leptonflow rollback {PIPELINE} --to {A} --reason TEXT`"
+    with pytest.raises(Damaged, match=f"the package of {C} is damaged: .*{C}") as raised:
         champion_predictions.predict(store, config, [image])
     assert raised.value.hint == back
     document = pipeline_status.status(store, config)
@@ -97,15 +97,15 @@ def test_a_damaged_champion_is_said_and_the_last_whole_one_named(
 
 def test_a_damaged_version_is_not_promoted_and_the_champion_stays(store: Store, config: Pipeline) -> None:
     damage(store, B, "model.keras", b"other bytes")
-    with pytest.raises(Damaged, match=rf"{B} is not whole: .*{B}/model\.keras.*The champion {C} is whole, and stays"):
+    with pytest.raises(Damaged, match=rf"{B} is damaged: .*{B}/model\.keras.*The champion {C} is undamaged, and stays"):
         promote(store, B)
-    with pytest.raises(Damaged, match=rf"{B}/model\.keras.*The newest whole one is {A}"):
+    with pytest.raises(Damaged, match=rf"{B}/model\.keras.*The newest undamaged one is {A}"):
         rollback(store)
     damage(store, A, "manifest.json", b"garbage")
-    with pytest.raises(Damaged, match=rf"{A} is not whole: .*{A}/manifest\.json"):
+    with pytest.raises(Damaged, match=rf"{A} is damaged: .*{A}/manifest\.json"):
         promote(store, A)
     damage(store, C, "model.keras", None)
-    with pytest.raises(Damaged, match="No other earlier champion is whole"):
+    with pytest.raises(Damaged, match="No other earlier champion is undamaged"):
         promote(store, B)
     assert [row["version"] for row in champion_log.history(champion_log.promotions(store, PIPELINE))] == [A, B, C]
 
@@ -116,9 +116,11 @@ def test_to_promote_the_champion_itself_says_that_it_is_damaged(
 ) -> None:
     assert promote(store, C) == {"champion": C, "record": None}
     damage(store, C, name, data)
-    with pytest.raises(Damaged, match=rf"{C} is not whole: .*{C}/{name}") as raised:
+    with pytest.raises(Damaged, match=rf"{C} is damaged: .*{C}/{name}") as raised:
         promote(store, C)
-    assert raised.value.hint == f"The newest whole one is {B}: `leptonflow rollback {PIPELINE} --to {B} --reason TEXT`"
+    assert (
+        raised.value.hint == f"The newest undamaged one is {B}: `leptonflow rollback {PIPELINE} --to {B} --reason TEXT`"
+    )
 
 
 def test_a_manifest_that_is_garbage_hides_no_other_version(

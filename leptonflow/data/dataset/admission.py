@@ -88,8 +88,8 @@ def admit(store: Store, config: Pipeline, batch: str) -> Outcome:
     A batch that cannot be read is refused too: it keeps no other batch waiting. What is wrong with the store, the
     configuration or the machine is raised, and so is UsageError for a batch that somebody has discarded.
 
-    Idempotent: a batch that was admitted or refused before answers with that outcome. After a lost
-    race the batch is judged again against the new dataset, ten times at most (Overtaken).
+    Idempotent: a batch that was admitted or refused before returns that outcome. After a lost
+    race the batch is validated again against the new dataset, ten times at most (Overtaken).
     """
     outcome = earlier(store, config, batch)
     if outcome is None:
@@ -232,7 +232,7 @@ def _first_classes(
 def _validate_and_encode(
     config: Pipeline, batch: str, judgement: Judgement, at_hand: Tools
 ) -> tuple[tuple[Expectation, ...], part_files.EncodedPart | None]:
-    """The suite's answers and the part of the accepted rows, which is encoded while the child validates."""
+    """The suite's results and the part of the accepted rows, which is encoded while the child validates."""
     rows = judgement.accepted
     if not rows or judgement.over is not None:
         return (), None
@@ -361,7 +361,7 @@ def _commit(
         pairs += [(str(row.id), str(row.label)) for row in rows]
         content = dataset_contents.content_digest(pairs, preprocessing)
         part = writing and writing.result()
-    counts = f"{len(rows)} accepted, {len(judgement.refused)} quarantined, {judgement.known} known"
+    counts = f"{len(rows)} accepted, {len(judgement.refused)} quarantined, {judgement.known} already ingested"
     outcome = _outcome(
         config, landed, judgement, expectations,
         outcome="accepted", snapshot=short(content), quarantine=quarantine, sentence=counts,

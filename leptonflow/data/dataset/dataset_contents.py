@@ -81,7 +81,7 @@ def pairs(store: Store, entries: Sequence[Entry]) -> list[tuple[str, str]]:
 
 
 def content_digest(pairs: Iterable[tuple[str, str]], preprocessing: str) -> str:
-    """The snapshot content of DESIGN section 4: sorted (example id, label) and the preprocessing digest."""
+    """The snapshot's content: sorted (example id, label) and the preprocessing digest."""
     state = hashlib.sha256()
     state.update(canonical(preprocessing))
     for example, label in sorted(pairs):

@@ -136,8 +136,8 @@ def _retract_copies(store: Store, config: Pipeline, history: commit_log.Log, sam
     if not copies:
         return history
     gone = [change_records.Change(row, None) for row in change_records.rows(store, history) if row["id"] in copies]
-    why = f"{len(gone)} holdout examples are pictures that training holds too, in another file"
-    progress.note(f"{why}: they leave the dataset")
+    why = f"{len(gone)} holdout examples are training pictures in other files"
+    progress.note(f"{why}: they are retracted")
     return change_records.commit(store, config, history, RETRACTED, gone, why)
 
 
@@ -151,7 +151,7 @@ def _record(store: Store, config: Pipeline, history: commit_log.Log, found: dict
     )
     why = f"canonical digests of {len(found)} examples from before"
     if lost:
-        why += f"; {lost} have no landed file any more and are compared by their ids"
+        why += f"; {lost} have no landed file any more and are compared by id alone"
     progress.note(f"{config.name}: {why}")
     kept = ("classes", "labels", "holdout", "examples", "snapshot", "content", "preprocessing")
     body = {

@@ -104,7 +104,7 @@ def left_behind(store: Store, config: Pipeline, history: commit_log.Log) -> list
         for table in dataset_contents.tables(store, parts, (), ("id", "sha256")):
             judged.update(table["sha256"].to_pylist())
     return [
-        f"batch {batch}: {len(files - judged)} quarantined rows have a label that is a class now; ingest their source "
+        f"batch {batch}: {len(files - judged)} quarantined rows have a label that is now a class; ingest their source "
         "again, or land those files as a batch of their own"
         for batch, files in waiting.items()
         if files - judged
@@ -124,7 +124,7 @@ def _retractions(store: Store, history: commit_log.Log) -> dict[str, str]:
     for entry in history.entries:
         if entry.kind == dataset_contents.RETRACTED:
             ref = ChangesRef.model_validate(entry.body["changes"])
-            said = f"record {entry.number} retracted this picture ({entry.why}); --correct takes it back"
+            said = f"record {entry.number} retracted this picture ({entry.why}); --correct adds it again"
             found |= dict.fromkeys(dataset_contents.read_changes(store, [ref]), said)
     return found
 

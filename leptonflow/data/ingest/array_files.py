@@ -214,7 +214,7 @@ def _open(source: Source, what: str) -> NDArray[Any]:
     if dtype.kind in "US" and what == "the labels":
         raise _Refused("unreadable-array", f"{what} are text ({dtype}) and not numbers; {NUMBERED}")
     if dtype.kind not in "buif":
-        raise _Refused("unreadable-array", f"{what}: {dtype} is no kind of number that a pixel or a label has")
+        raise _Refused("unreadable-array", f"{what}: {dtype} is not a type of pixel or label")
     if shape and shape[0] > size:
         raise _Refused("unreadable-array", f"{what}: {_times(shape)} are {shape[0]} rows in a file of {size} bytes")
     if count * dtype.itemsize != size - start:

@@ -73,7 +73,7 @@ def lying(store: Store, pipeline: str) -> Lying:
     late = landing_state.late(store, pipeline, [*(each for each in there if each.listing is None), *refused])
     never = [
         *stray(store, pipeline),
-        *(f"{pipeline}/{name} (no batch's name)" for name in misnamed(store, pipeline)),
+        *(f"{pipeline}/{name} (not a valid batch name)" for name in misnamed(store, pipeline)),
         *(f"{pipeline}/{each.batch} ({each.note})" for each in opened if each.note and each.wrong),
         *(f"{pipeline}/{each.batch}: {each.sentence}" for each in late),
         *(f"{pipeline}/{name}" for name in landed_changes.changed(store, pipeline)),
@@ -106,7 +106,7 @@ def stray(store: Store, pipeline: str) -> list[str]:
     """A sentence about a `_READY` that closes nothing."""
     if store.size(f"landing/{pipeline}/{READY}") is None:
         return []
-    return [f"landing/{pipeline}/{READY} closes no batch: a batch is a folder below landing/{pipeline}/"]
+    return [f"landing/{pipeline}/{READY} is not in a batch: a batch is a folder below landing/{pipeline}/"]
 
 
 def accepted(history: Log) -> list[Outcome]:

@@ -1,4 +1,4 @@
-"""Which closed batches of a pipeline wait, for somebody who asks again and again and must cost nothing at rest.
+"""Which closed batches of a pipeline are pending, for a caller who polls and must cost nothing at rest.
 
 `planning.waiting` says the same about one moment. Here it is remembered: a batch that was seen closed is never asked
 for again, and neither is what the commit log said of it. What does not belong here: telling anybody that a batch has
@@ -172,7 +172,7 @@ class Arrivals:
     def _follow(self) -> None:
         """Read what was committed to the dataset's log since; the names of batches and the last body are kept.
 
-        What is no record ends the reading: a run says so, and until then the batches behind it wait.
+        A record that cannot be read ends the reading: a run reports it, and until then later batches are pending.
         """
         number, window = self._records or 0, 1
         try:

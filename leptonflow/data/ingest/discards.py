@@ -44,7 +44,7 @@ def discard(store: Store, pipeline: str, batch: str, reason: str, who: str) -> t
     """
     batch = layouts.shown(batch)
     if not reason.strip():
-        raise UsageError("--reason is empty", expected="a few words that tell why", received=repr(reason))
+        raise UsageError("--reason is empty", expected="a few words that explain why", received=repr(reason))
     _not_accepted(store, pipeline, batch)
     before = of(store, pipeline, batch)
     if before is not None:
@@ -66,10 +66,10 @@ def discard(store: Store, pipeline: str, batch: str, reason: str, who: str) -> t
 
 
 def refused(found: Discard) -> UsageError:
-    """The error of whoever wants to admit a batch that was set aside."""
+    """The error of admitting a batch that was discarded."""
     return UsageError(
         f"the batch {found.batch} was discarded by {found.who} at {found.at} ({found.reason})",
-        expected="a batch that nobody has set aside",
+        expected="a batch that was not discarded",
         received=found.batch,
         hint="Land the files under another batch name",
     )
@@ -80,9 +80,9 @@ def _not_accepted(store: Store, pipeline: str, batch: str) -> None:
         if entry.kind == "batch" and entry.body["batch"] == batch:
             raise LeptonflowError(
                 f"the batch {batch} is in the dataset",
-                expected="a batch that was not accepted: waiting, refused, open or misnamed",
+                expected="a batch that was not accepted: pending, refused, open or misnamed",
                 received=f"accepted by {entry.who} at {entry.at}",
-                hint=f"`leptonflow retract {pipeline} EXAMPLE... --reason TEXT` takes examples out of the dataset",
+                hint=f"`leptonflow retract {pipeline} EXAMPLE... --reason TEXT` removes examples from the dataset",
             )
 
 

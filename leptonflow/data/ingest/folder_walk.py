@@ -98,7 +98,7 @@ def resolve(root: str, name: str) -> str | Refusal:
     try:
         real = os.path.realpath(path)
         if os.path.commonpath((root, real)) != root:
-            return Refusal("path-escape", "a link leads out of the batch")
+            return Refusal("path-escape", "a link points outside the batch")
         mode = os.lstat(real).st_mode
     except (OSError, ValueError) as error:  # ValueError: a NUL in a table's path
         if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM):
@@ -109,7 +109,7 @@ def resolve(root: str, name: str) -> str | Refusal:
             return Refusal("path-escape", "a link to a folder is not followed")
         return Refusal("not-a-file", "a folder")
     if stat.S_ISLNK(mode):
-        return Refusal("path-escape", "a link that leads in a circle")
+        return Refusal("path-escape", "a circular link")
     return real if stat.S_ISREG(mode) else Refusal("not-a-file", "a pipe, a socket or a device")
 
 
@@ -167,7 +167,7 @@ def changed(name: str) -> LeptonflowError:
     """The error of a source that did not hold still."""
     return LeptonflowError(
         f"{shown(name)} changed while being read",
-        expected="a source that holds still while it is ingested",
+        expected="a source that does not change while it is ingested",
         hint="Run the same command again when nothing writes into it",
     )
 

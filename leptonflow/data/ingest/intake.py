@@ -1,4 +1,4 @@
-"""`ingest`: land a source as a closed batch, then admit it. The same command again goes on or answers `reused`."""
+"""`ingest`: land a source as a closed batch, then admit it. The same command again continues or returns `reused`."""
 
 from __future__ import annotations
 
@@ -99,6 +99,6 @@ def _document(outcome: Outcome, changes: Sequence[Change], *, reused: bool) -> d
 def _warnings(store: Store, config: Pipeline, outcome: Outcome) -> list[str]:
     history = dataset_state.snapshots(store, config.name)
     several = len(identities.conflicts(store, history))
-    ways = "`leptonflow status` names them, `ingest --correct` or `retract` puts them right"
-    told = [f"pictures of the dataset stand under several labels ({several}): {ways}"] if several else []
+    ways = "`leptonflow status` names them, `ingest --correct` or `retract` corrects them"
+    told = [f"pictures of the dataset have several labels ({several}): {ways}"] if several else []
     return [*outcome.warnings, *known_examples.left_behind(store, config, history), *told]

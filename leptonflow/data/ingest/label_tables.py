@@ -136,7 +136,7 @@ def name_of(path: str | None) -> tuple[str | None, Rule | None]:
         return None, ("missing-file", "the row names no file")
     name = posixpath.normpath(path)
     if path.startswith("/") or _DRIVE.match(path) or name == ".." or name.startswith("../"):
-        return None, ("path-escape", f"{path!r} leads out of the table's folder")
+        return None, ("path-escape", f"{path!r} points outside the table's folder")
     return name, None
 
 
@@ -277,7 +277,7 @@ def _read_lines(data: bytes, columns: Columns) -> LabelTable:
         except ValueError as error:
             raise ValueError(f"line {number}: {error}") from None
         if not isinstance(row, dict):
-            raise ValueError(f"line {number} is no object")
+            raise ValueError(f"line {number} is not a JSON object")
         rows.append(row)
     if not rows:
         raise ValueError("the table is empty")

@@ -1,6 +1,6 @@
 """Lands a source as a batch, and lists and opens the batches that lie in landing/.
 
-The protocol (DESIGN section 2): `_INGEST`, with the listing, first; the files; `_READY`, the same
+The protocol: `_INGEST`, with the listing, first; the files; `_READY`, the same
 bytes, last. So a landing that was cut short goes on from what it had decided, and ends in the same
 `_READY`. Nothing is overwritten. Judging a batch's rows does not belong here (examining, admission).
 """
@@ -107,7 +107,7 @@ def check_name(name: str | None) -> None:
     """Raises UsageError where a batch cannot have that name. None: it will be named after its source."""
     if name is not None and not NAME.fullmatch(name):
         expected = f"a name that matches {NAME.pattern}"
-        raise UsageError("this is no name for a batch", expected=expected, received=repr(name))
+        raise UsageError("this is not a valid batch name", expected=expected, received=repr(name))
 
 
 def _begin(store: Store, prefix: str, batch: str, listing: Listing) -> tuple[Listing, bool]:
@@ -117,10 +117,10 @@ def _begin(store: Store, prefix: str, batch: str, listing: Listing) -> tuple[Lis
         stranger = next(iter(store.list(prefix)), None)
         if stranger is not None and store.size(key) is None:  # another landing may have begun meanwhile
             raise UsageError(
-                f"the batch {batch} is open and was not begun by `ingest`",
-                expected="a new batch, or one whose landing was cut short",
+                f"the batch {batch} is open and was not started by `ingest`",
+                expected="a new batch, or one whose landing was interrupted",
                 received=f"objects such as {stranger[0]}",
-                hint="Pass another --batch; whoever writes there closes it with an empty _READY",
+                hint="Pass another --batch, or close this one with an empty _READY",
             )
         try:
             store.create(key, canonical(listing))
@@ -311,7 +311,7 @@ def _listing(store: Store, key: str) -> Listing | None:
             raise ValueError(f"layout {listing.layout}")
         for file in listing.files:
             if _LEADS_OUT.search(file.key):
-                raise ValueError("a key that leads out of the batch")
+                raise ValueError("a key outside the batch")
     except (ValidationError, ValueError) as error:
         raise _damaged(key, _wrong(data, error)) from None
     return listing

@@ -120,7 +120,7 @@ def _open(store: Store, pipeline: str, name: str) -> Open | None:
         return Open(layouts.shown(name), 0, None, _MISNAMED, True)
 
 
-_CLOSED_TO_US = "this user may not look into its folder, or into one in it"
+_CLOSED_TO_US = "this user may not read its folder, or a folder in it"
 _MISNAMED = f"no batch can have this name (expected: {NAME.pattern})"
 
 
@@ -140,7 +140,7 @@ def _note(name: str, keys: Sequence[str], no_file: bool) -> tuple[str | None, bo
     if marker is not None:
         return f"its {layouts.shown(marker)} must be called {READY}", True
     if INGEST in top:
-        return "its `ingest` has not ended: run the same command again, unless it is at work", False
+        return "its `ingest` has not finished: run the same command again, unless it is still running", False
     return None, False
 
 

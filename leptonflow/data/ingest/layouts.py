@@ -125,7 +125,7 @@ def beside(found: Layout, names: Iterable[str]) -> list[str]:
 def beside_warning(names: list[str]) -> str:
     """The sentence about files that no row speaks of."""
     listed = ", ".join(repr(n) for n in names[:3]) + (", ..." if len(names) > 3 else "")
-    return f"{len(names)} files beside the rows were left out, for no row names them: {listed}"
+    return f"{len(names)} files beside the rows were left out, because no row names them: {listed}"
 
 
 def label_of(name: str, roots: Collection[str] = ()) -> str | None:
@@ -155,8 +155,8 @@ def lookalikes(labels: Iterable[str], classes: Iterable[str] = ()) -> list[str]:
         if len(found) > 1 and found & written:
             kept = {nfc(label) for label in found}
             names = ", ".join(ascii(label) if len(kept) < len(found) else repr(label) for label in sorted(found))
-            what = "one label" if len(kept) == 1 else f"{len(kept)} labels, which one of them may be meant to be"
-            told.append(f"labels that look alike, {names}, are taken as {what}")
+            what = "one label" if len(kept) == 1 else f"{len(kept)} different labels; one may be a typing error"
+            told.append(f"the labels {names} look alike and are taken as {what}")
     return sorted(told)
 
 
@@ -189,8 +189,8 @@ def litter_warning(names: Sequence[str]) -> str:
     """The sentence about files that were ignored by their names, or as masks by their folders'."""
     kinds = Counter(name.rpartition("/")[2].rpartition(".")[2].lower() for name in names).most_common(3)
     counts = ", ".join(f"{count} .{kind}" for kind, count in kinds) + (", ..." if len(kinds) > 2 else "")
-    what = "1 file is no example" if len(names) == 1 else f"{len(names)} files are no examples"
-    return f"{what} by name or folder, and ignored ({counts}), such as {shown(names[0])!r}"
+    what = "1 file is" if len(names) == 1 else f"{len(names)} files are"
+    return f"{what} ignored as not data, by name or folder ({counts}), such as {shown(names[0])!r}"
 
 
 def is_hidden(name: str) -> bool:

@@ -168,7 +168,7 @@ def _arrays(folder: _Folder) -> Layout | None:
     warnings: tuple[str, ...] = ()
     if len(pairs) > 1:
         listed = "; ".join(data if data == labels else f"{data} with {labels}" for data, labels in pairs)
-        warnings = (f"{len(pairs)} pairs of arrays are taken together as one dataset: {listed}",)
+        warnings = (f"{len(pairs)} pairs of arrays are merged into one dataset: {listed}",)
     return Layout("npy", pairs=tuple(pairs), warnings=warnings)
 
 
@@ -201,7 +201,7 @@ def _beside(
     """What is told of arrays and tables that did not make the layout. unlabelled: the folders name no classes."""
     told = []
     if none := sorted(name for name, inner in folder.folders.items() if not inner.full):
-        told.append(f"without an image, and hence no class: {', '.join(none[:5])}{', ...' if len(none) > 5 else ''}")
+        told.append(f"without an image, and so not a class: {', '.join(none[:5])}{', ...' if len(none) > 5 else ''}")
     if folder.arrays and not folder.full:
         told.append(f"no pair of arrays: looked for {LOOKED_FOR}; here are {', '.join(sorted(folder.arrays)[:5])}")
     tables = [name for name in folder.tables if has(name)]
@@ -291,16 +291,16 @@ def _split_warning(folder: _Folder, roots: list[str], classes: Collection[str], 
     """What is told of splits. The user may have meant the outer folders."""
     if not roots:
         odd = [] if known else sorted(name for name in classes if name.lower() in SPLITS)
-        way = "where it is none, name the others under `classes` in the YAML"
-        return [f"{name} is read as a class, for folders beside it are no parts of a split; {way}" for name in odd]
+        way = "if it is not a class, name the others under `classes` in the YAML"
+        return [f"{name} is read as a class, because folders beside it are not split folders; {way}" for name in odd]
     listed = ", ".join(sorted(roots)[:5]) + (", ..." if len(roots) > 5 else "")
     if not classes:
         way = "If they are the classes, name them under `classes` in the YAML"
-        return [f"{listed}: parts of a split without class folders in them; their images have no label. {way}"]
+        return [f"{listed}: split folders without class folders in them; their images have no label. {way}"]
     shared = ", ".join(sorted(classes)[:5]) + (", ..." if len(classes) > 5 else "")
     told = (
-        f"{listed}: read as the parts of a split with the classes {shared}, and taken together as one dataset, of "
-        f"which leptonflow makes its own holdout; an image's part stays in its metadata as `split`"
+        f"{listed}: read as split folders with the classes {shared} and merged into one dataset; leptonflow makes "
+        f"its own holdout, and keeps an image's split folder in its metadata `split`"
     )
     if not all(_says_split(part) for root in roots for part in root.rsplit("/", 1)[-1:]):
         told += ". If the outer folders are the classes, name them under `classes` in the YAML"

@@ -57,12 +57,12 @@ class Summary:
     def input(self) -> tuple[Shape, str]:
         """The input shape that is proposed, and why."""
         if not self.sizes:
-            return SHAPE, "no image could be looked at"
+            return SHAPE, "no image could be read"
         channels = 3 if self.colours["colour"] else 1
         colour = "in colour" if channels == 3 else "all grey"
         (width, height), count = self.sizes.most_common(1)[0]
         if count > self.looked / 2 and min(width, height) >= 8 and max(width, height) <= SIDES[-1]:
-            why = f"{count} of {self.looked} images that were looked at are {width} wide and {height} high, {colour}"
+            why = f"{count} of {self.looked} inspected images are {width} wide and {height} high, {colour}"
             return (height, width, channels), why
         middle = median(min(size) for size in self.sizes.elements())
         side = max((side for side in SIDES if side <= middle), default=SIDES[0])
@@ -83,7 +83,7 @@ class Summary:
             (width, height), count = self.sizes.most_common(1)[0]
             others = f", {len(self.sizes) - 1} other sizes" if len(self.sizes) > 1 else ""
             kinds = ", ".join(f"{n} {kind}" for kind, n in (*self.colours.most_common(), *self.formats.most_common()))
-            told.append(f"images   {self.looked} looked at: {count} of {width} x {height}{others}; {kinds}")
+            told.append(f"images   {self.looked} inspected: {count} of {width} x {height}{others}; {kinds}")
         if self.source.ignored:
             litter = ", ".join(map(layouts.shown, self.source.litter[:3]))
             told.append(f"ignored  {self.source.ignored} files" + (f", such as {litter}" if litter else ", all hidden"))
@@ -108,7 +108,7 @@ class Summary:
         """What a person should know before they go on."""
         told = [*self.source.warnings, *layouts.lookalikes(self._written())]
         if self.unreadable:
-            told.append(f"no image that can be read, and hence no class: {', '.join(self.unreadable[:5])}")
+            told.append(f"no readable image, and so not a class: {', '.join(self.unreadable[:5])}")
         sizes = [{"width": width, "height": height} for width, height in self.sizes.elements()]
         told += _workload().remarks(sizes, self.input()[0])
         if len(self.classes) < 2:

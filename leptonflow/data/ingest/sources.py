@@ -58,7 +58,9 @@ def open_source(
     Raises UsageError where there is nothing that can be ingested.
     """
     if root is not None and not os.path.isdir(root):
-        raise UsageError("--root is no folder", expected="the folder that the table's paths are in", received=str(root))
+        raise UsageError(
+            "--root is not a folder", expected="the folder that the table's paths are in", received=str(root)
+        )
     if os.path.isdir(path):
         found = _folder(path, classes, columns)
         if found.layout.kind == "table" and root is not None:
@@ -106,7 +108,7 @@ def _array(path: Path) -> Source:
         pairs = [pair for pair in source_layout.pair_up(there) if name in pair]
     if not pairs:
         raise UsageError(
-            "this array has no other beside it that makes a pair", expected=source_layout.LOOKED_FOR, received=name
+            "this array has no second array beside it to make a pair", expected=source_layout.LOOKED_FOR, received=name
         )
     files = tuple(Found(each, os.path.join(root, each)) for each in dict.fromkeys(pairs[0]))
     return Source(root, os.path.abspath(path.parent), Layout("npy", pairs=tuple(pairs)), files)
@@ -119,7 +121,7 @@ def _folder(path: Path, classes: Collection[str] | None, columns: Columns) -> So
         raise UsageError(f"the source {path} cannot be read", received=error.strerror or str(error)) from None
     if not found.files and not found.refused:
         raise UsageError(
-            "the source holds nothing",
+            "the source is empty",
             expected=KINDS,
             received=f"{path} with {found.ignored} hidden files" if found.ignored else f"{path}, empty",
         )

@@ -101,13 +101,13 @@ def judge(
             known += 1
         elif (held := knowledge.examples.get(row.id or "")) is not None:
             other, batch = held
-            way = "`ingest --correct` takes the newer label"
-            refused.append(Refusal(row, CONFLICT, f"batch {batch} has this image as {other!r}; {way}", new))
+            way = "`ingest --correct` uses the newer label"
+            refused.append(Refusal(row, CONFLICT, f"batch {batch} has this image with the label {other!r}; {way}", new))
         elif (gone := knowledge.retracted.get(row.id or "")) is not None:
             refused.append(Refusal(row, RETRACTED, gone, new))
         elif len(labels_of[row.id or ""]) > 1:
             names = ", ".join(repr(n) for n in sorted(labels_of[row.id or ""]))
-            refused.append(Refusal(row, CONFLICT, f"this image is in the batch under {names}", new))
+            refused.append(Refusal(row, CONFLICT, f"this image is in the batch with the labels {names}", new))
         elif row.id in seen:
             refused.append(Refusal(row, DUPLICATE, f"the same image as {seen[row.id]}", new))
         else:
@@ -117,7 +117,7 @@ def judge(
     new_ones = sum(r.new and r.rule not in (DUPLICATE, RETRACTED) for r in refused)
     over = None
     if arrived == 0:
-        over = "nothing arrived: the batch is empty"
+        over = "the batch is empty: no file arrived"
     elif new_ones / arrived > limit:
         found = f"{new_ones} of {arrived} rows were newly quarantined, duplicates apart"
         over = f"{found}; quarantine.limit allows {limit:g}"

@@ -1,4 +1,4 @@
-"""Data contracts: a Great Expectations suite, as YAML, over the table of a batch's facts.
+"""Data contracts: a Great Expectations suite, as YAML, over the metadata of a batch.
 
 The only importer of Great Expectations, and only in a child process (`python -m
 leptonflow.data.validation.contracts`): its import takes seconds, which pass beside the landing and decoding.
@@ -119,7 +119,7 @@ def _only(found: Mapping[Any, Any], valid: Sequence[str], wrong: Wrong, prefix: 
     for key in found:
         if key not in valid:
             near = difflib.get_close_matches(str(key), valid, n=1)
-            hint = f"Did you mean {near[0]}?" if near else "Take the key out or fix its name"
+            hint = f"Did you mean {near[0]}?" if near else "Remove the key or fix its name"
             raise wrong(f"{prefix}{key}", f"one of {', '.join(valid)}", key, hint)
 
 
@@ -223,9 +223,9 @@ class Validator:
         self.close()
         return LeptonflowError(
             "the process that runs Great Expectations ended",
-            expected="an answer for each expectation",
+            expected="a result for each expectation",
             received=lines[-1].strip() if lines else f"exit status {status}",
-            hint="`leptonflow doctor` says whether its packages are whole",
+            hint="`leptonflow doctor` checks its packages",
         )
 
 
@@ -245,7 +245,7 @@ def serve() -> None:
     """Answer one suite and table after another, until standard input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the command's, and it ends us
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # whatever a library prints is no answer
+    os.dup2(2, 1)  # what a library prints is not part of the reply
     with garbage_collection.paused(freeze=True):
         _import()
     questions = sys.stdin.buffer
@@ -289,7 +289,7 @@ def _columns(kwargs: Mapping[str, Any]) -> list[Any]:
 def _refusal(number: int, expected: str, received: str) -> dict[str, Any]:
     return {
         "error": {
-            "message": f"the contract's expectations.{number} does not fit the facts of a batch",
+            "message": f"the contract's expectations.{number} does not fit the metadata of a batch",
             "expected": expected,
             "received": received,
             "hint": f"Fix expectations.{number} in the contract",

@@ -79,6 +79,7 @@ def examine(
 
 # --- files -------------------------------------------------------------------------------------------
 
+
 def _look(
     store: Store,
     config: Pipeline,
@@ -112,9 +113,7 @@ def _gather(answers: Iterator[Answer], total: int, report: Progress) -> list[Loo
     return done
 
 
-def _tasks(
-    store: Store, config: Pipeline, batch: Batch, workload: Workload, items: Sequence[Item]
-) -> list[Task]:
+def _tasks(store: Store, config: Pipeline, batch: Batch, workload: Workload, items: Sequence[Item]) -> list[Task]:
     size = max(1, min(CHUNK, CHUNK_BYTES // workload.codec.bytes(config.input)))
     own = json.loads(canonical(config.input))
     common = {"store": store.uri, "workload": workload.name, "input": own, "prefix": batch.prefix}
@@ -210,7 +209,7 @@ def _read_local(root: str, key: str) -> bytes | Refusal:
     folder, _, name = key.rpartition("/")
     inside = _inside(root, folder)
     if inside is None:
-        return Refusal("path-escape", "its folder leads out of the batch")
+        return Refusal("path-escape", "its folder lies outside the batch")
     data = read_file(f"{inside}/{name}")
     if isinstance(data, Refusal) and data.rule == "path-escape":  # a link: it may lead to another file of the batch
         real = resolve(root, key)

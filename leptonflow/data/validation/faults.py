@@ -24,4 +24,4 @@ def sentence(error: Exception) -> str | None:
         return None
     words = " ".join(str(error).split())[:LONGEST]
     told = type(error).__name__ + (f": {words}" if words else "")
-    return f"the batch cannot be examined ({told}); land what is whole of it again under another batch name"
+    return f"the batch cannot be examined ({told}); land its undamaged files again under another batch name"

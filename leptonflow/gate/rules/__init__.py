@@ -1,6 +1,6 @@
-"""The gate's rules, one small module for each kind: a pure function of (rule, case) -> Weighed.
+"""The gate's rules, one small module for each kind: a pure function of (rule, case) -> Evaluated.
 
-    case       what every rule is given, and what it answers with
+    case       what every rule is given, and what it returns
     words      figures, bounds and sentences in one way
     scores     a metric over any choice of the holdout's examples, fast
     bounds     at_least, at_most, fold_spread

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from leptonflow.gate.rules import scores
-from leptonflow.gate.rules.case import Case, Weighed
+from leptonflow.gate.rules.case import Case, Evaluated
 from leptonflow.gate.rules.words import LOWER_IS_BETTER, figures, finite, gap, incomparable, result, way_out
 from schemas.constants import BEST
 from schemas.records import RuleResult
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 POWER = 0.8
 
 
-def weigh(rule: AgainstChampion, case: Case) -> Weighed:
+def evaluate(rule: AgainstChampion, case: Case) -> Evaluated:
     """The row of the holdout and, where there is another champion, `against_best_champion` and `against_champion_cv`.
 
     value: candidate - champion on the holdout, signed so that positive is better. bound: -margin, or
@@ -34,10 +34,10 @@ def weigh(rule: AgainstChampion, case: Case) -> Weighed:
     """
     holdout, note = _holdout(rule, case)
     if case.champion is None or case.champion.version == case.version:
-        return Weighed((holdout,), note)
+        return Evaluated((holdout,), note)
     best = case.proven.get(rule.metric)
     rows = (holdout, *(() if best is None else (_best(rule, case, best, holdout.passed),)), _folds(rule, case))
-    return Weighed(rows, note)
+    return Evaluated(rows, note)
 
 
 def _best(rule: AgainstChampion, case: Case, best: Champion, beside_last: bool | None) -> RuleResult:
@@ -51,7 +51,7 @@ def _best(rule: AgainstChampion, case: Case, best: Champion, beside_last: bool |
     passed = row.passed if unfair is None else None
     sentence = row.sentence if unfair is None else unfair[1].removesuffix(f"; {way_out(other)}")
     start = f"the best proven champion is {best.version} (record {best.number})"
-    decided = "; this decided: beside the last champion alone the candidate passes" if beside_last else ""
+    decided = "; this rule decided: against the last champion alone the candidate passes" if beside_last else ""
     return row.model_copy(
         update={
             "rule": BEST,
@@ -90,12 +90,12 @@ def _holdout(rule: AgainstChampion, case: Case) -> tuple[RuleResult, str | None]
         return told(None, None, f"{subject} cannot be computed: no example there counts towards it"), None
     test = _test(rule, case)
     passed = test.p_value < 1 - rule.confidence
-    direction, asked = gap(test.difference, bound)
+    direction, required = gap(test.difference, bound)
     certain, _ = gap(test.low, bound)
     shown = figures(mine, theirs)
     sentence = (
         f"{subject} is {shown[0]}, that of the champion {case.champion.version} {shown[1]}: {direction}, and with "
-        f"{rule.confidence:g} confidence {_at_least(test.low, certain)}; {asked} was asked"
+        f"{rule.confidence:g} confidence {_at_least(test.low, certain)}; required: {required}"
     )
     note = _power(rule, test)
     return told(test.difference, passed, sentence + (f"; {note}" if note else ""), test), note
@@ -166,8 +166,8 @@ def _power(rule: AgainstChampion, test: Paired) -> str | None:
     if rule.test == "superiority":
         chance = power.pass_rate(0.0, discordance, test.n, -rule.margin, rule.confidence) if discordance else 0.0
         return (
-            f"only a candidate that is better by more than {rule.margin:g} can be expected to pass: with {test.n} "
-            f"examples and {discordance:.1%} discordant, an equally accurate one would in {chance:.1%} of cases, "
+            f"only a candidate that is better by more than {rule.margin:g} is likely to pass: with {test.n} "
+            f"examples and {discordance:.1%} discordant, an equally accurate one would pass in {chance:.1%} of cases, "
             "and no holdout size changes that"
         )
     if not discordance:
@@ -187,7 +187,7 @@ def _power(rule: AgainstChampion, test: Paired) -> str | None:
 
 
 def _too_few(rule: AgainstChampion, test: Paired) -> str | None:
-    """Where even two versions that answer alike cannot pass: the examples from which on they do.
+    """Where even two versions with the same predictions cannot pass: the examples from which on they do.
 
     Without a discordant pair Tango's score is sqrt(n margin / (1 - margin)), which has to exceed z_confidence.
     """
@@ -197,8 +197,8 @@ def _too_few(rule: AgainstChampion, test: Paired) -> str | None:
         return None
     size = math.floor(float(ndtri(rule.confidence)) ** 2 * (1 - rule.margin) / rule.margin) + 1
     return (
-        f"with {test.n} examples not even a candidate that is right and wrong on the very same ones passes; "
-        f"from {size} on it would"
+        f"with {test.n} examples even a candidate with the same right and wrong predictions cannot pass; "
+        f"from {size} examples on it would"
     )
 
 
@@ -236,8 +236,8 @@ def _folds(rule: AgainstChampion, case: Case) -> RuleResult:
     _, p = folds.corrected_t([d - bound for d in differences], count - 1, 1, 0.0)
     passed = True if p < 1 - rule.confidence else False if p > rule.confidence else None
     mean = math.fsum(differences) / count
-    direction, asked = gap(mean, bound)
-    shown = {True: "that is shown", False: "that it is not is shown", None: f"neither is shown, and {decides}"}[passed]
+    direction, required = gap(mean, bound)
+    shown = {True: "this is shown", False: "the opposite is shown", None: f"neither is shown; {decides}"}[passed]
     start = f"{rule.metric} over the same {count} folds is on average {direction} than the champion's"
     start = start.replace("no different than", "no different from")
-    return told(mean, passed, f"{start}; {asked} was asked, and with {rule.confidence:g} confidence {shown}", count)
+    return told(mean, passed, f"{start}; required: {required}; with {rule.confidence:g} confidence {shown}", count)

@@ -51,7 +51,7 @@ def stale_snapshot(case: Case, mine: int, theirs: int | None) -> RuleResult:
 
 
 def rolled_back(case: Case, history: Log) -> RuleResult:
-    """What a person took down comes back only by a person: the newest of their records on it decides."""
+    """A version that a person rolled back is promoted again only by a person: the newest record about it decides."""
     down: int | None = None
     for entry in history.entries:
         if entry.kind == "rollback" and entry.body.get("previous") == case.version:
@@ -59,9 +59,7 @@ def rolled_back(case: Case, history: Log) -> RuleResult:
         elif entry.kind in ("override", "rollback") and entry.body.get("version") == case.version:
             down = None
     if down is None:
-        return result("rolled-back", None, None, None, True, "no person has taken this version down")
+        return result("rolled-back", None, None, None, True, "nobody has rolled this version back")
     entry = history.entries[down - 1]
-    sentence = f"{entry.who} took this version down in record {down} ({entry.why}); only a person brings it back"
-    return result(
-        "rolled-back", None, None, None, False, f"{sentence}: {promote_command(case.pipeline, case.version)}"
-    )
+    sentence = f"{entry.who} rolled this version back in record {down} ({entry.why}); only a person can promote it"
+    return result("rolled-back", None, None, None, False, f"{sentence}: {promote_command(case.pipeline, case.version)}")

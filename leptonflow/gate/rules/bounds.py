@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from leptonflow.gate.rules import scores
-from leptonflow.gate.rules.case import Case, Weighed
+from leptonflow.gate.rules.case import Case, Evaluated
 from leptonflow.gate.rules.words import figures, finite, reaches, result
 from schemas.rules import AtLeast, AtMost, FoldSpread
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from leptonflow.statistics.intervals import Interval
 
 
-def weigh(rule: AtLeast | AtMost | FoldSpread, case: Case) -> Weighed:
+def evaluate(rule: AtLeast | AtMost | FoldSpread, case: Case) -> Evaluated:
     """One row. value: the metric (mean or standard deviation over the folds, or on the holdout).
 
     With `confidence` the lower (at_most: upper) end of the two-sided interval decides: Wilson's (1927)
@@ -48,22 +48,22 @@ def weigh(rule: AtLeast | AtMost | FoldSpread, case: Case) -> Weighed:
         told = f"{subject} has a standard deviation of {value}"
     else:
         told = f"{subject} is {value}{' on average' if rule.on == 'cv' else ''}"
-    return _row(rule, measured, passed, f"{told}, {_asked(rule)} {bound} was asked")
+    return _row(rule, measured, passed, f"{told}, {_side(rule)} {bound} is required")
 
 
-def _asked(rule: AtLeast | AtMost | FoldSpread) -> str:
+def _side(rule: AtLeast | AtMost | FoldSpread) -> str:
     return "at least" if isinstance(rule, AtLeast) else "at most"
 
 
 def _row(
     rule: AtLeast | AtMost | FoldSpread, value: float | None, passed: bool | None, sentence: str,
     interval: Interval | None = None,
-) -> Weighed:  # fmt: skip
+) -> Evaluated:  # fmt: skip
     shown = vars(interval) if interval is not None else {}
-    return Weighed((result(rule.rule, rule.metric, value, rule.value, passed, sentence, **shown),))
+    return Evaluated((result(rule.rule, rule.metric, value, rule.value, passed, sentence, **shown),))
 
 
-def _interval(rule: AtLeast | AtMost, case: Case, subject: str) -> Weighed:
+def _interval(rule: AtLeast | AtMost, case: Case, subject: str) -> Evaluated:
     import numpy as np
 
     assert rule.confidence is not None
@@ -85,7 +85,7 @@ def _interval(rule: AtLeast | AtMost, case: Case, subject: str) -> Weighed:
     shown, bound = figures(end, rule.value)
     side = "lower" if isinstance(rule, AtLeast) else "upper"
     told = f"{subject} is {figures(value, value)[0]}; the {side} end of its {rule.confidence:g} interval is {shown}"
-    return _row(rule, value, passed, f"{told}, {_asked(rule)} {bound} was asked", interval)
+    return _row(rule, value, passed, f"{told}, {_side(rule)} {bound} is required", interval)
 
 
 def _around(

@@ -1,4 +1,4 @@
-"""What every rule is given, and what it answers with. Plain frozen records."""
+"""What every rule is given, and what it returns. Plain frozen records."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Weighed:
-    """A rule's rows in the verdict, and what the verdict's sentence must say of them besides."""
+class Evaluated:
+    """A rule's rows in the verdict, and what the verdict's sentence must add about them."""
 
     rows: tuple[RuleResult, ...]
     note: str | None = None

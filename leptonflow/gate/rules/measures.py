@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from leptonflow.gate.rules.case import Case, Weighed
+from leptonflow.gate.rules.case import Case, Evaluated
 from leptonflow.gate.rules.words import LOWER_IS_BETTER, figure, figures, finite, reaches, result
 from schemas.records import RuleResult
 from schemas.rules import Baseline, Calibration, Latency, Overfit, Size
@@ -20,7 +20,7 @@ CONFIDENCE = 0.95  # of calibration's interval where the rule names none: it is 
 BASELINES = {"majority": "always the largest class", "logistic": "a logistic regression on 8 x 8 grey pixels"}
 
 
-def calibration(rule: Calibration, case: Case) -> Weighed:
+def calibration(rule: Calibration, case: Case) -> Evaluated:
     """value: the expected calibration error over 10 bins (Naeini et al. 2015), with a percentile bootstrap interval.
 
     With `confidence` the interval's upper end is held against the bound, else the value itself. Resampling
@@ -37,9 +37,9 @@ def calibration(rule: Calibration, case: Case) -> Weighed:
     name, evidence, subject = "expected_calibration_error", case.evidence, "the expected calibration error"
     if not len(evidence.labels):
         row = result(rule.rule, name, None, rule.value, None, f"{subject} cannot be computed: the holdout is empty")
-        return Weighed((row,))
+        return Evaluated((row,))
     if not finite(evidence.candidate):
-        return Weighed((result(rule.rule, name, None, rule.value, False, f"{subject} is not a finite number"),))
+        return Evaluated((result(rule.rule, name, None, rule.value, False, f"{subject} is not a finite number"),))
     given = np.clip(evidence.candidate.max(axis=1), 0.0, 1.0)  # float32's rounding reaches beyond 1
     right = evidence.candidate.argmax(axis=1) == evidence.labels
     value = expected_error(given, right, BINS)
@@ -59,13 +59,13 @@ def calibration(rule: Calibration, case: Case) -> Weighed:
     if rule.confidence is not None:
         told += f", the upper end of its {confidence:g} interval {shown}"
     row = result(
-        rule.rule, name, value, rule.value, reaches(rule.value, held), f"{told}; at most {bound} was asked",
+        rule.rule, name, value, rule.value, reaches(rule.value, held), f"{told}; at most {bound} is required",
         **vars(interval),
     )  # fmt: skip
-    return Weighed((row,))
+    return Evaluated((row,))
 
 
-def baseline(rule: Baseline, case: Case) -> Weighed:
+def baseline(rule: Baseline, case: Case) -> Evaluated:
     """value: the candidate's metric on the holdout; bound: the better baseline's, moved by `margin`.
 
     Null without a margin where neither a baseline nor the candidate makes a mistake: nothing tells them apart.
@@ -75,27 +75,27 @@ def baseline(rule: Baseline, case: Case) -> Weighed:
     known = {name: found.get(rule.metric) for name, found in case.evidence.baselines.items()}
     there = {name: value for name, value in known.items() if value is not None and math.isfinite(value)}
     if not finite(case.evidence.candidate) or (mine is not None and not math.isfinite(mine)):
-        return Weighed((result(rule.rule, rule.metric, None, None, False, f"{subject} is not a finite number"),))
+        return Evaluated((result(rule.rule, rule.metric, None, None, False, f"{subject} is not a finite number"),))
     if mine is None or not there:
         why = "no example there counts towards it" if mine is None else "no baseline has a value for it"
-        return Weighed((result(rule.rule, rule.metric, mine, None, None, f"{subject} cannot be weighed: {why}"),))
+        return Evaluated((result(rule.rule, rule.metric, mine, None, None, f"{subject} cannot be evaluated: {why}"),))
     lower = rule.metric in LOWER_IS_BETTER
     best = (min if lower else max)(there.values())
     bound = best - rule.margin if lower else best + rule.margin
     passed = mine < bound - 1e-12 if lower else mine > bound + 1e-12
     told = ", ".join(f"{BASELINES[name]} has {figure(value)}" for name, value in there.items())
-    shown, asked = figures(mine, bound)
-    sentence = f"{subject} is {shown}; {told}: {'less' if lower else 'more'} than {asked} was asked"
+    shown, required = figures(mine, bound)
+    sentence = f"{subject} is {shown}; {told}: {'less' if lower else 'more'} than {required} is required"
     beyond = bound <= 0 if lower else bound >= 1
     if beyond and not rule.margin and not lower and mine >= bound:
-        why = f"{told}, and no candidate can have more: this holdout cannot tell them apart"
-        return Weighed((result(rule.rule, rule.metric, mine, bound, None, f"{subject} is {shown}; {why}", n=n),))
+        why = f"{told}, and no candidate can have more: this holdout cannot separate them"
+        return Evaluated((result(rule.rule, rule.metric, mine, bound, None, f"{subject} is {shown}; {why}", n=n),))
     if beyond:
-        sentence += f", which no candidate can have: lower the rule's margin of {rule.margin:g}"
-    return Weighed((result(rule.rule, rule.metric, mine, bound, passed, sentence, n=n),))
+        sentence += f", which no candidate can reach: lower the rule's margin of {rule.margin:g}"
+    return Evaluated((result(rule.rule, rule.metric, mine, bound, passed, sentence, n=n),))
 
 
-def overfit(rule: Overfit, case: Case) -> Weighed:
+def overfit(rule: Overfit, case: Case) -> Evaluated:
     """value: the metric on training examples - on the holdout, signed so that positive is better in training."""
     mine, measured = case.evaluation.candidate_scores.metrics.get(rule.metric), case.evidence.training
     training = None if measured is None else measured.get(rule.metric)
@@ -104,8 +104,8 @@ def overfit(rule: Overfit, case: Case) -> Weighed:
     broken = broken or not finite(case.evidence.candidate)
     broken = broken or any(value is not None and not math.isfinite(value) for value in (mine, training))
 
-    def told(value: float | None, passed: bool | None, sentence: str) -> Weighed:
-        return Weighed((result(rule.rule, rule.metric, value, rule.value, passed, sentence),))
+    def told(value: float | None, passed: bool | None, sentence: str) -> Evaluated:
+        return Evaluated((result(rule.rule, rule.metric, value, rule.value, passed, sentence),))
 
     if broken:
         return told(None, False, f"{rule.metric} on the holdout or in training is not a finite number")
@@ -116,20 +116,20 @@ def overfit(rule: Overfit, case: Case) -> Weighed:
     shown, bound = figures(value, rule.value)
     sentence = (
         f"{rule.metric} is {figure(training)} on training examples and {figure(mine)} on the holdout: "
-        f"a difference of {shown}, at most {bound} was asked"
+        f"a difference of {shown}, at most {bound} is required"
     )
     return told(value, reaches(rule.value, value), sentence)
 
 
-def latency(rule: Latency, case: Case) -> Weighed:
-    """value: milliseconds within which the fresh process answered 95 of 100 images, one at a time."""
-    return Weighed((_budget(rule, case.evidence.latency_ms, "ms", "95 of 100 images are answered within"),))
+def latency(rule: Latency, case: Case) -> Evaluated:
+    """value: milliseconds that 95 of 100 predictions took at most in the fresh process, one image at a time."""
+    return Evaluated((_budget(rule, case.evidence.latency_ms, "ms", "95 of 100 predictions take at most"),))
 
 
-def size(rule: Size, case: Case) -> Weighed:
+def size(rule: Size, case: Case) -> Evaluated:
     """value: megabytes (10^6 bytes) of the package's files together."""
     found = case.evidence.package_bytes
-    return Weighed((_budget(rule, None if found is None else found / 1e6, "MB", "the package has"),))
+    return Evaluated((_budget(rule, None if found is None else found / 1e6, "MB", "the package has"),))
 
 
 def _budget(rule: Latency | Size, value: float | None, unit: str, subject: str) -> RuleResult:
@@ -139,5 +139,5 @@ def _budget(rule: Latency | Size, value: float | None, unit: str, subject: str) 
         return result(rule.rule, None, None, rule.value, False, f"{rule.rule} is not a finite number")
     shown, bound = figures(value, rule.value)
     passed = reaches(rule.value, value)
-    sentence = f"{subject} {shown} {unit}, at most {bound} {unit} was asked"
+    sentence = f"{subject} {shown} {unit}, at most {bound} {unit} is required"
     return result(rule.rule, None, value, rule.value, passed, sentence)

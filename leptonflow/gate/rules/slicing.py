@@ -1,4 +1,4 @@
-"""`slices`: in which part of the holdout did the candidate lose more than chance explains?"""
+"""`slices`: in which parts of the holdout is the candidate significantly worse?"""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from leptonflow.gate.rules.against import discordant
-from leptonflow.gate.rules.case import Case, Weighed
+from leptonflow.gate.rules.case import Case, Evaluated
 from leptonflow.gate.rules.words import figures, finite, gap, incomparable, result
 from schemas.records import RuleResult
 from schemas.rules import Slices
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from leptonflow.gate.evidence import Evidence
 
-MOST = 20  # batches, or values of a fact that is no number: the largest
+MOST = 20  # batches, or values of metadata that is not a number: the largest
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Slice:
     judged: bool = True
 
 
-def weigh(rule: Slices, case: Case) -> Weighed:
+def evaluate(rule: Slices, case: Case) -> Evaluated:
     """A row for each slice. value: candidate - champion there; bound: -margin.
 
     False where the loss beyond the margin is significant: Tango's score test (1998) of "the true
@@ -44,9 +44,9 @@ def weigh(rule: Slices, case: Case) -> Weighed:
     bound = 0.0 - rule.margin
     nothing = incomparable(case)
     if nothing is None and not (finite(case.evidence.candidate) and finite(case.evidence.champion)):
-        nothing = (False, "accuracy in slices cannot be weighed: a probability is not a finite number")
+        nothing = (False, "accuracy in slices cannot be evaluated: a probability is not a finite number")
     if nothing is not None:
-        return Weighed((result(rule.rule, rule.metric, None, bound, *nothing),))
+        return Evaluated((result(rule.rule, rule.metric, None, bound, *nothing),))
     evidence = case.evidence
     assert evidence.champion is not None
     counts: list[tuple[Slice, int, int, int]] = []
@@ -58,7 +58,7 @@ def weigh(rule: Slices, case: Case) -> Weighed:
     adjusted = multiple.holm([paired.inferiority(*counts[number][1:], margin(rule)) for number in judged])
     p_values = dict(zip(judged, adjusted, strict=True))
     rows = tuple(_row(rule, *found, p_values.get(number), len(judged)) for number, found in enumerate(counts))
-    return Weighed(rows)
+    return Evaluated(rows)
 
 
 def margin(rule: Slices) -> float:
@@ -71,21 +71,21 @@ def _row(rule: Slices, found: Slice, b: int, c: int, n: int, p: float | None, ju
 
     name, bound = found.name, 0.0 - rule.margin
     if not found.judged:
-        sentence = f"{name} are not judged each by itself, only the {MOST} largest are: {n} examples"
+        sentence = f"{name} are not tested one by one, only the {MOST} largest are: {n} examples"
         return result(rule.rule, rule.metric, (b - c) / n if n else None, bound, None, sentence, slice=name, n=n)
     if p is None:
         many = "1 example" if n == 1 else f"{n} examples"
-        sentence = f"{name} is too small to judge: {many}, at least {rule.minimum} are needed"
+        sentence = f"{name} is too small to test: {many}, at least {rule.minimum} are needed"
         value = (b - c) / n if n else None
         return result(rule.rule, rule.metric, value, bound, None, sentence, slice=name, n=n)
     test = paired.non_inferiority(b, c, n, 0.0, rule.confidence)
     passed = p >= 1 - rule.confidence
-    direction, asked = gap(test.difference, bound)
-    asked = asked if rule.margin else "no worse"
+    direction, required = gap(test.difference, bound)
+    required = required if rule.margin else "no worse"
     shown, _ = figures(p, 1 - rule.confidence)
-    verdict = "no significant loss beyond that" if passed else "a significant loss beyond that"
+    verdict = "no significantly larger loss" if passed else "a significantly larger loss"
     sentence = (
-        f"{rule.metric} in {name} ({n} examples) is {direction} than the champion's, {asked} was asked: {verdict} "
+        f"{rule.metric} in {name} ({n} examples) is {direction} than the champion's (required: {required}): {verdict} "
         f"(p {shown} after Holm's correction over {judged} slices)"
     ).replace("no different than", "no different from")
     return result(
@@ -95,7 +95,7 @@ def _row(rule: Slices, found: Slice, b: int, c: int, n: int, p: float | None, ju
 
 
 def slices(rule: Slices, evidence: Evidence) -> Iterator[Slice]:
-    """The slices of the holdout that the rule asks for, in the rule's order."""
+    """The slices of the holdout that the rule names, in the rule's order."""
     import numpy as np
 
     batches = np.asarray(evidence.batches, object)

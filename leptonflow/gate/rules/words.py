@@ -64,9 +64,9 @@ def figure(value: float) -> str:
 
 def gap(better: float, bound: float) -> tuple[str, str]:
     """How a difference and the bound that it is held to are told: `0.01000 worse`, `at most 0.02000 worse`."""
-    shown, asked = figures(abs(better), abs(bound))
+    shown, limit = figures(abs(better), abs(bound))
     direction = f"{shown} worse" if better < 0 else f"{shown} better" if better > 0 else "no different"
-    return direction, f"at most {asked} worse" if bound < 0 else f"more than {asked} better" if bound > 0 else "better"
+    return direction, f"at most {limit} worse" if bound < 0 else f"more than {limit} better" if bound > 0 else "better"
 
 
 def incomparable(case: Case) -> tuple[bool | None, str] | None:
@@ -93,7 +93,7 @@ def incomparable(case: Case) -> tuple[bool | None, str] | None:
 
 def way_out(case: Case) -> str:
     """How a person makes the candidate champion where the gate cannot."""
-    return f"to make the candidate champion all the same, {promote_command(case.pipeline, case.version)}"
+    return f"to make the candidate champion anyway: {promote_command(case.pipeline, case.version)}"
 
 
 def finite(rows: NDArray[np.float64] | None) -> bool:

@@ -110,4 +110,4 @@ def malformed(shape: Shape) -> Malformed:
         "an array without its first axis": right[0],
         "an array of floats": right.astype(np.float32),
     }
-    return Malformed(arrays, {"an empty file": b"", "a file that is no image": b"this is no image"})
+    return Malformed(arrays, {"an empty file": b"", "a file that is not an image": b"this is no image"})

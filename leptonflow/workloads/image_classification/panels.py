@@ -23,7 +23,7 @@ def remarks(facts: Sequence[Mapping[str, Any]], shape: tuple[int, int, int]) -> 
     (wide, high), _ = Counter(small).most_common(1)[0]
     return [
         f"{len(small)} of {len(sizes)} images are smaller than the input of {height} x {width} and are enlarged to it, "
-        f"most often from {high} x {wide}: a smaller `input` in the YAML shows as much and trains faster"
+        f"most often from {high} x {wide}: a smaller `input` in the YAML has the same information and trains faster"
     ]
 
 
@@ -31,7 +31,7 @@ CODE = """import json, keras
 model = keras.saving.load_model("model.keras", compile=False, safe_mode=True)
 classes = json.load(open("labels.json", encoding="utf-8"))
 # pixels: uint8, N x {sides}
-answers = [classes[row.argmax()] for row in model.predict(pixels)]"""
+predictions = [classes[row.argmax()] for row in model.predict(pixels)]"""
 
 
 def told(shape: tuple[int, int, int]) -> Told:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 ROUNDS = 200
+FEWEST = 2  # texts that a word or pair is in: most are in one alone, and say nothing of the next
 STRENGTH = 10.0  # C of scikit-learn, the inverse of the penalty
 
 
@@ -22,7 +23,7 @@ def probabilities(
     """TF-IDF of words and word pairs with logistic regression, fitted on `train`: (len(holdout), classes).
 
     labels: the class number of each training text; a class that none has gets 0. Where the training texts have
-    one class alone, or no word, every row holds the shares of the classes among them.
+    one class alone, or no word in two of them, every row holds the shares of the classes among them.
     """
     import warnings
 
@@ -33,14 +34,18 @@ def probabilities(
 
     counts = np.bincount(labels, minlength=classes).astype(np.float64)
     shares = np.tile(counts / max(1.0, counts.sum()), (len(holdout), 1))
+    if not len(holdout) or (counts > 0).sum() < 2:
+        return shares
     # Single characters count as words: in some languages they are.
-    words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\w+", dtype=np.float64)
-    if not len(holdout) or (counts > 0).sum() < 2 or not any(map(words.build_analyzer(), train)):
+    words = TfidfVectorizer(ngram_range=(1, 2), min_df=FEWEST, sublinear_tf=True, token_pattern=r"(?u)\w+")
+    try:
+        given = words.fit_transform(train)
+    except ValueError:  # no word is in so many texts
         return shares
     model = LogisticRegression(C=STRENGTH, max_iter=ROUNDS, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a baseline that stops early is still one
-        model.fit(words.fit_transform(train), labels)
+        model.fit(given, labels)
     rows = np.zeros((len(holdout), classes))
     rows[:, model.classes_] = model.predict_proba(words.transform(holdout))
     return rows

@@ -85,7 +85,7 @@ def examine_cells(cells: Sequence[str | None]) -> ExaminedText:
     if reason:
         return ExaminedText("near-constant", reason)
     if text[0] in "<&]" and not _MARKUP.sub("", text).strip():
-        return ExaminedText("markup-only", "nothing is left once tags and entities are taken away")
+        return ExaminedText("markup-only", "nothing but tags and entities")
     note = f"cut after {len(text):,} of {len(whole):,} characters" if len(text) < len(whole) else None
     facts = metadata(text) | {"cut_characters": len(whole) - len(text)}
     return ExaminedText(None, None, identity, facts, text, note)

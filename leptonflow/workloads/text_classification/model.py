@@ -55,7 +55,7 @@ def _some_unknown(tokens: Any, there: Any, share: float) -> Any:
 def _bag(model: TextModel, tokens: Any, vectors: Any, there: Any) -> Any:
     """(N, E): the mean of the embeddings of words and of pairs of neighbours (Joulin et al. 2016).
 
-    A pair is rarer than its words and learned by heart sooner, so it weighs less; one with an unknown word is none.
+    A pair is rarer than its words and overfits sooner, so its weight is lower; one with an unknown word is none.
     """
     layers, ops = keras().layers, keras().ops
     weights = ops.cast(there, "float32")

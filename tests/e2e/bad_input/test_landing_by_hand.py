@@ -118,4 +118,4 @@ def test_what_a_batch_by_hand_was_read_as_is_told_to_whoever_retrains(
     with progress.listen(None, told.append):
         outcome = validate.fn(store.as_uri(), config, "split", deadlines.start(config, "validate"))
     assert outcome.accepted == 8
-    assert told[0].startswith("batch split: Train, valid: read as the parts of a split")
+    assert told[0].startswith("batch split: Train, valid: read as split folders")

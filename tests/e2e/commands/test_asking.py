@@ -56,7 +56,7 @@ def test_why_a_candidate_was_promoted_and_refused(champions: Place) -> None:
     assert (newest["run_id"], newest["verdict"], newest["champion"]) == (c["run_id"], "promoted", c["version"])
     assert newest["against"] == champions.told["B"]["version"]
     first = champions("explain", a["run_id"]).document
-    assert "while there was no champion, and promoted it" in first["paragraph"]
+    assert "while there was no champion and promoted it" in first["paragraph"]
     champions.configure(gate=[{"rule": "at_most", "metric": "log_loss", "value": 0.000001}])
     refused = retrained(champions("retrain"), 4)
     found = champions("explain").document

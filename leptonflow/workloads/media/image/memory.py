@@ -42,7 +42,7 @@ def complaint(image: Image) -> str | None:
     width, height = image.size
     said = f"{width} x {height} in {image.mode} need about {_mb(need)} to decode"
     if bound <= half:
-        return f"{said}; {_mb(bound)} at most, which LEPTONFLOW_IMAGE_MEMORY says"
+        return f"{said}; {_mb(bound)} at most (LEPTONFLOW_IMAGE_MEMORY)"
     return f"{said}; {_mb(half)} at most, half of the memory that this machine or container grants"
 
 

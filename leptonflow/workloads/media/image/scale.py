@@ -65,7 +65,7 @@ def refusal(row: NDArray[Any], scale: Scale) -> tuple[str, str] | None:
     if scale.top is None or low < 0 or high > scale.top:
         return "out-of-range", f"pixels reach from {low:.7g} to {high:.7g}; {scale.meaning}"
     if scale.top == 255 and row.dtype.kind == "f" and not (row == np.rint(row)).all():
-        return "out-of-range", f"pixels reach from {low:.7g} to {high:.7g} and are no whole numbers; {scale.meaning}"
+        return "out-of-range", f"pixels reach from {low:.7g} to {high:.7g} and are not whole numbers; {scale.meaning}"
     return None
 
 
