@@ -12,6 +12,10 @@ from schemas.errors import UsageError
 from schemas.settings import store_uri
 
 PATH_COLUMN = Annotated[str | None, typer.Option("--path-column", metavar="NAME", help="a table's column of paths")]
+TEXT_COLUMN = Annotated[
+    list[str] | None,
+    typer.Option("--text-column", metavar="NAME", help="of a table that holds texts; several are joined"),
+]
 LABEL_COLUMN = Annotated[str | None, typer.Option("--label-column", metavar="NAME", help="a table's column of labels")]
 ROOT = Annotated[
     Path | None, typer.Option("--root", metavar="DIR", help="the folder that a table's paths are relative to")
@@ -57,6 +61,7 @@ def ingest(
     source: Annotated[Path, typer.Argument(metavar="SOURCE", help="a folder, arrays, or a table")],
     batch: Annotated[str | None, typer.Option("--batch", metavar="NAME", help="default: from SOURCE's content")] = None,
     path_column: PATH_COLUMN = None,
+    text_column: TEXT_COLUMN = None,
     label_column: LABEL_COLUMN = None,
     root: ROOT = None,
     correct: Annotated[
@@ -77,7 +82,7 @@ def ingest(
     from leptonflow.storage.address import open_store
 
     config = pipeline_files.load_config(pipeline)
-    columns = Columns(path_column, label_column)
+    columns = Columns(path_column, label_column, tuple(text_column) if text_column else None)
     if reason is not None and not correct:
         raise UsageError("--reason belongs to --correct", expected="--correct --reason TEXT", received="no --correct")
     with show.progress():

@@ -62,6 +62,7 @@ class Listing(Record):
     roots: tuple[str, ...] = ()  # folders: where the class folders are, if not at the root
     split: bool = False  # folders: the roots are the parts of a split
     columns: tuple[str | None, str | None] | None = None  # table: its path and label column, where they were named
+    cells: tuple[str, ...] | None = None  # table: the columns that hold the example; none named: found by name
     images: tuple[str, ...] | None = None  # table: the name of the file that each landed row means
 
 

@@ -8,6 +8,7 @@ from pydantic import TypeAdapter
 
 from schemas.image_classification import ImageInput, ImageModel
 from schemas.rules import Frozen
+from schemas.text_classification import TextInput, TextModel
 
 
 class Sections(NamedTuple):
@@ -18,4 +19,7 @@ class Sections(NamedTuple):
     input_keys: tuple[str, ...] = ()
 
 
-SECTIONS = {"image_classification": Sections(TypeAdapter(ImageInput), ImageModel)}
+SECTIONS = {
+    "image_classification": Sections(TypeAdapter(ImageInput), ImageModel),
+    "text_classification": Sections(TypeAdapter(TextInput), TextModel, tuple(TextInput.model_fields)),
+}

@@ -66,6 +66,7 @@ class Evidence:
     other_folds: str | None = None
     training: Mapping[str, float | None] | None = None
     baselines: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+    baseline_words: Mapping[str, str] = field(default_factory=dict)
     latency_ms: float | None = None
     package_bytes: int | None = None
     disjoint: str | None = None
@@ -105,6 +106,7 @@ def gather(
         other_folds=other_folds,
         training=evaluation.training,
         baselines=evaluation.baselines,
+        baseline_words=catalog.load(config.workload).baseline_words,
         latency_ms=infra.latency_ms,
         package_bytes=infra.package_bytes,
         disjoint=disjoint,

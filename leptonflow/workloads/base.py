@@ -99,6 +99,7 @@ class Workload:
     checks_version: int
     contract: str  # the default contract's file name under schemas/
     layouts: frozenset[str]  # of sources that it takes: folders, npy, table
+    suffixes: frozenset[str]  # of files that hold one example each, in lower case
     codec: Codec
     encoding: Callable[[Any], Any]  # input -> as much of it as changes an encoded example
     examine: Callable[[bytes, Any], Examined]  # a file's bytes, or a cell's, input -> Examined
@@ -117,6 +118,7 @@ class Workload:
         [NDArray[Any], NDArray[np.int64], NDArray[Any], NDArray[np.int64], Sequence[str], int], dict[str, Metrics]
     ]
     # ^ training examples, labels, holdout examples, labels, classes, seed -> the metrics of very simple models
+    baseline_words: Mapping[str, str]  # what each of them is, in words
     request: Callable[[bytes, Any], Any]  # a served body, input -> one example of such an array
     malformed: Callable[[Any], Malformed]
     remarks: Callable[[Sequence[Mapping[str, Any]], Any], list[str]]
@@ -125,6 +127,8 @@ class Workload:
     show: Callable[[Any], Shown]  # one example of an array
     examine_array: Callable[[NDArray[Any], Any, Scale], Examined] | None = None
     # ^ one row of a .npy array, input, and the scale of the whole array
+    cells: Callable[[Any], tuple[str, ...]] | None = None
+    # ^ input -> the columns of a table that hold the example itself (none: those found by name); None: it names files
     vocabulary: Callable[[NDArray[Any], Any], str] | None = None
     # ^ what is learned from a fit's own training examples before the model is: a JSON that `encode` takes
     derived: Mapping[str, Derived] = field(default_factory=dict)  # metadata that follows from what is recorded

@@ -66,6 +66,17 @@ def targets(labels: Ints, classes: int) -> NDArray[np.float32]:
     return rows
 
 
+def curve(labels: Ints, probabilities: Floats) -> dict[str, float]:
+    """loss (nats) and accuracy of N true class numbers against N x K probabilities, for a learning curve."""
+    import numpy as np
+
+    of_true = probabilities[np.arange(len(labels)), labels]
+    return {
+        "loss": float(-np.log(np.clip(of_true, 1e-7, 1)).mean()),
+        "accuracy": float((probabilities.argmax(axis=1) == labels).mean()),
+    }
+
+
 class ClassScores:
     """The metrics of N predictions, from what each example contributes to them.
 

@@ -107,6 +107,7 @@ def test_calibration_is_the_expected_error_with_its_interval() -> None:
 
 # --- baseline, overfit, latency, size
 
+WORDS = {"majority": "always the largest class", "logistic": "a logistic regression on small images"}
 BASELINES = {"majority": {"accuracy": 0.5, "log_loss": 0.7}, "logistic": {"accuracy": 0.89, "log_loss": 0.4}}
 
 
@@ -116,7 +117,7 @@ BASELINES = {"majority": {"accuracy": 0.5, "log_loss": 0.7}, "logistic": {"accur
      ("log_loss", 0.1, False)],
 )  # fmt: skip
 def test_baseline_must_be_beaten_by_more_than_the_margin(metric: str, margin: float, passed: bool) -> None:
-    rule = weighed({"rule": "baseline", "metric": metric, "margin": margin}, baselines=BASELINES)
+    rule = weighed({"rule": "baseline", "metric": metric, "margin": margin}, baselines=BASELINES, baseline_words=WORDS)
     best = BASELINES["logistic"][metric]
     bound = best - margin if metric == "log_loss" else best + margin
     assert (rule.passed, rule.bound) == (passed, pytest.approx(bound))
@@ -127,7 +128,7 @@ def test_baseline_must_be_beaten_by_more_than_the_margin(metric: str, margin: fl
     ("accuracy", 0.11, True), ("accuracy", 0.1, False), ("log_loss", 0.4, True), ("log_loss", 0.3, False),
 ])  # fmt: skip
 def test_a_bound_that_no_candidate_can_have_is_said_to_be_one(metric: str, margin: float, beyond: bool) -> None:
-    rule = weighed({"rule": "baseline", "metric": metric, "margin": margin}, baselines=BASELINES)
+    rule = weighed({"rule": "baseline", "metric": metric, "margin": margin}, baselines=BASELINES, baseline_words=WORDS)
     assert rule.passed is False and ("no candidate can reach: lower the rule's margin" in rule.sentence) is beyond
 
 

@@ -139,7 +139,7 @@ def _examined(
     for again in (False, True):
         try:
             try:
-                landed = landing.open_batch(store, config.name, batch, known)
+                landed = landing.open_batch(store, config.name, batch, known, catalog.load(config.workload).suffixes)
             except Damaged as error:
                 return landed, [], error.line()
             rows = examination.examine(

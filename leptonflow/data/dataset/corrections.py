@@ -39,7 +39,7 @@ def correct(store: Store, config: Pipeline, batch: str, reason: str | None) -> l
     classes = knows.classes(config, history) or ()
     workload = catalog.load(config.workload)
     try:
-        landed = landing.open_batch(store, config.name, batch)
+        landed = landing.open_batch(store, config.name, batch, suffixes=catalog.load(config.workload).suffixes)
         examined = examination.examine(store, config, landed, workload, classes=classes, progress=progress.report)
     except Exception as error:  # admission says it of the batch
         if not isinstance(error, Damaged) and faults.sentence(error) is None:

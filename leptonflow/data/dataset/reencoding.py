@@ -99,7 +99,7 @@ def _encode_again(
     """None where all of it was retracted and is no longer there."""
     table = part_files.read_part(store, recorded, RECORDED)
     held = config.classes or sorted(set(table["label"].to_pylist()))
-    landed = landing.open_batch(store, config.name, recorded.batch, held)
+    landed = landing.open_batch(store, config.name, recorded.batch, held, catalog.load(config.workload).suffixes)
     workload = catalog.load(config.workload)
     classes = config.classes
     rows = examination.examine(store, config, landed, workload, classes=classes, progress=progress.report)

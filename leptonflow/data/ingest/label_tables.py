@@ -13,7 +13,7 @@ import json
 import posixpath
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from leptonflow.data.ingest import bounded_parquet
@@ -27,6 +27,10 @@ PATHS = (
     "path", "file", "filename", "file_name", "image", "image_path", "filepath", "file_path", "image_name", "image_id",
     "img", "img_path", "id", "id_code",
 )  # fmt: skip
+TEXTS = (
+    "text", "sentence", "content", "review", "body", "document", "comment", "message", "tweet", "utterance", "question",
+    "description", "headline", "title",
+)  # fmt: skip
 LABELS = ("label", "class", "category", "target", "labels", "class_name", "label_name", "category_name")
 MAGIC = (b"\xff\xd8", b"\x89PNG", b"GIF8", b"BM", b"RIFF", b"II*\0", b"MM\0*")  # how a picture's bytes begin
 
@@ -36,10 +40,20 @@ Rule = tuple[str, str]  # rule, reason
 
 
 class Columns(NamedTuple):
-    """The names of the two columns, where a person gave them."""
+    """The names of the two columns, where a person gave them.
+
+    cells  the columns that hold the example itself, joined by a blank line (none named: the first of TEXTS that is
+           there); None where rows name files
+    """
 
     path: str | None = None
     label: str | None = None
+    cells: tuple[str, ...] | None = None
+
+    @property
+    def named(self) -> bool:
+        """Whether a column was given by its name."""
+        return any((self.path, self.label, self.cells))
 
 
 @dataclass(frozen=True)
@@ -95,7 +109,10 @@ def has_columns(name: str, data: bytes, columns: Columns = DEFAULT) -> bool:
     import pyarrow.parquet as pq
 
     try:
-        return None not in _find_parquet(pq.read_schema(pa.BufferReader(data)), columns)
+        schema = pq.read_schema(pa.BufferReader(data))
+        return None not in (_find_texts if columns.cells is not None else _find_parquet)(
+            schema.names if columns.cells is not None else schema, columns
+        )
     except (ValueError, OSError):
         return False
 
@@ -179,19 +196,44 @@ def _find(header: Sequence[str], columns: Columns) -> tuple[int | None, int | No
     return one(columns.path, PATHS), one(columns.label, LABELS)
 
 
+def _find_texts(header: Sequence[str], columns: Columns) -> tuple[list[int] | None, int | None]:
+    """Where the columns that hold the example stand, and the label."""
+    _, label_at = _find(header, columns)
+    if columns.cells:
+        at = [header.index(name) for name in columns.cells if name in header]
+        return (at if len(at) == len(columns.cells) else None), label_at
+    lower = [h.strip().lower() for h in header]
+    return next(([lower.index(name)] for name in TEXTS if name in lower), None), label_at
+
+
+def _of_texts(
+    header: Sequence[str],
+    rows: Iterable[Sequence[Any] | None],
+    labels: Iterable[Any],
+    ragged: Mapping[int, Rule] | None = None,
+) -> LabelTable:
+    """A table whose rows hold the example: the cells of its columns, as UTF-8, joined by a blank line."""
+    joined = [None if row is None else ["" if each is None else str(each).strip() for each in row] for row in rows]
+    texts = [None if row is None else ("\n\n".join(filter(None, row)) or "\n").encode() for row in joined]
+    found = _table(header, [None] * len(texts), labels, ragged)
+    return replace(found, images=texts)
+
+
 def _lacking(header: Sequence[str], columns: Columns, count: int) -> LabelTable:
     """A table without one of its columns: every row has that rule."""
     path, label_at = _find(header, columns)
+    example = ("a path column", columns.path, PATHS, path)
+    if columns.cells is not None:
+        at = _find_texts(header, columns)[0]
+        example = ("a text column", ", ".join(columns.cells), TEXTS, at[0] if at else None)
     wanted = [
         f"{what} ({given or ', '.join(names)})"
-        for what, given, names, at in (
-            ("a path column", columns.path, PATHS, path),
-            ("a label column", columns.label, LABELS, label_at),
-        )
+        for what, given, names, at in (example, ("a label column", columns.label, LABELS, label_at))
         if at is None
     ]
     there = ", ".join(map(repr, header[:20])) or "none"
-    reason = f"{' and '.join(wanted)} is missing; the columns are {there}; --path-column and --label-column name others"
+    option = "--path-column" if columns.cells is None else "--text-column"
+    reason = f"{' and '.join(wanted)} is missing; the columns are {there}; {option} and --label-column name others"
     return LabelTable([None] * count, [None] * count, tuple(header), missing=("missing-column", reason))
 
 
@@ -207,6 +249,8 @@ def _read_parquet(data: bytes, columns: Columns, classes: Sequence[str] | None) 
     header = list(schema.names)
     if file.metadata.num_rows > bounded_parquet.MOST_ROWS:
         raise ValueError(f"it tells of {file.metadata.num_rows} rows; a table has {bounded_parquet.MOST_ROWS} at most")
+    if columns.cells is not None:
+        return _read_texts(data, schema, columns, classes, file.metadata.num_rows)
     path, label_at = _find_parquet(schema, columns)
     if path is None or label_at is None:
         return _lacking(header, columns, file.metadata.num_rows)
@@ -221,6 +265,24 @@ def _read_parquet(data: bytes, columns: Columns, classes: Sequence[str] | None) 
         labels = [_class(number, names or classes, bool(names)) for number in labels]
     found = [label(value) for value in labels]
     return LabelTable([None] * len(images), found, tuple(header), images=images, written=_written(labels))
+
+
+def _read_texts(
+    data: bytes, schema: pa.Schema, columns: Columns, classes: Sequence[str] | None, rows: int
+) -> LabelTable:
+    import pyarrow as pa
+
+    header = list(schema.names)
+    texts, label_at = _find_texts(header, columns)
+    if texts is None or label_at is None:
+        return _lacking(header, columns, rows)
+    names = [header[at] for at in texts]
+    table = bounded_parquet.columns(data, (*names, header[label_at]))
+    labels = table.column(header[label_at]).to_pylist()
+    if pa.types.is_integer(schema.types[label_at]):
+        called = _class_names(schema, header[label_at])
+        labels = [_class(number, called or classes, bool(called)) for number in labels]
+    return _of_texts(header, zip(*(table.column(name).to_pylist() for name in names), strict=True), labels)
 
 
 def _find_parquet(schema: pa.Schema, columns: Columns) -> tuple[int | None, int | None]:
@@ -283,10 +345,14 @@ def _read_lines(data: bytes, columns: Columns) -> LabelTable:
         raise ValueError("the table is empty")
     header = list(dict.fromkeys(key for row in rows for key in row))
     path, label_at = _find(header, columns)
-    if path is None or label_at is None:
+    texts = _find_texts(header, columns)[0] if columns.cells is not None else None
+    if (path if columns.cells is None else texts) is None or label_at is None:
         return _lacking(header, columns, len(rows))
     labels = (row.get(header[label_at]) for row in rows)
     told = (json.dumps(each) if isinstance(each, bool) else each for each in labels)  # true, as it stands there
+    if texts is not None:
+        return _of_texts(header, ([row.get(header[at]) for at in texts] for row in rows), told)
+    assert path is not None
     return _table(header, (row.get(header[path]) for row in rows), told)
 
 
@@ -303,7 +369,8 @@ def _read_csv(data: bytes, columns: Columns) -> LabelTable:
         raise ValueError("the table is empty")
     header, body = lines[0], lines[1:]
     path, label_at = _find(header, columns)
-    if path is None or label_at is None:
+    texts = _find_texts(header, columns)[0] if columns.cells is not None else None
+    if (path if columns.cells is None else texts) is None or label_at is None:
         return _lacking(header, columns, len(body))
     ragged = {
         number: ("ragged-row", f"the header has {len(header)} columns, this row {len(row)} cells: "
@@ -311,6 +378,11 @@ def _read_csv(data: bytes, columns: Columns) -> LabelTable:
         for number, row in enumerate(body) if len(row) != len(header)
     }  # fmt: skip
     whole = [None if number in ragged else row for number, row in enumerate(body)]
+    if texts is not None:
+        assert label_at is not None
+        told = (row and row[label_at] for row in whole)
+        return _of_texts(header, (row and [row[at] for at in texts] for row in whole), told, ragged)
+    assert path is not None and label_at is not None
     return _table(header, (row and row[path] for row in whole), (row and row[label_at] for row in whole), ragged)
 
 

@@ -29,6 +29,7 @@ from leptonflow.storage.objects import steady
 from leptonflow.storage.store import Store
 from leptonflow.storage.store_identity import upgrade
 from leptonflow.workloads import catalog
+from leptonflow.workloads.media.image import SUFFIXES as IMAGES
 from schemas.config import NAME, Pipeline
 from schemas.errors import AlreadyExists, Damaged, NotFound, StoreError, UsageError
 from schemas.records import Listing, SourceRow
@@ -71,11 +72,19 @@ def land(
     """
     progress = progress or (lambda stage, done, total: None)
     check_name(name)
-    opened = open_source(source, config.classes or index.classes, columns, root)
+    workload = catalog.load(config.workload)
+    if columns.cells is None and workload.cells is not None:
+        columns = columns._replace(cells=workload.cells(config.input))
+    opened = open_source(source, config.classes or index.classes, columns, root, workload.suffixes)
+    if opened.layout.kind not in workload.layouts:
+        raise UsageError(
+            f"a pipeline of the workload {config.workload} takes no arrays",
+            expected="a folder per class, or a table",
+            received=str(source),
+        )
     arrival = arrive(opened, index, config.classes, progress)
     batch = name or default_name(_stem(source), arrival.listing.digest)
     prefix = folder_key(config.name, batch)
-    workload = catalog.load(config.workload)
     each, told = workload.codec.bytes(config.input), workload.told(config.input).how
     capacity.check_batch(each, told, _examples(arrival.listing))
     upgrade(store)
@@ -190,16 +199,22 @@ def misnamed_batches(store: Store, pipeline: str) -> list[str]:
     return found
 
 
-def open_batch(store: Store, pipeline: str, batch: str, classes: Collection[str] | None = None) -> Batch:
+def open_batch(
+    store: Store,
+    pipeline: str,
+    batch: str,
+    classes: Collection[str] | None = None,
+    suffixes: frozenset[str] = IMAGES,
+) -> Batch:
     """A closed batch: by its listing, or, where `_READY` is empty, by the names that lie there.
 
-    classes: the dataset's, where it has some; a folder of such a name is a class.
+    classes: the dataset's, where it has some; a folder of such a name is a class. suffixes: of files with an example.
     Raises NotFound where it is not closed, Damaged where its `_READY` is neither empty nor a listing.
     """
     prefix = folder_key(pipeline, batch)
     listing = _listing(store, f"{prefix}/{READY}")
     if listing is None:
-        return _plain(store, pipeline, batch, classes)
+        return _plain(store, pipeline, batch, classes, suffixes)
     shape = Layout("folders", roots=listing.roots, split=listing.split)
     if listing.layout == "table" and listing.files:
         shape = Layout("table", table=listing.files[0].name)
@@ -225,7 +240,9 @@ def empty(pipeline: str, batch: str) -> Batch:
     return Batch(pipeline, batch, "folders", Layout("folders"), items=(), listing=None)
 
 
-def _plain(store: Store, pipeline: str, batch: str, classes: Collection[str] | None) -> Batch:
+def _plain(
+    store: Store, pipeline: str, batch: str, classes: Collection[str] | None, suffixes: frozenset[str]
+) -> Batch:
     """A batch that some S3 client, or a person with `cp`, put there: its keys are its names."""
     prefix = folder_key(pipeline, batch)
     seen = landing_state.seen(store, pipeline, batch)  # first: what comes from here on may be missed, and told of
@@ -237,7 +254,7 @@ def _plain(store: Store, pipeline: str, batch: str, classes: Collection[str] | N
     def broken(name: str) -> str | None:
         return label_tables.broken(name, store.get(f"{prefix}/{name}"))
 
-    shape = source_layout.layout(names, classes, has_columns, broken)
+    shape = source_layout.layout(names, classes, has_columns, broken, suffixes)
     warnings: list[str] = []
     if shape.kind == "npy":
         beside = layouts.beside(shape, names)

@@ -14,15 +14,12 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from leptonflow.core.store_keys import INGEST, READY, folder_key
+from leptonflow.workloads.media.image import SUFFIXES as IMAGES
 from schemas.config import NAME
 from schemas.records import Listing, Seen, SourceRow
 from schemas.text import nfc
 
 TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
-IMAGES = frozenset(
-    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".mpo")
-)
-
 # What operating systems and tools leave behind, whatever folder it lies in. Compared without regard to case.
 LITTER = frozenset(
     ("thumbs.db", "desktop.ini", "ehthumbs.db", "ehthumbs_vista.db", "icon\r", "picasa.ini", "@eadir", "#recycle",
@@ -70,6 +67,7 @@ class Layout:
     roots  the folders whose sub-folders are the classes; empty: the batch's own
     split  these roots are the parts of a split, such as train and test
     apart  folders that hold no examples but masks or annotations of others
+    suffixes  of files that hold an example
     """
 
     kind: str
@@ -79,10 +77,11 @@ class Layout:
     split: bool = False
     apart: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    suffixes: frozenset[str] = IMAGES
 
     def ignores(self, name: str) -> bool:
         """Whether a file in a folder per class is no example: by its own name, or by its folder's."""
-        return is_litter(name) or any(name.startswith(f"{folder}/") for folder in self.apart)
+        return is_litter(name, self.suffixes) or any(name.startswith(f"{folder}/") for folder in self.apart)
 
 
 @dataclass(frozen=True)
@@ -174,14 +173,20 @@ def _depth(folders: list[str], roots: Collection[str]) -> int | None:
     return next((n for n in range(1, len(folders) + 1) if "/".join(folders[:n]) in roots), None)
 
 
-def is_litter(name: str) -> bool:
-    """Whether a file that lies among images is none by its name: a document, an annotation, a table, an archive."""
+def is_litter(name: str, suffixes: frozenset[str] = IMAGES) -> bool:
+    """Whether a file that lies among examples is none by its name: a document, an annotation, a table, an archive.
+
+    suffixes: of files that hold an example. What has none of images, such as a DICOM file, is looked at; of other
+    examples nothing else is.
+    """
     last = name.rpartition("/")[2].lower()
     stem, dot, suffix = last.rpartition(".")
     if last.startswith("~$"):  # an office program's lock
         return True
     if (stem or last) in DOCUMENTS:
-        return dot + suffix not in IMAGES
+        return suffixes is not IMAGES or dot + suffix not in IMAGES
+    if suffixes is not IMAGES:
+        return dot + suffix not in suffixes
     return NO_IMAGES.fullmatch(dot + suffix) is not None
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from leptonflow.data.ingest.label_tables import LABELS as LABEL_COLUMNS
 from leptonflow.data.ingest.label_tables import PATHS
 from leptonflow.data.ingest.layouts import TABLES, Layout, is_litter, shown
+from leptonflow.workloads.media.image import SUFFIXES as IMAGES
 from schemas.text import nfc
 
 SPLITS = frozenset(
@@ -52,22 +53,26 @@ def layout(
     classes: Collection[str] | None = None,
     has_columns: Callable[[str], bool] | None = None,
     broken: Callable[[str], str | None] = lambda name: None,
+    suffixes: frozenset[str] = IMAGES,
 ) -> Layout:
     """The layout of files with these names, relative to the source and not hidden.
 
     classes      the pipeline's, where it has some: a folder with such a name is a class and nothing else
     has_columns  whether a table has a path column and a label column; without it no table beside a folder is one
     broken       why a table cannot be read, if it cannot
+    suffixes     of files that hold an example
     """
     known = frozenset(map(nfc, classes or ()))
     has = has_columns or (lambda name: False)
-    folder = _tree(names)
+    folder = _tree(names, suffixes)
     apart = _annotations(folder, known, 0)
     warnings: list[str] = []
     while True:
         found = _arrays(folder) or _table(folder, known, has)
         if found is not None:
-            return Layout(found.kind, found.table, found.pairs, warnings=(*warnings, *found.warnings))
+            return Layout(
+                found.kind, found.table, found.pairs, warnings=(*warnings, *found.warnings), suffixes=suffixes
+            )
         inner = _only(folder, known, has)
         if inner is None:
             break
@@ -83,10 +88,11 @@ def layout(
         split=_is_split(folder, split),
         apart=tuple(apart),
         warnings=tuple(warnings),
+        suffixes=suffixes,
     )
 
 
-def _tree(names: Iterable[str]) -> _Folder:
+def _tree(names: Iterable[str], suffixes: frozenset[str]) -> _Folder:
     root = _Folder()
     for name in names:
         *parents, last = name.split("/")
@@ -99,7 +105,7 @@ def _tree(names: Iterable[str]) -> _Folder:
             above[-1].arrays.append(name)
         elif lower.endswith(TABLES):
             above[-1].tables.append(name)
-        elif not is_litter(name):
+        elif not is_litter(name, suffixes):
             above[-1].images += 1
             for each in above:
                 each.full = True

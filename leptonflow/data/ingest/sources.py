@@ -14,6 +14,7 @@ from leptonflow.data.ingest import label_tables, layouts, source_layout
 from leptonflow.data.ingest.folder_walk import Found, Refusal, Walk, read_file, walk
 from leptonflow.data.ingest.label_tables import DEFAULT, Columns
 from leptonflow.data.ingest.layouts import Layout
+from leptonflow.workloads.media.image import SUFFIXES as IMAGES
 from schemas.errors import UsageError
 
 KINDS = "a folder with a folder per class, .npy or .npz arrays, or a .csv, .tsv, .jsonl or .parquet table"
@@ -48,12 +49,17 @@ class Source:
 
 
 def open_source(
-    path: Path, classes: Collection[str] | None = None, columns: Columns = DEFAULT, root: Path | None = None
+    path: Path,
+    classes: Collection[str] | None = None,
+    columns: Columns = DEFAULT,
+    root: Path | None = None,
+    suffixes: frozenset[str] = IMAGES,
 ) -> Source:
     """What lies at a path.
 
     classes  the pipeline's, where it has some
     root     the folder that a table's paths are relative to; default: the table's own
+    suffixes of files that hold an example
 
     Raises UsageError where there is nothing that can be ingested.
     """
@@ -62,10 +68,10 @@ def open_source(
             "--root is not a folder", expected="the folder that the table's paths are in", received=str(root)
         )
     if os.path.isdir(path):
-        found = _folder(path, classes, columns)
+        found = _folder(path, classes, columns, suffixes)
         if found.layout.kind == "table" and root is not None:
             return _moved(found, found.root, root)
-        if found.layout.kind != "table" and (root is not None or columns != DEFAULT):
+        if found.layout.kind != "table" and (root is not None or columns.named):
             raise UsageError(
                 "there is no table to apply --root, --path-column or --label-column to",
                 expected="a table, or a folder whose data a table names",
@@ -114,7 +120,7 @@ def _array(path: Path) -> Source:
     return Source(root, os.path.abspath(path.parent), Layout("npy", pairs=tuple(pairs)), files)
 
 
-def _folder(path: Path, classes: Collection[str] | None, columns: Columns) -> Source:
+def _folder(path: Path, classes: Collection[str] | None, columns: Columns, suffixes: frozenset[str]) -> Source:
     try:
         found = walk(str(path))
     except OSError as error:
@@ -127,12 +133,16 @@ def _folder(path: Path, classes: Collection[str] | None, columns: Columns) -> So
         )
     places = {file.name: file.real for file in found.files}
     shape = source_layout.layout(
-        places, classes, lambda name: _has_columns(name, places[name], columns), lambda name: _broken(places[name])
+        places,
+        classes,
+        lambda name: _has_columns(name, places[name], columns),
+        lambda name: _broken(places[name]),
+        suffixes,
     )
     source = _of(found, os.path.abspath(path), shape, columns)
     if not source.files and not source.refused:
         raise UsageError(
-            "the source holds no images",
+            "the source holds no examples",
             expected=KINDS,
             received=f"{path} with {len(source.litter)} files, such as {layouts.shown(source.litter[0])!r}",
             hint=". ".join(w[0].upper() + w[1:] for w in shape.warnings) or "Check the path",

@@ -13,8 +13,8 @@ from functools import cached_property
 
 from leptonflow.data.ingest.folder_walk import Refusal, resolve, walk
 from leptonflow.data.ingest.label_tables import Rule, name_of
-from leptonflow.data.ingest.layouts import IMAGES
 from leptonflow.data.ingest.sources import Source
+from leptonflow.workloads.media.image import SUFFIXES as IMAGES
 
 MISSING = "missing-file"
 NOWHERE = (MISSING, "there is no such file")

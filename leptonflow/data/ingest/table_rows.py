@@ -36,13 +36,15 @@ def arrive_table(source: Source, index: Index, classes: Sequence[str] | None, pr
     itself = _whole(source)
     found = label_tables.read(itself.found.name, itself.bytes(), source.columns, classes or index.classes)
     if not len(found) and not found.broken:
-        raise UsageError("the table has no rows", expected="a row per image", received=shown(table))
-    if found.missing and source.columns != label_tables.DEFAULT:
+        raise UsageError("the table has no rows", expected="a row per example", received=shown(table))
+    if found.missing and source.columns.named:
         raise UsageError(
             "the table has no such column",
             expected=", ".join(found.header),
-            received=", ".join(filter(None, source.columns)),
-            hint="--path-column and --label-column name two of its columns",
+            received=", ".join(
+                filter(None, (source.columns.path, source.columns.label, *(source.columns.cells or ())))
+            ),
+            hint="--path-column, --text-column and --label-column name its columns",
         )
     if found.broken or found.missing:
         listing = Listing(
@@ -80,7 +82,7 @@ def arrive_table(source: Source, index: Index, classes: Sequence[str] | None, pr
     if kept:
         part = with_rows(itself, kept, len(found))
         records.insert(0, itself.landed().model_copy(update={"size": len(part), "sha256": sha256(part)}))
-    own = source.columns != label_tables.DEFAULT
+    own = source.columns.path is not None or source.columns.label is not None
     listing = Listing(
         digest=content_digest(triples([itself, *(file for file in rows.seen if file.found.name != itself.found.name)])),
         layout="table",
@@ -95,6 +97,7 @@ def arrive_table(source: Source, index: Index, classes: Sequence[str] | None, pr
             *layouts.lookalikes(found.written, index.classes or ()),
         ),
         columns=(source.columns.path, source.columns.label) if own else None,
+        cells=source.columns.cells,
         images=None if found.images is not None else tuple(names),
     )
     return Arrival(listing, by_key([*rows.seen, itself]), itself, len(found))

@@ -340,5 +340,8 @@ def _examine_table(
     def look(items: Sequence[Item]) -> list[Looked]:
         return _look(store, config, batch, workload, items, report, workers)
 
-    rows = landed_tables.rows(batch, table, data, classes, look, lambda cell: workload.examine(cell, config.input))
+    cells = workload.cells(config.input) if workload.cells is not None else None
+    rows = landed_tables.rows(
+        batch, table, data, classes, look, lambda cell: workload.examine(cell, config.input), cells
+    )
     return sorted([*rows, *refused], key=row_number)

@@ -24,13 +24,17 @@ def rows(
     classes: Sequence[str] | None,
     look: Callable[[Sequence[Item]], list[Looked]],
     examine: Callable[[bytes], Examined],
+    cells: tuple[str, ...] | None = None,
 ) -> list[Row]:
     """Every row of a landed table, in its order, but those that were refused at the source.
 
     look     each file examined, in the order given
-    examine  a picture that lies in the table
+    examine  an example that lies in the table
+    cells    the columns of a batch without a listing that hold the example (label_tables.Columns)
     """
-    columns = label_tables.Columns(*(batch.listing.columns or ())) if batch.listing else label_tables.DEFAULT
+    columns = label_tables.Columns(cells=cells)
+    if batch.listing is not None:
+        columns = label_tables.Columns(*(batch.listing.columns or (None, None)), batch.listing.cells)
     found = label_tables.read(table.name, data, columns, classes)
     if found.broken:
         return [Row(table.name, None, table.key, None, sha256(data), *found.broken)]

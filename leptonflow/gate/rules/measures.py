@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 BINS = 10
 RESAMPLES = 2000
 CONFIDENCE = 0.95  # of calibration's interval where the rule names none: it is shown and decides nothing
-BASELINES = {"majority": "always the largest class", "logistic": "a logistic regression on 8 x 8 grey pixels"}
 
 
 def calibration(rule: Calibration, case: Case) -> Evaluated:
@@ -83,7 +82,7 @@ def baseline(rule: Baseline, case: Case) -> Evaluated:
     best = (min if lower else max)(there.values())
     bound = best - rule.margin if lower else best + rule.margin
     passed = mine < bound - 1e-12 if lower else mine > bound + 1e-12
-    told = ", ".join(f"{BASELINES[name]} has {figure(value)}" for name, value in there.items())
+    told = ", ".join(f"{case.evidence.baseline_words.get(name, name)} has {figure(value)}" for name, value in there.items())
     shown, required = figures(mine, bound)
     sentence = f"{subject} is {shown}; {told}: {'less' if lower else 'more'} than {required} is required"
     beyond = bound <= 0 if lower else bound >= 1

@@ -38,14 +38,3 @@ def score(
         for number, label in enumerate(classes):
             found[f"{name}[{label}]"] = float(values[number]) if present[number] else None
     return found
-
-
-def curve(labels: NDArray[np.int64], probabilities: NDArray[np.float64]) -> dict[str, float]:
-    """loss (nats) and accuracy of N true class numbers against N x K probabilities, for a learning curve."""
-    import numpy as np
-
-    of_true = probabilities[np.arange(len(labels)), labels]
-    return {
-        "loss": float(-np.log(np.clip(of_true, 1e-7, 1)).mean()),
-        "accuracy": float((probabilities.argmax(axis=1) == labels).mean()),
-    }

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import operator
 
+from leptonflow.workloads import classification
 from leptonflow.workloads.base import Codec, Derived, Workload
 from leptonflow.workloads.image_classification import baselines, examples, model, panels, scoring
+from leptonflow.workloads.media.image import SUFFIXES
 
 WORKLOAD = Workload(
     name="image_classification",
@@ -13,6 +15,7 @@ WORKLOAD = Workload(
     checks_version=2,
     contract="image_classification.contract.yaml",
     layouts=frozenset(("folders", "npy", "table")),
+    suffixes=SUFFIXES,
     codec=Codec(
         "pixels", examples.arrow, examples.read, examples.empty, examples.stack, examples.raw, examples.size
     ),
@@ -24,9 +27,10 @@ WORKLOAD = Workload(
     build=model.build,
     compile=model.compile,
     targets=model.targets,
-    curve=scoring.curve,
+    curve=classification.curve,
     score=scoring.score,
     baselines=baselines.scores,
+    baseline_words=baselines.WORDS,
     request=examples.request,
     malformed=examples.malformed,
     remarks=panels.remarks,
