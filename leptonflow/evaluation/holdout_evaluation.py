@@ -41,7 +41,7 @@ class NotComparable(Exception):
 def evaluate(
     store: Store, config: Pipeline, plan: Plan, champion: Champion | None, proven: Iterable[Champion] = ()
 ) -> Evaluation:
-    """Score the plan's package, the champion's and those of `proven` on today's holdout. Safe to repeat.
+    """Score the plan's package, the champion's and those of `proven` on the current holdout. Safe to repeat.
 
     Writes holdout-predictions.parquet, champion-predictions-<N>.parquet and evaluation-<N>.json under
     the run, N being the record that names the champion (0: none). A champion that is damaged or has
@@ -133,7 +133,7 @@ def _besides(
 def _champion_probabilities(
     store: Store, config: Pipeline, snapshot: SnapshotRef, champion: Champion, examples: example_sets.Examples
 ) -> NDArray[np.float64]:
-    """N x K in today's class order, through the preprocessing and the classes of its own package."""
+    """N x K in the current class order, through the preprocessing and the classes of its own package."""
     import numpy as np
 
     try:

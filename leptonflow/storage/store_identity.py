@@ -22,7 +22,7 @@ LOGS = ("snapshots", "promotions")  # where every store that was used has commit
 def store_id(store: Store) -> str:
     """The store's id, 32 hex digits, which a copied or moved store keeps: for who is about to write.
 
-    Created on the first call. A store of an older format gets today's, so that releases which do not know it write
+    Created on the first call. A store of an older format gets the current one, so releases that do not know it write
     nothing beside this one; what it holds stays as it is. Raises Damaged where store.json is not what a leptonflow
     wrote, or is missing though commit logs are there: their records name the id that it had, and another one would
     disown them for good.
@@ -38,7 +38,7 @@ def store_id(store: Store) -> str:
 
 
 def upgrade(store: Store) -> None:
-    """Before a command's first write: a store of an older format becomes one of today's; a new one stays nameless."""
+    """Before a command's first write: a store of an older format gets the current one; a new store stays nameless."""
     if known_id(store) is not None:
         store_id(store)
 

@@ -131,7 +131,7 @@ def _encode_again(
 def _as_accepted(
     store: Store, config: Pipeline, batch: str, row: Row, recorded: str, shape: tuple[int, int, int]
 ) -> bytes | None:
-    """The pixels of an accepted file that today's checks would refuse: an accepted example stays accepted.
+    """The pixels of an accepted file that the current checks would refuse: an accepted example stays accepted.
 
     None where the file is not the one that was recorded, or an array.
     """
