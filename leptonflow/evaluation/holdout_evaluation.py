@@ -56,7 +56,7 @@ def evaluate(
     candidate = packages.load(store, config.name, version)
     examples = example_sets.holdout_set(store, config, snapshot)
     data = predictions.write(
-        examples.ids, examples.labels, candidate.predict(examples.pixels), snapshot.classes, fold=None
+        examples.ids, examples.labels, candidate.predict(examples.pixels), snapshot.classes, None, examples.sources
     )
     where = f"{folder}/holdout-predictions.parquet"
     data = adopt(store, where, data)
@@ -98,7 +98,7 @@ def _rival(
         found = _champion_probabilities(store, config, snapshot, champion, examples)
     except NotComparable as error:
         return Rival(version=champion.version, scores=None, not_comparable=str(error), predictions=None)
-    data = predictions.write(examples.ids, examples.labels, found, snapshot.classes, fold=None)
+    data = predictions.write(examples.ids, examples.labels, found, snapshot.classes, None, examples.sources)
     name = f"{folder}/champion-predictions-{champion.number}.parquet"
     data = adopt(store, name, data)
     _, labels, probabilities = predictions.read(data, snapshot.classes)
