@@ -8,7 +8,7 @@ import uuid
 
 from leptonflow.storage.objects import adopt, parsed, steady
 from leptonflow.storage.store import STORE_KEY, Store
-from schemas.errors import Damaged, NotFound
+from schemas.errors import Damaged, LeptonflowError, NotFound
 
 STORE_FORMAT = 2  # 1: no record of a log has a digest of its own
 
@@ -46,6 +46,16 @@ def upgrade(store: Store) -> None:
 def exists(store: Store) -> bool:
     """Whether a store lies at its address: its identity, or batches that were landed before anything read them."""
     return known_id(store) is not None or bool(store.folders("landing"))
+
+
+def missing(store: Store) -> LeptonflowError:
+    """The error where there is no store."""
+    return LeptonflowError(
+        f"there is no store at {store.uri}",
+        expected="a store that leptonflow created, or batches in landing/",
+        received="neither",
+        hint="Check the store's address (--store, LEPTONFLOW_STORE); the first `leptonflow ingest` creates one",
+    )
 
 
 def known_id(store: Store) -> str | None:

@@ -255,8 +255,8 @@ def _predictions(store: Store, where: ObjectRef, same: Row, fold: int | None) ->
     found = decode(recorded(store, where.key, where.sha256), where.key)
     found = found.append_column("correct", pc.equal(found["label"], found["predicted"]))
     # Predictions of an earlier release have no source.
-    constants = {"source": None} if "source" not in found.column_names else {}
-    constants |= {**same, "fold": fold}
+    missing = {"source": None} if "source" not in found.column_names else {}
+    constants = {**same, **missing, "fold": fold}
     columns = [
         found[field.name].cast(field.type).combine_chunks()
         if field.name not in constants
