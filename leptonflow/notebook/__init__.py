@@ -1,4 +1,4 @@
-"""What a notebook reads of a store: tables as data frames, runs, champions that predict, examples. It writes nothing.
+"""What `leptonflow.open()` gives to a notebook: tables as data frames, champions that predict, examples. Writes nothing.
 
-`leptonflow.open()` is the way in. What does not belong here: anything that a command of the command line does too.
+How a table is queried, a champion predicts or an example is read belongs to the rooms below.
 """
