@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli import output
-from schemas.errors import LeptonflowError
 from schemas.settings import store_uri
 
 if TYPE_CHECKING:
@@ -53,19 +52,13 @@ def looked_at(named: str | None, required: bool = False) -> Store:
     """
     from cli import show
     from leptonflow.storage.address import open_store
-    from leptonflow.storage.store_identity import exists
+    from leptonflow.storage.store_identity import exists, missing
 
     store = open_store(store_uri(named))
     if not exists(store):
-        missing = LeptonflowError(
-            f"there is no store at {store.uri}",
-            expected="a store that leptonflow created, or batches in landing/",
-            received="neither",
-            hint="Check --store and LEPTONFLOW_STORE; the first `leptonflow ingest` creates one",
-        )
         if required:
-            raise missing
-        show.warn(missing.line())
+            raise missing(store)
+        show.warn(missing(store).line())
     return store
 
 

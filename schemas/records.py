@@ -274,7 +274,7 @@ class ModelManifest(Record):
 
 
 class HoldoutScores(Record):
-    """A version's scores on today's holdout. `metrics` holds per-class ones as recall[cat] too."""
+    """A version's scores on the current holdout. `metrics` holds per-class ones as recall[cat] too."""
 
     version: str
     metrics: dict[str, float | None]

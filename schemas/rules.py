@@ -85,7 +85,7 @@ class FoldSpread(_Rule):
 
 
 class AgainstChampion(_Rule):
-    """On today's holdout the candidate is no worse than the champion by more than `margin`, or better by it."""
+    """On the current holdout the candidate is no worse than the champion by more than `margin`, or better by it."""
 
     rule: Literal["against_champion"]
     margin: Margin = 0.0

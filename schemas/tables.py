@@ -109,7 +109,8 @@ CONFIGURATION = _columns(pipeline="text", run_id="text", version="text", name="t
 
 # --- written once per version (oof) and once per run (holdout) -----------------------------------
 
-# `probability` is the one given to `predicted`, `probability_true` the one given to `label`.
+# `probability` is the one given to `predicted`, `probability_true` the one given to `label`. `source` is the example's
+# original name; `correct` is null where a prediction cannot be right or wrong.
 PREDICTIONS = _columns(
     pipeline="text",
     run_id="text",
@@ -121,6 +122,8 @@ PREDICTIONS = _columns(
     predicted="text",
     probability="float",
     probability_true="float",
+    source="text",
+    correct="bool",
 )
 
 # --- written once per run, under <run_id> --------------------------------------------------------

@@ -13,6 +13,7 @@ import pytest
 
 from flows import server_database
 from leptonflow.core import progress
+from leptonflow.data.dataset import admission
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
 from tests import servers
@@ -56,6 +57,13 @@ def nobody_has_stopped() -> None:
     """A run that ended in this process has stopped its threads for good: the next module's work is another's."""
     with progress.listen():
         pass
+
+
+@pytest.fixture(scope="session")
+def admission_tools() -> Iterator[admission.Tools]:
+    """One Great Expectations and one pool of examiners for the session (about 3 s to start), where a test asks."""
+    with admission.tools() as started:
+        yield started
 
 
 @pytest.fixture(scope="session")

@@ -138,6 +138,7 @@ def make(
                       examples=examples * 4)  # fmt: skip
     ids, labels, probabilities = _guesses(rng, examples, count, accuracy)
     key = f"runs/{pipeline}/{run_id}/holdout-predictions.parquet"
+    names = [sources.format(label=classes[label], n=n) for n, label in enumerate(labels)]
     candidate = _scores(version, labels, probabilities, classes)
     theirs, kept = None, None
     if champion:
@@ -147,12 +148,13 @@ def make(
                     predictions.write(ids, labels, other, classes, None))  # fmt: skip
     evaluation = Evaluation(
         run_id=run_id, version=version, champion=champion, candidate_scores=candidate, champion_scores=theirs,
-        not_comparable=None, predictions=_put(store, key, predictions.write(ids, labels, probabilities, classes, None)),
+        not_comparable=None,
+        predictions=_put(store, key, predictions.write(ids, labels, probabilities, classes, None, names)),
         champion_predictions=kept,
     )  # fmt: skip
     holdout = Examples(
         ids=ids, labels=labels, inputs=_pictures(rng, labels, shape), batches=["first"] * examples,
-        sources=[sources.format(label=classes[label], n=n) for n, label in enumerate(labels)],
+        sources=names,
     )  # fmt: skip
     mean = statistics.fmean(float(fit.metrics["accuracy"] or 0) for fit in fits)
     rules = (

@@ -16,9 +16,9 @@ def put(store: Store, version: str, number: int = 1) -> str:
         store.create(f"models/{PIPELINE}/{version}/{name}", data)
     manifest = canonical(
         ModelManifest(
-            pipeline=PIPELINE, version=version, run_id=f"run-{version}", workload="none", classes=("0", "1"),
-            input=(28, 28, 1), preprocessing="p", snapshot=f"s{number}", snapshot_number=number, config={}, cv={},
-            code={}, libraries={}, created_at=f"2026-01-{number:02d}T00:00:00+00:00",
+            pipeline=PIPELINE, version=version, run_id=f"run-{version}", workload="image_classification",
+            classes=("0", "1"), input=(28, 28, 1), preprocessing="p", snapshot=f"s{number}", snapshot_number=number,
+            config={}, cv={}, code={}, libraries={}, created_at=f"2026-01-{number:02d}T00:00:00+00:00",
             files=tuple(ObjectRef(key=n, sha256=sha256(d), bytes=len(d)) for n, d in files.items()),
         )
     )  # fmt: skip

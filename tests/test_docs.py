@@ -39,6 +39,7 @@ ELSEWHERE = {
     "leptonflow up --show-login": "tests/integration/test_login.py",
     "leptonflow deploy": "tests/integration/test_deploying.py",
     "leptonflow watch digits": "tests/integration/test_watching.py",
+    f"leptonflow reproduce {SOME_ID} --folds": "below, where its keys are looked up",
     "make bench": "python -m benchmarks.overhead --quick and its siblings",
 }
 SERVICES = {"up", "down", "logs", "watch"}  # they run on, and have no one document to print

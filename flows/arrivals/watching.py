@@ -68,7 +68,7 @@ class Watcher:
         self._wake.set()
 
     def run(self, once: bool = False) -> None:
-        """Watch until `stop`; with `once`, raise what waits now. Raises what is wrong at the start."""
+        """Watch until `stop`; with `once`, raise events for pending batches. Raises what is wrong at the start."""
         self._reach()
         try:
             self._look("there at the start")

@@ -27,9 +27,13 @@ def read(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
     return file.read(columns=list(columns), use_threads=False).select(list(columns))
 
 
-def writer(data: bytes) -> str:
-    """The program and the release that wrote the file, as it says. Raises pyarrow.ArrowInvalid."""
+def layout(data: bytes) -> tuple[str, pa.Schema]:
+    """The program and the release that wrote the file, as it says, and its columns. Raises pyarrow.ArrowInvalid.
+
+    Files of one layout have the same bytes where they have the same rows.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    return str(pq.ParquetFile(pa.BufferReader(data)).metadata.created_by)
+    file = pq.ParquetFile(pa.BufferReader(data))
+    return str(file.metadata.created_by), file.schema_arrow

@@ -2,65 +2,117 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from leptonflow.core import files
-from leptonflow.data.ingest import folder_walk, layouts
+from leptonflow.data.ingest import array_files, folder_walk, layouts
 from leptonflow.registry import champion_log, intact_champions, packages
+from leptonflow.registry.champion_log import Champion
 from leptonflow.storage.store import Store
 from leptonflow.workloads import catalog
+from leptonflow.workloads.base import Examined, Workload
 from schemas.config import Pipeline
-from schemas.errors import Damaged, NotFound
+from schemas.errors import Damaged, NotFound, UsageError
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Look = Callable[[Workload, Any], Examined]
+
+COLUMNS = ("file", "label", "probability", "version", "error")
 TOGETHER = 512  # examples
 
 
 def predict(store: Store, config: Pipeline, paths: Sequence[Path]) -> list[dict[str, Any]]:
-    """[{file, label, probability, version, error}], in the order given; of a folder all that lies in it, by name.
+    """A row of COLUMNS for each image, in the order given; of a folder all that lies in it, by name.
 
     Raises NotFound without a champion; Damaged where its package is not whole, with the newest that is.
     """
-    log = champion_log.promotions(store, config.name, complete=True)
-    champion = champion_log.champion(log)
+    return predict_files(store, config.name, current(store, config.name), paths)
+
+
+def current(store: Store, pipeline: str) -> Champion:
+    """The pipeline's champion. Raises NotFound where it has none."""
+    champion = champion_log.champion(champion_log.promotions(store, pipeline, complete=True))
     if champion is None:
         raise NotFound(
-            f"the pipeline {config.name} has no champion",
+            f"the pipeline {pipeline} has no champion",
             expected="a promoted version",
             received="none yet",
-            hint=f"Run `leptonflow retrain {config.name}`",
+            hint=f"Run `leptonflow retrain {pipeline}`",
         )
-    workload = catalog.load(config.workload)
+    return champion
+
+
+def predict_files(store: Store, pipeline: str, champion: Champion, paths: Sequence[Path]) -> list[dict[str, Any]]:
+    """As `predict`, by that champion."""
+
+    def look(file: Path, workload: Workload, given: Any) -> Examined:
+        return workload.examine(files.read(file, files.IMAGE), given)
+
     try:
-        manifest = packages.manifest(store, config.name, champion.version)
+        suffixes = catalog.load(packages.manifest(store, pipeline, champion.version).workload).suffixes
     except (Damaged, NotFound) as error:
-        raise intact_champions.damaged(store, config.name, log, champion.version, error) from error
-    found = list(_files(paths))
+        raise _damaged(store, pipeline, champion, error) from error
+    found = [(shown, partial(look, file) if why is None else why) for shown, file, why in _files(paths, suffixes)]
+    return _rows(store, pipeline, champion, found)
+
+
+def predict_array(store: Store, pipeline: str, champion: Champion, values: NDArray[Any]) -> list[dict[str, Any]]:
+    """A row of COLUMNS for each of N images, N x H x W or N x H x W x C with C 1, 3 or 4; `file` is array[i].
+
+    Values are read as those of an `.npy` source: one scale for the whole array. Raises UsageError for another array.
+    """
+    pair = array_files.unlabelled(values)
+    if pair.values is None:
+        rule = pair.rules[0]
+        raise UsageError(
+            f"the array cannot be read: {rule[1] if rule else ''}",
+            expected="N images of one size, as numbers", received=f"shape {values.shape} of {values.dtype}",
+            hint="A single image is an array of one: image[None]",
+        )  # fmt: skip
+
+    def look(number: int, workload: Workload, given: Any) -> Examined:
+        if workload.examine_array is None:
+            raise UsageError("the champion takes no arrays", expected="files", received=f"an array of {values.dtype}")
+        return workload.examine_array(pair.row(number), given, pair.scale)
+
+    return _rows(store, pipeline, champion, [(f"array[{n}]", partial(look, n)) for n in range(len(pair))])
+
+
+def _rows(
+    store: Store, pipeline: str, champion: Champion, found: Sequence[tuple[str, Look | str]]
+) -> list[dict[str, Any]]:
+    """found: what to show of each example, and how to read it, or why it is not read."""
+    try:
+        manifest = packages.manifest(store, pipeline, champion.version)
+    except (Damaged, NotFound) as error:
+        raise _damaged(store, pipeline, champion, error) from error
+    workload = catalog.load(manifest.workload)
     answers: list[dict[str, Any]] = [
-        {"file": shown, "label": None, "probability": None, "version": champion.version, "error": why}
-        for shown, _, why in found
+        dict(zip(COLUMNS, (shown, None, None, champion.version, None), strict=True)) for shown, _ in found
     ]
-    readable = [(answer, file) for answer, (_, file, why) in zip(answers, found, strict=True) if why is None]
     package: packages.Package | None = None
-    for start in range(0, len(readable), TOGETHER):
+    for start in range(0, len(found), TOGETHER):
         examples = []
-        for answer, file in readable[start : start + TOGETHER]:
+        for answer, (_, look) in list(zip(answers, found, strict=True))[start : start + TOGETHER]:
             try:
-                examined = workload.examine(files.read(file, files.IMAGE), manifest.input)
+                examined = Examined(None, look) if isinstance(look, str) else look(workload, manifest.input)
             except OSError as error:
-                answer["error"] = f"cannot be read: {error.strerror or error}"
-                continue
-            if examined.rule is not None or examined.encoded is None:
-                answer["error"] = f"{examined.rule}: {examined.reason}"
+                examined = Examined(None, f"cannot be read: {error.strerror or error}")
+            if examined.encoded is None:
+                answer["error"] = f"{examined.rule}: {examined.reason}" if examined.rule else examined.reason
                 continue
             examples.append((answer, examined.encoded))
         if not examples:
             continue
         try:
-            package = package or packages.load(store, config.name, champion.version, champion.manifest_sha256)
+            package = package or packages.load(store, pipeline, champion.version, champion.manifest_sha256)
         except (Damaged, NotFound) as error:
-            raise intact_champions.damaged(store, config.name, log, champion.version, error) from error
+            raise _damaged(store, pipeline, champion, error) from error
         probabilities = package.predict(workload.codec.stack([each for _, each in examples], manifest.input))
         for (answer, _), row in zip(examples, probabilities, strict=True):
             best = int(row.argmax())
@@ -68,7 +120,7 @@ def predict(store: Store, config: Pipeline, paths: Sequence[Path]) -> list[dict[
     return answers
 
 
-def _files(paths: Sequence[Path]) -> Iterator[tuple[str, Path, str | None]]:
+def _files(paths: Sequence[Path], suffixes: frozenset[str]) -> Iterator[tuple[str, Path, str | None]]:
     """(the name to show, the file to read, why it is not read) of each; hidden files and litter of a folder apart."""
     for path in paths:
         if not path.is_dir():
@@ -80,10 +132,15 @@ def _files(paths: Sequence[Path]) -> Iterator[tuple[str, Path, str | None]]:
             yield str(path), path, f"cannot be read: {error.strerror or error}"
             continue
         inside: dict[str, tuple[Path, str | None]] = {
-            each.name: (Path(each.real), None) for each in found.files if not layouts.is_litter(each.name)
+            each.name: (Path(each.real), None) for each in found.files if not layouts.is_litter(each.name, suffixes)
         }
         inside |= {name: (path, f"{each.rule}: {each.reason}") for name, each in found.refused.items()}
         if not inside:
             yield str(path), path, "the folder holds no example"
         for name, (file, why) in sorted(inside.items()):
             yield str(path / name), file, why
+
+
+def _damaged(store: Store, pipeline: str, champion: Champion, error: Damaged | NotFound) -> Damaged:
+    log = champion_log.promotions(store, pipeline, complete=True)
+    return intact_champions.damaged(store, pipeline, log, champion.version, error)

@@ -41,7 +41,7 @@ class NotComparable(Exception):
 def evaluate(
     store: Store, config: Pipeline, plan: Plan, champion: Champion | None, proven: Iterable[Champion] = ()
 ) -> Evaluation:
-    """Score the plan's package, the champion's and those of `proven` on today's holdout. Safe to repeat.
+    """Score the plan's package, the champion's and those of `proven` on the current holdout. Safe to repeat.
 
     Writes holdout-predictions.parquet, champion-predictions-<N>.parquet and evaluation-<N>.json under
     the run, N being the record that names the champion (0: none). A champion that is damaged or has
@@ -56,7 +56,7 @@ def evaluate(
     candidate = packages.load(store, config.name, version)
     examples = example_sets.holdout_set(store, config, snapshot)
     data = predictions.write(
-        examples.ids, examples.labels, candidate.predict(examples.inputs), snapshot.classes, fold=None
+        examples.ids, examples.labels, candidate.predict(examples.inputs), snapshot.classes, None, examples.sources
     )
     where = f"{folder}/holdout-predictions.parquet"
     data = adopt(store, where, data)
@@ -98,7 +98,7 @@ def _rival(
         found = _champion_probabilities(store, config, snapshot, champion, examples)
     except NotComparable as error:
         return Rival(version=champion.version, scores=None, not_comparable=str(error), predictions=None)
-    data = predictions.write(examples.ids, examples.labels, found, snapshot.classes, fold=None)
+    data = predictions.write(examples.ids, examples.labels, found, snapshot.classes, None, examples.sources)
     name = f"{folder}/champion-predictions-{champion.number}.parquet"
     data = adopt(store, name, data)
     _, labels, probabilities = predictions.read(data, snapshot.classes)
@@ -133,7 +133,7 @@ def _besides(
 def _champion_probabilities(
     store: Store, config: Pipeline, snapshot: SnapshotRef, champion: Champion, examples: example_sets.Examples
 ) -> NDArray[np.float64]:
-    """N x K in today's class order, through the preprocessing and the classes of its own package."""
+    """N x K in the current class order, through the preprocessing and the classes of its own package."""
     import numpy as np
 
     try:

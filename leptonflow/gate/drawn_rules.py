@@ -73,7 +73,7 @@ def gate(
     """The rules of a pipeline's gate, in its order, as `retrainings` holdouts of n examples are drawn for them.
 
     accuracy  the champion's; null where it is not known
-    holdout   labels, batches and facts of today's holdout; null where they are not known
+    holdout   labels, batches and facts of the current holdout; null where they are not known
     """
     found: list[Drawn] = []
     for rule in config.gate:
@@ -143,7 +143,7 @@ def bound(rule: AtLeast | AtMost, n: int) -> Callable[[Draws], NDArray[np.bool_]
 
 
 def slices(rule: Slices, n: int, pairs: float, holdout: Evidence | None, seed: int) -> Drawn:
-    """`slices` over n examples that fall into slices as today's holdout does; the difference is the same in each."""
+    """`slices` over n examples that fall into slices as the current holdout does; with the same difference in each."""
     import numpy as np
 
     def cannot(why: str) -> Drawn:

@@ -110,7 +110,7 @@ def _row(log: Log, entry: Entry) -> dict[str, Any]:
 
 
 def way_down(log: Log) -> list[str]:
-    """The champions that a rollback goes back through, today's last.
+    """The champions that a rollback goes back through, the current one last.
 
     A promotion, by a run or a person, adds a version; a rollback takes off all that came after its target. So a
     rollback after a rollback goes one further back, and a `promote` of an earlier champion can be undone.

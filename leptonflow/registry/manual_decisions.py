@@ -69,7 +69,7 @@ def rollback(
     *,
     away_from: str | None = None,
 ) -> dict[str, Any]:
-    """Make an earlier champion the champion again: `to`, else the one before today's (`registry.way_down`).
+    """Make an earlier champion the champion again: `to`, else the one before the current (`registry.way_down`).
 
     away_from  the champion that is meant: where it is one no more, nothing is left to do, so that the same
                call, repeated after a kill or made by several people at once, goes back once

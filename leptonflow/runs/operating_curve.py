@@ -1,4 +1,4 @@
-"""A pipeline's own operating curve: its rules, today's holdout, and the discordance that its runs have seen.
+"""A pipeline's own operating curve: its rules, the current holdout, and the discordance that its runs have seen.
 
 Reads, and writes nothing. What does not belong here: the drawing of candidates (leptonflow.gate.simulation),
 and how a curve looks (plots, cli).
@@ -101,7 +101,7 @@ def document(found: simulation.Curve, seen: Seen) -> dict[str, Any]:
 
 
 def holdout_size(store: Store, config: Pipeline) -> int:
-    """Examples in today's holdout. Raises LeptonflowError where there are none."""
+    """Examples in the current holdout. Raises LeptonflowError where there are none."""
     snapshot = dataset_state.state(config, dataset_state.snapshots(store, config.name))
     if snapshot is None:
         raise _nothing(config, "has no data yet", "--holdout N")

@@ -24,7 +24,7 @@ MODEL = ("version", "run_id", "snapshot", "bytes", "created_at", "champion", "cv
 
 
 def status(store: Store, config: Pipeline) -> dict[str, Any]:
-    """The champion, its holdout metrics, the newest version, the last run, the dataset, what waits.
+    """The champion, its holdout metrics, the newest version, the last run, the dataset, pending batches.
 
     damage: null, or a line. In this order: records of the promotions log that are gone, what is wrong with
     the champion's package and which is the newest whole one, a run's or another version's manifest that

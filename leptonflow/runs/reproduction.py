@@ -1,8 +1,8 @@
 """A run's final fit once more, from what is recorded of it, and whether it gives the same holdout predictions.
 
-Snapshot, configuration and seed are the recorded ones, never today's YAML. Everything that is trained
+Snapshot, configuration and seed are the recorded ones, never the current YAML. Everything that is trained
 goes into this process's memory: the store is only read. The folds are repeated only where that is asked
-for: no prediction on the holdout depends on them. What does not belong here: whether today's data would
+for: no prediction on the holdout depends on them. What does not belong here: whether the current data would
 train the same (planning).
 """
 

@@ -12,7 +12,7 @@ from schemas.records import Outcome, Plan, Split
 
 
 def unchanged(store: Store, plan: Plan) -> dict[str, Any]:
-    """The finished run's document again, with today's champion."""
+    """The finished run's document again, with the current champion."""
     assert plan.run_id is not None
     earlier = recording.finished(store, plan.pipeline, plan.run_id)
     if earlier is None:

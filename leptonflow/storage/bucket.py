@@ -135,7 +135,7 @@ def _read(client: Minio, bucket: str) -> NotificationConfig | None:
 
 
 def _is_about(config: QueueConfig, prefix: str) -> bool:
-    """Whether this is ours, of today's filters or of others."""
+    """Whether this is ours, of the current filters or of others."""
     rule = config.prefix_filter_rule
     return bool(config.queue == ARN and rule is not None and rule.value == prefix)
 

@@ -8,7 +8,7 @@ import uuid
 
 from leptonflow.storage.objects import adopt, parsed, steady
 from leptonflow.storage.store import STORE_KEY, Store
-from schemas.errors import Damaged, NotFound
+from schemas.errors import Damaged, LeptonflowError, NotFound
 
 STORE_FORMAT = 2  # 1: no record of a log has a digest of its own
 
@@ -22,7 +22,7 @@ LOGS = ("snapshots", "promotions")  # where every store that was used has commit
 def store_id(store: Store) -> str:
     """The store's id, 32 hex digits, which a copied or moved store keeps: for who is about to write.
 
-    Created on the first call. A store of an older format gets today's, so that releases which do not know it write
+    Created on the first call. A store of an older format gets the current one, so releases that do not know it write
     nothing beside this one; what it holds stays as it is. Raises Damaged where store.json is not what a leptonflow
     wrote, or is missing though commit logs are there: their records name the id that it had, and another one would
     disown them for good.
@@ -38,7 +38,7 @@ def store_id(store: Store) -> str:
 
 
 def upgrade(store: Store) -> None:
-    """Before a command's first write: a store of an older format becomes one of today's; a new one stays nameless."""
+    """Before a command's first write: a store of an older format gets the current one; a new store stays nameless."""
     if known_id(store) is not None:
         store_id(store)
 
@@ -46,6 +46,16 @@ def upgrade(store: Store) -> None:
 def exists(store: Store) -> bool:
     """Whether a store lies at its address: its identity, or batches that were landed before anything read them."""
     return known_id(store) is not None or bool(store.folders("landing"))
+
+
+def missing(store: Store) -> LeptonflowError:
+    """The error where there is no store."""
+    return LeptonflowError(
+        f"there is no store at {store.uri}",
+        expected="a store that leptonflow created, or batches in landing/",
+        received="neither",
+        hint="Check the store's address (--store, LEPTONFLOW_STORE); the first `leptonflow ingest` creates one",
+    )
 
 
 def known_id(store: Store) -> str | None:

@@ -64,26 +64,35 @@ def arrow(table: str, rows: Sequence[Row]) -> pa.Table:
 
 
 def encode(table: pa.Table) -> bytes:
-    """A table as Parquet bytes; the same rows give the same bytes."""
+    """A table as Parquet bytes; the same rows give the same bytes.
+
+    `pipeline` is written as a dictionary: for pyarrow the folder's name `pipeline=<name>` is a column of that type, and
+    it refuses to read a folder whose files have the column with another type.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
+    pq.write_table(_pipeline_as(table, pa.dictionary(pa.int32(), pa.string())), sink, compression="zstd")
     return bytes(sink.getvalue())
 
 
 def decode(data: bytes, where: str) -> pa.Table:
-    """Parquet bytes as a table. Raises Damaged, naming `where`."""
+    """Parquet bytes as a table, `pipeline` as text whichever release wrote it. Raises Damaged, naming `where`."""
     import pyarrow as pa
 
     try:
-        return parquet.read(data)
+        return _pipeline_as(parquet.read(data), pa.string())
     except (pa.ArrowException, OSError) as error:
         raise Damaged(
             f"{where} cannot be read", expected="a Parquet file", received=str(error).splitlines()[0],
             hint=BACK,
         ) from None  # fmt: skip
+
+
+def _pipeline_as(table: pa.Table, kind: pa.DataType) -> pa.Table:
+    place = table.schema.get_field_index("pipeline")
+    return table if place < 0 else table.set_column(place, "pipeline", table["pipeline"].cast(kind))
 
 
 def write(store: Store, files: Iterable[tuple[str, pa.Table]]) -> list[ObjectRef]:
@@ -238,12 +247,16 @@ def _out_of_fold(store: Store, same: Row, fits: Sequence[FitResult]) -> pa.Table
 def _predictions(store: Store, where: ObjectRef, same: Row, fold: int | None) -> pa.Table:
     """The rows that training or evaluation left at `where`, under the columns of the table."""
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     from schemas import tables as declared
 
     schema = declared.schema("predictions")
     found = decode(recorded(store, where.key, where.sha256), where.key)
-    constants = {**same, "fold": fold}
+    found = found.append_column("correct", pc.equal(found["label"], found["predicted"]))
+    # Predictions of an earlier release have no source.
+    missing = {"source": None} if "source" not in found.column_names else {}
+    constants = {**same, **missing, "fold": fold}
     columns = [
         found[field.name].cast(field.type).combine_chunks()
         if field.name not in constants

@@ -82,7 +82,8 @@ def train_fold(store: Store, config: Pipeline, plan: Plan, fold: int) -> FitResu
         )  # fmt: skip
         probabilities = _finite(keras_models.predict(model, encoded[held]))
     labels = examples.labels[held]
-    mine = predictions.write([examples.ids[i] for i in held], labels, probabilities, snapshot.classes, fold)
+    ids, sources = ([of[i] for i in held] for of in (examples.ids, examples.sources))
+    mine = predictions.write(ids, labels, probabilities, snapshot.classes, fold, sources)
     key = fit_key(config.name, version, fold, "oof.parquet")
     lies_there = adopt(store, key, mine)
     if lies_there != mine:  # another writer's, whose numbers are the fold's

@@ -23,11 +23,12 @@ def write(
     probabilities: NDArray[np.float64],
     classes: Sequence[str],
     fold: int | None,
+    sources: Sequence[str] | None = None,
 ) -> bytes:
-    """N examples' ids, true class numbers and N x K probabilities as a Parquet file.
+    """N examples' ids, true class numbers, N x K probabilities and original names as a Parquet file.
 
     Columns: example_id, label, predicted (names), probability (of predicted), probability_true, fold
-    (null: holdout), probabilities (list of K float64 in class order).
+    (null: holdout), probabilities (list of K float64 in class order), source.
     """
     import numpy as np
     import pyarrow as pa
@@ -47,6 +48,7 @@ def write(
             "probability_true": pa.array(probabilities[rows, labels], pa.float64()),
             "fold": pa.array([fold] * len(labels), pa.int64()),
             "probabilities": pa.ListArray.from_arrays(offsets, pa.array(probabilities.ravel(), pa.float64())),
+            "source": pa.array([None] * len(labels) if sources is None else list(sources), pa.string()),
         }
     )
     sink = pa.BufferOutputStream()

@@ -55,6 +55,7 @@ def test_is_read(earlier: Earlier) -> None:
     assert status["champion"] in {row["version"] for row in history}
     models = earlier("models")
     assert [m["damage"] for m in models] == [None] * 4
+    assert earlier("verify")["damaged"] == []
     (said,) = earlier("predict", earlier.folder / "first" / "cat" / "colour.png")
     assert said["label"] in ("cat", "dog")
     assert len(rows(earlier.store, "select * from predictions where split = 'holdout'")) > 50

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +40,7 @@ ADMITTER = """
 """
 
 
-@pytest.fixture(scope="module", autouse=True)
-def tools() -> Iterator[None]:
-    with admission.tools():
-        yield
+pytestmark = pytest.mark.usefixtures("admission_tools")
 
 
 def batch(store: Store, source: Path, name: str, seed: int) -> str:

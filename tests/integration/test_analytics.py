@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -70,6 +71,14 @@ def fill(store: Store, pipeline: str = "digits") -> None:
     commit(store, f"promotions/{pipeline}/log", "promotion", promotion)
 
 
+@functools.cache
+def original() -> Store:
+    """What the stores that all tests share are copies of."""
+    store = open_store("memory://analytics")
+    fill(store)
+    return store
+
+
 _FILLED: dict[str, str] = {}
 
 
@@ -82,7 +91,7 @@ def filled_once(kind: str, request: pytest.FixtureRequest) -> Store:
     if kind == "directory":  # its folder named as people name folders
         uri = (request.getfixturevalue("tmp_path") / "it's [a] store*? 100%").as_uri()
     store = open_store(uri)
-    fill(store)
+    store.create_many((key, original().get(key)) for key in original().keys(""))
     _FILLED[kind] = uri
     return store
 

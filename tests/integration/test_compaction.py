@@ -21,7 +21,7 @@ from leptonflow.tables import compaction, queries, table_files, table_sources
 from schemas.errors import Damaged
 from schemas.records import QuarantineRef
 from schemas.tables import COLUMNS
-from tests.conftest import ACROSS_PROCESSES, EVERY_STORE, fresh_uri
+from tests.conftest import EVERY_STORE, fresh_uri
 from tests.run_examples import CONTRACT, make, outcome
 from tests.unit.test_tables import Killed, Mortal, everything
 
@@ -29,16 +29,16 @@ FILES = 6
 processes = multiprocessing.get_context("spawn")
 
 
-# Of the two S3 servers one is in every run: compaction asks of a store what tests/contract holds on both.
-ON_MINIO = pytest.param("minio", marks=pytest.mark.slow)
+# A folder and one of the S3 servers are in every run: compaction asks of a store what tests/contract holds on all.
+SLOW = {kind: pytest.param(kind, marks=pytest.mark.slow) for kind in EVERY_STORE}
 
 
-@pytest.fixture(params=[kind for kind in EVERY_STORE if kind != "minio"] + [ON_MINIO])
+@pytest.fixture(params=["directory", SLOW["memory"], "seaweedfs", SLOW["minio"]])
 def store(request: pytest.FixtureRequest) -> Store:
     return open_store(fresh_uri(request.param, request))
 
 
-@pytest.fixture(params=[kind for kind in ACROSS_PROCESSES if kind != "minio"] + [ON_MINIO])
+@pytest.fixture(params=["directory", SLOW["seaweedfs"], SLOW["minio"]])
 def store_uri(request: pytest.FixtureRequest) -> str:
     return fresh_uri(request.param, request)
 
@@ -48,11 +48,11 @@ def directory(tmp_path: Any) -> Store:
     return open_store((tmp_path / "store").as_uri())
 
 
-def fill(store: Store, count: int = FILES, start: int = 0) -> None:
-    """`count` small files of each table that has files, for two pipelines."""
+def fill(store: Store, count: int = FILES, start: int = 0, *tables: str) -> None:
+    """`count` small files of each table that has files, or of these tables, for two pipelines."""
     for number in range(start, start + count):
         pipeline = ("digits", "cats")[number % 2]
-        for table in table_sources.with_files():
+        for table in tables or table_sources.with_files():
             if table == "quarantine":
                 _quarantine(store, pipeline, f"batch-{number}")
                 continue
@@ -74,9 +74,9 @@ def _quarantine(store: Store, pipeline: str, batch: str) -> None:
     commit_log.commit(store, commit_log.read(store, prefix), id=batch, kind="batch", body=body, who="t", why="t")
 
 
-def content(store: Store) -> dict[str, Counter[tuple[Any, ...]]]:
-    """Every row of every table, and how often it is there."""
-    found = {table: queries.query(store, f"FROM {table}").to_pylist() for table in COLUMNS}
+def content(store: Store, *tables: str) -> dict[str, Counter[tuple[Any, ...]]]:
+    """Every row of every table, or of these, and how often it is there."""
+    found = {table: queries.query(store, f"FROM {table}").to_pylist() for table in tables or COLUMNS}
     return {table: Counter(tuple(row.values()) for row in rows) for table, rows in found.items()}
 
 
@@ -122,16 +122,16 @@ def test_a_store_that_lost_its_compactions_has_lost_no_row(directory: Store) -> 
 @pytest.mark.parametrize("writes", [0, 1])
 def test_a_kill_leaves_the_rows_and_is_made_good_by_the_next(store: Store, writes: int) -> None:
     """Before the data and between data and record: what was written belongs to no record, and is adopted."""
-    fill(store)
-    before = content(store)
+    fill(store, FILES, 0, "runs")
+    before = content(store, "runs")
     with pytest.raises(Killed):
         compaction.compact(Mortal(store, writes), "runs", 2)
     left = [key for key, _ in store.list("compactions")]
-    assert len(left) == writes and content(store) == before
+    assert len(left) == writes and content(store, "runs") == before
     assert compaction.compact(store, "runs", 2)
     now = [key for key, _ in store.list("compactions")]
     assert set(left) < set(now) and len(now) == 2, "the same files give the same bytes under the same key"
-    assert content(store) == before
+    assert content(store, "runs") == before
 
 
 class Late:
@@ -143,7 +143,7 @@ class Late:
     def create(self, key: str, data: bytes) -> None:
         if key.endswith(".json") and not self.done:
             self.done = True
-            fill(self._store, 1, start=FILES)
+            fill(self._store, 1, FILES, "folds")
             assert compaction.compact(self._store, "folds", 2)
         self._store.create(key, data)
 
@@ -152,14 +152,14 @@ class Late:
 
 
 def test_one_that_was_overtaken_changes_nothing(store: Store) -> None:
-    fill(store)
+    fill(store, FILES, 0, "folds")
     late = Late(store)
     assert not compaction.compact(late, "folds", 2)
     assert late.done
     (entry,) = commit_log.read(store, table_sources.compactions("folds")).entries
     (made,) = entry.body["made"]
     assert len(made["replaces"]) == FILES + 1
-    assert sum(content(store)["folds"].values()) == sum(n % 3 for n in range(FILES + 1))
+    assert sum(content(store, "folds")["folds"].values()) == sum(n % 3 for n in range(FILES + 1))
 
 
 def _compact(uri: str, together: Any, told: Any) -> None:
@@ -172,7 +172,7 @@ def test_processes_that_compact_at_once_and_a_reader_beside_them(store_uri: str)
     """Whoever wins, each row is there once, at every moment."""
     store = open_store(store_uri)
     fill(store)
-    before = content(store)["runs"]
+    before = content(store, "runs")["runs"]
     together, told = processes.Barrier(4), processes.Queue()
     workers = [processes.Process(target=_compact, args=(store_uri, together, told)) for _ in range(3)]
     for worker in workers:
@@ -188,7 +188,7 @@ def test_processes_that_compact_at_once_and_a_reader_beside_them(store_uri: str)
         assert worker.exitcode == 0
     assert sum(told.get(timeout=10) for _ in workers) >= len(table_sources.with_files())
     assert all(commit_log.read(store, table_sources.compactions(t)).number == 1 for t in table_sources.with_files())
-    assert content(store)["runs"] == before
+    assert content(store, "runs")["runs"] == before
 
 
 # --- what goes in --------------------------------------------------------------------------------
@@ -217,9 +217,9 @@ def test_a_large_file_stays_and_a_large_compaction_is_not_written_again(
     assert left.loose and all(source.bytes >= sizes[-1] for source in left.loose)
     monkeypatch.setattr(compaction, "LARGE", 2**20)
     monkeypatch.setattr(compaction, "MOST_AT_ONCE", 1)  # every file is a group of its own
-    before = content(directory)["runs"]
+    before = content(directory, "runs")["runs"]
     assert compaction.compact(directory, "runs", 0)
-    assert content(directory)["runs"] == before
+    assert content(directory, "runs")["runs"] == before
     after = table_sources.sources(directory, "runs", commit_log.read(directory, table_sources.compactions("runs")))
     assert not after.loose and set(left.compacted) < set(after.compacted)
 
@@ -323,4 +323,4 @@ def test_threads_that_compact_and_write_at_once(directory: Store) -> None:
         thread.join()
     compact_all(directory, 0)
     assert not failures
-    assert sum(content(directory)["runs"].values()) == sum(number % 3 for number in range(2 * FILES))
+    assert sum(content(directory, "runs")["runs"].values()) == sum(number % 3 for number in range(2 * FILES))

@@ -7,13 +7,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
+from leptonflow.data.dataset import admission
 from leptonflow.data.validation import contracts
 from schemas.config import Pipeline
 from schemas.errors import ConfigurationError, LeptonflowError
@@ -41,10 +41,9 @@ def suite(*items: tuple[str, dict[str, Any]]) -> contracts.Suite:
     return {"expectations": [{"type": kind, "kwargs": kwargs} for kind, kwargs in items]}
 
 
-@pytest.fixture(scope="module")
-def validator() -> Iterator[contracts.Validator]:
-    with contracts.Validator() as started:
-        yield started
+@pytest.fixture
+def validator(admission_tools: admission.Tools) -> contracts.Validator:
+    return admission_tools.validator
 
 
 def test_good_facts_meet_every_expectation_of_the_shipped_contract(validator: contracts.Validator) -> None:

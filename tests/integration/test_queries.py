@@ -96,7 +96,7 @@ def _commit(store: Store, prefix: str, kind: str, body: dict[str, Any]) -> None:
 
 LATER = {  # what a release before the gate's evidence did not write: a table by its name, or some of its columns
     "metrics": None, "stages": None, "configuration": None,
-    "verdicts": {"slice", "low", "high", "confidence", "n", "method"},
+    "verdicts": {"slice", "low", "high", "confidence", "n", "method"}, "predictions": {"source", "correct"},
 }  # fmt: skip
 
 

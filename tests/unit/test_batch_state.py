@@ -106,6 +106,7 @@ def test_a_ready_of_gigabytes_is_not_read(place: Store, monkeypatch: pytest.Monk
         landing.open_batch(place, PETS, "b")
 
 
+@pytest.mark.usefixtures("admission_tools")
 def test_an_admission_records_what_it_saw(place: Store) -> None:
     put_plain(place, "plain", cat__a_dot_png=b"no image")
     assert admission.admit(place, CONFIG, "plain").seen == landing_state.seen(place, PETS, "plain")

@@ -54,7 +54,7 @@ def test_a_batch_that_does_not_fit_is_not_landed(place: Store, source: Path, mon
     assert not list(place.keys("landing"))
 
 
-@pytest.mark.usefixtures("small")
+@pytest.mark.usefixtures("small", "admission_tools")
 def test_a_batch_of_others_that_does_not_fit_keeps_nothing_waiting(
     place: Store, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -70,6 +70,7 @@ def test_a_batch_of_others_that_does_not_fit_keeps_nothing_waiting(
         assert outcome.outcome == "refused" and "does not fit into memory" in outcome.sentence
 
 
+@pytest.mark.usefixtures("admission_tools")
 def test_images_that_are_enlarged_are_told_at_ingest_and_at_the_split(place: Store) -> None:
     config: Pipeline = CONFIG.model_copy(update={"input": (32, 32, 3), "classes": None})
     for number in range(12):

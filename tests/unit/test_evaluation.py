@@ -41,16 +41,27 @@ def champion_of(plan: Plan, manifest_sha256: str, number: int = 1) -> Champion:
     )  # fmt: skip
 
 
+FOLDS: dict[str, Any] = {"epochs": 2, "batch_size": 16, "folds": 2}
+
+
 @pytest.fixture(scope="module")
 def trained() -> tuple[MemoryStore, Pipeline, Plan, str]:
-    store, config = MemoryStore("memory://evaluation"), pipeline()
+    store, config = MemoryStore("memory://evaluation"), pipeline(training=FOLDS)
     plan = land(store, config)
     return store, config, plan, train(store, config, plan)
 
 
+@pytest.fixture(scope="module")
+def second(trained: tuple[MemoryStore, Pipeline, Plan, str]) -> tuple[Plan, str]:
+    """Another version on the same store: its plan and its manifest's sha256."""
+    store, config, plan, _ = trained
+    other = plan_of(config, plan.snapshot, version="c" * 12, run_id="d" * 12)
+    return other, train(store, config, other)
+
+
 @pytest.fixture
-def store(trained: tuple[MemoryStore, Pipeline, Plan, str]) -> MemoryStore:
-    """A copy of the trained store without any run."""
+def store(trained: tuple[MemoryStore, Pipeline, Plan, str], second: tuple[Plan, str]) -> MemoryStore:
+    """A copy of the store with both versions and without any run."""
     copy = MemoryStore("memory://evaluation-copy")
     for key, _ in trained[0].list(""):
         if not key.startswith("runs/"):
@@ -86,8 +97,8 @@ def test_the_champion_itself_has_the_same_scores(store: Store, trained: Any) -> 
 
 def test_another_champion_is_scored_on_the_same_holdout(store: Store, trained: Any) -> None:
     _, config, plan, sha = trained
-    again = pipeline(training={"epochs": 1, "batch_size": 16, "folds": 3})
-    other = plan_of(again, plan.snapshot, version="c" * 12, run_id="d" * 12)
+    again = pipeline(training={**FOLDS, "epochs": 1})
+    other = plan_of(again, plan.snapshot, version="e" * 12, run_id="f" * 12)
     train(store, again, other)
     found = holdout_evaluation.evaluate(store, again, other, champion_of(plan, sha))
     alone = holdout_evaluation.evaluate(store, config, plan, None)
@@ -100,7 +111,7 @@ def test_another_champion_is_scored_on_the_same_holdout(store: Store, trained: A
 def test_a_champion_with_its_classes_in_another_order_is_scored_by_name(store: Store, trained: Any) -> None:
     _, config, plan, sha = trained
     snapshot = plan.snapshot.model_copy(update={"classes": CLASSES[::-1]})
-    turned = plan_of(config, snapshot, version="c" * 12, run_id="d" * 12)
+    turned = plan_of(config, snapshot, version="e" * 12, run_id="f" * 12)
     train(store, config, turned)
     found = holdout_evaluation.evaluate(store, config, turned, champion_of(plan, sha))
     alone = holdout_evaluation.evaluate(store, config, plan, None)
@@ -112,10 +123,10 @@ def test_a_champion_with_other_preprocessing_is_scored_through_its_own(
     store: Store, trained: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, _, plan, sha = trained
-    larger = pipeline(input=[18, 18, 1])
+    larger = pipeline(input=[18, 18, 1], training=FOLDS)
     other = land(store, larger)
     snapshot = other.snapshot.model_copy(update={"content": "e" * 64})
-    other = plan_of(larger, snapshot, version="c" * 12, run_id="d" * 12)
+    other = plan_of(larger, snapshot, version="e" * 12, run_id="f" * 12)
     train(store, larger, other)
     asked = []
     real = example_sets.holdout_set
@@ -135,11 +146,10 @@ def test_a_champion_with_other_preprocessing_is_scored_through_its_own(
 
 
 def test_a_champion_with_other_classes_is_not_comparable(store: Store, trained: Any) -> None:
-    _, _, plan, sha = trained
-    config = pipeline()
+    _, config, plan, sha = trained
     four = (*CLASSES[:2], "top", "bottom")
     other = land(store, config, classes=four)
-    other = plan_of(config, other.snapshot, version="c" * 12, run_id="d" * 12)
+    other = plan_of(config, other.snapshot, version="e" * 12, run_id="f" * 12)
     train(store, config, other)
     found = holdout_evaluation.evaluate(store, config, other, champion_of(plan, sha))
     assert found.champion_scores is None
@@ -147,10 +157,9 @@ def test_a_champion_with_other_classes_is_not_comparable(store: Store, trained: 
 
 
 @pytest.mark.parametrize("what", ["model.keras", "manifest.json", "missing"])
-def test_a_damaged_champion_never_ends_the_run(store: MemoryStore, trained: Any, what: str) -> None:
+def test_a_damaged_champion_never_ends_the_run(store: MemoryStore, trained: Any, second: Any, what: str) -> None:
     _, config, plan, sha = trained
-    other = plan_of(config, plan.snapshot, version="c" * 12, run_id="d" * 12)
-    train(store, config, other)
+    other, _ = second
     name = "labels.json" if what == "missing" else what
     key = f"models/{config.name}/{plan.version}/{name}"
     data = store._objects.pop(key)
@@ -162,32 +171,33 @@ def test_a_damaged_champion_never_ends_the_run(store: MemoryStore, trained: Any,
     assert "\n" not in (found.not_comparable or "")
 
 
-def test_a_damaged_champion_names_the_last_whole_one(store: MemoryStore, trained: Any) -> None:
+def test_a_damaged_champion_names_the_last_whole_one(store: MemoryStore, trained: Any, second: Any) -> None:
     _, config, plan, sha = trained
-    second = plan_of(config, plan.snapshot, version="c" * 12, run_id="d" * 12)
+    damaged, damaged_sha = second
     third = plan_of(config, plan.snapshot, version="e" * 12, run_id="f" * 12)
-    shas = {plan.version: sha, **{p.version: train(store, config, p) for p in (second, third)}}
+    train(store, config, third)
+    shas = {plan.version: sha, damaged.version: damaged_sha}
     log = champion_log.promotions(store, config.name)
-    for version in (plan.version, second.version):
+    for version in (plan.version, damaged.version):
         body = champion_log.Promotion(
             version=version, previous=None, run_id=None, manifest_sha256=shas[version], snapshot="s", snapshot_number=1
         )
         log = commits.commit(store, log, id=version, kind="override", body=body.model_dump(), who="kim", why="so")
-    store._objects[f"models/{config.name}/{second.version}/labels.json"] += b" "
-    found = holdout_evaluation.evaluate(store, config, third, champion_of(second, shas[second.version], number=2))
+    store._objects[f"models/{config.name}/{damaged.version}/labels.json"] += b" "
+    found = holdout_evaluation.evaluate(store, config, third, champion_of(damaged, damaged_sha, number=2))
     assert "labels.json is not what was recorded" in (found.not_comparable or "")
     way = f"The newest undamaged one is {plan.version}: `leptonflow rollback squares --to {plan.version} --reason TEXT`"
     assert way in (found.not_comparable or "")
     store._objects[f"models/{config.name}/{plan.version}/labels.json"] += b" "
     again = plan_of(config, plan.snapshot, version="e" * 12, run_id="1" * 12)
-    found = holdout_evaluation.evaluate(store, config, again, champion_of(second, shas[second.version], number=2))
+    found = holdout_evaluation.evaluate(store, config, again, champion_of(damaged, damaged_sha, number=2))
     assert "No other earlier champion is undamaged" in (found.not_comparable or "")
 
 
 def test_training_scores_and_baselines_are_measured_where_a_rule_asks(store: MemoryStore, trained: Any) -> None:
     _, _, plan, _ = trained
     asked = [{"rule": "overfit", "metric": "accuracy", "value": 1.0}, {"rule": "baseline", "metric": "accuracy"}]
-    config = pipeline(gate=asked)
+    config = pipeline(gate=asked, training=FOLDS)
     found = holdout_evaluation.evaluate(store, config, plan, None)
     examples = example_sets.training_set(store, config, plan.snapshot)
     rows = packages.load(store, config.name, plan.version).predict(examples.inputs)
@@ -217,7 +227,7 @@ def test_answers_that_are_no_numbers_fail_the_rules_and_never_the_run(
     load = packages.load
     monkeypatch.setattr(packages, "load", lambda *given: NoNumbers(load(*given)))
     rules = [{"rule": "overfit", "metric": "accuracy", "value": 1.0}, {"rule": "baseline", "metric": "accuracy"}]
-    found = holdout_evaluation.evaluate(store, pipeline(gate=rules), plan, None)
+    found = holdout_evaluation.evaluate(store, pipeline(gate=rules, training=FOLDS), plan, None)
     assert set(found.candidate_scores.metrics.values()) == {None}
     assert "accuracy" in found.candidate_scores.metrics and found.training is not None
     assert found.training["accuracy"] is None
@@ -242,10 +252,11 @@ def test_a_champion_whose_answers_are_no_numbers_is_not_comparable_and_says_so(
     assert "predictions are not finite numbers" in found.not_comparable
 
 
-def test_the_best_proven_champion_is_scored_beside_the_last_one(store: MemoryStore, trained: Any) -> None:
+def test_the_best_proven_champion_is_scored_beside_the_last_one(
+    store: MemoryStore, trained: Any, second: Any
+) -> None:
     _, config, plan, sha = trained
-    other = plan_of(config, plan.snapshot, version="c" * 12, run_id="d" * 12)
-    train(store, config, other)
+    other, _ = second
     damaged = dataclasses.replace(champion_of(plan, "0" * 64, number=7), version="e" * 12)
     found = holdout_evaluation.evaluate(store, config, other, None, [champion_of(plan, sha, number=3), damaged])
     best, gone = found.proven

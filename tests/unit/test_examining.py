@@ -276,6 +276,7 @@ def test_child_processes_read_every_store_that_processes_share(store_uri: str, s
     assert rows == examined(store, landed.batch)
 
 
+@pytest.mark.usefixtures("admission_tools")
 def test_what_a_person_should_know_of_a_file_is_told_with_the_batch(place: Store) -> None:
     import io
 

@@ -29,6 +29,7 @@ from leptonflow.storage.store import Store
 from leptonflow.tables import formats, queries
 from schemas.config import Pipeline
 
+pytestmark = pytest.mark.usefixtures("admission_tools")
 ARCHIVE = Path(__file__).parent.parent / "stores" / "0.1.0-format-1.tar.gz"
 
 

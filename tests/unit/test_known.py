@@ -16,6 +16,8 @@ from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
 from schemas.config import Pipeline, Quarantine, parse
 
+pytestmark = pytest.mark.usefixtures("admission_tools")
+
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:

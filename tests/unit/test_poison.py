@@ -19,6 +19,7 @@ from schemas.records import Listing
 from tests.batches import CONFIG, image
 
 PETS = CONFIG.name
+pytestmark = pytest.mark.usefixtures("admission_tools")
 
 
 def put(store: Store, batch: str, ready: bytes | None = b"", **files: bytes) -> None:
@@ -53,11 +54,10 @@ def test_a_ready_with_other_text_refuses_that_batch_alone(place: Store) -> None:
         put(place, name, ready, cat__a_dot_png=image(1))
     put(place, "whitespace", b" \r\n", cat__a_dot_png=image(1))
     assert waiting(place) == sorted([*HOSTILE, "whitespace"])
-    with admission.tools():
-        for name in HOSTILE:
-            outcome = admission.admit(place, CONFIG, name)
-            assert (outcome.outcome, outcome.arrived) == ("refused", 0)
-            assert "_READY is damaged" in outcome.sentence and "another batch name" in outcome.sentence
+    for name in HOSTILE:
+        outcome = admission.admit(place, CONFIG, name)
+        assert (outcome.outcome, outcome.arrived) == ("refused", 0)
+        assert "_READY is damaged" in outcome.sentence and "another batch name" in outcome.sentence
     assert waiting(place) == ["whitespace"]
 
 

@@ -20,6 +20,7 @@ from tests.batches import CONFIG
 from tests.unit.test_damage import cut, photo, saved
 
 OPEN: Pipeline = CONFIG.model_copy(update={"classes": None})
+pytestmark = pytest.mark.usefixtures("admission_tools")
 
 
 def landed(store: Store) -> dict[str, bytes]:

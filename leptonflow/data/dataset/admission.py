@@ -68,7 +68,7 @@ def tools() -> Iterator[Tools]:
 
 
 def earlier(store: Store, config: Pipeline, batch: str, history: commit_log.Log | None = None) -> Outcome | None:
-    """The outcome that stands: accepted is final, refused holds under today's contract.
+    """The outcome that stands: accepted is final, refused holds under the current contract.
 
     history  the log that is asked, by default as it is now
     """

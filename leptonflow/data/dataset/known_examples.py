@@ -24,7 +24,7 @@ Row = tuple[str, str]  # file sha256, label
 
 
 def knowledge(store: Store, config: Pipeline, history: commit_log.Log) -> Knowledge:
-    """What the dataset holds, and what accepted batches had quarantined under today's contract.
+    """What the dataset holds, and what accepted batches had quarantined under the current contract.
 
     A refused batch teaches nothing: sent again with more files, it must meet the limit again.
     """
@@ -130,7 +130,7 @@ def _retractions(store: Store, history: commit_log.Log) -> dict[str, str]:
 
 
 def _quarantined(store: Store, config: Pipeline, history: commit_log.Log) -> Iterator[tuple[int, Row, str, str]]:
-    """(record's number, row, rule, reason) of what accepted batches had quarantined under today's contract."""
+    """(record's number, row, rule, reason) of what accepted batches had quarantined under the current contract."""
     contract = contracts.digest(config)
     for entry in history.entries:
         if entry.body.get("quarantine") and entry.body["contract"] == contract:

@@ -128,7 +128,7 @@ def _encode_again(
 
 
 def _as_accepted(store: Store, config: Pipeline, batch: str, row: Row, recorded: str) -> bytes | None:
-    """The encoded bytes of an accepted file that today's checks would refuse: an accepted example stays accepted.
+    """The encoded bytes of an accepted file that the current checks would refuse: an accepted example stays accepted.
 
     None where the file is not the one that was recorded, or an array.
     """

@@ -101,7 +101,7 @@ def read(data: Source, labels: Source, classes: Sequence[str] | None) -> Pair:
         return Pair(None, [None], [("wrong-rank", _shapes(values))], whole=True)
     count = len(values)
     try:
-        if values.ndim not in (3, 4) or (values.ndim == 4 and values.shape[3] not in (1, 3, 4)):
+        if not _is_images(values):
             raise _Refused("wrong-rank", _shapes(values))
         numbers = _open(labels, "the labels")
         if numbers.ndim not in (1, 2):
@@ -133,6 +133,18 @@ def refused(data: Source, rule: str, reason: str) -> Pair:
         return Pair(None, [None] * rows, [error.rule] * rows, whole=error.rows is None)
     count = len(values) if values.ndim else 1
     return Pair(None, [None] * count, [(rule, reason)] * count, whole=values.ndim == 0)
+
+
+def unlabelled(values: NDArray[Any]) -> Pair:
+    """An array in memory as rows without labels, by the rules of a file's: unreadable-array, wrong-rank."""
+    refused = None
+    if values.dtype.kind not in "buif":
+        refused = ("unreadable-array", f"{values.dtype} is no kind of number that a pixel has")
+    elif not _is_images(values):
+        refused = ("wrong-rank", _shapes(values))
+    if refused is not None:
+        return Pair(None, [None], [refused], whole=True)
+    return Pair(values, [None] * len(values), [None] * len(values), scale=scale.of(values))
 
 
 def is_plain(pair: Pair) -> bool:
@@ -283,6 +295,10 @@ def _class(number: float, classes: Sequence[str] | None) -> tuple[str, str | Non
     if number >= len(classes):
         return name, f"{name} is not below {len(classes)}, the number of classes"
     return classes[int(number)], None
+
+
+def _is_images(values: NDArray[Any]) -> bool:
+    return values.ndim == 3 or (values.ndim == 4 and values.shape[3] in (1, 3, 4))
 
 
 def _shape(values: NDArray[Any]) -> str:

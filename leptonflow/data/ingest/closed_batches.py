@@ -65,7 +65,7 @@ class Arrivals:
         return self._open
 
     def look(self, config: Pipeline, only: Collection[str] | None = None) -> list[str]:
-        """The closed batches that wait and that no look has returned before, sorted.
+        """The pending batches that no earlier call has returned, sorted.
 
         only: names that somebody gave a hint of; no other is asked for. After a change of the contract, batches that
         the old one had refused wait again. Raises StoreUnreachable, ConfigurationError where there is no contract.
@@ -90,7 +90,7 @@ class Arrivals:
         return found
 
     def waiting(self, config: Pipeline, batches: Sequence[str]) -> list[str]:
-        """Those of these batches that are closed, and neither in the dataset, refused under today's contract nor
+        """Those of these batches that are closed, and neither in the dataset, refused under the current contract nor
         discarded."""
         self._follow()
         left = [batch for batch in batches if batch in self._closed and batch not in self._accepted]
@@ -124,7 +124,7 @@ class Arrivals:
         return Arrival(self.pipeline, batch, len(sizes), sum(sizes))
 
     def _judged_anew(self, config: Pipeline) -> list[str]:
-        """The batches that another contract than today's had refused."""
+        """The batches that an earlier contract had refused."""
         if not self._refused:
             return []
         contract = contracts.digest(config)

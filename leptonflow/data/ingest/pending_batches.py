@@ -16,7 +16,7 @@ from schemas.config import Pipeline
 class Pending:
     """Closed batches that are not in the dataset and that nobody discarded.
 
-    refused are those with an outcome under today's contract; waiting are the others.
+    refused are those with an outcome under the current contract; waiting are the others.
     """
 
     waiting: tuple[str, ...] = ()
@@ -37,5 +37,5 @@ def pending(store: Store, config: Pipeline, history: commit_log.Log) -> Pending:
 
 
 def waiting(store: Store, config: Pipeline, history: commit_log.Log) -> tuple[str, ...]:
-    """Closed batches that neither the log, a refusal under today's contract nor a discard names."""
+    """Closed batches that neither the log, a refusal under the current contract, nor a discard names."""
     return pending(store, config, history).waiting

@@ -82,7 +82,9 @@ def baseline(rule: Baseline, case: Case) -> Evaluated:
     best = (min if lower else max)(there.values())
     bound = best - rule.margin if lower else best + rule.margin
     passed = mine < bound - 1e-12 if lower else mine > bound + 1e-12
-    told = ", ".join(f"{case.evidence.baseline_words.get(name, name)} has {figure(value)}" for name, value in there.items())
+    told = ", ".join(
+        f"{case.evidence.baseline_words.get(name, name)} has {figure(value)}" for name, value in there.items()
+    )
     shown, required = figures(mine, bound)
     sentence = f"{subject} is {shown}; {told}: {'less' if lower else 'more'} than {required} is required"
     beyond = bound <= 0 if lower else bound >= 1

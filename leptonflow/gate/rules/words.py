@@ -73,7 +73,7 @@ def incomparable(case: Case) -> tuple[bool | None, str] | None:
     """(passed, why) where there is nothing to compare the candidate with; None where there is.
 
     Null without a champion and where the candidate is the champion itself; false, with the way out,
-    where the champion cannot be scored on today's holdout or it is not proven that neither was trained
+    where the champion cannot be scored on the current holdout or it is not proven that neither was trained
     on it.
     """
     champion = case.champion

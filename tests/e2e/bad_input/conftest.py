@@ -1,11 +1,10 @@
 """What every test of bad input starts from: a fresh store, no configuration, a mild and a strict pipeline.
 
-Great Expectations starts once for the package (seconds); so most bad files share a batch.
+Great Expectations starts once for all of them (seconds).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,15 +14,8 @@ from tests.e2e.bad_input.sources import CLASSES
 from tests.e2e.helpers import pipeline
 
 
-@pytest.fixture(scope="package", autouse=True)
-def tools() -> Iterator[None]:
-    """One Great Expectations for the package."""
-    with admission.tools():
-        yield
-
-
 @pytest.fixture(autouse=True)
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, admission_tools: admission.Tools) -> Path:
     """A fresh directory store, and no configuration from outside."""
     for name in ("LEPTONFLOW_STORE", "PREFECT_API_URL"):
         monkeypatch.delenv(name, raising=False)

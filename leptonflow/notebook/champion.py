@@ -1,0 +1,79 @@
+"""A pipeline's champion: its version, its metrics, its predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from leptonflow.evaluation import champion_predictions
+from leptonflow.registry.champion_log import Champion as Promoted
+from leptonflow.runs import recording
+from leptonflow.storage.store import Store
+from schemas.errors import UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    Examples = str | Path | NDArray[Any] | Sequence[str | Path] | Sequence[NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The version that was the champion when it was opened, and stays the same one here.
+
+    metrics: on the holdout, of the newest finished run that evaluated it, as in `status --json`; empty where there is
+    none. since: when it became the champion, ISO 8601 in UTC.
+    """
+
+    pipeline: str
+    version: str
+    since: str
+    metrics: dict[str, float | None]
+    _promoted: Promoted = field(repr=False)
+    _store: Store = field(repr=False)
+
+    def predict(self, examples: Examples) -> pd.DataFrame:
+        """A row for each example, as `leptonflow predict --json` has it: file, label, probability, version, error.
+
+        examples: a path or several, a folder meaning all images in it; or an array N x H x W [x C] of any scale that an
+        `.npy` source may have, or a list of N such images of one size. What cannot be read has null in `label` and
+        `probability`, and the reason in `error`. Raises UsageError for an array of another shape, Damaged where a file
+        of the package is not what was recorded.
+        """
+        import numpy as np
+        import pandas as pd
+
+        if isinstance(examples, str | Path):
+            examples = [examples]
+        if not isinstance(examples, np.ndarray) and any(isinstance(each, np.ndarray) for each in examples):
+            examples = _stacked(examples)
+        if isinstance(examples, np.ndarray):
+            rows = champion_predictions.predict_array(self._store, self.pipeline, self._promoted, examples)
+        else:
+            paths = [Path(str(each)) for each in examples]
+            rows = champion_predictions.predict_files(self._store, self.pipeline, self._promoted, paths)
+        return pd.DataFrame(rows, columns=list(champion_predictions.COLUMNS))
+
+
+def champion(store: Store, pipeline: str) -> Champion:
+    """The pipeline's champion now. Raises NotFound where it has none."""
+    now = champion_predictions.current(store, pipeline)
+    runs = [run for run in recording.runs(store, pipeline) if run["version"] == now.version]
+    metrics = dict(runs[-1]["holdout"]) if runs else {}
+    return Champion(pipeline, now.version, now.since, metrics, now, store)
+
+
+def _stacked(images: Sequence[Any]) -> NDArray[Any]:
+    import numpy as np
+
+    try:
+        return np.stack(images)
+    except ValueError:
+        shapes = sorted({str(np.shape(image)) for image in images})
+        raise UsageError(
+            "the arrays cannot be read together", expected="images of one size", received=", ".join(shapes[:5]),
+            hint="Predict images of different sizes one by one, each as image[None]",
+        ) from None  # fmt: skip
