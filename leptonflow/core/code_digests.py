@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 
 # Folders and files of code, by the digest that they belong to. Of a workload's package, and of what that imports of
-# its room, `examples` belongs to data, `model` to train, `scoring` and `baselines` to gate.
+# its room, `examples` belongs to data, `codec` and `model` to train, `scoring` and `baselines` to gate.
 DATA = ("leptonflow/data/dataset", "leptonflow/data/validation")
 TRAIN = ("leptonflow/training", "leptonflow/keras_runtime", "leptonflow/workloads/predictions.py")
 GATE = (
@@ -65,7 +65,7 @@ def code_digests(config: Pipeline, versions: dict[str, str] | None = None, own: 
     data = digest(_files((*DATA, *_workload(config.workload, "examples"))))
     train = digest(
         data,
-        _files((*TRAIN, *_workload(config.workload, "model"))),
+        _files((*TRAIN, *_workload(config.workload, "codec", "model"))),
         {name: _file(path) for name, path in theirs.items()},
         libraries() if versions is None else versions,
     )

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from leptonflow.keras_runtime.keras_models import jit, keras
+from schemas.config import Pipeline
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,11 +47,11 @@ def metrics(classes: Sequence[str]) -> tuple[Metric, ...]:
     )
 
 
-def compile(model: Any, optimizer: str, learning_rate: float) -> None:
-    """Categorical cross-entropy over one-hot targets, and the optimizer of that name in the YAML."""
-    kind = getattr(keras().optimizers, OPTIMIZERS[optimizer])
+def compile(model: Any, config: Pipeline) -> None:
+    """Categorical cross-entropy over one-hot targets, and the optimizer of the YAML."""
+    kind = getattr(keras().optimizers, OPTIMIZERS[config.training.optimizer])
     model.compile(
-        optimizer=kind(learning_rate=learning_rate),
+        optimizer=kind(learning_rate=config.training.learning_rate),
         loss="categorical_crossentropy",
         metrics=["accuracy"],
         jit_compile=jit(),

@@ -24,6 +24,7 @@ STARTS = {
     "leptonflow/keras_runtime/": "train",
     "leptonflow/workloads/predictions.py": "train",
     "leptonflow/workloads/user_model.py": "train",
+    "leptonflow/workloads/classification.py": "train",
     f"{WORKLOAD}model.py": "train",
     "leptonflow/evaluation/": "gate",
     "leptonflow/gate/": "gate",

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from leptonflow.keras_runtime.keras_models import keras
 from leptonflow.training import shared_models
 from leptonflow.workloads import catalog
+from leptonflow.workloads import classification
 from leptonflow.workloads.image_classification import model as models
 from schemas.errors import ConfigurationError
 from tests.fit_examples import CLASSES, pipeline
@@ -93,7 +94,7 @@ def test_the_smallest_side_is_exact(depth: int) -> None:
         WORKLOAD.build(pipeline(input=[least, least - 1, 3], model=model), CLASSES)
 
 
-@pytest.mark.parametrize("name", sorted(models.OPTIMIZERS))
+@pytest.mark.parametrize("name", sorted(classification.OPTIMIZERS))
 def test_every_optimiser_of_the_yaml_compiles(name: str) -> None:
     config = pipeline(training={"optimizer": name, "learning_rate": 0.02})
     model = WORKLOAD.build(config, CLASSES)

@@ -17,6 +17,7 @@ from leptonflow.training import shared_models
 from leptonflow.workloads import classification
 from leptonflow.workloads.text_classification import model, tokens
 from schemas.text_classification import KINDS, TextInput, TextModel
+from tests.fit_examples import pipeline
 from tests.texts import CLASSES, sample
 
 INPUT = TextInput(length=12, vocabulary=60)
@@ -124,7 +125,7 @@ def learn(kind: str) -> float:
     tokenizer = tokens.load(tokens.fit(texts[:240], INPUT.vocabulary))
     rows, numbers = tokens.encode(tokenizer, texts, INPUT.length), np.array(labels)
     made = build(kind)
-    classification.compile(made, "adam", 0.01)
+    classification.compile(made, pipeline(training={"optimizer": "adam", "learning_rate": 0.01}))
     wanted = classification.targets(numbers[:240], len(CLASSES))
     for epoch in range(30):
         order = np.random.default_rng(epoch).permutation(240)

@@ -8,17 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from leptonflow.workloads.classification import compile, targets
 from schemas.config import Pipeline
 from schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    pass
 
-OPTIMIZERS = {
-    "adam": "Adam", "adamw": "AdamW", "sgd": "SGD", "rmsprop": "RMSprop", "nadam": "Nadam", "adagrad": "Adagrad",
-    "adamax": "Adamax",
-}  # fmt: skip
+__all__ = ["build", "compile", "smallest_side", "targets"]
 
 
 def smallest_side(depth: int) -> int:
@@ -65,25 +62,3 @@ def build(config: Pipeline, classes: Sequence[str]) -> Any:
         model.add(layers.Dropout(config.model.dropout, name="dropout"))
     model.add(layers.Dense(len(classes), activation="softmax", name="probabilities"))  # (N, K)
     return model
-
-
-def compile(model: Any, config: Pipeline) -> None:
-    """Categorical cross-entropy over one-hot targets, and the optimiser of the YAML."""
-    from leptonflow.keras_runtime.keras_models import jit, keras
-
-    optimizer = getattr(keras().optimizers, OPTIMIZERS[config.training.optimizer])
-    model.compile(
-        optimizer=optimizer(learning_rate=config.training.learning_rate),
-        loss="categorical_crossentropy",
-        metrics=["accuracy"],
-        jit_compile=jit(),
-    )
-
-
-def targets(labels: NDArray[np.int64], classes: int) -> NDArray[np.float32]:
-    """N class numbers -> N x K one-hot rows."""
-    import numpy as np
-
-    rows = np.zeros((len(labels), classes), np.float32)
-    rows[np.arange(len(labels)), labels] = 1
-    return rows

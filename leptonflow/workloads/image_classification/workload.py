@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import operator
 
-from leptonflow.workloads import classification
 from leptonflow.workloads.base import Codec, Derived, Workload
 from leptonflow.workloads.image_classification import baselines, examples, model, panels, scoring
 from leptonflow.workloads.media.image import SUFFIXES
@@ -27,7 +26,7 @@ WORKLOAD = Workload(
     build=model.build,
     compile=model.compile,
     targets=model.targets,
-    curve=classification.curve,
+    curve=scoring.curve,
     score=scoring.score,
     baselines=baselines.scores,
     baseline_words=baselines.WORDS,

@@ -6,7 +6,10 @@ What does not belong here: the metrics (classification) and the rule that compar
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from leptonflow.workloads.base import Metrics
+from leptonflow.workloads.classification import score
 
 if TYPE_CHECKING:
     import numpy as np
@@ -14,6 +17,10 @@ if TYPE_CHECKING:
 
 ROUNDS = 200
 FEWEST = 2  # texts that a word or pair is in: most are in one alone, and say nothing of the next
+WORDS = {
+    "majority": "always the largest class",
+    "tfidf": "a logistic regression on TF-IDF of words and word pairs",
+}
 STRENGTH = 10.0  # C of scikit-learn, the inverse of the penalty
 
 
@@ -49,3 +56,22 @@ def probabilities(
     rows = np.zeros((len(holdout), classes))
     rows[:, model.classes_] = model.predict_proba(words.transform(holdout))
     return rows
+
+
+def scores(
+    train: NDArray[Any],
+    train_labels: NDArray[np.int64],
+    holdout: NDArray[Any],
+    labels: NDArray[np.int64],
+    classes: Sequence[str],
+    seed: int,
+) -> dict[str, Metrics]:
+    """The metrics of `majority`, the classes' shares, and of `tfidf`, a linear model of words and word pairs."""
+    import numpy as np
+
+    counts = np.bincount(train_labels, minlength=len(classes)).astype(np.float64)
+    rows = {
+        "majority": np.tile(counts / counts.sum(), (len(labels), 1)),
+        "tfidf": probabilities(list(train), train_labels, list(holdout), len(classes), seed),
+    }
+    return {name: score(labels, found, classes) for name, found in rows.items()}

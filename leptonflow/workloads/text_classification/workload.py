@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from leptonflow.workloads import classification
-from leptonflow.workloads.base import Examined, Metrics, Shown, Told, Workload
-from leptonflow.workloads.text_classification import baselines, codec, examples, model
+from leptonflow.workloads.base import Examined, Shown, Told, Workload
+from leptonflow.workloads.text_classification import baselines, codec, examples, model, scoring
 from schemas.config import Pipeline
 from schemas.text_classification import TextInput
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 CODE = """import json, keras, numpy, tokenizers
 model = keras.saving.load_model("model.keras", compile=False, safe_mode=True)
@@ -34,29 +29,6 @@ def _examine(data: bytes, given: TextInput) -> Examined:
 
 def _build(config: Pipeline, classes: Sequence[str]) -> Any:
     return model.build(config.model, config.input, len(classes))
-
-
-def _compile(built: Any, config: Pipeline) -> None:
-    classification.compile(built, config.training.optimizer, config.training.learning_rate)
-
-
-def _baselines(
-    train: NDArray[Any],
-    train_labels: NDArray[np.int64],
-    holdout: NDArray[Any],
-    labels: NDArray[np.int64],
-    classes: Sequence[str],
-    seed: int,
-) -> dict[str, Metrics]:
-    """The metrics of `majority`, the classes' shares, and of `tfidf`, a linear model of words and word pairs."""
-    import numpy as np
-
-    counts = np.bincount(train_labels, minlength=len(classes)).astype(np.float64)
-    rows = {
-        "majority": np.tile(counts / counts.sum(), (len(labels), 1)),
-        "tfidf": baselines.probabilities(list(train), train_labels, list(holdout), len(classes), seed),
-    }
-    return {name: classification.score(labels, found, classes) for name, found in rows.items()}
 
 
 def _remarks(facts: Sequence[Mapping[str, Any]], given: TextInput) -> list[str]:
@@ -83,15 +55,12 @@ WORKLOAD = Workload(
     vocabulary=codec.vocabulary,
     encode=codec.encode,
     build=_build,
-    compile=_compile,
-    targets=classification.targets,
-    curve=classification.curve,
-    score=classification.score,
-    baselines=_baselines,
-    baseline_words={
-        "majority": "always the largest class",
-        "tfidf": "a logistic regression on TF-IDF of words and word pairs",
-    },
+    compile=model.compile,
+    targets=model.targets,
+    curve=scoring.curve,
+    score=scoring.score,
+    baselines=baselines.scores,
+    baseline_words=baselines.WORDS,
     request=lambda data, given: examples.request(data),
     malformed=codec.malformed,
     remarks=_remarks,

@@ -1,0 +1,112 @@
+"""A pipeline of texts, through the same commands as one of images."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from tests.e2e.helpers import call
+from tests.texts import CLASSES, sample
+
+BAD = [
+    ("weather", "", "the row has no text"),
+    ("weather", "<p><br/></p>", "markup alone"),
+    ("sport", "goal goal goal goal", "one word"),
+]
+
+
+def table(path: Path, count: int, seed: int, bad: bool = False) -> Path:
+    """A table of texts in two columns."""
+    texts, labels = sample(count, seed)
+    rows = [(CLASSES[label], *text.split(" ", 1)) for text, label in zip(texts, labels, strict=True)]
+    rows += [(label, "", text) for label, text, _ in BAD] if bad else []
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("label", "title", "text"))
+        writer.writerows(rows)
+    return path
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, work: Path) -> Any:
+    """A store with one batch of 240 texts and a champion; {"ingest", "retrain"} as they were printed."""
+    folder = tmp_path_factory.mktemp("texts")
+    document = {
+        "name": "reports", "workload": "text_classification",
+        "input": {"columns": ["title", "text"], "length": 24, "vocabulary": 200},
+        "model": {"kind": "bag", "embedding": 8, "pairs": 0, "token_dropout": 0.0, "dropout": 0.0},
+        "training": {"epochs": 12, "batch_size": 16, "folds": 2, "learning_rate": 0.05},
+        "gate": [{"rule": "at_least", "metric": "accuracy", "value": 0.7}, {"rule": "slices", "by": ["words"]},
+                 {"rule": "against_champion", "metric": "accuracy", "margin": 0.05}],
+    }  # fmt: skip
+    (folder / "reports.yaml").write_text(yaml.safe_dump(document))
+    store = (folder / "store").as_uri()
+
+    def run(command: str, *arguments: object) -> Any:
+        return call(command, folder / "reports.yaml", *arguments, "--store", store, "--json")
+
+    run.folder, run.store = folder, store  # type: ignore[attr-defined]
+    first = run("ingest", table(folder / "first.csv", 240, 0, bad=True), "--batch", "first")
+    run.told = {"ingest": first, "retrain": run("retrain")}  # type: ignore[attr-defined]
+    return run
+
+
+def test_a_table_of_texts_is_promoted(place: Any) -> None:
+    told, trained = place.told["ingest"].document, place.told["retrain"]
+    assert (told["arrived"], told["accepted"], told["quarantined"]) == (243, 240, 3)
+    assert trained.status == 0, trained.out
+    assert trained.document["verdict"] == "promoted" and trained.document["cv"]["accuracy"]["mean"] > 0.8
+    page = Path(trained.document["report"]).read_text()
+    assert "text_classification" in page and "the first 24 tokens" in page
+
+
+def test_the_rules_of_bad_rows_are_told(place: Any) -> None:
+    parts = list((place.folder / "store" / "quarantine").rglob("*.parquet"))
+    rules = {row["rule"] for part in parts for row in pq.read_table(part).to_pylist()}
+    assert rules == {"empty-text", "markup-only", "near-constant"}
+
+
+def test_the_package_holds_the_tokenizer_of_its_own_training_texts(place: Any) -> None:
+    version = place.told["retrain"].document["version"]
+    package = place.folder / "store" / "models" / "reports" / version
+    words = json.loads((package / "vocabulary.json").read_text())["model"]["vocab"]
+    assert {"goal", "garlic", "storm"} <= words.keys() and len(words) <= 200
+    assert "vocabulary.json" in {f["key"] for f in json.loads((package / "manifest.json").read_text())["files"]}
+
+
+def test_a_text_is_predicted_as_it_was_evaluated(place: Any, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("Goal!\n\nthe striker and a penalty after a sprint", encoding="utf-8")
+    (tmp_path / "b.txt").write_bytes(b"caf\xe9 au lait")
+    found = place("predict", tmp_path / "a.txt", tmp_path / "b.txt")
+    good, bad = found.document
+    assert (good["label"], good["error"], bad["label"]) == ("sport", None, None)
+    assert "not-utf8: byte 3 is 0xe9" in bad["error"]
+
+
+def test_known_texts_are_not_ingested_again_and_new_ones_are_weighed_against_the_champion(place: Any) -> None:
+    again = place("ingest", table(place.folder / "second.csv", 240, 0), "--batch", "second").document
+    assert (again["known"], again["accepted"]) == (240, 0)
+    more = place("ingest", table(place.folder / "third.csv", 60, 7), "--batch", "third").document
+    assert more["accepted"] > 50
+    run = place("retrain")
+    assert run.status in (0, 4)
+    assert {rule["rule"] for rule in run.document["gate"]} >= {"at_least", "against_champion", "slices"}
+    reproduced = call("reproduce", run.document["run_id"], "--store", place.store, "--folder", place.folder, "--json")
+    assert reproduced.document["equal"] is True, reproduced.out
+
+
+def test_a_folder_of_text_files_per_class(place: Any, tmp_path: Path) -> None:
+    texts, labels = sample(30, 3)
+    for number, (text, label) in enumerate(zip(texts, labels, strict=True)):
+        folder = tmp_path / "files" / CLASSES[label]
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{number}.txt").write_text(text)
+    (tmp_path / "files" / "sport" / "picture.jpg").write_bytes(b"\xff\xd8")
+    told = place("ingest", tmp_path / "files", "--batch", "files").document
+    assert (told["accepted"] + told["known"], told["ignored"]) == (30, 1)
