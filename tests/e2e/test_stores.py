@@ -92,7 +92,7 @@ def whole_way(yaml: Path, uri: str) -> None:
     assert (kept.document["verdict"], kept.document["champion"]) == ("unchanged", a["version"])
 
 
-# On MinIO every run has a burst that `up` retrains on: stack/test_burst.py.
+# On MinIO a burst that `up` retrains on is among the slow tests: stack/test_burst.py.
 @pytest.mark.parametrize("s3_server", ["seaweedfs", pytest.param("minio", marks=pytest.mark.slow)], indirect=True)
 def test_the_whole_way_on_s3(data: Path, work: Path, s3_server: servers.Server) -> None:
     whole_way(data, f"s3://{s3_server.bucket}/{uuid.uuid4().hex}")

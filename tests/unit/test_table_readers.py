@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -9,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from leptonflow.runs import recording
+from leptonflow.runs import inventory, recording
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
 from leptonflow.tables import queries, table_files
@@ -71,3 +72,13 @@ def test_predictions_of_an_earlier_release_have_no_source(directory: Store) -> N
     as_before(directory, "predictions", "digits", "source", "correct")
     (row,) = queries.query(directory, "SELECT source, correct, run_id FROM predictions").to_pylist()
     assert row == {"source": None, "correct": None, "run_id": "old"}
+
+
+@pytest.mark.parametrize("encode", [table_files.encode, table_files.encode_as_text], ids=["now", "before"])
+def test_a_batchs_file_of_either_release_is_held_against_its_outcome(encode: Callable[[pa.Table], bytes]) -> None:
+    """To the byte: this one lies in what says how the values are stored, and the rows are read as they were."""
+    for key, rows in table_files.batch_files(outcome()):
+        data = encode(rows)
+        assert inventory._other_rows(key, rows, data) is None
+        at = len(data) // 2
+        assert inventory._other_rows(key, rows, data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]) is not None

@@ -1,4 +1,4 @@
-"""Files that others put on the store, closed by `_READY`: a run starts by itself, and promotes."""
+"""What others send to a running `up`: files closed by `_READY`, which start a run; and runs that would do harm."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests import servers
@@ -107,13 +108,19 @@ def first_batch(stack: Stack, put: Put, source: Path) -> None:
     assert len(stack.runs("small")) == 1
 
 
-def test_a_closed_batch_is_retrained_on(tmp_path: Path) -> None:
-    folder = project(tmp_path / "it's a #1 folder (50%) \u00fc")
-    source = digits(tmp_path / "monday", 3, 20)
-    with on_directory(folder) as (stack, put, environment):
-        first_batch(stack, put, source)
-        assert batches(folder, environment) == {"monday"}
-        report_is_shown(stack)
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """`up` in a folder with two pipelines, for the tests that are in every run."""
+    folder = project(tmp_path_factory.mktemp("stack") / "it's a #1 folder (50%) \u00fc")
+    project(folder, "attacked")
+    with up(folder) as running:
+        yield running
+
+
+def test_a_closed_batch_is_retrained_on(stack: Stack, tmp_path: Path) -> None:
+    first_batch(stack, into_folder(stack.folder / ".leptonflow"), digits(tmp_path / "monday", 3, 20))
+    assert batches(stack.folder, {}) == {"monday"}
+    report_is_shown(stack)
 
 
 def report_is_shown(stack: Stack) -> None:
@@ -126,7 +133,38 @@ def report_is_shown(stack: Stack) -> None:
     assert page.status_code == 200 and page.text.lower().startswith("<!doctype html>")
 
 
-# On MinIO, which tells of arrivals itself, a larger burst is in every run: test_burst.py.
+def test_no_run_executes_a_command_of_its_own(stack: Stack, tmp_path: Path) -> None:
+    """Without the login, and with it by what a run may say of itself."""
+    evil, owned = tmp_path / "evil", tmp_path / "owned"
+    evil.mkdir()
+    (evil / "sitecustomize.py").write_text(f"open({str(owned)!r}, 'w').close()\n")
+    variables = {
+        "command": f"touch {owned}",
+        "working_dir": str(evil),
+        "env": {"PYTHONPATH": str(evil), "BASH_ENV": str(evil / "x"), "PREFECT_LOGGING_LEVEL": "WARNING"},
+        "env.PYTHONPATH": str(evil),
+    }
+    deployment = stack.deployment("attacked")
+    asked = f"{stack.api}/deployments/{deployment['id']}/create_flow_run"
+    document = {"state": {"type": "SCHEDULED"}, "job_variables": variables, "parameters": {"pipeline": "attacked"}}
+    with httpx.Client(trust_env=False, timeout=30) as client:
+        for login in (None, ("leptonflow", "guess")):
+            assert client.post(asked, json=document, auth=login).status_code == 401
+        for key, value in variables.items():
+            one = {**document, "job_variables": {key: value}}
+            assert client.post(asked, json=one, auth=stack.login).status_code == 422, key
+    # Prefect's server holds the variables of such a run against no template.
+    unchecked = {"flow_id": deployment["flow_id"], "deployment_id": deployment["id"], "work_pool_name": "default"}
+    run = stack.ask("/flow_runs/", {**document, **unchecked})
+    ended = stack.ended(run["id"])
+    assert run["job_variables"]["command"] == variables["command"]  # it was asked for
+    assert not owned.exists()
+    assert ended["name"] == "attacked-rejected-data", ended  # a retraining, in the deployment's folder, of no data
+    told = [path for path in (stack.folder / ".leptonflow").rglob("*.log*") if stack.login[1] in path.read_text()]
+    assert told == []
+
+
+# In every run: a batch in a folder above, and what MinIO tells the watcher in tests/integration/test_webhook.py.
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", STORES)
 def test_a_closed_batch_is_retrained_on_and_a_burst_is_one_run(kind: str, tmp_path: Path) -> None:
