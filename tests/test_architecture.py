@@ -10,9 +10,12 @@ import functools
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from leptonflow.core import store_keys
 
 ROOT = Path(__file__).parent.parent
 FLOORS = {"schemas": 0, "leptonflow": 1, "tasks": 2, "serving": 2, "flows": 3, "cli": 4}
@@ -135,6 +138,41 @@ def test_the_engine_never_deletes_or_overwrites_on_a_store() -> None:
     verbs = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
     assert "create" in verbs
     assert not [verb for verb in verbs if re.match(r"(delete|remove|overwrite|put|move|rename)(_|$)", verb)]
+
+
+def texts(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """(line, text) of each string but docstrings; what an f-string fills in counts as `?`."""
+    docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    pieces = {id(each) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for each in node.values}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            yield node.lineno, "".join(str(v.value) if isinstance(v, ast.Constant) else "?" for v in node.values)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings | pieces:
+            yield node.lineno, node.value
+
+
+def keys_by_hand(code: str) -> list[int]:
+    """The lines that spell a key or a folder of the store. A text with a space is a sentence and no key."""
+    tree = ast.parse(code)
+    roots = [value for name, value in vars(store_keys).items() if name.isupper() and re.fullmatch("[a-z]+", str(value))]
+    found = [line for line, text in texts(tree) if text.split("/")[0] in roots and "/" in text and " " not in text]
+    for node in ast.walk(tree):
+        listing = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+        if listing and node.func.attr in ("keys", "folders", "list") and node.args:
+            found += [each.lineno for each in node.args if isinstance(each, ast.Constant) and each.value in roots]
+    return found
+
+
+def test_one_module_builds_every_key_of_a_store() -> None:
+    """Another module that spells one would go on with the old key when the layout changes."""
+    assert keys_by_hand('a = f"runs/{name}"\nb = "runs/ is empty"\nc = store.keys("runs")') == [1, 3]
+    strays = [
+        f"{path}:{line}"
+        for name, path in MODULES.items()
+        if name != "leptonflow.core.store_keys"
+        for line in keys_by_hand(path.read_text(encoding="utf-8"))
+    ]
+    assert not strays
 
 
 def loaded_by(code: str) -> set[str]:

@@ -23,7 +23,7 @@ from urllib.parse import unquote_plus
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from leptonflow.data.ingest.landing import READY
+from leptonflow.core.store_keys import READY
 from schemas.config import NAME
 from schemas.errors import LeptonflowError, UsageError
 

@@ -25,7 +25,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any
 
-from leptonflow.core import deadlines
+from leptonflow.core import deadlines, store_keys
 from leptonflow.core.child_processes import python_path
 from leptonflow.core.code_digests import backend, code_digests
 from leptonflow.core.deadlines import Limit
@@ -102,7 +102,7 @@ def record_key(pipeline: str, version: str, manifest_sha256: str, config: Pipeli
     """
     code = code_digests(config.model_copy(update={"model": Model()}))["gate"]
     machine = (platform.system(), platform.machine(), platform.python_version(), backend())
-    return f"models/{pipeline}/{version}/infra/{short(digest(manifest_sha256, code, machine))}.json"
+    return store_keys.load_check_key(pipeline, version, short(digest(manifest_sha256, code, machine)))
 
 
 def validate(
@@ -146,7 +146,7 @@ def validate(
     }  # fmt: skip
     with _reachable(store, config.name, version) as uri:
         if plan is not None and plan.snapshot is not None and uri == store.uri:
-            predictions = f"runs/{config.name}/{plan.run_id}/holdout-predictions.parquet"
+            predictions = store_keys.run_key(config.name, plan.run_id or "", "holdout-predictions.parquet")
             request["holdout"] = {
                 "config": config.model_dump(mode="json"),
                 "snapshot": plan.snapshot.model_dump(mode="json"),
@@ -224,7 +224,7 @@ def _reachable(store: Store, pipeline: str, version: str) -> Iterator[str]:
         return
     with tempfile.TemporaryDirectory() as folder:
         copy = open_store(folder)
-        for key in store.keys(f"models/{pipeline}/{version}"):
+        for key in store.keys(store_keys.package_folder(pipeline, version)):
             copy.create(key, store.get(key))
         yield copy.uri
 

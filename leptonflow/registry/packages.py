@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from leptonflow.core import clock, parquet
+from leptonflow.core import clock, parquet, store_keys
 from leptonflow.core.code_digests import code_digests, libraries
 from leptonflow.core.hashing import canonical, sha256
 from leptonflow.core.store_keys import package_key
@@ -141,7 +141,7 @@ def package(store: Store, config: Pipeline, plan: Plan) -> PackageRef:
         libraries=libraries(),
         files=refs,
         created_at=clock.now(),
-        number=sum(key.endswith("/manifest.json") for key in store.keys(f"models/{config.name}")) + 1,
+        number=sum(key.endswith("/manifest.json") for key in store.keys(store_keys.packages_folder(config.name))) + 1,
         split_rule=constants.SPLIT_RULE,
     )
     return _package(config.name, version, put("manifest.json", canonical(manifest)))
@@ -331,7 +331,7 @@ def readable(store: Store, pipeline: str) -> tuple[list[ModelManifest], dict[str
     """(the manifests that can be read, newest last; what is wrong with each other one, by its version)."""
     found: list[ModelManifest] = []
     damaged: dict[str, Damaged] = {}
-    for name in store.folders(f"models/{pipeline}"):
+    for name in store.folders(store_keys.packages_folder(pipeline)):
         try:
             found.append(manifest(store, pipeline, name))
         except NotFound:  # not finished

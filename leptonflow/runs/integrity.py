@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from leptonflow.core import store_keys
 from leptonflow.core.concurrency import in_order
 from leptonflow.core.hashing import sha256
 from leptonflow.runs.inventory import GONE, Named, Verified, everything
@@ -18,7 +19,8 @@ from leptonflow.storage.store import STORE_KEY, Store
 from leptonflow.storage.store_identity import LOGS, known_id
 from schemas.errors import Damaged, NotFound
 
-FOLDERS = (*LOGS, "batches", "fits", "landing", "models", "runs")  # that hold a folder for each pipeline
+# Those that hold a folder for each pipeline.
+FOLDERS = (*LOGS, store_keys.BATCHES, store_keys.FITS, store_keys.LANDING, store_keys.MODELS, store_keys.RUNS)
 READERS = 4
 
 

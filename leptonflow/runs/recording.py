@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from leptonflow.core import clock
+from leptonflow.core import clock, store_keys
 from leptonflow.core.code_digests import code_digests
 from leptonflow.core.concurrency import in_order
 from leptonflow.core.hashing import canonical, sha256
+from leptonflow.core.store_keys import run_key
 from leptonflow.data.dataset.batch_outcomes import newest_outcome, read_outcome, recorded_outcomes
 from leptonflow.runs import planning
 from leptonflow.storage import commit_log as commits
@@ -76,7 +77,7 @@ def record(
         verdict=verdict, champion=champion_after, batches=tuple(batches), started_at=started_at,
         finished_at=clock.now(), seconds=seconds, number=len(manifests(store, config.name)) + 1,
     )  # fmt: skip
-    key = _key(config.name, verdict.run_id, "verdict.json")
+    key = run_key(config.name, verdict.run_id, "verdict.json")
     verdict_json = adopt(store, key, canonical(mine))
     told = _run_record(verdict_json, key)
     package = packages.reference(store, config.name, verdict.version)
@@ -117,7 +118,7 @@ def record(
         "files": [file.model_dump() for file in (*files, *_documents(store, told.verdict, config.name, key))],
     })  # fmt: skip
     whole["digest"] = sha256(canonical(whole))  # no record has this manifest's: it is held against itself
-    manifest_key = _key(config.name, verdict.run_id, "manifest.json")
+    manifest_key = run_key(config.name, verdict.run_id, "manifest.json")
     # In the order that a person reads, and without the NaN that JSON does not know.
     data = json.dumps(whole, ensure_ascii=False, allow_nan=False).encode()
     document = _manifest(adopt(store, manifest_key, data), manifest_key)["document"]
@@ -127,7 +128,7 @@ def record(
 
 def finished(store: Store, pipeline: str, run_id: str) -> dict[str, Any] | None:
     """The document of a finished run, or None. Raises Damaged where its manifest is garbage."""
-    key = _key(pipeline, run_id, "manifest.json")
+    key = run_key(pipeline, run_id, "manifest.json")
     if store.size(key) is None:
         return None
     return _openable(store, read_manifest(store, key)["document"])
@@ -135,7 +136,7 @@ def finished(store: Store, pipeline: str, run_id: str) -> dict[str, Any] | None:
 
 def reference(store: Store, pipeline: str, run_id: str, key: str) -> ObjectRef | None:
     """What a finished run's manifest says of one of its files; None where it is not finished or names no such file."""
-    name = _key(pipeline, run_id, "manifest.json")
+    name = run_key(pipeline, run_id, "manifest.json")
     if store.size(name) is None:
         return None
     try:
@@ -147,13 +148,14 @@ def reference(store: Store, pipeline: str, run_id: str, key: str) -> ObjectRef |
 
 def standing(store: Store, pipeline: str, run_id: str) -> Verdict | None:
     """The verdict that a killed run had recorded already: a resumed run keeps it."""
-    key = _key(pipeline, run_id, "verdict.json")
+    key = run_key(pipeline, run_id, "verdict.json")
     return None if store.size(key) is None else _run_record(steady(store, key), key).verdict
 
 
 def manifests(store: Store, pipeline: str) -> list[str]:
     """The keys of the finished runs' manifests."""
-    return [key for key in store.keys(f"runs/{pipeline}") if key.count("/") == 3 and key.endswith("/manifest.json")]
+    there = store.keys(store_keys.runs_folder(pipeline))
+    return [key for key in there if key.count("/") == 3 and key.endswith("/manifest.json")]
 
 
 def asked(data: bytes, key: str) -> str:
@@ -194,7 +196,7 @@ def runs(store: Store, pipeline: str) -> list[dict[str, Any]]:
 def _snapshot_numbers(store: Store, pipeline: str) -> dict[str, int]:
     """The number of the record that first made each snapshot; none where the log cannot be read."""
     try:
-        entries = commits.read(store, f"snapshots/{pipeline}/log").entries
+        entries = commits.read(store, store_keys.dataset_log(pipeline)).entries
     except Damaged:  # whoever asks about the dataset is told
         return {}
     return {str(entry.body.get("snapshot")): entry.number for entry in reversed(entries)}
@@ -208,14 +210,10 @@ def _outcomes(store: Store, config: Pipeline, plan: Plan, told: RunRecord) -> tu
     refused = []
     for batch in told.batches:
         if batch not in names:
-            keys = [key for key in store.keys(f"batches/{config.name}/{batch}") if key.endswith(".json")]
+            keys = [key for key in store.keys(store_keys.outcomes_folder(config.name, batch)) if key.endswith(".json")]
             found = [read_outcome(data, key) for key, data in zip(keys, store.get_many(keys), strict=True)]
             refused += newest_outcome(found)
     return (*accepted, *refused)
-
-
-def _key(pipeline: str, run_id: str, name: str) -> str:
-    return f"runs/{pipeline}/{run_id}/{name}"
 
 
 def _document(
@@ -235,7 +233,7 @@ def _document(
         "cv": cv,
         "holdout": evaluation.candidate_scores.metrics,
         "gate": [rule.model_dump() for rule in verdict.rules],
-        "report": _key(config.name, verdict.run_id, "report.html"),
+        "report": run_key(config.name, verdict.run_id, "report.html"),
         "seconds": told.seconds,
         "sentence": verdict.sentence,
     }
@@ -278,7 +276,8 @@ def _run_record(data: bytes, key: str) -> RunRecord:
 
 def _documents(store: Store, verdict: Verdict, pipeline: str, besides: str) -> list[ObjectRef]:
     """What the run's stages left as JSON: its beginning, evaluations and decisions, and the manifests of its fits."""
-    there = (*store.keys(f"runs/{pipeline}/{verdict.run_id}"), *store.keys(f"fits/{pipeline}/{verdict.version}"))
+    folders = (store_keys.run_folder(pipeline, verdict.run_id), store_keys.fits_folder(pipeline, verdict.version))
+    there = [key for folder in folders for key in store.keys(folder)]
     wanted = [key for key in there if key.endswith(".json") and key != besides]
     return [_reference(key, data) for key, data in zip(wanted, in_order(partial(steady, store), wanted), strict=True)]
 

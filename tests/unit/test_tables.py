@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from leptonflow.core import clock
+from leptonflow.core import clock, store_keys
 from leptonflow.core.hashing import canonical, sha256
 from leptonflow.data.dataset import batch_outcomes
 from leptonflow.runs import recording
@@ -339,7 +339,7 @@ def test_a_query_imports_neither_pandas_nor_the_records(tmp_path: Path) -> None:
     """pyarrow would import pandas for a single time, which took a third of the whole command."""
     store = open_store((tmp_path / "store").as_uri())
     row = {"pipeline": "p", "run_id": "r", "finished_at": "2026-11-24T10:00:00Z"}
-    table_files.write(store, [(table_files.key("runs", "p", "r"), table_files.arrow("runs", [row]))])
+    table_files.write(store, [(store_keys.table_key("runs", "p", "r"), table_files.arrow("runs", [row]))])
     unwanted = ("pandas", "schemas.records", "schemas.config", "yaml", "pyarrow.compute")
     code = f"""
 import sys

@@ -277,7 +277,7 @@ def _write_quarantine(
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(rows, schema("quarantine")), sink, compression="zstd")
     data = bytes(sink.getvalue())
-    key = f"quarantine/{config.name}/{batch}/{sha256(data)}.parquet"
+    key = store_keys.quarantine_key(config.name, batch, sha256(data))
     place(store, key, data)
     return QuarantineRef(key=key, sha256=sha256(data), rows=len(rows))
 
@@ -332,7 +332,7 @@ def _refuse(
         config, landed, judgement, expectations,
         outcome="refused", snapshot=None, quarantine=quarantine, sentence=sentence,
     )  # fmt: skip
-    others = len(store.keys(f"batches/{config.name}/{landed.name}"))
+    others = len(store.keys(store_keys.outcomes_folder(config.name, landed.name)))
     outcome = outcome.model_copy(update={"number": others + 1})
     key = store_keys.outcome_key(config.name, landed.name, contract)
     return Outcome.model_validate_json(adopt(store, key, canonical(outcome)))
