@@ -210,14 +210,7 @@ def retrained(store: Store, config: Pipeline, pipeline: str, document: dict[str,
     console.print(facts)
     if document["gate"]:
         console.print()
-        rules = grid("gate rule", "metric", "value", "bound", "passed")
-        for rule in _gate_lines(document["gate"]):
-            passed = {True: "[green]yes[/]", False: "[red]no[/]", None: "n/a"}[rule["passed"]]
-            rules.add_row(
-                escape(plain(rule["rule"])), escape(rule.get("metric") or ""), figure(rule["value"]),
-                figure(rule["bound"]), passed,
-            )  # fmt: skip
-        console.print(rules)
+        console.print(_gate_table(document["gate"]))
     console.print()
     if document["report"]:
         console.print(Text(f"report    {document['report']}"), soft_wrap=True)
@@ -233,6 +226,19 @@ def retrained(store: Store, config: Pipeline, pipeline: str, document: dict[str,
         commands = [f"status {given}", f'query "select batch, source, rule, reason from quarantine {where}"']
     for number, text in enumerate(commands):
         console.print(Text(f"{'' if number else 'next':<10}{typed(text)}"), soft_wrap=True)
+
+
+def _gate_table(rules: Sequence[dict[str, Any]]) -> Table:
+    from rich.markup import escape
+
+    table = grid("gate rule", "metric", "value", "bound", "passed")
+    for rule in _gate_lines(rules):
+        passed = {True: "[green]yes[/]", False: "[red]no[/]", None: "n/a"}[rule["passed"]]
+        table.add_row(
+            escape(plain(rule["rule"])), escape(rule.get("metric") or ""), figure(rule["value"]),
+            figure(rule["bound"]), passed,
+        )  # fmt: skip
+    return table
 
 
 def _gate_lines(rules: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

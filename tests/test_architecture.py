@@ -155,7 +155,8 @@ def keys_by_hand(code: str) -> list[int]:
     """The lines that spell a key or a folder of the store. A text with a space is a sentence and no key."""
     tree = ast.parse(code)
     roots = [value for name, value in vars(store_keys).items() if name.isupper() and re.fullmatch("[a-z]+", str(value))]
-    found = [line for line, text in texts(tree) if text.split("/")[0] in roots and "/" in text and " " not in text]
+    key = re.compile(rf"\??({'|'.join(roots)})/\S*")
+    found = [line for line, text in texts(tree) if key.fullmatch(text)]
     for node in ast.walk(tree):
         listing = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
         if listing and node.func.attr in ("keys", "folders", "list") and node.args:
@@ -172,6 +173,28 @@ def test_one_module_builds_every_key_of_a_store() -> None:
         if name != "leptonflow.core.store_keys"
         for line in keys_by_hand(path.read_text(encoding="utf-8"))
     ]
+    assert not strays
+
+
+LONGEST = 60
+
+
+@pytest.mark.parametrize("floor", FLOORS)
+def test_functions_are_short(floor: str) -> None:
+    """A function that is longer does several things: take it apart."""
+    strays = [
+        f"{path}:{node.lineno}: {node.name} has {lines} lines"
+        for name, path in MODULES.items()
+        if within(name, floor)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        if (lines := (node.end_lineno or 0) - node.lineno + 1) > LONGEST
+    ]
+    assert not strays
+
+
+def test_modules_are_short() -> None:
+    strays = [str(path) for path in MODULES.values() if len(path.read_text(encoding="utf-8").splitlines()) > 400]
     assert not strays
 
 

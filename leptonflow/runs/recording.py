@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,18 @@ from leptonflow.storage.objects import BACK, adopt, parsed, steady
 from leptonflow.storage.store import Store
 from schemas.config import Pipeline
 from schemas.errors import Damaged, LeptonflowError
-from schemas.records import Evaluation, FitResult, InfraResult, ObjectRef, Outcome, Plan, Record, Split, Verdict
+from schemas.records import (
+    Evaluation,
+    FitResult,
+    InfraResult,
+    ModelManifest,
+    ObjectRef,
+    Outcome,
+    Plan,
+    Record,
+    Split,
+    Verdict,
+)
 
 if TYPE_CHECKING:
     from leptonflow.data.dataset.example_sets import Examples
@@ -45,85 +57,115 @@ class RunRecord(Record):
     number: int | None = None  # one more than there were finished runs: a clock can be set back
 
 
-def record(
-    store: Store,
-    config: Pipeline,
-    plan: Plan,
-    *,
-    verdict: Verdict,
-    evaluation: Evaluation,
-    fits: Sequence[FitResult],
-    final: FitResult,
-    split: Split,
-    infra: InfraResult,
-    champion_after: str | None,
-    batches: Sequence[str],
-    started_at: str,
-    seconds: dict[str, float],
-    holdout: Examples | None = None,
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Results:
+    """What the stages of a run have found out, and what else is recorded of it.
+
+    champion_after  who is champion after the run
+    batches         that the run committed or refused
+    seconds         that each stage took
+    holdout         the holdout's examples where the caller has them, to spare a second reading
+    """
+
+    verdict: Verdict
+    evaluation: Evaluation
+    fits: Sequence[FitResult]
+    final: FitResult
+    split: Split
+    infra: InfraResult
+    champion_after: str | None
+    batches: Sequence[str]
+    started_at: str
+    seconds: dict[str, float]
+    holdout: Examples | None = None
+
+
+def record(store: Store, config: Pipeline, plan: Plan, results: Results) -> dict[str, Any]:
     """Write what a run leaves behind; the document of `retrain --json` with a report that can be opened.
 
-    holdout: the holdout's examples where the caller has them, to spare a second reading.
     Safe to repeat: what an earlier, killed call wrote is adopted, its verdict and times included.
     """
-    done = finished(store, config.name, verdict.run_id)
+    run_id, version = results.verdict.run_id, results.verdict.version
+    done = finished(store, config.name, run_id)
     if done is not None:
         return done
     from leptonflow.registry import packages
-    from leptonflow.tables import compaction, formats, table_files
+    from leptonflow.tables import compaction, table_files
 
     mine = RunRecord(
-        verdict=verdict, champion=champion_after, batches=tuple(batches), started_at=started_at,
-        finished_at=clock.now(), seconds=seconds, number=len(manifests(store, config.name)) + 1,
+        verdict=results.verdict, champion=results.champion_after, batches=tuple(results.batches),
+        started_at=results.started_at, finished_at=clock.now(), seconds=results.seconds,
+        number=len(manifests(store, config.name)) + 1,
     )  # fmt: skip
-    key = run_key(config.name, verdict.run_id, "verdict.json")
+    key = run_key(config.name, run_id, "verdict.json")
     verdict_json = adopt(store, key, canonical(mine))
     told = _run_record(verdict_json, key)
-    package = packages.reference(store, config.name, verdict.version)
-    manifest = packages.manifest(store, config.name, verdict.version)
-    document = _document(config, plan, told, evaluation, manifest.cv, split)
-    written = table_files.write(
-        store,
-        [
-            *table_files.version_files(store, manifest, package, fits, final),
-            *table_files.run_files(
-                store, config.name, told.verdict, evaluation, _run_row(plan, told, split), manifest.cv, told.seconds
-            ),
-        ],
-    )
+    package = packages.reference(store, config.name, version)
+    manifest = packages.manifest(store, config.name, version)
+    document = _document(config, plan, told, results.evaluation, manifest.cv, results.split)
+    row = _run_row(plan, told, results.split)
+    rows = [
+        *table_files.version_files(store, manifest, package, results.fits, results.final),
+        *table_files.run_files(
+            store, config.name, told.verdict, results.evaluation, row, manifest.cv, told.seconds
+        ),
+    ]  # fmt: skip
+    written = table_files.write(store, rows)
     page = document["report"]
     if store.size(page) is None:
-        from leptonflow.gate import explanation
-        from leptonflow.reports import html_report, report_contents
-
-        gathered = report_contents.gather(store, config, plan, evaluation, fits, holdout)
-        contents = html_report.Contents(
-            config=config, document=document, started_at=told.started_at, finished_at=told.finished_at,
-            verdict=told.verdict, evaluation=evaluation, fits=tuple(fits), final=final, manifest=manifest, split=split,
-            infra=infra, outcomes=_outcomes(store, config, plan, told), code={**code_digests(config), **manifest.code},
-            analysis=gathered.analysis, pictures=gathered.pictures, drift=gathered.drift, operating=gathered.operating,
-            paragraph=explanation.summary(config.name, told.verdict), changes=explanation.would_change(told.verdict),
-        )  # fmt: skip
-        html = adopt(store, page, html_report.render(contents))
+        html = adopt(store, page, _report(store, config, plan, results, told, manifest, document))
     else:
         html = steady(store, page)
-    files = [_reference(key, verdict_json), _reference(page, html), *written, evaluation.predictions]
+    files = [_reference(key, verdict_json), _reference(page, html), *written, results.evaluation.predictions]
+    files += _documents(store, told.verdict, config.name, key)
+    manifest_key = run_key(config.name, run_id, "manifest.json")
+    data = adopt(store, manifest_key, _manifest_bytes(config, plan, told, document, files))
+    compaction.after_run(store)  # the run is whole
+    return _openable(store, _manifest(data, manifest_key)["document"])
+
+
+def _report(
+    store: Store,
+    config: Pipeline,
+    plan: Plan,
+    results: Results,
+    told: RunRecord,
+    manifest: ModelManifest,
+    document: dict[str, Any],
+) -> bytes:
+    """The run's report.html."""
+    from leptonflow.gate import explanation
+    from leptonflow.reports import html_report, report_contents
+
+    evaluation, fits = results.evaluation, tuple(results.fits)
+    gathered = report_contents.gather(store, config, plan, evaluation, fits, results.holdout)
+    contents = html_report.Contents(
+        config=config, document=document, started_at=told.started_at, finished_at=told.finished_at,
+        verdict=told.verdict, evaluation=evaluation, fits=fits, final=results.final, manifest=manifest,
+        split=results.split, infra=results.infra, outcomes=_outcomes(store, config, plan, told),
+        code={**code_digests(config), **manifest.code},
+        analysis=gathered.analysis, pictures=gathered.pictures, drift=gathered.drift, operating=gathered.operating,
+        paragraph=explanation.summary(config.name, told.verdict), changes=explanation.would_change(told.verdict),
+    )  # fmt: skip
+    return html_report.render(contents)
+
+
+def _manifest_bytes(
+    config: Pipeline, plan: Plan, told: RunRecord, document: dict[str, Any], files: Sequence[ObjectRef]
+) -> bytes:
+    """The run's manifest.json, in the order that a person reads, and without the NaN that JSON does not know."""
+    from leptonflow.tables import formats
+
     whole = formats.plain({
         "document": document,
         "started_at": told.started_at,
         "finished_at": told.finished_at,
         "asked": planning.asked(config, plan.snapshot.content) if plan.snapshot is not None else None,
         "number": told.number,
-        "files": [file.model_dump() for file in (*files, *_documents(store, told.verdict, config.name, key))],
+        "files": [file.model_dump() for file in files],
     })  # fmt: skip
     whole["digest"] = sha256(canonical(whole))  # no record has this manifest's: it is held against itself
-    manifest_key = run_key(config.name, verdict.run_id, "manifest.json")
-    # In the order that a person reads, and without the NaN that JSON does not know.
-    data = json.dumps(whole, ensure_ascii=False, allow_nan=False).encode()
-    document = _manifest(adopt(store, manifest_key, data), manifest_key)["document"]
-    compaction.after_run(store)  # the run is whole
-    return _openable(store, document)
+    return json.dumps(whole, ensure_ascii=False, allow_nan=False).encode()
 
 
 def finished(store: Store, pipeline: str, run_id: str) -> dict[str, Any] | None:

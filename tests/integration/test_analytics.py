@@ -66,7 +66,7 @@ def fill(store: Store, pipeline: str = "digits") -> None:
     discards.discard(store, pipeline, "second", "blurred", "someone")
     for version, run_id, promoted in (("a1" * 6, "b2" * 6, True), ("c3" * 6, "d4" * 6, False)):
         run = make(store, pipeline=pipeline, version=version, run_id=run_id, promoted=promoted, seed=len(run_id))
-        recording.record(store, run.config, run.plan, **run.keywords())
+        recording.record(store, run.config, run.plan, run.results())
     promotion = {"version": "a1" * 6, "previous": None, "run_id": "b2" * 6, "manifest_sha256": "f" * 64,
                  "snapshot": "5aa5" * 3, "snapshot_number": 1}  # fmt: skip
     commit(store, f"promotions/{pipeline}/log", "promotion", promotion)

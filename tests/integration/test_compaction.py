@@ -259,7 +259,7 @@ def test_the_files_grow_geometrically(directory: Store) -> None:
 def test_a_run_compacts_what_has_grown_and_nothing_else(directory: Store) -> None:
     fill(directory, compaction.MOST_LOOSE)
     run = make(directory)
-    recording.record(directory, run.config, run.plan, **run.keywords())
+    recording.record(directory, run.config, run.plan, run.results())
     made = {key.split("/")[1] for key, _ in directory.list("compactions")}
     assert made == set(table_sources.with_files()) - {"batches", "validations", "quarantine"}
     assert len(table_sources.files(directory, "runs")) == 1
@@ -275,7 +275,7 @@ def test_a_compaction_that_fails_is_a_warning_and_the_run_is_whole(
     directory.create(broken, b"garbage, and long enough to be opened")
     run = make(directory)
     with caplog.at_level(logging.WARNING):
-        document = recording.record(directory, run.config, run.plan, **run.keywords())
+        document = recording.record(directory, run.config, run.plan, run.results())
     assert document["verdict"] == "promoted"
     (warning,) = caplog.messages
     assert broken in warning and warning.startswith("the table runs was not compacted")

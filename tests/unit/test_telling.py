@@ -30,7 +30,7 @@ def store() -> Store:
 def told(store: Store, **changed: Any) -> tuple[run_examples.Run, Story]:
     """A recorded run and its story."""
     run = run_examples.make(store, **changed)
-    document = recording.record(store, run.config, run.plan, **run.keywords())
+    document = recording.record(store, run.config, run.plan, run.results())
     assert run.plan.snapshot is not None
     trained = Trained(run.plan.snapshot, run.evaluation, run.fits, run.final, run.verdict)
     return run, Story(document, (run_examples.outcome(),), trained)
