@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from leptonflow.gate.rules import against, always, bounds, measures, slicing
 from leptonflow.gate.rules.case import Case, Evaluated
-from leptonflow.gate.rules.words import promote_command as promote_command
+from leptonflow.gate.rules.words import promote_command
 from schemas import rules as yaml_rules
 from schemas.config import Pipeline
 from schemas.constants import PROMOTED, REFUSED

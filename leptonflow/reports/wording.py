@@ -10,6 +10,8 @@ import base64
 import io
 from typing import TYPE_CHECKING
 
+from schemas.text import printable
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -57,11 +59,6 @@ def duration(value: float) -> str:
 def when(text: str) -> str:
     """2026-11-24T15:20:01.123Z as 2026-11-24 15:20:01 UTC."""
     return f"{text[:10]} {text[11:19]} UTC"
-
-
-def printable(text: str) -> str:
-    """A name from outside with its control characters made visible, so that it cannot reorder a line."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "replace").decode() for c in text)
 
 
 def label(text: str) -> str:
