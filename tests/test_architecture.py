@@ -198,6 +198,20 @@ def test_modules_are_short() -> None:
     assert not strays
 
 
+def of_project(word: str) -> bool:
+    return any(f".{name}.".endswith(f".{word}.") or f".{word}." in f".{name}." for name in MODULES)
+
+
+def test_docstrings_name_what_is_there() -> None:
+    """Where a module says what belongs elsewhere, the place in brackets is a room or a module of the project."""
+    strays = []
+    for path in MODULES.values():
+        told = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        for found in re.finditer(r"\(([a-z_.]+(?:,\s[a-z_.]+)*)\)", told.partition("belong")[2]):
+            strays += [f"{path}: {word}" for word in re.split(r",\s", found[1]) if not of_project(word)]
+    assert not strays
+
+
 def loaded_by(code: str) -> set[str]:
     """The top-level modules that a fresh interpreter holds after running `code`."""
     report = "import sys; print('\\n'.join({name.split('.')[0] for name in sys.modules}), file=sys.stderr)"

@@ -1,7 +1,7 @@
 """The gate: a candidate's scores beside the champion's -> a Verdict. Pure: no store, no clock, no environment.
 
 Evaluating every rule of a verdict and what they decide together belongs here; how one rule is evaluated is
-in `rules`. Measuring (evaluation, infra), gathering (evidence) and acting on a verdict (registry) do not.
+in `rules`. Measuring (evaluation, load_check), gathering (evidence) and acting on a verdict (registry) do not.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What the gate's rules argue from, example by example, gathered from the store.
 
 Reading belongs here, and saying what is not proven. What a rule makes of it does not (rules, gate),
-nor does measuring (evaluation, infra).
+nor does measuring (evaluation, load_check).
 """
 
 from __future__ import annotations

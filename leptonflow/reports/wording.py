@@ -1,7 +1,7 @@
 """How values are written for people: numbers, intervals, times, names from outside, small pictures.
 
 In the report and in the artifacts of the Prefect UI. What does not belong here: which values a report has
-(report), how a plot looks (plots).
+(html_report), how a plot looks (plots).
 """
 
 from __future__ import annotations

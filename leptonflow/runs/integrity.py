@@ -1,7 +1,7 @@
 """Everything that a record names, read and held against its sha256. Reads, and writes nothing.
 
 Few objects are in memory at once, whatever the store holds. What does not belong here: what records name (`inventory`),
-what to do about damage (`whole` knows the way back to a champion), and a machine's state (`doctor`).
+what to do about damage (`intact_champions` knows the way back to a champion), and a machine's state (`doctor`).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Everything is created or adopted, so a crash and a re-run leave each row once, and the numbers that
 were recorded first are the run's. Also writes what a batch leaves in batches/ and in the tables, from
-its record in the snapshots log. What the files look like belongs to `tables` and `report`.
+its record in the snapshots log. What the files look like belongs to `table_files` and `html_report`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 The rows of a file follow from recorded things alone (an outcome, a fit's manifest, a verdict that was
 adopted), and a file is only ever created. So a crash and a re-run leave each row once, and whoever
-comes second adopts what is there. Reading them as SQL belongs to `analytics`; the columns to
+comes second adopts what is there. Reading them as SQL belongs to `queries`; the columns to
 `schemas.tables`.
 """
 

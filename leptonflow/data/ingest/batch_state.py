@@ -1,6 +1,7 @@
 """What a person should know of a pipeline's batches that are not in the dataset. Looks and writes nothing.
 
-What does not belong here: which batches a run takes (planning), and what lies in a single folder (landing_state).
+What does not belong here: which batches a run takes (pending_batches), and what lies in a single folder
+(landing_state).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Which closed batches of a pipeline are pending, for a caller who polls and must cost nothing at rest.
 
-`planning.waiting` says the same about one moment. Here it is remembered: a batch that was seen closed is never asked
-for again, and neither is what the commit log said of it. What does not belong here: telling anybody that a batch has
-arrived (flows.arrivals), and what becomes of it (admission).
+`pending_batches.waiting` says the same about one moment. Here it is remembered: a batch that was seen closed is never
+asked for again, and neither is what the commit log said of it. What does not belong here: telling anybody that a batch
+has arrived (flows.arrivals), and what becomes of it (admission).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Batches that a person set aside: each a record of its own, after which nobody reads the batch (again).
 
 A discard changes no dataset: what was accepted stays, and an accepted batch cannot be discarded. What does not belong
-here: which batches are pending (planning, arrivals), and taking examples out of the dataset.
+here: which batches are pending (pending_batches), and taking examples out of the dataset.
 """
 
 from __future__ import annotations

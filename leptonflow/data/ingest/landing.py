@@ -2,7 +2,7 @@
 
 The protocol: `_INGEST`, with the listing, first; the files; `_READY`, the same
 bytes, last. So a landing that was cut short goes on from what it had decided, and ends in the same
-`_READY`. Nothing is overwritten. Judging a batch's rows does not belong here (examining, admission).
+`_READY`. Nothing is overwritten. Judging a batch's rows does not belong here (examination, admission).
 """
 
 from __future__ import annotations

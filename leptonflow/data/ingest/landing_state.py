@@ -1,6 +1,7 @@
 """What lies in landing and is read by nobody: open batches, names that are none, files that came after the reading.
 
-Looks and writes nothing. What does not belong here: which batches are pending (planning), and changed bytes (changes).
+Looks and writes nothing. What does not belong here: which batches are pending (pending_batches), and
+changed bytes (landed_changes).
 """
 
 from __future__ import annotations
