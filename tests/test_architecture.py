@@ -198,6 +198,37 @@ def test_modules_are_short() -> None:
     assert not strays
 
 
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+
+
+def defined(name: str) -> bool:
+    """Whether a dotted name is a module, or a function, class or method that stands in one."""
+    module = name
+    while module and module not in MODULES:
+        module = module.rpartition(".")[0]
+    if not module:
+        return False
+    body = ast.parse(MODULES[module].read_text(encoding="utf-8")).body
+    for part in filter(None, name[len(module) + 1 :].split(".")):
+        found = [node for node in body if getattr(node, "name", None) == part]
+        if not found:
+            return False
+        body = getattr(found[0], "body", [])
+    return True
+
+
+def test_what_the_page_on_architecture_names_is_there() -> None:
+    named = re.findall(rf"`((?:{'|'.join(FLOORS)})\.[\w.]+)`", ARCHITECTURE)
+    assert len(named) > 20
+    assert not [name for name in named if not defined(name)]
+    assert not defined("leptonflow.core.store_keys.no_such_key")
+
+
+def test_the_page_on_architecture_shows_every_room() -> None:
+    rooms = {name.split(".")[1] for name in MODULES if name.startswith("leptonflow.") and name.count(".") > 1}
+    assert set(re.findall(r"^\| `(\w+)/` \|", ARCHITECTURE, re.MULTILINE)) == rooms
+
+
 def of_project(word: str) -> bool:
     return any(f".{name}.".endswith(f".{word}.") or f".{word}." in f".{name}." for name in MODULES)
 
