@@ -24,6 +24,7 @@ from unittest import mock
 
 from benchmarks import measure
 from benchmarks.measure import LEPTONFLOW, environment, table, timed
+from leptonflow.core import store_keys
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
 from leptonflow.storage.store_identity import store_id
@@ -77,8 +78,8 @@ def fill(store: Store, runs: int) -> int:
             for fold in range(FOLDS)
             for metric in range(METRICS)
         ]
-        waiting.append((table_files.key("runs", "bench", same["run_id"]), table_files.arrow("runs", [run])))
-        waiting.append((table_files.key("folds", "bench", same["version"]), table_files.arrow("folds", folds)))
+        waiting.append((store_keys.table_key("runs", "bench", same["run_id"]), table_files.arrow("runs", [run])))
+        waiting.append((store_keys.table_key("folds", "bench", same["version"]), table_files.arrow("folds", folds)))
         if number % (compaction.MOST_LOOSE + 1) == 0 or number == runs:
             table_files.write(store, waiting)
             waiting = []

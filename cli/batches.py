@@ -8,6 +8,7 @@ import typer
 
 from cli.common import DEBUG, JSON, PIPELINE, STORE, Answer, answer
 from schemas.settings import store_uri
+from schemas.text import printable
 
 
 def discard(
@@ -19,7 +20,6 @@ def discard(
     debug: DEBUG = False,
 ) -> int:
     """Discard a batch that was not accepted. A record keeps it from ever being read (again)."""
-    from cli import show
     from leptonflow.core import person, pipeline_files
     from leptonflow.data.ingest import discards
     from leptonflow.storage.address import open_store
@@ -29,4 +29,4 @@ def discard(
     document = {**record.model_dump(), "outcome": "discarded" if made else "reused"}
     when = "is discarded" if made else f"was discarded before, at {record.at} by {record.who}"
     text = f"batch {record.batch} {when}: {record.reason}"
-    return answer(Answer(document, lambda: print(show.plain(text))), as_json)
+    return answer(Answer(document, lambda: print(printable(text))), as_json)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from importlib import metadata
 from typing import Any
 
+from leptonflow.core import store_keys
 from schemas.errors import AlreadyExists, Damaged, LeptonflowError, StoreUnreachable, UsageError
 
 MOST_TOLD = 10
@@ -126,7 +127,7 @@ def _landing(uri: str) -> str:
     opened = address.open_store(uri)
     never: list[str] = []
     told: list[str] = []
-    for pipeline in opened.folders("landing"):
+    for pipeline in opened.folders(store_keys.LANDING):
         found = batch_state.lying(opened, pipeline)
         never += found.never_read
         told += found.told

@@ -10,6 +10,7 @@ import typer
 from cli.common import DEBUG, JSON, PIPELINE, STORE, Answer, answer
 from schemas.errors import UsageError
 from schemas.settings import store_uri
+from schemas.text import printable
 
 PATH_COLUMN = Annotated[str | None, typer.Option("--path-column", metavar="NAME", help="a table's column of paths")]
 TEXT_COLUMN = Annotated[
@@ -50,7 +51,7 @@ def init(
 
     def tell() -> None:
         for line in summary.lines() if summary is not None else ():
-            print(show.plain(line))
+            print(printable(line))
         print(starting.next_steps(path, source, given))
 
     return answer(Answer(document, tell), as_json)

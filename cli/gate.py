@@ -11,6 +11,7 @@ import typer
 from cli.common import DEBUG, JSON, PIPELINE, STORE, Answer, answer
 from schemas.errors import UsageError
 from schemas.settings import store_uri
+from schemas.text import printable
 
 BAR = 40  # characters of a chance of 1
 
@@ -68,10 +69,10 @@ def _simulated(
     )
     document = operating_curve.document(curve, seen) | {"year": {**vars(after), "sentence": after.sentence}}
     if picture is not None:
-        from leptonflow.reports import plots
+        from leptonflow.reports import plot_files, plots
 
         try:
-            picture.write_text(plots.standalone(plots.operating_curve(curve)), encoding="utf-8")
+            picture.write_text(plot_files.standalone(plots.operating_curve(curve)), encoding="utf-8")
         except OSError as error:
             raise UsageError(
                 "the picture cannot be written", expected="a path to a new file", received=str(error)
@@ -80,7 +81,6 @@ def _simulated(
 
 
 def _shown(pipeline: str, document: dict[str, Any], picture: Path | None) -> None:
-    from cli import show
 
     bound, confidence = document["bound"], document["confidence"]
     needed = f"at most {-bound:g} worse" if bound < 0 else f"better by more than {bound:g}" if bound else "better"
@@ -92,11 +92,11 @@ def _shown(pipeline: str, document: dict[str, Any], picture: Path | None) -> Non
         if not rule["simulated"]:
             print(f"not simulated: {_name(rule)}: {rule['why']}")
     print(f"{document['n']:,} holdout examples, discordance {document['discordance']:.4g}", end=" ")
-    print(f"({show.plain(document['discordance_source'])})")
+    print(f"({printable(document['discordance_source'])})")
     if document["champion_accuracy"] is not None:
         print(f"the champion's accuracy on the holdout: {document['champion_accuracy']:.4g}")
     if document["assumption"]:
-        print(f"an assumption: {show.plain(document['assumption'])}")
+        print(f"an assumption: {printable(document['assumption'])}")
     print()
     print(f"{'true':>9}  {'promoted':>8}  {'computed':>8}")
     print(f"{'difference':>10} {'simulated':>9}  {'exactly':>7}  0%{'100%':>{BAR - 2}}")

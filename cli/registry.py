@@ -10,6 +10,7 @@ import typer
 
 from cli.common import DEBUG, JSON, PIPELINE, STORE, Answer, answer, looked_at
 from schemas.errors import UsageError
+from schemas.text import printable
 
 
 def models(
@@ -95,7 +96,7 @@ def _reproduced(document: dict[str, Any]) -> None:
     """The outcome, then whatever differs from the record."""
     from cli import show
 
-    print(show.plain(document["sentence"]))
+    print(printable(document["sentence"]))
     if document["folds"]:
         show.rows(document["folds"], ("fold", "equal", "largest_difference", "examples", "flipped"))
     if document["differs"]:
@@ -108,16 +109,15 @@ def _width() -> int:
 
 def _version(document: dict[str, Any]) -> None:
     """Key by key; the first lines say whether it is the champion and undamaged."""
-    from cli import show
     from leptonflow.runs import comparison
 
     kind = "the champion" if document["champion"] else "not the champion"
     print(f"version {document['version']}, {kind}; run {document['run_id']} at {document['created_at']}")
-    print(f"  {show.plain(document['damage'] or 'every file is as recorded')}")
+    print(f"  {printable(document['damage'] or 'every file is as recorded')}")
     for record in document["promotions"]:
-        print(f"  record {record['number']}: {record['kind']} by {show.plain(record['who'])} at {record['at']}")
+        print(f"  record {record['number']}: {record['kind']} by {printable(record['who'])} at {record['at']}")
     for key, value in comparison.flat(document).items():
-        print(f"{key:<32} {show.plain(comparison.text(value))}")
+        print(f"{key:<32} {printable(comparison.text(value))}")
 
 
 def _compared(document: dict[str, Any]) -> None:

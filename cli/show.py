@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leptonflow.core import progress as reports
+from schemas.text import printable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,7 +30,6 @@ WITHOUT_STORE = ("init", "deploy", "down", "logs")
 STAGES = {
     "landing": "landing files",
     "examining": "checking examples",
-    "training": "training",
     "verifying": "reading objects",
 }
 
@@ -37,11 +37,6 @@ STAGES = {
 def warn(text: str) -> None:
     """One line on standard error."""
     print(f"leptonflow: {advice(text)}", file=sys.stderr)
-
-
-def plain(text: str) -> str:
-    """Text from outside, made safe for a terminal: control characters escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 @contextmanager
@@ -97,7 +92,7 @@ def figure(value: Any) -> str:
     if isinstance(value, float):
         # A tolerance of 1e-05 must not read as 0.
         return f"{value:g}" if value.is_integer() or abs(value) < 1e-3 else f"{value:.4f}"
-    return "-" if value is None else plain(str(value))
+    return "-" if value is None else printable(str(value))
 
 
 def command() -> str:
@@ -127,7 +122,7 @@ def _given_store() -> str | None:
 
 def advice(text: str) -> str:
     """Text of the engine, safe for a terminal, with each `leptonflow ...` in it as it is typed here."""
-    return re.sub(r"`leptonflow ([^`]+)`", lambda found: f"`{typed(found[1])}`", plain(text))
+    return re.sub(r"`leptonflow ([^`]+)`", lambda found: f"`{typed(found[1])}`", printable(text))
 
 
 def wrapped(text: str, width: int, indent: int = 0) -> str:
@@ -147,8 +142,9 @@ def ingested(pipeline: str, name: str, document: dict[str, Any]) -> None:
     for rule, count in document["reasons"].items():
         print(f"  {count} {rule}")
     for change in document["corrected"][:SHOWN]:
-        old = plain(change["old"] or "retracted")
-        print(f"  {change['id'][:12]} relabelled from {old} to {plain(change['new'])} ({plain(change['source'])})")
+        old = printable(change["old"] or "retracted")
+        new, source = printable(change["new"]), printable(change["source"])
+        print(f"  {change['id'][:12]} relabelled from {old} to {new} ({source})")
     if len(document["corrected"]) > SHOWN:
         more = typed('query "select * from corrections"')
         print(f"  and {len(document['corrected']) - SHOWN} more: {more}")
@@ -164,7 +160,7 @@ def ingested(pipeline: str, name: str, document: dict[str, Any]) -> None:
 def retracted(document: dict[str, Any]) -> None:
     """The examples that were removed from the dataset."""
     for row in document["retracted"]:
-        what = f"{plain(row['label'])}, {plain(row['source'])} of batch {row['batch']}"
+        what = f"{printable(row['label'])}, {printable(row['source'])} of batch {row['batch']}"
         print(f"{row['id'][:12]} ({what}) was retracted")
     if not document["retracted"]:
         print("nothing to do: these examples were retracted before")
@@ -210,14 +206,7 @@ def retrained(store: Store, config: Pipeline, pipeline: str, document: dict[str,
     console.print(facts)
     if document["gate"]:
         console.print()
-        rules = grid("gate rule", "metric", "value", "bound", "passed")
-        for rule in _gate_lines(document["gate"]):
-            passed = {True: "[green]yes[/]", False: "[red]no[/]", None: "n/a"}[rule["passed"]]
-            rules.add_row(
-                escape(plain(rule["rule"])), escape(rule.get("metric") or ""), figure(rule["value"]),
-                figure(rule["bound"]), passed,
-            )  # fmt: skip
-        console.print(rules)
+        console.print(_gate_table(document["gate"]))
     console.print()
     if document["report"]:
         console.print(Text(f"report    {document['report']}"), soft_wrap=True)
@@ -233,6 +222,19 @@ def retrained(store: Store, config: Pipeline, pipeline: str, document: dict[str,
         commands = [f"status {given}", f'query "select batch, source, rule, reason from quarantine {where}"']
     for number, text in enumerate(commands):
         console.print(Text(f"{'' if number else 'next':<10}{typed(text)}"), soft_wrap=True)
+
+
+def _gate_table(rules: Sequence[dict[str, Any]]) -> Table:
+    from rich.markup import escape
+
+    table = grid("gate rule", "metric", "value", "bound", "passed")
+    for rule in _gate_lines(rules):
+        passed = {True: "[green]yes[/]", False: "[red]no[/]", None: "n/a"}[rule["passed"]]
+        table.add_row(
+            escape(printable(rule["rule"])), escape(rule.get("metric") or ""), figure(rule["value"]),
+            figure(rule["bound"]), passed,
+        )  # fmt: skip
+    return table
 
 
 def _gate_lines(rules: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -281,17 +283,18 @@ def overridden(document: dict[str, Any]) -> None:
     if record is None:
         print(f"{document['champion']} is the champion already; nothing was recorded")
         return
-    print(f"champion {document['champion']} (record {record['number']}, {record['kind']} by {plain(record['who'])})")
+    by = printable(record["who"])
+    print(f"champion {document['champion']} (record {record['number']}, {record['kind']} by {by})")
 
 
 def predicted(predictions: Sequence[dict[str, Any]]) -> None:
     """One line a file."""
     for each in predictions:
-        file = plain(each["file"])
+        file = printable(each["file"])
         if each["error"]:
-            print(f"{file}: {plain(each['error'])}", file=sys.stderr)
+            print(f"{file}: {printable(each['error'])}", file=sys.stderr)
         else:
-            print(f"{file}: {plain(each['label'])} ({each['probability']:.4f})")
+            print(f"{file}: {printable(each['label'])} ({each['probability']:.4f})")
 
 
 def as_text(table: pa.Table) -> str:
@@ -303,7 +306,7 @@ def as_text(table: pa.Table) -> str:
 
     from leptonflow.tables import formats
 
-    shown = grid(*(escape(plain(name)) for name in table.column_names))
+    shown = grid(*(escape(printable(name)) for name in table.column_names))
     for row in formats.rows(table):
         shown.add_row(*(escape(figure(value)) for value in row))
     width = None if sys.stdout.isatty() else 200
@@ -317,19 +320,19 @@ def deployed(document: dict[str, Any]) -> None:
     columns = ("name", "schedule", "debounce", "outcome")
     rows(document["deployments"], columns)
     for automation in document["automations"]:
-        print(f"{automation['outcome']:<10} {plain(automation['name'])}")
+        print(f"{automation['outcome']:<10} {printable(automation['name'])}")
 
 
 def checks(found: Sequence[dict[str, Any]]) -> None:
     """One line each."""
     for check in found:
         mark = "ok   " if check["ok"] else "WRONG"
-        print(f"{mark} {check['name']:<12} {plain(check['detail'])}")
+        print(f"{mark} {check['name']:<12} {printable(check['detail'])}")
 
 
 def verified(document: dict[str, Any]) -> None:
     """One line for each object that is damaged or missing, and how much was read."""
     for each in document["damaged"]:
-        print(plain(f"{each['key']}: expected {each['expected']}, received {each['received']}"))
+        print(printable(f"{each['key']}: expected {each['expected']}, received {each['received']}"))
     size = document["bytes"] / 1e6
     print(f"{document['objects']} objects, {size:.1f} MB: {len(document['damaged']) or 'none'} damaged or missing")

@@ -13,6 +13,7 @@ from typing import BinaryIO
 from cli import show
 from flows.stack import background, local, place, processes
 from schemas.errors import LeptonflowError, UsageError
+from schemas.text import printable
 
 DOWN_SECONDS = 20.0
 LOOK_SECONDS = 0.2
@@ -32,7 +33,7 @@ def up(store: str | None, s3: bool, detach: bool) -> int:
 
 def _say(line: str) -> None:
     with suppress(BrokenPipeError):  # the reader has closed the pipe; the stack stays
-        print(show.plain(line), flush=True)
+        print(printable(line), flush=True)
 
 
 def show_login() -> int:
@@ -97,5 +98,5 @@ def _pass_on(file: BinaryIO, prefix: str) -> None:
         if not line.endswith(b"\n"):
             file.seek(-len(line), os.SEEK_CUR)
             break
-        print(prefix + show.plain(line[:-1].decode(errors="replace")))
+        print(prefix + printable(line[:-1].decode(errors="replace")))
     sys.stdout.flush()

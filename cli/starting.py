@@ -14,6 +14,7 @@ from leptonflow.core.pipeline_files import PIPELINES
 from leptonflow.workloads import catalog
 from schemas.config import NAME, WORKLOADS
 from schemas.errors import UsageError
+from schemas.text import printable
 
 if TYPE_CHECKING:
     from leptonflow.data.ingest.source_summary import Summary
@@ -155,7 +156,7 @@ def next_steps(path: Path, source: Path | None, given: list[str]) -> str:
     rest = " ".join(shlex.quote(word) for word in [str(source) if source else "SOURCE", *given])
     steps = "".join(f"\n  {show.typed(step)}" for step in (f"ingest {pipeline} {rest}", f"retrain {pipeline}"))
     written = f"wrote {path} and {path.stem}.contract.yaml beside it; edit them, or use them as they are"
-    return f"{show.plain(written)}\n\nNext:{steps}"
+    return f"{printable(written)}\n\nNext:{steps}"
 
 
 def options(path_column: str | None, label_column: str | None, root: Path | None) -> list[str]:

@@ -9,9 +9,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from leptonflow.reports.wording import number, printable
+from leptonflow.reports.wording import number
 from schemas.arrivals import TAG
 from schemas.records import Evaluation, FitResult, InfraResult, Outcome, PackageRef, Plan, SnapshotRef, Split, Verdict
+from schemas.text import printable
 
 FAILED, CRASHED = "failed", "crashed"
 STARTING, TRAINING = "starting", "training"

@@ -18,10 +18,11 @@ from typing import Any
 from flows.naming import sentence, some
 from leptonflow.core.hashing import digest, short
 from leptonflow.reports import plot_files, plots
-from leptonflow.reports.wording import bound, duration, number, printable, signed, when
+from leptonflow.reports.wording import bound, duration, number, signed, when
 from leptonflow.runs import unchanged
 from schemas.config import METRICS
 from schemas.records import Evaluation, FitResult, Outcome, RuleResult, SnapshotRef, Verdict
+from schemas.text import markdown, printable
 
 MOST_RECORDS = 20
 MOST_CONFUSIONS = 5
@@ -66,7 +67,7 @@ def key(kind: str, pipeline: str) -> str:
 def artifacts(pipeline: str, store: str, story: Story, address: str | None = None) -> list[Artifact]:
     """All that a run leaves in the UI, the summary first. address: where a browser finds the report, if it does."""
     document = story.document
-    found = [Artifact(key("summary", pipeline), "markdown", _text(sentence(document)), summary(pipeline, story))]
+    found = [Artifact(key("summary", pipeline), "markdown", markdown(sentence(document)), summary(pipeline, story))]
     if document["report"]:
         found.append(report(pipeline, store, document, address))
     if story.trained is not None:
@@ -77,10 +78,10 @@ def artifacts(pipeline: str, store: str, story: Story, address: str | None = Non
 def summary(pipeline: str, story: Story) -> str:
     """The verdict and why, data in and out, folds, candidate against champion, what it took."""
     document, trained = story.document, story.trained
-    parts = [f"# {document['verdict']}", f"**{pipeline}**: {_text(sentence(document))}"]
+    parts = [f"# {document['verdict']}", f"**{pipeline}**: {markdown(sentence(document))}"]
     if document["verdict"] == "unchanged":
         line = unchanged.why_not_champion(pipeline, dict(document))
-        parts += [_text(line)] if line else []
+        parts += [markdown(line)] if line else []
     parts.append(_table(("", ""), [(name, value) for name, value in _facts(story) if value]))
     if story.outcomes:
         parts += ["## Data in", _batches(story.outcomes), _reasons(story.outcomes)]
@@ -115,7 +116,7 @@ def _batches(outcomes: Sequence[Outcome]) -> str:
     counts = ("arrived", "accepted", "quarantined", "known")
     return _table(
         head,
-        [(o.batch, o.outcome, *(number(getattr(o, n)) for n in counts), _text(o.sentence)) for o in outcomes],
+        [(o.batch, o.outcome, *(number(getattr(o, n)) for n in counts), markdown(o.sentence)) for o in outcomes],
     )
 
 
@@ -123,7 +124,8 @@ def _reasons(outcomes: Sequence[Outcome]) -> str:
     total: Counter[str] = Counter()
     for outcome in outcomes:
         total.update(outcome.reasons)
-    rows = [(_text(rule), number(count)) for rule, count in sorted(total.items(), key=lambda each: (-each[1], each[0]))]
+    ordered = sorted(total.items(), key=lambda each: (-each[1], each[0]))
+    rows = [(markdown(rule), number(count)) for rule, count in ordered]
     return _table(("quarantined by rule", "rows"), rows) if rows else ""
 
 
@@ -143,7 +145,7 @@ def _comparison(trained: Trained) -> list[str]:
     if trained.evaluation.champion is None:
         on = f"On {number(mine.examples)} holdout examples. There was no champion."
     elif theirs is None:
-        on += f" {_text(trained.evaluation.not_comparable or 'The champion has no scores.')}"
+        on += f" {markdown(trained.evaluation.not_comparable or 'The champion has no scores.')}"
     rows = []
     for name in (name for name in METRICS if name in mine.metrics):
         own, other = mine.metrics[name], theirs.metrics.get(name) if theirs else None
@@ -156,7 +158,7 @@ def _confused(trained: Trained) -> str:
     classes = trained.snapshot.classes
     matrix = trained.evaluation.candidate_scores.confusion
     found = [
-        (_text(classes[t]), _text(classes[p]), number(count), number(sum(row)))
+        (markdown(classes[t]), markdown(classes[p]), number(count), number(sum(row)))
         for t, row in enumerate(matrix)
         for p, count in enumerate(row)
         if t != p and count
@@ -166,7 +168,7 @@ def _confused(trained: Trained) -> str:
 
 
 def _gate(rules: Sequence[Mapping[str, Any]]) -> str:
-    return "\n".join(f"- {_passed(rule['passed'])}: {_text(str(rule['sentence']))}" for rule in rules)
+    return "\n".join(f"- {_passed(rule['passed'])}: {markdown(str(rule['sentence']))}" for rule in rules)
 
 
 def gate(pipeline: str, document: Mapping[str, Any]) -> Artifact:
@@ -230,16 +232,17 @@ def champion(pipeline: str, store: str, history: Sequence[Mapping[str, Any]]) ->
     if not history:
         return None
     last = history[-1]
-    told = f"`{last['version']}` by {_by(last)}: {_text(str(last['reason']))}"
+    reason = markdown(str(last["reason"]))
+    told = f"`{last['version']}` by {_by(last)}: {reason}"
     rows = [
         (str(r["number"]), f"`{r['version']}`", f"`{r['previous']}`" if r["previous"] else "none", r["kind"],
-         _text(str(r["who"])), when(str(r["at"])), _text(str(r["reason"])))
+         markdown(str(r["who"])), when(str(r["at"])), markdown(str(r["reason"])))
         for r in list(reversed(history))[:MOST_RECORDS]
     ]  # fmt: skip
     text = "\n\n".join(
         (
             f"# {last['version']}",
-            f"Champion of **{pipeline}** since {when(str(last['at']))}, by {_by(last)}: {_text(str(last['reason']))}",
+            f"Champion of **{pipeline}** since {when(str(last['at']))}, by {_by(last)}: {reason}",
             "## Promotions",
             _table(("record", "version", "previous", "kind", "who", "when", "why"), rows),
             f"In the store\n\n{_code(store)}",
@@ -249,7 +252,7 @@ def champion(pipeline: str, store: str, history: Sequence[Mapping[str, Any]]) ->
 
 
 def _by(record: Mapping[str, Any]) -> str:
-    return f"{record['kind']} of {_text(str(record['who']))}"
+    return f"{record['kind']} of {markdown(str(record['who']))}"
 
 
 # --- markdown ------------------------------------------------------------------------------------
@@ -257,11 +260,6 @@ def _by(record: Mapping[str, Any]) -> str:
 
 def _passed(value: bool | None) -> str:
     return {True: "passed", False: "failed", None: "not applicable"}[value]
-
-
-def _text(text: str) -> str:
-    """Text from outside as one line of markdown that shows it and means nothing else."""
-    return re.sub(r"([\\`*_{}\[\]<>#|~!&])", r"\\\1", printable(text))
 
 
 def _code(text: str) -> str:

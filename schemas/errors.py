@@ -21,6 +21,8 @@ What does not belong here: formatting for a terminal, and any decision about wha
 
 from __future__ import annotations
 
+from schemas.text import printable
+
 
 class LeptonflowError(Exception):
     """A failure told in one line: what was expected, what was received, what to do."""
@@ -53,8 +55,7 @@ class LeptonflowError(Exception):
             parts.append(f"Received: {self.received.rstrip('.')}")
         if self.hint:
             parts.append(self.hint.rstrip("."))
-        text = ". ".join(parts) + ("" if parts[-1].endswith("?") else ".")
-        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+        return printable(". ".join(parts) + ("" if parts[-1].endswith("?") else "."))
 
     def document(self) -> dict[str, dict[str, str | None]]:
         """The error as the `--json` document."""

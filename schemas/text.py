@@ -1,10 +1,21 @@
-"""Text from outside, in the one form in which it is compared and recorded."""
+"""Text from outside: in the one form in which it is compared and recorded, and made safe to show."""
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 
 def nfc(text: str) -> str:
     """The text in Unicode's composed form (NFC): macOS writes an accent apart from its letter, others as one."""
     return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
+def printable(text: str) -> str:
+    """The text on one line, its control and direction characters made visible: it cannot move or reorder anything."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def markdown(text: str) -> str:
+    """The text as one line of Markdown that shows it and means nothing else: no markup, no HTML."""
+    return re.sub(r"([\\`*_{}\[\]<>()#+!|~&$])", r"\\\1", printable(text))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from leptonflow.registry import packages
+from leptonflow.registry import package_builder
 from leptonflow.storage.address import open_store
 from schemas.config import Pipeline
 from schemas.records import PackageRef, Plan
@@ -12,4 +12,4 @@ from tasks import stage
 @stage("package")
 def package(store: str, config: Pipeline, plan: Plan) -> PackageRef:
     """A reference to the version; what lies there already is returned."""
-    return packages.package(open_store(store), config, plan)
+    return package_builder.build(open_store(store), config, plan)

@@ -31,11 +31,12 @@ def record(
 ) -> Document:
     """The document of `retrain --json`."""
     opened = open_store(store)
-    return recording.record(
-        opened, config, plan, verdict=verdict, evaluation=evaluation, infra=infra, fits=fits, final=final, split=split,
+    results = recording.Results(
+        verdict=verdict, evaluation=evaluation, infra=infra, fits=fits, final=final, split=split,
         champion_after=verdicts.champion_after(opened, config.name), batches=[o.batch for o in outcomes],
         started_at=started_at, seconds=seconds,
     )  # fmt: skip
+    return recording.record(opened, config, plan, results)
 
 
 @stage("unchanged")

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from leptonflow.core.hashing import canonical, sha256
+from leptonflow.runs import recording
 from leptonflow.storage.store import Store
 from leptonflow.workloads import predictions
 from schemas.config import Pipeline
@@ -55,10 +56,10 @@ class Run:
     package: PackageRef
     holdout: Any
 
-    def keywords(self, **changed: Any) -> dict[str, Any]:
-        """The keyword arguments of `recording.record`."""
+    def results(self, **changed: Any) -> recording.Results:
+        """What `recording.record` takes."""
         same = {name: getattr(self, name) for name in ("verdict", "evaluation", "fits", "final", "split", "infra")}
-        return {
+        return recording.Results(**{
             **same,
             "champion_after": self.verdict.version,
             "batches": ["first"],
@@ -66,7 +67,7 @@ class Run:
             "seconds": {"validate": 1.5, "train": 31.0, "evaluate": 0.4},
             "holdout": self.holdout,
             **changed,
-        }
+        })  # fmt: skip
 
 
 def outcome(

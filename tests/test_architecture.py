@@ -10,15 +10,18 @@ import functools
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from leptonflow.core import store_keys
 
 ROOT = Path(__file__).parent.parent
 FLOORS = {"schemas": 0, "leptonflow": 1, "tasks": 2, "serving": 2, "flows": 3, "cli": 4}
 HEAVY = {"tensorflow", "keras", "great_expectations", "prefect", "duckdb", "pandas", "sklearn", "matplotlib", "scipy"}
 PICKLES = {"pickle", "_pickle", "cPickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}
-WORKLOAD_NAMES = ("image_classification",)
+WORKLOAD_NAMES = ("image_classification", "text_classification")
 
 # What may be imported where: the one place for each outside thing.
 ONLY_IN = {
@@ -118,11 +121,12 @@ def test_no_pickle() -> None:
 
 
 def test_nothing_names_a_workload() -> None:
-    """Adding a workload is one module and one name in schemas/config.py: no other code may know one by name."""
+    """Adding a workload is one package, its sections in schemas/ and one name: no other code may know one by name."""
     strays = [
         f"{path}:{number}"
         for name, path in MODULES.items()
-        if not within(name, "leptonflow.workloads") and name != "schemas.config"
+        if not within(name, "leptonflow.workloads")
+        and name not in ("schemas.workloads", *(f"schemas.{workload}" for workload in WORKLOAD_NAMES))
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
         if any(workload in line for workload in WORKLOAD_NAMES)
     ]
@@ -135,6 +139,109 @@ def test_the_engine_never_deletes_or_overwrites_on_a_store() -> None:
     verbs = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
     assert "create" in verbs
     assert not [verb for verb in verbs if re.match(r"(delete|remove|overwrite|put|move|rename)(_|$)", verb)]
+
+
+def texts(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """(line, text) of each string but docstrings; what an f-string fills in counts as `?`."""
+    docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    pieces = {id(each) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for each in node.values}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            yield node.lineno, "".join(str(v.value) if isinstance(v, ast.Constant) else "?" for v in node.values)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings | pieces:
+            yield node.lineno, node.value
+
+
+def keys_by_hand(code: str) -> list[int]:
+    """The lines that spell a key or a folder of the store. A text with a space is a sentence and no key."""
+    tree = ast.parse(code)
+    roots = [value for name, value in vars(store_keys).items() if name.isupper() and re.fullmatch("[a-z]+", str(value))]
+    key = re.compile(rf"\??({'|'.join(roots)})/\S*")
+    found = [line for line, text in texts(tree) if key.fullmatch(text)]
+    for node in ast.walk(tree):
+        listing = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+        if listing and node.func.attr in ("keys", "folders", "list") and node.args:
+            found += [each.lineno for each in node.args if isinstance(each, ast.Constant) and each.value in roots]
+    return found
+
+
+def test_one_module_builds_every_key_of_a_store() -> None:
+    """Another module that spells one would go on with the old key when the layout changes."""
+    assert keys_by_hand('a = f"runs/{name}"\nb = "runs/ is empty"\nc = store.keys("runs")') == [1, 3]
+    strays = [
+        f"{path}:{line}"
+        for name, path in MODULES.items()
+        if name != "leptonflow.core.store_keys"
+        for line in keys_by_hand(path.read_text(encoding="utf-8"))
+    ]
+    assert not strays
+
+
+LONGEST = 60
+
+
+@pytest.mark.parametrize("floor", FLOORS)
+def test_functions_are_short(floor: str) -> None:
+    """A function that is longer does several things: take it apart."""
+    strays = [
+        f"{path}:{node.lineno}: {node.name} has {lines} lines"
+        for name, path in MODULES.items()
+        if within(name, floor)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        if (lines := (node.end_lineno or 0) - node.lineno + 1) > LONGEST
+    ]
+    assert not strays
+
+
+def test_modules_are_short() -> None:
+    strays = [str(path) for path in MODULES.values() if len(path.read_text(encoding="utf-8").splitlines()) > 400]
+    assert not strays
+
+
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+
+
+def defined(name: str) -> bool:
+    """Whether a dotted name is a module, or a function, class or method that stands in one."""
+    module = name
+    while module and module not in MODULES:
+        module = module.rpartition(".")[0]
+    if not module:
+        return False
+    body = ast.parse(MODULES[module].read_text(encoding="utf-8")).body
+    for part in filter(None, name[len(module) + 1 :].split(".")):
+        found = [node for node in body if getattr(node, "name", None) == part]
+        if not found:
+            return False
+        body = getattr(found[0], "body", [])
+    return True
+
+
+def test_what_the_page_on_architecture_names_is_there() -> None:
+    named = re.findall(rf"`((?:{'|'.join(FLOORS)})\.[\w.]+)`", ARCHITECTURE)
+    assert len(named) > 20
+    assert not [name for name in named if not defined(name)]
+    assert not defined("leptonflow.core.store_keys.no_such_key")
+
+
+def test_the_page_on_architecture_shows_every_room() -> None:
+    rooms = {name.split(".")[1] for name in MODULES if name.startswith("leptonflow.") and name.count(".") > 1}
+    assert set(re.findall(r"^\| `(\w+)/` \|", ARCHITECTURE, re.MULTILINE)) == rooms
+
+
+def of_project(word: str) -> bool:
+    return any(f".{name}.".endswith(f".{word}.") or f".{word}." in f".{name}." for name in MODULES)
+
+
+def test_docstrings_name_what_is_there() -> None:
+    """Where a module says what belongs elsewhere, the place in brackets is a room or a module of the project."""
+    strays = []
+    for path in MODULES.values():
+        told = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        for found in re.finditer(r"\(([a-z_.]+(?:,\s[a-z_.]+)*)\)", told.partition("not belong")[2]):
+            strays += [f"{path}: {word}" for word in re.split(r",\s", found[1]) if not of_project(word)]
+    assert not strays
 
 
 def loaded_by(code: str) -> set[str]:

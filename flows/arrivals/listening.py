@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from leptonflow.data.ingest.landing import READY
+from leptonflow.core.store_keys import READY
 
 if TYPE_CHECKING:
     from watchfiles._rust_notify import RustNotify

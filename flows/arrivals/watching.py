@@ -16,6 +16,7 @@ from flows.arrivals.listening import Listener
 from flows.arrivals.raising import Raiser
 from flows.arrivals.webhook import Receiver
 from flows.credentials import CredentialsRefused
+from leptonflow.core import store_keys
 from leptonflow.core.pipeline_files import PIPELINES, available
 from leptonflow.storage.store import Store
 from schemas.errors import LeptonflowError, ServerError, StoreError, UsageError
@@ -207,7 +208,7 @@ class Watcher:
             return False
         before, landings, batches = self._listener.problem, [PIPELINES.absolute()] if self._all else [], []
         for name, raiser in self._raisers.items():
-            folder = self._store.path(f"landing/{name}")
+            folder = self._store.path(store_keys.landing_folder(name))
             if folder is not None:
                 landings.append(folder)
                 batches += [folder / batch for batch in raiser.arrivals.open]

@@ -23,7 +23,7 @@ from urllib.parse import unquote_plus
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from leptonflow.data.ingest.landing import READY
+from leptonflow.core.store_keys import LANDING, READY
 from schemas.config import NAME
 from schemas.errors import LeptonflowError, UsageError
 
@@ -87,13 +87,13 @@ class Receiver:
             )
         # MinIO sends a token of two words as it is, and puts "Bearer" before any other.
         self._expected = (token if len(token.split()) == 2 else f"Bearer {token}").encode()
-        self._bucket, self._landing = bucket, f"{prefix}landing/"
+        self._bucket, self._landing = bucket, f"{prefix}{LANDING}/"
         self._hint, self._say = hint, say
         self._told: set[str] = set()
         self._refused: deque[str] = deque(maxlen=64)
         host = os.environ.get("LEPTONFLOW_WEBHOOK_HOST") or "127.0.0.1"
         try:
-            self._server = _Server((host, port), _handler(self))
+            self._server = _Server((host, port), self)
         except OSError as error:
             raise LeptonflowError(
                 f"MinIO's notifications cannot be received at {host}:{port}",
@@ -168,11 +168,12 @@ class _Server(ThreadingHTTPServer):
     block_on_close = False
     request_queue_size = 64
 
-    def __init__(self, *arguments: Any) -> None:
+    def __init__(self, address: tuple[str, int], receiver: Receiver) -> None:
+        self.receiver = receiver
         self._running = threading.BoundedSemaphore(AT_ONCE + ENDING)
         self._lock = threading.Lock()
         self._heard: dict[socket.socket, bool] = {}  # in the order of arrival; whether it has shown the token
-        super().__init__(*arguments)
+        super().__init__(address, _Handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         if not self._running.acquire(blocking=False):
@@ -241,73 +242,70 @@ class _Bounded(io.RawIOBase):
         return count
 
 
-def _handler(receiver: Receiver) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        server_version, sys_version = "leptonflow", ""
-        server: _Server
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server_version, sys_version = "leptonflow", ""
+    server: _Server
 
-        def setup(self) -> None:
-            super().setup()
-            self.rfile.close()
-            self._sent = _Bounded(self.connection, lambda: self.server.trusts(self.connection))
-            self.rfile = io.BufferedReader(self._sent)
+    def setup(self) -> None:
+        super().setup()
+        self.rfile.close()
+        self._sent = _Bounded(self.connection, lambda: self.server.trusts(self.connection))
+        self.rfile = io.BufferedReader(self._sent)
 
-        def handle_one_request(self) -> None:
-            self._sent.until = time.monotonic() + REQUEST_SECONDS
-            super().handle_one_request()
+    def handle_one_request(self) -> None:
+        self._sent.until = time.monotonic() + REQUEST_SECONDS
+        super().handle_one_request()
 
-        def do_POST(self) -> None:
-            length = self.headers.get("Content-Length", "")
-            if self.path.partition("?")[0] != PATH:
-                receiver.tell("path", f"a call to another path than {PATH}")
-                self._answer(404)
-                return
-            if not receiver.knows(self.headers.get("Authorization", "")):
-                self._answer(401)
-                return
-            self.server.trust(self.connection)
-            if not (length.isascii() and length.isdigit()):
-                receiver.tell("length", "a call without a Content-Length")
-                self._answer(411)
-            elif len(length) > 10 or int(length) > LARGEST:
-                receiver.tell("large", f"a call of more than {LARGEST >> 20} MiB")
-                self._answer(413)
-            else:
-                body = self.rfile.read(int(length))
-                if len(body) == int(length):
-                    self._answer(receiver.receive(body), read=True)
+    def do_POST(self) -> None:
+        length = self.headers.get("Content-Length", "")
+        if self.path.partition("?")[0] != PATH:
+            self.server.receiver.tell("path", f"a call to another path than {PATH}")
+            self._answer(404)
+            return
+        if not self.server.receiver.knows(self.headers.get("Authorization", "")):
+            self._answer(401)
+            return
+        self.server.trust(self.connection)
+        if not (length.isascii() and length.isdigit()):
+            self.server.receiver.tell("length", "a call without a Content-Length")
+            self._answer(411)
+        elif len(length) > 10 or int(length) > LARGEST:
+            self.server.receiver.tell("large", f"a call of more than {LARGEST >> 20} MiB")
+            self._answer(413)
+        else:
+            body = self.rfile.read(int(length))
+            if len(body) == int(length):
+                self._answer(self.server.receiver.receive(body), read=True)
 
-        def do_GET(self) -> None:
-            self._answer(200 if self.path in HEALTH else 404)
+    def do_GET(self) -> None:
+        self._answer(200 if self.path in HEALTH else 404)
 
-        do_HEAD = do_GET
+    do_HEAD = do_GET
 
-        def _answer(self, status: int, *, read: bool = False) -> None:
-            self.send_response(status)
-            if status == 401:
-                self.send_header("WWW-Authenticate", "Bearer")
-            if status != 204:
-                self.send_header("Content-Length", "0")
-            unread = not read and self.command == "POST"
-            if unread:  # what was not read would be taken for the next request
-                self.send_header("Connection", "close")
-            self.end_headers()
-            if unread:
-                self._linger()
+    def _answer(self, status: int, *, read: bool = False) -> None:
+        self.send_response(status)
+        if status == 401:
+            self.send_header("WWW-Authenticate", "Bearer")
+        if status != 204:
+            self.send_header("Content-Length", "0")
+        unread = not read and self.command == "POST"
+        if unread:  # what was not read would be taken for the next request
+            self.send_header("Connection", "close")
+        self.end_headers()
+        if unread:
+            self._linger()
 
-        def _linger(self) -> None:
-            """Take in what is still being sent, within bounds: a caller that is cut off does not hear the answer."""
-            with contextlib.suppress(OSError):
-                self.wfile.flush()
-                self.connection.shutdown(socket.SHUT_WR)
-                until, left = time.monotonic() + LINGER_SECONDS, 8 * LARGEST
-                while left > 0 and (seconds := until - time.monotonic()) > 0:
-                    self.connection.settimeout(seconds)
-                    piece = self.connection.recv(1 << 16)
-                    left = left - len(piece) if piece else 0
+    def _linger(self) -> None:
+        """Take in what is still being sent, within bounds: a caller that is cut off does not hear the answer."""
+        with contextlib.suppress(OSError):
+            self.wfile.flush()
+            self.connection.shutdown(socket.SHUT_WR)
+            until, left = time.monotonic() + LINGER_SECONDS, 8 * LARGEST
+            while left > 0 and (seconds := until - time.monotonic()) > 0:
+                self.connection.settimeout(seconds)
+                piece = self.connection.recv(1 << 16)
+                left = left - len(piece) if piece else 0
 
-        def log_message(self, format: str, *arguments: Any) -> None:
-            """Calls are not logged: a queue may send thousands."""
-
-    return Handler
+    def log_message(self, format: str, *arguments: Any) -> None:
+        """Calls are not logged: a queue may send thousands."""

@@ -65,12 +65,12 @@ def run(
         listener = stack.enter_context(closing(ports.listen(PREFECT_PORT, "Prefect", voice.note)))
         login, about_login = choose_login(folder)
         prefect = PrefectServer(server.FOLDER.absolute(), listener, place.log(folder, "prefect"), login, voice.note)
-        reader, writer = tether.create()
-        stack.callback(os.close, reader)
-        stack.callback(os.close, writer)
+        ends = tether.create()
+        for each in ends:
+            stack.callback(os.close, each)
         chosen, webhook = _s3(folder, kind, uri, voice) if kind else (None, {})
         prefect.environment = {reports.STORE: uri, **(chosen.client if chosen is not None else {})}
-        plan = services.Plan(folder, uri, services.pipelines(), prefect, chosen, webhook, reader)
+        plan = services.Plan(folder, uri, services.pipelines(), prefect, chosen, webhook, ends[0])
         state = State(folder)
         stack.callback(state.remove)
 
@@ -90,12 +90,17 @@ def run(
         try:
             supervisor.run(healthy)
         finally:
-            ending = time.monotonic()
-            supervisor.end()
-            users = prefect.others()
-            if users:
-                voice.note(f"the Prefect server runs until {users} has ended")
-            voice.note(f"stopped everything{' else' if users else ''} in {time.monotonic() - ending:.1f} s")
+            _end(supervisor, prefect, voice)
+
+
+def _end(supervisor: Supervisor, prefect: PrefectServer, voice: Voice) -> None:
+    """Stop every service but a Prefect server that another command uses."""
+    began = time.monotonic()
+    supervisor.end()
+    users = prefect.others()
+    if users:
+        voice.note(f"the Prefect server runs until {users} has ended")
+    voice.note(f"stopped everything{' else' if users else ''} in {time.monotonic() - began:.1f} s")
 
 
 def choose_login(folder: Path) -> tuple[str, str]:

@@ -28,7 +28,8 @@ ROOT = Path(__file__).resolve().parents[2]
 DATA = ("leptonflow/data/dataset", "leptonflow/data/validation")
 TRAIN = ("leptonflow/training", "leptonflow/keras_runtime", "leptonflow/workloads/predictions.py")
 GATE = (
-    "leptonflow/evaluation", "leptonflow/gate", "leptonflow/statistics", "leptonflow/registry/packages.py",
+    "leptonflow/evaluation", "leptonflow/gate", "leptonflow/statistics", "leptonflow/registry/package_builder.py",
+    "leptonflow/registry/packages.py",
     "leptonflow/registry/intact_champions.py", "leptonflow/registry/proven_champions.py",
 )  # fmt: skip
 WORKLOADS = "leptonflow/workloads"

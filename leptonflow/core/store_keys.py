@@ -1,4 +1,4 @@
-"""The keys of a store: which it takes. Plain functions, no store.
+"""The keys of a store: which it takes, and every one that leptonflow writes. Plain functions, no store.
 
 A key is relative to the store's root, its segments separated by `/`. What others put on a store may be named anything;
 what we create may not. What does not belong here: any input or output.
@@ -55,36 +55,159 @@ def checked_prefix(prefix: str) -> str:
     return checked_key(prefix.rstrip("/")) if prefix else ""
 
 
-READY = "_READY"
+# The folders at the root of a store.
+LANDING = "landing"
+BATCHES = "batches"
+DISCARDED = "discarded"
+SNAPSHOTS = "snapshots"
+EXAMPLES = "examples"
+QUARANTINE = "quarantine"
+FITS = "fits"
+MODELS = "models"
+RUNS = "runs"
+PROMOTIONS = "promotions"
+TABLES = "tables"
+COMPACTIONS = "compactions"
 
-INGEST = "_INGEST"
+READY = "_READY"  # closes a batch
+INGEST = "_INGEST"  # begins one that `ingest` lands
 
 
-def folder_key(pipeline: str, batch: str) -> str:
-    """Where a batch lies."""
-    return f"landing/{pipeline}/{batch}"
+def landing_folder(pipeline: str) -> str:
+    """The folder of a pipeline's landed batches."""
+    return f"{LANDING}/{pipeline}"
+
+
+def batch_folder(pipeline: str, batch: str) -> str:
+    """The folder of a landed batch."""
+    return f"{LANDING}/{pipeline}/{batch}"
+
+
+def landed_key(pipeline: str, batch: str, name: str) -> str:
+    """A file of a landed batch, or its marker READY or INGEST."""
+    return f"{LANDING}/{pipeline}/{batch}/{name}"
+
+
+def outcomes_folder(pipeline: str, batch: str | None = None) -> str:
+    """The folder of the outcomes of a pipeline's batches, or of one of them."""
+    return f"{BATCHES}/{pipeline}" if batch is None else f"{BATCHES}/{pipeline}/{batch}"
 
 
 def outcome_key(pipeline: str, batch: str, contract: str) -> str:
-    """Where a batch's outcome under one contract lies."""
-    return f"batches/{pipeline}/{batch}/{contract}.json"
+    """A batch's outcome under one contract (its digest)."""
+    return f"{BATCHES}/{pipeline}/{batch}/{contract}.json"
 
 
-def run_key(pipeline: str, run_id: str, name: str) -> str:
-    """The key of one of a run's objects."""
-    return f"runs/{pipeline}/{run_id}/{name}"
+def discards_folder(pipeline: str) -> str:
+    """The folder of the records of discarded batches."""
+    return f"{DISCARDED}/{pipeline}"
 
 
-def package_key(pipeline: str, version: str, name: str) -> str:
-    """The key of one file of a package."""
-    return f"models/{pipeline}/{version}/{name}"
+def discard_key(pipeline: str, batch: str) -> str:
+    """The record of a discarded batch, whose name is escaped already."""
+    return f"{DISCARDED}/{pipeline}/{batch}.json"
+
+
+def log_folder(root: str, pipeline: str) -> str:
+    """A pipeline's commit log under SNAPSHOTS or PROMOTIONS."""
+    return f"{root}/{pipeline}/log"
+
+
+def dataset_log(pipeline: str) -> str:
+    """The commit log of a pipeline's dataset."""
+    return log_folder(SNAPSHOTS, pipeline)
+
+
+def promotions_log(pipeline: str) -> str:
+    """The commit log of a pipeline's champions."""
+    return log_folder(PROMOTIONS, pipeline)
+
+
+def compaction_log(table: str) -> str:
+    """The commit log of a table's compactions."""
+    return f"{COMPACTIONS}/{table}/log"
+
+
+def record_key(log: str, number: int) -> str:
+    """Record `number`, from 1, of a commit log."""
+    return f"{log}/{number:08d}.json"
+
+
+def examples_key(pipeline: str, sha256: str) -> str:
+    """A part: examples, changes to them, or canonical digests."""
+    return f"{EXAMPLES}/{pipeline}/{sha256}.parquet"
+
+
+def quarantine_key(pipeline: str, batch: str, sha256: str) -> str:
+    """A part with the refused rows of a batch."""
+    return f"{QUARANTINE}/{pipeline}/{batch}/{sha256}.parquet"
+
+
+def fits_folder(pipeline: str, version: str) -> str:
+    """The folder of a version's folds and final fit."""
+    return f"{FITS}/{pipeline}/{version}"
 
 
 def fit_key(pipeline: str, version: str, fold: int | None, name: str) -> str:
-    """The key of one object of a fold (or, with None, of the final fit)."""
-    return f"fits/{pipeline}/{version}/{'final' if fold is None else f'fold-{fold}'}/{name}"
+    """A file of a fold (or, with None, of the final fit)."""
+    return f"{FITS}/{pipeline}/{version}/{'final' if fold is None else f'fold-{fold}'}/{name}"
+
+
+def packages_folder(pipeline: str) -> str:
+    """The folder of a pipeline's packages."""
+    return f"{MODELS}/{pipeline}"
+
+
+def package_folder(pipeline: str, version: str) -> str:
+    """The folder of one package."""
+    return f"{MODELS}/{pipeline}/{version}"
+
+
+def package_key(pipeline: str, version: str, name: str) -> str:
+    """A file of a package."""
+    return f"{MODELS}/{pipeline}/{version}/{name}"
+
+
+def load_check_key(pipeline: str, version: str, digest: str) -> str:
+    """The result of a package's load check; the digest is that of what was checked, and where."""
+    return f"{MODELS}/{pipeline}/{version}/infra/{digest}.json"
+
+
+def is_load_check(key: str) -> bool:
+    """Whether the result of a load check lies there."""
+    return re.fullmatch(rf"{MODELS}/[^/]+/[^/]+/infra/.*", key) is not None
+
+
+def runs_folder(pipeline: str) -> str:
+    """The folder of a pipeline's runs."""
+    return f"{RUNS}/{pipeline}"
+
+
+def run_folder(pipeline: str, run_id: str) -> str:
+    """The folder of one run."""
+    return f"{RUNS}/{pipeline}/{run_id}"
+
+
+def run_key(pipeline: str, run_id: str, name: str) -> str:
+    """A file of a run."""
+    return f"{RUNS}/{pipeline}/{run_id}/{name}"
 
 
 def decision_key(pipeline: str, run_id: str, number: int) -> str:
-    """Where a run's decision against record `number` of the promotions log lies."""
-    return f"runs/{pipeline}/{run_id}/decisions/{number}.json"
+    """A run's decision against record `number` of the promotions log."""
+    return run_key(pipeline, run_id, f"decisions/{number}.json")
+
+
+def table_folder(table: str, pipeline: str | None = None) -> str:
+    """The folder of a table's files, or of one pipeline's."""
+    return f"{TABLES}/{table}" if pipeline is None else f"{TABLES}/{table}/pipeline={pipeline}"
+
+
+def table_key(table: str, pipeline: str, name: str) -> str:
+    """A table's file for one run, version or batch."""
+    return f"{TABLES}/{table}/pipeline={pipeline}/{name}.parquet"
+
+
+def compacted_key(table: str, sha256: str) -> str:
+    """A table's file that a compaction made."""
+    return f"{COMPACTIONS}/{table}/{sha256}.parquet"

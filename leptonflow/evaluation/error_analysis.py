@@ -2,7 +2,7 @@
 
 A pure function of predictions: counts, shares with their intervals, and the indices of the examples
 worth a look. Nothing here decides: that is the gate's. What does not belong here: reading predictions
-from the store (recording) and how any of it is drawn (report, plots).
+from the store (recording) and how any of it is drawn (html_report, plots).
 """
 
 from __future__ import annotations

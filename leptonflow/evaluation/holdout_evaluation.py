@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from leptonflow.core import store_keys
 from leptonflow.core.hashing import canonical, sha256
 from leptonflow.data.dataset import example_sets, reencoding
 from leptonflow.registry import champion_log, intact_champions, packages
@@ -49,7 +50,7 @@ def evaluate(
     and Damaged for the candidate's own package.
     """
     version, snapshot = planned(plan)
-    folder = f"runs/{config.name}/{plan.run_id}"
+    folder = store_keys.run_folder(config.name, plan.run_id or "")
     key = f"{folder}/evaluation-{champion.number if champion else 0}.json"
     if store.size(key) is not None:
         return Evaluation.model_validate_json(steady(store, key))

@@ -20,13 +20,13 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import IO, Any
 
-from leptonflow.core import deadlines
+from leptonflow.core import deadlines, store_keys
 from leptonflow.core.child_processes import python_path
 from leptonflow.core.code_digests import backend, code_digests
 from leptonflow.core.deadlines import Limit
@@ -103,7 +103,7 @@ def record_key(pipeline: str, version: str, manifest_sha256: str, config: Pipeli
     """
     code = code_digests(config, own=False)["gate"]
     machine = (platform.system(), platform.machine(), platform.python_version(), backend())
-    return f"models/{pipeline}/{version}/infra/{short(digest(manifest_sha256, code, machine))}.json"
+    return store_keys.load_check_key(pipeline, version, short(digest(manifest_sha256, code, machine)))
 
 
 def validate(
@@ -142,37 +142,48 @@ def validate(
     if known is not None:
         stop()
         return within_budget(config, known.model_copy(update={"reused": True}))
-    request: dict[str, Any] = {
-        "pipeline": config.name, "version": version, "manifest_sha256": manifest_sha256, "holdout": None,
-    }  # fmt: skip
+    request = {"pipeline": config.name, "version": version, "manifest_sha256": manifest_sha256}
     with _reachable(store, config.name, version) as uri:
-        if plan is not None and plan.snapshot is not None and uri == store.uri:
-            predictions = f"runs/{config.name}/{plan.run_id}/holdout-predictions.parquet"
-            request["holdout"] = {
-                "config": config.model_dump(mode="json"),
-                "snapshot": plan.snapshot.model_dump(mode="json"),
-                "predictions": predictions,
-            }
-        answer = _ask({**request, "store": uri}, deadlines.current() or deadlines.start(config, "infra_validate"))
+        holdout = _holdout_request(config, plan) if plan is not None and uri == store.uri else None
+        limit = deadlines.current() or deadlines.start(config, "infra_validate")
+        answer = _ask({**request, "holdout": holdout, "store": uri}, limit)
     if "unreachable" in answer:
         raise StoreUnreachable(answer["unreachable"])
+    passed, sentence = _judged(answer)
+    if not passed:
+        return result(False, sentence, answer.get("largest_difference"), int(answer.get("examples", 0)))
+    found = result(
+        True, sentence, answer["largest_difference"], int(answer["examples"]), latency_ms=answer["latency_ms"],
+        malformed=answer["malformed"], package_bytes=_bytes(manifest),
+    )  # fmt: skip
+    return within_budget(config, _recorded(adopt(store, key, document(found)), manifest_sha256) or found)
+
+
+def _holdout_request(config: Pipeline, plan: Plan) -> dict[str, Any] | None:
+    """What the fresh process needs to score the run's holdout; None where the plan has no snapshot."""
+    if plan.snapshot is None:
+        return None
+    return {
+        "config": config.model_dump(mode="json"),
+        "snapshot": plan.snapshot.model_dump(mode="json"),
+        "predictions": store_keys.run_key(config.name, plan.run_id or "", "holdout-predictions.parquet"),
+    }
+
+
+def _judged(answer: Mapping[str, Any]) -> tuple[bool, str]:
+    """Whether what a fresh process answered passes, and the sentence about it."""
     if "error" in answer:
-        return result(False, f"the package did not work in a fresh process: {answer['error']}")
+        return False, f"the package did not work in a fresh process: {answer['error']}"
     if answer["garbage"]:
-        return result(False, f"a fresh process gave a prediction for {answer['garbage']}, as if it were an image")
+        return False, f"a fresh process gave a prediction for {answer['garbage']}, as if it were an image"
     difference, examples = answer["largest_difference"], int(answer["examples"])
     if difference is None:
-        return result(
-            False, f"a fresh process gave another shape or non-finite numbers on {examples} examples", None, examples
-        )
+        return False, f"a fresh process gave another shape or non-finite numbers on {examples} examples"
     within = f"on {examples} examples; at most {TOLERANCE:g} is allowed"
     if not difference <= TOLERANCE:
-        return result(False, f"a fresh process differed by up to {difference:.2g} {within}", difference, examples)
+        return False, f"a fresh process differed by up to {difference:.2g} {within}"
     sentence = f"a fresh process differed by no more than {difference:.2g} {within}"
-    sentence += f"; it rejected each of {answer['malformed']} malformed inputs with an error"
-    measured = {"latency_ms": answer["latency_ms"], "malformed": answer["malformed"], "package_bytes": _bytes(manifest)}
-    passed = result(True, sentence, difference, examples, **measured)
-    return within_budget(config, _recorded(adopt(store, key, document(passed)), manifest_sha256) or passed)
+    return True, f"{sentence}; it rejected each of {answer['malformed']} malformed inputs with an error"
 
 
 def _bytes(manifest: ModelManifest) -> int:
@@ -225,7 +236,7 @@ def _reachable(store: Store, pipeline: str, version: str) -> Iterator[str]:
         return
     with tempfile.TemporaryDirectory() as folder:
         copy = open_store(folder)
-        for key in store.keys(f"models/{pipeline}/{version}"):
+        for key in store.keys(store_keys.package_folder(pipeline, version)):
             copy.create(key, store.get(key))
         yield copy.uri
 

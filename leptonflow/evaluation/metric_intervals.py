@@ -2,7 +2,7 @@
 
 Pure functions of predictions on one holdout; what they cost is bounded, however large it is. The numbers
 themselves are those of evaluation, and whether an interval promotes anything is the gate's: it asks about
-one end, at its own confidence. What does not belong here: how an interval is shown (report).
+one end, at its own confidence. What does not belong here: how an interval is shown (html_report).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The gate: a candidate's scores beside the champion's -> a Verdict. Pure: no store, no clock, no environment.
 
 Evaluating every rule of a verdict and what they decide together belongs here; how one rule is evaluated is
-in `rules`. Measuring (evaluation, infra), gathering (evidence) and acting on a verdict (registry) do not.
+in `rules`. Measuring (evaluation, load_check), gathering (evidence) and acting on a verdict (registry) do not.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from leptonflow.gate.rules import against, always, bounds, measures, slicing
 from leptonflow.gate.rules.case import Case, Evaluated
-from leptonflow.gate.rules.words import promote_command as promote_command
+from leptonflow.gate.rules.words import promote_command
 from schemas import rules as yaml_rules
 from schemas.config import Pipeline
 from schemas.constants import PROMOTED, REFUSED

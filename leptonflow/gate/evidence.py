@@ -1,7 +1,7 @@
 """What the gate's rules argue from, example by example, gathered from the store.
 
 Reading belongs here, and saying what is not proven. What a rule makes of it does not (rules, gate),
-nor does measuring (evaluation, infra).
+nor does measuring (evaluation, load_check).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from leptonflow.core import store_keys
 from leptonflow.data.dataset import dataset_contents, dataset_state, identities, part_files
 from leptonflow.registry import packages
 from leptonflow.storage.objects import recorded
@@ -174,8 +175,8 @@ def not_same_folds(mine: ModelManifest, other: ModelManifest) -> str | None:
 
 def looks(store: Store, pipeline: str, run_id: str | None = None) -> int:
     """The pipeline's finished verdicts but that of `run_id`: each has looked at the holdout. Never resets."""
-    own = f"runs/{pipeline}/{run_id}/verdict.json"
-    verdicts = (key for key in store.keys(f"runs/{pipeline}") if key.endswith("/verdict.json"))
+    own = store_keys.run_key(pipeline, run_id or "", "verdict.json")
+    verdicts = (key for key in store.keys(store_keys.runs_folder(pipeline)) if key.endswith("/verdict.json"))
     return sum(key.count("/") == 3 and key != own for key in verdicts)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from leptonflow.gate.decision import promote_command
+from leptonflow.gate.rules.words import promote_command
 from schemas.constants import PROMOTED
 from schemas.records import Record, RuleResult, Verdict
 

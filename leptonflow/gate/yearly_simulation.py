@@ -2,7 +2,7 @@
 
 Each week brings a holdout of new examples. A version is right on one with a chance that depends on whether it is an
 easy or a hard example, so that any two versions differ on about the same share of examples. What does not belong
-here: the curve for a single retraining (simulation), and where a pipeline's numbers come from (operating).
+here: the curve for a single retraining (simulation), and where a pipeline's numbers come from (operating_curve).
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from leptonflow.core.store_keys import LANDING, SNAPSHOTS
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
 from leptonflow.storage.store_identity import exists, missing
@@ -44,7 +45,7 @@ class OpenedStore:
 
     def pipelines(self) -> list[str]:
         """The names of the pipelines that the store has data of, sorted."""
-        names = {*self._store.folders("landing"), *self._store.folders("snapshots")}
+        names = {*self._store.folders(LANDING), *self._store.folders(SNAPSHOTS)}
         return sorted(name for name in names if NAME.fullmatch(name))
 
     def runs(self, pipeline: str) -> QueryResult:

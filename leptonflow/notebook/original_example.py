@@ -6,6 +6,7 @@ import io
 from dataclasses import dataclass, field
 from typing import Any
 
+from leptonflow.core import store_keys
 from leptonflow.core.hashing import sha256
 from leptonflow.data.dataset import dataset_contents, dataset_state
 from leptonflow.data.ingest import array_files, label_tables, landed_changes, landing
@@ -60,7 +61,7 @@ def _rows(store: Store, pipeline: str) -> list[dict[str, Any]]:
 
 def _original(store: Store, pipeline: str, row: dict[str, Any]) -> bytes:
     """The bytes whose sha256 was recorded: a landed file, or a row of a landed array or table."""
-    missing = f"{landing.folder_key(pipeline, row['batch'])}/{row['key']}"
+    missing = store_keys.landed_key(pipeline, row["batch"], row["key"])
     key = landed_changes.keys(store, pipeline, row["batch"]).get(row["key"])
     if key is not None:
         data = store.get(key)

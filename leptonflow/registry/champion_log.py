@@ -12,8 +12,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from leptonflow.core import store_keys
 from leptonflow.core.hashing import canonical, digest
-from leptonflow.core.store_keys import decision_key
 from leptonflow.storage import commit_log as commits
 from leptonflow.storage.commit_log import Entry, Log, LostRace
 from leptonflow.storage.objects import adopt, steady
@@ -56,7 +56,7 @@ def promotions(store: Store, pipeline: str, complete: bool = False) -> Log:
 
     complete: held against a listing too, for whoever shows the champion or decides about it.
     """
-    return (commits.complete if complete else commits.read)(store, f"promotions/{pipeline}/log")
+    return (commits.complete if complete else commits.read)(store, store_keys.promotions_log(pipeline))
 
 
 def promotion(log: Log, entry: Entry) -> Promotion:
@@ -71,7 +71,7 @@ def promotion(log: Log, entry: Entry) -> Promotion:
             return body
         received = f"kind {entry.kind!r}"
     raise Damaged(
-        f"{log.prefix}/{entry.number:08d}.json is not a record of a promotions log",
+        f"{store_keys.record_key(log.prefix, entry.number)} is not a record of a promotions log",
         expected=f"one of {', '.join(KINDS)} with {', '.join(Promotion.model_fields)}",
         received=received,
         hint="No earlier champion replaces it: put the object back from a backup",
@@ -164,7 +164,7 @@ def settle(
     if log.number > number and log.entries[number].id != own:
         raise write_conflict(log, number + 1, f"decision of run {verdict.run_id}")
     # The decision lies there before its commit, so that a kill between the two cannot change it.
-    key = decision_key(plan.pipeline, verdict.run_id, number)
+    key = store_keys.decision_key(plan.pipeline, verdict.run_id, number)
     verdict = _decision(key, adopt(store, key, canonical(verdict)), verdict.run_id, number)
     if verdict.verdict != PROMOTED or verdict.version == verdict.champion or log.number > number:
         return verdict, log
@@ -206,7 +206,7 @@ def standing_decision(store: Store, plan: Plan, log: Log) -> Verdict | None:
 
 def decision(store: Store, pipeline: str, run_id: str, number: int) -> Verdict:
     """A run's decision against record `number` of the promotions log. Raises NotFound, and Damaged for garbage."""
-    key = decision_key(pipeline, run_id, number)
+    key = store_keys.decision_key(pipeline, run_id, number)
     return _decision(key, steady(store, key), run_id, number)
 
 

@@ -1,7 +1,7 @@
 """Where a version comes from: its data, its code, its libraries and the machine that trained it.
 
 What a machine cannot tell is null, and nothing here ever ends a packaging. What does not belong here:
-which of it matters for a result (digests), and how it is shown (cards, comparing).
+which of it matters for a result (code_digests), and how it is shown (model_cards, comparison).
 """
 
 from __future__ import annotations

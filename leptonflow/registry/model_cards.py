@@ -7,13 +7,13 @@ not belong here: holdout metrics and the verdict, which are a run's and not the 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from leptonflow.workloads import catalog
 from schemas.config import Pipeline
 from schemas.records import FitResult, Lineage, ObjectRef, SnapshotRef
+from schemas.text import markdown
 
 NOT_FILLED = "Not filled in: leptonflow records nothing about it. Whoever deploys this version is responsible for it."
 
@@ -33,7 +33,7 @@ def card(
     told = catalog.load(config.workload).told(config.input)
     overall = {name: result for name, result in cv.items() if "[" not in name}
     sections = [
-        f"# {plain(config.name)} {version}",
+        f"# {markdown(config.name)} {version}",
         f"A model of the workload `{config.workload}`: {told.what} in, one of {len(snapshot.classes)} classes out. "
         f"Trained by leptonflow's run {run_id}, finished at {lineage.finished_at}.",
         "## Data",
@@ -65,10 +65,10 @@ def card(
         "## Lineage",
         _list(*_lineage(lineage)),
         "## How to load it",
-        f"`leptonflow predict {plain(config.name)} FILE` uses the champion. Without leptonflow, from this folder:",
+        f"`leptonflow predict {markdown(config.name)} FILE` uses the champion. Without leptonflow, from this folder:",
         f"```python\n{told.code}\n```",
         "leptonflow checks every file against the sha256 in manifest.json before it uses it:",
-        _table(("file", "bytes", "sha256"), [(plain(f.key), str(f.bytes), f.sha256) for f in files]),
+        _table(("file", "bytes", "sha256"), [(markdown(f.key), str(f.bytes), f.sha256) for f in files]),
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -82,26 +82,20 @@ def _lineage(lineage: Lineage) -> list[str]:
         f"git commit {lineage.git_commit or 'not known'}{dirty}",
         f"requirements.lock sha256 {lineage.lock or 'not known'}",
         f"seed {lineage.seed}",
-        f"{machine.cpus} CPUs of {plain(machine.cpu or machine.machine)}, {plain(machine.system)}; "
-        f"accelerators: {', '.join(plain(name) for name in machine.accelerators) or 'none'}",
+        f"{machine.cpus} CPUs of {markdown(machine.cpu or machine.machine)}, {markdown(machine.system)}; "
+        f"accelerators: {', '.join(markdown(name) for name in machine.accelerators) or 'none'}",
         ", ".join(f"{name} {number}" for name, number in lineage.libraries.items()),
         f"begun at {lineage.started_at or 'not known'}, finished at {lineage.finished_at}",
     ]
 
 
-def plain(text: str) -> str:
-    """Text from outside as literal Markdown: no markup, no HTML, one line."""
-    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    return re.sub(r"([\\`*_{}\[\]<>()#+!|~&$])", r"\\\1", line)
-
-
 def _names(names: Sequence[str], most: int = 20) -> str:
-    shown = ", ".join(plain(name) for name in names[:most])
+    shown = ", ".join(markdown(name) for name in names[:most])
     return shown + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _settings(values: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {plain(str(value))}" for name, value in values.items() if value is not None)
+    return ", ".join(f"{name} {markdown(str(value))}" for name, value in values.items() if value is not None)
 
 
 def _list(*lines: str) -> str:

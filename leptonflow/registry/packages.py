@@ -14,30 +14,22 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from leptonflow.core import clock, parquet
-from leptonflow.core.code_digests import code_digests, libraries
-from leptonflow.core.hashing import canonical, sha256
+from leptonflow.core import parquet, store_keys
+from leptonflow.core.hashing import sha256
 from leptonflow.core.store_keys import package_key
-from leptonflow.data.dataset import example_sets
-from leptonflow.data.validation import contracts
 from leptonflow.keras_runtime import keras_models
-from leptonflow.registry import lineage, model_cards
-from leptonflow.storage.objects import BACK, adopt, parsed, recorded, steady
+from leptonflow.storage.objects import BACK, parsed, recorded, steady
 from leptonflow.storage.store import Store
-from leptonflow.training import model_fits
 from leptonflow.workloads import catalog, predictions
-from schemas import constants
-from schemas.config import NAME, Pipeline
-from schemas.errors import Damaged, NotFound, TrainingError, UsageError
-from schemas.records import FitResult, Lineage, ModelManifest, ObjectRef, PackageRef, Plan
+from schemas.config import NAME
+from schemas.errors import Damaged, NotFound, UsageError
+from schemas.records import ModelManifest, PackageRef
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from leptonflow.data.dataset.example_sets import Examples
 
-REFERENCE_EXAMPLES = 64
 OTHER = f"{BACK}, or promote another version"
 _models: dict[str, Any] = {}  # sha256 of a model.keras: the loaded model; the last two
 
@@ -67,105 +59,6 @@ class Package:
         return keras_models.predict(self.model, self.encode(inputs))
 
 
-def package(store: Store, config: Pipeline, plan: Plan) -> PackageRef:
-    """Make the finished final fit an immutable version; what lies there is adopted. Safe to repeat.
-
-    Raises TrainingError where a fold or the final fit is not finished.
-    """
-    version, snapshot = model_fits.planned(plan)
-    try:
-        return reference(store, config.name, version)
-    except NotFound:
-        pass
-    fits = [model_fits.fit_result(store, config.name, version, fold) for fold in range(config.training.folds)]
-    finished = [fit for fit in fits if fit is not None]
-    final = model_fits.fit_result(store, config.name, version, None)
-    if final is None or len(finished) < len(fits):
-        raise TrainingError(
-            f"the version {version} is not trained yet",
-            expected=f"{len(fits)} finished folds and a final fit",
-            received=f"{len(finished)} folds and {'a' if final else 'no'} final fit",
-            hint=f"Run `leptonflow retrain {config.name}`",
-        )
-    workload = catalog.load(config.workload)
-    cv = model_fits.cross_validation(finished)
-    files: dict[str, bytes] = {
-        "model.keras": recorded(store, final.files[0].key, final.files[0].sha256, OTHER),
-        "preprocessing.json": canonical(
-            {
-                "input": config.input,
-                "workload": workload.name,
-                "preprocessing_version": workload.preprocessing_version,
-                "digest": snapshot.preprocessing,
-            }
-        ),
-        "labels.json": canonical(snapshot.classes),
-        "contract.json": canonical(_contract(config)),
-        "config.json": canonical(config),
-        "metrics.json": canonical(_metrics(cv, finished, final)),
-    }
-
-    if workload.vocabulary is not None:
-        files["vocabulary.json"] = recorded(store, final.files[1].key, final.files[1].sha256, OTHER)
-    lying: dict[str, bytes] = {}
-
-    def put(name: str, data: bytes) -> bytes:
-        lying[name] = adopt(store, package_key(config.name, version, name), data)
-        return lying[name]
-
-    for name, data in files.items():
-        put(name, data)
-    model = _model(lying["model.keras"])
-    examples = example_sets.training_set(store, config, snapshot)
-    vocabulary = lying["vocabulary.json"].decode() if "vocabulary.json" in lying else None
-    put("reference.parquet", write_reference(config, model, vocabulary, examples))
-    code = {name: value for name, value in code_digests(config).items() if name != "gate"}
-    # A second writer was trained elsewhere and at another time: the card and the manifest tell of the first.
-    mine = lineage.lineage(store, config, plan, snapshot, code)
-    origin = Lineage.model_validate_json(put("lineage.json", canonical(mine)))
-    parts = (*files, "reference.parquet", "lineage.json")
-    refs = tuple(_reference(name, lying[name]) for name in parts)
-    contract = json.loads(lying["contract.json"])
-    card = model_cards.card(config, version, plan.run_id or "", snapshot, contract, cv, final, origin, refs)
-    refs = (*refs, _reference("model_card.md", put("model_card.md", card.encode())))
-    manifest = ModelManifest(
-        pipeline=config.name,
-        version=version,
-        run_id=plan.run_id or "",
-        workload=config.workload,
-        classes=snapshot.classes,
-        input=config.input,
-        preprocessing=snapshot.preprocessing,
-        snapshot=snapshot.snapshot,
-        snapshot_number=snapshot.number,
-        config=json.loads(lying["config.json"]),
-        cv=cv,
-        code=code,
-        lineage=origin,
-        libraries=libraries(),
-        files=refs,
-        created_at=clock.now(),
-        number=sum(key.endswith("/manifest.json") for key in store.keys(f"models/{config.name}")) + 1,
-        split_rule=constants.SPLIT_RULE,
-    )
-    return _package(config.name, version, put("manifest.json", canonical(manifest)))
-
-
-def _contract(config: Pipeline) -> dict[str, Any]:
-    """contract.json: the data contract in force when the version was packaged, and its digest as `batches` has it.
-
-    {digest, expectations, quarantine: {limit}, classes, checks_version}: all that the digest covers. A batch that came
-    earlier can have been accepted under another one, which the table `batches` names.
-    """
-    return {
-        "digest": contracts.digest(config),
-        **contracts.read_contract(config),
-        "quarantine": config.quarantine.model_dump(mode="json"),
-        "classes": config.classes,
-        "checks_version": catalog.load(config.workload).checks_version,
-    }
-
-
 def contract(store: Store, manifest: ModelManifest) -> dict[str, Any] | None:
     """The version's contract.json, or None for a package from before there was one. Raises NotFound, Damaged."""
     for file in manifest.files:
@@ -173,44 +66,6 @@ def contract(store: Store, manifest: ModelManifest) -> dict[str, Any] | None:
             key = package_key(manifest.pipeline, manifest.version, file.key)
             return dict(json.loads(recorded(store, key, file.sha256, OTHER)))
     return None
-
-
-def _metrics(cv: dict[str, dict[str, Any]], folds: list[FitResult], final: FitResult) -> dict[str, Any]:
-    """metrics.json: what was measured while training. The holdout's metrics are a run's, not a package's."""
-    kept = {"fold", "metrics", "examples", "seconds"}
-    return {
-        "cv": cv,
-        "folds": [fit.model_dump(mode="json", include=kept) for fit in folds],
-        "final": final.model_dump(mode="json", include={"examples", "seconds", "epochs"}),
-    }
-
-
-def _reference(name: str, data: bytes) -> ObjectRef:
-    return ObjectRef(key=name, sha256=sha256(data), bytes=len(data))
-
-
-def write_reference(config: Pipeline, model: Any, vocabulary: str | None, examples: Examples) -> bytes:
-    """Some training examples and the probabilities that the packaged model gives for them, as Parquet.
-
-    It lets a fresh process check the package on the spot, with nothing of any run. Columns:
-    example_id, the codec's column, probabilities (list of K float64).
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    workload = catalog.load(config.workload)
-    inputs = examples.inputs[:REFERENCE_EXAMPLES]  # sorted by id, a digest: these are of all classes
-    rows = keras_models.predict(model, workload.encode(inputs, vocabulary, config.input))
-    table = pa.table(
-        {
-            "example_id": pa.array(examples.ids[: len(inputs)], pa.string()),
-            workload.codec.column: pa.array(workload.codec.raw(inputs), workload.codec.arrow(config.input)),
-            "probabilities": pa.array(rows.tolist(), pa.list_(pa.float64())),
-        }
-    )
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", use_dictionary=False)
-    return bytes(sink.getvalue())
 
 
 def read_reference(store: Store, manifest: ModelManifest) -> tuple[NDArray[Any], NDArray[np.float64]]:
@@ -257,10 +112,10 @@ def _parsed(pipeline: str, version: str, data: bytes) -> ModelManifest:
 def reference(store: Store, pipeline: str, version: str) -> PackageRef:
     """A reference to a whole version, whose digest can be recorded. Raises NotFound, Damaged."""
     _manifest(store, pipeline, version)
-    return _package(pipeline, version, steady(store, package_key(pipeline, version, "manifest.json")))
+    return package_ref(pipeline, version, steady(store, package_key(pipeline, version, "manifest.json")))
 
 
-def _package(pipeline: str, version: str, manifest: bytes) -> PackageRef:
+def package_ref(pipeline: str, version: str, manifest: bytes) -> PackageRef:
     files = _parsed(pipeline, version, manifest).files
     return PackageRef(
         pipeline=pipeline, version=version, manifest_sha256=sha256(manifest), bytes=sum(file.bytes for file in files)
@@ -286,7 +141,7 @@ def load(store: Store, pipeline: str, version: str, manifest_sha256: str | None 
         manifest=found,
         manifest_sha256=digest,
         preprocessing=json.loads(files["preprocessing.json"]),
-        model=_model(files["model.keras"]),
+        model=loaded(files["model.keras"]),
         vocabulary=files["vocabulary.json"].decode() if "vocabulary.json" in files else None,
     )
 
@@ -336,7 +191,7 @@ def readable(store: Store, pipeline: str) -> tuple[list[ModelManifest], dict[str
     """(the manifests that can be read, newest last; what is wrong with each other one, by its version)."""
     found: list[ModelManifest] = []
     damaged: dict[str, Damaged] = {}
-    for name in store.folders(f"models/{pipeline}"):
+    for name in store.folders(store_keys.packages_folder(pipeline)):
         try:
             found.append(manifest(store, pipeline, name))
         except NotFound:  # not finished
@@ -363,7 +218,7 @@ def _damaged(key: str, expected: str, received: str) -> Damaged:
     )
 
 
-def _model(data: bytes) -> Any:
+def loaded(data: bytes) -> Any:
     """The Keras model in these verified bytes; loading the same bytes twice in a process is saved."""
     digest = sha256(data)
     if digest not in _models:

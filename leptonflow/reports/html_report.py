@@ -17,11 +17,12 @@ from leptonflow.data.validation.drift import ClassShare, Drift
 from leptonflow.evaluation.error_analysis import Analysis, Example, Group
 from leptonflow.evaluation.metric_intervals import Between
 from leptonflow.reports import plots
-from leptonflow.reports.wording import bound, chance, duration, interval, label, number, png, printable, signed, when
+from leptonflow.reports.wording import bound, chance, duration, interval, label, number, png, signed, when
 from leptonflow.workloads import catalog
 from leptonflow.workloads.base import Shown
 from schemas.config import CLASS_METRICS, METRICS, Pipeline
 from schemas.records import Evaluation, FitResult, InfraResult, ModelManifest, Outcome, RuleResult, Split, Verdict
+from schemas.text import printable
 
 if TYPE_CHECKING:
     import numpy as np

@@ -1,6 +1,6 @@
 """Pictures that stand alone: the report's plots and a confusion matrix as SVG files, shown by an <img> of any page.
 
-An image has no page to take its colours from, so it brings a light ground and the report's light colours.
+An image has no page to take its colours from, so it brings a ground and the report's colours.
 What does not belong here: what the plots show (plots).
 """
 
@@ -16,9 +16,9 @@ LONGEST_NAME = 14
 SCALE = 2  # the plots are drawn for a phone's width
 
 _CARD = "#ffffff"
-_COLOURS = {
-    "--muted": "#5c6878", "--line": "#dfe4ea",
-    "--series-1": "#2563eb", "--series-2": "#c2570c", "--series-3": "#0f8a6a",
+_COLOURS = {  # light, dark
+    "muted": ("#5c6878", "#9aa7b8"), "line": ("#dfe4ea", "#303947"), "ground": (_CARD, "#1a2028"),
+    "series-1": ("#2563eb", "#78a9ff"), "series-2": ("#c2570c", "#f0a35e"), "series-3": ("#0f8a6a", "#4fd1ae"),
 }  # fmt: skip
 _RIGHT, _WRONG = "rgb(37, 99, 235)", "rgb(200, 60, 40)"
 _CELL, _PAD = 34, 12
@@ -26,7 +26,10 @@ _SPACES = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/199
 
 
 def standalone(*plots: str) -> str:
-    """Some of the plots, which take their colours from a page, as one SVG file, each below the last."""
+    """Some of the plots, which take their colours from a page, as one SVG file, each below the last.
+
+    It brings the page's colours, those for light and those for dark.
+    """
     parts, width, height = [], 0.0, 0.0
     for svg in plots:
         box = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)
@@ -34,10 +37,13 @@ def standalone(*plots: str) -> str:
             raise ValueError("not one of our plots: it has no viewBox")
         own = [float(number) for number in box.groups()]
         place = f'<svg y="{height:g}" width="{own[0]:g}" height="{own[1]:g}"'
-        parts.append(re.sub(r"var\((--[\w-]+)\)", lambda found: _COLOURS[found[1]], svg.replace("<svg", place, 1)))
+        parts.append(svg.replace("<svg", place, 1))
         width, height = max(width, own[0]), height + own[1] + _PAD
     size = f'viewBox="0 0 {width:g} {height:g}" width="{width * SCALE:g}" height="{height * SCALE:g}"'
-    return f'<svg {_SPACES} {size}><rect width="100%" height="100%" fill="{_CARD}"/>{"".join(parts)}</svg>'
+    light, dark = ("".join(f"--{name}: {pair[at]}; " for name, pair in _COLOURS.items()) for at in (0, 1))
+    style = f"svg {{ {light}font-family: sans-serif; }} @media (prefers-color-scheme: dark) {{ svg {{ {dark}}} }}"
+    ground = '<rect width="100%" height="100%" fill="var(--ground)"/>'
+    return f"<svg {_SPACES} {size}><style>{style}</style>{ground}{''.join(parts)}</svg>"
 
 
 def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> str:
@@ -68,7 +74,7 @@ def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> str:
                 place = left + _CELL * predicted, top + _CELL * true
                 parts.append(_cell(*place, value, value / total, true == predicted))
     size = f'width="{left + side + _PAD:g}" height="{top + side + _PAD:g}"'
-    style = f"text{{font:12px sans-serif;fill:#1b2430}}.said{{fill:{_COLOURS['--muted']}}}"
+    style = f"text{{font:12px sans-serif;fill:#1b2430}}.said{{fill:{_COLOURS['muted'][0]}}}"
     return f"<svg {_SPACES} {size}><style>{style}</style>{''.join(parts)}</svg>"
 
 

@@ -155,20 +155,6 @@ def operating_curve(curve: Curve) -> str:
         return _svg(figure, "operating")
 
 
-def standalone(svg: str) -> str:
-    """One of this module's pictures as a file of its own, with colours for light and dark."""
-    light = {"muted": "#5c6878", "line": "#dfe4ea", "series-1": "#2563eb", "series-2": "#c2570c", "series-3": "#0f8a6a"}
-    dark = {"muted": "#9aa7b8", "line": "#303947", "series-1": "#78a9ff", "series-2": "#f0a35e", "series-3": "#4fd1ae"}
-    values = ["".join(f"--{name}: {value}; " for name, value in page.items()) for page in (light, dark)]
-    style = (
-        f"svg {{ {values[0]}background: #ffffff; font-family: sans-serif; }} "
-        f"@media (prefers-color-scheme: dark) {{ svg {{ {values[1]}background: #1a2028; }} }}"
-    )
-    names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
-    opened = re.sub(r"<svg ", f"<svg {names} ", svg, count=1)
-    return re.sub(r"(<svg[^>]*>)", rf"\1<style>{style}</style>", opened, count=1)
-
-
 @contextmanager
 def _axes(salt: str, height: float) -> Iterator[tuple[Figure, Axes]]:
     import matplotlib as mpl

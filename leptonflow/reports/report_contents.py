@@ -1,6 +1,6 @@
 """Gathers from the store what a report shows beside the run's own records: examples, drift, error rates.
 
-What is worked out of it is pure and elsewhere (analysis, drift, simulation), how it looks is the report's.
+What is worked out of it is pure and elsewhere (error_analysis, drift, simulation), how it looks is the report's.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How values are written for people: numbers, intervals, times, names from outside, small pictures.
 
 In the report and in the artifacts of the Prefect UI. What does not belong here: which values a report has
-(report), how a plot looks (plots).
+(html_report), how a plot looks (plots).
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import base64
 import io
 from typing import TYPE_CHECKING
+
+from schemas.text import printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,11 +59,6 @@ def duration(value: float) -> str:
 def when(text: str) -> str:
     """2026-11-24T15:20:01.123Z as 2026-11-24 15:20:01 UTC."""
     return f"{text[:10]} {text[11:19]} UTC"
-
-
-def printable(text: str) -> str:
-    """A name from outside with its control characters made visible, so that it cannot reorder a line."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "replace").decode() for c in text)
 
 
 def label(text: str) -> str:

@@ -1,6 +1,6 @@
 """One version laid open, and two side by side: configuration, data, metrics, lineage and files.
 
-Reads, and writes nothing. What does not belong here: which differences matter (gate, reproducing).
+Reads, and writes nothing. What does not belong here: which differences matter (gate, reproduction).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Whether a run has finished on a dataset's head with the current configuration, for a caller who polls.
 
 Data and configuration count, code does not: what a new release would make of the same is no reason to train by itself.
-What does not belong here: which batches are pending (arrivals), and asking for the run (flows.arrivals).
+What does not belong here: which batches are pending (closed_batches), and asking for the run (flows.arrivals).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Everything that a record names, read and held against its sha256. Reads, and writes nothing.
 
 Few objects are in memory at once, whatever the store holds. What does not belong here: what records name (`inventory`),
-what to do about damage (`whole` knows the way back to a champion), and a machine's state (`doctor`).
+what to do about damage (`intact_champions` knows the way back to a champion), and a machine's state (`doctor`).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from leptonflow.core import store_keys
 from leptonflow.core.concurrency import in_order
 from leptonflow.core.hashing import sha256
 from leptonflow.runs.inventory import GONE, Named, Verified, everything
@@ -18,7 +19,8 @@ from leptonflow.storage.store import STORE_KEY, Store
 from leptonflow.storage.store_identity import LOGS, known_id
 from schemas.errors import Damaged, NotFound
 
-FOLDERS = (*LOGS, "batches", "fits", "landing", "models", "runs")  # that hold a folder for each pipeline
+# Those that hold a folder for each pipeline.
+FOLDERS = (*LOGS, store_keys.BATCHES, store_keys.FITS, store_keys.LANDING, store_keys.MODELS, store_keys.RUNS)
 READERS = 4
 
 

@@ -7,7 +7,6 @@ not looked at: a lost race or a kill leaves such. What does not belong here: rea
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from typing import Any, NamedTuple
 
 from leptonflow.core import parquet, store_keys
 from leptonflow.core.hashing import canonical, sha256
-from leptonflow.data.ingest import landed_changes, landing
+from leptonflow.data.ingest import landed_changes
 from leptonflow.evaluation import load_check
 from leptonflow.registry import champion_log, packages
 from leptonflow.runs import pipeline_status, recording
@@ -62,7 +61,7 @@ def everything(store: Store, names: Sequence[str], found: Verified) -> Iterator[
         yield from _runs(store, name, found)
         yield from _promotions(store, name, found)
         yield from _packages(store, name, found)
-        for folder in ("runs", "fits", "models", "discarded"):
+        for folder in (store_keys.RUNS, store_keys.FITS, store_keys.MODELS, store_keys.DISCARDED):
             yield from _documents(store, f"{folder}/{name}")
     yield from _compactions(store, found)
 
@@ -84,7 +83,7 @@ def _log(store: Store, prefix: str, found: Verified) -> list[commit_log.Entry]:
             there[number] = None
     for number in range(1, max(there, default=0)):
         entry, after = there.get(number), there.get(number + 1)
-        key = commit_log.record_key(prefix, number)
+        key = store_keys.record_key(prefix, number)
         if number not in there:
             found.wrong(key, "a record, as later ones are there", GONE)
         elif entry is not None and after is not None and after.previous != entry.sha256:
@@ -96,9 +95,9 @@ def _log(store: Store, prefix: str, found: Verified) -> list[commit_log.Entry]:
 def _dataset(store: Store, pipeline: str, found: Verified) -> Iterator[Named]:
     """Parts, quarantine parts, outcomes with their rows in the tables, and the landed files of accepted batches."""
     recorded: set[str] = set()
-    prefix = f"snapshots/{pipeline}/log"
+    prefix = store_keys.dataset_log(pipeline)
     entries = _log(store, prefix, found)
-    after = commit_log.record_key(prefix, entries[-1].number + 1 if entries else 1)
+    after = store_keys.record_key(prefix, entries[-1].number + 1 if entries else 1)
     for entry in entries:
         yield from _references(entry.body)
         if not entry.body.get("outcome"):
@@ -106,14 +105,14 @@ def _dataset(store: Store, pipeline: str, found: Verified) -> Iterator[Named]:
         try:
             outcome = Outcome.model_validate(entry.body["outcome"])
         except ValueError as error:
-            found.wrong(commit_log.record_key(prefix, entry.number), "a batch's outcome", str(error).splitlines()[0])
+            found.wrong(store_keys.record_key(prefix, entry.number), "a batch's outcome", str(error).splitlines()[0])
             continue
         key = store_keys.outcome_key(outcome.pipeline, outcome.batch, outcome.contract)
         recorded.add(key)
         yield Named(key, sha256(canonical(entry.body["outcome"])))
         yield from _rows(outcome)
         yield from _landed(store, pipeline, outcome.batch, entry.body["parts"], found)
-    for key in store.keys(f"batches/{pipeline}"):
+    for key in store.keys(store_keys.outcomes_folder(pipeline)):
         if not key.endswith(".json") or key in recorded:
             continue
         recorded.add(key)
@@ -161,7 +160,7 @@ def _told_in_tables(store: Store, pipeline: str, recorded: set[str]) -> Iterator
     from leptonflow.tables import table_files
 
     names = {table_files.batch_id(*key.removesuffix(".json").split("/")[2:]) for key in recorded}
-    for key in store.keys(f"tables/batches/pipeline={pipeline}"):
+    for key in store.keys(store_keys.table_folder("batches", pipeline)):
         if key.rsplit("/", 1)[1].removesuffix(".parquet") not in names:
             yield Named(key)
             with suppress(Damaged, NotFound, KeyError):
@@ -172,8 +171,8 @@ def _told_in_tables(store: Store, pipeline: str, recorded: set[str]) -> Iterator
 def _landed(
     store: Store, pipeline: str, batch: str, parts: Sequence[dict[str, Any]], found: Verified
 ) -> Iterator[Named]:
-    prefix = landing.folder_key(pipeline, batch)
-    begun, ready = (f"{prefix}/{name}" for name in (landing.INGEST, landing.READY))
+    prefix = store_keys.batch_folder(pipeline, batch)
+    begun, ready = (store_keys.landed_key(pipeline, batch, name) for name in (store_keys.INGEST, store_keys.READY))
     with suppress(NotFound):
         both = store.get(begun), store.get(ready)
         yield Named(begun, sha256(both[1]))  # `ingest` begins and closes a batch with the same bytes
@@ -188,22 +187,22 @@ def _landed(
         return
     there = landed_changes.keys(store, pipeline, batch)
     for key, digest in expected.items():
-        yield Named(there.get(key, f"{prefix}/{key}"), digest)
+        yield Named(there.get(key, store_keys.landed_key(pipeline, batch, key)), digest)
 
 
 def _promotions(store: Store, pipeline: str, found: Verified) -> Iterator[Named]:
     """The manifests of champions, and the decisions of runs: each is written before its record."""
-    prefix = f"promotions/{pipeline}/log"
+    prefix = store_keys.promotions_log(pipeline)
     entries = _log(store, prefix, found)
     with suppress(Damaged):  # each is told by its own name
         gone = pipeline_status.shortened(commit_log.Log(prefix, tuple(entries)), recording.runs(store, pipeline))
         if gone is not None:
-            found.wrong(commit_log.record_key(prefix, len(entries) + 1), gone.expected, GONE)
+            found.wrong(store_keys.record_key(prefix, len(entries) + 1), gone.expected, GONE)
     for entry in entries:
         try:
             body = champion_log.promotion(commit_log.Log(prefix, ()), entry)
         except Damaged as error:
-            found.wrong(commit_log.record_key(prefix, entry.number), error.expected, error.received)
+            found.wrong(store_keys.record_key(prefix, entry.number), error.expected, error.received)
             continue
         yield Named(store_keys.package_key(pipeline, body.version, "manifest.json"), body.manifest_sha256)
         if body.run_id is not None:
@@ -211,9 +210,9 @@ def _promotions(store: Store, pipeline: str, found: Verified) -> Iterator[Named]
 
 
 def _packages(store: Store, pipeline: str, found: Verified) -> Iterator[Named]:
-    dataset = f"snapshots/{pipeline}/log"
+    dataset = store_keys.dataset_log(pipeline)
     last = commit_log.last_number(store, dataset)
-    for version in store.folders(f"models/{pipeline}"):
+    for version in store.folders(store_keys.packages_folder(pipeline)):
         key = store_keys.package_key(pipeline, version, "manifest.json")
         try:
             manifest = packages.manifest(store, pipeline, version)
@@ -225,21 +224,21 @@ def _packages(store: Store, pipeline: str, found: Verified) -> Iterator[Named]:
         yield Named(key)
         if manifest.snapshot_number > last:  # records lost at a log's end leave no gap
             found.wrong(
-                commit_log.record_key(dataset, manifest.snapshot_number), f"what {version} was trained on", GONE
+                store_keys.record_key(dataset, manifest.snapshot_number), f"what {version} was trained on", GONE
             )
         for file in manifest.files:
             yield Named(store_keys.package_key(pipeline, version, file.key), file.sha256)
         for fold in range(manifest.config.get("training", {}).get("folds", 0)):
-            yield _json(f"fits/{pipeline}/{version}/fold-{fold}/manifest.json")
-        yield _json(f"fits/{pipeline}/{version}/final/manifest.json")
+            yield _json(store_keys.fit_key(pipeline, version, fold, "manifest.json"))
+        yield _json(store_keys.fit_key(pipeline, version, None, "manifest.json"))
 
 
 def _runs(store: Store, pipeline: str, found: Verified) -> Iterator[Named]:
     """Finished runs: their manifest, what it names, and the package that the run is about."""
-    for run in store.folders(f"runs/{pipeline}"):
+    for run in store.folders(store_keys.runs_folder(pipeline)):
         key = store_keys.run_key(pipeline, run, "manifest.json")
         if store.size(key) is None:
-            if store.size(f"tables/runs/pipeline={pipeline}/{run}.parquet") is not None:
+            if store.size(store_keys.table_key("runs", pipeline, run)) is not None:
                 found.wrong(key, "the manifest of a run that the table `runs` tells of", GONE)
             continue
         try:
@@ -250,7 +249,7 @@ def _runs(store: Store, pipeline: str, found: Verified) -> Iterator[Named]:
         yield Named(key)
         yield from _references(manifest)
         version = manifest["document"].get("version")
-        row = f"tables/models/pipeline={pipeline}/{version}.parquet"
+        row = store_keys.table_key("models", pipeline, version)
         if version is not None:
             yield Named(store_keys.package_key(pipeline, version, "manifest.json"), _told_digest(store, row))
 
@@ -267,18 +266,14 @@ def _told_digest(store: Store, key: str) -> str | None:
 def _documents(store: Store, prefix: str) -> Iterator[Named]:
     """Every JSON document of runs, fits, load checks and discarded batches, and what it names."""
     for key in store.keys(prefix):
-        if key.endswith(".json") and (not prefix.startswith("models/") or _load_check(key)):
+        if key.endswith(".json") and (not prefix.startswith(f"{store_keys.MODELS}/") or store_keys.is_load_check(key)):
             yield _json(key)
             with suppress(NotFound, ValueError):  # told as `_json` is looked at
                 yield from _references(parsed(store, key, json.loads))
 
 
-def _load_check(key: str) -> bool:
-    return re.fullmatch(r"models/[^/]+/[^/]+/infra/.*", key) is not None
-
-
 def _json(key: str) -> Named:
-    read: Callable[[bytes], Any] = load_check.read if _load_check(key) else json.loads
+    read: Callable[[bytes], Any] = load_check.read if store_keys.is_load_check(key) else json.loads
 
     def problem(data: bytes) -> str | None:
         try:
@@ -292,7 +287,7 @@ def _json(key: str) -> Named:
 
 def _compactions(store: Store, found: Verified) -> Iterator[Named]:
     for table in table_sources.with_files():
-        for entry in _log(store, table_sources.compactions(table), found):
+        for entry in _log(store, store_keys.compaction_log(table), found):
             for made in entry.body.get("made", ()):
                 yield Named(made["key"], made["key"].rsplit("/", 1)[1].removesuffix(".parquet"))
                 yield from (Named(key) for key in made["replaces"])

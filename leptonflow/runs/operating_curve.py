@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from leptonflow.core import parquet
+from leptonflow.core import parquet, store_keys
 from leptonflow.data.dataset import dataset_contents, dataset_state, holdout_split
 from leptonflow.gate import drawn_rules, evidence, simulation
 from leptonflow.registry import champion_log, packages
@@ -187,8 +187,8 @@ def _compared(store: Store, pipeline: str, run_id: str) -> Evaluation | None:
 
 
 def _last_evaluation(store: Store, pipeline: str, run_id: str) -> Evaluation | None:
-    prefix = f"runs/{pipeline}/{run_id}/evaluation-"
-    keys = [key for key in store.keys(f"runs/{pipeline}/{run_id}") if key.startswith(prefix)]
+    prefix = store_keys.run_key(pipeline, run_id, "evaluation-")
+    keys = [key for key in store.keys(store_keys.run_folder(pipeline, run_id)) if key.startswith(prefix)]
     if not keys:
         return None
     last = max(keys, key=lambda key: (len(key), key))  # evaluation-10 after evaluation-9
@@ -213,7 +213,7 @@ def _assumed(store: Store, config: Pipeline) -> Seen:
         raise _nothing(config, "has no trained version yet", "--discordance D")
     version = versions[-1].version
     chances: list[float] = []
-    for folder in store.folders(f"fits/{config.name}/{version}"):
+    for folder in store.folders(store_keys.fits_folder(config.name, version)):
         if not folder.startswith("fold-"):
             continue
         fit = model_fits.fit_result(store, config.name, version, int(folder.removeprefix("fold-")))

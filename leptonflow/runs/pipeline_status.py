@@ -155,7 +155,7 @@ def report_page(store: Store, run_id: str) -> bytes:
 
 
 def _report_key(store: Store, run_id: str) -> str:
-    for pipeline in store.folders("runs"):
+    for pipeline in store.folders(store_keys.RUNS):
         key = store_keys.run_key(pipeline, run_id, "report.html")
         if store.size(key) is not None:
             return key

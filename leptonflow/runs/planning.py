@@ -9,7 +9,7 @@ from typing import Any
 
 from leptonflow.core.code_digests import code_digests
 from leptonflow.core.hashing import digest, short
-from leptonflow.core.store_keys import run_key
+from leptonflow.core.store_keys import package_key, run_key
 from leptonflow.data.dataset.dataset_state import preprocessing, snapshots, state
 from leptonflow.data.ingest.pending_batches import waiting
 from leptonflow.storage.store import Store
@@ -61,7 +61,7 @@ def plan(store: Store, config: Pipeline, force: bool = False) -> Plan:
     while True:
         version, run_id = ids(config, snapshot, code, attempt)
         finished = store.size(run_key(config.name, run_id, "manifest.json")) is not None
-        trained = store.size(f"models/{config.name}/{version}/manifest.json") is not None
+        trained = store.size(package_key(config.name, version, "manifest.json")) is not None
         begun = store.size(run_key(config.name, run_id, "started.json")) is not None
         if force and (finished or (trained and not begun)):
             attempt += 1

@@ -2,23 +2,25 @@
 
 Everything is created or adopted, so a crash and a re-run leave each row once, and the numbers that
 were recorded first are the run's. Also writes what a batch leaves in batches/ and in the tables, from
-its record in the snapshots log. What the files look like belongs to `tables` and `report`.
+its record in the snapshots log. What the files look like belongs to `table_files` and `html_report`.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from leptonflow.core import clock
+from leptonflow.core import clock, store_keys
 from leptonflow.core.code_digests import code_digests
 from leptonflow.core.concurrency import in_order
 from leptonflow.core.hashing import canonical, sha256
+from leptonflow.core.store_keys import run_key
 from leptonflow.data.dataset.batch_outcomes import newest_outcome, read_outcome, recorded_outcomes
 from leptonflow.runs import planning
 from leptonflow.storage import commit_log as commits
@@ -26,7 +28,18 @@ from leptonflow.storage.objects import BACK, adopt, parsed, steady
 from leptonflow.storage.store import Store
 from schemas.config import Pipeline
 from schemas.errors import Damaged, LeptonflowError
-from schemas.records import Evaluation, FitResult, InfraResult, ObjectRef, Outcome, Plan, Record, Split, Verdict
+from schemas.records import (
+    Evaluation,
+    FitResult,
+    InfraResult,
+    ModelManifest,
+    ObjectRef,
+    Outcome,
+    Plan,
+    Record,
+    Split,
+    Verdict,
+)
 
 if TYPE_CHECKING:
     from leptonflow.data.dataset.example_sets import Examples
@@ -44,90 +57,120 @@ class RunRecord(Record):
     number: int | None = None  # one more than there were finished runs: a clock can be set back
 
 
-def record(
-    store: Store,
-    config: Pipeline,
-    plan: Plan,
-    *,
-    verdict: Verdict,
-    evaluation: Evaluation,
-    fits: Sequence[FitResult],
-    final: FitResult,
-    split: Split,
-    infra: InfraResult,
-    champion_after: str | None,
-    batches: Sequence[str],
-    started_at: str,
-    seconds: dict[str, float],
-    holdout: Examples | None = None,
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Results:
+    """What the stages of a run have found out, and what else is recorded of it.
+
+    champion_after  who is champion after the run
+    batches         that the run committed or refused
+    seconds         that each stage took
+    holdout         the holdout's examples where the caller has them, to spare a second reading
+    """
+
+    verdict: Verdict
+    evaluation: Evaluation
+    fits: Sequence[FitResult]
+    final: FitResult
+    split: Split
+    infra: InfraResult
+    champion_after: str | None
+    batches: Sequence[str]
+    started_at: str
+    seconds: dict[str, float]
+    holdout: Examples | None = None
+
+
+def record(store: Store, config: Pipeline, plan: Plan, results: Results) -> dict[str, Any]:
     """Write what a run leaves behind; the document of `retrain --json` with a report that can be opened.
 
-    holdout: the holdout's examples where the caller has them, to spare a second reading.
     Safe to repeat: what an earlier, killed call wrote is adopted, its verdict and times included.
     """
-    done = finished(store, config.name, verdict.run_id)
+    run_id, version = results.verdict.run_id, results.verdict.version
+    done = finished(store, config.name, run_id)
     if done is not None:
         return done
     from leptonflow.registry import packages
-    from leptonflow.tables import compaction, formats, table_files
+    from leptonflow.tables import compaction, table_files
 
     mine = RunRecord(
-        verdict=verdict, champion=champion_after, batches=tuple(batches), started_at=started_at,
-        finished_at=clock.now(), seconds=seconds, number=len(manifests(store, config.name)) + 1,
+        verdict=results.verdict, champion=results.champion_after, batches=tuple(results.batches),
+        started_at=results.started_at, finished_at=clock.now(), seconds=results.seconds,
+        number=len(manifests(store, config.name)) + 1,
     )  # fmt: skip
-    key = _key(config.name, verdict.run_id, "verdict.json")
+    key = run_key(config.name, run_id, "verdict.json")
     verdict_json = adopt(store, key, canonical(mine))
     told = _run_record(verdict_json, key)
-    package = packages.reference(store, config.name, verdict.version)
-    manifest = packages.manifest(store, config.name, verdict.version)
-    document = _document(config, plan, told, evaluation, manifest.cv, split)
-    written = table_files.write(
-        store,
-        [
-            *table_files.version_files(store, manifest, package, fits, final),
-            *table_files.run_files(
-                store, config.name, told.verdict, evaluation, _run_row(plan, told, split), manifest.cv, told.seconds
-            ),
-        ],
-    )
+    package = packages.reference(store, config.name, version)
+    manifest = packages.manifest(store, config.name, version)
+    document = _document(config, plan, told, results.evaluation, manifest.cv, results.split)
+    row = _run_row(plan, told, results.split)
+    rows = [
+        *table_files.version_files(store, manifest, package, results.fits, results.final),
+        *table_files.run_files(
+            store, config.name, told.verdict, results.evaluation, row, manifest.cv, told.seconds
+        ),
+    ]  # fmt: skip
+    written = table_files.write(store, rows)
     page = document["report"]
     if store.size(page) is None:
-        from leptonflow.gate import explanation
-        from leptonflow.reports import html_report, report_contents
-
-        gathered = report_contents.gather(store, config, plan, evaluation, fits, holdout)
-        contents = html_report.Contents(
-            config=config, document=document, started_at=told.started_at, finished_at=told.finished_at,
-            verdict=told.verdict, evaluation=evaluation, fits=tuple(fits), final=final, manifest=manifest, split=split,
-            infra=infra, outcomes=_outcomes(store, config, plan, told), code={**code_digests(config), **manifest.code},
-            analysis=gathered.analysis, shown=gathered.shown, drift=gathered.drift, operating=gathered.operating,
-            paragraph=explanation.summary(config.name, told.verdict), changes=explanation.would_change(told.verdict),
-        )  # fmt: skip
-        html = adopt(store, page, html_report.render(contents))
+        html = adopt(store, page, _report(store, config, plan, results, told, manifest, document))
     else:
         html = steady(store, page)
-    files = [_reference(key, verdict_json), _reference(page, html), *written, evaluation.predictions]
+    files = [_reference(key, verdict_json), _reference(page, html), *written, results.evaluation.predictions]
+    files += _documents(store, told.verdict, config.name, key)
+    manifest_key = run_key(config.name, run_id, "manifest.json")
+    data = adopt(store, manifest_key, _manifest_bytes(config, plan, told, document, files))
+    compaction.after_run(store)  # the run is whole
+    return _openable(store, _manifest(data, manifest_key)["document"])
+
+
+def _report(
+    store: Store,
+    config: Pipeline,
+    plan: Plan,
+    results: Results,
+    told: RunRecord,
+    manifest: ModelManifest,
+    document: dict[str, Any],
+) -> bytes:
+    """The run's report.html."""
+    from leptonflow.gate import explanation
+    from leptonflow.reports import html_report, report_contents
+
+    evaluation, fits = results.evaluation, tuple(results.fits)
+    gathered = report_contents.gather(store, config, plan, evaluation, fits, results.holdout)
+    contents = html_report.Contents(
+        config=config, document=document, started_at=told.started_at, finished_at=told.finished_at,
+        verdict=told.verdict, evaluation=evaluation, fits=fits, final=results.final, manifest=manifest,
+        split=results.split, infra=results.infra, outcomes=_outcomes(store, config, plan, told),
+        code={**code_digests(config), **manifest.code},
+        analysis=gathered.analysis, shown=gathered.shown, drift=gathered.drift, operating=gathered.operating,
+        paragraph=explanation.summary(config.name, told.verdict), changes=explanation.would_change(told.verdict),
+    )  # fmt: skip
+    return html_report.render(contents)
+
+
+def _manifest_bytes(
+    config: Pipeline, plan: Plan, told: RunRecord, document: dict[str, Any], files: Sequence[ObjectRef]
+) -> bytes:
+    """The run's manifest.json, in the order that a person reads, and without the NaN that JSON does not know."""
+    from leptonflow.tables import formats
+
     whole = formats.plain({
         "document": document,
         "started_at": told.started_at,
         "finished_at": told.finished_at,
         "asked": planning.asked(config, plan.snapshot.content) if plan.snapshot is not None else None,
         "number": told.number,
-        "files": [file.model_dump() for file in (*files, *_documents(store, told.verdict, config.name, key))],
+        "files": [file.model_dump() for file in files],
     })  # fmt: skip
     whole["digest"] = sha256(canonical(whole))  # no record has this manifest's: it is held against itself
-    manifest_key = _key(config.name, verdict.run_id, "manifest.json")
-    # In the order that a person reads, and without the NaN that JSON does not know.
-    data = json.dumps(whole, ensure_ascii=False, allow_nan=False).encode()
-    document = _manifest(adopt(store, manifest_key, data), manifest_key)["document"]
-    compaction.after_run(store)  # the run is whole
-    return _openable(store, document)
+    return json.dumps(whole, ensure_ascii=False, allow_nan=False).encode()
 
 
 def finished(store: Store, pipeline: str, run_id: str) -> dict[str, Any] | None:
     """The document of a finished run, or None. Raises Damaged where its manifest is garbage."""
-    key = _key(pipeline, run_id, "manifest.json")
+    key = run_key(pipeline, run_id, "manifest.json")
     if store.size(key) is None:
         return None
     return _openable(store, read_manifest(store, key)["document"])
@@ -135,7 +178,7 @@ def finished(store: Store, pipeline: str, run_id: str) -> dict[str, Any] | None:
 
 def reference(store: Store, pipeline: str, run_id: str, key: str) -> ObjectRef | None:
     """What a finished run's manifest says of one of its files; None where it is not finished or names no such file."""
-    name = _key(pipeline, run_id, "manifest.json")
+    name = run_key(pipeline, run_id, "manifest.json")
     if store.size(name) is None:
         return None
     try:
@@ -147,13 +190,14 @@ def reference(store: Store, pipeline: str, run_id: str, key: str) -> ObjectRef |
 
 def standing(store: Store, pipeline: str, run_id: str) -> Verdict | None:
     """The verdict that a killed run had recorded already: a resumed run keeps it."""
-    key = _key(pipeline, run_id, "verdict.json")
+    key = run_key(pipeline, run_id, "verdict.json")
     return None if store.size(key) is None else _run_record(steady(store, key), key).verdict
 
 
 def manifests(store: Store, pipeline: str) -> list[str]:
     """The keys of the finished runs' manifests."""
-    return [key for key in store.keys(f"runs/{pipeline}") if key.count("/") == 3 and key.endswith("/manifest.json")]
+    there = store.keys(store_keys.runs_folder(pipeline))
+    return [key for key in there if key.count("/") == 3 and key.endswith("/manifest.json")]
 
 
 def asked(data: bytes, key: str) -> str:
@@ -194,7 +238,7 @@ def runs(store: Store, pipeline: str) -> list[dict[str, Any]]:
 def _snapshot_numbers(store: Store, pipeline: str) -> dict[str, int]:
     """The number of the record that first made each snapshot; none where the log cannot be read."""
     try:
-        entries = commits.read(store, f"snapshots/{pipeline}/log").entries
+        entries = commits.read(store, store_keys.dataset_log(pipeline)).entries
     except Damaged:  # whoever asks about the dataset is told
         return {}
     return {str(entry.body.get("snapshot")): entry.number for entry in reversed(entries)}
@@ -208,14 +252,10 @@ def _outcomes(store: Store, config: Pipeline, plan: Plan, told: RunRecord) -> tu
     refused = []
     for batch in told.batches:
         if batch not in names:
-            keys = [key for key in store.keys(f"batches/{config.name}/{batch}") if key.endswith(".json")]
+            keys = [key for key in store.keys(store_keys.outcomes_folder(config.name, batch)) if key.endswith(".json")]
             found = [read_outcome(data, key) for key, data in zip(keys, store.get_many(keys), strict=True)]
             refused += newest_outcome(found)
     return (*accepted, *refused)
-
-
-def _key(pipeline: str, run_id: str, name: str) -> str:
-    return f"runs/{pipeline}/{run_id}/{name}"
 
 
 def _document(
@@ -235,7 +275,7 @@ def _document(
         "cv": cv,
         "holdout": evaluation.candidate_scores.metrics,
         "gate": [rule.model_dump() for rule in verdict.rules],
-        "report": _key(config.name, verdict.run_id, "report.html"),
+        "report": run_key(config.name, verdict.run_id, "report.html"),
         "seconds": told.seconds,
         "sentence": verdict.sentence,
     }
@@ -278,7 +318,8 @@ def _run_record(data: bytes, key: str) -> RunRecord:
 
 def _documents(store: Store, verdict: Verdict, pipeline: str, besides: str) -> list[ObjectRef]:
     """What the run's stages left as JSON: its beginning, evaluations and decisions, and the manifests of its fits."""
-    there = (*store.keys(f"runs/{pipeline}/{verdict.run_id}"), *store.keys(f"fits/{pipeline}/{verdict.version}"))
+    folders = (store_keys.run_folder(pipeline, verdict.run_id), store_keys.fits_folder(pipeline, verdict.version))
+    there = [key for folder in folders for key in store.keys(folder)]
     wanted = [key for key in there if key.endswith(".json") and key != besides]
     return [_reference(key, data) for key, data in zip(wanted, in_order(partial(steady, store), wanted), strict=True)]
 

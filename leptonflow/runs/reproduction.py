@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 # Between two probabilities of one example. Retraining elsewhere adds up rounding over every step of the optimiser:
 # more than loading elsewhere does (infra.TOLERANCE), and far less than would turn a label that was not a toss-up.
 TOLERANCE = 1e-3
-READ = "examples/"  # all that a fit reads of the store
+READ = f"{store_keys.EXAMPLES}/"  # all that a fit reads of the store
 
 
 class Scratch(MemoryStore):
@@ -112,7 +112,7 @@ def _recorded(store: Store, run_id: str) -> tuple[str, ModelManifest, bytes]:
     """(pipeline, the manifest of the run's version, its holdout predictions)."""
     if not NAME.fullmatch(run_id):
         raise UsageError("not a run's id", expected=f"an id that matches {NAME.pattern}", received=repr(run_id))
-    for pipeline in store.folders("runs"):
+    for pipeline in store.folders(store_keys.RUNS):
         key = store_keys.run_key(pipeline, run_id, "holdout-predictions.parquet")
         version = _version(store, pipeline, run_id)
         if version is not None and store.size(key) is not None:

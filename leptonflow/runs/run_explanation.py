@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from leptonflow.core import store_keys
 from leptonflow.gate.explanation import paragraph, would_change
 from leptonflow.runs import recording
 from leptonflow.storage.objects import BACK
@@ -27,7 +28,7 @@ def explain(store: Store, config: Pipeline, run_id: str | None = None) -> dict[s
     verdict = recording.standing(store, config.name, run["run_id"])
     if verdict is None:
         raise Damaged(
-            f"runs/{config.name}/{run['run_id']}/verdict.json is missing, though the run is finished",
+            f"{store_keys.run_key(config.name, run['run_id'], 'verdict.json')} is missing, though the run is finished",
             expected="the verdict of a finished run",
             received="no such object",
             hint=BACK,

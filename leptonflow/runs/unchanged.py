@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from leptonflow.data.dataset import batch_outcomes
-from leptonflow.gate.decision import promote_command
+from leptonflow.gate.rules.words import promote_command
 from leptonflow.registry import champion_log
 from leptonflow.runs import planning, recording
 from leptonflow.storage.store import Store

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from leptonflow.core import store_keys
 from leptonflow.core.concurrency import in_order
 from leptonflow.storage import run_lock
 from leptonflow.storage.store import Store
@@ -55,7 +56,7 @@ _NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 def _begun(store: Store, pipeline: str) -> list[Unfinished]:
-    keys = set(store.keys(f"runs/{pipeline}"))
+    keys = set(store.keys(store_keys.runs_folder(pipeline)))
     started = [
         key for key in sorted(keys)
         if key.endswith("/started.json") and key.replace("/started.json", "/manifest.json") not in keys
@@ -74,8 +75,8 @@ def _one(store: Store, pipeline: str, key: str, data: bytes) -> Unfinished:
         version, at, number = str(found["version"]), str(found["started_at"]), int(found.get("number") or 0)
     except (ValueError, TypeError, KeyError):  # damaged: begun all the same
         version, at, number = None, None, 0
-    places = [f"runs/{pipeline}/{run_id}"]
+    places = [store_keys.run_folder(pipeline, run_id)]
     if version:
-        places += [f"fits/{pipeline}/{version}", f"models/{pipeline}/{version}"]
+        places += [store_keys.fits_folder(pipeline, version), store_keys.package_folder(pipeline, version)]
     changes = [when for when in map(store.modified, places) if when is not None]
     return Unfinished(run_id, version, at, max(changes, default=None), number)

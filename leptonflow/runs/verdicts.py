@@ -53,7 +53,7 @@ def begin(store: Store, config: Pipeline, plan: Plan) -> str:
     evidence.check_facts(store, config, plan.snapshot)
     key = store_keys.run_key(config.name, plan.run_id, "started.json")
     begun = {"started_at": clock.now(), "version": plan.version, "attempt": plan.attempt}
-    number = sum(each.endswith("/started.json") for each in store.keys(f"runs/{config.name}")) + 1
+    number = sum(each.endswith("/started.json") for each in store.keys(store_keys.runs_folder(config.name))) + 1
     began = adopt(store, key, canonical({**begun, "number": number}))
     return str(json.loads(began)["started_at"])
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from leptonflow.core.store_keys import READY
+from leptonflow.core.store_keys import LANDING, READY
 from leptonflow.storage.s3 import Connection, connection, unreachable
 from schemas.errors import UsageError
 from schemas.settings import checked_uri
@@ -108,7 +108,7 @@ def _parts(uri: str) -> tuple[Connection, str, str]:
     if not uri.startswith("s3://"):
         raise UsageError("only an S3 store has a bucket", expected="s3://bucket/prefix", received=uri)
     parts = urlsplit(uri)
-    return connection(), parts.netloc, "/".join(filter(None, [parts.path.strip("/"), "landing/"]))
+    return connection(), parts.netloc, "/".join(filter(None, [parts.path.strip("/"), f"{LANDING}/"]))
 
 
 @contextmanager

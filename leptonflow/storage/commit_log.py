@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 from leptonflow.core.concurrency import in_order
 from leptonflow.core.hashing import canonical, sha256
+from leptonflow.core.store_keys import record_key
 from leptonflow.storage.objects import PAUSES
 from leptonflow.storage.store import STORE_KEY, Store
 from leptonflow.storage.store_identity import known_id, store_id
@@ -347,11 +348,6 @@ def _get_window(store: Store, keys: list[str]) -> list[bytes | None]:
             return None
 
     return list(in_order(one, keys)) if len(keys) > 1 else [one(key) for key in keys]
-
-
-def record_key(prefix: str, number: int) -> str:
-    """Where that record lies."""
-    return f"{prefix}/{number:08d}.json"
 
 
 def _text(value: str) -> str:

@@ -1,6 +1,6 @@
 """A store in an S3 bucket: MinIO, SeaweedFS, Amazon's, or any other that honours `If-None-Match: *`.
 
-What does not belong here: how the server is reached and how its errors read (s3.py), and making buckets (bucket.py).
+What does not belong here: how the server is reached and how its errors read (s3), and making buckets (bucket).
 """
 
 from __future__ import annotations

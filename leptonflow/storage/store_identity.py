@@ -6,6 +6,7 @@ import json
 import re
 import uuid
 
+from leptonflow.core.store_keys import LANDING, PROMOTIONS, SNAPSHOTS
 from leptonflow.storage.objects import adopt, parsed, steady
 from leptonflow.storage.store import STORE_KEY, Store
 from schemas.errors import Damaged, LeptonflowError, NotFound
@@ -16,7 +17,7 @@ OLDEST_FORMAT = 1
 
 ID = re.compile("[0-9a-f]{32}")
 
-LOGS = ("snapshots", "promotions")  # where every store that was used has commit logs, and nothing else
+LOGS = (SNAPSHOTS, PROMOTIONS)  # where every store that was used has commit logs, and nothing else
 
 
 def store_id(store: Store) -> str:
@@ -45,7 +46,7 @@ def upgrade(store: Store) -> None:
 
 def exists(store: Store) -> bool:
     """Whether a store lies at its address: its identity, or batches that were landed before anything read them."""
-    return known_id(store) is not None or bool(store.folders("landing"))
+    return known_id(store) is not None or bool(store.folders(LANDING))
 
 
 def missing(store: Store) -> LeptonflowError:

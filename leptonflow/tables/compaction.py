@@ -12,6 +12,7 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from leptonflow.core import store_keys
 from leptonflow.core.concurrency import in_order
 from leptonflow.core.hashing import canonical, sha256
 from leptonflow.storage import commit_log
@@ -51,7 +52,7 @@ def compact(store: Store, table: str, most: int = MOST_LOOSE) -> bool:
     """
     if len(_small(table_sources.sources(store, table))) <= most:  # without reading the whole log
         return False
-    history = commit_log.read(store, table_sources.compactions(table))
+    history = commit_log.read(store, store_keys.compaction_log(table))
     found = table_sources.sources(store, table, history)
     loose = _small(found)
     if len(loose) <= most:
@@ -121,7 +122,7 @@ def _write(store: Store, table: str, sources: Sequence[Source]) -> Source:
     rows = pa.concat_tables(found, promote_options="permissive").sort_by("pipeline")
     data = table_files.encode(rows)
     digest = sha256(data)
-    key = table_sources.compacted_key(table, digest)
-    place(store, key, data, f"Remove it: the rows lie in tables/{table} too")
+    key = store_keys.compacted_key(table, digest)
+    place(store, key, data, f"Remove it: the rows lie in {store_keys.table_folder(table)} too")
     replaces = sorted(key for source in sources for key in source.replaces or (source.key,))
     return Source(key=key, bytes=len(data), replaces=tuple(replaces))

@@ -1,7 +1,7 @@
 """A query's result as JSON objects, CSV or a Parquet file.
 
 JSON knows no infinity and no time: what is not finite becomes null, times are ISO 8601 in UTC.
-Asking (analytics) does not belong here, nor a table for the terminal (cli).
+Asking (queries) does not belong here, nor a table for the terminal (cli).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Which SQL `query` takes: one statement that only reads. It asks DuckDB's own parser, and judges the syntax tree.
 
 An allowlist, because what is not known to be harmless is not: the functions in FROM that read files, write logs or
-take a pointer are many, and every release of DuckDB has more. What does not belong here: running a query (`analytics`).
+take a pointer are many, and every release of DuckDB has more. What does not belong here: running a query (`queries`).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 The rows of a file follow from recorded things alone (an outcome, a fit's manifest, a verdict that was
 adopted), and a file is only ever created. So a crash and a re-run leave each row once, and whoever
-comes second adopts what is there. Reading them as SQL belongs to `analytics`; the columns to
+comes second adopts what is there. Reading them as SQL belongs to `queries`; the columns to
 `schemas.tables`.
 """
 
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from leptonflow.core import parquet
 from leptonflow.core.hashing import canonical, sha256, short
+from leptonflow.core.store_keys import table_key
 from leptonflow.storage.objects import BACK, adopt, recorded
 from leptonflow.storage.store import Store
 from schemas.errors import Damaged
@@ -24,12 +25,6 @@ if TYPE_CHECKING:
     from schemas.records import Evaluation, FitResult, ModelManifest, ObjectRef, Outcome, PackageRef, Verdict
 
 Row = Mapping[str, Any]
-BY_BATCH = ("batches", "validations")
-
-
-def key(table: str, pipeline: str, name: str) -> str:
-    """Where the file of that table and id lies."""
-    return f"tables/{table}/pipeline={pipeline}/{name}.parquet"
 
 
 def batch_id(batch: str, contract: str) -> str:
@@ -141,8 +136,8 @@ def batch_files(outcome: Outcome) -> list[tuple[str, pa.Table]]:
     ]
     name = batch_id(outcome.batch, outcome.contract)
     return [
-        (key("batches", outcome.pipeline, name), arrow("batches", [batch])),
-        (key("validations", outcome.pipeline, name), arrow("validations", validations)),
+        (table_key("batches", outcome.pipeline, name), arrow("batches", [batch])),
+        (table_key("validations", outcome.pipeline, name), arrow("validations", validations)),
     ]
 
 
@@ -156,8 +151,8 @@ def version_files(
 
     They carry the run that trained the version, as its manifest names it, whoever writes them.
     """
-    p = manifest.pipeline
-    same = {"pipeline": p, "version": manifest.version, "run_id": manifest.run_id}
+    p, version = manifest.pipeline, manifest.version
+    same = {"pipeline": p, "version": version, "run_id": manifest.run_id}
     model = {
         **same,
         "manifest_sha256": package.manifest_sha256,
@@ -174,11 +169,11 @@ def version_files(
     ]
     epochs = [{**same, "fold": fit.fold, **epoch.model_dump()} for fit in (*fits, final) for epoch in fit.epochs]
     return [
-        (key("models", p, manifest.version), arrow("models", [model])),
-        (key("folds", p, manifest.version), arrow("folds", folds)),
-        (key("epochs", p, manifest.version), arrow("epochs", epochs)),
-        (key("configuration", p, manifest.version), arrow("configuration", _configuration(manifest.config, same))),
-        (key("predictions", p, f"{manifest.version}-oof"), _out_of_fold(store, same, fits)),
+        (table_key("models", p, version), arrow("models", [model])),
+        (table_key("folds", p, version), arrow("folds", folds)),
+        (table_key("epochs", p, version), arrow("epochs", epochs)),
+        (table_key("configuration", p, version), arrow("configuration", _configuration(manifest.config, same))),
+        (table_key("predictions", p, f"{version}-oof"), _out_of_fold(store, same, fits)),
     ]
 
 
@@ -200,11 +195,11 @@ def run_files(
     stages = [{**same, "stage": stage, "seconds": spent} for stage, spent in seconds.items()]
     found = _predictions(store, evaluation.predictions, {**same, "split": "holdout"}, fold=None)
     return [
-        (key("runs", pipeline, verdict.run_id), arrow("runs", [{**same, **run}])),
-        (key("verdicts", pipeline, verdict.run_id), arrow("verdicts", rules)),
-        (key("metrics", pipeline, verdict.run_id), arrow("metrics", _metrics(evaluation, cv, same))),
-        (key("stages", pipeline, verdict.run_id), arrow("stages", stages)),
-        (key("predictions", pipeline, f"{verdict.run_id}-holdout"), found),
+        (table_key("runs", pipeline, verdict.run_id), arrow("runs", [{**same, **run}])),
+        (table_key("verdicts", pipeline, verdict.run_id), arrow("verdicts", rules)),
+        (table_key("metrics", pipeline, verdict.run_id), arrow("metrics", _metrics(evaluation, cv, same))),
+        (table_key("stages", pipeline, verdict.run_id), arrow("stages", stages)),
+        (table_key("predictions", pipeline, f"{verdict.run_id}-holdout"), found),
     ]
 
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from leptonflow.core import parquet
+from leptonflow.core import parquet, store_keys
+from leptonflow.core.store_keys import PROMOTIONS, SNAPSHOTS
 from leptonflow.storage import commit_log
 from leptonflow.storage.objects import BACK, parsed, read_model, recorded
 from leptonflow.storage.store import Store
@@ -52,7 +53,7 @@ def files(store: Store, table: str) -> list[str]:
     if table == "quarantine":
         there = [key for key, _ in _quarantine_parts(store)]
     else:
-        there = [key for key in store.keys(f"tables/{table}") if key.endswith(".parquet")]
+        there = [key for key in store.keys(store_keys.table_folder(table)) if key.endswith(".parquet")]
     return [*(source.key for source in compacted), *(key for key in there if key not in replaced)]
 
 
@@ -71,21 +72,11 @@ def with_files() -> tuple[str, ...]:
     return tuple(table for table in COLUMNS if table not in _LOGS)
 
 
-def compactions(table: str) -> str:
-    """The prefix of the table's compaction log."""
-    return f"compactions/{table}/log"
-
-
-def compacted_key(table: str, digest: str) -> str:
-    """Where a compaction's file with that sha256 lies."""
-    return f"compactions/{table}/{digest}.parquet"
-
-
 def _in_force(store: Store, table: str, history: commit_log.Log | None) -> tuple[Source, ...]:
     """The files that the table's compaction log has in force."""
     if history is not None:
         return _compacted(history.head, lambda numbers: [history.entries[number - 1] for number in numbers])
-    prefix = compactions(table)
+    prefix = store_keys.compaction_log(table)
     return _compacted(commit_log.newest(store, prefix), lambda numbers: commit_log.records(store, prefix, numbers))
 
 
@@ -118,7 +109,7 @@ def _compacted(
 def _there(store: Store, table: str) -> list[tuple[str, int]]:
     if table == "quarantine":
         return _quarantine_parts(store)
-    return [found for found in store.list(f"tables/{table}") if found[0].endswith(".parquet")]
+    return [found for found in store.list(store_keys.table_folder(table)) if found[0].endswith(".parquet")]
 
 
 def from_log(store: Store, table: str) -> pa.Table | None:
@@ -152,13 +143,13 @@ def broken(store: Store, keys: Sequence[str]) -> Damaged | None:
 def _quarantine_parts(store: Store) -> list[tuple[str, int]]:
     """(key, size) of the parts that an outcome names: one that a lost race left behind belongs to no outcome."""
     outcomes: list[dict[str, Any]] = []
-    for pipeline in store.folders("snapshots"):
-        outcomes += [e.body["outcome"] for e in _entries(store, "snapshots", pipeline) if e.body.get("outcome")]
-    known = {f"batches/{o['pipeline']}/{o['batch']}/{o['contract']}.json" for o in outcomes}
-    others = [key for key in store.keys("batches") if key.endswith(".json") and key not in known]
+    for pipeline in store.folders(SNAPSHOTS):
+        outcomes += [e.body["outcome"] for e in _entries(store, SNAPSHOTS, pipeline) if e.body.get("outcome")]
+    known = {store_keys.outcome_key(o["pipeline"], o["batch"], o["contract"]) for o in outcomes}
+    others = [key for key in store.keys(store_keys.BATCHES) if key.endswith(".json") and key not in known]
     outcomes += [json.loads(data) for data in store.get_many(others)]
     named = {o["quarantine"]["key"] for o in outcomes if o.get("quarantine")}
-    there = dict(store.list("quarantine"))
+    there = dict(store.list(store_keys.QUARANTINE))
     if missing := sorted(named - there.keys()):
         raise Damaged(
             f"{missing[0]} is missing", expected="every quarantine part that an outcome names",
@@ -167,8 +158,8 @@ def _quarantine_parts(store: Store) -> list[tuple[str, int]]:
     return [(key, there[key]) for key in sorted(named)]
 
 
-def _entries(store: Store, name: str, pipeline: str) -> Sequence[commit_log.Entry]:
-    found: Sequence[commit_log.Entry] = commit_log.read(store, f"{name}/{pipeline}/log").entries
+def _entries(store: Store, root: str, pipeline: str) -> Sequence[commit_log.Entry]:
+    found: Sequence[commit_log.Entry] = commit_log.read(store, store_keys.log_folder(root, pipeline)).entries
     return found
 
 
@@ -185,8 +176,8 @@ def _snapshots(store: Store) -> list[table_files.Row]:
             **{name: entry.body.get(name) for name in ("snapshot", "batch", "examples")},
             **{name: (entry.body.get("counts") or {}).get(name) for name in counts},
         }
-        for pipeline in store.folders("snapshots")
-        for entry in _entries(store, "snapshots", pipeline)
+        for pipeline in store.folders(SNAPSHOTS)
+        for entry in _entries(store, SNAPSHOTS, pipeline)
     ]
 
 
@@ -203,15 +194,15 @@ def _promotions(store: Store) -> list[table_files.Row]:
             "at": entry.at,
             **{name: entry.body.get(name) for name in body},
         }
-        for pipeline in store.folders("promotions")
-        for entry in _entries(store, "promotions", pipeline)
+        for pipeline in store.folders(PROMOTIONS)
+        for entry in _entries(store, PROMOTIONS, pipeline)
     ]
 
 
 def _discards(store: Store) -> list[table_files.Row]:
     from schemas.records import Discard  # pydantic, which a query need not wait for
 
-    keys = store.keys("discarded")
+    keys = store.keys(store_keys.DISCARDED)
     found = zip(keys, store.get_many(keys), strict=True)
     return [read_model(Discard, key, data, "the record of a discarded batch").model_dump() for key, data in found]
 
@@ -229,8 +220,8 @@ def _corrections(store: Store) -> list[table_files.Row]:
             "why": entry.why,
             "at": entry.at,
         }
-        for pipeline in store.folders("snapshots")
-        for entry in _entries(store, "snapshots", pipeline)
+        for pipeline in store.folders(SNAPSHOTS)
+        for entry in _entries(store, SNAPSHOTS, pipeline)
         if (named := entry.body.get("changes"))
         for change in parquet.read(recorded(store, named["key"], named["sha256"])).to_pylist()
     ]

@@ -1,7 +1,7 @@
 """Views over the tables, for frequent queries: their SQL, and the tables that they read.
 
 A view is only a shorter way to write a query: it adds no row, and what it may read is what its tables may.
-What does not belong here: making views (`analytics`) and the tables' columns (`schemas.tables`).
+What does not belong here: making views (`queries`) and the tables' columns (`schemas.tables`).
 """
 
 from __future__ import annotations

@@ -48,14 +48,6 @@ def fit_result(store: Store, pipeline: str, version: str, fold: int | None) -> F
     return FitResult.model_validate_json(steady(store, key))
 
 
-def check_loadable(config: Pipeline, classes: Sequence[str]) -> None:
-    """Save the untrained model and load it in safe mode: what cannot be loaded later is an error now.
-
-    Raises ConfigurationError.
-    """
-    shared_models.check_loadable(catalog.load(config.workload), config, classes)
-
-
 def train_fold(store: Store, config: Pipeline, plan: Plan, fold: int) -> FitResult:
     """Train on all folds but this one and predict this one: fold-<k>/oof.parquet, then manifest.json.
 

@@ -27,6 +27,7 @@ FOLDERS = ("cat", "dog")
 ADMITTER = """
     import sys
     from leptonflow.data.dataset import admission
+    from leptonflow.runs import discovery
     from leptonflow.storage.address import open_store
     from tests.batches import CONFIG
 
@@ -35,7 +36,7 @@ ADMITTER = """
         print("ready", flush=True)
         for line in sys.stdin:
             outcome = admission.admit(store, CONFIG, line.strip())
-            admission.discover(store, CONFIG, force=False)
+            discovery.discover(store, CONFIG, force=False)
             print(outcome.model_dump_json(), flush=True)
 """
 

@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from leptonflow.core import store_keys
 from leptonflow.core.hashing import sha256
 from leptonflow.data.dataset import batch_outcomes
 from leptonflow.data.ingest import discards
@@ -65,7 +66,7 @@ def fill(store: Store, pipeline: str = "digits") -> None:
     discards.discard(store, pipeline, "second", "blurred", "someone")
     for version, run_id, promoted in (("a1" * 6, "b2" * 6, True), ("c3" * 6, "d4" * 6, False)):
         run = make(store, pipeline=pipeline, version=version, run_id=run_id, promoted=promoted, seed=len(run_id))
-        recording.record(store, run.config, run.plan, **run.keywords())
+        recording.record(store, run.config, run.plan, run.results())
     promotion = {"version": "a1" * 6, "previous": None, "run_id": "b2" * 6, "manifest_sha256": "f" * 64,
                  "snapshot": "5aa5" * 3, "snapshot_number": 1}  # fmt: skip
     commit(store, f"promotions/{pipeline}/log", "promotion", promotion)
@@ -190,9 +191,9 @@ def test_a_file_of_an_older_or_a_newer_release_fits(directory: Store) -> None:
     import pyarrow as pa
 
     whole = table_files.arrow("runs", [{"pipeline": "p", "run_id": "new", "attempt": 1}])
-    directory.create(table_files.key("runs", "p", "new"), table_files.encode(whole))
+    directory.create(store_keys.table_key("runs", "p", "new"), table_files.encode(whole))
     old = pa.table({"pipeline": ["p"], "run_id": ["old"], "attempt": pa.array([7], pa.int16()), "mood": ["good"]})
-    directory.create(table_files.key("runs", "p", "old"), table_files.encode(old))
+    directory.create(store_keys.table_key("runs", "p", "old"), table_files.encode(old))
     assert queries.query(directory, "FROM runs").schema.equals(schema("runs"))
     assert ask(directory, "SELECT run_id, attempt, sentence FROM runs ORDER BY run_id") == [
         {"run_id": "new", "attempt": 1, "sentence": None},
@@ -407,7 +408,7 @@ def test_duckdb_itself_reads_the_bucket(bucket: Store, monkeypatch: pytest.Monke
 def many(store: Store, count: int) -> None:
     row = {"pipeline": "many", "run_id": "r", "version": "v", "fold": 0, "metric": "accuracy", "value": 0.5}
     table = table_files.arrow("folds", [row] * 25)
-    table_files.write(store, ((table_files.key("folds", "many", f"{n:05}"), table) for n in range(count)))
+    table_files.write(store, ((store_keys.table_key("folds", "many", f"{n:05}"), table) for n in range(count)))
 
 
 def test_a_thousand_files_answer_quickly(directory: Store) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from leptonflow.core import store_keys
 from leptonflow.core.hashing import sha256
 from leptonflow.runs import recording
 from leptonflow.storage import commit_log
@@ -60,7 +61,7 @@ def fill(store: Store, count: int = FILES, start: int = 0, *tables: str) -> None
             texts = dict.fromkeys(names, f"{number:012x}")
             rows = [{"pipeline": pipeline, **texts}] * (number % 3)  # a file may be empty, and rows alike
             table_files.write(
-                store, [(table_files.key(table, pipeline, f"{number:012x}"), table_files.arrow(table, rows))]
+                store, [(store_keys.table_key(table, pipeline, f"{number:012x}"), table_files.arrow(table, rows))]
             )
 
 
@@ -106,7 +107,7 @@ def test_what_is_written_afterwards_is_read_too_and_compacted_with_what_was(stor
     assert all(compact_all(store))
     assert content(store) == after
     assert all(len(table_sources.files(store, table)) == 1 for table in table_sources.with_files())
-    assert commit_log.read(store, table_sources.compactions("runs")).number == 2
+    assert commit_log.read(store, store_keys.compaction_log("runs")).number == 2
 
 
 def test_a_store_that_lost_its_compactions_has_lost_no_row(directory: Store) -> None:
@@ -156,7 +157,7 @@ def test_one_that_was_overtaken_changes_nothing(store: Store) -> None:
     late = Late(store)
     assert not compaction.compact(late, "folds", 2)
     assert late.done
-    (entry,) = commit_log.read(store, table_sources.compactions("folds")).entries
+    (entry,) = commit_log.read(store, store_keys.compaction_log("folds")).entries
     (made,) = entry.body["made"]
     assert len(made["replaces"]) == FILES + 1
     assert sum(content(store, "folds")["folds"].values()) == sum(n % 3 for n in range(FILES + 1))
@@ -187,7 +188,7 @@ def test_processes_that_compact_at_once_and_a_reader_beside_them(store_uri: str)
         worker.join(60)
         assert worker.exitcode == 0
     assert sum(told.get(timeout=10) for _ in workers) >= len(table_sources.with_files())
-    assert all(commit_log.read(store, table_sources.compactions(t)).number == 1 for t in table_sources.with_files())
+    assert all(commit_log.read(store, store_keys.compaction_log(t)).number == 1 for t in table_sources.with_files())
     assert content(store, "runs")["runs"] == before
 
 
@@ -198,7 +199,7 @@ def test_a_column_and_a_type_of_another_release_are_kept(directory: Store) -> No
     old = pa.table({"pipeline": ["p"], "run_id": ["old"], "attempt": pa.array([7], pa.int16()), "mood": ["good"]})
     new = table_files.arrow("runs", [{"pipeline": "p", "run_id": "new", "attempt": 2**40}])
     for name, table in (("old", old), ("new", new)):
-        directory.create(table_files.key("runs", "p", name), table_files.encode(table))
+        directory.create(store_keys.table_key("runs", "p", name), table_files.encode(table))
     assert compaction.compact(directory, "runs", 1)
     (key,) = table_sources.files(directory, "runs")
     written = table_files.decode(directory.get(key), key)
@@ -213,14 +214,14 @@ def test_a_large_file_stays_and_a_large_compaction_is_not_written_again(
     sizes = sorted(source.bytes for source in table_sources.sources(directory, "runs", commit_log.Log("x", ())).loose)
     monkeypatch.setattr(compaction, "LARGE", sizes[-1])
     assert compaction.compact(directory, "runs", 1)
-    left = table_sources.sources(directory, "runs", commit_log.read(directory, table_sources.compactions("runs")))
+    left = table_sources.sources(directory, "runs", commit_log.read(directory, store_keys.compaction_log("runs")))
     assert left.loose and all(source.bytes >= sizes[-1] for source in left.loose)
     monkeypatch.setattr(compaction, "LARGE", 2**20)
     monkeypatch.setattr(compaction, "MOST_AT_ONCE", 1)  # every file is a group of its own
     before = content(directory, "runs")["runs"]
     assert compaction.compact(directory, "runs", 0)
     assert content(directory, "runs")["runs"] == before
-    after = table_sources.sources(directory, "runs", commit_log.read(directory, table_sources.compactions("runs")))
+    after = table_sources.sources(directory, "runs", commit_log.read(directory, store_keys.compaction_log("runs")))
     assert not after.loose and set(left.compacted) < set(after.compacted)
 
 
@@ -230,9 +231,9 @@ def test_files_that_do_not_fit_into_one_are_not_written_again_and_again(
     rows = table_files.arrow("folds", [{"pipeline": "p", "version": "v", "metric": "accuracy", "value": 0.5}] * 50)
     monkeypatch.setattr(compaction, "MOST_AT_ONCE", 8 * len(table_files.encode(rows)) + 100)
     for number in range(40):
-        table_files.write(directory, [(table_files.key("folds", "p", f"{number:04}"), rows)])
+        table_files.write(directory, [(store_keys.table_key("folds", "p", f"{number:04}"), rows)])
         compaction.compact(directory, "folds", 7)
-    entries = commit_log.read(directory, table_sources.compactions("folds")).entries
+    entries = commit_log.read(directory, store_keys.compaction_log("folds")).entries
     assert [sum(len(made["replaces"]) for made in entry.body["made"]) for entry in entries] == [8] * 5
     assert queries.query(directory, "FROM folds").num_rows == 2000
 
@@ -242,9 +243,9 @@ def test_the_files_grow_geometrically(directory: Store) -> None:
     rows = table_files.arrow("folds", [{"pipeline": "p", "version": "v", "metric": "accuracy", "value": 0.5}] * 50)
     written = 0
     for number in range(200):
-        table_files.write(directory, [(table_files.key("folds", "p", f"{number:04}"), rows)])
+        table_files.write(directory, [(store_keys.table_key("folds", "p", f"{number:04}"), rows)])
         compaction.compact(directory, "folds", 7)
-    for entry in commit_log.read(directory, table_sources.compactions("folds")).entries:
+    for entry in commit_log.read(directory, store_keys.compaction_log("folds")).entries:
         written += sum(len(made["replaces"]) for made in entry.body["made"])
     found = table_sources.files(directory, "folds")
     assert len(found) < 16 and len(found) == len(set(found))
@@ -258,7 +259,7 @@ def test_the_files_grow_geometrically(directory: Store) -> None:
 def test_a_run_compacts_what_has_grown_and_nothing_else(directory: Store) -> None:
     fill(directory, compaction.MOST_LOOSE)
     run = make(directory)
-    recording.record(directory, run.config, run.plan, **run.keywords())
+    recording.record(directory, run.config, run.plan, run.results())
     made = {key.split("/")[1] for key, _ in directory.list("compactions")}
     assert made == set(table_sources.with_files()) - {"batches", "validations", "quarantine"}
     assert len(table_sources.files(directory, "runs")) == 1
@@ -270,11 +271,11 @@ def test_a_compaction_that_fails_is_a_warning_and_the_run_is_whole(
     directory: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
     fill(directory, compaction.MOST_LOOSE)
-    broken = table_files.key("runs", "digits", "zz")
+    broken = store_keys.table_key("runs", "digits", "zz")
     directory.create(broken, b"garbage, and long enough to be opened")
     run = make(directory)
     with caplog.at_level(logging.WARNING):
-        document = recording.record(directory, run.config, run.plan, **run.keywords())
+        document = recording.record(directory, run.config, run.plan, run.results())
     assert document["verdict"] == "promoted"
     (warning,) = caplog.messages
     assert broken in warning and warning.startswith("the table runs was not compacted")
@@ -291,12 +292,12 @@ def test_bytes_that_are_not_what_their_name_says_are_named_and_not_recorded(dire
     path.write_bytes(b"something else")
     with pytest.raises(Damaged, match="not what was recorded"):
         compaction.compact(directory, "runs", 2)
-    assert commit_log.read(directory, table_sources.compactions("runs")).number == 0
+    assert commit_log.read(directory, store_keys.compaction_log("runs")).number == 0
 
 
 def test_a_record_of_another_release_is_an_error_that_says_so(directory: Store) -> None:
     fill(directory)
-    prefix = table_sources.compactions("runs")
+    prefix = store_keys.compaction_log("runs")
     commit_log.commit(
         directory, commit_log.read(directory, prefix), id="x", kind="compaction", body={"new": 1}, who="t", why="t"
     )

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from leptonflow.core.hashing import canonical, sha256
 from leptonflow.data.dataset import example_sets
 from leptonflow.data.validation import contracts
 from leptonflow.evaluation import holdout_evaluation, load_check
-from leptonflow.registry import packages
+from leptonflow.registry import package_builder, packages
 from leptonflow.storage.address import open_store
 from leptonflow.storage.memory_store import MemoryStore
 from leptonflow.storage.store import Store
@@ -45,11 +46,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Pipeline, P
     store, config = open_store(str(folder)), pipeline()
     plan = land(store, config)
     with pytest.raises(TrainingError, match=r"2 finished folds and a final fit.*0 folds and no final fit"):
-        packages.package(store, pipeline(training={"folds": 2}), plan)
+        package_builder.build(store, pipeline(training={"folds": 2}), plan)
     for fold in range(3):
         model_fits.train_fold(store, config, plan, fold)
     model_fits.fit_final(store, config, plan)
-    packages.package(store, config, plan)
+    package_builder.build(store, config, plan)
     holdout_evaluation.evaluate(store, config, plan, None)
     return folder, config, plan
 
@@ -134,8 +135,8 @@ def test_wrong_readings_leave_no_unusable_version(
         (folder / name).unlink()
     with monkeypatch.context() as patch:
         assert misread(store, patch, how) == {}
-        made = packages.package(store, config, plan)
-        again = packages.package(store, config, plan)
+        made = package_builder.build(store, config, plan)
+        again = package_builder.build(store, config, plan)
         assert packages.reference(store, config.name, plan.version) == made == again
     assert packages.verify(store, config.name, plan.version, made.manifest_sha256).version == plan.version
 
@@ -207,8 +208,8 @@ def test_a_second_writer_tells_of_the_first_ones_machine(store: Store, trained: 
         path = store.path(f"{folder}/{name}")
         assert path is not None
         path.unlink()
-    store.create(f"{folder}/lineage.json", packages.canonical(there))
-    packages.package(store, config, plan)
+    store.create(f"{folder}/lineage.json", canonical(there))
+    package_builder.build(store, config, plan)
     assert packages.verify(store, config.name, plan.version).lineage == there
     assert "977 CPUs of Another Processor" in store.get(f"{folder}/model_card.md").decode()
 
@@ -221,7 +222,7 @@ def test_a_manifest_from_before_lineage_was_kept_is_read(store: Store, trained: 
     del old["lineage"]
     old["files"] = [f for f in old["files"] if f["key"] not in NEWER]
     path.chmod(0o644)
-    path.write_bytes(packages.canonical(old))
+    path.write_bytes(canonical(old))
     found = packages.load(store, config.name, plan.version).manifest
     assert found.lineage is None and packages.contract(store, found) is None
 
@@ -230,7 +231,7 @@ def test_packaging_again_changes_nothing(store: Store, trained: Any) -> None:
     _, config, plan = trained
     before = dict(store.list(""))
     first = packages.reference(store, config.name, plan.version)
-    assert packages.package(store, config, plan) == first
+    assert package_builder.build(store, config, plan) == first
     assert dict(store.list("")) == before
 
 
@@ -244,7 +245,7 @@ def test_a_package_cut_off_before_its_manifest_is_finished(store: Store, trained
     with pytest.raises(NotFound, match=f"no version {plan.version}"):
         packages.load(store, config.name, plan.version)
     assert packages.versions(store, config.name) == []
-    packages.package(store, config, plan)
+    package_builder.build(store, config, plan)
     packages.verify(store, config.name, plan.version)
 
 
@@ -281,7 +282,7 @@ def test_a_fresh_process_reproduces_the_predictions_and_the_pass_is_recorded(val
     assert first.passed and not first.reused, first.sentence
     assert first.largest_difference is not None and first.largest_difference <= load_check.TOLERANCE
     holdout = len(example_sets.holdout_set(store, config, plan.snapshot).ids)
-    assert first.examples == packages.REFERENCE_EXAMPLES + holdout
+    assert first.examples == package_builder.REFERENCE_EXAMPLES + holdout
     began = time.perf_counter()
     again = load_check.validate(store, config, plan.version, sha)
     assert again.reused and again.passed
@@ -301,17 +302,17 @@ def test_a_package_that_does_not_reproduce_its_predictions_does_not_pass(store: 
         def predict_on_batch(self, pixels: Any) -> Any:
             return np.asarray(package.model.predict_on_batch(pixels)) + 1e-3
 
-    data = packages.write_reference(config, Other(), None, examples)
+    data = package_builder.write_reference(config, Other(), None, examples)
     manifest = packages.manifest(store, config.name, plan.version)
-    changed = {"sha256": packages.sha256(data), "bytes": len(data)}
+    changed = {"sha256": sha256(data), "bytes": len(data)}
     files = tuple(f.model_copy(update=changed) if f.key == "reference.parquet" else f for f in manifest.files)
-    text = packages.canonical(manifest.model_copy(update={"files": files}))
+    text = canonical(manifest.model_copy(update={"files": files}))
     for name, new in (("reference.parquet", data), ("manifest.json", text)):
         path = store.path(f"{folder}/{name}")
         assert path is not None
         path.chmod(0o644)
         path.write_bytes(new)
-    result = load_check.validate(store, config, plan.version, packages.sha256(text))
+    result = load_check.validate(store, config, plan.version, sha256(text))
     assert not result.passed
     assert result.largest_difference == pytest.approx(1e-3, rel=1e-3)
     assert list(store.list(f"{folder}/infra")) == []
@@ -340,7 +341,7 @@ def test_a_record_that_is_no_pass_of_these_bytes_is_made_again(validated: Any, t
     path = store.path(key)
     assert path is not None
     path.chmod(0o644)
-    for data in (b"garbage", packages.canonical(first.model_copy(update={"manifest_sha256": "0" * 64}))):
+    for data in (b"garbage", canonical(first.model_copy(update={"manifest_sha256": "0" * 64}))):
         path.write_bytes(data)
         again = load_check.validate(store, config, plan.version, sha)
         assert again.passed and not again.reused and again.manifest_sha256 == sha

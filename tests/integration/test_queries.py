@@ -65,7 +65,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
                 champion=champion, batch_size=64 if version == LAST else 32,
                 created_at=f"2026-11-{day}T10:30:00+00:00",
             )  # fmt: skip
-            recording.record(store, run.config, run.plan, **run.keywords(started_at=f"2026-11-{day}T10:00:00.000000Z"))
+            recording.record(store, run.config, run.plan, run.results(started_at=f"2026-11-{day}T10:00:00.000000Z"))
     decisions = (
         ("promotion", FIRST, RUNS[FIRST]), ("override", WORSE, None), ("promotion", LAST, RUNS[LAST]),
     )  # fmt: skip

@@ -17,7 +17,7 @@ from leptonflow.core import store_keys
 from leptonflow.core.hashing import canonical, sha256
 from leptonflow.data.dataset import dataset_state
 from leptonflow.evaluation import holdout_evaluation
-from leptonflow.registry import packages
+from leptonflow.registry import package_builder
 from leptonflow.runs import reproduction
 from leptonflow.storage import commit_log as commits
 from leptonflow.storage.address import open_store
@@ -60,7 +60,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     for fold in range(3):
         model_fits.train_fold(store, config, plan, fold)
     model_fits.fit_final(store, config, plan)
-    packages.package(store, config, plan)
+    package_builder.build(store, config, plan)
     holdout_evaluation.evaluate(store, config, plan, None)
     return folder, config, plan
 

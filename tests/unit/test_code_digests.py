@@ -29,6 +29,7 @@ STARTS = {
     "leptonflow/evaluation/": "gate",
     "leptonflow/gate/": "gate",
     "leptonflow/statistics/": "gate",
+    "leptonflow/registry/package_builder.py": "gate",
     "leptonflow/registry/packages.py": "gate",
     "leptonflow/registry/intact_champions.py": "gate",
     "leptonflow/registry/proven_champions.py": "gate",

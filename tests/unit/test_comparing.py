@@ -22,7 +22,7 @@ A, B = "a1" * 6, "b1" * 6
 
 
 def finish(store: Store, run: Run) -> None:
-    recording.record(store, run.config, run.plan, **run.keywords())
+    recording.record(store, run.config, run.plan, run.results())
 
 
 def with_lineage(store: Store, run: Run, **changed: Any) -> None:

@@ -12,7 +12,7 @@ import pytest
 from leptonflow.data.dataset import example_sets, reencoding
 from leptonflow.evaluation import holdout_evaluation
 from leptonflow.gate import evidence
-from leptonflow.registry import champion_log, packages
+from leptonflow.registry import champion_log, package_builder, packages
 from leptonflow.registry.champion_log import Champion
 from leptonflow.storage import commit_log as commits
 from leptonflow.storage.memory_store import MemoryStore
@@ -30,7 +30,7 @@ def train(store: Store, config: Pipeline, plan: Plan) -> str:
     for fold in range(config.training.folds):
         model_fits.train_fold(store, config, plan, fold)
     model_fits.fit_final(store, config, plan)
-    return packages.package(store, config, plan).manifest_sha256
+    return package_builder.build(store, config, plan).manifest_sha256
 
 
 def champion_of(plan: Plan, manifest_sha256: str, number: int = 1) -> Champion:

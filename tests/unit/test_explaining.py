@@ -215,7 +215,7 @@ def test_the_newest_finished_run_or_the_one_that_is_named(store: Store) -> None:
         run = make(
             store, version=f"a{number}" * 6, run_id=f"b{number}" * 6, promoted=promoted, accuracy=0.85, seed=number
         )
-        recording.record(store, run.config, run.plan, **run.keywords())
+        recording.record(store, run.config, run.plan, run.results())
     found = run_explanation.explain(store, run.config)
     assert (found["run_id"], found["version"], found["verdict"]) == ("b2" * 6, "a2" * 6, "refused")
     assert [c["rule"] for c in found["would_change"]] == ["at_least"]
@@ -236,6 +236,6 @@ def test_no_run_yet(store: Store) -> None:
 
 def test_an_empty_run_id_is_no_finished_run(store: Store) -> None:
     run = make(store)
-    recording.record(store, run.config, run.plan, **run.keywords())
+    recording.record(store, run.config, run.plan, run.results())
     with pytest.raises(NotFound, match=r"no finished run ''.*Received: ''"):
         run_explanation.explain(store, run.config, "")

@@ -39,8 +39,8 @@ def test_predictions_that_were_changed_are_named_and_make_no_report(store: Store
     whole = store.get(file.key)
     swapped(store, run, file)
     with pytest.raises(Damaged, match=rf"{file.key} is not what was recorded.*{file.sha256}"):
-        recording.record(store, run.config, run.plan, **run.keywords())
+        recording.record(store, run.config, run.plan, run.results())
     assert recording.finished(store, "digits", run.plan.run_id or "") is None
     # Put back, the run is finished by the next attempt.
     store._objects[file.key] = whole  # type: ignore[attr-defined]
-    assert recording.record(store, run.config, run.plan, **run.keywords())["run_id"] == run.plan.run_id
+    assert recording.record(store, run.config, run.plan, run.results())["run_id"] == run.plan.run_id

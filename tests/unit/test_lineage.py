@@ -10,8 +10,9 @@ import pytest
 
 from leptonflow.core.code_digests import ROOT
 from leptonflow.core.hashing import sha256
-from leptonflow.registry import lineage, model_cards
+from leptonflow.registry import lineage
 from leptonflow.storage.address import open_store
+from schemas.text import markdown
 from tests.small_packages import PIPELINE, plan
 
 
@@ -99,7 +100,7 @@ def test_the_nearest_lock(tmp_path: Path) -> None:
 
 def test_names_from_outside_are_literal_in_a_card() -> None:
     hostile = "<script>\u202e[x](http://evil)\n# title | `code`"
-    assert model_cards.plain(hostile) == ("\\<script\\>\\\\u202e\\[x\\]\\(http://evil\\)\\\\n\\# title \\| \\`code\\`")
+    assert markdown(hostile) == ("\\<script\\>\\\\u202e\\[x\\]\\(http://evil\\)\\\\n\\# title \\| \\`code\\`")
 
 
 @pytest.mark.parametrize(("data", "told"), [

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from leptonflow.keras_runtime.keras_models import keras
 from leptonflow.training import shared_models
-from leptonflow.workloads import catalog
-from leptonflow.workloads import classification
+from leptonflow.workloads import catalog, classification
 from leptonflow.workloads.image_classification import model as models
 from schemas.errors import ConfigurationError
 from tests.fit_examples import CLASSES, pipeline

@@ -27,7 +27,7 @@ def store() -> Store:
 def recorded(store: Store, run_id: str, version: str, at: str, patch: pytest.MonkeyPatch, **given: object) -> Run:
     patch.setattr(clock, "now", lambda: at)
     run = make(store, run_id=run_id, version=version, created_at=at, **given)  # type: ignore[arg-type]
-    recording.record(store, run.config, run.plan, **run.keywords(started_at=at))
+    recording.record(store, run.config, run.plan, run.results(started_at=at))
     return run
 
 

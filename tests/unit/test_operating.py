@@ -54,7 +54,7 @@ def compared(store: Store, run_id: str, discordant: int, version: str = "a1" * 6
     evaluation = run.evaluation.model_copy(update={"champion_predictions": reference})
     store.create(f"runs/digits/{run_id}/evaluation-6.json", canonical(run.evaluation))
     store.create(f"runs/digits/{run_id}/evaluation-7.json", canonical(evaluation))
-    recording.record(store, run.config, run.plan, **run.keywords())
+    recording.record(store, run.config, run.plan, run.results())
 
 
 def folds_written(store: Store, version: str = "a1" * 6) -> list[float]:
@@ -90,7 +90,7 @@ def test_the_discordance_is_that_of_the_newest_run_that_compared_two(memory: Sto
     compared(memory, "b1" * 6, 40)
     compared(memory, "b2" * 6, 24)
     alone = make(memory, run_id="b3" * 6)  # the newest, which compared nothing
-    recording.record(memory, alone.config, alone.plan, **alone.keywords())
+    recording.record(memory, alone.config, alone.plan, alone.results())
     seen = operating_curve.discordance_seen(memory, CONFIG)
     assert (seen.value, seen.assumption) == (24 / 400, None)
     assert "b2" * 6 in seen.source and CHAMPION in seen.source

@@ -28,7 +28,7 @@ from tests.run_examples import HOSTILE, make
 
 def page(run: Any, store: Store, **changed: Any) -> str:
     """The report that `record` leaves for this run."""
-    recording.record(store, run.config, run.plan, **run.keywords(**changed))
+    recording.record(store, run.config, run.plan, run.results(**changed))
     return store.get(f"runs/{run.config.name}/{run.verdict.run_id}/report.html").decode()
 
 
@@ -128,7 +128,7 @@ def contents(run: Any, store: Store, **changed: Any) -> html_report.Contents:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(html_report, "render", keep)
-        recording.record(store, run.config, run.plan, **run.keywords())
+        recording.record(store, run.config, run.plan, run.results())
     return replace(found[0], **changed)
 
 

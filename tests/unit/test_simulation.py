@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import pytest
 
 from leptonflow.gate import simulation
-from leptonflow.reports import plots
+from leptonflow.reports import plot_files, plots
 from leptonflow.statistics import power
 from schemas.errors import UsageError
 
@@ -105,7 +105,7 @@ def test_the_picture_shows_the_curve_and_stands_alone() -> None:
     inside = plots.operating_curve(curve)
     assert inside.startswith("<svg") and "var(--series-3)" in inside and "chance of promotion" in inside
     assert not [colour for colour in plots._PAGE if colour in inside]
-    alone = plots.standalone(inside)
+    alone = plot_files.standalone(inside)
     root = ElementTree.fromstring(alone)
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
     style = root.find("{http://www.w3.org/2000/svg}style")

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from leptonflow.core import store_keys
 from leptonflow.runs import inventory, recording
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
@@ -27,7 +28,7 @@ def directory(tmp_path: Path) -> Store:
 
 def recorded(store: Store, pipeline: str) -> Run:
     run = make(store, pipeline=pipeline)
-    recording.record(store, run.config, run.plan, **run.keywords())
+    recording.record(store, run.config, run.plan, run.results())
     table_files.write(store, table_files.batch_files(outcome(pipeline)))
     return run
 
@@ -37,7 +38,7 @@ def as_before(store: Store, table: str, pipeline: str, *without: str) -> None:
     rows = table_files.arrow(table, [{"pipeline": pipeline, "run_id": "old", "version": "old"}])
     sink = pa.BufferOutputStream()
     pq.write_table(rows.drop_columns(list(without)), sink, compression="zstd")
-    store.create(table_files.key(table, pipeline, "0ld"), bytes(sink.getvalue()))
+    store.create(store_keys.table_key(table, pipeline, "0ld"), bytes(sink.getvalue()))
 
 
 @pytest.mark.parametrize("pipelines", [("digits",), ("digits", "cats")], ids=["one", "two"])

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from leptonflow.core import clock
+from leptonflow.core import clock, store_keys
 from leptonflow.core.hashing import canonical, sha256
 from leptonflow.data.dataset import batch_outcomes
 from leptonflow.runs import recording
@@ -119,7 +119,7 @@ def test_what_lies_there_is_adopted(memory: Store) -> None:
 
 def test_a_run_leaves_every_number(memory: Store) -> None:
     run = make(memory, champion="0123456789ab")
-    document = recording.record(memory, run.config, run.plan, **run.keywords())
+    document = recording.record(memory, run.config, run.plan, run.results())
     assert list(document) == [
         "run_id", "verdict", "version", "champion", "snapshot", "batches", "examples", "warnings", "cv", "holdout",
         "gate", "report", "seconds", "sentence",
@@ -152,7 +152,7 @@ def test_the_manifest_names_every_file_with_its_sha256(memory: Store) -> None:
         f"fits/digits/{run.verdict.version}/final/manifest.json",
     }
     memory.create_many((key, b"{}") for key in documents)
-    recording.record(memory, run.config, run.plan, **run.keywords())
+    recording.record(memory, run.config, run.plan, run.results())
     manifest = json.loads(memory.get(f"runs/digits/{run.verdict.run_id}/manifest.json"))
     assert documents <= {file["key"] for file in manifest["files"]}
     assert manifest["digest"] == sha256(canonical({name: manifest[name] for name in manifest if name != "digest"}))
@@ -168,10 +168,10 @@ def test_wrong_readings_leave_no_wrong_digest(memory: Store, monkeypatch: pytest
     """A run that was killed before its manifest, and is recorded again while every object is read wrong once."""
     run = make(memory)
     with pytest.raises(Killed):
-        recording.record(Mortal(memory, WRITES - 1), run.config, run.plan, **run.keywords())
+        recording.record(Mortal(memory, WRITES - 1), run.config, run.plan, run.results())
     with monkeypatch.context() as patch:
         readings = misread(memory, patch, how)
-        recording.record(memory, run.config, run.plan, **run.keywords())
+        recording.record(memory, run.config, run.plan, run.results())
     assert len(readings) >= WRITES - 1
     manifest = json.loads(memory.get(f"runs/digits/{run.verdict.run_id}/manifest.json"))
     assert [f["key"] for f in manifest["files"] if sha256(memory.get(f["key"])) != f["sha256"]] == []
@@ -187,11 +187,11 @@ def test_a_kill_before_any_write_and_a_second_call_leave_each_row_once(memory: S
     """The first call's verdict and times are the run's; nothing is there twice."""
     run = make(memory)
     with pytest.raises(Killed):
-        recording.record(Mortal(memory, writes), run.config, run.plan, **run.keywords())
+        recording.record(Mortal(memory, writes), run.config, run.plan, run.results())
     assert recording.finished(memory, "digits", run.verdict.run_id) is None
-    other = run.keywords(started_at="2027-01-01T00:00:00.000000Z", seconds={"train": 1.0}, batches=[])
-    document = recording.record(memory, run.config, run.plan, **other)
-    assert document["seconds"] == ({"train": 1.0} if writes == 0 else run.keywords()["seconds"])
+    other = run.results(started_at="2027-01-01T00:00:00.000000Z", seconds={"train": 1.0}, batches=[])
+    document = recording.record(memory, run.config, run.plan, other)
+    assert document["seconds"] == ({"train": 1.0} if writes == 0 else run.results().seconds)
     counts = {table: len(rows(memory, table)) for table in COLUMNS}
     assert counts == {
         "batches": 0, "validations": 0, "quarantine": 0, "snapshots": 0, "promotions": 0, "discards": 0,
@@ -200,13 +200,13 @@ def test_a_kill_before_any_write_and_a_second_call_leave_each_row_once(memory: S
         "metrics": 40, "stages": len(document["seconds"]), "configuration": 16,
     }  # fmt: skip
     before = everything(memory)
-    assert recording.record(memory, run.config, run.plan, **run.keywords()) == document
+    assert recording.record(memory, run.config, run.plan, run.results()) == document
     assert everything(memory) == before
 
 
 def test_there_are_exactly_as_many_writes_as_are_killed_above(memory: Store) -> None:
     run = make(memory)
-    recording.record(Mortal(memory, WRITES), run.config, run.plan, **run.keywords())
+    recording.record(Mortal(memory, WRITES), run.config, run.plan, run.results())
 
 
 def test_a_metric_that_is_no_number_is_null_in_the_document(memory: Store) -> None:
@@ -214,16 +214,16 @@ def test_a_metric_that_is_no_number_is_null_in_the_document(memory: Store) -> No
     scores = run.evaluation.candidate_scores
     scores = scores.model_copy(update={"metrics": {**scores.metrics, "log_loss": math.nan}})
     evaluation = run.evaluation.model_copy(update={"candidate_scores": scores})
-    document = recording.record(memory, run.config, run.plan, **run.keywords(evaluation=evaluation))
+    document = recording.record(memory, run.config, run.plan, run.results(evaluation=evaluation))
     assert document["holdout"]["log_loss"] is None
 
 
 def test_a_second_run_of_a_version_adds_no_rows_of_the_version(memory: Store) -> None:
     """Another gate, the same model: folds, epochs, models and oof stay those of the run that trained it."""
     first = make(memory)
-    recording.record(memory, first.config, first.plan, **first.keywords())
+    recording.record(memory, first.config, first.plan, first.results())
     second = make(memory, run_id="d4" * 6, trained_by=first.verdict.run_id)
-    recording.record(memory, second.config, second.plan, **second.keywords())
+    recording.record(memory, second.config, second.plan, second.results())
     for table in ("models", "folds", "epochs"):
         assert {r["run_id"] for r in rows(memory, table)} == {first.verdict.run_id}
     assert [r["run_id"] for r in rows(memory, "runs")] == [first.verdict.run_id, second.verdict.run_id]
@@ -232,7 +232,7 @@ def test_a_second_run_of_a_version_adds_no_rows_of_the_version(memory: Store) ->
 
 def test_rows_of_a_version_carry_the_run_that_trained_it_whoever_writes_them(memory: Store) -> None:
     run = make(memory, trained_by="e5" * 6)
-    recording.record(memory, run.config, run.plan, **run.keywords())
+    recording.record(memory, run.config, run.plan, run.results())
     assert {r["run_id"] for r in rows(memory, "folds")} == {"e5" * 6}
     assert {r["run_id"] for r in rows(memory, "predictions") if r["split"] == "oof"} == {"e5" * 6}
     assert {r["run_id"] for r in rows(memory, "predictions") if r["split"] == "holdout"} == {run.verdict.run_id}
@@ -243,10 +243,10 @@ def test_runs_are_listed_newest_last_and_unfinished_ones_not_at_all(memory: Stor
     monkeypatch.setattr(clock, "now", lambda: next(times))
     for run_id in ("aa" * 6, "bb" * 6):
         run = make(memory, run_id=run_id)
-        recording.record(memory, run.config, run.plan, **run.keywords())
+        recording.record(memory, run.config, run.plan, run.results())
     run = make(memory, run_id="cc" * 6)
     with pytest.raises(Killed):
-        recording.record(Mortal(memory, 3), run.config, run.plan, **run.keywords())
+        recording.record(Mortal(memory, 3), run.config, run.plan, run.results())
     # As they were recorded: the clock was set back between the two.
     assert [r["run_id"] for r in recording.runs(memory, "digits")] == ["aa" * 6, "bb" * 6]
     assert recording.runs(memory, "other") == []
@@ -262,7 +262,7 @@ def test_a_damaged_manifest_is_named(memory: Store) -> None:
 def test_the_report_of_a_directory_store_is_a_path(tmp_path: Path) -> None:
     store = open_store((tmp_path / "store").as_uri())
     run = make(store)
-    document = recording.record(store, run.config, run.plan, **run.keywords())
+    document = recording.record(store, run.config, run.plan, run.results())
     assert Path(document["report"]).read_text().startswith("<!DOCTYPE html>")
     (tmp_path / "store").rename(tmp_path / "moved")
     moved = open_store((tmp_path / "moved").as_uri())
@@ -339,7 +339,7 @@ def test_a_query_imports_neither_pandas_nor_the_records(tmp_path: Path) -> None:
     """pyarrow would import pandas for a single time, which took a third of the whole command."""
     store = open_store((tmp_path / "store").as_uri())
     row = {"pipeline": "p", "run_id": "r", "finished_at": "2026-11-24T10:00:00Z"}
-    table_files.write(store, [(table_files.key("runs", "p", "r"), table_files.arrow("runs", [row]))])
+    table_files.write(store, [(store_keys.table_key("runs", "p", "r"), table_files.arrow("runs", [row]))])
     unwanted = ("pandas", "schemas.records", "schemas.config", "yaml", "pyarrow.compute")
     code = f"""
 import sys

@@ -184,7 +184,7 @@ def test_the_same_code_trains_on_jax() -> None:
     pytest.importorskip("jax", reason="jax is not installed: `pip install jax` to run this")
     script = (
         "from leptonflow.keras_runtime import keras_models\n"
-        "from leptonflow.registry import packages\n"
+        "from leptonflow.registry import package_builder\n"
         "from leptonflow.training import model_fits\n"
         "from leptonflow.storage.memory_store import MemoryStore\n"
         "from tests.fit_examples import land, pipeline\n"
@@ -192,7 +192,7 @@ def test_the_same_code_trains_on_jax() -> None:
         "plan = land(store, config)\n"
         "fits = [model_fits.train_fold(store, config, plan, k) for k in range(3)]\n"
         "model_fits.fit_final(store, config, plan)\n"
-        "packages.package(store, config, plan)\n"
+        "package_builder.build(store, config, plan)\n"
         "print(keras_models.keras().backend.backend(), model_fits.cross_validation(fits)['accuracy']['mean'])\n"
     )
     done = subprocess.run(

@@ -147,7 +147,7 @@ def test_a_whole_champion_and_none_have_no_damage(store: Store, config: Pipeline
 def test_a_run_that_cannot_be_read_hides_neither_the_champion_nor_another_run(store: Store, config: Pipeline) -> None:
     for version in (A, B):
         run = make(store, version=version, run_id=version[::-1])
-        recording.record(store, run.config, run.plan, **run.keywords())
+        recording.record(store, run.config, run.plan, run.results())
     assert pipeline_status.status(store, config)["last_run"]["version"] == B
     key = f"runs/{PIPELINE}/{B[::-1]}/manifest.json"
     store._objects[key] = b"garbage"  # type: ignore[attr-defined]
@@ -171,7 +171,7 @@ def test_a_run_that_cannot_be_read_hides_neither_the_champion_nor_another_run(st
 def test_records_that_are_lost_at_the_end_of_the_log_are_said(store: Store, config: Pipeline) -> None:
     """They leave no gap, and an earlier champion would be the champion again without a word."""
     run = make(store, version=C, run_id=C[::-1])
-    recording.record(store, run.config, run.plan, **run.keywords())
+    recording.record(store, run.config, run.plan, run.results())
     assert pipeline_status.status(store, config)["damage"] is None
     for number, champion in ((3, B), (2, A), (1, None)):
         del store._objects[f"promotions/{PIPELINE}/log/{number:08d}.json"]  # type: ignore[attr-defined]

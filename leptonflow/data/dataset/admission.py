@@ -1,36 +1,39 @@
-"""Admits a landed batch to the dataset: examine, judge, validate, write the parts, commit one record.
+"""Admits a landed batch to the dataset: examine, judge, validate, and commit it or refuse it.
 
 The record in the snapshots log is the truth; batches/*.json and table rows are written from it
-afterwards. What does not belong here: walking a source (landing), and the rules (judging).
+afterwards. What does not belong here: what a batch leaves (batch_commit), and the rules (examination, acceptance).
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
 
-from leptonflow.core import clock, garbage_collection, progress, store_keys
+from leptonflow.core import garbage_collection, progress, store_keys
 from leptonflow.core.child_processes import Pool
-from leptonflow.core.hashing import canonical, digest, sha256, short
-from leptonflow.core.person import person
-from leptonflow.data.dataset import batch_outcomes, dataset_contents, dataset_state, identities, part_files
+from leptonflow.data.dataset import (
+    batch_commit,
+    batch_outcomes,
+    dataset_state,
+    identities,
+    part_files,
+)
 from leptonflow.data.dataset.known_examples import classes, knowledge
 from leptonflow.data.ingest import discards, landing
-from leptonflow.data.validation import contracts, examination, examined_rows, faults
+from leptonflow.data.validation import contracts, examination, faults
 from leptonflow.data.validation.acceptance import Judgement, judge, refuse_whole
 from leptonflow.data.validation.examined_rows import Row
 from leptonflow.storage import commit_log
-from leptonflow.storage.objects import adopt, parsed, place
+from leptonflow.storage.objects import parsed
 from leptonflow.storage.store import Store
 from leptonflow.workloads import catalog
 from schemas.config import Pipeline
 from schemas.constants import ATTEMPTS
 from schemas.errors import Damaged, ExaminerLost, Overtaken
-from schemas.records import Expectation, Outcome, QuarantineRef
+from schemas.records import Expectation, Outcome
 
 MOST_CLASSES = 10_000
 
@@ -47,23 +50,27 @@ class Tools:
         self.workers.close()
 
 
-_TOOLS: list[Tools] = []
+_AT_HAND: ContextVar[Tools | None] = ContextVar("tools", default=None)
 
 
 @contextmanager
 def tools() -> Iterator[Tools]:
-    """The tools of this process: started now, or those of an enclosing `with`; ended with the outermost."""
-    if _TOOLS:
-        yield _TOOLS[-1]
+    """Tools for what is called in this block: started now, or those of an enclosing `with`; ended with the outermost.
+
+    A flow's parameters are JSON, so they reach its tasks with the context and not as an argument.
+    """
+    at_hand = _AT_HAND.get()
+    if at_hand is not None:
+        yield at_hand
         return
     started = Tools(contracts.Validator(), examination.pool())
-    _TOOLS.append(started)
+    token = _AT_HAND.set(started)
     try:
         started.validator.start()
         started.workers.start()
         yield started
     finally:
-        _TOOLS.remove(started)
+        _AT_HAND.reset(token)
         started.close()
 
 
@@ -197,9 +204,11 @@ def _judged(
     failed = [e for e in expectations if not e.success]
     sentence = fault or complaint or judgement.over or (_failed_sentence(failed) if failed else None)
     if sentence is None:
-        return _commit(store, config, history, landed, judgement, expectations, found, part)
+        mine = batch_commit.commit(store, config, history, landed, judgement, expectations, found, part)
+        # An own record whose reply was lost is the one that lies there: take its outcome, not ours.
+        return earlier(store, config, landed.name) or mine
     commit_log.still(store, history, f"refusal of the batch {landed.name}")
-    refused = _refuse(store, config, landed, refuse_whole(judgement, sentence), expectations, sentence)
+    refused = batch_commit.refuse(store, config, landed, refuse_whole(judgement, sentence), expectations, sentence)
     return earlier(store, config, landed.name) or refused  # who accepted it at the same moment has decided
 
 
@@ -257,140 +266,3 @@ def _failed_sentence(failed: Sequence[Expectation]) -> str:
     first = failed[0]
     where = f" of {first.column}" if first.column else ""
     return f"{len(failed)} expectations failed, the first {first.expectation}{where} (observed {first.observed})"
-
-
-def _write_quarantine(
-    store: Store, config: Pipeline, batch: str, contract: str, judgement: Judgement
-) -> QuarantineRef | None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    from schemas.tables import schema
-
-    if not judgement.refused:
-        return None
-    rows = [
-        {"pipeline": config.name, "batch": batch, "contract": contract, "source": r.row.source, "label": r.row.label,
-         "sha256": r.row.sha256, "rule": r.rule, "reason": r.reason}
-        for r in judgement.refused
-    ]  # fmt: skip
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(rows, schema("quarantine")), sink, compression="zstd")
-    data = bytes(sink.getvalue())
-    key = f"quarantine/{config.name}/{batch}/{sha256(data)}.parquet"
-    place(store, key, data)
-    return QuarantineRef(key=key, sha256=sha256(data), rows=len(rows))
-
-
-def _outcome(
-    config: Pipeline,
-    landed: landing.Batch,
-    judgement: Judgement,
-    expectations: tuple[Expectation, ...],
-    *,
-    outcome: str,
-    snapshot: str | None,
-    quarantine: QuarantineRef | None,
-    sentence: str,
-) -> Outcome:
-    facts = [row.facts or {} for row in judgement.accepted]
-    remarks = catalog.load(config.workload).remarks(facts, config.input)
-    return Outcome(
-        pipeline=config.name,
-        batch=landed.name,
-        contract=contracts.digest(config),
-        outcome=outcome,
-        arrived=len(judgement.accepted) + len(judgement.refused) + judgement.known,
-        accepted=len(judgement.accepted),
-        quarantined=len(judgement.refused),
-        known=judgement.known,
-        ignored=landed.ignored,
-        snapshot=snapshot,
-        reasons=judgement.reasons(),
-        quarantine=quarantine,
-        expectations=expectations,
-        warnings=(*landed.warnings, *examined_rows.notes(judgement.accepted), *remarks),
-        sentence=sentence,
-        listing=landed.listing.digest if landed.listing else None,
-        seen=landed.seen,
-        at=clock.now(),
-    )
-
-
-def _refuse(
-    store: Store,
-    config: Pipeline,
-    landed: landing.Batch,
-    judgement: Judgement,
-    expectations: tuple[Expectation, ...],
-    sentence: str,
-) -> Outcome:
-    """A refused batch has only its outcome object: the dataset's log does not know it."""
-    contract = contracts.digest(config)
-    quarantine = _write_quarantine(store, config, landed.name, contract, judgement)
-    outcome = _outcome(
-        config, landed, judgement, expectations,
-        outcome="refused", snapshot=None, quarantine=quarantine, sentence=sentence,
-    )  # fmt: skip
-    others = len(store.keys(f"batches/{config.name}/{landed.name}"))
-    outcome = outcome.model_copy(update={"number": others + 1})
-    key = store_keys.outcome_key(config.name, landed.name, contract)
-    return Outcome.model_validate_json(adopt(store, key, canonical(outcome)))
-
-
-def _commit(
-    store: Store,
-    config: Pipeline,
-    history: commit_log.Log,
-    landed: landing.Batch,
-    judgement: Judgement,
-    expectations: tuple[Expectation, ...],
-    classes: Sequence[str],
-    encoded: part_files.EncodedPart | None,
-) -> Outcome:
-    """Data first: the parts, then the one record that makes them the dataset."""
-    contract = contracts.digest(config)
-    preprocessing = dataset_state.preprocessing(config)
-    rows = judgement.accepted
-    with ThreadPoolExecutor(1) as beside:  # the part is large: the snapshot's digest is ready before it is on the disk
-        writing = encoded and beside.submit(
-            part_files.create_part, store, config.name, landed.name, preprocessing, encoded
-        )
-        quarantine = _write_quarantine(store, config, landed.name, contract, judgement)
-        pairs = dataset_contents.pairs(store, history.entries)
-        pairs += [(str(row.id), str(row.label)) for row in rows]
-        content = dataset_contents.content_digest(pairs, preprocessing)
-        part = writing and writing.result()
-    counts = f"{len(rows)} accepted, {len(judgement.refused)} quarantined, {judgement.known} already ingested"
-    outcome = _outcome(
-        config, landed, judgement, expectations,
-        outcome="accepted", snapshot=short(content), quarantine=quarantine, sentence=counts,
-    )  # fmt: skip
-    body: dict[str, Any] = {
-        "batch": landed.name,
-        identities.CANONICAL: True,
-        "contract": contract,
-        "outcome": outcome.model_dump(mode="json"),
-        "counts": {n: getattr(outcome, n) for n in ("arrived", "accepted", "quarantined", "known", "ignored")},
-        "reasons": outcome.reasons,
-        "quarantine": quarantine.model_dump(mode="json") if quarantine else None,
-        "parts": [part.model_dump(mode="json")] if part else [],
-        "snapshot": short(content),
-        "content": content,
-        "classes": list(classes),
-        "labels": dict(Counter(label for _, label in pairs)),
-        "preprocessing": preprocessing,
-        "holdout": history.head.body["holdout"] if history.head else config.holdout.fraction,
-        "examples": len(pairs),
-    }
-    commit_log.commit(
-        store,
-        history,
-        id=digest("batch", config.name, landed.name, contract, history.number),
-        kind="batch",
-        body=body,
-        who=person(),
-        why=f"batch {landed.name}: {counts}",
-    )
-    # An own record whose reply was lost is the one that lies there: take its outcome, not ours.
-    return earlier(store, config, landed.name) or outcome

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from leptonflow.core import store_keys
 from leptonflow.core.hashing import canonical
 from leptonflow.storage import commit_log as commits
 from leptonflow.storage.objects import read_model, steady
@@ -19,7 +20,7 @@ def repair_batches(store: Store, pipeline: str) -> None:
     and three listings where nothing is missing.
     """
     from_log = {_outcome_key(o): o for o in recorded_outcomes(store, pipeline)}
-    objects = {key for key in store.keys(f"batches/{pipeline}") if key.endswith(".json")}
+    objects = {key for key in store.keys(store_keys.outcomes_folder(pipeline)) if key.endswith(".json")}
     missing = [(key, canonical(o)) for key, o in from_log.items() if key not in objects]
     if missing:
         store.create_many(missing)
@@ -38,24 +39,24 @@ def repair_batches(store: Store, pipeline: str) -> None:
 
 def recorded_outcomes(store: Store, pipeline: str, until: int | None = None) -> list[dict[str, Any]]:
     """The outcomes in the first `until` records of the dataset's log (None: in all)."""
-    entries = commits.read(store, f"snapshots/{pipeline}/log").entries[:until]
+    entries = commits.read(store, store_keys.dataset_log(pipeline)).entries[:until]
     return [entry.body["outcome"] for entry in entries if entry.body.get("outcome")]
 
 
 def _outcome_key(outcome: dict[str, Any]) -> str:
-    return f"batches/{outcome['pipeline']}/{outcome['batch']}/{outcome['contract']}.json"
+    return store_keys.outcome_key(outcome["pipeline"], outcome["batch"], outcome["contract"])
 
 
-def _file_of(outcome_key: str) -> str:
+def _file_of(key: str) -> str:
     """The name of the table files that belong to batches/<pipeline>/<batch>/<contract>.json."""
     from leptonflow.tables.table_files import batch_id
 
-    _, _, batch, contract = outcome_key.removesuffix(".json").split("/")
+    _, _, batch, contract = key.removesuffix(".json").split("/")
     return f"{batch_id(batch, contract)}.parquet"
 
 
 def _table_files(store: Store, table: str, pipeline: str) -> set[str]:
-    return {key.rsplit("/", 1)[1] for key in store.keys(f"tables/{table}/pipeline={pipeline}")}
+    return {key.rsplit("/", 1)[1] for key in store.keys(store_keys.table_folder(table, pipeline))}
 
 
 def read_outcome(data: bytes, key: str) -> Outcome:

@@ -1,7 +1,7 @@
 """What changes accepted examples: records of newer labels and of examples that leave the dataset.
 
 Each is one record in the snapshots log, with who, when and why; its changes lie in a Parquet part. Pixels, ids and
-sides of the split stay. What does not belong here: how readers apply them (datasets), and who
+sides of the split stay. What does not belong here: how readers apply them (dataset_contents), and who
 decides on them (corrections, identities).
 """
 
@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from leptonflow.core import store_keys
 from leptonflow.core.hashing import digest, sha256, short
 from leptonflow.core.person import person
 from leptonflow.data.dataset import dataset_contents
@@ -57,7 +58,7 @@ def write(store: Store, pipeline: str, table: pa.Table) -> ChangesRef:
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
     data = sink.getvalue().to_pybytes()
-    key = f"examples/{pipeline}/{sha256(data)}.parquet"
+    key = store_keys.examples_key(pipeline, sha256(data))
     place(store, key, data)
     return ChangesRef(key=key, sha256=sha256(data), rows=table.num_rows)
 

@@ -1,6 +1,6 @@
 """What a person changes about accepted examples: newer labels (`ingest --correct`), and what leaves (`retract`).
 
-What does not belong here: the records themselves (change_records), and judging new rows (judging).
+What does not belong here: the records themselves (change_records), and judging new rows (acceptance).
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from leptonflow.core import store_keys
 from leptonflow.core.hashing import digest, short
 from leptonflow.data.dataset import dataset_contents
 from leptonflow.storage import commit_log
@@ -15,7 +16,7 @@ from schemas.text import nfc
 
 def snapshots(store: Store, pipeline: str, complete: bool = False) -> commit_log.Log:
     """The commit log of the pipeline's dataset; complete: held against a listing too."""
-    return (commit_log.complete if complete else commit_log.read)(store, f"snapshots/{pipeline}/log")
+    return (commit_log.complete if complete else commit_log.read)(store, store_keys.dataset_log(pipeline))
 
 
 def preprocessing(config: Pipeline) -> str:

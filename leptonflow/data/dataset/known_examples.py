@@ -1,6 +1,6 @@
 """What a dataset holds, gathered from its log for intake: files, pictures and what was quarantined before.
 
-What does not belong here: what a row's verdict is (judging), and walking a source (arriving).
+What does not belong here: what a row's verdict is (acceptance), and walking a source (folder_walk).
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from leptonflow.core import parquet
+from leptonflow.core import parquet, store_keys
 from leptonflow.core.hashing import sha256
 from leptonflow.data.ingest.layouts import shown
 from leptonflow.storage.objects import place, recorded
@@ -94,7 +94,7 @@ def _struct(columns: Mapping[str, pa.Array], rows: int) -> pa.Array:
 
 def create_part(store: Store, pipeline: str, batch: str, preprocessing: str, part: EncodedPart) -> PartRef:
     """Put a part where its digest says."""
-    key = f"examples/{pipeline}/{part.sha256}.parquet"
+    key = store_keys.examples_key(pipeline, part.sha256)
     place(store, key, part.data)
     return PartRef(key=key, sha256=part.sha256, rows=part.rows, batch=batch, preprocessing=preprocessing)
 

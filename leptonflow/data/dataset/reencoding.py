@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from leptonflow.core import progress
+from leptonflow.core import progress, store_keys
 from leptonflow.core.hashing import digest, sha256, short
 from leptonflow.core.person import person
 from leptonflow.data.dataset import dataset_contents, dataset_state, identities, part_files
@@ -113,7 +113,7 @@ def _encode_again(
         if row is None or row.sha256 != old["sha256"] or row.encoded is None:
             if old["id"] in retracted:
                 continue
-            changed.append(f"landing/{config.name}/{recorded.batch}/{old['key']}")
+            changed.append(store_keys.landed_key(config.name, recorded.batch, old["key"]))
             continue
         examples.append(part_files.Accepted(**old, encoded=row.encoded))
     if changed:
@@ -134,5 +134,5 @@ def _as_accepted(store: Store, config: Pipeline, batch: str, row: Row, recorded:
     """
     if row.key is None or row.sha256 != recorded:
         return None
-    data = store.get(f"{landing.folder_key(config.name, batch)}/{row.key}")
+    data = store.get(store_keys.landed_key(config.name, batch, row.key))
     return catalog.load(config.workload).encode_accepted(data, config.input) if sha256(data) == recorded else None

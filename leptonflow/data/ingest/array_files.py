@@ -1,7 +1,7 @@
 """A pair of arrays, `.npy` files or members of an `.npz`, as rows with labels: the rules before pixels are looked at.
 
 Nothing is ever unpickled: an array of objects is refused from its header. What does not belong here:
-what a row's pixels mean (the workload), and where the files come from (landing, examining).
+what a row's pixels mean (the workload), and where the files come from (landing, examination).
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """What a person should know of a pipeline's batches that are not in the dataset. Looks and writes nothing.
 
-What does not belong here: which batches a run takes (planning), and what lies in a single folder (landing_state).
+What does not belong here: which batches a run takes (pending_batches), and what lies in a single folder
+(landing_state).
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ class Lying:
 
 def lying(store: Store, pipeline: str) -> Lying:
     """Lines that begin with the pipeline's name. A refused batch is named whatever contract refused it."""
-    history = commit_log.read(store, f"snapshots/{pipeline}/log")
+    history = commit_log.read(store, store_keys.dataset_log(pipeline))
     there = accepted(history)
     refused = _refused(store, pipeline, {each.batch for each in there})
     opened = landing_state.open_batches(store, pipeline)
@@ -91,7 +92,7 @@ def _refused(store: Store, pipeline: str, besides: Collection[str]) -> list[Outc
     left = [b for b in landing.closed_batches(store, pipeline, besides) if b not in gone]
     newest: list[Outcome] = []
     for batch in left:
-        keys = [key for key in store.keys(f"batches/{pipeline}/{batch}") if key.endswith(".json")]
+        keys = [key for key in store.keys(store_keys.outcomes_folder(pipeline, batch)) if key.endswith(".json")]
         newest += batch_outcomes.newest_outcome(outcomes(store, keys))
     return newest
 
@@ -104,9 +105,10 @@ def misnamed(store: Store, pipeline: str) -> list[str]:
 
 def stray(store: Store, pipeline: str) -> list[str]:
     """A sentence about a `_READY` that closes nothing."""
-    if store.size(f"landing/{pipeline}/{READY}") is None:
+    folder = store_keys.landing_folder(pipeline)
+    if store.size(f"{folder}/{READY}") is None:
         return []
-    return [f"landing/{pipeline}/{READY} is not in a batch: a batch is a folder below landing/{pipeline}/"]
+    return [f"{folder}/{READY} is not in a batch: a batch is a folder below {folder}/"]
 
 
 def accepted(history: Log) -> list[Outcome]:

@@ -1,8 +1,8 @@
 """Which closed batches of a pipeline are pending, for a caller who polls and must cost nothing at rest.
 
-`planning.waiting` says the same about one moment. Here it is remembered: a batch that was seen closed is never asked
-for again, and neither is what the commit log said of it. What does not belong here: telling anybody that a batch has
-arrived (flows.arrivals), and what becomes of it (admission).
+`pending_batches.waiting` says the same about one moment. Here it is remembered: a batch that was seen closed is never
+asked for again, and neither is what the commit log said of it. What does not belong here: telling anybody that a batch
+has arrived (flows.arrivals), and what becomes of it (admission).
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from leptonflow.core import store_keys
 from leptonflow.core.concurrency import in_order
-from leptonflow.core.store_keys import outcome_key
+from leptonflow.core.store_keys import INGEST, READY
 from leptonflow.data.ingest import discards, landing, landing_state
-from leptonflow.data.ingest.landing import INGEST, READY, folder_key
 from leptonflow.data.validation import contracts
 from leptonflow.storage.store import Store
 from leptonflow.storage.store_identity import known_id, store_id
@@ -76,7 +76,7 @@ class Arrivals:
             self._follow()  # what was accepted is closed, and need not be asked for
         unsure = [name for name in asked if name not in self._accepted]
         there = [name for name in unsure if landing_state.readable(self._store, self.pipeline, name)]
-        sizes = self._sizes(f"{folder_key(self.pipeline, name)}/{READY}" for name in there)
+        sizes = self._sizes(store_keys.landed_key(self.pipeline, name, READY) for name in there)
         still_open = set(unsure).difference(n for n, size in zip(there, sizes, strict=True) if size is not None)
         closed = [name for name in asked if name not in still_open]
         if closed and self._replaced():
@@ -99,7 +99,7 @@ class Arrivals:
         discarded = discards.names(self._store, self.pipeline)
         left = [batch for batch in left if batch not in discarded]
         contract = contracts.digest(config)
-        outcomes = self._sizes(outcome_key(self.pipeline, batch, contract) for batch in left)
+        outcomes = self._sizes(store_keys.outcome_key(self.pipeline, batch, contract) for batch in left)
         found = list(zip(left, outcomes, strict=True))
         self._refused.update((batch, contract) for batch, outcome in found if outcome is not None)
         return [batch for batch, outcome in found if outcome is None]
@@ -118,8 +118,8 @@ class Arrivals:
         if listing is not None:
             sizes = [file.size for file in listing.files]
         else:
-            prefix = folder_key(self.pipeline, batch)
-            markers = (f"{prefix}/{READY}", f"{prefix}/{INGEST}")
+            prefix = store_keys.batch_folder(self.pipeline, batch)
+            markers = [store_keys.landed_key(self.pipeline, batch, name) for name in (READY, INGEST)]
             sizes = [size for key, size in self._store.list(prefix) if key not in markers and not key.endswith("/")]
         return Arrival(self.pipeline, batch, len(sizes), sum(sizes))
 
@@ -135,7 +135,7 @@ class Arrivals:
 
     def _listed(self) -> list[str]:
         """The names in the landing folder. A directory is listed anew only after it has changed."""
-        prefix = f"landing/{self.pipeline}"
+        prefix = store_keys.landing_folder(self.pipeline)
         began, stamp = time.time_ns(), self._changed(prefix)
         if stamp is not None and stamp == self._stamp:
             return self._listing
@@ -174,11 +174,11 @@ class Arrivals:
 
         A record that cannot be read ends the reading: a run reports it, and until then later batches are pending.
         """
-        number, window = self._records or 0, 1
+        log, number, window = store_keys.dataset_log(self.pipeline), self._records or 0, 1
         try:
             while True:
                 numbers = range(number + 1, number + 1 + window)
-                for data in self._store.get_many([f"snapshots/{self.pipeline}/log/{n:08d}.json" for n in numbers]):
+                for data in self._store.get_many([store_keys.record_key(log, n) for n in numbers]):
                     record = json.loads(data)
                     self._head = dict(record["body"])
                     if record["kind"] == "batch":

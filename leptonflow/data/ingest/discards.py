@@ -1,12 +1,12 @@
 """Batches that a person set aside: each a record of its own, after which nobody reads the batch (again).
 
 A discard changes no dataset: what was accepted stays, and an accepted batch cannot be discarded. What does not belong
-here: which batches are pending (planning, arrivals), and taking examples out of the dataset.
+here: which batches are pending (pending_batches), and taking examples out of the dataset.
 """
 
 from __future__ import annotations
 
-from leptonflow.core import clock
+from leptonflow.core import clock, store_keys
 from leptonflow.core.hashing import canonical
 from leptonflow.data.ingest import layouts
 from leptonflow.storage import commit_log
@@ -20,13 +20,13 @@ RECORD = "the record of a discarded batch"
 
 def names(store: Store, pipeline: str) -> frozenset[str]:
     """The keys of the discarded batches' names: of a name that a batch can have, the name itself. One listing."""
-    prefix = f"discarded/{pipeline}/"
+    prefix = f"{store_keys.discards_folder(pipeline)}/"
     return frozenset(key.removeprefix(prefix).removesuffix(".json") for key in store.keys(prefix))
 
 
 def every(store: Store, pipeline: str) -> list[Discard]:
     """The records, sorted by batch. Raises Damaged, naming the key."""
-    keys = store.keys(f"discarded/{pipeline}")
+    keys = store.keys(store_keys.discards_folder(pipeline))
     return [_record(data, key) for key, data in zip(keys, store.get_many(keys), strict=True)]
 
 
@@ -49,8 +49,8 @@ def discard(store: Store, pipeline: str, batch: str, reason: str, who: str) -> t
     before = of(store, pipeline, batch)
     if before is not None:
         return before, False
-    there = [layouts.shown(name) for name in store.folders(f"landing/{pipeline}")]
-    if batch not in {*there, *store.folders(f"batches/{pipeline}")}:
+    there = [layouts.shown(name) for name in store.folders(store_keys.landing_folder(pipeline))]
+    if batch not in {*there, *store.folders(store_keys.outcomes_folder(pipeline))}:
         raise NotFound(
             f"the pipeline {pipeline} has no batch {batch!r} in landing",
             expected=f"one of {', '.join(there[:20])}" if there else "a batch, and there is none",
@@ -76,7 +76,7 @@ def refused(found: Discard) -> UsageError:
 
 
 def _not_accepted(store: Store, pipeline: str, batch: str) -> None:
-    for entry in commit_log.read(store, f"snapshots/{pipeline}/log").entries:
+    for entry in commit_log.read(store, store_keys.dataset_log(pipeline)).entries:
         if entry.kind == "batch" and entry.body["batch"] == batch:
             raise LeptonflowError(
                 f"the batch {batch} is in the dataset",
@@ -87,7 +87,7 @@ def _not_accepted(store: Store, pipeline: str, batch: str) -> None:
 
 
 def _key(pipeline: str, batch: str) -> str:
-    return f"discarded/{pipeline}/{layouts.escape(batch)}.json"
+    return store_keys.discard_key(pipeline, layouts.escape(batch))
 
 
 def _record(data: bytes, key: str) -> Discard:

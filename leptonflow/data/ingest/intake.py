@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from leptonflow.core import progress
+from leptonflow.core import progress, store_keys
 from leptonflow.data.dataset import admission, corrections, dataset_state, identities, known_examples
 from leptonflow.data.dataset.change_records import Change
 from leptonflow.data.ingest import discards, landing
@@ -37,7 +37,8 @@ def ingest(
     if batch is not None and (discarded := discards.of(store, config.name, batch)) is not None:
         raise discards.refused(discarded)  # before anything is landed there
     leftovers.remove(store)
-    if batch is not None and not correct and store.size(f"landing/{config.name}/{batch}/_READY") is not None:
+    ready = store_keys.landed_key(config.name, batch or "", store_keys.READY)
+    if batch is not None and not correct and store.size(ready) is not None:
         # It is there already: hardly anything is left to do, so nothing is started for it.
         landed = _land(store, config, source, batch, columns, root, correct)
         before = admission.earlier(store, config, landed.batch)

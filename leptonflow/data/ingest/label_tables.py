@@ -1,7 +1,7 @@
 """A table of pictures and labels, CSV, JSON Lines or Parquet: its rows, and the same table with some of its rows.
 
 A picture is named by a path, or lies in the table itself (Parquet, as Hugging Face writes it). A label is the text that
-stands there. Where a path leads is not known here (table_paths, walking).
+stands there. Where a path leads is not known here (table_paths, folder_walk).
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ matter only where the preprocessing changes and accepted examples must be encode
 
 from __future__ import annotations
 
+from leptonflow.core import store_keys
 from leptonflow.core.hashing import sha256
 from leptonflow.data.dataset import part_files
 from leptonflow.data.ingest import landing, layouts
@@ -17,7 +18,7 @@ from schemas.records import PartRef
 def changed(store: Store, pipeline: str) -> list[str]:
     """The names (`batch/file`) of landed files of accepted batches that are missing, new or other bytes."""
     found: list[str] = []
-    for entry in commit_log.read(store, f"snapshots/{pipeline}/log").entries:
+    for entry in commit_log.read(store, store_keys.dataset_log(pipeline)).entries:
         if entry.kind == "batch":
             batch = str(entry.body["batch"])
             parts = [PartRef.model_validate(part) for part in entry.body["parts"]]
@@ -44,14 +45,14 @@ def landed(store: Store, pipeline: str, batch: str, parts: list[PartRef]) -> tup
 
 def keys(store: Store, pipeline: str, batch: str) -> dict[str, str]:
     """(key within the batch, as it is shown: key on the store): a name on a disk need not be Unicode."""
-    prefix = landing.folder_key(pipeline, batch)
+    prefix = store_keys.batch_folder(pipeline, batch)
     return {layouts.shown(key.removeprefix(f"{prefix}/")): key for key in store.keys(prefix)}
 
 
 def _changed(store: Store, pipeline: str, batch: str, parts: list[PartRef]) -> list[str]:
     there = keys(store, pipeline, batch)
     expected, listed = landed(store, pipeline, batch, parts)
-    strangers = sorted(set(there) - set(expected) - {landing.READY, landing.INGEST}) if listed else []
+    strangers = sorted(set(there) - set(expected) - {store_keys.READY, store_keys.INGEST}) if listed else []
     present = [key for key in expected if key in there]
     read = store.get_many([there[key] for key in present])
     other = [key for key, data in zip(present, read, strict=True) if sha256(data) != expected[key]]

@@ -2,7 +2,7 @@
 
 The protocol: `_INGEST`, with the listing, first; the files; `_READY`, the same
 bytes, last. So a landing that was cut short goes on from what it had decided, and ends in the same
-`_READY`. Nothing is overwritten. Judging a batch's rows does not belong here (examining, admission).
+`_READY`. Nothing is overwritten. Judging a batch's rows does not belong here (examination, admission).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from leptonflow.core import capacity
 from leptonflow.core.hashing import canonical
-from leptonflow.core.store_keys import INGEST, READY, folder_key
+from leptonflow.core.store_keys import INGEST, READY, batch_folder, landed_key, landing_folder
 from leptonflow.data.ingest import label_tables, landing_state, layouts, source_layout
 from leptonflow.data.ingest.folder_walk import Refusal, walk
 from leptonflow.data.ingest.label_tables import DEFAULT, Columns
@@ -35,8 +35,8 @@ from schemas.errors import AlreadyExists, Damaged, NotFound, StoreError, UsageEr
 from schemas.records import Listing, SourceRow
 
 __all__ = [
-    "INGEST", "READY", "Batch", "Index", "Landed", "check_name", "closed_batches", "default_name", "empty",
-    "folder_key", "land", "listed", "misnamed_batches", "open_batch",
+    "Batch", "Index", "Landed", "check_name", "closed_batches", "default_name", "empty", "land", "listed",
+    "misnamed_batches", "open_batch",
 ]  # fmt: skip
 
 
@@ -84,22 +84,21 @@ def land(
         )
     arrival = arrive(opened, index, config.classes, progress)
     batch = name or default_name(_stem(source), arrival.listing.digest)
-    prefix = folder_key(config.name, batch)
+    ready = landed_key(config.name, batch, READY)
     each, told = workload.codec.bytes(config.input), workload.told(config.input).how
     capacity.check_batch(each, told, _examples(arrival.listing))
     upgrade(store)
-    closed = store.size(f"{prefix}/{READY}")
-    if closed is not None:
-        found = _listing(store, f"{prefix}/{READY}")
+    if store.size(ready) is not None:
+        found = _listing(store, ready)
         if found is None or found.digest != arrival.listing.digest:
             raise _other_content(batch, "closed")
         return Landed(batch, found, resumed=False, already=True)
-    listing, resumed = _begin(store, prefix, batch, arrival.listing)
-    _put(store, prefix, arrival, listing, progress)
+    listing, resumed = _begin(store, config.name, batch, arrival.listing)
+    _put(store, batch_folder(config.name, batch), arrival, listing, progress)
     try:
-        store.create(f"{prefix}/{READY}", canonical(listing))
+        store.create(ready, canonical(listing))
     except AlreadyExists:  # another landing of the same source was as fast
-        found = _listing(store, f"{prefix}/{READY}")
+        found = _listing(store, ready)
         if found != listing:
             raise _other_content(batch, "closed") from None
     return Landed(batch, listing, resumed=resumed, already=False)
@@ -119,11 +118,11 @@ def check_name(name: str | None) -> None:
         raise UsageError("this is not a valid batch name", expected=expected, received=repr(name))
 
 
-def _begin(store: Store, prefix: str, batch: str, listing: Listing) -> tuple[Listing, bool]:
+def _begin(store: Store, pipeline: str, batch: str, listing: Listing) -> tuple[Listing, bool]:
     """The listing that this landing follows: ours, or that of the landing it resumes."""
-    key = f"{prefix}/{INGEST}"
+    key = landed_key(pipeline, batch, INGEST)
     if store.size(key) is None:
-        stranger = next(iter(store.list(prefix)), None)
+        stranger = next(iter(store.list(batch_folder(pipeline, batch))), None)
         if stranger is not None and store.size(key) is None:  # another landing may have begun meanwhile
             raise UsageError(
                 f"the batch {batch} is open and was not started by `ingest`",
@@ -175,23 +174,23 @@ def _stem(source: Path) -> str:
 
 def closed_batches(store: Store, pipeline: str, besides: Collection[str] = ()) -> list[str]:
     """The names of closed batches, sorted. `besides`: names that need not be asked for."""
-    names = [name for name in store.folders(f"landing/{pipeline}") if NAME.fullmatch(name) and name not in besides]
+    names = [name for name in store.folders(landing_folder(pipeline)) if NAME.fullmatch(name) and name not in besides]
     return [
         name
         for name in names
         if landing_state.readable(store, pipeline, name)
-        and store.size(f"{folder_key(pipeline, name)}/{READY}") is not None
+        and store.size(landed_key(pipeline, name, READY)) is not None
     ]
 
 
 def misnamed_batches(store: Store, pipeline: str) -> list[str]:
     """Closed batches under names that are none. They are never read; `status` and `doctor` name them."""
     found = []
-    for name in store.folders(f"landing/{pipeline}"):
+    for name in store.folders(landing_folder(pipeline)):
         if NAME.fullmatch(name):
             continue
         try:
-            closed = store.size(f"{folder_key(pipeline, name)}/{READY}") is not None
+            closed = store.size(landed_key(pipeline, name, READY)) is not None
         except UsageError:  # a name that no key can have
             continue
         if closed:
@@ -211,8 +210,7 @@ def open_batch(
     classes: the dataset's, where it has some; a folder of such a name is a class. suffixes: of files with an example.
     Raises NotFound where it is not closed, Damaged where its `_READY` is neither empty nor a listing.
     """
-    prefix = folder_key(pipeline, batch)
-    listing = _listing(store, f"{prefix}/{READY}")
+    listing = _listing(store, landed_key(pipeline, batch, READY))
     if listing is None:
         return _plain(store, pipeline, batch, classes, suffixes)
     shape = Layout("folders", roots=listing.roots, split=listing.split)
@@ -244,7 +242,7 @@ def _plain(
     store: Store, pipeline: str, batch: str, classes: Collection[str] | None, suffixes: frozenset[str]
 ) -> Batch:
     """A batch that some S3 client, or a person with `cp`, put there: its keys are its names."""
-    prefix = folder_key(pipeline, batch)
+    prefix = batch_folder(pipeline, batch)
     seen = landing_state.seen(store, pipeline, batch)  # first: what comes from here on may be missed, and told of
     names, refused, ignored, empty = _there(store, prefix)
 
@@ -308,7 +306,7 @@ def _there(store: Store, prefix: str) -> tuple[list[str], list[tuple[str, Refusa
 
 def listed(store: Store, pipeline: str, batch: str) -> Listing | None:
     """The listing of a closed batch; None where its `_READY` is empty. Raises NotFound, Damaged."""
-    return _listing(store, f"{folder_key(pipeline, batch)}/{READY}")
+    return _listing(store, landed_key(pipeline, batch, READY))
 
 
 def _listing(store: Store, key: str) -> Listing | None:

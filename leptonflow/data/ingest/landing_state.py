@@ -1,6 +1,7 @@
 """What lies in landing and is read by nobody: open batches, names that are none, files that came after the reading.
 
-Looks and writes nothing. What does not belong here: which batches are pending (planning), and changed bytes (changes).
+Looks and writes nothing. What does not belong here: which batches are pending (pending_batches), and
+changed bytes (landed_changes).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from itertools import accumulate
 
 from leptonflow.core.concurrency import in_order
 from leptonflow.core.hashing import digest
-from leptonflow.core.store_keys import INGEST, READY, folder_key
+from leptonflow.core.store_keys import INGEST, READY, batch_folder, landed_key, landing_folder
 from leptonflow.data.ingest import discards, layouts
 from leptonflow.storage.store import Store
 from schemas.config import NAME
@@ -57,7 +58,7 @@ def named(names: Iterable[str]) -> Seen:
 
 def readable(store: Store, pipeline: str, batch: str) -> bool:
     """Whether this user may look into a batch's folder: one that belongs to somebody else keeps no other waiting."""
-    folder = store.path(folder_key(pipeline, batch))
+    folder = store.path(batch_folder(pipeline, batch))
     return folder is None or not folder.is_dir() or os.access(folder, os.R_OK | os.X_OK)
 
 
@@ -95,7 +96,7 @@ def late(store: Store, pipeline: str, outcomes: Sequence[Outcome], most: int | N
 
 def open_batches(store: Store, pipeline: str) -> list[Open]:
     """The folders without `_READY` that nobody has discarded, also those that no batch can be named."""
-    names = store.folders(f"landing/{pipeline}")
+    names = store.folders(landing_folder(pipeline))
     discarded = discards.names(store, pipeline)
     return [
         found
@@ -105,17 +106,17 @@ def open_batches(store: Store, pipeline: str) -> list[Open]:
 
 
 def _open(store: Store, pipeline: str, name: str) -> Open | None:
-    prefix = folder_key(pipeline, name)
+    ready = landed_key(pipeline, name, READY)
     try:
         if not readable(store, pipeline, name):
             return Open(layouts.shown(name), 0, None, _CLOSED_TO_US, True)
-        if store.size(f"{prefix}/{READY}") is not None:
+        if store.size(ready) is not None:
             return None
         names = _names(store, pipeline, name)
         if names is None:
             return Open(layouts.shown(name), 0, None, _CLOSED_TO_US, False)
-        note, wrong = _note(name, names, _is_no_file(store, f"{prefix}/{READY}"))
-        return Open(layouts.shown(name), named(names).files, store.modified(prefix), note, wrong)
+        note, wrong = _note(name, names, _is_no_file(store, ready))
+        return Open(layouts.shown(name), named(names).files, store.modified(batch_folder(pipeline, name)), note, wrong)
     except UsageError:  # a name that no key can have
         return Open(layouts.shown(name), 0, None, _MISNAMED, True)
 
@@ -145,7 +146,7 @@ def _note(name: str, keys: Sequence[str], no_file: bool) -> tuple[str | None, bo
 
 
 def _names(store: Store, pipeline: str, batch: str) -> list[str] | None:
-    prefix = folder_key(pipeline, batch)
+    prefix = batch_folder(pipeline, batch)
     try:
         return [key.removeprefix(f"{prefix}/") for key in store.keys(prefix)]
     except StoreUnreachable:

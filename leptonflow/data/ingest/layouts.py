@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from leptonflow.core.store_keys import INGEST, READY, folder_key
+from leptonflow.core.store_keys import INGEST, READY, batch_folder
 from leptonflow.workloads.media.image import SUFFIXES as IMAGES
 from schemas.config import NAME
 from schemas.records import Listing, Seen, SourceRow
@@ -112,7 +112,7 @@ class Batch:
     @property
     def prefix(self) -> str:
         """The key of the batch's folder."""
-        return folder_key(self.pipeline, self.name)
+        return batch_folder(self.pipeline, self.name)
 
 
 def beside(found: Layout, names: Iterable[str]) -> list[str]:

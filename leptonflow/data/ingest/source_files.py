@@ -1,6 +1,6 @@
 """The files of a source after the first reading, and what is made of them: an arrival, its listing and its bytes.
 
-What a source holds is decided elsewhere (arriving, table_arrival).
+What a source holds is decided elsewhere (source_rows, table_rows).
 """
 
 from __future__ import annotations

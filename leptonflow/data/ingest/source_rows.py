@@ -1,7 +1,7 @@
 """What a source holds: every file measured, every row told apart into landed, known and refused.
 
 Reads the source and the index; writes nothing. What does not belong here: the batch's protocol on the
-store (landing), and whether an image is any good (examining).
+store (landing), and whether an image is any good (examination).
 """
 
 from __future__ import annotations

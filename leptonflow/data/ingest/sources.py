@@ -1,6 +1,6 @@
 """A source that nobody has landed yet: what lies there, and its layout. `init` and `ingest` take the same decision.
 
-Files are found, not measured (arriving) and not judged (examining).
+Files are found, not measured (source_rows) and not judged (examination).
 """
 
 from __future__ import annotations

@@ -58,39 +58,21 @@ def arrive_table(source: Source, index: Index, classes: Sequence[str] | None, pr
         )
         return Arrival(listing, by_key([itself]), itself, len(found))
     rows = _table_rows(source, found, progress)
-    kept: list[int] = []
-    names: list[str] = []
-    landed: dict[str, Seen] = {}
-    refused: list[SourceRow] = []
-    known = 0
-    for number, row in enumerate(rows.rows):
-        row_label, at = found.labels[number], f"{itself.name}[{number}]"
-        if not isinstance(row, Seen | Inside):
-            refused.append(source_row(at, row_label, None, row))
-            continue
-        before = index.recalled.get((row.sha256, row_label or ""))
-        if index.has(row.sha256, row_label):
-            known += 1
-        elif before is not None:
-            refused.append(source_row(at, row_label, row.sha256, before))
-        else:
-            kept.append(number)
-            if isinstance(row, Seen):
-                landed[row.found.name] = row
-                names.append(row.name)
-    records = [file.landed() for file in sorted(landed.values(), key=_name) if file.found.name != itself.found.name]
-    if kept:
-        part = with_rows(itself, kept, len(found))
+    new = _new_rows(rows, itself, found, index)
+    landed = {file.found.name: file for file in new.files if file.found.name != itself.found.name}
+    records = [file.landed() for file in sorted(landed.values(), key=_name)]
+    if new.kept:
+        part = with_rows(itself, new.kept, len(found))
         records.insert(0, itself.landed().model_copy(update={"size": len(part), "sha256": sha256(part)}))
     own = source.columns.path is not None or source.columns.label is not None
     listing = Listing(
         digest=content_digest(triples([itself, *(file for file in rows.seen if file.found.name != itself.found.name)])),
         layout="table",
         files=tuple(records),
-        known=known,
+        known=new.known,
         ignored=source.hidden + len(rows.left),
-        rows=tuple(kept),
-        refused=tuple(refused),
+        rows=tuple(new.kept),
+        refused=tuple(new.refused),
         warnings=(
             *source.warnings,
             *((layouts.beside_warning(rows.left),) if rows.left else ()),
@@ -98,9 +80,43 @@ def arrive_table(source: Source, index: Index, classes: Sequence[str] | None, pr
         ),
         columns=(source.columns.path, source.columns.label) if own else None,
         cells=source.columns.cells,
-        images=None if found.images is not None else tuple(names),
+        images=None if found.images is not None else tuple(file.name for file in new.files),
     )
     return Arrival(listing, by_key([*rows.seen, itself]), itself, len(found))
+
+
+class _New(NamedTuple):
+    """A table's rows held against the index.
+
+    kept   the numbers of the rows that are landed; files: what each of them names, where it is a file
+    """
+
+    kept: list[int]
+    files: list[Seen]
+    refused: list[SourceRow]
+    known: int
+
+
+def _new_rows(rows: _Rows, itself: Seen, found: label_tables.LabelTable, index: Index) -> _New:
+    kept: list[int] = []
+    files: list[Seen] = []
+    refused: list[SourceRow] = []
+    known = 0
+    for number, row in enumerate(rows.rows):
+        label, at = found.labels[number], f"{itself.name}[{number}]"
+        if not isinstance(row, Seen | Inside):
+            refused.append(source_row(at, label, None, row))
+            continue
+        before = index.recalled.get((row.sha256, label or ""))
+        if index.has(row.sha256, label):
+            known += 1
+        elif before is not None:
+            refused.append(source_row(at, label, row.sha256, before))
+        else:
+            kept.append(number)
+            if isinstance(row, Seen):
+                files.append(row)
+    return _New(kept, files, refused, known)
 
 
 class Inside(NamedTuple):

@@ -1,8 +1,8 @@
 """Examines the rows of a landed batch: each file is read, hashed, held against the listing and decoded.
 
 The result is one Row for each row that arrived and was not known when it landed. Large batches are
-examined by child processes (examiners). What does not belong here: whether an examined row is
-accepted (judging), and what an image is (the workload).
+examined by child processes. What does not belong here: whether an examined row is
+accepted (acceptance), and what an image is (the workload).
 """
 
 from __future__ import annotations

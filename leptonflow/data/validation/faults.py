@@ -1,6 +1,6 @@
 """Whose fault it is that a batch could not be examined: the batch's, which is refused alone, or somebody else's.
 
-What does not belong here: what becomes of the batch (admission), and rules for single rows (examining).
+What does not belong here: what becomes of the batch (admission), and rules for single rows (examination).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The rows of a landed table: each names a file of the batch, or holds its picture.
 
-Files are read and examined by the caller (examining).
+Files are read and examined by the caller (examination).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The gate's rules, one small module for each kind: a pure function of (rule, case) -> Evaluated.
+"""The gate's rules, one small module for each kind: a pure function of a rule and a case -> Evaluated.
 
     case       what every rule is given, and what it returns
     words      figures, bounds and sentences in one way
@@ -9,6 +9,6 @@
     measures   calibration, baseline, overfit, latency, size
     always     the rules of every verdict, never written in a YAML
 
-What does not belong here: measuring (evaluation, infra), gathering (evidence), and what the rules
+What does not belong here: measuring (evaluation, load_check), gathering (evidence), and what the rules
 decide together (gate).
 """

@@ -2,7 +2,7 @@
 
 The canonical form is the smallest one that loses nothing: 1-bit and 16-bit values that 8 bits can say are 8-bit,
 opaque alpha is dropped, R = G = B is one grey channel. Colour under an alpha of 0 counts as 0: nobody sees it.
-Alpha that is not opaque is part of the id. What does not belong here: decoding (images), and the pixels that are
+Alpha that is not opaque is part of the id. What does not belong here: decoding (decode), and the pixels that are
 trained on, which this form never touches.
 """
 

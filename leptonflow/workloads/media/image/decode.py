@@ -1,7 +1,7 @@
 """An image file from hostile bytes: refused from its header, or decoded to how it should be seen.
 
 The EXIF orientation, the palette and a colour key are applied; values of more than 8 bits are brought to 8 by the
-file's own scale. What does not belong here: ids, and fitting an image to a pipeline's input (images).
+file's own scale. What does not belong here: ids, and fitting an image to a pipeline's input (example).
 """
 
 from __future__ import annotations

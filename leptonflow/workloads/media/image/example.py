@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 
 NO_MEMORY = "there is not enough memory to decode it"
 Shape = tuple[int, int, int]  # height, width, channels of the pipeline's input
