@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from leptonflow.data.dataset import admission
 from tests.e2e.helpers import Result, call, ingest, rows, working_folder
 
 STORES = sorted((Path(__file__).parent.parent / "stores").glob("*.tar.gz"))
@@ -37,7 +38,7 @@ class Earlier:
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def work(tmp_path_factory: pytest.TempPathFactory, admission_tools: admission.Tools) -> Iterator[Path]:
     with working_folder(tmp_path_factory.mktemp("work")) as folder:
         yield folder
 

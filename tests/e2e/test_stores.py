@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from leptonflow.data.dataset import admission
 from leptonflow.storage.address import open_store
 from tests import servers
 from tests.e2e.helpers import Result, call, command, digits, good, ingest, pipeline, rows, together, working_folder
@@ -26,7 +27,7 @@ KEYS: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def work(tmp_path_factory: pytest.TempPathFactory, admission_tools: admission.Tools) -> Iterator[Path]:
     """The working folder of all commands here, and its Prefect server, held until the module ends."""
     with working_folder(tmp_path_factory.mktemp("work")) as folder:
         yield folder

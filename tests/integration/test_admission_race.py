@@ -19,6 +19,7 @@ from schemas import constants
 from schemas.errors import Overtaken
 from schemas.records import Outcome
 from tests.batches import CONFIG, land, put
+from tests.conftest import fresh_uri
 
 ROOT = Path(__file__).resolve().parents[2]
 ROUNDS = 20
@@ -42,6 +43,13 @@ ADMITTER = """
 
 
 pytestmark = pytest.mark.usefixtures("admission_tools")
+
+
+# A folder and one of the S3 servers are in every run: admission asks of a store what tests/contract holds on all.
+@pytest.fixture(params=["directory", pytest.param("memory", marks=pytest.mark.slow), "seaweedfs",
+                        pytest.param("minio", marks=pytest.mark.slow)])  # fmt: skip
+def store(request: pytest.FixtureRequest) -> Store:
+    return open_store(fresh_uri(request.param, request))
 
 
 def batch(store: Store, source: Path, name: str, seed: int) -> str:

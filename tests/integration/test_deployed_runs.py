@@ -26,8 +26,6 @@ from schemas.arrivals import FLOW, POOL, batch_event
 from tests.e2e import helpers
 from tests.prefect_servers import PrefectServer, full_server
 
-pytestmark = pytest.mark.slow  # minutes, and many processes: `make test-all` runs these
-
 Document = dict[str, Any]
 
 
@@ -64,7 +62,7 @@ def eventually(found: Callable[[], Any], seconds: float = 60) -> Any:
     deadline = time.monotonic() + seconds
     while not (answer := found()):
         assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.1)  # between two looks at the same condition
+        time.sleep(0.5)  # between two looks, which cost what is looked at
     return answer
 
 
@@ -75,6 +73,7 @@ def at(run: Document) -> datetime:
 # --- arrivals ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_batches_within_the_debounce_are_one_run_and_one_after_it_is_the_next(
     server: PrefectServer, tmp_path: Path
 ) -> None:
@@ -107,6 +106,7 @@ def test_batches_within_the_debounce_are_one_run_and_one_after_it_is_the_next(
 # --- lost runs -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_that_lost_its_worker_is_scheduled_again_and_no_other_is(
     server: PrefectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -223,6 +223,7 @@ def worker(server: PrefectServer, folder: Path, **environment: str) -> Iterator[
         process.wait(timeout=20)
 
 
+@pytest.mark.slow
 def test_a_plain_worker_runs_it_in_the_users_folder_and_a_second_run_waits(
     server: PrefectServer, tmp_path: Path
 ) -> None:

@@ -26,7 +26,7 @@ from tests.e2e import helpers
 from tests.prefect_servers import PrefectServer, full_server
 
 AWAY = 20.0  # seconds that a server is not there
-TRAINING = {"epochs": 40, "folds": 3, "batch_size": 16}  # some two seconds a fold, on a busy machine more
+TRAINING = {"epochs": 20, "folds": 3, "batch_size": 16}  # about a second a fold, on a busy machine more
 
 
 @pytest.fixture(scope="module")

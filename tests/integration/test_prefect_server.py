@@ -79,7 +79,7 @@ def line(process: subprocess.Popen[str], seconds: float = 60) -> str:
     return text.strip()
 
 
-def until(condition: Callable[[], bool], seconds: float = 20) -> None:
+def until(condition: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not come to pass in time"

@@ -24,10 +24,9 @@ from leptonflow.registry import champion_log, manual_decisions, packages
 from leptonflow.storage import commit_log as commits
 from leptonflow.storage.address import open_store
 from schemas.errors import Damaged, LeptonflowError
-from tests.conftest import ACROSS_PROCESSES, fresh_uri
 from tests.small_packages import PIPELINE, fit_to_run, put
 
-WRITERS, READERS = 20, 3
+WRITERS, READERS, ROUNDS = 20, 3, 100
 VERSIONS = [f"v{number}" for number in range(8)]
 BROKEN = "broken"  # a version with a changed file: promoted by nobody, seen by nobody
 OVERTAKEN = re.compile(r"write conflict: (\S+) committed record (\d+)\b")
@@ -228,22 +227,18 @@ def check_readers(seen: Sequence[Seen], rows: list[dict[str, Any]]) -> None:
         assert BROKEN not in one.champions.values()
 
 
-EVERY_ROUND = [
-    pytest.param(kind, 100, marks=[pytest.mark.slow, pytest.mark.timeout(1800)]) for kind in ACROSS_PROCESSES
-]
-
-
-@pytest.mark.parametrize(("kind", "rounds"), [("directory", 25), *EVERY_ROUND])
-def test_twenty_processes_promote_and_roll_back_at_once(kind: str, rounds: int, request: pytest.FixtureRequest) -> None:
-    uri = fresh_uri(kind, request)
+@pytest.mark.slow  # eight processes are in every run: test_promotions.py
+@pytest.mark.timeout(1800)
+def test_twenty_processes_promote_and_roll_back_at_once(store_uri: str) -> None:
+    uri = store_uri
     begin(uri)
     with pytest.raises(Damaged, match=r"broken/model\.keras"):
         manual_decisions.promote(open_store(uri), PIPELINE, BROKEN, "x", "nobody", fit_to_run)
 
     began = time.monotonic()
-    told, seen = race(uri, rounds)
+    told, seen = race(uri, ROUNDS)
     assert not [one for one in told if one.what == "broken"]
-    assert len(told) == WRITERS * rounds
+    assert len(told) == WRITERS * ROUNDS
     rows = check_history(uri, told)
     losers = check_losers(told, rows)
     check_readers(seen, rows)
@@ -254,4 +249,4 @@ def test_twenty_processes_promote_and_roll_back_at_once(kind: str, rounds: int, 
         if one.what == "Damaged":
             assert f"{BROKEN}/model.keras" in one.message
     looks = sum(one.looks for one in seen)
-    print(f"{kind}: {rounds} rounds in {time.monotonic() - began:.1f} s: {dict(counts)}, {looks} looks")
+    print(f"{uri}: {ROUNDS} rounds in {time.monotonic() - began:.1f} s: {dict(counts)}, {looks} looks")

@@ -1,14 +1,13 @@
-"""A run made again from what is recorded of it: equal bit for bit in a fresh process, else what differs."""
+"""A run made again from what is recorded of it: equal bit for bit, else what differs.
+
+That a fresh process does it too is in tests/e2e/commands/test_asking.py.
+"""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -78,28 +77,16 @@ def rewrite(store: Store, key: str, data: bytes) -> None:
     path.write_bytes(data)
 
 
-def command(store: Store, *arguments: str) -> tuple[int, dict[str, Any], str]:
-    """`reproduce --json` in a process of its own: its exit status, its document and standard error."""
-    dropped = ("LEPTONFLOW_STORE", "PREFECT_API_URL")
-    clean = {k: v for k, v in os.environ.items() if k not in dropped}
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "cli.main", "reproduce", *arguments, "--store", store.uri, "--json"],
-        env={**clean, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=240, check=False,
-    )  # fmt: skip
-    assert "Traceback" not in done.stderr, done.stderr
-    return done.returncode, json.loads(done.stdout), done.stderr
-
-
 def contents(store: Store) -> dict[str, bytes]:
     return {key: store.get(key) for key, _ in store.list("")}
 
 
-def test_a_fresh_process_reproduces_a_run_bit_for_bit_and_writes_nothing(store: Store, trained: Trained) -> None:
+def test_a_run_is_reproduced_bit_for_bit_and_nothing_is_written(store: Store, trained: Trained) -> None:
     _, config, plan = trained
     commit_batch(store, config, plan, "later")  # what arrived since is not what the run learned from
     before = contents(store)
-    status, document, told = command(store, RUN)
-    assert (status, document["equal"], document["largest_difference"]) == (0, True, 0.0), (document, told)
+    document = reproduction.reproduce(store, RUN)
+    assert (document["equal"], document["largest_difference"]) == (True, 0.0), document
     assert document["within_tolerance"] and document["flipped"] == 0 and document["differs"] == []
     assert (document["pipeline"], document["run_id"], document["version"]) == ("squares", RUN, plan.version)
     assert document["examples"] > 10
@@ -203,8 +190,8 @@ def test_bad_input_is_one_clear_line(store: Store, trained: Trained) -> None:
 def test_every_fold_once_more(store: Store, trained: Trained) -> None:
     _, config, plan = trained
     assert reproduction.reproduce(store, RUN)["folds"] is None
-    status, document, told = command(store, RUN, "--folds")
-    assert (status, document["equal"], document["within_tolerance"]) == (0, True, True), (document, told)
+    document = reproduction.reproduce(store, RUN, folds=True)
+    assert (document["equal"], document["within_tolerance"]) == (True, True), document
     folds = document["folds"]
     assert [fold["fold"] for fold in folds] == [0, 1, 2]
     for fold in folds:

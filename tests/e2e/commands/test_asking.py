@@ -92,7 +92,7 @@ def test_a_run_that_is_not_reproduced_is_status_1_with_its_document(champions: P
     path.write_text(json.dumps(manifest))
     before = listing(champions.store)
     arguments = ("reproduce", run["run_id"], "--folds", "--store", champions.store)
-    result = command(*arguments, "--json", cwd=champions.folder)
+    result = call(*arguments, "--json")
     assert result.status == 1, result.told()
     document = result.document
     assert (document["equal"], document["within_tolerance"]) == (False, False)

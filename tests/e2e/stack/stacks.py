@@ -103,7 +103,7 @@ def until(what: Callable[[], Any], seconds: float, wanted: str) -> Any:
             found = what()
             if found:
                 return found
-        time.sleep(0.25)  # between two looks, which cost what is looked at
+        time.sleep(0.5)  # between two looks, which cost what is looked at
     raise AssertionError(f"waited {seconds:.0f} s for {wanted}")
 
 

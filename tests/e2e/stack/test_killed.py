@@ -6,12 +6,16 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
+
 from tests.e2e.helpers import command, digits
 from tests.e2e.stack.stacks import TINY, project, until, up
 
 SETTLED = 30  # flows.automations.SETTLED_SECONDS
 
 
+# In every run: test_deployed_runs.py (a run that crashed), test_faults.py (one whose process is killed).
+@pytest.mark.slow
 def test_what_was_ingested_before_is_trained_although_the_runs_process_is_killed(tmp_path: Path) -> None:
     folder = project(tmp_path / "work", debounce=0, training={**TINY["training"], "epochs": 40})
     landed = command("ingest", "small", digits(tmp_path / "images", 3, 20), cwd=folder)
