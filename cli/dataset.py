@@ -40,7 +40,7 @@ def init(
     summary, given = None, starting.options(path_column, label_column, root)
     if source is not None:
         from leptonflow.data.ingest import source_summary
-        from leptonflow.data.ingest.label_tables import Columns
+        from leptonflow.data.ingest.label_columns import Columns
         from leptonflow.data.ingest.sources import open_source
 
         summary = source_summary.summarise(open_source(source, None, Columns(path_column, label_column), root))
@@ -79,7 +79,7 @@ def ingest(
     from cli import show
     from leptonflow.core import pipeline_files
     from leptonflow.data.ingest import intake
-    from leptonflow.data.ingest.label_tables import Columns
+    from leptonflow.data.ingest.label_columns import Columns
     from leptonflow.storage.address import open_store
 
     config = pipeline_files.load_config(pipeline)

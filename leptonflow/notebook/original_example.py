@@ -9,7 +9,7 @@ from typing import Any
 from leptonflow.core import store_keys
 from leptonflow.core.hashing import sha256
 from leptonflow.data.dataset import dataset_contents, dataset_state
-from leptonflow.data.ingest import array_files, label_tables, landed_changes, landing
+from leptonflow.data.ingest import array_files, label_columns, label_tables, landed_changes, landing
 from leptonflow.storage.objects import BACK
 from leptonflow.storage.store import Store
 from schemas.errors import Damaged, NotFound, UsageError
@@ -88,7 +88,7 @@ def _row(store: Store, pipeline: str, row: dict[str, Any], file: bytes) -> bytes
         rows = next((pair for called, pair in pairs if called == name and number < len(pair)), None)
         return rows.row(number).tobytes() if rows is not None and rows.values is not None else b""
     listing = landing.listed(store, pipeline, row["batch"])
-    columns = label_tables.Columns(*(listing.columns or ())) if listing else label_tables.DEFAULT
+    columns = label_columns.Columns(*(listing.columns or ())) if listing else label_columns.DEFAULT
     images = label_tables.read(name, file, columns).images or []
     landed = listing.rows if listing is not None and listing.rows is not None else range(len(images))
     return dict(zip(landed, images, strict=False)).get(number) or b""

@@ -9,7 +9,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from leptonflow.core.store_keys import new_key
-from leptonflow.data.ingest import label_tables, layouts, source_layout
+from leptonflow.data.ingest import label_columns, label_tables, layouts, source_layout
 from schemas.config import NAME
 
 # What a file on Linux may be called: any bytes but NUL and the slash.
@@ -82,16 +82,16 @@ def test_a_tables_path_never_leaves_its_folder(path: str) -> None:
 
 @given(st.one_of(st.integers(), st.text(max_size=20), st.floats(), st.none(), st.booleans()))
 def test_a_label_is_a_stripped_string_or_nothing(value: object) -> None:
-    label = label_tables.label(value)
+    label = label_columns.label(value)
     assert label is None or (label == label.strip() and label)
-    assert label_tables.label(label) == label
+    assert label_columns.label(label) == label
 
 
 @given(st.from_regex(r"[0-9]{1,3}(\.[0-9]{1,2})?|N/?A|null|nan|None|True|[-+][0-9]", fullmatch=True))
 @example("1.0")
 @example("01")
 def test_a_label_is_the_text_as_it_stands(text: str) -> None:
-    assert label_tables.label(text) == text
+    assert label_columns.label(text) == text
     assert label_tables.read("t.csv", f"path,label\na.png,{text}\n".encode()).labels == [text]
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from leptonflow.data.dataset.admission import _first_classes
 from leptonflow.data.ingest import landing
-from leptonflow.data.ingest.label_tables import DEFAULT, Columns
+from leptonflow.data.ingest.label_columns import DEFAULT, Columns
 from leptonflow.data.ingest.landing import Index
 from leptonflow.storage.store import Store
 from schemas.errors import UsageError

@@ -10,7 +10,7 @@ from leptonflow.core import progress, store_keys
 from leptonflow.data.dataset import admission, corrections, dataset_state, identities, known_examples
 from leptonflow.data.dataset.change_records import Change
 from leptonflow.data.ingest import discards, landing
-from leptonflow.data.ingest.label_tables import DEFAULT, Columns
+from leptonflow.data.ingest.label_columns import DEFAULT, Columns
 from leptonflow.storage import leftovers
 from leptonflow.storage.store import Store
 from schemas.config import Pipeline

@@ -12,76 +12,31 @@ import io
 import json
 import posixpath
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from leptonflow.data.ingest import bounded_parquet
+from leptonflow.data.ingest.label_columns import (
+    DEFAULT,
+    Columns,
+    LabelTable,
+    Rule,
+    find_columns,
+    find_texts,
+    label,
+    lacking,
+    of_cells,
+    of_texts,
+    written_labels,
+)
 from schemas.errors import UsageError
-from schemas.text import nfc
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-PATHS = (
-    "path", "file", "filename", "file_name", "image", "image_path", "filepath", "file_path", "image_name", "image_id",
-    "img", "img_path", "id", "id_code",
-)  # fmt: skip
-TEXTS = (
-    "text", "sentence", "content", "review", "body", "document", "comment", "message", "tweet", "utterance", "question",
-    "description", "headline", "title",
-)  # fmt: skip
-LABELS = ("label", "class", "category", "target", "labels", "class_name", "label_name", "category_name")
 MAGIC = (b"\xff\xd8", b"\x89PNG", b"GIF8", b"BM", b"RIFF", b"II*\0", b"MM\0*")  # how a picture's bytes begin
 
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
-
-Rule = tuple[str, str]  # rule, reason
-
-
-class Columns(NamedTuple):
-    """The names of the two columns, where a person gave them.
-
-    cells  the columns that hold the example itself, joined by a blank line (none named: the first of TEXTS that is
-           there); None where rows name files
-    """
-
-    path: str | None = None
-    label: str | None = None
-    cells: tuple[str, ...] | None = None
-
-    @property
-    def named(self) -> bool:
-        """Whether a column was given by its name."""
-        return any((self.path, self.label, self.cells))
-
-
-@dataclass(frozen=True)
-class LabelTable:
-    """N rows. `broken`: the rule of a table that cannot be parsed, which then has no rows.
-
-    paths, labels  None where the cell is empty
-    header         the names of all columns
-    missing        the rule of every row of a table without one of its two columns
-    ragged         the rule of a row with more or fewer cells than the header, by its number
-    images         the pictures' bytes, where they lie in the table itself
-    written        the different labels, as they are written
-    """
-
-    paths: list[str | None]
-    labels: list[str | None]
-    header: tuple[str, ...] = ()
-    broken: Rule | None = None
-    missing: Rule | None = None
-    ragged: Mapping[int, Rule] = field(default_factory=dict)
-    images: list[bytes | None] | None = None
-    written: frozenset[str] = frozenset()
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-
-DEFAULT = Columns()
 
 
 def read(name: str, data: bytes, columns: Columns = DEFAULT, classes: Sequence[str] | None = None) -> LabelTable:
@@ -110,7 +65,7 @@ def has_columns(name: str, data: bytes, columns: Columns = DEFAULT) -> bool:
 
     try:
         schema = pq.read_schema(pa.BufferReader(data))
-        return None not in (_find_texts if columns.cells is not None else _find_parquet)(
+        return None not in (find_texts if columns.cells is not None else _find_parquet)(
             schema.names if columns.cells is not None else schema, columns
         )
     except (ValueError, OSError):
@@ -157,84 +112,8 @@ def name_of(path: str | None) -> tuple[str | None, Rule | None]:
     return name, None
 
 
-def label(value: Any) -> str | None:
-    """A label as it is written, as NFC and without spaces around it; None for nothing."""
-    return nfc((_text(value) or "").strip()) or None
-
-
-def _written(values: Iterable[Any]) -> frozenset[str]:
-    return frozenset(filter(None, map(_text, values)))
-
-
-def _text(value: Any) -> str | None:
-    if value is None or value != value:
-        return None
-    return (value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)) or None
-
-
 def _is_parquet(name: str) -> bool:
     return name.lower().endswith(".parquet")
-
-
-def _table(
-    header: Sequence[str], paths: Iterable[Any], labels: Iterable[Any], ragged: Mapping[int, Rule] | None = None
-) -> LabelTable:
-    values = list(labels)
-    names, found = [_text(path) for path in paths], [label(value) for value in values]
-    return LabelTable(names, found, tuple(header), ragged=ragged or {}, written=_written(values))
-
-
-def _find(header: Sequence[str], columns: Columns) -> tuple[int | None, int | None]:
-    """Where the two columns stand."""
-    lower = [h.strip().lower() for h in header]
-
-    def one(given: str | None, names: Sequence[str]) -> int | None:
-        if given is not None:
-            return header.index(given) if given in header else None
-        return next((lower.index(name) for name in names if name in lower), None)
-
-    return one(columns.path, PATHS), one(columns.label, LABELS)
-
-
-def _find_texts(header: Sequence[str], columns: Columns) -> tuple[list[int] | None, int | None]:
-    """Where the columns that hold the example stand, and the label."""
-    _, label_at = _find(header, columns)
-    if columns.cells:
-        at = [header.index(name) for name in columns.cells if name in header]
-        return (at if len(at) == len(columns.cells) else None), label_at
-    lower = [h.strip().lower() for h in header]
-    return next(([lower.index(name)] for name in TEXTS if name in lower), None), label_at
-
-
-def _of_texts(
-    header: Sequence[str],
-    rows: Iterable[Sequence[Any] | None],
-    labels: Iterable[Any],
-    ragged: Mapping[int, Rule] | None = None,
-) -> LabelTable:
-    """A table whose rows hold the example: the cells of its columns, as UTF-8, joined by a blank line."""
-    joined = [None if row is None else ["" if each is None else str(each).strip() for each in row] for row in rows]
-    texts = [None if row is None else ("\n\n".join(filter(None, row)) or "\n").encode() for row in joined]
-    found = _table(header, [None] * len(texts), labels, ragged)
-    return replace(found, images=texts)
-
-
-def _lacking(header: Sequence[str], columns: Columns, count: int) -> LabelTable:
-    """A table without one of its columns: every row has that rule."""
-    path, label_at = _find(header, columns)
-    example = ("a path column", columns.path, PATHS, path)
-    if columns.cells is not None:
-        at = _find_texts(header, columns)[0]
-        example = ("a text column", ", ".join(columns.cells), TEXTS, at[0] if at else None)
-    wanted = [
-        f"{what} ({given or ', '.join(names)})"
-        for what, given, names, at in (example, ("a label column", columns.label, LABELS, label_at))
-        if at is None
-    ]
-    there = ", ".join(map(repr, header[:20])) or "none"
-    option = "--path-column" if columns.cells is None else "--text-column"
-    reason = f"{' and '.join(wanted)} is missing; the columns are {there}; {option} and --label-column name others"
-    return LabelTable([None] * count, [None] * count, tuple(header), missing=("missing-column", reason))
 
 
 # --- Parquet -----------------------------------------------------------------------------------------
@@ -253,18 +132,18 @@ def _read_parquet(data: bytes, columns: Columns, classes: Sequence[str] | None) 
         return _read_texts(data, schema, columns, classes, file.metadata.num_rows)
     path, label_at = _find_parquet(schema, columns)
     if path is None or label_at is None:
-        return _lacking(header, columns, file.metadata.num_rows)
+        return lacking(header, columns, file.metadata.num_rows)
     # Only the two columns are read: the others may be anything.
     table = bounded_parquet.columns(data, (header[path], header[label_at]))
     cells, labels = table.column(header[path]).to_pylist(), table.column(header[label_at]).to_pylist()
     images = _pictures(schema.types[path], cells)
     if images is None:
-        return _table(header, cells, labels)
+        return of_cells(header, cells, labels)
     names = _class_names(schema, header[label_at])
     if pa.types.is_integer(schema.types[label_at]):
         labels = [_class(number, names or classes, bool(names)) for number in labels]
     found = [label(value) for value in labels]
-    return LabelTable([None] * len(images), found, tuple(header), images=images, written=_written(labels))
+    return LabelTable([None] * len(images), found, tuple(header), images=images, written=written_labels(labels))
 
 
 def _read_texts(
@@ -273,20 +152,20 @@ def _read_texts(
     import pyarrow as pa
 
     header = list(schema.names)
-    texts, label_at = _find_texts(header, columns)
+    texts, label_at = find_texts(header, columns)
     if texts is None or label_at is None:
-        return _lacking(header, columns, rows)
+        return lacking(header, columns, rows)
     names = [header[at] for at in texts]
     table = bounded_parquet.columns(data, (*names, header[label_at]))
     labels = table.column(header[label_at]).to_pylist()
     if pa.types.is_integer(schema.types[label_at]):
         called = _class_names(schema, header[label_at])
         labels = [_class(number, called or classes, bool(called)) for number in labels]
-    return _of_texts(header, zip(*(table.column(name).to_pylist() for name in names), strict=True), labels)
+    return of_texts(header, zip(*(table.column(name).to_pylist() for name in names), strict=True), labels)
 
 
 def _find_parquet(schema: pa.Schema, columns: Columns) -> tuple[int | None, int | None]:
-    path, label_at = _find(schema.names, columns)
+    path, label_at = find_columns(schema.names, columns)
     if path is None and columns.path is None:  # a picture's column may have any name
         path = next((at for at, each in enumerate(schema.types) if _is_struct(each)), None)
     return path, label_at
@@ -344,16 +223,16 @@ def _read_lines(data: bytes, columns: Columns) -> LabelTable:
     if not rows:
         raise ValueError("the table is empty")
     header = list(dict.fromkeys(key for row in rows for key in row))
-    path, label_at = _find(header, columns)
-    texts = _find_texts(header, columns)[0] if columns.cells is not None else None
+    path, label_at = find_columns(header, columns)
+    texts = find_texts(header, columns)[0] if columns.cells is not None else None
     if (path if columns.cells is None else texts) is None or label_at is None:
-        return _lacking(header, columns, len(rows))
+        return lacking(header, columns, len(rows))
     labels = (row.get(header[label_at]) for row in rows)
     told = (json.dumps(each) if isinstance(each, bool) else each for each in labels)  # true, as it stands there
     if texts is not None:
-        return _of_texts(header, ([row.get(header[at]) for at in texts] for row in rows), told)
+        return of_texts(header, ([row.get(header[at]) for at in texts] for row in rows), told)
     assert path is not None
-    return _table(header, (row.get(header[path]) for row in rows), told)
+    return of_cells(header, (row.get(header[path]) for row in rows), told)
 
 
 def _lines(data: bytes) -> list[str]:
@@ -368,10 +247,10 @@ def _read_csv(data: bytes, columns: Columns) -> LabelTable:
     if not lines:
         raise ValueError("the table is empty")
     header, body = lines[0], lines[1:]
-    path, label_at = _find(header, columns)
-    texts = _find_texts(header, columns)[0] if columns.cells is not None else None
+    path, label_at = find_columns(header, columns)
+    texts = find_texts(header, columns)[0] if columns.cells is not None else None
     if (path if columns.cells is None else texts) is None or label_at is None:
-        return _lacking(header, columns, len(body))
+        return lacking(header, columns, len(body))
     ragged = {
         number: ("ragged-row", f"the header has {len(header)} columns, this row {len(row)} cells: "
                  f"{'quote a cell that holds the separator' if len(row) > len(header) else 'a cell is missing'}")
@@ -381,9 +260,9 @@ def _read_csv(data: bytes, columns: Columns) -> LabelTable:
     if texts is not None:
         assert label_at is not None
         told = (row and row[label_at] for row in whole)
-        return _of_texts(header, (row and [row[at] for at in texts] for row in whole), told, ragged)
+        return of_texts(header, (row and [row[at] for at in texts] for row in whole), told, ragged)
     assert path is not None and label_at is not None
-    return _table(header, (row and row[path] for row in whole), (row and row[label_at] for row in whole), ragged)
+    return of_cells(header, (row and row[path] for row in whole), (row and row[label_at] for row in whole), ragged)
 
 
 def _csv_rows(data: bytes) -> tuple[str, list[list[str]]]:

@@ -20,7 +20,7 @@ from leptonflow.core.hashing import canonical
 from leptonflow.core.store_keys import INGEST, READY, batch_folder, landed_key, landing_folder
 from leptonflow.data.ingest import label_tables, landing_state, layouts, source_layout
 from leptonflow.data.ingest.folder_walk import Refusal, walk
-from leptonflow.data.ingest.label_tables import DEFAULT, Columns
+from leptonflow.data.ingest.label_columns import DEFAULT, Columns
 from leptonflow.data.ingest.layouts import Batch, Index, Item, Layout, default_name
 from leptonflow.data.ingest.source_files import Arrival, Progress
 from leptonflow.data.ingest.source_rows import arrive

@@ -10,8 +10,8 @@ import re
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 
-from leptonflow.data.ingest.label_tables import LABELS as LABEL_COLUMNS
-from leptonflow.data.ingest.label_tables import PATHS
+from leptonflow.data.ingest.label_columns import LABELS as LABEL_COLUMNS
+from leptonflow.data.ingest.label_columns import PATHS
 from leptonflow.data.ingest.layouts import TABLES, Layout, is_litter, shown
 from leptonflow.workloads.media.image import SUFFIXES as IMAGES
 from schemas.text import nfc

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from leptonflow.data.ingest import label_tables, layouts, source_layout
 from leptonflow.data.ingest.folder_walk import Found, Refusal, Walk, read_file, walk
-from leptonflow.data.ingest.label_tables import DEFAULT, Columns
+from leptonflow.data.ingest.label_columns import DEFAULT, Columns
 from leptonflow.data.ingest.layouts import Layout
 from leptonflow.workloads.media.image import SUFFIXES as IMAGES
 from schemas.errors import UsageError

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property
 
 from leptonflow.data.ingest.folder_walk import Refusal, resolve, walk
-from leptonflow.data.ingest.label_tables import Rule, name_of
+from leptonflow.data.ingest.label_columns import Rule
+from leptonflow.data.ingest.label_tables import name_of
 from leptonflow.data.ingest.sources import Source
 from leptonflow.workloads.media.image import SUFFIXES as IMAGES
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from leptonflow.core.hashing import sha256
-from leptonflow.data.ingest import label_tables, layouts, table_paths
+from leptonflow.data.ingest import label_columns, label_tables, layouts, table_paths
 from leptonflow.data.ingest.folder_walk import Found, Refusal, read_file
 from leptonflow.data.ingest.layouts import Index, shown
 from leptonflow.data.ingest.source_files import (
@@ -97,7 +97,7 @@ class _New(NamedTuple):
     known: int
 
 
-def _new_rows(rows: _Rows, itself: Seen, found: label_tables.LabelTable, index: Index) -> _New:
+def _new_rows(rows: _Rows, itself: Seen, found: label_columns.LabelTable, index: Index) -> _New:
     kept: list[int] = []
     files: list[Seen] = []
     refused: list[SourceRow] = []
@@ -137,7 +137,7 @@ class _Rows(NamedTuple):
     left: list[str]
 
 
-def _table_rows(source: Source, found: label_tables.LabelTable, progress: Progress) -> _Rows:
+def _table_rows(source: Source, found: label_columns.LabelTable, progress: Progress) -> _Rows:
     others = [file.name for file in source.files if file.name != source.layout.table]
     if found.images is not None:
         inside: list[Seen | Inside | tuple[str, str]] = [

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from leptonflow.core.hashing import sha256
-from leptonflow.data.ingest import label_tables, table_paths
-from leptonflow.data.ingest.label_tables import LabelTable, Rule
+from leptonflow.data.ingest import label_columns, label_tables, table_paths
+from leptonflow.data.ingest.label_columns import LabelTable, Rule
 from leptonflow.data.ingest.layouts import Batch, Item
 from leptonflow.data.validation.examined_rows import Looked, Row, example_row
 from leptonflow.workloads.base import Examined
@@ -32,9 +32,9 @@ def rows(
     examine  an example that lies in the table
     cells    the columns of a batch without a listing that hold the example (label_tables.Columns)
     """
-    columns = label_tables.Columns(cells=cells)
+    columns = label_columns.Columns(cells=cells)
     if batch.listing is not None:
-        columns = label_tables.Columns(*(batch.listing.columns or (None, None)), batch.listing.cells)
+        columns = label_columns.Columns(*(batch.listing.columns or (None, None)), batch.listing.cells)
     found = label_tables.read(table.name, data, columns, classes)
     if found.broken:
         return [Row(table.name, None, table.key, None, sha256(data), *found.broken)]

@@ -1,0 +1,143 @@
+"""The columns of a table of examples and labels: which are meant, and its rows as read from any format."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+from schemas.text import nfc
+
+PATHS = (
+    "path", "file", "filename", "file_name", "image", "image_path", "filepath", "file_path", "image_name", "image_id",
+    "img", "img_path", "id", "id_code",
+)  # fmt: skip
+TEXTS = (
+    "text", "sentence", "content", "review", "body", "document", "comment", "message", "tweet", "utterance", "question",
+    "description", "headline", "title",
+)  # fmt: skip
+LABELS = ("label", "class", "category", "target", "labels", "class_name", "label_name", "category_name")
+
+Rule = tuple[str, str]  # rule, reason
+
+
+class Columns(NamedTuple):
+    """The names of the two columns, where a person gave them.
+
+    cells  the columns that hold the example itself, joined by a blank line (none named: the first of TEXTS that is
+           there); None where rows name files
+    """
+
+    path: str | None = None
+    label: str | None = None
+    cells: tuple[str, ...] | None = None
+
+    @property
+    def named(self) -> bool:
+        """Whether a column was given by its name."""
+        return any((self.path, self.label, self.cells))
+
+
+@dataclass(frozen=True)
+class LabelTable:
+    """N rows. `broken`: the rule of a table that cannot be parsed, which then has no rows.
+
+    paths, labels  None where the cell is empty
+    header         the names of all columns
+    missing        the rule of every row of a table without one of its two columns
+    ragged         the rule of a row with more or fewer cells than the header, by its number
+    images         the pictures' bytes, where they lie in the table itself
+    written        the different labels, as they are written
+    """
+
+    paths: list[str | None]
+    labels: list[str | None]
+    header: tuple[str, ...] = ()
+    broken: Rule | None = None
+    missing: Rule | None = None
+    ragged: Mapping[int, Rule] = field(default_factory=dict)
+    images: list[bytes | None] | None = None
+    written: frozenset[str] = frozenset()
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+DEFAULT = Columns()
+
+
+def label(value: Any) -> str | None:
+    """A label as it is written, as NFC and without spaces around it; None for nothing."""
+    return nfc((as_text(value) or "").strip()) or None
+
+
+def written_labels(values: Iterable[Any]) -> frozenset[str]:
+    """The different labels, as they are written."""
+    return frozenset(filter(None, map(as_text, values)))
+
+
+def as_text(value: Any) -> str | None:
+    """A cell as text, None where it is empty or not a number."""
+    if value is None or value != value:
+        return None
+    return (value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)) or None
+
+
+def of_cells(
+    header: Sequence[str], paths: Iterable[Any], labels: Iterable[Any], ragged: Mapping[int, Rule] | None = None
+) -> LabelTable:
+    values = list(labels)
+    names, found = [as_text(path) for path in paths], [label(value) for value in values]
+    return LabelTable(names, found, tuple(header), ragged=ragged or {}, written=written_labels(values))
+
+
+def find_columns(header: Sequence[str], columns: Columns) -> tuple[int | None, int | None]:
+    """Where the two columns stand."""
+    lower = [h.strip().lower() for h in header]
+
+    def one(given: str | None, names: Sequence[str]) -> int | None:
+        if given is not None:
+            return header.index(given) if given in header else None
+        return next((lower.index(name) for name in names if name in lower), None)
+
+    return one(columns.path, PATHS), one(columns.label, LABELS)
+
+
+def find_texts(header: Sequence[str], columns: Columns) -> tuple[list[int] | None, int | None]:
+    """Where the columns that hold the example stand, and the label."""
+    _, label_at = find_columns(header, columns)
+    if columns.cells:
+        at = [header.index(name) for name in columns.cells if name in header]
+        return (at if len(at) == len(columns.cells) else None), label_at
+    lower = [h.strip().lower() for h in header]
+    return next(([lower.index(name)] for name in TEXTS if name in lower), None), label_at
+
+
+def of_texts(
+    header: Sequence[str],
+    rows: Iterable[Sequence[Any] | None],
+    labels: Iterable[Any],
+    ragged: Mapping[int, Rule] | None = None,
+) -> LabelTable:
+    """A table whose rows hold the example: the cells of its columns, as UTF-8, joined by a blank line."""
+    joined = [None if row is None else ["" if each is None else str(each).strip() for each in row] for row in rows]
+    texts = [None if row is None else ("\n\n".join(filter(None, row)) or "\n").encode() for row in joined]
+    found = of_cells(header, [None] * len(texts), labels, ragged)
+    return replace(found, images=texts)
+
+
+def lacking(header: Sequence[str], columns: Columns, count: int) -> LabelTable:
+    """A table without one of its columns: every row has that rule."""
+    path, label_at = find_columns(header, columns)
+    example = ("a path column", columns.path, PATHS, path)
+    if columns.cells is not None:
+        at = find_texts(header, columns)[0]
+        example = ("a text column", ", ".join(columns.cells), TEXTS, at[0] if at else None)
+    wanted = [
+        f"{what} ({given or ', '.join(names)})"
+        for what, given, names, at in (example, ("a label column", columns.label, LABELS, label_at))
+        if at is None
+    ]
+    there = ", ".join(map(repr, header[:20])) or "none"
+    option = "--path-column" if columns.cells is None else "--text-column"
+    reason = f"{' and '.join(wanted)} is missing; the columns are {there}; {option} and --label-column name others"
+    return LabelTable([None] * count, [None] * count, tuple(header), missing=("missing-column", reason))
