@@ -72,7 +72,7 @@ def test_a_folder_without_a_readable_image_is_no_class(place: Store, source: Pat
 def test_a_source_of_litter_alone_is_told(place: Store, source: Path) -> None:
     (source / "cat").mkdir()
     (source / "cat" / "a.txt").write_text("x")
-    with pytest.raises(UsageError, match="holds no images"):
+    with pytest.raises(UsageError, match="holds no examples"):
         land(place, source)
     np.save(source / "X.npy", random_rows(2))
     with pytest.raises(UsageError, match="x_train and y_train"):
