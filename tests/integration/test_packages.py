@@ -186,7 +186,7 @@ def test_the_card_says_how_to_load_it(store: Store, trained: Any, tmp_path: Path
     code = (folder / "model_card.md").read_text().split("```python\n")[1].split("```")[0]
     examples = example_sets.training_set(store, config, plan.snapshot)
     np.save(tmp_path / "pixels.npy", examples.inputs[:8])
-    script = f"import numpy\npixels = numpy.load({str(tmp_path / 'pixels.npy')!r})\n{code}\nprint(answers)"
+    script = f"import numpy\npixels = numpy.load({str(tmp_path / 'pixels.npy')!r})\n{code}\nprint(predictions)"
     clean = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     done = subprocess.run(
         [sys.executable, "-P", "-c", script], cwd=folder, env=clean, capture_output=True, text=True, timeout=120

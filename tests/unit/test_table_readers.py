@@ -77,7 +77,7 @@ def test_predictions_of_an_earlier_release_have_no_source(directory: Store) -> N
 
 @pytest.mark.parametrize("encode", [table_files.encode, table_files.encode_as_text], ids=["now", "before"])
 def test_a_batchs_file_of_either_release_is_held_against_its_outcome(encode: Callable[[pa.Table], bytes]) -> None:
-    """To the byte: this one lies in what says how the values are stored, and the rows are read as they were."""
+    """A single bit that is flipped is seen."""
     for key, rows in table_files.batch_files(outcome()):
         data = encode(rows)
         assert inventory._other_rows(key, rows, data) is None

@@ -113,6 +113,7 @@ def test_a_fold_leaves_its_predictions_and_its_curve(store: Store) -> None:
         table = pq.read_table(pa.BufferReader(store.get(file.key)))
         assert table.column_names == [
             "example_id", "label", "predicted", "probability", "probability_true", "fold", "probabilities",
+            "source",
         ]  # fmt: skip
         ids, labels, rows = predictions.read(store.get(file.key), CLASSES)
         assert catalog.load(config.workload).score(labels, rows, CLASSES) == fit.metrics
@@ -120,6 +121,8 @@ def test_a_fold_leaves_its_predictions_and_its_curve(store: Store) -> None:
         names = [CLASSES[n] for n in rows.argmax(1)]
         assert table["predicted"].to_pylist() == names
         assert fit.examples == len(examples.ids) - len(ids)
+        names_of = dict(zip(examples.ids, examples.sources, strict=True))
+        assert table["source"].to_pylist() == [names_of[example] for example in ids]
         seen += ids
         assert [(e.epoch, e.metric) for e in fit.epochs] == [
             (epoch, metric) for epoch in (1, 2) for metric in ("loss", "accuracy", "val_loss", "val_accuracy")
