@@ -57,7 +57,10 @@ def shared(store: Store, config: Pipeline, plan: Plan, fold: int | None) -> tupl
     return result, [np.asarray(v) for v in (*model.variables, *model.optimizer.variables)]
 
 
-@pytest.mark.parametrize("optimizer", ["adam", pytest.param("sgd", marks=pytest.mark.slow), "adagrad"])
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("sgd", "adagrad")]
+
+
+@pytest.mark.parametrize("optimizer", ["adam", *SLOW])
 def test_a_fold_on_the_shared_model_is_the_fold_alone(store: Store, optimizer: str) -> None:
     config = pipeline(training={"epochs": 2, "batch_size": 16, "folds": 3, "optimizer": optimizer})
     _independent(store, config)
