@@ -194,7 +194,7 @@ def _fit(
             for name, value in logs.items():
                 sums[name] = sums.get(name, 0.0) + float(value) * len(batch)
             progress.report(stage, (epoch - 1) * count + first + len(batch), config.training.epochs * count)
-        found = {name: total / count for name, total in sums.items()}
+        found = {name: sums[name] / count for name in sorted(sums, key=lambda name: name != "loss")}
         _finite(np.asarray([*sums.values()]))
         for variable in model.trainable_variables:  # relu hides a NaN from the loss, depending on the backend
             _finite(np.asarray(keras_models.keras().ops.convert_to_numpy(variable)))

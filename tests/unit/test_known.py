@@ -136,7 +136,7 @@ def test_a_dataset_of_before_reads_its_labels_as_nfc(store: Store) -> None:
     from leptonflow.data.dataset.dataset_contents import content_digest, tables
     from leptonflow.data.dataset.part_files import Accepted, write_part
 
-    accepted = [Accepted(f"{n}", f"{n}", CAFE_APART, "s", None, None, {"width": n}, bytes(192)) for n in range(2)]
+    accepted = [Accepted(f"{n}", f"{n}", CAFE_APART, "s", None, None, {"width": n}, bytes(16)) for n in range(2)]
     part = write_part(store, config(CAFE, "Tea"), "b", "prep", accepted)
     assert part is not None
     found = [label for table in tables(store, [part], [], ("id", "label")) for label in table["label"].to_pylist()]

@@ -59,7 +59,7 @@ def test_predict_takes_folders(first: Place, tmp_path: Path) -> None:
     told = {str(Path(each["file"]).relative_to(tmp_path)): each["error"] for each in result.document}
     assert list(told) == ["f/a.png", "f/b.png", "f/deeper/c.png", "f/out.png", "f/pipe.png", "empty"]
     assert [why and why.split(":")[0] for why in told.values()] == [
-        None, None, None, "path-escape", "not-a-file", "the folder holds no image"
+        None, None, None, "path-escape", "not-a-file", "the folder holds no example"
     ]  # fmt: skip
     (alone,) = first("predict", images[1]).document
     assert result.document[0]["probability"] == pytest.approx(alone["probability"], abs=1e-5)
