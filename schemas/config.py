@@ -28,7 +28,6 @@ from schemas.yaml_text import Yaml
 NO_LINES = Yaml(None, {})
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 WORKLOADS = tuple(SECTIONS)
-OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop", "nadam", "adagrad", "adamax")
 
 
 class Holdout(Frozen):

@@ -46,7 +46,7 @@ class LabelTable:
     header         the names of all columns
     missing        the rule of every row of a table without one of its two columns
     ragged         the rule of a row with more or fewer cells than the header, by its number
-    images         the pictures' bytes, where they lie in the table itself
+    cells          the examples' bytes, pictures or texts, where they lie in the table itself
     written        the different labels, as they are written
     """
 
@@ -56,7 +56,7 @@ class LabelTable:
     broken: Rule | None = None
     missing: Rule | None = None
     ragged: Mapping[int, Rule] = field(default_factory=dict)
-    images: list[bytes | None] | None = None
+    cells: list[bytes | None] | None = None
     written: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
@@ -122,7 +122,7 @@ def of_texts(
     joined = [None if row is None else ["" if each is None else str(each).strip() for each in row] for row in rows]
     texts = [None if row is None else ("\n\n".join(filter(None, row)) or "\n").encode() for row in joined]
     found = of_cells(header, [None] * len(texts), labels, ragged)
-    return replace(found, images=texts)
+    return replace(found, cells=texts)
 
 
 def lacking(header: Sequence[str], columns: Columns, count: int) -> LabelTable:

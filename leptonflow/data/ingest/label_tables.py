@@ -1,4 +1,4 @@
-"""A table of pictures and labels, CSV, JSON Lines or Parquet: its rows, and the same table with some of its rows.
+"""A table of examples and labels, CSV, JSON Lines or Parquet: its rows, and the same table with some of its rows.
 
 A picture is named by a path, or lies in the table itself (Parquet, as Hugging Face writes it). A label is the text that
 stands there. Where a path leads is not known here (table_paths, folder_walk).
@@ -143,7 +143,7 @@ def _read_parquet(data: bytes, columns: Columns, classes: Sequence[str] | None) 
     if pa.types.is_integer(schema.types[label_at]):
         labels = [_class(number, names or classes, bool(names)) for number in labels]
     found = [label(value) for value in labels]
-    return LabelTable([None] * len(images), found, tuple(header), images=images, written=written_labels(labels))
+    return LabelTable([None] * len(images), found, tuple(header), cells=images, written=written_labels(labels))
 
 
 def _read_texts(

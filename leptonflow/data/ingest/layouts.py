@@ -184,8 +184,8 @@ def is_litter(name: str, suffixes: frozenset[str] = IMAGES) -> bool:
     if last.startswith("~$"):  # an office program's lock
         return True
     if (stem or last) in DOCUMENTS:
-        return suffixes is not IMAGES or dot + suffix not in IMAGES
-    if suffixes is not IMAGES:
+        return suffixes != IMAGES or dot + suffix not in IMAGES
+    if suffixes != IMAGES:
         return dot + suffix not in suffixes
     return NO_IMAGES.fullmatch(dot + suffix) is not None
 

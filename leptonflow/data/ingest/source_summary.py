@@ -201,8 +201,8 @@ def _table(source: Source) -> Summary:
     if table.broken or table.missing:
         return Summary(source, {})
     images: dict[str | None, list[bytes | str]] = {}
-    if table.images is not None:
-        places: Iterable[bytes | str | Refusal | None] = table.images
+    if table.cells is not None:
+        places: Iterable[bytes | str | Refusal | None] = table.cells
     else:
         meant = table_paths.Paths(source, table.paths)
         places = [meant.places.get(row or "") for row, _ in meant.rows]

@@ -80,7 +80,7 @@ def arrive_table(source: Source, index: Index, classes: Sequence[str] | None, pr
         ),
         columns=(source.columns.path, source.columns.label) if own else None,
         cells=source.columns.cells,
-        images=None if found.images is not None else tuple(file.name for file in new.files),
+        images=None if found.cells is not None else tuple(file.name for file in new.files),
     )
     return Arrival(listing, by_key([*rows.seen, itself]), itself, len(found))
 
@@ -120,7 +120,7 @@ def _new_rows(rows: _Rows, itself: Seen, found: label_columns.LabelTable, index:
 
 
 class Inside(NamedTuple):
-    """A picture that lies in the table itself."""
+    """An example that lies in the table itself."""
 
     sha256: str
 
@@ -139,9 +139,10 @@ class _Rows(NamedTuple):
 
 def _table_rows(source: Source, found: label_columns.LabelTable, progress: Progress) -> _Rows:
     others = [file.name for file in source.files if file.name != source.layout.table]
-    if found.images is not None:
+    if found.cells is not None:
         inside: list[Seen | Inside | tuple[str, str]] = [
-            Inside(sha256(data)) if data is not None else landed_tables.NO_PICTURE for data in found.images
+            Inside(sha256(data)) if data is not None else found.ragged.get(number, landed_tables.NO_EXAMPLE)
+            for number, data in enumerate(found.cells)
         ]
         return _Rows(inside, [], others)
     meant = table_paths.Paths(source, found.paths)

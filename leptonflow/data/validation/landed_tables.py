@@ -1,4 +1,4 @@
-"""The rows of a landed table: each names a file of the batch, or holds its picture.
+"""The rows of a landed table: each names a file of the batch, or holds its example.
 
 Files are read and examined by the caller (examination).
 """
@@ -14,7 +14,7 @@ from leptonflow.data.ingest.layouts import Batch, Item
 from leptonflow.data.validation.examined_rows import Looked, Row, example_row
 from leptonflow.workloads.base import Examined
 
-NO_PICTURE = (table_paths.MISSING, "the row holds no picture")
+NO_EXAMPLE = (table_paths.MISSING, "the row holds no example")
 
 
 def rows(
@@ -42,7 +42,7 @@ def rows(
     numbers = told if told is not None else tuple(range(len(found)))
     if found.missing:
         return [refused(table, number, None, found.missing) for number in numbers]
-    if found.images is not None:
+    if found.cells is not None:
         return list(_inside(table, numbers, found, examine))
     landed = batch.listing.images if batch.listing is not None else None
     named = {item.name: item for item in batch.items}
@@ -67,10 +67,10 @@ def rows(
 def _inside(
     table: Item, numbers: Sequence[int], found: LabelTable, examine: Callable[[bytes], Examined]
 ) -> Iterator[Row]:
-    """The rows of a table that holds the pictures themselves."""
-    for number, label, data in zip(numbers, found.labels, found.images or (), strict=True):
+    """The rows of a table that holds the examples themselves."""
+    for at, (number, label, data) in enumerate(zip(numbers, found.labels, found.cells or (), strict=True)):
         if data is None:
-            yield refused(table, number, label, NO_PICTURE)
+            yield refused(table, number, label, found.ragged.get(at, NO_EXAMPLE))
         else:
             yield example_row(f"{table.name}[{number}]", label, table.key, number, (sha256(data), examine(data)))
 
