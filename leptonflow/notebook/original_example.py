@@ -88,7 +88,9 @@ def _row(store: Store, pipeline: str, row: dict[str, Any], file: bytes) -> bytes
         rows = next((pair for called, pair in pairs if called == name and number < len(pair)), None)
         return rows.row(number).tobytes() if rows is not None and rows.values is not None else b""
     listing = landing.listed(store, pipeline, row["batch"])
-    columns = label_columns.Columns(*(listing.columns or (None, None)), listing.cells) if listing else label_columns.DEFAULT
+    columns = (
+        label_columns.Columns(*(listing.columns or (None, None)), listing.cells) if listing else label_columns.DEFAULT
+    )
     cells = label_tables.read(name, file, columns).cells or []
     landed = listing.rows if listing is not None and listing.rows is not None else range(len(cells))
     return dict(zip(landed, cells, strict=False)).get(number) or b""
