@@ -26,7 +26,7 @@ setup: $(READY) ## .venv with the locked packages (every other target does it by
 
 retrain: $(READY) ## the digits: land them if they are not there, train, evaluate, promote
 	@$(BIN)/leptonflow status digits --json 2>/dev/null | grep -q '"sklearn-digits"' || { \
-	  $(BIN)/python -m leptonflow.samples $(DIGITS) && \
+	  $(BIN)/python pipelines/digits_images.py $(DIGITS) && \
 	  $(BIN)/leptonflow ingest digits $(DIGITS) --batch sklearn-digits; }
 	@$(BIN)/leptonflow retrain digits
 

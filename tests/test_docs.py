@@ -82,7 +82,7 @@ def shell(command: str, folder: Path, timeout: float = 240) -> subprocess.Comple
 @pytest.fixture(scope="module")
 def newcomer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, str]]]:
     """A folder after `make retrain`, with pictures to bring; and the ids of its run."""
-    from leptonflow.samples import write_digits
+    from pipelines.digits_images import write_digits
 
     folder = tmp_path_factory.mktemp("newcomer")
     shutil.copytree(ROOT / "pipelines", folder / "pipelines")

@@ -198,10 +198,10 @@ def good(folder: Path, classes: Iterable[str], each: int, first: int = 0) -> Non
 
 def digits(folder: Path, classes: int, each: int, skip: int = 0) -> Path:
     """Handwritten digits, real scans: `each` of the first classes, a folder per class."""
-    from leptonflow import samples
+    from pipelines.digits_images import write_digits
 
     everything = folder.with_name("every-digit")
-    samples.write_digits(everything, 600)
+    write_digits(everything, 600)
     for name in map(str, range(classes)):
         (folder / name).mkdir(parents=True)
         for file in sorted((everything / name).glob("*.png"))[skip : skip + each]:

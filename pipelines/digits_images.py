@@ -1,6 +1,6 @@
-"""Real images to try things on: scikit-learn's handwritten digits as PNG files, a folder per class.
+"""The images that pipelines/digits.yaml is about: scikit-learn's handwritten digits as PNG files, a folder per class.
 
-Writing samples to a folder belongs here; landing them does not.
+`python pipelines/digits_images.py FOLDER` writes them; landing them does not belong here.
 """
 
 from __future__ import annotations
