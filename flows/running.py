@@ -119,10 +119,6 @@ def _deliver() -> None:
 def _interruptible() -> Iterator[None]:
     """Let Ctrl-C end the thread that trains, at its next batch: Prefect would wait for the whole fold."""
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        progress.stop()
-        signal.default_int_handler(number, frame)
-
     ours = (
         threading.current_thread() is threading.main_thread()
         and signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -130,12 +126,18 @@ def _interruptible() -> Iterator[None]:
     if not ours:
         yield
         return
-    signal.signal(signal.SIGINT, stop)
-    try:
-        with waking(signal.SIGINT):
-            yield
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    with progress.listen() as end_the_work:
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            end_the_work()
+            signal.default_int_handler(number, frame)
+
+        signal.signal(signal.SIGINT, stop)
+        try:
+            with waking(signal.SIGINT):
+                yield
+        finally:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextmanager

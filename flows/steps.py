@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -40,6 +40,7 @@ class Steps:
         self.seconds: dict[str, float] = {}
         self._limits: dict[str, Limit] = {}
         self._page = showing.Page(config.name)
+        self._stop: Callable[[], None] = lambda: None  # ends the work of the tasks, while `at_work`
 
     def __call__(self, task: Task[Concatenate[str, Pipeline, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         """The task's result, computed here and now. Raises what the engine raises."""
@@ -55,7 +56,7 @@ class Steps:
             try:
                 results: list[R] = [future.result() for future in futures]
             except BaseException:
-                progress.stop()  # the next one computes already, and would be waited for
+                self._stop()  # the next one computes already, and would be waited for
                 raise
             told.append(naming.line(task.name, results))
         return results
@@ -79,7 +80,7 @@ class Steps:
                 page.log.info("this log is kept in %s", path.absolute())
             moving = showing.Moving(page, self.config.training.folds)
             stack.callback(moving.close)
-            stack.enter_context(progress.listen(moving.report, lambda text: page.log.info("%s", text)))
+            self._stop = stack.enter_context(progress.listen(moving.report, lambda text: page.log.info("%s", text)))
             stack.enter_context(run_lock.one_at_a_time(open_store(self.store), self.config.name))
             yield
 

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from flows import server_database
-from leptonflow.core import progress
 from leptonflow.data.dataset import admission
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
@@ -50,13 +49,6 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     config.option.loadscopereorder = False
     return Together(config, log)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def nobody_has_stopped() -> None:
-    """A run that ended in this process has stopped its threads for good: the next module's work is another's."""
-    with progress.listen():
-        pass
 
 
 @pytest.fixture(scope="session")

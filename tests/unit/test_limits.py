@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
@@ -184,12 +186,23 @@ def test_every_listener_hears_of_the_work_until_its_block_ends() -> None:
 
 
 def test_a_stop_holds_for_the_whole_of_the_outermost_listener() -> None:
-    with progress.listen():
-        progress.stop()
+    with progress.listen() as stop:
+        stop()
         with progress.listen(), pytest.raises(progress.Stopped):
             progress.report("fold 1", 1, 2)
     with progress.listen():
         progress.report("fold 1", 1, 2)
+
+
+def test_a_stop_ends_the_threads_of_its_own_work_and_no_other_work_of_the_process() -> None:
+    """A task's thread has a copy of its flow's context; a second run of the same process has a context of its own."""
+    with ThreadPoolExecutor(1) as thread, progress.listen() as stop:
+        context = copy_context()
+        thread.submit(context.run, progress.pulse).result()
+        stop()
+        with pytest.raises(progress.Stopped):
+            thread.submit(context.run, progress.pulse).result()
+        thread.submit(progress.pulse).result()
 
 
 def test_a_patient_store_tries_for_longer(monkeypatch: pytest.MonkeyPatch) -> None:
