@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from leptonflow.evaluation.metric_intervals import Between, between
+from leptonflow.workloads.base import Slices
 
 if TYPE_CHECKING:
     import numpy as np
@@ -71,7 +72,7 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Group:
-    """The examples of one class or of one batch. The champion's part is None where there is none to compare."""
+    """The examples of one class, batch or slice. The champion's part is None where there is none to compare."""
 
     name: str
     candidate: Share
@@ -111,6 +112,7 @@ class Analysis:
     champion_reliability: Reliability | None
     per_class: tuple[Group, ...]  # in class order
     per_batch: tuple[Group, ...]  # by name
+    per_slice: Mapping[str, tuple[Group, ...]]  # by what the slices are of, in their order
     worst: tuple[Example, ...]  # the candidate's wrong predictions, the most confident first, MOST_SHOWN at most
     lost: tuple[Example, ...]  # champion right, candidate wrong, the candidate's surest first, MOST_SHOWN at most
     won: tuple[Example, ...]  # candidate right, champion wrong, the champion's surest first, MOST_SHOWN at most
@@ -118,8 +120,8 @@ class Analysis:
 
     @property
     def shown(self) -> tuple[int, ...]:
-        """The indices of all examples that are to be seen, ascending, each once."""
-        return tuple(sorted({e.index for e in (*self.worst, *self.lost, *self.won)}))
+        """The indices of all examples that are to be seen, the worst mistakes first, each once."""
+        return tuple(dict.fromkeys(e.index for e in (*self.worst, *self.lost, *self.won)))
 
 
 def analyse(
@@ -130,6 +132,7 @@ def analyse(
     classes: Sequence[str],
     batches: Sequence[str],
     sources: Sequence[str],
+    slices: Sequence[Slices] = (),
 ) -> Analysis:
     """Compare two models' predictions with each other, and both with the labels.
 
@@ -165,6 +168,10 @@ def analyse(
         champion_reliability=_reliability(its) if its is not None else None,
         per_class=tuple(_group(name, labels == number, mine, its) for number, name in enumerate(classes)),
         per_batch=_by_name(batches, mine, its),
+        per_slice={
+            each.name: tuple(_group(name, each.of == number, mine, its) for number, name in enumerate(each.values))
+            for each in slices
+        },
         worst=examples(~mine.right, mine.sure),
         lost=examples(its.right & ~mine.right, mine.sure) if its is not None else (),
         won=examples(mine.right & ~its.right, its.sure) if its is not None else (),

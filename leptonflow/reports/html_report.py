@@ -7,6 +7,7 @@ what the report shows belongs to `gathering`, how a value is written to `wording
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -41,14 +42,15 @@ STAGES = (  # in the order of the flow; `seconds` is recorded by name
     "evaluate", "infra-validate", "gate", "promote",
 )  # fmt: skip
 MEASURED = {  # what the value of a rule without a metric is, and its unit
-    "latency": ("95th percentile, one image", "ms"),
+    "latency": ("95th percentile, one example", "ms"),
     "size": ("of the package", "MB"),
     "infra_validate": ("largest difference", ""),
     "same-predictions": ("largest difference", ""),
     "stale-snapshot": ("record of the log", ""),
 }
 LARGEST_PICTURE = 192
-LONGEST_TEXT = 400  # characters of a text that are shown
+LEAST_EFFECT = 0.02  # of a word that is marked
+MOST_TELLING = 5  # words of a text whose effects are given as numbers
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,9 @@ class Contents:
     infra: InfraResult
     outcomes: tuple[Outcome, ...]  # of the batches that the dataset holds and of those that this run refused
     analysis: Analysis
-    shown: Mapping[int, Shown]  # of `analysis.shown`: as the candidate saw them
+    shown: Mapping[int, Shown]  # of `analysis.shown`, as the workload shows them
     code: dict[str, str]
+    note: str = ""  # on how they are shown
     drift: Drift | None = None  # of the newest batch, where there is one before it
     changes: Sequence[Change] = ()  # what would have turned over each rule that failed
     operating: Operating | None = None  # where the gate holds the candidate's accuracy against a champion's
@@ -148,6 +151,7 @@ def _view(c: Contents) -> dict[str, Any]:
         "confusions": _confusions(scores.confusion, classes),
         "per_class": _per_class(c),
         "per_batch": _per_batch(c),
+        "per_slice": c.analysis.per_slice,
         "reliability": Markup(diagram),
         "worst": _sheet(found.worst, c.shown),
         "lost": _sheet(found.lost, c.shown),
@@ -161,19 +165,46 @@ def _view(c: Contents) -> dict[str, Any]:
     }
 
 
-def _sheet(examples: Sequence[Example], shown: Mapping[int, Shown]) -> list[tuple[Example, str | None, str | None]]:
-    """(example, the address of its image, its text) of those that can be shown."""
+@dataclass(frozen=True)
+class _Sample:
+    """An example of a sheet. picture: the address of its image. pieces: (a part of its text, its effect).
+
+    telling: the words with the largest effects, and these.
+    """
+
+    example: Example
+    picture: str | None
+    pieces: list[tuple[str, float]]
+    telling: list[tuple[str, float]]
+
+
+def _sheet(examples: Sequence[Example], shown: Mapping[int, Shown]) -> list[_Sample]:
+    """Those of the examples that can be shown."""
     found = ((example, shown[example.index]) for example in examples if example.index in shown)
     return [
-        (example, None if each.image is None else png(_thumbnail(each.image)), each.text and _excerpt(each.text))
+        _Sample(example, None if each.image is None else png(_thumbnail(each.image)), _pieces(each), _telling(each))
         for example, each in found
     ]
 
 
-def _excerpt(text: str) -> str:
-    """The beginning of a text, on one line."""
-    line = " ".join(text.split())
-    return line if len(line) <= LONGEST_TEXT else f"{line[:LONGEST_TEXT].rstrip()} …"
+def _pieces(shown: Shown) -> list[tuple[str, float]]:
+    """A text in parts, on one line; 0.0 is the effect of what has none worth a mark, or was not tried."""
+    text, pieces, at = shown.text or "", list[tuple[str, float]](), 0
+    for mark in shown.marks:
+        if abs(mark.effect) >= LEAST_EFFECT:
+            pieces += [(text[at : mark.start], 0.0), (text[mark.start : mark.end], mark.effect)]
+            at = mark.end
+    return [(re.sub(r"\s+", " ", part), effect) for part, effect in (*pieces, (text[at:], 0.0)) if part]
+
+
+def _telling(shown: Shown) -> list[tuple[str, float]]:
+    """The words with the largest effects, each once."""
+    found: dict[str, tuple[str, float]] = {}
+    for mark in sorted(shown.marks, key=lambda mark: -abs(mark.effect)):
+        word = (shown.text or "")[mark.start : mark.end]
+        if abs(mark.effect) >= LEAST_EFFECT:
+            found.setdefault(word.casefold(), (word, mark.effect))
+    return list(found.values())[:MOST_TELLING]
 
 
 def _thumbnail(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from leptonflow.data.dataset import dataset_contents, example_sets
 from leptonflow.data.validation import drift
 from leptonflow.evaluation import error_analysis
 from leptonflow.gate import simulation
+from leptonflow.registry import packages
 from leptonflow.reports.html_report import Operating
 from leptonflow.storage.objects import BACK, recorded
 from leptonflow.storage.store import Store
 from leptonflow.training.model_fits import planned
 from leptonflow.workloads import catalog, predictions
-from leptonflow.workloads.base import Shown
+from leptonflow.workloads.base import Evaluated, Shown, Slices
 from schemas.config import AgainstChampion, Pipeline
 from schemas.errors import ConfigurationError, Damaged, UsageError
 from schemas.records import Evaluation, FitResult, ObjectRef, Plan, SnapshotRef
@@ -32,10 +34,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Gathered:
-    """Parts of report.Contents. shown: an example as the candidate saw it, by its index in the holdout."""
+    """Parts of report.Contents. shown: an example as the workload shows it, by its index in the holdout."""
 
     analysis: error_analysis.Analysis
     shown: Mapping[int, Shown]
+    note: str
     drift: drift.Drift | None
     operating: Operating | None
 
@@ -49,19 +52,22 @@ def gather(
     holdout: Examples | None = None,
 ) -> Gathered:
     """holdout: its examples where the caller has them. Raises Damaged where predictions are changed or of others."""
-    _, snapshot = planned(plan)
+    version, snapshot = planned(plan)
     holdout = holdout if holdout is not None else example_sets.holdout_set(store, config, snapshot)
-    found, show = _analysis(store, snapshot, evaluation, holdout), catalog.load(config.workload).show
+    candidate = partial(packages.load, store, config.name, version)
+    panels = catalog.load(config.workload).panels(Evaluated(holdout.inputs, config.input, candidate))
+    found = _analysis(store, snapshot, evaluation, holdout, panels.slices)
     return Gathered(
         analysis=found,
-        shown={index: show(holdout.inputs[index]) for index in found.shown},
+        shown=panels.shown(found.shown),
+        note=panels.note,
         drift=_drift(store, snapshot),
         operating=_operating(store, config, snapshot, found, fits),
     )
 
 
 def _analysis(
-    store: Store, snapshot: SnapshotRef, evaluation: Evaluation, holdout: Examples
+    store: Store, snapshot: SnapshotRef, evaluation: Evaluation, holdout: Examples, slices: Sequence[Slices]
 ) -> error_analysis.Analysis:
     """Example by example; without a champion where it is the candidate itself, or has no scores."""
     ids, labels, mine = _predictions(store, evaluation.predictions, snapshot)
@@ -70,7 +76,7 @@ def _analysis(
     if champion is not None and champion.key != evaluation.predictions.key:
         theirs, _, its = _predictions(store, champion, snapshot)
         _same_examples(champion, theirs, ids)
-    return error_analysis.analyse(ids, labels, mine, its, snapshot.classes, holdout.batches, holdout.sources)
+    return error_analysis.analyse(ids, labels, mine, its, snapshot.classes, holdout.batches, holdout.sources, slices)
 
 
 def _predictions(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from schemas.config import Pipeline
 
@@ -83,11 +83,63 @@ class Told(NamedTuple):
     code: str
 
 
+class Mark(NamedTuple):
+    """The part text[start:end] of a shown text: the predicted probability drops by `effect` where it is taken out."""
+
+    start: int
+    end: int
+    effect: float
+
+
 class Shown(NamedTuple):
-    """An example as a report shows it: an image (uint8 H x W x C), or a text."""
+    """An example as a report shows it: an image (uint8 H x W x C), or a text and its parts that were tried."""
 
     image: NDArray[np.uint8] | None = None
     text: str | None = None
+    marks: tuple[Mark, ...] = ()  # in the order of the text
+
+
+class Slices(NamedTuple):
+    """Some quality of N examples, by which a report tells how good the predictions are.
+
+    name  what it is, such as words; values: the slices in their order; of: the number of the slice of each example
+    """
+
+    name: str
+    values: tuple[str, ...]
+    of: NDArray[np.int64]
+
+
+class Candidate(Protocol):
+    """A trained model: what a package offers."""
+
+    @property
+    def vocabulary(self) -> str | None:
+        """What was learned from its training examples before the model was; None for a workload without any."""
+
+    def predict(self, inputs: NDArray[Any]) -> NDArray[np.float64]:
+        """The outputs for N examples."""
+
+
+class Evaluated(NamedTuple):
+    """N examples of the holdout as an array, the section `input`, and the model, which is loaded when it is called."""
+
+    examples: NDArray[Any]
+    input: Any
+    candidate: Callable[[], Candidate]
+
+
+class Panels(NamedTuple):
+    """What a report shows of a holdout besides the predictions.
+
+    shown   the numbers of some examples, the most important first -> how each is shown
+    slices  of all examples
+    note    a sentence on how the examples are shown; "" for none
+    """
+
+    shown: Callable[[Sequence[int]], dict[int, Shown]]
+    slices: tuple[Slices, ...] = ()
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -124,7 +176,7 @@ class Workload:
     remarks: Callable[[Sequence[Mapping[str, Any]], Any], list[str]]
     # ^ the metadata of examples, input -> what a person should know before they are trained on
     told: Callable[[Any], Told]  # input -> what is said of it
-    show: Callable[[Any], Shown]  # one example of an array
+    panels: Callable[[Evaluated], Panels]  # what a report shows of the holdout
     examine_array: Callable[[NDArray[Any], Any, Scale], Examined] | None = None
     # ^ one row of a .npy array, input, and the scale of the whole array
     cells: Callable[[Any], tuple[str, ...]] | None = None

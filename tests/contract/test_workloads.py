@@ -12,7 +12,7 @@ import pytest
 
 from leptonflow.data.validation import contracts
 from leptonflow.workloads import catalog
-from leptonflow.workloads.base import Workload
+from leptonflow.workloads.base import Evaluated, Workload
 from schemas.config import WORKLOADS, Pipeline, parse
 from schemas.errors import ConfigurationError, LeptonflowError, TrainingError
 from schemas.workloads import SECTIONS
@@ -126,9 +126,23 @@ def test_what_is_no_example_is_refused(workload: Workload, config: Pipeline) -> 
 
 
 def test_a_report_shows_an_example_as_an_image_or_a_text(workload: Workload, config: Pipeline) -> None:
-    shown = workload.show(inputs(workload, config)[0])
-    assert (shown.image is None) != (shown.text is None)
+    examples = inputs(workload, config)
+    panels = workload.panels(Evaluated(examples, config.input, lambda: Even(workload, examples, config)))
+    found = panels.shown([1, 0])
+    assert list(found) == [1, 0]
+    assert all((each.image is None) != (each.text is None) for each in found.values())
+    assert all(set(each.of) <= set(range(len(each.values))) and len(each.of) == 2 for each in panels.slices)
     assert all(workload.told(config.input))
+
+
+class Even:
+    """A candidate to which every class is as likely."""
+
+    def __init__(self, workload: Workload, examples: np.ndarray[Any, Any], config: Pipeline) -> None:
+        self.vocabulary = workload.vocabulary(examples, config.input) if workload.vocabulary else None
+
+    def predict(self, inputs: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        return np.full((len(inputs), len(CLASSES)), 1 / len(CLASSES))
 
 
 def test_very_simple_models_have_every_metric(workload: Workload, config: Pipeline) -> None:

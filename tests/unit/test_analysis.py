@@ -9,6 +9,7 @@ import pytest
 
 from leptonflow.evaluation.error_analysis import CONFIDENCE, MOST_SHOWN, Analysis, analyse
 from leptonflow.statistics.intervals import wilson
+from leptonflow.workloads.base import Slices
 
 CLASSES = ("cat", "dog", "owl")
 
@@ -57,7 +58,7 @@ def test_the_examples_that_changed_hands_are_told_with_both_answers() -> None:
     assert (lost.batch, lost.source) == ("tue", "e.png")
     assert lost.chance == pytest.approx(0.025), "what the candidate gave to the true label"
     assert [e.index for e in found.worst] == [4, 3, 1], "the surest mistake first"
-    assert found.shown == (1, 2, 3, 4)
+    assert found.shown == (4, 3, 1, 2)
 
 
 def test_classes_and_batches_add_up() -> None:
@@ -84,7 +85,8 @@ def test_many_examples_agree_with_a_count_by_hand() -> None:
     mine, its = mine / mine.sum(1, keepdims=True), its / its.sum(1, keepdims=True)
     ids = [f"{i:05d}" for i in rng.permutation(n)]
     batches = [f"batch {i % 3}" for i in range(n)]
-    found = analyse(ids, labels, mine, its, classes, batches, ["x"] * n)
+    slices = Slices("words", ("few", "some", "none"), np.arange(n) % 2)
+    found = analyse(ids, labels, mine, its, classes, batches, ["x"] * n, [slices])
     right, other = mine.argmax(1) == labels, its.argmax(1) == labels
     assert found.pairs is not None
     assert found.pairs.only_candidate == sum(bool(a and not b) for a, b in zip(right, other, strict=True)) > MOST_SHOWN
@@ -92,7 +94,8 @@ def test_many_examples_agree_with_a_count_by_hand() -> None:
     assert len(found.worst) == len(found.lost) == len(found.won) == MOST_SHOWN
     assert {e.index for e in found.won} <= set(np.flatnonzero(right & ~other))
     assert [e.candidate.probability for e in found.worst] == sorted(mine.max(1)[~right])[::-1][:MOST_SHOWN]
-    for groups in (found.per_class, found.per_batch):
+    assert [g.name for g in found.per_slice["words"]] == ["few", "some", "none"]
+    for groups in (found.per_class, found.per_batch, found.per_slice["words"]):
         assert sum(g.candidate.n for g in groups) == n
         assert sum(g.candidate.right for g in groups) == found.candidate.right
         assert sum(g.only_champion or 0 for g in groups) == found.pairs.only_champion

@@ -21,6 +21,7 @@ from leptonflow.runs import recording
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
 from leptonflow.workloads import predictions
+from leptonflow.workloads.base import Mark, Shown
 from schemas.errors import Damaged
 from schemas.records import RuleResult
 from tests.run_examples import HOSTILE, make
@@ -130,6 +131,31 @@ def contents(run: Any, store: Store, **changed: Any) -> html_report.Contents:
         patch.setattr(html_report, "render", keep)
         recording.record(store, run.config, run.plan, run.results())
     return replace(found[0], **changed)
+
+
+def test_texts_are_shown_with_the_words_that_mattered(memory: Store) -> None:
+    """Each marked part is a part of the text, escaped; what has no effect to speak of is not marked."""
+    given = contents(make(memory, accuracy=0.5), memory)
+    text = f"{HOSTILE} rain  or\nhail"
+    marks = (Mark(len(HOSTILE) + 1, len(HOSTILE) + 5, 0.31), Mark(len(text) - 4, len(text), -0.05), Mark(0, 1, 0.001))
+    marks = tuple(sorted(marks))
+    shown = {index: Shown(text=text, marks=marks) for index in given.analysis.shown}
+    html = html_report.render(replace(given, shown=shown, note="Blue words speak for it.")).decode()
+    section = html.split("<h2>The worst mistakes</h2>")[1].split("</section>")[0]
+    assert section.count("Blue words speak for it.") == 1
+    quote = re.findall("<blockquote>(.*?)</blockquote>", section)[0]
+    assert "<script" not in quote and "\u202e" not in quote
+    assert ' <mark class="for" style="--share: 1">rain</mark> or <mark class="against" style="--share: 0.2">' in quote
+    caption = " ".join(Tags(section).text.split())
+    assert "rain +0.31 hail −0.05" in caption
+
+
+def test_slices_of_the_workload_have_a_table_each(memory: Store) -> None:
+    given = contents(make(memory, champion="0123456789ab"), memory)
+    slices = {"words": given.analysis.per_batch, "length": given.analysis.per_batch}
+    html = html_report.render(replace(given, analysis=replace(given.analysis, per_slice=slices))).decode()
+    assert "<h2>By class, by batch, by words and by length</h2>" in html
+    assert re.findall(r"<th>(words|length)</th><th class=\"n\">holdout</th>", html) == ["words", "length"]
 
 
 def test_intervals_warnings_and_looks_are_told(memory: Store) -> None:
@@ -299,7 +325,7 @@ def test_mistakes_are_pictures_of_the_stored_pixels(memory: Store) -> None:
     images = [a for t, a in Tags(html).tags if t == "img"]
     assert len(images) == MOST_SHOWN
     worst = given.analysis.worst[0]
-    assert f"<b>{worst.label}</b> {worst.chance:.3f}<br>predicted" in html
+    assert f"<b>{worst.label}</b> {worst.chance:.3f}<br> predicted" in html
     by_source = dict(zip(run.holdout.sources, run.holdout.inputs, strict=True))
     for image in images:
         assert np.array_equal(decoded(str(image["src"])), by_source[str(image["alt"])])

@@ -2,65 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
 from leptonflow.workloads import classification
+from leptonflow.workloads.base import Evaluated
 from leptonflow.workloads.text_classification import baselines, panels, tokens
-from leptonflow.workloads.text_classification.panels import LengthSlice
 from schemas.text_classification import TextInput, TextModel
 from tests.texts import CLASSES, sample
 
 
-def test_the_worst_mistakes_are_the_surest_ones() -> None:
-    rows = np.array([[0.9, 0.1], [0.2, 0.8], [0.3, 0.7], [0.6, 0.4]])
-    labels = np.array([1, 1, 0, 1])
-    texts = ["first", "second", "turned \u202etxet\x1b[31m\nnext <b>&", "x" * 700]
-    found = panels.worst(["d", "c", "b", "a"], labels, rows, ("no", "yes"), texts)
-    assert [(m.index, m.id, m.label, m.predicted, m.probability, m.of_true) for m in found] == [
-        (0, "d", "yes", "no", 0.9, 0.1), (2, "b", "no", "yes", 0.7, 0.3), (3, "a", "yes", "no", 0.6, 0.4),
-    ]  # fmt: skip
-    assert found[1].text == "turned \\u202etxet\\x1b[31m\nnext <b>&", "escapes for a terminal; HTML is the template's"
-    assert found[2].text == "x" * 600 + "…"
-    assert len(panels.worst(["a"] * 4, labels, rows, ("no", "yes"), texts, most=1)) == 1
+class Storms:
+    """A candidate that is surer of weather where a text says storm."""
+
+    def __init__(self, texts: list[str]) -> None:
+        self.vocabulary: str | None = tokens.fit(texts, 50)
+        self.asked: list[list[str]] = []
+
+    def predict(self, inputs: np.ndarray) -> np.ndarray:
+        self.asked.append(list(inputs))
+        sure = np.array([0.9 if "storm" in each else 0.6 for each in inputs])
+        return np.stack([1 - sure, sure], axis=1)
 
 
 def test_occlusion_finds_the_word_that_decides() -> None:
-    text = "A storm, they said."
-    asked: list[Sequence[str]] = []
+    texts = ["A storm, they said.", "no"]
+    candidate = Storms(texts)
+    storm, plain = panels.occlusion(texts, candidate)
+    effects = {texts[0][m.start : m.end]: round(m.effect, 6) for m in storm}
+    assert effects == {"A": 0, "storm": 0.3, "they": 0, "said": 0}
+    assert [round(m.effect, 6) for m in plain] == [0]
+    assert candidate.asked == [
+        [*texts, " storm, they said.", "A , they said.", "A storm,  said.", "A storm, they .", ""]
+    ], "one prediction for all"
 
-    def predict(texts: Sequence[str]) -> np.ndarray:
-        asked.append(texts)
-        sure = np.array([0.9 if "storm" in each else 0.6 for each in texts])
-        return np.stack([1 - sure, sure], axis=1)
 
-    words = tokens.words(tokens.load(tokens.fit([text], 20)), text)
-    found = panels.occlusion(text, words, predict, ("sport", "weather"))
-    assert (found.predicted, found.probability, found.left_out) == ("weather", 0.9, 0)
-    assert {effect.word: round(effect.change, 6) for effect in found.effects} == {
-        "A": 0, "storm": 0.3, "they": 0, "said": 0,
-    }  # fmt: skip
-    assert asked == [[text, " storm, they said.", "A , they said.", "A storm,  said.", "A storm, they ."]]
-    assert text[found.effects[1].start : found.effects[1].end] == "storm"
-    capped = panels.occlusion(text, words, predict, ("sport", "weather"), most=1)
-    assert (len(capped.effects), capped.left_out) == (1, 3)
+def test_texts_are_shown_with_the_words_that_mattered() -> None:
+    texts = [f"storm number {n}" for n in range(30)] + ["x " * 400]
+    candidate = Storms(texts)
+    found = panels.panels(Evaluated(np.array(texts, object), TextInput(), lambda: candidate))
+    shown = found.shown([30, *range(27)])
+    assert list(shown) == [30, *range(27)]
+    assert shown[30].text == ("x " * 300).rstrip() + " …" and len(shown[30].marks) == panels.MOST_WORDS
+    assert [m.effect for m in shown[0].marks] == pytest.approx([0.3, 0, 0])
+    assert shown[22].marks and not shown[23].marks, "of the first ones alone"
+    assert found.note and found.slices[0].values == ("3", "400")
+    assert panels.panels(Evaluated(np.array([], object), TextInput(), lambda: candidate)).shown([]) == {}
+    assert len(candidate.asked) == 1, "no model is loaded for nothing"
 
 
 def test_slices_by_length_cover_every_text_once() -> None:
-    words = np.array([5, 1, 2, 9, 9, 9, 40, 3])
-    correct = np.array([1, 1, 0, 1, 0, 1, 0, 1], bool)
-    found = panels.by_length(words, correct)
-    assert found == (
-        LengthSlice(1, 2, 2, 1),
-        LengthSlice(3, 5, 2, 2),
-        LengthSlice(9, 9, 3, 2),
-        LengthSlice(40, 40, 1, 0),
-    )
-    assert panels.by_length(words[:0], correct[:0]) == ()
-    assert panels.by_length(np.full(6, 7), correct[:6]) == (LengthSlice(7, 7, 6, 4),)
+    found = panels.by_length(np.array([5, 1, 2, 9, 9, 9, 40, 3]))
+    assert found.values == ("1 to 2", "3 to 5", "9", "40")
+    assert found.of.tolist() == [1, 0, 0, 2, 2, 2, 3, 1]
+    assert panels.by_length(np.array([], np.int64)).values == ()
+    assert panels.by_length(np.full(6, 7)).values == ("7",)
 
 
 def test_the_baseline_learns_the_sample() -> None:

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from leptonflow.workloads.base import Shown, Told
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+from leptonflow.workloads.base import Evaluated, Panels, Shown, Told
 
 
 def remarks(facts: Sequence[Mapping[str, Any]], shape: tuple[int, int, int]) -> list[str]:
@@ -40,6 +36,6 @@ def told(shape: tuple[int, int, int]) -> Told:
     return Told("an image", sides, CODE.format(sides=sides))
 
 
-def show(pixels: NDArray[np.uint8]) -> Shown:
-    """An image, H x W x C, as it is trained on."""
-    return Shown(image=pixels)
+def panels(evaluated: Evaluated) -> Panels:
+    """Images, H x W x C, as they are trained on."""
+    return Panels(lambda numbers: {number: Shown(image=evaluated.examples[number]) for number in numbers})

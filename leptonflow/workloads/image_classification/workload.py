@@ -34,6 +34,6 @@ WORKLOAD = Workload(
     malformed=examples.malformed,
     remarks=panels.remarks,
     told=panels.told,
-    show=panels.show,
+    panels=panels.panels,
     derived={"size": Derived(("width", "height"), operator.mul)},  # pixels of the image as it arrived
 )

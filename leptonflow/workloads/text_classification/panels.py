@@ -1,139 +1,97 @@
-"""What a report shows of texts: the worst mistakes, the words that mattered, how good it is by length.
+"""What a report shows of texts: the words that mattered for a prediction, and slices by length.
 
-Plain records with plain text; what cannot be printed in a text is written as an escape (\\u202e, which turns the
-direction of reading). What does not belong here: HTML, whose templates escape `<` and `&`, and any judgement.
+What does not belong here: which predictions are worth a look, HTML, and any judgement.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-from leptonflow.workloads.text_classification.tokens import Word
+from leptonflow.workloads.base import Candidate, Evaluated, Mark, Panels, Shown, Slices
+from leptonflow.workloads.text_classification import tokens
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-MOST_MISTAKES = 24
+MOST_TEXTS = 24  # whose words are tried
+MOST_WORDS = 60  # of a text that are taken out one by one: each costs a prediction
 MOST_CHARACTERS = 600  # of a text that is shown
-MOST_WORDS = 100  # of a text whose words are taken out one by one: each costs a prediction
+PARTS = 4  # slices by length
+NOTE = (
+    f"Each of a text's first {MOST_WORDS} words was taken out by itself (occlusion, Zeiler and Fergus 2014). A blue "
+    "word speaks for the candidate's prediction, a red one against it; the number is what the predicted probability "
+    "loses without the word."
+)
 
 
-@dataclass(frozen=True)
-class Mistake:
-    """A wrong prediction. index: its row; probability: of the predicted class; of_true: of the true one."""
+def panels(evaluated: Evaluated) -> Panels:
+    """The texts with the words that mattered, and slices by the number of words."""
+    import numpy as np
 
-    index: int
-    id: str
-    label: str
-    predicted: str
-    probability: float
-    of_true: float
-    text: str
+    texts = [str(each) for each in evaluated.examples]
+    words = np.array([len(text.split()) for text in texts], np.int64)
 
+    def shown(numbers: Sequence[int]) -> dict[int, Shown]:
+        tried = [texts[number] for number in numbers[:MOST_TEXTS]]
+        marks = occlusion(tried, evaluated.candidate()) if tried else []
+        marks += [()] * (len(numbers) - len(tried))
+        return {
+            number: Shown(text=beginning(texts[number]), marks=found)
+            for number, found in zip(numbers, marks, strict=True)
+        }
 
-@dataclass(frozen=True)
-class Effect:
-    """A word and what the probability of the predicted class loses when it is taken out; < 0: it gains."""
-
-    word: str
-    start: int
-    end: int
-    change: float
+    return Panels(shown, (by_length(words),), NOTE)
 
 
-@dataclass(frozen=True)
-class Occlusion:
-    """effects: of the first words in their order. left_out: the words after those, which were not tried."""
-
-    predicted: str
-    probability: float
-    effects: tuple[Effect, ...]
-    left_out: int
+def beginning(text: str) -> str:
+    """As much of a text as is shown."""
+    return text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS].rstrip()} …"
 
 
-@dataclass(frozen=True)
-class LengthSlice:
-    """The texts of low <= words <= high: how many, and how many of them were predicted right."""
+def occlusion(texts: Sequence[str], candidate: Candidate) -> list[tuple[Mark, ...]]:
+    """How much each word of each text speaks for its prediction: what its absence changes.
 
-    low: int
-    high: int
-    n: int
-    right: int
-
-
-def shown(text: str, most: int = MOST_CHARACTERS) -> str:
-    """A text as it can be printed: shortened, every control or direction character but a newline as an escape."""
-    cut = text[:most].rstrip() + "…" if len(text) > most else text
-    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in cut)
-
-
-def worst(
-    ids: Sequence[str],
-    labels: NDArray[np.int64],
-    probabilities: NDArray[np.float64],
-    classes: Sequence[str],
-    texts: Sequence[str],
-    most: int = MOST_MISTAKES,
-) -> tuple[Mistake, ...]:
-    """The wrong predictions of N texts, the surest first. probabilities: N x K in the order of the K classes."""
-    predicted = probabilities.argmax(axis=1)
-    wrong = (predicted != labels).nonzero()[0].tolist()
-    order = sorted(wrong, key=lambda i: (-probabilities[i, predicted[i]], ids[i]))
-    return tuple(
-        Mistake(
-            index=i,
-            id=ids[i],
-            label=classes[labels[i]],
-            predicted=classes[predicted[i]],
-            probability=float(probabilities[i, predicted[i]]),
-            of_true=float(probabilities[i, labels[i]]),
-            text=shown(texts[i]),
-        )
-        for i in order[:most]
-    )
-
-
-def occlusion(
-    text: str,
-    words: Sequence[Word],
-    predict: Callable[[Sequence[str]], NDArray[np.float64]],
-    classes: Sequence[str],
-    most: int = MOST_WORDS,
-) -> Occlusion:
-    """How much each word of a text speaks for its prediction: what its absence changes (Zeiler and Fergus 2014).
-
-    words    the tokens of the text, as tokens.words gives them; those without a letter or digit are passed over
-    predict  texts -> probabilities (n, K); called once, with at most 1 + most texts
+    Tried are the first MOST_WORDS words with a letter or digit, of the part that is shown. One prediction for all.
     """
-    spans = [word for word in words if any(c.isalnum() for c in text[word.start : word.end])]
-    tried = spans[:most]
-    rows = predict([text, *(text[: word.start] + text[word.end :] for word in tried)])
-    number = int(rows[0].argmax())
-    before = float(rows[0, number])
-    effects = tuple(
-        Effect(shown(text[word.start : word.end]), word.start, word.end, before - float(row[number]))
-        for word, row in zip(tried, rows[1:], strict=True)
-    )
-    return Occlusion(classes[number], before, effects, len(spans) - len(tried))
+    import numpy as np
+
+    tokenizer = tokens.load(candidate.vocabulary or "")
+    tried = [_words(tokenizer, text[:MOST_CHARACTERS]) for text in texts]
+    variants: NDArray[Any] = np.empty(len(texts) + sum(map(len, tried)), object)
+    variants[: len(texts)] = texts
+    variants[len(texts) :] = [
+        text[: word.start] + text[word.end :] for text, words in zip(texts, tried, strict=True) for word in words
+    ]
+    rows = candidate.predict(variants)
+    predicted = rows[: len(texts)].argmax(axis=1)
+    found, at = [], len(texts)
+    for number, words in enumerate(tried):
+        before, of_class = rows[number, predicted[number]], rows[at : at + len(words), predicted[number]]
+        found.append(
+            tuple(Mark(w.start, w.end, float(before - after)) for w, after in zip(words, of_class, strict=True))
+        )
+        at += len(words)
+    return found
 
 
-def by_length(words: NDArray[np.int64], correct: NDArray[np.bool_], parts: int = 4) -> tuple[LengthSlice, ...]:
+def _words(tokenizer: Any, text: str) -> list[tokens.Word]:
+    every = tokens.words(tokenizer, text)
+    return [word for word in every if any(c.isalnum() for c in text[word.start : word.end])][:MOST_WORDS]
+
+
+def by_length(words: NDArray[np.int64]) -> Slices:
     """Slices of about as many texts each, from the shortest on; texts of the same length are never parted.
 
-    words: the number of words of each of N texts; correct: whether each was predicted right.
+    words: the number of words of each of N texts.
     """
     import numpy as np
 
     if not len(words):
-        return ()
-    ends = np.unique(np.quantile(words, np.arange(1, parts + 1) / parts, method="inverted_cdf"))
-    slices = np.searchsorted(ends, words)
-    found = []
-    for number in range(len(ends)):
-        chosen = slices == number
-        inside = words[chosen]
-        found.append(LengthSlice(int(inside.min()), int(inside.max()), int(chosen.sum()), int(correct[chosen].sum())))
-    return tuple(found)
+        return Slices("words", (), words)
+    ends = np.unique(np.quantile(words, np.arange(1, PARTS + 1) / PARTS, method="inverted_cdf"))
+    of = np.searchsorted(ends, words).astype(np.int64)
+    inside = [words[of == number] for number in range(len(ends))]
+    values = [f"{each.min()} to {each.max()}" if each.min() < each.max() else str(each.min()) for each in inside]
+    return Slices("words", tuple(values), of)

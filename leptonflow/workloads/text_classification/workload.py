@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from leptonflow.workloads.base import Examined, Shown, Told, Workload
-from leptonflow.workloads.text_classification import baselines, codec, examples, model, scoring
+from leptonflow.workloads.base import Examined, Told, Workload
+from leptonflow.workloads.text_classification import baselines, codec, examples, model, panels, scoring
 from schemas.config import Pipeline
 from schemas.text_classification import TextInput
 
@@ -65,5 +65,5 @@ WORKLOAD = Workload(
     malformed=codec.malformed,
     remarks=_remarks,
     told=_told,
-    show=lambda text: Shown(text=str(text)),
+    panels=panels.panels,
 )
