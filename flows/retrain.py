@@ -21,6 +21,7 @@ from flows.steps import Steps
 from flows.telling import Story, Trained
 from leptonflow.core.pipeline_files import load_config
 from leptonflow.evaluation import load_check
+from leptonflow.training.workspace import Workspace
 from schemas.arrivals import FLOW
 from schemas.errors import LeptonflowError, Overtaken
 from schemas.parameters import PipelineName, StoreUri
@@ -61,13 +62,14 @@ def _stages(step: Steps, force: bool) -> Story:
     step.trains_on(snapshot.snapshot)
     started_at = step(begin, plan)
     load_check.start()  # the fresh process imports Keras, at low priority, while the fits compute
-    fits = step.fan_out(train_fold, range(step.config.training.folds), plan, step.limit("train"))
-    final = step(fit_final, plan, step.limit("train"))
-    version = step(package, plan)
+    workspace = Workspace()
+    fits = step.fan_out(train_fold, range(step.config.training.folds), plan, workspace, step.limit("train"))
+    final = step(fit_final, plan, workspace, step.limit("train"))
+    version = step(package, plan, workspace)
     for attempt in range(ATTEMPTS):
         try:
             opponent = step(find_champion, plan)
-            evaluation = step(evaluate, plan, opponent, step.limit("evaluate"))
+            evaluation = step(evaluate, plan, opponent, workspace, step.limit("evaluate"))
             checked = step(infra_validate, plan, version, step.limit("infra_validate"))
             verdict = step(gate, plan, opponent, evaluation, checked)
             verdict = step(promote, plan, opponent, verdict, version)

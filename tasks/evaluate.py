@@ -8,6 +8,7 @@ from leptonflow.evaluation import holdout_evaluation
 from leptonflow.runs import verdicts
 from leptonflow.runs.verdicts import Opponent
 from leptonflow.storage.address import open_store
+from leptonflow.training.workspace import Workspace
 from schemas.config import Pipeline
 from schemas.records import Evaluation, Plan
 from tasks import stage
@@ -20,7 +21,10 @@ def find_champion(store: str, config: Pipeline, plan: Plan) -> Opponent:
 
 
 @stage("evaluate")
-def evaluate(store: str, config: Pipeline, plan: Plan, opponent: Opponent, limit: Limit) -> Evaluation:
+def evaluate(
+    store: str, config: Pipeline, plan: Plan, opponent: Opponent, workspace: Workspace, limit: Limit
+) -> Evaluation:
     """Both versions' scores."""
     with deadlines.within(limit):
-        return holdout_evaluation.evaluate(open_store(store), config, plan, opponent.champion, opponent.rivals)
+        champion, rivals = opponent.champion, opponent.rivals
+        return holdout_evaluation.evaluate(open_store(store), config, plan, champion, rivals, workspace)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from leptonflow.registry import package_builder
 from leptonflow.storage.address import open_store
+from leptonflow.training.workspace import Workspace
 from schemas.config import Pipeline
 from schemas.records import PackageRef, Plan
 from tasks import stage
 
 
 @stage("package")
-def package(store: str, config: Pipeline, plan: Plan) -> PackageRef:
+def package(store: str, config: Pipeline, plan: Plan, workspace: Workspace) -> PackageRef:
     """A reference to the version; what lies there already is returned."""
-    return package_builder.build(open_store(store), config, plan)
+    return package_builder.build(open_store(store), config, plan, workspace)

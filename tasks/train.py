@@ -8,6 +8,7 @@ from leptonflow.core import deadlines
 from leptonflow.core.deadlines import Limit
 from leptonflow.storage.address import open_store
 from leptonflow.training import model_fits
+from leptonflow.training.workspace import Workspace
 from schemas.config import Pipeline
 from schemas.records import FitResult, Plan
 from tasks import stage
@@ -19,14 +20,14 @@ def _fold(parameters: dict[str, Any]) -> str:
 
 
 @stage("train-fold", run_name=_fold)
-def train_fold(store: str, config: Pipeline, plan: Plan, limit: Limit, fold: int) -> FitResult:
+def train_fold(store: str, config: Pipeline, plan: Plan, workspace: Workspace, limit: Limit, fold: int) -> FitResult:
     """The manifest of one fold; what lies there already is returned."""
     with deadlines.within(limit):
-        return model_fits.train_fold(open_store(store), config, plan, fold)
+        return model_fits.train_fold(open_store(store), config, plan, fold, workspace)
 
 
 @stage("fit-final")
-def fit_final(store: str, config: Pipeline, plan: Plan, limit: Limit) -> FitResult:
+def fit_final(store: str, config: Pipeline, plan: Plan, workspace: Workspace, limit: Limit) -> FitResult:
     """The manifest of the final fit; what lies there already is returned."""
     with deadlines.within(limit):
-        return model_fits.fit_final(open_store(store), config, plan)
+        return model_fits.fit_final(open_store(store), config, plan, workspace)

@@ -18,6 +18,7 @@ from leptonflow.registry.packages import Package
 from leptonflow.storage.objects import adopt, steady
 from leptonflow.storage.store import Store
 from leptonflow.training.model_fits import planned
+from leptonflow.training.workspace import Workspace
 from leptonflow.workloads import catalog, predictions
 from schemas.config import Pipeline
 from schemas.errors import Damaged, LandingChanged, NotFound, TrainingError
@@ -40,7 +41,12 @@ class NotComparable(Exception):
 
 
 def evaluate(
-    store: Store, config: Pipeline, plan: Plan, champion: Champion | None, proven: Iterable[Champion] = ()
+    store: Store,
+    config: Pipeline,
+    plan: Plan,
+    champion: Champion | None,
+    proven: Iterable[Champion] = (),
+    workspace: Workspace | None = None,
 ) -> Evaluation:
     """Score the plan's package, the champion's and those of `proven` on the current holdout. Safe to repeat.
 
@@ -69,7 +75,7 @@ def evaluate(
         return own if other.version == version else _rival(store, config, snapshot, other, examples, folder)
 
     last = None if champion is None else rival(champion)
-    training, simple = _besides(store, config, snapshot, candidate, examples)
+    training, simple = _besides(store, config, snapshot, candidate, examples, workspace or Workspace())
     result = Evaluation(
         run_id=plan.run_id or "",
         version=version,
@@ -112,13 +118,18 @@ def _reference(key: str, data: bytes) -> ObjectRef:
 
 
 def _besides(
-    store: Store, config: Pipeline, snapshot: SnapshotRef, candidate: Package, holdout: example_sets.Examples
+    store: Store,
+    config: Pipeline,
+    snapshot: SnapshotRef,
+    candidate: Package,
+    holdout: example_sets.Examples,
+    workspace: Workspace,
 ) -> tuple[dict[str, float | None] | None, dict[str, dict[str, float | None]]]:
     """(the candidate's metrics on training examples, those of simple models), measured where a rule asks."""
     wanted = {type(rule) for rule in config.gate}
     if not wanted & {Overfit, Baseline}:
         return None, {}
-    workload, train = catalog.load(config.workload), example_sets.training_set(store, config, snapshot)
+    workload, train = catalog.load(config.workload), workspace.examples(store, config, snapshot)
     training = None
     if Overfit in wanted:
         rows = candidate.predict(train.inputs[:TRAINING_EXAMPLES])

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 from leptonflow.core import clock, store_keys
 from leptonflow.core.code_digests import code_digests, libraries
 from leptonflow.core.hashing import canonical, sha256
-from leptonflow.data.dataset import example_sets
 from leptonflow.data.validation import contracts
 from leptonflow.keras_runtime import keras_models
 from leptonflow.registry import lineage, model_cards, packages
 from leptonflow.storage.objects import adopt, recorded
 from leptonflow.storage.store import Store
 from leptonflow.training import model_fits
+from leptonflow.training.workspace import Workspace
 from leptonflow.workloads import catalog
 from schemas import constants
 from schemas.config import Pipeline
@@ -33,8 +33,10 @@ if TYPE_CHECKING:
 REFERENCE_EXAMPLES = 64
 
 
-def build(store: Store, config: Pipeline, plan: Plan) -> PackageRef:
+def build(store: Store, config: Pipeline, plan: Plan, workspace: Workspace | None = None) -> PackageRef:
     """Make the finished final fit an immutable version; what lies there is adopted. Safe to repeat.
+
+    workspace: the plan's in this process.
 
     Raises TrainingError where a fold or the final fit is not finished.
     """
@@ -47,7 +49,7 @@ def build(store: Store, config: Pipeline, plan: Plan) -> PackageRef:
     cv = model_fits.cross_validation(folds)
     put = partial(_adopted, store, config.name, version)
     lying = {name: put(name, data) for name, data in _files(store, config, snapshot, cv, folds, final).items()}
-    examples = example_sets.training_set(store, config, snapshot)
+    examples = (workspace or Workspace()).examples(store, config, snapshot)
     model = packages.loaded(lying["model.keras"])
     vocabulary = lying["vocabulary.json"].decode() if "vocabulary.json" in lying else None
     lying["reference.parquet"] = put(

@@ -13,7 +13,7 @@ import os
 import sys
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ from leptonflow.storage.memory_store import MemoryStore
 from leptonflow.storage.objects import BACK, recorded
 from leptonflow.storage.store import Store
 from leptonflow.training import model_fits
+from leptonflow.training.workspace import Workspace
 from leptonflow.workloads import catalog, predictions
 from schemas.config import NAME, Pipeline, parse
 from schemas.errors import Damaged, NotFound, UsageError
@@ -208,6 +209,7 @@ class _Again:
     config: Pipeline
     plan: Plan
     snapshot: SnapshotRef
+    workspace: Workspace = field(default_factory=Workspace)
 
 
 def _plan(config: Pipeline, manifest: ModelManifest, snapshot: SnapshotRef, run_id: str) -> Plan:
@@ -219,7 +221,7 @@ def _plan(config: Pipeline, manifest: ModelManifest, snapshot: SnapshotRef, run_
 
 def _final(again: _Again) -> Predictions:
     """On the holdout, of the final fit made again and loaded from its bytes as a package is."""
-    fit = model_fits.fit_final(again.scratch, again.config, again.plan)
+    fit = model_fits.fit_final(again.scratch, again.config, again.plan, again.workspace)
     model = keras_models.load(again.scratch.get(fit.files[0].key))
     examples = example_sets.holdout_set(again.scratch, again.config, again.snapshot)
     workload = catalog.load(again.config.workload)
@@ -231,7 +233,7 @@ def _final(again: _Again) -> Predictions:
 
 def _fold(again: _Again, fold: int) -> Predictions:
     """Of the fold's own examples, by the fold made again."""
-    fit = model_fits.train_fold(again.scratch, again.config, again.plan, fold)
+    fit = model_fits.train_fold(again.scratch, again.config, again.plan, fold, again.workspace)
     key = fit.files[0].key
     return _read(again.scratch.get(key), key, again.snapshot.classes)
 

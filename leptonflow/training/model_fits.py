@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Any
 from leptonflow.core import progress
 from leptonflow.core.hashing import digest, sha256
 from leptonflow.core.store_keys import fit_key
-from leptonflow.data.dataset import example_sets, holdout_split
+from leptonflow.data.dataset import holdout_split
 from leptonflow.keras_runtime import keras_models
 from leptonflow.storage.objects import adopt, steady
 from leptonflow.storage.store import Store
-from leptonflow.training import shared_models
-from leptonflow.training.shared_models import MODEL_LOCK
+from leptonflow.training.workspace import MODEL_LOCK, Workspace, copy_variables
 from leptonflow.workloads import catalog, predictions
 from leptonflow.workloads.base import Workload
 from schemas.config import Pipeline
@@ -48,9 +47,12 @@ def fit_result(store: Store, pipeline: str, version: str, fold: int | None) -> F
     return FitResult.model_validate_json(steady(store, key))
 
 
-def train_fold(store: Store, config: Pipeline, plan: Plan, fold: int) -> FitResult:
+def train_fold(
+    store: Store, config: Pipeline, plan: Plan, fold: int, workspace: Workspace | None = None
+) -> FitResult:
     """Train on all folds but this one and predict this one: fold-<k>/oof.parquet, then manifest.json.
 
+    workspace: the plan's in this process, by default one of this fit's own.
     Returns what lies there where the fold is finished. Raises TrainingError where the loss is not finite.
     """
     version, snapshot = planned(plan)
@@ -58,16 +60,16 @@ def train_fold(store: Store, config: Pipeline, plan: Plan, fold: int) -> FitResu
     if done is not None:
         return _reused(done, f"fold {fold + 1}")
     workload = catalog.load(config.workload)
-    examples = example_sets.training_set(store, config, snapshot)
+    workspace = workspace or Workspace()
+    examples = workspace.examples(store, config, snapshot)
     numbers = holdout_split.folds(examples.labels, config.training.folds, config.training.seed)
     kept, held = (numbers != fold).nonzero()[0], (numbers == fold).nonzero()[0]
     started = time.perf_counter()
     vocabulary = workload.vocabulary(examples.inputs[kept], config.input) if workload.vocabulary else None
     encoded = workload.encode(examples.inputs, vocabulary, config.input)
     with MODEL_LOCK:
-        shared_models.check_loadable(workload, config, snapshot.classes)
         start = seed(config.training.seed, "fold", fold)
-        model = shared_models.reset_model(workload, config, snapshot.classes, start)
+        model = workspace.model(workload, config, snapshot.classes, start)
         epochs = _fit(
             model, encoded, examples.labels, kept, held,
             workload=workload, config=config, classes=len(snapshot.classes), start=start, stage=f"fold {fold + 1}",
@@ -92,7 +94,7 @@ def train_fold(store: Store, config: Pipeline, plan: Plan, fold: int) -> FitResu
     return _commit(store, config.name, result)
 
 
-def fit_final(store: Store, config: Pipeline, plan: Plan) -> FitResult:
+def fit_final(store: Store, config: Pipeline, plan: Plan, workspace: Workspace | None = None) -> FitResult:
     """Train on all training examples: final/model.keras (and vocabulary.json), then manifest.json.
 
     As `train_fold` otherwise.
@@ -104,14 +106,14 @@ def fit_final(store: Store, config: Pipeline, plan: Plan) -> FitResult:
     if done is not None:
         return _reused(done, "final fit")
     workload = catalog.load(config.workload)
-    examples = example_sets.training_set(store, config, snapshot)
+    workspace = workspace or Workspace()
+    examples = workspace.examples(store, config, snapshot)
     started = time.perf_counter()
     vocabulary = workload.vocabulary(examples.inputs, config.input) if workload.vocabulary else None
     encoded = workload.encode(examples.inputs, vocabulary, config.input)
     with MODEL_LOCK:
-        shared_models.check_loadable(workload, config, snapshot.classes)
         start = seed(config.training.seed, "final", None)
-        model = shared_models.reset_model(workload, config, snapshot.classes, start)
+        model = workspace.model(workload, config, snapshot.classes, start)
         everything = np.arange(len(examples.labels))
         epochs = _fit(
             model, encoded, examples.labels, everything, everything[:0],
@@ -119,7 +121,7 @@ def fit_final(store: Store, config: Pipeline, plan: Plan) -> FitResult:
         )  # fmt: skip
         _finite(keras_models.predict(model, encoded[:1]))
         bare = workload.build(config, snapshot.classes)  # uncompiled: a package needs no optimiser
-        shared_models.copy_variables(model.variables, bare.variables)
+        copy_variables(model.variables, bare.variables)
         data = keras_models.save(bare)
     made = {"model.keras": data} | ({"vocabulary.json": vocabulary.encode()} if vocabulary is not None else {})
     files = []

@@ -24,6 +24,7 @@ from leptonflow.storage.address import open_store
 from leptonflow.storage.memory_store import MemoryStore
 from leptonflow.storage.store import Store
 from leptonflow.training import model_fits
+from leptonflow.training.workspace import Workspace
 from schemas.config import Pipeline
 from schemas.errors import Damaged, NotFound, TrainingError
 from schemas.records import InfraResult, Plan
@@ -47,9 +48,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Pipeline, P
     plan = land(store, config)
     with pytest.raises(TrainingError, match=r"2 finished folds and a final fit.*0 folds and no final fit"):
         package_builder.build(store, pipeline(training={"folds": 2}), plan)
+    workspace = Workspace()
     for fold in range(3):
-        model_fits.train_fold(store, config, plan, fold)
-    model_fits.fit_final(store, config, plan)
+        model_fits.train_fold(store, config, plan, fold, workspace)
+    model_fits.fit_final(store, config, plan, workspace)
     package_builder.build(store, config, plan)
     holdout_evaluation.evaluate(store, config, plan, None)
     return folder, config, plan

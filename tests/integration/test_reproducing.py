@@ -22,6 +22,7 @@ from leptonflow.storage import commit_log as commits
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
 from leptonflow.training import model_fits
+from leptonflow.training.workspace import Workspace
 from leptonflow.workloads import predictions
 from schemas.config import Pipeline
 from schemas.errors import Damaged, NotFound, UsageError
@@ -56,9 +57,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     commit_batch(store, config, plan, "first")
     started = {"started_at": "2026-11-24T10:00:00.000000Z", "version": plan.version, "attempt": 0}
     store.create(store_keys.run_key(config.name, RUN, "started.json"), canonical(started))
+    workspace = Workspace()
     for fold in range(3):
-        model_fits.train_fold(store, config, plan, fold)
-    model_fits.fit_final(store, config, plan)
+        model_fits.train_fold(store, config, plan, fold, workspace)
+    model_fits.fit_final(store, config, plan, workspace)
     package_builder.build(store, config, plan)
     holdout_evaluation.evaluate(store, config, plan, None)
     return folder, config, plan

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from leptonflow.training import shared_models
+from leptonflow.training import workspace
 from leptonflow.workloads import catalog
 from tests.fit_examples import CLASSES, pipeline
 
@@ -36,8 +36,8 @@ def others_drawing() -> Iterator[None]:
 
 def weights(seed: int) -> list[bytes]:
     config = pipeline()
-    with shared_models.MODEL_LOCK:
-        model = shared_models._fresh(catalog.load(config.workload), config, CLASSES, seed)
+    with workspace.MODEL_LOCK:
+        model = workspace._fresh(catalog.load(config.workload), config, CLASSES, seed)
     return [np.asarray(variable.value).tobytes() for variable in model.variables]
 
 

@@ -18,6 +18,7 @@ from leptonflow.storage import commit_log as commits
 from leptonflow.storage.memory_store import MemoryStore
 from leptonflow.storage.store import Store
 from leptonflow.training import model_fits
+from leptonflow.training.workspace import Workspace
 from leptonflow.workloads import predictions
 from schemas.config import Pipeline
 from schemas.records import Plan
@@ -27,9 +28,10 @@ from tests.verdicts import infra
 
 def train(store: Store, config: Pipeline, plan: Plan) -> str:
     """Train and package the plan's version; its manifest's sha256."""
+    workspace = Workspace()
     for fold in range(config.training.folds):
-        model_fits.train_fold(store, config, plan, fold)
-    model_fits.fit_final(store, config, plan)
+        model_fits.train_fold(store, config, plan, fold, workspace)
+    model_fits.fit_final(store, config, plan, workspace)
     return package_builder.build(store, config, plan).manifest_sha256
 
 

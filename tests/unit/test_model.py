@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from leptonflow.keras_runtime.keras_models import keras
-from leptonflow.training import shared_models
+from leptonflow.training import workspace
 from leptonflow.workloads import catalog, classification
 from leptonflow.workloads.image_classification import model as models
 from schemas.errors import ConfigurationError
@@ -126,7 +126,7 @@ def test_a_function_of_the_users_own_is_imported_anew_when_it_changes(tmp_path: 
     assert WORKLOAD.build(config, CLASSES).layers[-2].units == 5
     (tmp_path / "helper_of_mine.py").write_text("UNITS = 7\n")
     assert WORKLOAD.build(config, CLASSES).layers[-2].units == 7
-    shared_models.check_loadable(WORKLOAD, config, CLASSES)
+    workspace.check_loadable(WORKLOAD, config, CLASSES)
     assert not (tmp_path / "__pycache__").exists()
 
 
@@ -183,7 +183,7 @@ def build(input_shape, classes):
     ])
 """
     with pytest.raises(ConfigurationError, match=told):
-        shared_models.check_loadable(WORKLOAD, own_model(tmp_path, text), CLASSES)
+        workspace.check_loadable(WORKLOAD, own_model(tmp_path, text), CLASSES)
 
 
 # --- scores --------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from leptonflow.keras_runtime import keras_models
-from leptonflow.training import shared_models
+from leptonflow.training import workspace
 from leptonflow.workloads import classification
 from leptonflow.workloads.text_classification import model, tokens
 from schemas.text_classification import KINDS, TextInput, TextModel
@@ -51,7 +51,7 @@ def test_every_kind_gives_probabilities_and_is_loaded_without_code(kind: str) ->
     assert found.shape == (6, 3) and found.dtype == np.float32
     assert np.isfinite(found).all() and found.sum(axis=1) == pytest.approx(1, abs=1e-6)
     data = keras_models.save(made)
-    assert not list(shared_models._foreign(shared_models._layers(data)))
+    assert not list(workspace._foreign(workspace._layers(data)))
     assert (keras_models.load(data).predict_on_batch(given) == found).all()
 
 

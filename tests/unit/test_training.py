@@ -15,9 +15,11 @@ import pytest
 
 from leptonflow.core import progress, store_keys
 from leptonflow.data.dataset import example_sets, holdout_split
+from leptonflow.storage.address import open_store
 from leptonflow.storage.memory_store import MemoryStore
 from leptonflow.storage.store import Store
-from leptonflow.training import model_fits, shared_models
+from leptonflow.training import model_fits
+from leptonflow.training.workspace import Workspace
 from leptonflow.workloads import catalog, predictions
 from schemas.config import Pipeline
 from schemas.errors import TrainingError
@@ -41,19 +43,16 @@ def store() -> Store:
     return MemoryStore("memory://training")
 
 
-def alone(store: Store, config: Pipeline, plan: Plan, fold: int | None) -> tuple[FitResult, list[Any]]:
-    """The fit on a model that nothing was trained on before, and all variables after it."""
-    shared_models._shared = None
-    return shared(store, config, plan, fold)
-
-
-def shared(store: Store, config: Pipeline, plan: Plan, fold: int | None) -> tuple[FitResult, list[Any]]:
-    """The fit on whatever model the process holds, and all variables after it, the optimiser's too."""
+def fitted(
+    store: Store, config: Pipeline, plan: Plan, fold: int | None, workspace: Workspace
+) -> tuple[FitResult, list[Any]]:
+    """The fit, and all variables of the workspace's model after it, the optimiser's too."""
     result = (
-        model_fits.fit_final(store, config, plan) if fold is None else model_fits.train_fold(store, config, plan, fold)
+        model_fits.fit_final(store, config, plan, workspace)
+        if fold is None
+        else model_fits.train_fold(store, config, plan, fold, workspace)
     )
-    assert shared_models._shared is not None
-    model = shared_models._shared[1]
+    model = workspace._model
     return result, [np.asarray(v) for v in (*model.variables, *model.optimizer.variables)]
 
 
@@ -61,7 +60,7 @@ SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("sgd", "adagrad"
 
 
 @pytest.mark.parametrize("optimizer", ["adam", *SLOW])
-def test_a_fold_on_the_shared_model_is_the_fold_alone(store: Store, optimizer: str) -> None:
+def test_a_fold_in_a_shared_workspace_is_the_fold_alone(store: Store, optimizer: str) -> None:
     config = pipeline(training={"epochs": 2, "batch_size": 16, "folds": 3, "optimizer": optimizer})
     _independent(store, config)
 
@@ -78,14 +77,12 @@ def _independent(store: Store, config: Pipeline) -> None:
     for fold in (1, 2, None):
         own = MemoryStore("memory://alone")
         _copy(store, own)
-        expected[fold] = alone(own, config, plan, fold)
-    shared_models._shared = None
-    traced = None
+        expected[fold] = fitted(own, config, plan, fold, Workspace())
+    workspace, traced = Workspace(), None
     for fold in (0, 2, 1, None):  # in another order, after others
-        result, variables = shared(store, config, plan, fold)
-        assert shared_models._shared is not None
-        traced = traced or shared_models._shared[1]
-        assert shared_models._shared[1] is traced  # it was one model all along
+        result, variables = fitted(store, config, plan, fold, workspace)
+        traced = traced or workspace._model
+        assert workspace._model is traced  # it was one model all along
         if fold in expected:
             same, by_itself = expected[fold]
             assert len(variables) == len(by_itself)
@@ -97,6 +94,30 @@ def _independent(store: Store, config: Pipeline) -> None:
     assert max(different) > 1e-3  # and two folds are not the same fit
 
 
+@pytest.mark.slow
+def test_a_fold_in_a_process_of_its_own_is_the_fold_among_others(tmp_path: Path) -> None:
+    """It needs the store, the configuration, the plan and the fold's number, and nothing of this process."""
+    here, there, config = open_store(str(tmp_path / "here")), open_store(str(tmp_path / "there")), pipeline()
+    plan = land(here, config)
+    _copy(here, there)
+    script = (
+        "import sys\n"
+        "from leptonflow.storage.address import open_store\n"
+        "from leptonflow.training import model_fits\n"
+        "from schemas.config import Pipeline\n"
+        "from schemas.records import Plan\n"
+        "uri, config, plan = sys.argv[1:]\n"
+        "config, plan = Pipeline.model_validate_json(config), Plan.model_validate_json(plan)\n"
+        "print(model_fits.train_fold(open_store(uri), config, plan, 1).model_dump_json())\n"
+    )
+    given = (there.uri, config.model_dump_json(), plan.model_dump_json())
+    told = subprocess.run([sys.executable, "-c", script, *given], capture_output=True, text=True, check=True).stdout
+    workspace = Workspace()
+    for fold in (0, 1):
+        among = model_fits.train_fold(here, config, plan, fold, workspace)
+    assert FitResult.model_validate_json(told).metrics == pytest.approx(among.metrics, abs=1e-6)
+
+
 def _copy(source: Store, target: Store) -> None:
     for key, _ in source.list("examples"):
         target.create(key, source.get(key))
@@ -106,8 +127,9 @@ def test_a_fold_leaves_its_predictions_and_its_curve(store: Store) -> None:
     config = pipeline()
     plan = land(store, config)
     told: list[tuple[str, int, int]] = []
+    workspace = Workspace()
     with progress.listen(lambda *report: told.append(report)):
-        fits = [model_fits.train_fold(store, config, plan, fold) for fold in range(3)]
+        fits = [model_fits.train_fold(store, config, plan, fold, workspace) for fold in range(3)]
     assert plan.snapshot is not None
     examples = example_sets.training_set(store, config, plan.snapshot)
     seen: list[str] = []
@@ -145,7 +167,10 @@ def test_a_fold_leaves_its_predictions_and_its_curve(store: Store) -> None:
 def test_a_finished_fit_is_returned_as_it_is(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     config = pipeline()
     plan = land(store, config)
-    first = model_fits.train_fold(store, config, plan, 0), model_fits.fit_final(store, config, plan)
+    workspace = Workspace()
+    first = (
+        model_fits.train_fold(store, config, plan, 0, workspace), model_fits.fit_final(store, config, plan, workspace)
+    )  # fmt: skip
 
     def never(*_: Any, **__: Any) -> None:
         raise AssertionError("trained again")
@@ -192,13 +217,15 @@ def test_the_same_code_trains_on_jax() -> None:
         "from leptonflow.keras_runtime import keras_models\n"
         "from leptonflow.registry import package_builder\n"
         "from leptonflow.training import model_fits\n"
+        "from leptonflow.training.workspace import Workspace\n"
         "from leptonflow.storage.memory_store import MemoryStore\n"
         "from tests.fit_examples import land, pipeline\n"
         "store, config = MemoryStore('memory://jax'), pipeline()\n"
         "plan = land(store, config)\n"
-        "fits = [model_fits.train_fold(store, config, plan, k) for k in range(3)]\n"
-        "model_fits.fit_final(store, config, plan)\n"
-        "package_builder.build(store, config, plan)\n"
+        "workspace = Workspace()\n"
+        "fits = [model_fits.train_fold(store, config, plan, k, workspace) for k in range(3)]\n"
+        "model_fits.fit_final(store, config, plan, workspace)\n"
+        "package_builder.build(store, config, plan, workspace)\n"
         "print(keras_models.keras().backend.backend(), model_fits.cross_validation(fits)['accuracy']['mean'])\n"
     )
     done = subprocess.run(

@@ -31,16 +31,8 @@ class Examples:
 
 
 def training_set(store: Store, config: Pipeline, snapshot: SnapshotRef) -> Examples:
-    """The examples outside the holdout. The last one asked for is kept, since every fold needs it."""
-    key = (store.uri, snapshot.content, snapshot.holdout, snapshot.classes, config.input)
-    if _KEPT.get("key") != key:
-        _KEPT.clear()
-        _KEPT.update(key=key, examples=_load(store, config, snapshot, lambda e: not in_holdout(e, snapshot.holdout)))
-    kept: Examples = _KEPT["examples"]
-    return kept
-
-
-_KEPT: dict[str, Any] = {}
+    """The examples outside the holdout."""
+    return _load(store, config, snapshot, lambda e: not in_holdout(e, snapshot.holdout))
 
 
 def holdout_set(store: Store, config: Pipeline, snapshot: SnapshotRef) -> Examples:

@@ -1,6 +1,6 @@
-"""One traced model for all fits of a configuration: built, reset to a seed, checked to be loadable.
+"""What the fits of one plan share: the training examples, and one model, reset to a seed and checked to be loadable.
 
-Tracing a model costs more than building one. Seeds and graphs belong to the process, so one fit works at a time.
+Tracing a model costs more than building one. What is trained with it does not belong here (model_fits).
 """
 
 from __future__ import annotations
@@ -12,28 +12,49 @@ from collections.abc import Iterator, Sequence
 from io import BytesIO
 from typing import Any
 
-from leptonflow.core.code_digests import user_code
-from leptonflow.core.hashing import digest, sha256
+from leptonflow.data.dataset import example_sets
+from leptonflow.data.dataset.example_sets import Examples
 from leptonflow.keras_runtime.keras_models import _first_line, _own_chance, load, save, seed_all
+from leptonflow.storage.store import Store
 from leptonflow.workloads.base import Workload
 from schemas.config import Pipeline
 from schemas.errors import ConfigurationError
+from schemas.records import SnapshotRef
 
-MODEL_LOCK = threading.RLock()  # seeds and graphs belong to the process: one fit at a time
-
-_shared: tuple[str, Any] | None = None
-
-_checked: set[str] = set()
+MODEL_LOCK = threading.RLock()  # Keras keeps seeds and graphs for the whole process: one fit at a time
 
 
-def key(config: Pipeline, classes: Sequence[str]) -> str:
-    """What a traced model depends on: equal keys may share one."""
-    code = {name: sha256(path.read_bytes()) for name, path in user_code(config).items()}
-    training = config.training
-    return digest(
-        config.workload, config.input, config.model, training.optimizer, training.learning_rate, list(classes),
-        str(config.folder), code,
-    )  # fmt: skip
+class Workspace:
+    """Made once for all stages of one plan in a process, to save time alone.
+
+    A fit with a workspace of its own, in whatever process, has the same result.
+    """
+
+    def __init__(self) -> None:
+        self._examples: Examples | None = None
+        self._model: Any = None
+
+    def examples(self, store: Store, config: Pipeline, snapshot: SnapshotRef) -> Examples:
+        """The plan's training set, read once."""
+        if self._examples is None:
+            self._examples = example_sets.training_set(store, config, snapshot)
+        return self._examples
+
+    def model(self, workload: Workload, config: Pipeline, classes: Sequence[str], seed: int) -> Any:
+        """The plan's one compiled model, as new: as `seed` alone makes it. Hold MODEL_LOCK meanwhile.
+
+        Tracing a model costs more than building one. So the first model is kept, and for each later fit
+        every variable of a new one is copied into it: weights, moving statistics, the states of random
+        layers, and the optimiser's moments, step count and learning rate. Raises as `check_loadable`.
+        """
+        if self._model is None:
+            check_loadable(workload, config, classes)
+            self._model = _fresh(workload, config, classes, seed)
+        else:
+            fresh = _fresh(workload, config, classes, seed)
+            copy_variables(fresh.variables, self._model.variables)
+            copy_variables(fresh.optimizer.variables, self._model.optimizer.variables)
+        return self._model
 
 
 def _fresh(workload: Workload, config: Pipeline, classes: Sequence[str], seed: int) -> Any:
@@ -42,25 +63,6 @@ def _fresh(workload: Workload, config: Pipeline, classes: Sequence[str], seed: i
         model = workload.build(config, classes)
     workload.compile(model, config)
     model.optimizer.build(model.trainable_variables)
-    return model
-
-
-def reset_model(workload: Workload, config: Pipeline, classes: Sequence[str], seed: int) -> Any:
-    """The process's one compiled model of this configuration, as new: as `seed` alone makes it.
-
-    Tracing a model costs more than building one. So the first model is kept, and for each later fit
-    every variable of a new one is copied into it: weights, moving statistics, the states of random
-    layers, and the optimiser's moments, step count and learning rate. Hold MODEL_LOCK meanwhile.
-    """
-    global _shared
-    name = key(config, classes)
-    fresh = _fresh(workload, config, classes, seed)
-    if _shared is None or _shared[0] != name:
-        _shared = (name, fresh)
-        return fresh
-    model = _shared[1]
-    copy_variables(fresh.variables, model.variables)
-    copy_variables(fresh.optimizer.variables, model.optimizer.variables)
     return model
 
 
@@ -82,14 +84,11 @@ def copy_variables(source: Sequence[Any], target: Sequence[Any]) -> None:
 
 
 def check_loadable(workload: Workload, config: Pipeline, classes: Sequence[str]) -> None:
-    """Save the untrained model and load it again in safe mode, once in a process for each configuration.
+    """Save the untrained model and load it again in safe mode.
 
     A package holds no code, so a model with classes or functions of the user's own could be trained
     and never be loaded again. Raises ConfigurationError, before any training.
     """
-    name = key(config, classes)
-    if name in _checked:
-        return
     with MODEL_LOCK:
         seed_all(0)
         model = workload.build(config, classes)
@@ -112,7 +111,6 @@ def check_loadable(workload: Workload, config: Pipeline, classes: Sequence[str])
                 received=", ".join(foreign),
                 hint="Build it of keras.layers and keras.ops",
             )
-    _checked.add(name)
 
 
 def _layers(data: bytes) -> Any:
