@@ -16,6 +16,9 @@ METRICS = ("accuracy", "precision", "recall", "f1", "log_loss")
 CLASS_METRICS = ("precision", "recall", "f1")
 
 
+LOWER_IS_BETTER = frozenset({"log_loss"})
+
+
 MOST = 2**31 - 1  # what TensorFlow counts, and seconds that a thread can wait
 Count = Annotated[int, Field(ge=1, le=MOST)]
 
@@ -28,8 +31,13 @@ class Frozen(BaseModel):
 
 def class_of(metric: str | None) -> str | None:
     """The class of `recall[cat]`, None for a metric of all classes."""
-    found = re.fullmatch(r"\w+\[(.+)\]", metric or "")
+    found = re.fullmatch(r"\w+\[(.+)\]", metric or "", re.DOTALL)
     return found[1] if found else None
+
+
+def lower_is_better(metric: str | None) -> bool:
+    """Whether less of it is better."""
+    return metric in LOWER_IS_BETTER
 
 
 def _metric(value: str) -> str:

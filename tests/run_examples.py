@@ -16,6 +16,7 @@ from leptonflow.core.hashing import canonical, sha256
 from leptonflow.runs import recording
 from leptonflow.storage.store import Store
 from leptonflow.workloads import predictions
+from leptonflow.workloads.classification import ONE_CLASS
 from schemas.config import Pipeline
 from schemas.records import (
     EpochValue,
@@ -146,11 +147,11 @@ def make(
         other = _probabilities(rng, labels, count, accuracy - 0.02)
         theirs = _scores(champion, labels, other, classes)
         kept = _put(store, f"runs/{pipeline}/{run_id}/champion-predictions-1.parquet",
-                    predictions.write(ids, labels, other, classes, None))  # fmt: skip
+                    predictions.write(ONE_CLASS, ids, labels, other, classes, None))  # fmt: skip
     evaluation = Evaluation(
         run_id=run_id, version=version, champion=champion, candidate_scores=candidate, champion_scores=theirs,
         not_comparable=None,
-        predictions=_put(store, key, predictions.write(ids, labels, probabilities, classes, None, names)),
+        predictions=_put(store, key, predictions.write(ONE_CLASS, ids, labels, probabilities, classes, None, names)),
         champion_predictions=kept,
     )  # fmt: skip
     holdout = Examples(
@@ -258,7 +259,7 @@ def _fit(
 ) -> FitResult:
     ids, labels, probabilities = _guesses(rng, examples, len(classes), right + (fold - 1) * 0.01)
     key = f"fits/{plan.pipeline}/{plan.version}/fold-{fold}/oof.parquet"
-    file = _put(store, key, predictions.write(ids, labels, probabilities, classes, fold))
+    file = _put(store, key, predictions.write(ONE_CLASS, ids, labels, probabilities, classes, fold))
     return FitResult(
         version=str(plan.version), fold=fold, metrics=_overall(labels, probabilities), epochs=_epochs(rng, True),
         files=(file,), seconds=8.0, examples=examples * 3,

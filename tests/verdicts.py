@@ -15,6 +15,7 @@ from leptonflow.gate.evidence import Evidence
 from leptonflow.registry.champion_log import Champion
 from leptonflow.storage.commit_log import Entry, Log
 from leptonflow.workloads import catalog
+from leptonflow.workloads.classification import ONE_CLASS
 from schemas.config import Pipeline, parse
 from schemas.records import Evaluation, HoldoutScores, InfraResult, ObjectRef, RuleResult, Verdict
 
@@ -63,7 +64,9 @@ def measured(labels: NDArray[np.int64], mine: Any, theirs: Any = None, **known: 
         "evaluation": evaluation(
             score(labels, mine, CLASSES), None if theirs is None else score(labels, theirs, CLASSES)
         ),
-        "evidence": Evidence(classes=CLASSES, labels=labels, candidate=mine, champion=theirs, **known),
+        "evidence": Evidence(
+            classes=CLASSES, target=ONE_CLASS, labels=labels, candidate=mine, champion=theirs, **known
+        ),
     }
 
 
@@ -77,7 +80,8 @@ def imagined(found: Evaluation, n: int = 1000) -> Evidence:
         return rows(labels, np.arange(n) < round(min(max(share, 0.0), 1.0) * n), sure)
 
     theirs = None if found.champion_scores is None else of(found.champion_scores, SURE)
-    return Evidence(classes=CLASSES, labels=labels, candidate=of(found.candidate_scores), champion=theirs)
+    mine = of(found.candidate_scores)
+    return Evidence(classes=CLASSES, target=ONE_CLASS, labels=labels, candidate=mine, champion=theirs)
 
 
 def evaluation(

@@ -20,6 +20,7 @@ from leptonflow.storage.store import Store
 from leptonflow.training.model_fits import planned
 from leptonflow.training.workspace import Workspace
 from leptonflow.workloads import catalog, predictions
+from leptonflow.workloads.base import Target, score
 from schemas.config import Pipeline
 from schemas.errors import Damaged, LandingChanged, NotFound, TrainingError
 from schemas.records import Evaluation, HoldoutScores, ObjectRef, Plan, Rival, SnapshotRef
@@ -62,13 +63,12 @@ def evaluate(
         return Evaluation.model_validate_json(steady(store, key))
     candidate = packages.load(store, config.name, version)
     examples = example_sets.holdout_set(store, config, snapshot)
-    data = predictions.write(
-        examples.ids, examples.labels, candidate.predict(examples.inputs), snapshot.classes, None, examples.sources
-    )
+    target, classes = catalog.load(config.workload).target, snapshot.classes
+    found = candidate.predict(examples.inputs)
+    data = predictions.write(target, examples.ids, examples.labels, found, classes, None, examples.sources)
     where = f"{folder}/holdout-predictions.parquet"
     data = adopt(store, where, data)
-    _, labels, probabilities = predictions.read(data, snapshot.classes)
-    scores = _scores(config, version, labels, probabilities, snapshot.classes)
+    scores = _scores(target, version, data, classes)
     own = Rival(version=version, scores=scores, not_comparable=None, predictions=_reference(where, data))
 
     def rival(other: Champion) -> Rival:
@@ -102,14 +102,14 @@ def _rival(
 ) -> Rival:
     """A champion's predictions of the candidate's holdout, written and scored; or why there are none."""
     try:
-        found = _champion_probabilities(store, config, snapshot, champion, examples)
+        found = _champion_outputs(store, config, snapshot, champion, examples)
     except NotComparable as error:
         return Rival(version=champion.version, scores=None, not_comparable=str(error), predictions=None)
-    data = predictions.write(examples.ids, examples.labels, found, snapshot.classes, None, examples.sources)
+    target, classes = catalog.load(config.workload).target, snapshot.classes
+    data = predictions.write(target, examples.ids, examples.labels, found, classes, None, examples.sources)
     name = f"{folder}/champion-predictions-{champion.number}.parquet"
     data = adopt(store, name, data)
-    _, labels, probabilities = predictions.read(data, snapshot.classes)
-    scores = _scores(config, champion.version, labels, probabilities, snapshot.classes)
+    scores = _scores(target, champion.version, data, classes)
     return Rival(version=champion.version, scores=scores, not_comparable=None, predictions=_reference(name, data))
 
 
@@ -142,10 +142,10 @@ def _besides(
     return training, simple
 
 
-def _champion_probabilities(
+def _champion_outputs(
     store: Store, config: Pipeline, snapshot: SnapshotRef, champion: Champion, examples: example_sets.Examples
 ) -> NDArray[np.float64]:
-    """N x K in the current class order, through the preprocessing and the classes of its own package."""
+    """N outputs, through the preprocessing of its own package; in the current class order where there are classes."""
     import numpy as np
 
     try:
@@ -157,7 +157,8 @@ def _champion_probabilities(
             new = ", ".join(sorted(set(snapshot.classes) - set(classes))) or "none"
             raise NotComparable(f"the champion {champion.version} has other classes (only its own: {gone}; new: {new})")
         columns = [classes.index(name) for name in snapshot.classes]
-        rows = package.predict(_encoded(store, config, snapshot, package, examples).inputs)[:, columns]
+        rows = package.predict(_encoded(store, config, snapshot, package, examples).inputs)
+        rows = rows[:, columns] if columns else rows
         broken = int((~np.isfinite(rows)).any(axis=1).sum())
         if broken:
             raise NotComparable(
@@ -195,21 +196,10 @@ def _encoded(
     return again
 
 
-def _scores(
-    config: Pipeline,
-    version: str,
-    labels: NDArray[np.int64],
-    probabilities: NDArray[np.float64],
-    classes: Sequence[str],
-) -> HoldoutScores:
-    import numpy as np
-    from sklearn.metrics import confusion_matrix
-
-    metrics = catalog.load(config.workload).score(labels, probabilities, classes)
-    confusion = confusion_matrix(labels, probabilities.argmax(axis=1), labels=np.arange(len(classes)))
+def _scores(target: Target, version: str, data: bytes, classes: Sequence[str]) -> HoldoutScores:
+    """data: a file of predictions."""
+    _, truth, outputs = predictions.read(target, data, classes)
+    scores = target.scores(truth, outputs, classes)
     return HoldoutScores(
-        version=version,
-        metrics=metrics,
-        confusion=tuple(tuple(int(n) for n in row) for row in confusion),
-        examples=len(labels),
-    )
+        version=version, metrics=score(scores), confusion=scores.confusion(), examples=len(scores)
+    )  # fmt: skip

@@ -322,11 +322,12 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
 def _holdout(store: Store, package: Any, config: dict[str, Any], snapshot: dict[str, Any], predictions: str) -> Any:
     """(found, recorded) of up to 256 holdout examples, read from their parts as evaluation read them."""
     from leptonflow.data.dataset import example_sets
+    from leptonflow.workloads import catalog
     from leptonflow.workloads.predictions import read
 
     pipeline = Pipeline.model_validate_json(json.dumps(config))
     state = SnapshotRef.model_validate(snapshot)
-    _, _, recorded = read(steady(store, predictions), state.classes)
+    _, _, recorded = read(catalog.load(pipeline.workload).target, steady(store, predictions), state.classes)
     inputs = example_sets.holdout_set(store, pipeline, state).inputs[:HOLDOUT_EXAMPLES]
     return package.predict(inputs), recorded[:HOLDOUT_EXAMPLES]
 

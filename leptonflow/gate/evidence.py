@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from leptonflow.core import store_keys
@@ -17,11 +18,12 @@ from leptonflow.storage.objects import recorded
 from leptonflow.storage.store import Store
 from leptonflow.training import model_fits
 from leptonflow.workloads import catalog, predictions
+from leptonflow.workloads.base import Scores, Target
 from schemas import constants
 from schemas.config import Pipeline
 from schemas.constants import RESERVED
 from schemas.errors import ConfigurationError, Damaged, NotFound
-from schemas.records import Evaluation, InfraResult, ModelManifest, Plan, SnapshotRef
+from schemas.records import Evaluation, InfraResult, ModelManifest, ObjectRef, Plan, SnapshotRef
 from schemas.rules import AtLeast, AtMost, Slices
 
 if TYPE_CHECKING:
@@ -32,9 +34,9 @@ if TYPE_CHECKING:
 
 
 class Beside(NamedTuple):
-    """Another champion's N x K probabilities of the same examples, and why its comparison would not be fair."""
+    """Another champion's N outputs for the same examples, and why its comparison would not be fair."""
 
-    probabilities: NDArray[np.float64] | None
+    outputs: NDArray[np.float64] | None
     disjoint: str | None
 
 
@@ -42,12 +44,13 @@ class Beside(NamedTuple):
 class Evidence:
     """N holdout examples in the order of their ids, K classes in the snapshot's order.
 
-    labels       N class numbers
-    candidate    N x K probabilities; champion: the same examples, None where it has no scores
+    target       how predictions of the workload are scored
+    labels       N true values, such as class numbers
+    candidate    N outputs of the model; champion: the same examples, None where it has no scores
     batches      N names; newest: the batch that arrived last. Empty where no rule asks
     facts        for each fact that a rule names N numbers, NaN where an example has none; for one that is
                  no number, such as format, N strings or None
-    oof          (M labels, M x K probabilities) out of fold, None where no rule asks
+    oof          (M true values, M outputs) out of fold, None where no rule asks
     champion_cv  the champion's metrics over its folds; other_folds: why they are not the candidate's
     training     the candidate's metrics on training examples; baselines: those of simple models
     disjoint     None where the manifests prove that neither learned from the holdout, else why not
@@ -56,13 +59,14 @@ class Evidence:
     """
 
     classes: tuple[str, ...]
-    labels: NDArray[np.int64]
+    target: Target
+    labels: NDArray[Any]
     candidate: NDArray[np.float64]
     champion: NDArray[np.float64] | None = None
     batches: tuple[str, ...] = ()
     newest: str | None = None
     facts: Mapping[str, NDArray[Any]] = field(default_factory=dict)
-    oof: tuple[NDArray[np.int64], NDArray[np.float64]] | None = None
+    oof: tuple[NDArray[Any], NDArray[np.float64]] | None = None
     champion_cv: Mapping[str, Mapping[str, Any]] | None = None
     other_folds: str | None = None
     training: Mapping[str, float | None] | None = None
@@ -74,15 +78,30 @@ class Evidence:
     looks: int = 0
     proven: Mapping[str, Beside] = field(default_factory=dict)
 
+    def scores(self, labels: NDArray[Any], outputs: NDArray[np.float64]) -> Scores:
+        """Of other predictions of the same kind."""
+        return self.target.scores(labels, outputs, self.classes)
+
+    @cached_property
+    def mine(self) -> Scores:
+        """The candidate's."""
+        return self.scores(self.labels, self.candidate)
+
+    @cached_property
+    def theirs(self) -> Scores | None:
+        """The champion's; None where it has none."""
+        return None if self.champion is None else self.scores(self.labels, self.champion)
+
 
 def gather(
     store: Store, config: Pipeline, plan: Plan, champion: Champion | None, evaluation: Evaluation, infra: InfraResult
 ) -> Evidence:
     """Everything that the pipeline's rules may ask for. Raises Damaged where predictions were changed."""
     version, snapshot = model_fits.planned(plan)
-    ids, labels, candidate = _predictions(store, evaluation.predictions.key, evaluation.predictions.sha256, snapshot)
+    workload = catalog.load(config.workload)
+    ids, labels, candidate = _predictions(store, workload.target, evaluation.predictions, snapshot)
     theirs = evaluation.champion_predictions
-    against = None if theirs is None else _predictions(store, theirs.key, theirs.sha256, snapshot)[2]
+    against = None if theirs is None else _predictions(store, workload.target, theirs, snapshot)[2]
     batches, facts = about(store, config, snapshot, ids)
     mine = packages.manifest(store, config.name, version)
     other, disjoint, other_folds = None, None, None
@@ -92,10 +111,11 @@ def gather(
     proven = {}
     for rival in evaluation.proven:
         its = rival.predictions
-        rows = None if its is None else _predictions(store, its.key, its.sha256, snapshot)[2]
+        rows = None if its is None else _predictions(store, workload.target, its, snapshot)[2]
         proven[rival.version] = Beside(rows, _learned_elsewhere(store, config, mine, rival.version, snapshot)[1])
     return Evidence(
         classes=snapshot.classes,
+        target=workload.target,
         labels=labels,
         candidate=candidate,
         champion=against,
@@ -107,7 +127,7 @@ def gather(
         other_folds=other_folds,
         training=evaluation.training,
         baselines=evaluation.baselines,
-        baseline_words=catalog.load(config.workload).baseline_words,
+        baseline_words=workload.baseline_words,
         latency_ms=infra.latency_ms,
         package_bytes=infra.package_bytes,
         disjoint=disjoint,
@@ -211,9 +231,9 @@ def _facts_asked(config: Pipeline) -> list[str]:
 
 
 def _predictions(
-    store: Store, key: str, sha256: str, snapshot: SnapshotRef
-) -> tuple[list[str], NDArray[np.int64], NDArray[np.float64]]:
-    return predictions.read(recorded(store, key, sha256), snapshot.classes)
+    store: Store, target: Target, file: ObjectRef, snapshot: SnapshotRef
+) -> tuple[list[str], NDArray[Any], NDArray[np.float64]]:
+    return predictions.read(target, recorded(store, file.key, file.sha256), snapshot.classes)
 
 
 def about(
@@ -248,17 +268,17 @@ def _column(values: Sequence[Any]) -> NDArray[Any]:
 
 def _out_of_fold(
     store: Store, config: Pipeline, version: str, snapshot: SnapshotRef
-) -> tuple[NDArray[np.int64], NDArray[np.float64]] | None:
+) -> tuple[NDArray[Any], NDArray[np.float64]] | None:
     """The folds' predictions together, read only where a rule wants an interval over the folds."""
     import numpy as np
 
     asked = (r for r in config.gate if isinstance(r, AtLeast | AtMost))
     if not any(rule.on == "cv" and rule.confidence is not None for rule in asked):
         return None
-    found = []
+    found, target = [], catalog.load(config.workload).target
     for fold in range(config.training.folds):
         fit = model_fits.fit_result(store, config.name, version, fold)
         if fit is None:
             return None
-        found.append(_predictions(store, fit.files[0].key, fit.files[0].sha256, snapshot)[1:])
+        found.append(_predictions(store, target, fit.files[0], snapshot)[1:])
     return np.concatenate([labels for labels, _ in found]), np.concatenate([rows for _, rows in found])

@@ -11,13 +11,13 @@ import math
 from leptonflow.gate.rules.words import promote_command
 from schemas.constants import PROMOTED
 from schemas.records import Record, RuleResult, Verdict
+from schemas.rules import lower_is_better
 
 # Which side of its bound a rule wants its value on; the lower or the upper end of an interval, where there is one.
 AT_MOST = frozenset({"at_most", "fold_spread", "calibration", "overfit", "latency", "size", "infra_validate"})
 AT_LEAST = frozenset(
     {"at_least", "against_champion", "against_best_champion", "against_champion_cv", "baseline", "slices"}
 )
-LOWER_IS_BETTER = frozenset({"log_loss"})  # `baseline` alone holds a metric as it is; the others sign a difference
 # In every verdict, never in a YAML.
 ALWAYS = frozenset({"infra_validate", "same-predictions", "stale-snapshot", "rolled-back"})
 AS_SAID = "what its sentence requires"
@@ -224,7 +224,7 @@ def _needed(rule: RuleResult) -> tuple[float | None, float | None, int | None]:
 
 def _sign(rule: RuleResult) -> int | None:
     """1 where a larger value is better for the rule, -1 where a smaller one is; null where it holds no number."""
-    if rule.rule in AT_MOST or (rule.rule == "baseline" and rule.metric in LOWER_IS_BETTER):
+    if rule.rule in AT_MOST or (rule.rule == "baseline" and lower_is_better(rule.metric)):
         return -1
     if rule.rule in AT_LEAST:
         return 1

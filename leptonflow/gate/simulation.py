@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+METRIC = "accuracy"  # the share of right predictions: all that is simulated
 CONFIDENCE = 0.95  # of an against_champion rule that says none
 RETRAININGS = 2000  # simulated for each difference
 BETTER = 0.02  # the candidate for whom a power is wanted, where nobody says another
@@ -233,7 +234,7 @@ def strictest_rule(config: Pipeline) -> tuple[float, float]:
 
     Negative where the rule asks for superiority by that margin.
     """
-    rules = [r for r in config.gate if isinstance(r, AgainstChampion) and r.metric == "accuracy"]
+    rules = [r for r in config.gate if isinstance(r, AgainstChampion) and r.metric == METRIC]
     if not rules:
         raise ConfigurationError(
             f"the gate of {config.name} compares no candidate's accuracy with the champion's: nothing to simulate",

@@ -69,13 +69,13 @@ def contract(store: Store, manifest: ModelManifest) -> dict[str, Any] | None:
 
 
 def read_reference(store: Store, manifest: ModelManifest) -> tuple[NDArray[Any], NDArray[np.float64]]:
-    """(N examples, probabilities N x K) that the package carries."""
+    """(N examples, the N outputs for them) that the package carries."""
     file = next(f for f in manifest.files if f.key == "reference.parquet")
     data = recorded(store, package_key(manifest.pipeline, manifest.version, file.key), file.sha256, OTHER)
     table = parquet.read(data)
     codec = catalog.load(manifest.workload).codec
     inputs = codec.read(table[codec.column].combine_chunks(), manifest.input)
-    return inputs, predictions.matrix(table["probabilities"], len(manifest.classes))
+    return inputs, predictions.matrix(table["probabilities"])
 
 
 def manifest(store: Store, pipeline: str, version: str) -> ModelManifest:

@@ -15,14 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leptonflow.data.validation.drift import ClassShare, Drift
-from leptonflow.evaluation.error_analysis import Analysis, Example, Group
 from leptonflow.evaluation.metric_intervals import Between
 from leptonflow.reports import plots
 from leptonflow.reports.wording import bound, chance, duration, interval, label, number, png, signed, when
 from leptonflow.workloads import catalog
 from leptonflow.workloads.base import Shown
-from schemas.config import CLASS_METRICS, METRICS, Pipeline
+from leptonflow.workloads.classification_errors import Analysis, Example, Group
+from schemas.config import CLASS_METRICS, Pipeline
 from schemas.records import Evaluation, FitResult, InfraResult, ModelManifest, Outcome, RuleResult, Split, Verdict
+from schemas.rules import class_of, lower_is_better
 from schemas.text import printable
 
 if TYPE_CHECKING:
@@ -78,7 +79,8 @@ class Contents:
     split: Split
     infra: InfraResult
     outcomes: tuple[Outcome, ...]  # of the batches that the dataset holds and of those that this run refused
-    analysis: Analysis
+    analysis: Analysis | None  # of a classification
+    between: Mapping[str, Between]  # by metric
     shown: Mapping[int, Shown]  # of `analysis.shown`, as the workload shows them
     code: dict[str, str]
     note: str = ""  # on how they are shown
@@ -112,15 +114,14 @@ def render(contents: Contents) -> bytes:
 def _view(c: Contents) -> dict[str, Any]:
     from markupsafe import Markup
 
-    scores, found = c.evaluation.candidate_scores, c.analysis
+    found = c.analysis
     slices = _slices(c.verdict.rules)
     lineage = [row for row in _lineage(getattr(c.manifest, "lineage", None)) if row[0].split()[0] not in TOLD_ABOVE]
     cv = c.document["cv"]
-    classes = c.manifest.classes
     # The plots are ours, made of numbers alone: they are markup and not text.
-    curves = [Markup(svg) for metric in ("loss", "accuracy") if (svg := plots.curves(c.fits, c.final, metric))]
-    theirs = found.champion_reliability
-    diagram = plots.reliability(found.reliability.bins, theirs.bins if theirs else ())
+    measured = dict.fromkeys(e.metric for e in c.final.epochs if not e.metric.startswith("val_"))
+    curves = [Markup(svg) for metric in measured if (svg := plots.curves(c.fits, c.final, metric))]
+    overall = [name for name in cv if class_of(name) is None]
     totals = {n: sum(getattr(o, n) for o in c.outcomes) for n in ("arrived", "accepted", "quarantined", "known")}
     return {
         "c": c,
@@ -140,22 +141,11 @@ def _view(c: Contents) -> dict[str, Any]:
         "shifts": _shifts(c.drift),
         "failed": [(o, e) for o in c.outcomes for e in o.expectations if not e.success],
         "comparison": _comparison(c),
-        "compared": c.evaluation.champion_scores is not None,
-        "metrics": [name for name in METRICS if name in cv],
+        "metrics": overall,
         "fold_count": len(c.fits),
-        "folds_plot": Markup(plots.folds(cv, [n for n in METRICS if n != "log_loss"])),
+        "folds_plot": Markup(plots.folds(cv, [name for name in overall if not lower_is_better(name)])),
         "curves": curves,
-        "classes": classes,
-        "longest": max(len(name) for name in classes),
-        "matrix": _matrix(scores.confusion) if len(classes) <= MOST_CLASSES else None,
-        "confusions": _confusions(scores.confusion, classes),
-        "per_class": _per_class(c),
-        "per_batch": _per_batch(c),
-        "per_slice": c.analysis.per_slice,
-        "reliability": Markup(diagram),
-        "worst": _sheet(found.worst, c.shown),
-        "lost": _sheet(found.lost, c.shown),
-        "won": _sheet(found.won, c.shown),
+        **({} if found is None else _errors(c, found)),
         "operating_curve": Markup(plots.operating_curve(c.operating.curve)) if c.operating else "",
         "told": catalog.load(c.manifest.workload).told(c.manifest.input),
         "stages": _stages(c.document["seconds"]),
@@ -176,6 +166,26 @@ class _Sample:
     picture: str | None
     pieces: list[tuple[str, float]]
     telling: list[tuple[str, float]]
+
+
+def _errors(c: Contents, found: Analysis) -> dict[str, Any]:
+    """What is shown of a classification."""
+    from markupsafe import Markup
+
+    scores, classes, theirs = c.evaluation.candidate_scores, c.manifest.classes, found.champion_reliability
+    return {
+        "classes": classes,
+        "longest": max(len(name) for name in classes),
+        "matrix": _matrix(scores.confusion) if len(classes) <= MOST_CLASSES else None,
+        "confusions": _confusions(scores.confusion, classes),
+        "per_class": _per_class(c, found),
+        "per_batch": _per_batch(c, found),
+        "per_slice": found.per_slice,
+        "reliability": Markup(plots.reliability(found.reliability.bins, theirs.bins if theirs else ())),
+        "worst": _sheet(found.worst, c.shown),
+        "lost": _sheet(found.lost, c.shown),
+        "won": _sheet(found.won, c.shown),
+    }
 
 
 def _sheet(examples: Sequence[Example], shown: Mapping[int, Shown]) -> list[_Sample]:
@@ -229,17 +239,17 @@ class _Compared:
 
 
 def _comparison(c: Contents) -> list[_Compared]:
-    """Each metric over all classes, of both, with the intervals of the analysis."""
+    """Each metric over all examples, of both, with its intervals."""
     scores, champion = c.evaluation.candidate_scores.metrics, c.evaluation.champion_scores
     theirs = champion.metrics if champion else {}
     nothing = Between(None)
     return [
         _Compared(
             name, scores[name], theirs.get(name), _better(name, scores[name], theirs.get(name)),
-            c.analysis.between.get(name, nothing),
+            c.between.get(name, nothing),
         )
-        for name in METRICS
-        if name in scores
+        for name in scores
+        if class_of(name) is None
     ]  # fmt: skip
 
 
@@ -247,7 +257,7 @@ def _better(name: str, mine: float | None, theirs: float | None) -> str:
     """How the difference is marked; of a loss, less is better."""
     if mine is None or theirs is None or mine == theirs:
         return ""
-    return "passed" if (mine > theirs) != (name == "log_loss") else "failed"
+    return "passed" if (mine > theirs) != lower_is_better(name) else "failed"
 
 
 @dataclass(frozen=True)
@@ -324,7 +334,7 @@ class _Class:
     train: int
 
 
-def _per_class(c: Contents) -> list[_Class]:
+def _per_class(c: Contents, found: Analysis) -> list[_Class]:
     scores = c.evaluation.candidate_scores.metrics
     return [
         _Class(
@@ -332,14 +342,14 @@ def _per_class(c: Contents) -> list[_Class]:
             [scores.get(f"{metric}[{group.name}]") for metric in CLASS_METRICS],
             c.split.train_per_class.get(group.name, 0),
         )
-        for group in c.analysis.per_class
+        for group in found.per_class
     ]
 
 
-def _per_batch(c: Contents) -> list[Group]:
+def _per_batch(c: Contents, found: Analysis) -> list[Group]:
     """The newest batches first, MOST_BATCHES at most."""
     age = {outcome.batch: number for number, outcome in enumerate(c.outcomes)}
-    return sorted(c.analysis.per_batch, key=lambda group: -age.get(group.name, -1))[:MOST_BATCHES]
+    return sorted(found.per_batch, key=lambda group: -age.get(group.name, -1))[:MOST_BATCHES]
 
 
 def _lineage(found: Any) -> list[tuple[str, str]]:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from leptonflow.evaluation.error_analysis import Bin
     from leptonflow.gate.simulation import Curve
+    from leptonflow.workloads.classification_errors import Bin
 
 # Colours that no palette has, replaced by the page's own afterwards.
 _INK, _FAINT, _FOLD, _TRAIN, _FINAL = "#010203", "#010204", "#010205", "#010206", "#010207"

@@ -1,6 +1,7 @@
 """Gathers from the store what a report shows beside the run's own records: examples, drift, error rates.
 
-What is worked out of it is pure and elsewhere (error_analysis, drift, simulation), how it looks is the report's.
+What is worked out of it is pure and elsewhere (classification_errors, metric_intervals, drift, simulation), how it
+looks is the report's.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from leptonflow.data.dataset import dataset_contents, example_sets
 from leptonflow.data.validation import drift
-from leptonflow.evaluation import error_analysis
+from leptonflow.evaluation import metric_intervals
+from leptonflow.evaluation.metric_intervals import Between
 from leptonflow.gate import simulation
 from leptonflow.registry import packages
 from leptonflow.reports.html_report import Operating
@@ -20,7 +22,8 @@ from leptonflow.storage.objects import BACK, recorded
 from leptonflow.storage.store import Store
 from leptonflow.training.model_fits import planned
 from leptonflow.workloads import catalog, predictions
-from leptonflow.workloads.base import Evaluated, Shown, Slices
+from leptonflow.workloads.base import Evaluated, Scores, Shown, Workload
+from leptonflow.workloads.classification_errors import Analysis
 from schemas.config import AgainstChampion, Pipeline
 from schemas.errors import ConfigurationError, Damaged, UsageError
 from schemas.records import Evaluation, FitResult, ObjectRef, Plan, SnapshotRef
@@ -32,11 +35,15 @@ if TYPE_CHECKING:
     from leptonflow.data.dataset.example_sets import Examples
 
 
+CONFIDENCE = 0.95  # of every interval that a report shows, two-sided
+
+
 @dataclass(frozen=True)
 class Gathered:
     """Parts of report.Contents. shown: an example as the workload shows it, by its index in the holdout."""
 
-    analysis: error_analysis.Analysis
+    analysis: Analysis | None
+    between: Mapping[str, Between]
     shown: Mapping[int, Shown]
     note: str
     drift: drift.Drift | None
@@ -54,36 +61,48 @@ def gather(
     """holdout: its examples where the caller has them. Raises Damaged where predictions are changed or of others."""
     version, snapshot = planned(plan)
     holdout = holdout if holdout is not None else example_sets.holdout_set(store, config, snapshot)
+    workload = catalog.load(config.workload)
+    labels, mine, its = _both(store, workload, snapshot, evaluation, holdout)
+    scores = workload.target.scores(labels, mine, snapshot.classes)
+    champion = None if its is None else workload.target.scores(labels, its, snapshot.classes)
     candidate = partial(packages.load, store, config.name, version)
-    panels = catalog.load(config.workload).panels(Evaluated(holdout.inputs, config.input, candidate))
-    found = _analysis(store, snapshot, evaluation, holdout, panels.slices)
+    panels = workload.panels(Evaluated(holdout.inputs, config.input, candidate))
+    found: Analysis | None = None
+    if workload.errors is not None:
+        found = workload.errors(
+            holdout.ids, labels, mine, its, snapshot.classes, holdout.batches, holdout.sources, panels.slices
+        )
     return Gathered(
         analysis=found,
-        shown=panels.shown(found.shown),
+        between=metric_intervals.between(scores, champion, CONFIDENCE),
+        shown=panels.shown(found.shown if found else ()),
         note=panels.note,
         drift=_drift(store, snapshot),
-        operating=_operating(store, config, snapshot, found, fits),
+        operating=_operating(store, config, workload, snapshot, (scores, champion), fits),
     )
 
 
-def _analysis(
-    store: Store, snapshot: SnapshotRef, evaluation: Evaluation, holdout: Examples, slices: Sequence[Slices]
-) -> error_analysis.Analysis:
-    """Example by example; without a champion where it is the candidate itself, or has no scores."""
-    ids, labels, mine = _predictions(store, evaluation.predictions, snapshot)
+def _both(
+    store: Store, workload: Workload, snapshot: SnapshotRef, evaluation: Evaluation, holdout: Examples
+) -> tuple[NDArray[Any], NDArray[np.float64], NDArray[np.float64] | None]:
+    """(N true values, the candidate's N outputs, the champion's).
+
+    Without a champion's where it is the candidate itself, or has no scores.
+    """
+    ids, labels, mine = _predictions(store, workload, evaluation.predictions, snapshot)
     _same_examples(evaluation.predictions, ids, holdout.ids)
     champion, its = evaluation.champion_predictions, None
     if champion is not None and champion.key != evaluation.predictions.key:
-        theirs, _, its = _predictions(store, champion, snapshot)
+        theirs, _, its = _predictions(store, workload, champion, snapshot)
         _same_examples(champion, theirs, ids)
-    return error_analysis.analyse(ids, labels, mine, its, snapshot.classes, holdout.batches, holdout.sources, slices)
+    return labels, mine, its
 
 
 def _predictions(
-    store: Store, file: ObjectRef, snapshot: SnapshotRef
-) -> tuple[list[str], NDArray[np.int64], NDArray[np.float64]]:
-    """(ids, true class numbers, N x K probabilities), the bytes held against what was recorded of them."""
-    return predictions.read(recorded(store, file.key, file.sha256), snapshot.classes)
+    store: Store, workload: Workload, file: ObjectRef, snapshot: SnapshotRef
+) -> tuple[list[str], NDArray[Any], NDArray[np.float64]]:
+    """(ids, N true values, N outputs), the bytes held against what was recorded of them."""
+    return predictions.read(workload.target, recorded(store, file.key, file.sha256), snapshot.classes)
 
 
 def _same_examples(file: ObjectRef, found: Sequence[str], expected: Sequence[str]) -> None:
@@ -117,30 +136,40 @@ def _drift(store: Store, snapshot: SnapshotRef) -> drift.Drift | None:
 
 
 def _operating(
-    store: Store, config: Pipeline, snapshot: SnapshotRef, found: error_analysis.Analysis, fits: Sequence[FitResult]
+    store: Store,
+    config: Pipeline,
+    workload: Workload,
+    snapshot: SnapshotRef,
+    pair: tuple[Scores, Scores | None],
+    fits: Sequence[FitResult],
 ) -> Operating | None:
-    """The strictest paired rule on accuracy, at the discordance of this run; None where there is nothing to draw."""
-    from leptonflow.gate import simulation
+    """The strictest paired rule on right predictions, at the discordance of this run; None: nothing to draw.
 
-    rules = [rule for rule in config.gate if isinstance(rule, AgainstChampion) and rule.metric == "accuracy"]
-    if not rules or not found.n:
+    pair: the scores of the candidate, and of a champion that it is compared with.
+    """
+    from leptonflow.gate import simulation
+    from leptonflow.gate.rules.scores import pairs
+
+    rules = [rule for rule in config.gate if isinstance(rule, AgainstChampion) and rule.metric == simulation.METRIC]
+    mine, its = pair[0].correct, pair[1].correct if pair[1] is not None else None
+    if not rules or mine is None or not len(mine):
         return None
-    if found.pairs is not None:
-        discordance = (found.pairs.only_candidate + found.pairs.only_champion) / found.n
+    if its is not None:
+        discordance = sum(pairs(mine, its)) / len(mine)
         source = "candidate and champion on this holdout"
     else:
-        discordance = _assumed(store, snapshot, fits)
+        discordance = _assumed(store, workload, snapshot, fits)
         source = "assumed without a champion, 2 mean(p (1 - p)), p the out-of-fold probability of the true label"
     if not 0 < discordance <= 1:  # never differed, or never in doubt: a curve of one point
         return None
     try:
         margin, confidence = simulation.strictest_rule(config)
-        return Operating(simulation.simulate(found.n, discordance, margin, confidence), source)
+        return Operating(simulation.simulate(len(mine), discordance, margin, confidence), source)
     except (ConfigurationError, UsageError):  # `gate --simulate` says why; a report without its curve ends no run
         return None
 
 
-def _assumed(store: Store, snapshot: SnapshotRef, fits: Sequence[FitResult]) -> float:
+def _assumed(store: Store, workload: Workload, snapshot: SnapshotRef, fits: Sequence[FitResult]) -> float:
     """The discordance of two independent models, each right with the probability that the folds' models gave."""
     import numpy as np
 
@@ -148,6 +177,6 @@ def _assumed(store: Store, snapshot: SnapshotRef, fits: Sequence[FitResult]) -> 
     for fit in fits:
         for file in fit.files:
             if file.key.endswith("oof.parquet"):
-                _, labels, probabilities = _predictions(store, file, snapshot)
+                _, labels, probabilities = _predictions(store, workload, file, snapshot)
                 chances += probabilities[range(len(labels)), labels].tolist()
     return simulation.independent_discordance(np.asarray(chances, np.float64))

@@ -17,6 +17,7 @@ from leptonflow.runs import recording
 from leptonflow.storage.objects import parsed, recorded
 from leptonflow.storage.store import Store
 from leptonflow.training import model_fits
+from leptonflow.workloads import catalog
 from schemas.config import Pipeline
 from schemas.errors import LeptonflowError
 from schemas.records import Evaluation, ObjectRef
@@ -131,9 +132,11 @@ def todays_holdout(store: Store, config: Pipeline) -> evidence.Evidence | None:
         labels |= {example: label for example, label in pairs if holdout_split.in_holdout(example, snapshot.holdout)}
     ids = sorted(labels)
     batches, facts = evidence.about(store, config, snapshot, ids)
+    target = catalog.load(config.workload).target
     return evidence.Evidence(
         classes=snapshot.classes,
-        labels=np.asarray([snapshot.classes.index(labels[example]) for example in ids], np.int64),
+        target=target,
+        labels=target.read([labels[example] for example in ids], snapshot.classes),
         candidate=np.zeros((0, len(snapshot.classes))),
         batches=batches,
         newest=snapshot.batches[-1] if snapshot.batches else None,

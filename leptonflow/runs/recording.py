@@ -144,7 +144,8 @@ def _report(
         verdict=told.verdict, evaluation=evaluation, fits=fits, final=results.final, manifest=manifest,
         split=results.split, infra=results.infra, outcomes=_outcomes(store, config, plan, told),
         code={**code_digests(config), **manifest.code},
-        analysis=gathered.analysis, shown=gathered.shown, note=gathered.note, drift=gathered.drift,
+        analysis=gathered.analysis, between=gathered.between, shown=gathered.shown, note=gathered.note,
+        drift=gathered.drift,
         operating=gathered.operating,
         paragraph=explanation.summary(config.name, told.verdict), changes=explanation.would_change(told.verdict),
     )  # fmt: skip

@@ -88,7 +88,7 @@ def reproduce(
     pipeline, manifest, recorded = _recorded(store, run_id)
     config = parse(dict(manifest.config), where=f"the configuration of {manifest.version}", folder=folder.absolute())
     snapshot = _snapshot(store, config, manifest)
-    before = _read(recorded, f"the holdout predictions of run {run_id}", manifest.classes)
+    before = _read(recorded, f"the holdout predictions of run {run_id}", config, manifest.classes)
     out_of_fold = _out_of_fold(store, config, manifest) if folds else None
     _same_device(manifest)
     again = _Again(Scratch(store), config, _plan(config, manifest, snapshot, run_id), snapshot)
@@ -140,16 +140,16 @@ def _out_of_fold(store: Store, config: Pipeline, manifest: ModelManifest) -> lis
         if fit is None or not fit.files:
             raise _damaged(key, "a fold's manifest, which names its predictions", "none")
         file = fit.files[0]
-        found.append(_read(recorded(store, file.key, file.sha256), file.key, manifest.classes))
+        found.append(_read(recorded(store, file.key, file.sha256), file.key, config, manifest.classes))
     return found
 
 
-def _read(data: bytes, what: str, classes: Sequence[str]) -> Predictions:
+def _read(data: bytes, what: str, config: Pipeline, classes: Sequence[str]) -> Predictions:
     try:
-        ids, _, probabilities = predictions.read(data, classes)
+        ids, _, outputs = predictions.read(catalog.load(config.workload).target, data, classes)
     except (ValueError, KeyError, OSError) as error:  # pyarrow's errors are one of these too
         raise _damaged(what, "predictions as Parquet", str(error).splitlines()[0]) from None
-    return ids, probabilities
+    return ids, outputs
 
 
 def _damaged(what: str, expected: str, received: str) -> Damaged:
@@ -235,7 +235,7 @@ def _fold(again: _Again, fold: int) -> Predictions:
     """Of the fold's own examples, by the fold made again."""
     fit = model_fits.train_fold(again.scratch, again.config, again.plan, fold, again.workspace)
     key = fit.files[0].key
-    return _read(again.scratch.get(key), key, again.snapshot.classes)
+    return _read(again.scratch.get(key), key, again.config, again.snapshot.classes)
 
 
 def _compare(recorded: Predictions, found: Predictions) -> dict[str, Any]:

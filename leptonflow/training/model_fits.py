@@ -77,11 +77,11 @@ def train_fold(
         probabilities = _finite(keras_models.predict(model, encoded[held]))
     labels = examples.labels[held]
     ids, sources = ([of[i] for i in held] for of in (examples.ids, examples.sources))
-    mine = predictions.write(ids, labels, probabilities, snapshot.classes, fold, sources)
+    mine = predictions.write(workload.target, ids, labels, probabilities, snapshot.classes, fold, sources)
     key = fit_key(config.name, version, fold, "oof.parquet")
     lies_there = adopt(store, key, mine)
     if lies_there != mine:  # another writer's, whose numbers are the fold's
-        _, labels, probabilities = predictions.read(lies_there, snapshot.classes)
+        _, labels, probabilities = predictions.read(workload.target, lies_there, snapshot.classes)
     result = FitResult(
         version=version,
         fold=fold,
@@ -192,7 +192,7 @@ def _fit(
         sums: dict[str, float] = {}
         for first in range(0, count, size):
             batch = order[first : first + size]
-            logs = model.train_on_batch(encoded[batch], workload.targets(labels[batch], classes), return_dict=True)
+            logs = model.train_on_batch(encoded[batch], workload.target.fit(labels[batch], classes), return_dict=True)
             for name, value in logs.items():
                 sums[name] = sums.get(name, 0.0) + float(value) * len(batch)
             progress.report(stage, (epoch - 1) * count + first + len(batch), config.training.epochs * count)
@@ -202,7 +202,7 @@ def _fit(
             _finite(np.asarray(keras_models.keras().ops.convert_to_numpy(variable)))
         if len(curve):
             rows = _finite(keras_models.predict(model, encoded[curve]))
-            found |= {f"val_{name}": value for name, value in workload.curve(labels[curve], rows).items()}
+            found |= {f"val_{name}": value for name, value in workload.target.curve(labels[curve], rows).items()}
         seconds = time.perf_counter() - began
         values += [
             EpochValue(epoch=epoch, metric=name, value=float(value), seconds=seconds) for name, value in found.items()

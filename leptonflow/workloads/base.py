@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
-    from leptonflow.workloads.media.image.scale import Scale
 
 Metrics = dict[str, float | None]
 
@@ -66,6 +65,99 @@ class Codec(NamedTuple):
     stack: Callable[[Sequence[bytes], Any], NDArray[Any]]
     raw: Callable[[NDArray[Any]], list[bytes]]
     bytes: Callable[[Any], int]
+
+
+class Metric(NamedTuple):
+    """A metric by its name; label: the class of a metric of one class, None for one of all examples."""
+
+    name: str
+    higher_is_better: bool
+    label: str | None = None
+
+    @property
+    def key(self) -> str:
+        """As a YAML and a table name it: `recall[cat]`."""
+        return self.name if self.label is None else f"{self.name}[{self.label}]"
+
+
+class Scores(Protocol):
+    """The metrics of N predictions, from what each example contributes to them.
+
+    metrics     what `value` knows: of all examples first
+    correct     (N,) whether each prediction is right; None where predictions are not right or wrong
+    confidence  (N,) the probability that each prediction was given, 0..1; None where there is no such thing
+    """
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]: ...
+
+    @property
+    def correct(self) -> NDArray[np.bool_] | None: ...
+
+    @property
+    def confidence(self) -> NDArray[np.float64] | None: ...
+
+    def __len__(self) -> int: ...
+
+    def value(self, metric: Metric, weights: NDArray[np.int64]) -> NDArray[np.float64]:
+        """weights (R, N): how often each example counts in each of R resamples -> (R,); NaN: there is no value."""
+
+    def proportion(self, metric: Metric) -> tuple[NDArray[np.bool_], NDArray[np.bool_]] | None:
+        """(among, hits), each (N,): the metric is the share of `hits` in `among`. None where it is no such share."""
+
+    def alike(self, metric: Metric) -> NDArray[np.int64]:
+        """(N,) numbers: examples with the same one contribute the same to the metric."""
+
+    def confusion(self) -> tuple[tuple[int, ...], ...]:
+        """[true][predicted] of classes, in their order; () where there are none."""
+
+    def of(self, chosen: NDArray[np.int64]) -> Scores:
+        """Of the examples with these numbers alone."""
+
+
+def named(scores: Scores, key: str) -> Metric:
+    """The metric that a YAML calls `key`. Raises ValueError where there is none."""
+    for metric in scores.metrics:
+        if metric.key == key:
+            return metric
+    raise ValueError(f"no metric is named {key!r}; choose from {', '.join(m.key for m in scores.metrics)}")
+
+
+def score(scores: Scores) -> Metrics:
+    """Every metric by its key, each example counted once; null where it has no value."""
+    import numpy as np
+
+    once = np.ones((1, len(scores)), np.int64)
+    found = {metric.key: float(scores.value(metric, once)[0]) for metric in scores.metrics}
+    return {key: value if np.isfinite(value) else None for key, value in found.items()}
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is predicted of an example, from its label to the scores. N examples, K classes (0: there are none).
+
+    classes  whether a label is one of a closed set of names, which the YAML or the first batch fixes
+    fault    a label -> why it is none; of classes the set decides
+    read     N labels as a part holds them, the classes -> N true values, such as class numbers
+    fit      N true values, K -> what the loss takes
+    curve    N true values, N outputs of the model -> the values of a learning curve
+    scores   N true values, N outputs, the classes -> their scores
+    columns  the same -> the columns of a file of predictions; `label` and `predicted` are text
+    stored   those of them that `restore` needs
+    restore  a table of `stored`, the classes -> (N true values, N outputs)
+    answer   one output, the classes -> (what is predicted as text, its probability or None)
+    """
+
+    classes: bool
+    fault: Callable[[str], str | None]
+    read: Callable[[Sequence[str], Sequence[str]], NDArray[Any]]
+    fit: Callable[[NDArray[Any], int], NDArray[np.float32]]
+    curve: Callable[[NDArray[Any], NDArray[np.float64]], dict[str, float]]
+    scores: Callable[[NDArray[Any], NDArray[np.float64], Sequence[str]], Scores]
+    columns: Callable[[NDArray[Any], NDArray[np.float64], Sequence[str]], dict[str, pa.Array]]
+    stored: tuple[str, ...]
+    restore: Callable[[pa.Table, Sequence[str]], tuple[NDArray[Any], NDArray[np.float64]]]
+    answer: Callable[[NDArray[np.float64], Sequence[str]], tuple[str, float | None]]
 
 
 class Malformed(NamedTuple):
@@ -159,17 +251,13 @@ class Workload:
     # ^ the bytes of a file that was accepted when less was checked -> encoded; None where there is no room
     encode: Callable[[NDArray[Any], str | None, Any], NDArray[Any]]
     # ^ N examples, the vocabulary, input -> what the model takes. Raises TrainingError for other examples
-    build: Callable[[Pipeline, Sequence[str]], Any]  # -> an uncompiled keras.Model, encoded examples -> N x K
+    build: Callable[[Pipeline, Sequence[str]], Any]  # -> an uncompiled keras.Model: encoded examples -> N outputs
     compile: Callable[[Any, Pipeline], None]  # loss and optimiser
-    targets: Callable[[NDArray[np.int64], int], NDArray[np.float32]]  # N class numbers -> N x K
-    curve: Callable[[NDArray[np.int64], NDArray[np.float64]], dict[str, float]]
-    # ^ N true class numbers, N x K outputs -> the values of a learning curve
-    score: Callable[[NDArray[np.int64], NDArray[np.float64], Sequence[str]], Metrics]
-    # ^ N true class numbers, N x K probabilities -> metrics; null for a class without examples
+    target: Target
     baselines: Callable[
-        [NDArray[Any], NDArray[np.int64], NDArray[Any], NDArray[np.int64], Sequence[str], int], dict[str, Metrics]
+        [NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any], Sequence[str], int], dict[str, Metrics]
     ]
-    # ^ training examples, labels, holdout examples, labels, classes, seed -> the metrics of very simple models
+    # ^ examples and true values of the training set, of the holdout, classes, seed -> metrics of very simple models
     baseline_words: Mapping[str, str]  # what each of them is, in words
     request: Callable[[bytes, Any], Any]  # a served body, input -> one example of such an array
     malformed: Callable[[Any], Malformed]
@@ -177,10 +265,15 @@ class Workload:
     # ^ the metadata of examples, input -> what a person should know before they are trained on
     told: Callable[[Any], Told]  # input -> what is said of it
     panels: Callable[[Evaluated], Panels]  # what a report shows of the holdout
-    examine_array: Callable[[NDArray[Any], Any, Scale], Examined] | None = None
+    examine_array: Callable[[NDArray[Any], Any, Any], Examined] | None = None
     # ^ one row of a .npy array, input, and the scale of the whole array
     cells: Callable[[Any], tuple[str, ...]] | None = None
     # ^ input -> the columns of a table that hold the example itself (none: those found by name); None: it names files
     vocabulary: Callable[[NDArray[Any], Any], str] | None = None
     # ^ what is learned from a fit's own training examples before the model is: a JSON that `encode` takes
+    errors: Callable[..., Any] | None = None  # classification_errors.analyse: which predictions are wrong
     derived: Mapping[str, Derived] = field(default_factory=dict)  # metadata that follows from what is recorded
+
+    def score(self, truth: NDArray[Any], outputs: NDArray[np.float64], classes: Sequence[str]) -> Metrics:
+        """Every metric of N true values against N outputs; null where it has no value."""
+        return score(self.target.scores(truth, outputs, classes))

@@ -8,20 +8,24 @@ and whether a number is good enough (gate).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from leptonflow.keras_runtime.keras_models import jit, keras
+from leptonflow.workloads.base import Metric, Metrics, Target
+from leptonflow.workloads.base import score as every
+from leptonflow.workloads.predictions import matrix
 from schemas.config import Pipeline
+from schemas.rules import CLASS_METRICS, METRICS, lower_is_better
 
 if TYPE_CHECKING:
     import numpy as np
+    import pyarrow as pa
     from numpy.typing import NDArray
 
     Bools = NDArray[np.bool_]
     Ints = NDArray[np.int64]
     Floats = NDArray[np.float64]
 
-CLASS_METRICS = ("precision", "recall", "f1")
 OPTIMIZERS = {
     "adam": "Adam", "adamw": "AdamW", "sgd": "SGD", "rmsprop": "RMSprop", "nadam": "Nadam", "adagrad": "Adagrad",
     "adamax": "Adamax",
@@ -29,20 +33,10 @@ OPTIMIZERS = {
 CHUNK_BYTES = 64 * 2**20  # of bootstrap weights held at once
 
 
-class Metric(NamedTuple):
-    """A metric by its name; label: the class of a metric of one class, None for all classes."""
-
-    name: str
-    higher_is_better: bool
-    label: str | None = None
-
-
 def metrics(classes: Sequence[str]) -> tuple[Metric, ...]:
     """Every metric that `ClassScores` knows: of all classes, then of each."""
     return (
-        Metric("accuracy", True),
-        *(Metric(name, True) for name in CLASS_METRICS),
-        Metric("log_loss", False),
+        *(Metric(name, not lower_is_better(name)) for name in METRICS),
         *(Metric(name, True, label) for name in CLASS_METRICS for label in classes),
     )
 
@@ -98,7 +92,10 @@ class ClassScores:
                 f"probabilities are {probabilities.shape}: expected ({len(labels)}, {len(classes)}), examples x classes"
             )
         self.labels = labels
+        self.probabilities = probabilities
         self.classes = tuple(classes)
+        self.metrics = metrics(classes)
+        self._known = frozenset(self.metrics)
         totals = probabilities.sum(axis=1, keepdims=True)
         usable = np.isfinite(probabilities).all(axis=1) & (totals[:, 0] > 0)
         self._usable = bool(usable.all())
@@ -107,6 +104,45 @@ class ClassScores:
         self.correct: Bools = (self.predicted == labels) & usable
         least = np.finfo(np.float64).eps
         self.losses: Floats = -np.log(np.clip(rows[np.arange(len(labels)), labels], least, 1 - least))
+        # float32's rounding reaches beyond 1
+        self.confidence: Floats = np.clip(probabilities[np.arange(len(labels)), self.predicted], 0.0, 1.0)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def of(self, chosen: Ints) -> ClassScores:
+        """Of the examples with these numbers alone."""
+        return ClassScores(self.labels[chosen], self.probabilities[chosen], self.classes)
+
+    def confusion(self) -> tuple[tuple[int, ...], ...]:
+        """[true][predicted], rows and columns in class order."""
+        import numpy as np
+        from sklearn.metrics import confusion_matrix
+
+        found = confusion_matrix(
+            self.labels, self.probabilities.argmax(axis=1), labels=np.arange(len(self.classes))
+        )
+        return tuple(tuple(int(n) for n in row) for row in found)
+
+    def alike(self, metric: Metric) -> Ints:
+        """(N,) numbers: a loss is each example's own, everything else is told by the true and the predicted class."""
+        import numpy as np
+
+        if metric.name == "log_loss":
+            return np.arange(len(self), dtype=np.int64)
+        return self.labels * len(self.classes) + self.predicted
+
+    def proportion(self, metric: Metric) -> tuple[Bools, Bools] | None:
+        """accuracy; recall of a class among its examples; precision among those predicted as it."""
+        import numpy as np
+
+        if metric.name == "accuracy":
+            return np.ones(len(self), np.bool_), self.correct
+        if metric.label is None or metric.name not in ("recall", "precision"):
+            return None
+        of = self.labels if metric.name == "recall" else self.predicted
+        among: Bools = of == self.classes.index(metric.label)
+        return among, among & self.correct
 
     def value(self, metric: Metric, weights: Ints) -> Floats:
         """weights (R, N): how often each example counts in each of R resamples -> (R,).
@@ -116,8 +152,8 @@ class ClassScores:
         """
         import numpy as np
 
-        if metric.label is not None and metric.label not in self.classes:
-            raise ValueError(f"no class is named {metric.label!r}; choose from {', '.join(self.classes)}")
+        if metric not in self._known:
+            raise ValueError(f"no metric is named {metric.key!r}; choose from {', '.join(m.key for m in self.metrics)}")
         if not self._usable:
             return np.full(len(weights), np.nan)
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -125,24 +161,10 @@ class ClassScores:
                 return self._of_classes(metric, weights)
             totals = weights.sum(axis=1)
             found: Floats
-            if metric.name == "accuracy" and metric.label is None:
+            if metric.name == "accuracy":
                 found = weights[:, self.correct].sum(axis=1) / totals
-            elif metric.name == "log_loss" and metric.label is None:
-                found = weights @ self.losses / totals
             else:
-                raise ValueError(f"no metric is named {metric.name!r} for {metric.label or 'all classes'}")
-        return found
-
-    def score(self) -> dict[str, float | None]:
-        """Every metric by its name, `recall[cat]` for those of one class; null where it has no value."""
-        import numpy as np
-
-        once = np.ones((1, len(self.labels)), np.int64)
-        found = {}
-        for metric in metrics(self.classes):
-            value = float(self.value(metric, once)[0])
-            name = metric.name if metric.label is None else f"{metric.name}[{metric.label}]"
-            found[name] = value if np.isfinite(value) else None
+                found = weights @ self.losses / totals
         return found
 
     def _of_classes(self, metric: Metric, weights: Ints) -> Floats:
@@ -169,9 +191,61 @@ class ClassScores:
         return means
 
 
-def score(labels: Ints, probabilities: Floats, classes: Sequence[str]) -> dict[str, float | None]:
+def score(labels: Ints, probabilities: Floats, classes: Sequence[str]) -> Metrics:
     """Every metric of N true class numbers against N x K probabilities; null where it has no value."""
-    return ClassScores(labels, probabilities, classes).score()
+    return every(ClassScores(labels, probabilities, classes))
+
+
+def columns(labels: Ints, probabilities: Floats, classes: Sequence[str]) -> dict[str, pa.Array]:
+    """label, predicted (names), probability (of predicted), probability_true, probabilities (K in class order)."""
+    import numpy as np
+    import pyarrow as pa
+
+    names = np.asarray(classes, object)
+    predicted = probabilities.argmax(axis=1)
+    rows = np.arange(len(labels))
+    count = probabilities.shape[1]
+    offsets = pa.array(np.arange(0, (len(labels) + 1) * count, count, dtype=np.int32))
+    return {
+        "label": pa.array(names[labels], pa.string()),
+        "predicted": pa.array(names[predicted], pa.string()),
+        "probability": pa.array(probabilities[rows, predicted], pa.float64()),
+        "probability_true": pa.array(probabilities[rows, labels], pa.float64()),
+        "probabilities": pa.ListArray.from_arrays(offsets, pa.array(probabilities.ravel(), pa.float64())),
+    }
+
+
+def numbers(labels: Sequence[str], classes: Sequence[str]) -> Ints:
+    """N names -> their N class numbers."""
+    import numpy as np
+
+    places = {name: number for number, name in enumerate(classes)}
+    return np.asarray([places[name] for name in labels], np.int64)
+
+
+def restore(table: pa.Table, classes: Sequence[str]) -> tuple[Ints, Floats]:
+    """(N true class numbers, N x K probabilities) of `columns`."""
+    return numbers(table["label"].to_pylist(), classes), matrix(table["probabilities"], len(classes))
+
+
+def answer(probabilities: Floats, classes: Sequence[str]) -> tuple[str, float | None]:
+    """The most probable class and its probability."""
+    best = int(probabilities.argmax())
+    return classes[best], float(probabilities[best])
+
+
+ONE_CLASS = Target(
+    classes=True,
+    fault=lambda label: None,
+    read=numbers,
+    fit=targets,
+    curve=curve,
+    scores=ClassScores,
+    columns=columns,
+    stored=("label", "probabilities"),
+    restore=restore,
+    answer=answer,
+)
 
 
 def resamples(groups: Ints, count: int, seed: int) -> Iterator[Ints]:

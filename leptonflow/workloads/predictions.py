@@ -1,4 +1,4 @@
-"""Predictions as Parquet bytes: one row per example, with the whole probability vector.
+"""Predictions as Parquet bytes: one row per example, with the whole output of the model.
 
 Out-of-fold and holdout predictions have the same columns. Scores are computed from the bytes that
 lie on the store, so that two writers of one version tell the same numbers.
@@ -7,7 +7,7 @@ lie on the store, so that two writers of one version tell the same numbers.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from leptonflow.core import parquet
 
@@ -16,39 +16,34 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
+    from leptonflow.workloads.base import Target
+
 
 def write(
+    target: Target,
     ids: Sequence[str],
-    labels: NDArray[np.int64],
-    probabilities: NDArray[np.float64],
+    truth: NDArray[Any],
+    outputs: NDArray[np.float64],
     classes: Sequence[str],
     fold: int | None,
     sources: Sequence[str] | None = None,
 ) -> bytes:
-    """N examples' ids, true class numbers, N x K probabilities and original names as a Parquet file.
+    """N examples' ids, true values, outputs and original names as a Parquet file.
 
-    Columns: example_id, label, predicted (names), probability (of predicted), probability_true, fold
-    (null: holdout), probabilities (list of K float64 in class order), source.
+    Columns: example_id, those of `target.columns`, fold (null: holdout), source.
     """
-    import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    names = np.asarray(classes, object)
-    predicted = probabilities.argmax(axis=1)
-    rows = np.arange(len(labels))
-    count = probabilities.shape[1]
-    offsets = pa.array(np.arange(0, (len(labels) + 1) * count, count, dtype=np.int32))
+    own = target.columns(truth, outputs, classes)
+    listed = own.pop("probabilities", None)  # where it has lain in every release
     table = pa.table(
         {
             "example_id": pa.array(list(ids), pa.string()),
-            "label": pa.array(names[labels], pa.string()),
-            "predicted": pa.array(names[predicted], pa.string()),
-            "probability": pa.array(probabilities[rows, predicted], pa.float64()),
-            "probability_true": pa.array(probabilities[rows, labels], pa.float64()),
-            "fold": pa.array([fold] * len(labels), pa.int64()),
-            "probabilities": pa.ListArray.from_arrays(offsets, pa.array(probabilities.ravel(), pa.float64())),
-            "source": pa.array([None] * len(labels) if sources is None else list(sources), pa.string()),
+            **own,
+            "fold": pa.array([fold] * len(truth), pa.int64()),
+            **({} if listed is None else {"probabilities": listed}),
+            "source": pa.array([None] * len(truth) if sources is None else list(sources), pa.string()),
         }
     )
     sink = pa.BufferOutputStream()
@@ -56,19 +51,17 @@ def write(
     return bytes(sink.getvalue())
 
 
-def read(data: bytes, classes: Sequence[str]) -> tuple[list[str], NDArray[np.int64], NDArray[np.float64]]:
-    """(ids, true class numbers, N x K probabilities) of a file that `write` made."""
-    import numpy as np
-
-    table = parquet.read(data, ["example_id", "label", "probabilities"])
-    numbers = {name: number for number, name in enumerate(classes)}
-    labels = np.asarray([numbers[name] for name in table["label"].to_pylist()], np.int64)
-    return table["example_id"].to_pylist(), labels, matrix(table["probabilities"], len(classes))
+def read(
+    target: Target, data: bytes, classes: Sequence[str]
+) -> tuple[list[str], NDArray[Any], NDArray[np.float64]]:
+    """(ids, N true values, N outputs) of a file that `write` made."""
+    table = parquet.read(data, ["example_id", *target.stored])
+    return table["example_id"].to_pylist(), *target.restore(table, classes)
 
 
-def matrix(column: pa.ChunkedArray, count: int) -> NDArray[np.float64]:
-    """A column of lists of K numbers as an N x K array."""
+def matrix(column: pa.ChunkedArray, count: int | None = None) -> NDArray[np.float64]:
+    """A column of lists of K numbers as an N x K array; count: K, where there may be no row."""
     import numpy as np
 
     flat = np.asarray(column.combine_chunks().flatten(), np.float64)
-    return flat.reshape(-1, count)
+    return flat.reshape(len(column), flat.size // max(1, len(column)) if count is None else count)

@@ -150,7 +150,7 @@ def test_very_simple_models_have_every_metric(workload: Workload, config: Pipeli
     found = workload.baselines(examples, labels, examples, labels, CLASSES, 0)
     assert set(found) == set(workload.baseline_words)
     assert all(metrics.keys() == workload.score(labels, np.eye(3)[:2], CLASSES).keys() for metrics in found.values())
-    assert workload.curve(labels, np.eye(3)[:2])["accuracy"] == 1.0
+    assert workload.target.curve(labels, np.eye(3)[:2])["accuracy"] == 1.0
 
 
 def test_scores_are_null_for_a_class_without_examples(workload: Workload) -> None:

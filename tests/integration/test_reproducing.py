@@ -24,6 +24,7 @@ from leptonflow.storage.store import Store
 from leptonflow.training import model_fits
 from leptonflow.training.workspace import Workspace
 from leptonflow.workloads import predictions
+from leptonflow.workloads.classification import ONE_CLASS
 from schemas.config import Pipeline
 from schemas.errors import Damaged, NotFound, UsageError
 from schemas.records import Plan
@@ -98,10 +99,10 @@ def test_a_run_is_reproduced_bit_for_bit_and_nothing_is_written(store: Store, tr
 def test_predictions_within_the_tolerance_and_beyond_it(store: Store, trained: Trained) -> None:
     _, config, _ = trained
     key = store_keys.run_key(config.name, RUN, "holdout-predictions.parquet")
-    ids, labels, probabilities = predictions.read(store.get(key), CLASSES)
+    ids, labels, probabilities = predictions.read(ONE_CLASS, store.get(key), CLASSES)
     probabilities = probabilities.copy()
     probabilities[0, 0] += 1e-4
-    rewrite(store, key, predictions.write(ids, labels, probabilities, CLASSES, None))
+    rewrite(store, key, predictions.write(ONE_CLASS, ids, labels, probabilities, CLASSES, None))
     found = reproduction.reproduce(store, RUN)
     assert not found["equal"] and found["within_tolerance"]
     assert found["largest_difference"] == pytest.approx(1e-4, rel=1e-3)
@@ -162,8 +163,8 @@ def test_a_manifest_from_before_lineage_says_that_its_hardware_is_not_known(stor
 def test_other_examples_have_no_difference(store: Store, trained: Trained) -> None:
     _, config, _ = trained
     key = store_keys.run_key(config.name, RUN, "holdout-predictions.parquet")
-    ids, labels, probabilities = predictions.read(store.get(key), CLASSES)
-    rewrite(store, key, predictions.write(ids[1:], labels[1:], np.asarray(probabilities[1:]), CLASSES, None))
+    ids, labels, probabilities = predictions.read(ONE_CLASS, store.get(key), CLASSES)
+    rewrite(store, key, predictions.write(ONE_CLASS, ids[1:], labels[1:], np.asarray(probabilities[1:]), CLASSES, None))
     found = reproduction.reproduce(store, RUN)
     assert (found["equal"], found["within_tolerance"], found["largest_difference"]) == (False, False, None)
     assert "other examples" in found["sentence"]
@@ -199,7 +200,7 @@ def test_every_fold_once_more(store: Store, trained: Trained) -> None:
     for fold in folds:
         assert (fold["equal"], fold["largest_difference"], fold["flipped"]) == (True, 0.0, 0)
     kept = [model_fits.fit_result(store, config.name, plan.version or "", fold) for fold in range(3)]
-    ids = [predictions.read(store.get(fit.files[0].key), CLASSES)[0] for fit in kept if fit]
+    ids = [predictions.read(ONE_CLASS, store.get(fit.files[0].key), CLASSES)[0] for fit in kept if fit]
     assert [fold["examples"] for fold in folds] == [len(each) for each in ids]
     assert f"the {sum(map(len, ids))} out-of-fold predictions of 3 folds are equal bit for bit" in document["sentence"]
 
@@ -208,9 +209,9 @@ def test_a_fold_that_differs_is_told_beside_a_holdout_that_does_not(store: Store
     """As after a change that only the folds' fits see: the recorded fold, its manifest with it, is another one."""
     _, config, plan = trained
     key = store_keys.fit_key(config.name, plan.version or "", 1, "oof.parquet")
-    ids, labels, probabilities = predictions.read(store.get(key), CLASSES)
+    ids, labels, probabilities = predictions.read(ONE_CLASS, store.get(key), CLASSES)
     probabilities = probabilities[:, ::-1].copy()
-    data = predictions.write(ids, labels, probabilities, CLASSES, 1)
+    data = predictions.write(ONE_CLASS, ids, labels, probabilities, CLASSES, 1)
     rewrite(store, key, data)
     with pytest.raises(Damaged, match=rf"{key} is not what was recorded.*sha256"):
         reproduction.reproduce(store, RUN, folds=True)
@@ -239,8 +240,8 @@ def test_what_a_run_left_and_cannot_be_read_is_one_clear_line(store: Store, trai
         with pytest.raises(Damaged, match=f"the holdout predictions of run {RUN} cannot be compared with"):
             reproduction.reproduce(store, RUN)
     # A finished run's manifest knows what they were, so that readable ones of other numbers are found too.
-    ids, labels, probabilities = predictions.read(data, CLASSES)
-    rewrite(store, key, predictions.write(ids, labels, probabilities[:, ::-1], CLASSES, None))
+    ids, labels, probabilities = predictions.read(ONE_CLASS, data, CLASSES)
+    rewrite(store, key, predictions.write(ONE_CLASS, ids, labels, probabilities[:, ::-1], CLASSES, None))
     document = {"report": "r", "version": "a" * 12}
     files = [{"key": key, "sha256": sha256(data), "bytes": len(data)}]
     store.create(

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from leptonflow.evaluation.error_analysis import CONFIDENCE, MOST_SHOWN, Analysis, analyse
 from leptonflow.statistics.intervals import wilson
 from leptonflow.workloads.base import Slices
+from leptonflow.workloads.classification_errors import CONFIDENCE, MOST_SHOWN, Analysis, analyse
 
 CLASSES = ("cat", "dog", "owl")
 

@@ -13,6 +13,7 @@ from leptonflow.gate import drawn_rules, simulation
 from leptonflow.gate.evidence import Evidence
 from leptonflow.gate.rules import slicing
 from leptonflow.statistics import multiple, paired
+from leptonflow.workloads.classification import ONE_CLASS
 from schemas.config import Pipeline
 from tests.verdicts import CLASSES, champion, decide, measured, pipeline, rows
 
@@ -25,7 +26,8 @@ def holdout(n: int = 400) -> Evidence:
     """Half cats, half dogs; three quarters from monday, a few from wednesday; a third of them bright."""
     batches = tuple("monday" if i < 0.75 * n else "tuesday" if i < 0.95 * n else "wednesday" for i in range(n))
     return Evidence(
-        classes=CLASSES, labels=np.arange(n) % 2, candidate=np.zeros((0, 2)), batches=batches, newest="tuesday",
+        classes=CLASSES, target=ONE_CLASS, labels=np.arange(n) % 2, candidate=np.zeros((0, 2)), batches=batches,
+        newest="tuesday",
         facts={"brightness": np.arange(n) % 3.0, "format": np.asarray(["png"] * n, object)},
     )  # fmt: skip
 

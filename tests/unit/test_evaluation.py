@@ -20,6 +20,7 @@ from leptonflow.storage.store import Store
 from leptonflow.training import model_fits
 from leptonflow.training.workspace import Workspace
 from leptonflow.workloads import predictions
+from leptonflow.workloads.classification import ONE_CLASS
 from schemas.config import Pipeline
 from schemas.records import Plan
 from tests.fit_examples import CLASSES, land, pipeline, plan_of
@@ -75,7 +76,7 @@ def test_the_candidate_is_scored_from_its_package_and_the_bytes_that_lie_there(s
     _, config, plan, _ = trained
     found = holdout_evaluation.evaluate(store, config, plan, None)
     examples = example_sets.holdout_set(store, config, plan.snapshot)
-    ids, labels, rows = predictions.read(store.get(found.predictions.key), CLASSES)
+    ids, labels, rows = predictions.read(ONE_CLASS, store.get(found.predictions.key), CLASSES)
     assert ids == examples.ids
     np.testing.assert_array_equal(labels, examples.labels)
     np.testing.assert_array_equal(rows, packages.load(store, config.name, plan.version).predict(examples.inputs))
@@ -267,6 +268,6 @@ def test_the_best_proven_champion_is_scored_beside_the_last_one(
     assert best.predictions is not None and best.predictions.key.endswith("champion-predictions-3.parquet")
     assert (gone.scores, gone.predictions) == (None, None) and "cannot be scored" in (gone.not_comparable or "")
     gathered = evidence.gather(store, config, other, None, found, infra(version="c" * 12))
-    assert gathered.proven[plan.version].probabilities is not None
+    assert gathered.proven[plan.version].outputs is not None
     assert gathered.proven[plan.version].disjoint is None
     assert "cannot be read" in (gathered.proven["e" * 12].disjoint or "")

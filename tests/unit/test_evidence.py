@@ -156,10 +156,11 @@ def test_what_a_slice_needs_is_gathered_in_the_order_of_the_predictions() -> Non
 def _scored(store: MemoryStore, run: object, holdout: example_sets.Examples, classes: tuple[str, ...]) -> object:
     from leptonflow.core.hashing import sha256
     from leptonflow.workloads import predictions
+    from leptonflow.workloads.classification import ONE_CLASS
     from schemas.records import ObjectRef
 
     guesses = np.full((len(holdout.ids), len(classes)), 1 / len(classes))
-    data = predictions.write(holdout.ids, holdout.labels, guesses, classes, None)
+    data = predictions.write(ONE_CLASS, holdout.ids, holdout.labels, guesses, classes, None)
     key = "runs/squares/x/holdout-predictions.parquet"
     store.create(key, data)
     reference = ObjectRef(key=key, sha256=sha256(data), bytes=len(data))

@@ -10,6 +10,7 @@ from leptonflow.runs import recording
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
 from leptonflow.workloads import predictions
+from leptonflow.workloads.classification import ONE_CLASS
 from schemas.errors import Damaged
 from schemas.records import ObjectRef
 from tests.run_examples import Run, make
@@ -28,8 +29,8 @@ def run(store: Store) -> Run:
 def swapped(store: Store, run: Run, file: ObjectRef) -> None:
     """Other predictions of the same examples: nothing but their bytes tells."""
     classes = run.manifest.classes
-    ids, labels, probabilities = predictions.read(store.get(file.key), classes)
-    data = predictions.write(ids, labels, probabilities[:, ::-1], classes, None)
+    ids, labels, probabilities = predictions.read(ONE_CLASS, store.get(file.key), classes)
+    data = predictions.write(ONE_CLASS, ids, labels, probabilities[:, ::-1], classes, None)
     store._objects[file.key] = data  # type: ignore[attr-defined]
 
 

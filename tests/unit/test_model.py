@@ -211,4 +211,4 @@ def test_a_class_that_is_never_predicted_has_precision_zero_and_rounding_warns_n
 
 
 def test_targets_are_one_hot() -> None:
-    np.testing.assert_array_equal(WORKLOAD.targets(np.array([2, 0]), 3), [[0, 0, 1], [1, 0, 0]])
+    np.testing.assert_array_equal(WORKLOAD.target.fit(np.array([2, 0]), 3), [[0, 0, 1], [1, 0, 0]])

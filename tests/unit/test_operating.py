@@ -19,6 +19,7 @@ from leptonflow.storage import commit_log
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
 from leptonflow.workloads import predictions
+from leptonflow.workloads.classification import ONE_CLASS
 from schemas.config import AgainstChampion, Pipeline
 from schemas.errors import ConfigurationError, Damaged, LeptonflowError, UsageError
 from schemas.records import ObjectRef
@@ -41,13 +42,13 @@ def compared(store: Store, run_id: str, discordant: int, version: str = "a1" * 6
     """A finished run whose candidate and champion differ in being right on `discordant` of 400 examples."""
     run = make(store, run_id=run_id, version=version, champion=champion, seed=int(run_id, 16) % 1000)
     classes = run.manifest.classes
-    ids, labels, probabilities = predictions.read(store.get(run.evaluation.predictions.key), classes)
+    ids, labels, probabilities = predictions.read(ONE_CLASS, store.get(run.evaluation.predictions.key), classes)
     theirs = probabilities.copy()
     right = theirs.argmax(axis=1) == labels
     for row in range(discordant):  # right becomes wrong, wrong becomes right
         theirs[row] = 0.01
         theirs[row, (labels[row] + 1) % len(classes) if right[row] else labels[row]] = 0.9
-    data = predictions.write(ids, labels, theirs, classes, None)
+    data = predictions.write(ONE_CLASS, ids, labels, theirs, classes, None)
     key = f"runs/digits/{run_id}/champion-predictions-7.parquet"
     store.create(key, data)
     reference = ObjectRef(key=key, sha256=sha256(data), bytes=len(data))
@@ -63,7 +64,7 @@ def folds_written(store: Store, version: str = "a1" * 6) -> list[float]:
     chances: list[float] = []
     for fit in run.fits:
         store.create(f"fits/digits/{version}/fold-{fit.fold}/manifest.json", canonical(fit))
-        _, labels, probabilities = predictions.read(store.get(fit.files[0].key), run.manifest.classes)
+        _, labels, probabilities = predictions.read(ONE_CLASS, store.get(fit.files[0].key), run.manifest.classes)
         chances += probabilities[np.arange(len(labels)), labels].tolist()
     return chances
 

@@ -15,13 +15,14 @@ import pytest
 from PIL import Image
 
 from leptonflow.data.validation.drift import ClassShare, Drift, Moved
-from leptonflow.evaluation.error_analysis import MOST_SHOWN
 from leptonflow.reports import html_report, wording
 from leptonflow.runs import recording
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
 from leptonflow.workloads import predictions
 from leptonflow.workloads.base import Mark, Shown
+from leptonflow.workloads.classification import ONE_CLASS
+from leptonflow.workloads.classification_errors import MOST_SHOWN
 from schemas.errors import Damaged
 from schemas.records import RuleResult
 from tests.run_examples import HOSTILE, make
@@ -197,7 +198,7 @@ def test_every_metric_has_its_intervals_and_every_value_its_unit(memory: Store) 
     rows = re.findall(r"<tr><td>(\w+)</td>(.*?)</tr>", section)
     assert [name for name, _ in rows] == ["accuracy", "precision", "recall", "f1", "log_loss"]
     for name, row in rows:
-        shown = given.analysis.between[name]
+        shown = given.between[name]
         assert shown.candidate and shown.champion and shown.difference
         for ends in (shown.candidate, shown.champion, shown.difference):
             assert wording.interval(*ends) in row
@@ -301,7 +302,7 @@ def test_without_a_champion_the_discordance_is_assumed_and_said_to_be(memory: St
     given = contents(run, memory)
     p = []
     for fit in run.fits:
-        _, labels, found = predictions.read(memory.get(fit.files[0].key), run.manifest.classes)
+        _, labels, found = predictions.read(ONE_CLASS, memory.get(fit.files[0].key), run.manifest.classes)
         p += [float(row[label]) for row, label in zip(found, labels, strict=True)]
     assert given.operating is not None
     assert given.operating.curve.discordance == pytest.approx(2 * sum(x * (1 - x) for x in p) / len(p))

@@ -12,6 +12,8 @@ from leptonflow.gate.rules import scores
 from leptonflow.statistics import intervals
 from leptonflow.statistics.calibration import expected_error
 from leptonflow.workloads import catalog
+from leptonflow.workloads.base import named
+from leptonflow.workloads.classification import ClassScores
 from schemas.config import Pipeline
 from schemas.records import RuleResult
 from tests.verdicts import decide, fold_scores, measured, pipeline, rows
@@ -38,8 +40,9 @@ def test_fast_metrics_are_the_workloads(seed: int) -> None:
     found /= found.sum(axis=1, keepdims=True)
     chosen = random.integers(0, 80, 60)
     expected = catalog.load("image_classification").score(labels[chosen], found[chosen], classes)
+    of = ClassScores(labels, found, classes)
     for metric, value in expected.items():
-        mine = scores.statistic(metric, labels, found, classes)(chosen)
+        mine = scores.statistic(named(of, metric), of)(chosen)
         assert np.isnan(mine) if value is None else mine == pytest.approx(value, abs=1e-12), metric
 
 

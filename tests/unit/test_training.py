@@ -21,6 +21,7 @@ from leptonflow.storage.store import Store
 from leptonflow.training import model_fits
 from leptonflow.training.workspace import Workspace
 from leptonflow.workloads import catalog, predictions
+from leptonflow.workloads.classification import ONE_CLASS
 from schemas.config import Pipeline
 from schemas.errors import TrainingError
 from schemas.records import FitResult, Plan
@@ -140,7 +141,7 @@ def test_a_fold_leaves_its_predictions_and_its_curve(store: Store) -> None:
             "example_id", "label", "predicted", "probability", "probability_true", "fold", "probabilities",
             "source",
         ]  # fmt: skip
-        ids, labels, rows = predictions.read(store.get(file.key), CLASSES)
+        ids, labels, rows = predictions.read(ONE_CLASS, store.get(file.key), CLASSES)
         assert catalog.load(config.workload).score(labels, rows, CLASSES) == fit.metrics
         assert table["fold"].unique().to_pylist() == [fit.fold]
         names = [CLASSES[n] for n in rows.argmax(1)]
@@ -187,7 +188,7 @@ def test_a_fold_cut_off_before_its_manifest_tells_the_numbers_that_lie_there(sto
     held = holdout_split.folds(examples.labels, 3, 0) == 0
     rows = np.tile([0.1, 0.8, 0.1], (int(held.sum()), 1))
     ids = [i for i, h in zip(examples.ids, held, strict=True) if h]
-    others = predictions.write(ids, examples.labels[held], rows, CLASSES, 0)
+    others = predictions.write(ONE_CLASS, ids, examples.labels[held], rows, CLASSES, 0)
     key = store_keys.fit_key(config.name, plan.version, 0, "oof.parquet")
     store.create(key, others)
     result = model_fits.train_fold(store, config, plan, 0)

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from leptonflow.gate.rules import scores
 from leptonflow.gate.rules.case import Case, Evaluated
-from leptonflow.gate.rules.words import LOWER_IS_BETTER, figures, finite, gap, incomparable, result, way_out
+from leptonflow.gate.rules.words import figures, finite, gap, incomparable, result, way_out
+from leptonflow.workloads.base import named
 from schemas.constants import BEST
 from schemas.records import RuleResult
-from schemas.rules import AgainstChampion
+from schemas.rules import AgainstChampion, lower_is_better
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,9 +29,10 @@ def evaluate(rule: AgainstChampion, case: Case) -> Evaluated:
     value: candidate - champion on the holdout, signed so that positive is better. bound: -margin, or
     +margin for superiority. passed: whether p < 1 - confidence for "the true difference is at most the
     bound"; low and high are the two-sided interval at 2 * confidence - 1, whose lower end is above the
-    bound in just these cases. For accuracy Tango's score test (1998), or exact McNemar at a bound of 0;
-    for other metrics the paired BCa bootstrap. Where an equally accurate candidate would pass in under
-    half the cases at the discordance seen, the row and the note say so, with the holdout size needed.
+    bound in just these cases. For the share of right predictions Tango's score
+    test (1998), or exact McNemar at a bound of 0; for other metrics the paired BCa bootstrap. Where an equally
+    accurate candidate would pass in under half the cases at the discordance seen, the row and the note say so, with
+    the holdout size needed.
     """
     holdout, note = _holdout(rule, case)
     if case.champion is None or case.champion.version == case.version:
@@ -108,13 +110,13 @@ def _at_least(low: float, certain: str) -> str:
 def _test(rule: AgainstChampion, case: Case) -> Paired:
     from leptonflow.statistics import paired
 
-    evidence, bound = case.evidence, _bound(rule)
-    assert evidence.champion is not None
-    n = len(evidence.labels)
-    if rule.metric != "accuracy":
-        sign = -1.0 if rule.metric in LOWER_IS_BETTER else 1.0
-        mine = scores.statistic(rule.metric, evidence.labels, evidence.candidate, evidence.classes)
-        theirs = scores.statistic(rule.metric, evidence.labels, evidence.champion, evidence.classes)
+    bound, candidate, champion = _bound(rule), case.evidence.mine, case.evidence.theirs
+    assert champion is not None
+    n, metric = len(candidate), named(candidate, rule.metric)
+    counts = scores.discordant(metric, candidate, champion)
+    if counts is None:
+        sign = 1.0 if metric.higher_is_better else -1.0
+        mine, theirs = scores.statistic(metric, candidate), scores.statistic(metric, champion)
 
         def beyond(indices: NDArray[np.int64]) -> float:  # so that any bound is a margin of 0
             return sign * (mine(indices) - theirs(indices)) - bound
@@ -123,7 +125,7 @@ def _test(rule: AgainstChampion, case: Case) -> Paired:
         return paired.Paired(
             found.difference + bound, found.p_value, found.low + bound, found.high + bound, n, None, None, found.method
         )
-    b, c = discordant(evidence.labels, evidence.candidate, evidence.champion)
+    b, c = counts
     if bound == 0:
         return paired.mcnemar(b, c, n, rule.confidence)
     if -1 < bound < 0:
@@ -141,14 +143,6 @@ def _beyond(b: int, c: int, n: int, bound: float) -> float:
     from leptonflow.statistics import paired
 
     return float(bound >= 1) if abs(bound) >= 1 else float(ndtr(-paired.score(b, c, n, bound)))
-
-
-def discordant(
-    labels: NDArray[np.int64], candidate: NDArray[np.float64], champion: NDArray[np.float64]
-) -> tuple[int, int]:
-    """(b, c): examples that only the candidate, and that only the champion gets right."""
-    mine, theirs = candidate.argmax(axis=1) == labels, champion.argmax(axis=1) == labels
-    return int((mine & ~theirs).sum()), int((theirs & ~mine).sum())
 
 
 def _power(rule: AgainstChampion, test: Paired) -> str | None:
@@ -227,7 +221,7 @@ def _folds(rule: AgainstChampion, case: Case) -> RuleResult:
     theirs = list((evidence.champion_cv.get(rule.metric) or {}).get("folds") or ())
     if len(mine) != len(theirs) or len(mine) < 2 or None in mine or None in theirs:
         return told(None, None, f"not comparable: {rule.metric} does not have a value in each fold of both; {decides}")
-    sign = -1.0 if rule.metric in LOWER_IS_BETTER else 1.0
+    sign = -1.0 if lower_is_better(rule.metric) else 1.0
     differences = [sign * (float(a) - float(b)) for a, b in zip(mine, theirs, strict=True)]
     if not all(map(math.isfinite, differences)):
         return told(None, False, f"{rule.metric} over the folds is not a finite number")

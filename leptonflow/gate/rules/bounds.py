@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING
 from leptonflow.gate.rules import scores
 from leptonflow.gate.rules.case import Case, Evaluated
 from leptonflow.gate.rules.words import figures, finite, reaches, result
+from leptonflow.workloads.base import Scores, named
 from schemas.rules import AtLeast, AtMost, FoldSpread
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from leptonflow.statistics.intervals import Interval
 
 
@@ -68,16 +66,16 @@ def _interval(rule: AtLeast | AtMost, case: Case, subject: str) -> Evaluated:
 
     assert rule.confidence is not None
     evidence = case.evidence
-    labels, rows = evidence.labels, evidence.candidate
+    found = evidence.mine
     if rule.on == "cv":
         if evidence.oof is None:
             return _row(rule, None, None, f"{subject} has no interval: its out-of-fold predictions are not there")
-        labels, rows = evidence.oof
-        subject = f"{rule.metric} over the {len(labels)} out-of-fold predictions"
-    if not np.isfinite(rows).all():
+        found = evidence.scores(*evidence.oof)
+        subject = f"{rule.metric} over the {len(found)} out-of-fold predictions"
+    if not finite(evidence.candidate if rule.on == "holdout" or evidence.oof is None else evidence.oof[1]):
         return _row(rule, None, False, f"{subject} is not a finite number")
-    value = scores.statistic(rule.metric, labels, rows, evidence.classes)(np.arange(len(labels)))
-    interval = _around(rule, case, labels, rows) if math.isfinite(value) else None
+    value = scores.statistic(named(found, rule.metric), found)(np.arange(len(found)))
+    interval = _around(rule, case, found) if math.isfinite(value) else None
     if interval is None:
         return _row(rule, None, None, f"{subject} cannot be computed: no example there counts towards it")
     end = interval.low if isinstance(rule, AtLeast) else interval.high
@@ -88,18 +86,15 @@ def _interval(rule: AtLeast | AtMost, case: Case, subject: str) -> Evaluated:
     return _row(rule, value, passed, f"{told}, {_side(rule)} {bound} is required", interval)
 
 
-def _around(
-    rule: AtLeast | AtMost, case: Case, labels: NDArray[np.int64], rows: NDArray[np.float64]
-) -> Interval | None:
+def _around(rule: AtLeast | AtMost, case: Case, found: Scores) -> Interval | None:
     from leptonflow.statistics import intervals
 
     assert rule.confidence is not None
-    classes = case.evidence.classes
-    counted = scores.proportion(rule.metric, labels, rows, classes)
+    metric = named(found, rule.metric)
+    counted = scores.proportion(metric, found)
     if counted is not None and not counted[1]:  # precision of a class that is never predicted: anything may be true
         return intervals.Interval(0.0, 1.0, rule.confidence, "wilson", 0)
     if counted is not None:
         return intervals.wilson(*counted, rule.confidence)
-    measured = scores.statistic(rule.metric, labels, rows, classes)
     seed = case.seed(rule.rule, rule.on, rule.metric)
-    return intervals.bootstrap(measured, len(labels), rule.confidence, seed=seed)
+    return intervals.bootstrap(scores.statistic(metric, found), len(found), rule.confidence, seed=seed)

@@ -6,9 +6,9 @@ import math
 from typing import TYPE_CHECKING
 
 from leptonflow.gate.rules.case import Case, Evaluated
-from leptonflow.gate.rules.words import LOWER_IS_BETTER, figure, figures, finite, reaches, result
+from leptonflow.gate.rules.words import figure, figures, finite, reaches, result
 from schemas.records import RuleResult
-from schemas.rules import Baseline, Calibration, Latency, Overfit, Size
+from schemas.rules import Baseline, Calibration, Latency, Overfit, Size, lower_is_better
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,8 +39,10 @@ def calibration(rule: Calibration, case: Case) -> Evaluated:
         return Evaluated((row,))
     if not finite(evidence.candidate):
         return Evaluated((result(rule.rule, name, None, rule.value, False, f"{subject} is not a finite number"),))
-    given = np.clip(evidence.candidate.max(axis=1), 0.0, 1.0)  # float32's rounding reaches beyond 1
-    right = evidence.candidate.argmax(axis=1) == evidence.labels
+    given, right = evidence.mine.confidence, evidence.mine.correct
+    if given is None or right is None:
+        why = "these predictions have no probability to be held against"
+        return Evaluated((result(rule.rule, name, None, rule.value, None, why),))
     value = expected_error(given, right, BINS)
     confidence = rule.confidence or CONFIDENCE
 
@@ -78,7 +80,7 @@ def baseline(rule: Baseline, case: Case) -> Evaluated:
     if mine is None or not there:
         why = "no example there counts towards it" if mine is None else "no baseline has a value for it"
         return Evaluated((result(rule.rule, rule.metric, mine, None, None, f"{subject} cannot be evaluated: {why}"),))
-    lower = rule.metric in LOWER_IS_BETTER
+    lower = lower_is_better(rule.metric)
     best = (min if lower else max)(there.values())
     bound = best - rule.margin if lower else best + rule.margin
     passed = mine < bound - 1e-12 if lower else mine > bound + 1e-12
@@ -100,8 +102,8 @@ def overfit(rule: Overfit, case: Case) -> Evaluated:
     """value: the metric on training examples - on the holdout, signed so that positive is better in training."""
     mine, measured = case.evaluation.candidate_scores.metrics.get(rule.metric), case.evidence.training
     training = None if measured is None else measured.get(rule.metric)
-    # Training examples always have an accuracy, unless a probability is no number.
-    broken = measured is not None and "accuracy" in measured and measured["accuracy"] is None
+    # Training examples always have some metric, unless a prediction is no number.
+    broken = bool(measured) and all(value is None for value in (measured or {}).values())
     broken = broken or not finite(case.evidence.candidate)
     broken = broken or any(value is not None and not math.isfinite(value) for value in (mine, training))
 
@@ -113,7 +115,7 @@ def overfit(rule: Overfit, case: Case) -> Evaluated:
     if mine is None or training is None:
         where = "on the holdout" if mine is None else "on training examples"
         return told(None, None, f"{rule.metric} {where} cannot be computed: no example there counts towards it")
-    value = mine - training if rule.metric in LOWER_IS_BETTER else training - mine
+    value = mine - training if lower_is_better(rule.metric) else training - mine
     shown, bound = figures(value, rule.value)
     sentence = (
         f"{rule.metric} is {figure(training)} on training examples and {figure(mine)} on the holdout: "

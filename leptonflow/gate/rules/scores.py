@@ -1,15 +1,14 @@
 """A metric over any choice of the holdout's examples, fast enough for thousands of resamples.
 
-The numbers are those of the workload's `score`, which a test holds against these. What does not belong
-here: what is resampled, and why.
+The numbers are those of the workload's scores. What does not belong here: what is resampled, and why.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from schemas.rules import class_of
+from leptonflow.workloads.base import Metric, Scores
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,59 +17,37 @@ if TYPE_CHECKING:
     Statistic = Callable[[NDArray[np.int64]], float]
 
 
-def statistic(
-    metric: str, labels: NDArray[np.int64], probabilities: NDArray[np.float64], classes: Sequence[str]
-) -> Statistic:
-    """A function of example numbers -> the metric over them; NaN where none counts towards it.
-
-    labels: N class numbers; probabilities: N x K. precision, recall and f1 come from the confusion
-    matrix: a class without examples counts in no mean, one that is never predicted has precision 0.
-    """
+def statistic(metric: Metric, scores: Scores) -> Statistic:
+    """A function of example numbers -> the metric over them; NaN where none counts towards it."""
     import numpy as np
 
-    predicted, count = probabilities.argmax(axis=1), len(classes)
-    if metric == "accuracy":
-        return _mean((predicted == labels).astype(np.float64))
-    if metric == "log_loss":
-        rows = probabilities / probabilities.sum(axis=1, keepdims=True)
-        least = np.finfo(np.float64).eps
-        return _mean(-np.log(np.clip(rows[np.arange(len(labels)), labels], least, 1 - least)))
-    name, cells = metric.split("[")[0], labels * count + predicted
-    one = class_of(metric)
-    number = None if one is None else list(classes).index(one)
+    _, first, places = np.unique(scores.alike(metric), return_index=True, return_inverse=True)
+    few = scores.of(first)  # one for all that contribute the same: far fewer than the examples
 
     def of(indices: NDArray[np.int64]) -> float:
-        matrix = np.bincount(cells[indices], minlength=count * count).reshape(count, count)
-        right, true, said = np.diag(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
-        over = {"recall": true, "precision": said, "f1": true + said}[name]
-        values = (2 if name == "f1" else 1) * right / np.maximum(over, 1)
-        if number is not None:
-            return float(values[number]) if true[number] else float("nan")
-        present = true > 0
-        return float(values[present].mean()) if present.any() else float("nan")
+        counts = np.bincount(places[indices], minlength=len(first))
+        return float(few.value(metric, counts[None, :])[0])
 
     return of
 
 
-def _mean(values: NDArray[np.float64]) -> Statistic:
-    return lambda indices: float(values[indices].mean()) if len(indices) else float("nan")
+def proportion(metric: Metric, scores: Scores) -> tuple[int, int] | None:
+    """(successes, n) of a metric that is a plain proportion of independent examples, else None."""
+    found = scores.proportion(metric)
+    return None if found is None else (int(found[1].sum()), int(found[0].sum()))
 
 
-def proportion(
-    metric: str, labels: NDArray[np.int64], probabilities: NDArray[np.float64], classes: Sequence[str]
-) -> tuple[int, int] | None:
-    """(successes, n) of a metric that is a plain proportion of independent examples, else None.
+def discordant(metric: Metric, candidate: Scores, champion: Scores) -> tuple[int, int] | None:
+    """(b, c): examples that only the candidate, and that only the champion gets right.
 
-    accuracy; recall[cat] among the cats; precision[cat] among those called cat.
+    None where the metric is not the share of right predictions among all examples.
     """
-    import numpy as np
-
-    predicted = probabilities.argmax(axis=1)
-    if metric == "accuracy":
-        return int((predicted == labels).sum()), len(labels)
-    one = class_of(metric)
-    if one is None or not metric.startswith(("recall", "precision")):
+    pair = candidate.proportion(metric), champion.proportion(metric)
+    if pair[0] is None or pair[1] is None or not (pair[0][0].all() and pair[1][0].all()):
         return None
-    number = list(classes).index(one)
-    among = (labels if metric.startswith("recall") else predicted) == number
-    return int(np.sum(among & (labels == predicted))), int(among.sum())
+    return pairs(pair[0][1], pair[1][1])
+
+
+def pairs(mine: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> tuple[int, int]:
+    """(b, c) of two arrays that say which examples each gets right."""
+    return int((mine & ~theirs).sum()), int((theirs & ~mine).sum())

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from leptonflow.gate.rules.against import discordant
 from leptonflow.gate.rules.case import Case, Evaluated
+from leptonflow.gate.rules.scores import pairs
 from leptonflow.gate.rules.words import figures, finite, gap, incomparable, result
 from schemas.records import RuleResult
 from schemas.rules import Slices
@@ -48,12 +48,15 @@ def evaluate(rule: Slices, case: Case) -> Evaluated:
     if nothing is not None:
         return Evaluated((result(rule.rule, rule.metric, None, bound, *nothing),))
     evidence = case.evidence
-    assert evidence.champion is not None
+    assert evidence.theirs is not None
+    mine, theirs = evidence.mine.correct, evidence.theirs.correct
+    if mine is None or theirs is None:
+        row = result(rule.rule, rule.metric, None, bound, None, "these predictions are neither right nor wrong")
+        return Evaluated((row,))
     counts: list[tuple[Slice, int, int, int]] = []
     for found in slices(rule, evidence):
         where = found.members
-        pairs = discordant(evidence.labels[where], evidence.candidate[where], evidence.champion[where])
-        counts.append((found, *pairs, int(where.sum())))
+        counts.append((found, *pairs(mine[where], theirs[where]), int(where.sum())))
     judged = [number for number, (found, _, _, n) in enumerate(counts) if found.judged and n >= rule.minimum]
     adjusted = multiple.holm([paired.inferiority(*counts[number][1:], margin(rule)) for number in judged])
     p_values = dict(zip(judged, adjusted, strict=True))

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-LOWER_IS_BETTER = frozenset({"log_loss"})
 # 0.95 - 0.96 is -0.010000000000000009: a bound that is met in decimals is met here too.
 TOLERANCE = 1e-12
 
@@ -97,7 +96,7 @@ def way_out(case: Case) -> str:
 
 
 def finite(rows: NDArray[np.float64] | None) -> bool:
-    """Whether every probability is a number."""
+    """Whether every prediction is a number."""
     import numpy as np
 
     return rows is None or bool(np.isfinite(rows).all())

@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from leptonflow.workloads.classification import compile, targets
+from leptonflow.workloads.classification import compile
 from schemas.config import Pipeline
 from schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
     pass
 
-__all__ = ["build", "compile", "smallest_side", "targets"]
+__all__ = ["build", "compile", "smallest_side"]
 
 
 def smallest_side(depth: int) -> int:

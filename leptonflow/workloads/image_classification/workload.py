@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 
+from leptonflow.workloads import classification_errors
 from leptonflow.workloads.base import Codec, Derived, Workload
 from leptonflow.workloads.image_classification import baselines, examples, model, panels, scoring
 from leptonflow.workloads.media.image import SUFFIXES
@@ -25,9 +26,8 @@ WORKLOAD = Workload(
     encode=examples.encode,
     build=model.build,
     compile=model.compile,
-    targets=model.targets,
-    curve=scoring.curve,
-    score=scoring.score,
+    target=scoring.TARGET,
+    errors=classification_errors.analyse,
     baselines=baselines.scores,
     baseline_words=baselines.WORDS,
     request=examples.request,

@@ -10,11 +10,11 @@ from __future__ import annotations
 from typing import Any
 
 from leptonflow.keras_runtime.keras_models import keras
-from leptonflow.workloads.classification import compile, targets
+from leptonflow.workloads.classification import compile
 from leptonflow.workloads.text_classification.tokens import PAD, UNKNOWN
 from schemas.text_classification import TextInput, TextModel
 
-__all__ = ["build", "compile", "targets"]
+__all__ = ["build", "compile"]
 PRIME = 7919  # times the largest vocabulary still an int32
 
 

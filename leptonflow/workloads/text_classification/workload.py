@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from leptonflow.workloads import classification_errors
 from leptonflow.workloads.base import Examined, Told, Workload
 from leptonflow.workloads.text_classification import baselines, codec, examples, model, panels, scoring
 from schemas.config import Pipeline
@@ -56,9 +57,8 @@ WORKLOAD = Workload(
     encode=codec.encode,
     build=_build,
     compile=model.compile,
-    targets=model.targets,
-    curve=scoring.curve,
-    score=scoring.score,
+    target=scoring.TARGET,
+    errors=classification_errors.analyse,
     baselines=baselines.scores,
     baseline_words=baselines.WORDS,
     request=lambda data, given: examples.request(data),

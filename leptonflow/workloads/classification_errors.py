@@ -1,17 +1,16 @@
 """What candidate and champion got right and wrong on the holdout, example by example.
 
-A pure function of predictions: counts, shares with their intervals, and the indices of the examples
-worth a look. Nothing here decides: that is the gate's. What does not belong here: reading predictions
-from the store (recording) and how any of it is drawn (html_report, plots).
+Of a classification of one class per example. A pure function of predictions: counts, shares with their
+intervals, and the indices of the examples worth a look. Nothing here decides: that is the gate's. What does not
+belong here: reading predictions from the store (report_contents) and how any of it is drawn (html_report, plots).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from leptonflow.evaluation.metric_intervals import Between, between
 from leptonflow.workloads.base import Slices
 
 if TYPE_CHECKING:
@@ -116,7 +115,6 @@ class Analysis:
     worst: tuple[Example, ...]  # the candidate's wrong predictions, the most confident first, MOST_SHOWN at most
     lost: tuple[Example, ...]  # champion right, candidate wrong, the candidate's surest first, MOST_SHOWN at most
     won: tuple[Example, ...]  # candidate right, champion wrong, the champion's surest first, MOST_SHOWN at most
-    between: Mapping[str, Between] = field(default_factory=dict)  # by metric, at CONFIDENCE
 
     @property
     def shown(self) -> tuple[int, ...]:
@@ -175,7 +173,6 @@ def analyse(
         worst=examples(~mine.right, mine.sure),
         lost=examples(its.right & ~mine.right, mine.sure) if its is not None else (),
         won=examples(mine.right & ~its.right, its.sure) if its is not None else (),
-        between=between(labels, probabilities, champion, CONFIDENCE),
     )
 
 
