@@ -20,7 +20,7 @@ from flows.automations import MOST_LOSSES
 from flows.steps import Steps
 from flows.telling import Story, Trained
 from leptonflow.core.pipeline_files import load_config
-from leptonflow.evaluation import load_check
+from leptonflow.evaluation.load_check import FreshProcess
 from leptonflow.training.workspace import Workspace
 from schemas.arrivals import FLOW
 from schemas.errors import LeptonflowError, Overtaken
@@ -61,22 +61,23 @@ def _stages(step: Steps, force: bool) -> Story:
 
     step.trains_on(snapshot.snapshot)
     started_at = step(begin, plan)
-    load_check.start()  # the fresh process imports Keras, at low priority, while the fits compute
     workspace = Workspace()
-    fits = step.fan_out(train_fold, range(step.config.training.folds), plan, workspace, step.limit("train"))
-    final = step(fit_final, plan, workspace, step.limit("train"))
-    version = step(package, plan, workspace)
-    for attempt in range(ATTEMPTS):
-        try:
-            opponent = step(find_champion, plan)
-            evaluation = step(evaluate, plan, opponent, workspace, step.limit("evaluate"))
-            checked = step(infra_validate, plan, version, step.limit("infra_validate"))
-            verdict = step(gate, plan, opponent, evaluation, checked)
-            verdict = step(promote, plan, opponent, verdict, version)
-            break
-        except Overtaken:
-            if attempt == ATTEMPTS - 1:
-                raise
+    with FreshProcess() as fresh:
+        fresh.start()  # it imports Keras, at low priority, while the fits compute
+        fits = step.fan_out(train_fold, range(step.config.training.folds), plan, workspace, step.limit("train"))
+        final = step(fit_final, plan, workspace, step.limit("train"))
+        version = step(package, plan, workspace)
+        for attempt in range(ATTEMPTS):
+            try:
+                opponent = step(find_champion, plan)
+                evaluation = step(evaluate, plan, opponent, workspace, step.limit("evaluate"))
+                checked = step(infra_validate, plan, version, fresh, step.limit("infra_validate"))
+                verdict = step(gate, plan, opponent, evaluation, checked)
+                verdict = step(promote, plan, opponent, verdict, version)
+                break
+            except Overtaken:
+                if attempt == ATTEMPTS - 1:
+                    raise
     evaluated = (verdict, evaluation, checked)
     document = step(record, plan, *evaluated, fits, final, parts, outcomes, started_at, dict(step.seconds))
     return Story(document, outcomes, Trained(plan.snapshot or snapshot, evaluation, fits, final, verdict))

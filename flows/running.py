@@ -20,7 +20,6 @@ from flows.waking import waking
 from leptonflow.core import garbage_collection, progress
 from leptonflow.data.dataset import admission, dataset_state
 from leptonflow.data.ingest import pending_batches
-from leptonflow.evaluation import load_check
 from leptonflow.keras_runtime import keras_models
 from leptonflow.storage.address import open_store
 from schemas.config import Pipeline
@@ -54,7 +53,6 @@ def retrain(config: Pipeline, pipeline: str, store: str, force: bool = False) ->
         keras_models.keras()
 
     with ExitStack() as stack:
-        stack.callback(load_check.stop)
         opened = open_store(store)
         if pending_batches.waiting(opened, config, dataset_state.snapshots(opened, config.name)):
             stack.enter_context(admission.tools())

@@ -19,7 +19,6 @@ from flows.telling import Story
 from leptonflow.core import deadlines, garbage_collection, progress
 from leptonflow.core.deadlines import Limit
 from leptonflow.data.dataset import admission
-from leptonflow.evaluation import load_check
 from leptonflow.keras_runtime import keras_models
 from leptonflow.runs import pipeline_status
 from leptonflow.storage import run_lock
@@ -69,11 +68,10 @@ class Steps:
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
-        """Hold the pipeline's lock, and follow the work on the run's page. The fresh process ends with this block."""
+        """Hold the pipeline's lock, and follow the work on the run's page."""
         page = self._page
         page.name(None, naming.STARTING)
         with ExitStack() as stack:
-            stack.callback(load_check.stop)
             stack.enter_context(_plain_log())
             path = stack.enter_context(run_log.kept(self.config.name))
             if path is not None:

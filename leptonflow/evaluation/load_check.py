@@ -9,7 +9,6 @@ here: judging the predictions (gate).
 
 from __future__ import annotations
 
-import atexit
 import json
 import math
 import os
@@ -18,7 +17,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -52,21 +50,29 @@ class _Child:
     errors: IO[bytes]
 
 
-_child: _Child | None = None
-_lock = threading.Lock()
-
-
 # --- this process --------------------------------------------------------------------------------
 
 
-def start() -> None:
-    """Start the fresh process, unless one waits already. It ends with this process, however that ends."""
-    global _child
-    with _lock:
-        if _child is not None:
-            if _child.process.poll() is None:
+class FreshProcess:
+    """One that imports Keras and then waits for one request. It ends with the `with` block, or with this process."""
+
+    def __init__(self) -> None:
+        self._child: _Child | None = None
+
+    def __enter__(self) -> FreshProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        child, self._child = self._child, None
+        if child is not None:
+            _end(child)
+
+    def start(self) -> None:
+        """Start it, unless one waits already."""
+        if self._child is not None:
+            if self._child.process.poll() is None:
                 return
-            _end(_child)  # it has died waiting
+            _end(self._child)  # it has died waiting
         quiet()
         errors = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the child
         process = subprocess.Popen(
@@ -74,18 +80,27 @@ def start() -> None:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
             env={**os.environ, "PYTHONPATH": python_path()},
         )  # fmt: skip
-        _child = _Child(process, errors)
-        atexit.unregister(stop)
-        atexit.register(stop)
+        self._child = _Child(process, errors)
 
-
-def stop() -> None:
-    """End the fresh process where one waits."""
-    global _child
-    with _lock:
-        child, _child = _child, None
-    if child is not None:
-        _end(child)
+    def ask(self, request: dict[str, Any], limit: Limit) -> dict[str, Any]:
+        """Its answer, or {"error": why there is none}. Raises TimeLimit."""
+        self.start()
+        child, self._child = self._child, None
+        assert child is not None
+        try:
+            output, _ = child.process.communicate(json.dumps(request).encode() + b"\n", timeout=max(0.0, limit.left()))
+            child.errors.seek(0)
+            told = child.errors.read().decode(errors="replace").strip().splitlines()
+            try:
+                answer = json.loads(output)
+            except ValueError:
+                why = f": {told[-1]}" if told else ""
+                return {"error": f"it ended with status {child.process.returncode}{why}"}
+            return answer if isinstance(answer, dict) else {"error": "its reply is not a JSON object"}
+        except subprocess.TimeoutExpired:
+            raise limit.exceeded() from None
+        finally:
+            _end(child)
 
 
 def _end(child: _Child) -> None:
@@ -107,7 +122,12 @@ def record_key(pipeline: str, version: str, manifest_sha256: str, config: Pipeli
 
 
 def validate(
-    store: Store, config: Pipeline, version: str, manifest_sha256: str, plan: Plan | None = None
+    store: Store,
+    config: Pipeline,
+    version: str,
+    manifest_sha256: str,
+    plan: Plan | None = None,
+    fresh: FreshProcess | None = None,
 ) -> InfraResult:
     """Hash the version's files, load it in a fresh process and compare what it predicts.
 
@@ -118,6 +138,8 @@ def validate(
     time, for nothing is overwritten. A bad package is a result that did not pass, never an
     exception. Raises StoreUnreachable, and TimeLimit where the fresh process has no answer within
     `limits.infra_validate`.
+
+    fresh: the process that is asked, if need be, and ended; by default one that is started when it is needed.
     """
     from leptonflow.registry import packages
 
@@ -132,21 +154,16 @@ def validate(
             **measured,
         )  # fmt: skip
 
-    try:
-        manifest = packages.verify(store, config.name, version, manifest_sha256)
-    except (Damaged, NotFound) as error:
-        stop()
-        return result(False, f"the package is damaged: {error.line()}")
-    key = record_key(config.name, version, manifest_sha256, config)
-    known = _recorded(store.get(key), manifest_sha256) if store.size(key) is not None else None
-    if known is not None:
-        stop()
-        return within_budget(config, known.model_copy(update={"reused": True}))
-    request = {"pipeline": config.name, "version": version, "manifest_sha256": manifest_sha256}
-    with _reachable(store, config.name, version) as uri:
-        holdout = _holdout_request(config, plan) if plan is not None and uri == store.uri else None
-        limit = deadlines.current() or deadlines.start(config, "infra_validate")
-        answer = _ask({**request, "holdout": holdout, "store": uri}, limit)
+    with fresh or FreshProcess() as fresh:
+        try:
+            manifest = packages.verify(store, config.name, version, manifest_sha256)
+        except (Damaged, NotFound) as error:
+            return result(False, f"the package is damaged: {error.line()}")
+        key = record_key(config.name, version, manifest_sha256, config)
+        known = _recorded(store.get(key), manifest_sha256) if store.size(key) is not None else None
+        if known is not None:
+            return within_budget(config, known.model_copy(update={"reused": True}))
+        answer = _answered(store, config, version, manifest_sha256, plan, fresh)
     if "unreachable" in answer:
         raise StoreUnreachable(answer["unreachable"])
     passed, sentence = _judged(answer)
@@ -157,6 +174,18 @@ def validate(
         malformed=answer["malformed"], package_bytes=_bytes(manifest),
     )  # fmt: skip
     return within_budget(config, _recorded(adopt(store, key, document(found)), manifest_sha256) or found)
+
+
+def _answered(
+    store: Store, config: Pipeline, version: str, manifest_sha256: str, plan: Plan | None, fresh: FreshProcess
+) -> dict[str, Any]:
+    """What the fresh process answers about that package."""
+    with _reachable(store, config.name, version) as uri:
+        request = {
+            "pipeline": config.name, "version": version, "manifest_sha256": manifest_sha256, "store": uri,
+            "holdout": _holdout_request(config, plan) if plan is not None and uri == store.uri else None,
+        }  # fmt: skip
+        return fresh.ask(request, deadlines.current() or deadlines.start(config, "infra_validate"))
 
 
 def _holdout_request(config: Pipeline, plan: Plan) -> dict[str, Any] | None:
@@ -239,30 +268,6 @@ def _reachable(store: Store, pipeline: str, version: str) -> Iterator[str]:
         for key in store.keys(store_keys.package_folder(pipeline, version)):
             copy.create(key, store.get(key))
         yield copy.uri
-
-
-def _ask(request: dict[str, Any], limit: Limit) -> dict[str, Any]:
-    """The fresh process's answer, or {"error": why there is none}. Raises TimeLimit."""
-    global _child
-    start()
-    with _lock:
-        child, _child = _child, None
-    if child is None:
-        return {"error": "it was stopped"}
-    try:
-        output, _ = child.process.communicate(json.dumps(request).encode() + b"\n", timeout=max(0.0, limit.left()))
-        child.errors.seek(0)
-        told = child.errors.read().decode(errors="replace").strip().splitlines()
-        try:
-            answer = json.loads(output)
-        except ValueError:
-            why = f": {told[-1]}" if told else ""
-            return {"error": f"it ended with status {child.process.returncode}{why}"}
-        return answer if isinstance(answer, dict) else {"error": "its reply is not a JSON object"}
-    except subprocess.TimeoutExpired:
-        raise limit.exceeded() from None
-    finally:
-        _end(child)
 
 
 # --- the fresh process ---------------------------------------------------------------------------

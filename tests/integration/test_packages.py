@@ -69,7 +69,6 @@ def passed(trained: tuple[Path, Pipeline, Plan], tmp_path_factory: pytest.TempPa
     folder = tmp_path_factory.mktemp("passed") / "store"
     shutil.copytree(trained[0], folder)
     store, (_, config, plan) = open_store(str(folder)), trained
-    load_check.start()
     sha = packages.reference(store, config.name, plan.version).manifest_sha256
     return folder, load_check.validate(store, config, plan.version, sha, plan)
 
@@ -323,12 +322,13 @@ def test_a_package_that_does_not_reproduce_its_predictions_does_not_pass(store: 
 def test_a_fresh_process_that_dies_is_a_rule_that_did_not_pass(store: Store, trained: Any) -> None:
     _, config, plan = trained
     sha = packages.reference(store, config.name, plan.version).manifest_sha256
-    load_check.start()
-    assert load_check._child is not None
-    os.kill(load_check._child.process.pid, signal.SIGSTOP)  # so that it is alive, and dies before it can answer
-    pid = load_check._child.process.pid
+    fresh = load_check.FreshProcess()
+    fresh.start()
+    assert fresh._child is not None
+    pid = fresh._child.process.pid
+    os.kill(pid, signal.SIGSTOP)  # so that it is alive, and dies before it can answer
     killer = subprocess.Popen([sys.executable, "-c", f"import os, time; time.sleep(1); os.kill({pid}, 9)"])
-    result = load_check.validate(store, config, plan.version, sha)
+    result = load_check.validate(store, config, plan.version, sha, fresh=fresh)
     killer.wait()
     assert not result.passed
     assert "status -9" in result.sentence
@@ -351,14 +351,16 @@ def test_a_record_that_is_no_pass_of_these_bytes_is_made_again(validated: Any, t
 
 
 def test_a_process_that_died_waiting_is_replaced_and_leaves_no_pipe_open() -> None:
-    load_check.start()
-    first = load_check._child
-    assert first is not None and first.process.stdin is not None
-    first.process.kill()
-    first.process.wait()
-    load_check.start()
-    assert load_check._child is not first and first.errors.closed and first.process.stdin.closed
-    load_check.stop()
+    with load_check.FreshProcess() as fresh:
+        fresh.start()
+        first = fresh._child
+        assert first is not None and first.process.stdin is not None
+        first.process.kill()
+        first.process.wait()
+        fresh.start()
+        second = fresh._child
+        assert second is not None and second is not first and first.errors.closed and first.process.stdin.closed
+    assert second.process.poll() is not None and second.errors.closed  # it ended with the block
 
 
 def test_a_fresh_process_finds_what_lies_in_a_memory_store(store: Store, trained: Any) -> None:
@@ -375,8 +377,9 @@ def test_the_fresh_process_ends_with_its_parent() -> None:
     script = (
         "import os\n"
         "from leptonflow.evaluation import load_check\n"
-        "load_check.start()\n"
-        "print(load_check._child.process.pid, flush=True)\n"
+        "fresh = load_check.FreshProcess()\n"
+        "fresh.start()\n"
+        "print(fresh._child.process.pid, flush=True)\n"
         "os.kill(os.getpid(), 9)\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)

@@ -81,7 +81,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
         script = Script({name.replace("_", "-"): answer for name, answer in answers.items()})
         monkeypatch.setattr(module, "Steps", lambda store, config: script)
         monkeypatch.setattr(module, "load_config", lambda name: None)
-        monkeypatch.setattr(module.load_check, "start", lambda: script.order.append("(fresh process)"))
+        monkeypatch.setattr(module.FreshProcess, "start", lambda fresh: script.order.append("(fresh process)"))
         return script, module.retrain.fn("digits", "file:///nowhere")
 
     return run

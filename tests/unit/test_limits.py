@@ -158,17 +158,16 @@ def test_predictions_look_at_the_deadline_too() -> None:
     assert 0 < model.calls < 100
 
 
-def test_a_fresh_process_that_never_answers_ends_with_the_limit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_fresh_process_that_never_answers_ends_with_the_limit(tmp_path: Path) -> None:
     silent = subprocess.Popen(
         [sys.executable, "-c", "import sys, time; sys.stdin.readline(); time.sleep(60)"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
     )  # fmt: skip
     errors = (tmp_path / "errors").open("wb")
-    monkeypatch.setattr(load_check, "_child", load_check._Child(silent, errors))
+    fresh = load_check.FreshProcess()
+    fresh._child = load_check._Child(silent, errors)
     with pytest.raises(TimeLimit, match=r"infra_validate.*at most 0.2 s \(limits\.infra_validate"):
-        load_check._ask({}, deadlines.start(config(limits={"infra_validate": 0.2}), "infra_validate"))
+        fresh.ask({}, deadlines.start(config(limits={"infra_validate": 0.2}), "infra_validate"))
     assert silent.poll() is not None and errors.closed
 
 
