@@ -16,6 +16,7 @@ from pydantic_core import PydanticCustomError
 
 from schemas import cron
 from schemas.errors import ConfigurationError
+from schemas.groups import Group, of_text
 from schemas.rules import CLASS_METRICS as CLASS_METRICS
 from schemas.rules import KINDS as RULES
 from schemas.rules import METRICS as METRICS
@@ -129,6 +130,8 @@ class Pipeline(Frozen):
     contract: str | None = None
     holdout: Holdout = Holdout()
     quarantine: Quarantine = Quarantine()
+    # Left out where there is none: documents and digests are those of before there were groups.
+    group: Group | None = Field(default=None, exclude_if=lambda value: value is None)
     model: Any = Field(default=None, validate_default=True)  # likewise
     training: Training = Training()
     schedule: Schedule | None = None
@@ -160,6 +163,11 @@ class Pipeline(Frozen):
     @classmethod
     def _as_tuple(cls, value: Any) -> Any:
         return tuple(value) if isinstance(value, list) else value
+
+    @field_validator("group", mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        return of_text(value)
 
     @field_validator("name")
     @classmethod
@@ -257,6 +265,7 @@ def _valid_keys(path: list[Any], document: dict[Any, Any]) -> list[str]:
     sections: dict[str, type[BaseModel]] = {
         "holdout": Holdout,
         "quarantine": Quarantine,
+        "group": Group,
         "training": Training,
         "schedule": Schedule,
         "limits": Limits,

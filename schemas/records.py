@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
+from schemas.groups import Group
 from schemas.workloads import SECTIONS
 
 
@@ -153,7 +154,7 @@ class SnapshotRef(Record):
     pipeline: str
     number: int
     snapshot: str
-    content: str  # sha256 of sorted (example id, label) and the preprocessing digest
+    content: str  # sha256 of sorted (example id, label), each with its group, and the preprocessing digest
     classes: tuple[str, ...]
     preprocessing: str
     holdout: float  # the fraction, fixed by the first snapshot
@@ -161,6 +162,7 @@ class SnapshotRef(Record):
     batches: tuple[str, ...]
     examples: int
     changes: tuple[ChangesRef, ...] = ()  # to the labels in the parts, in the order of their records
+    group: Group | None = Field(default=None, exclude_if=lambda value: value is None)  # fixed by the first snapshot
 
 
 class Split(Record):
@@ -172,6 +174,8 @@ class Split(Record):
     holdout_per_class: dict[str, int]
     rejected: str | None
     warnings: tuple[str, ...] = ()
+    train_groups: int | None = None  # null where the pipeline has no groups
+    holdout_groups: int | None = None
 
 
 # --- a run ---------------------------------------------------------------------------------------

@@ -150,8 +150,8 @@ def _learned_elsewhere(
 def not_held_out(manifest: ModelManifest, snapshot: SnapshotRef) -> str | None:
     """Why a version's manifest does not prove that it never learned from the snapshot's holdout; None: it does.
 
-    An example is in the holdout by its id alone, in a larger fraction where it is in a smaller one: who
-    held out at least as much, by the same rule, has seen none of it, whatever the data was.
+    An example is in the holdout by its group alone (without groups: by its id), in a larger fraction where it is in a
+    smaller one: who held out at least as much, by the same rule, has seen none of it, whatever the data was.
     """
     found = manifest.config.get("holdout")
     fraction = found.get("fraction") if isinstance(found, dict) else None
@@ -160,6 +160,9 @@ def not_held_out(manifest: ModelManifest, snapshot: SnapshotRef) -> str | None:
         return f"{start}: its manifest does not say what was held out"
     if manifest.split_rule != constants.SPLIT_RULE:
         return f"{start}: it was split by rule {manifest.split_rule}, the holdout by rule {constants.SPLIT_RULE}"
+    group = None if snapshot.group is None else snapshot.group.model_dump(mode="json")
+    if manifest.config.get("group") != group:
+        return f"{start}: it was split by other groups than the holdout"
     if not fraction >= snapshot.holdout:
         return f"{start}: it held out {fraction:g} of the examples, the holdout is {snapshot.holdout:g} of them"
     return None

@@ -147,8 +147,8 @@ def _number(store: Store, pipeline: str) -> int:
 def _contract(config: Pipeline) -> dict[str, Any]:
     """contract.json: the data contract in force when the version was packaged, and its digest as `batches` has it.
 
-    {digest, expectations, quarantine: {limit}, classes, checks_version}: all that the digest covers. A batch that came
-    earlier can have been accepted under another one, which the table `batches` names.
+    {digest, expectations, quarantine: {limit}, classes, checks_version, group}: all that the digest covers. A batch
+    that came earlier can have been accepted under another one, which the table `batches` names.
     """
     return {
         "digest": contracts.digest(config),
@@ -156,6 +156,7 @@ def _contract(config: Pipeline) -> dict[str, Any]:
         "quarantine": config.quarantine.model_dump(mode="json"),
         "classes": config.classes,
         "checks_version": catalog.load(config.workload).checks_version,
+        **({"group": config.group.model_dump(mode="json")} if config.group else {}),
     }
 
 

@@ -127,9 +127,11 @@ def todays_holdout(store: Store, config: Pipeline) -> evidence.Evidence | None:
         return None
     evidence.check_facts(store, config, snapshot)
     labels: dict[str, str] = {}
+    groups = dataset_contents.groups(store, snapshot.parts, snapshot.group)
     for table in dataset_contents.tables(store, snapshot.parts, snapshot.changes, ("id", "label")):
-        pairs = zip(table["id"].to_pylist(), table["label"].to_pylist(), strict=True)
-        labels |= {example: label for example, label in pairs if holdout_split.in_holdout(example, snapshot.holdout)}
+        for example, label in zip(table["id"].to_pylist(), table["label"].to_pylist(), strict=True):
+            if holdout_split.in_holdout(groups.get(example, example), snapshot.holdout):
+                labels[example] = label
     ids = sorted(labels)
     batches, facts = evidence.about(store, config, snapshot, ids)
     target = catalog.load(config.workload).target

@@ -62,7 +62,7 @@ def train_fold(
     workload = catalog.load(config.workload)
     workspace = workspace or Workspace()
     examples = workspace.examples(store, config, snapshot)
-    numbers = holdout_split.folds(examples.labels, config.training.folds, config.training.seed)
+    numbers = holdout_split.folds(examples.labels, config.training.folds, config.training.seed, examples.groups)
     kept, held = (numbers != fold).nonzero()[0], (numbers == fold).nonzero()[0]
     started = time.perf_counter()
     vocabulary = workload.vocabulary(examples.inputs[kept], config.input) if workload.vocabulary else None

@@ -169,6 +169,7 @@ def _examined(
 def _to_judge_by(store: Store, config: Pipeline) -> commit_log.Log:
     """The dataset's log, after what is there follows the YAML's preprocessing and has canonical digests."""
     history = dataset_state.snapshots(store, config.name)
+    dataset_state.check_group(config, history)
     if history.head is None or (
         history.head.body["preprocessing"] == dataset_state.preprocessing(config) and not identities.pending(history)
     ):
@@ -221,7 +222,7 @@ def _first_classes(
     """
     if known is not None:
         return known, None
-    labels = {row.label for row in rows if row.label and row.rule is None}
+    labels = {row.label for row in rows if row.label and row.rule is None and row.no_group is None}
     if landed.layout == "npy":
         numbers = sorted(int(name) for name in labels)
         if len(numbers) >= MOST_CLASSES:
@@ -258,7 +259,7 @@ def _validate_and_encode(
 def _accepted(row: Row) -> part_files.Accepted:
     return part_files.Accepted(
         id=str(row.id), sha256=str(row.sha256), label=str(row.label), source=row.source, key=row.key, row=row.row,
-        facts=row.facts or {}, encoded=row.encoded or b"",
+        facts=row.facts or {}, encoded=row.encoded or b"", group=row.group,
     )  # fmt: skip
 
 

@@ -67,7 +67,9 @@ def commit(
         quarantine = _write_quarantine(store, config, landed.name, contract, judgement)
         pairs = dataset_contents.pairs(store, history.entries)
         pairs += [(str(row.id), str(row.label)) for row in rows]
-        content = dataset_contents.content_digest(pairs, preprocessing)
+        groups = dataset_contents.groups(store, dataset_contents.accepted_parts(history.entries), config.group)
+        groups |= {str(row.id): row.group for row in rows if row.group is not None}
+        content = dataset_contents.content_digest(pairs, preprocessing, groups)
         part = writing and writing.result()
     counts = f"{len(rows)} accepted, {len(judgement.refused)} quarantined, {judgement.known} already ingested"
     outcome = _outcome(
@@ -90,6 +92,7 @@ def commit(
         "preprocessing": preprocessing,
         "holdout": history.head.body["holdout"] if history.head else config.holdout.fraction,
         "examples": len(pairs),
+        **dataset_state.fixed(config),
     }
     commit_log.commit(
         store,
@@ -153,7 +156,7 @@ def _outcome(
         reasons=judgement.reasons(),
         quarantine=quarantine,
         expectations=expectations,
-        warnings=(*landed.warnings, *examined_rows.notes(judgement.accepted), *remarks),
+        warnings=(*landed.warnings, *examined_rows.notes(judgement.accepted), *judgement.warnings, *remarks),
         sentence=sentence,
         listing=landed.listing.digest if landed.listing else None,
         seen=landed.seen,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from leptonflow.core import store_keys
 from leptonflow.core.hashing import digest, sha256, short
 from leptonflow.core.person import person
-from leptonflow.data.dataset import dataset_contents
+from leptonflow.data.dataset import dataset_contents, dataset_state
 from leptonflow.storage import commit_log
 from leptonflow.storage.objects import place
 from leptonflow.storage.store import Store
@@ -85,9 +85,11 @@ def commit(
             pairs.pop(change.row["id"], None)
         else:
             pairs[change.row["id"]] = change.label
-    content = dataset_contents.content_digest(pairs.items(), before["preprocessing"])
+    groups = dataset_contents.groups(store, dataset_contents.accepted_parts(history.entries), config.group)
+    content = dataset_contents.content_digest(pairs.items(), before["preprocessing"], groups)
     body = {
         **{name: before[name] for name in ("classes", "holdout", "preprocessing")},
+        **dataset_state.fixed(config),
         "batch": None,
         "parts": [],
         "changes": ref.model_dump(mode="json"),

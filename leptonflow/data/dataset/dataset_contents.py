@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from leptonflow.core import parquet
@@ -12,6 +13,7 @@ from leptonflow.data.dataset.part_files import read_columns, read_part
 from leptonflow.storage.commit_log import Entry
 from leptonflow.storage.objects import recorded
 from leptonflow.storage.store import Store
+from schemas.groups import Group
 from schemas.records import ChangesRef, PartRef
 from schemas.text import nfc
 
@@ -72,6 +74,15 @@ def tables(
         yield table
 
 
+def groups(store: Store, parts: Iterable[PartRef], group: Group | None) -> dict[str, str]:
+    """Example id -> its group; empty where the pipeline has no groups, and every example is one by itself."""
+    found: dict[str, str] = {}
+    for part in parts if group is not None else ():
+        table = read_columns(store, part, ("id", "group"))
+        found.update(zip(table["id"].to_pylist(), table["group"].to_pylist(), strict=True))
+    return found
+
+
 def pairs(store: Store, entries: Sequence[Entry]) -> list[tuple[str, str]]:
     """(example id, label) of all that the dataset holds after these records."""
     found: list[tuple[str, str]] = []
@@ -80,10 +91,14 @@ def pairs(store: Store, entries: Sequence[Entry]) -> list[tuple[str, str]]:
     return found
 
 
-def content_digest(pairs: Iterable[tuple[str, str]], preprocessing: str) -> str:
-    """The snapshot's content: sorted (example id, label) and the preprocessing digest."""
+def content_digest(
+    pairs: Iterable[tuple[str, str]], preprocessing: str, groups: Mapping[str, str] = MappingProxyType({})
+) -> str:
+    """The snapshot's content: sorted (example id, label), with its group where it has one, and the preprocessing."""
     state = hashlib.sha256()
     state.update(canonical(preprocessing))
     for example, label in sorted(pairs):
         state.update(f"\n{example} {label}".encode())
+        if example in groups:
+            state.update(b"\0" + canonical(groups[example]))
     return state.hexdigest()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 from leptonflow.core import store_keys
 from leptonflow.core.hashing import digest, short
 from leptonflow.data.dataset import dataset_contents
@@ -41,6 +44,7 @@ def state(config: Pipeline, history: commit_log.Log) -> SnapshotRef | None:
             received=str(config.holdout.fraction),
             hint=f"Set holdout.fraction to {fraction}, or start a pipeline of another name",
         )
+    check_group(config, history)
     classes = config.classes or tuple(dict.fromkeys(map(nfc, body["classes"])))
     strangers = sorted(set(map(nfc, body["labels"])) - set(classes))
     if strangers:
@@ -70,4 +74,31 @@ def state(config: Pipeline, history: commit_log.Log) -> SnapshotRef | None:
         batches=tuple(batches),
         examples=int(body["examples"]),
         changes=dataset_contents.changes(history.entries),
+        group=config.group,
     )
+
+
+def fixed(config: Pipeline) -> dict[str, Any]:
+    """What the first snapshot fixes besides the holdout's fraction, as a record has it: the group, if there is one."""
+    return {"group": config.group.model_dump(mode="json")} if config.group else {}
+
+
+def check_group(config: Pipeline, history: commit_log.Log) -> None:
+    """Raise ConfigurationError where the YAML's group is not the one that the dataset has fixed."""
+    if history.head is None:
+        return
+    before, now = history.head.body.get("group"), fixed(config).get("group")
+    if before == now:
+        return
+    way = "Remove group" if before is None else f"Set group to {_shown(before)}"
+    raise ConfigurationError(
+        "group cannot change once a dataset exists: it decides which examples are in the holdout",
+        expected=f"{_shown(before)}, fixed by the first snapshot",
+        received=_shown(now),
+        hint=f"{way}, or start a pipeline of another name and ingest the data there",
+    )
+
+
+def _shown(group: dict[str, str] | None) -> str:
+    """As it stands in a YAML."""
+    return "{" + ", ".join(f"{k}: {json.dumps(v)}" for k, v in group.items()) + "}" if group else "no group"

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from leptonflow.data.dataset import dataset_contents
 from leptonflow.data.dataset.dataset_contents import tables
 from leptonflow.data.dataset.holdout_split import in_holdout
 from leptonflow.storage.store import Store
@@ -21,13 +22,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Examples:
-    """N examples, sorted by id. labels: class numbers in the snapshot's order. inputs: N of them, by the codec."""
+    """N examples, sorted by id. labels: class numbers in the snapshot's order. inputs: N of them, by the codec.
+
+    groups: what each belongs to; None in a pipeline without groups.
+    """
 
     ids: list[str]
     labels: NDArray[np.int64]
     inputs: NDArray[Any]
     batches: list[str]
     sources: list[str]
+    groups: list[str] | None = None
 
 
 def training_set(store: Store, config: Pipeline, snapshot: SnapshotRef) -> Examples:
@@ -48,9 +53,10 @@ def _load(store: Store, config: Pipeline, snapshot: SnapshotRef, keep: Callable[
     numbers = {nfc(name): n for n, name in enumerate(snapshot.classes)}
     rows: list[tuple[str, str, str, str]] = []
     blocks: list[NDArray[Any]] = []
+    groups = dataset_contents.groups(store, snapshot.parts, snapshot.group)
     columns = ("id", "label", "batch", "source", codec.column)
     for table in tables(store, snapshot.parts, snapshot.changes, columns, verified=True):
-        table = table.filter(pa.array([keep(e) for e in table["id"].to_pylist()], pa.bool_()))
+        table = table.filter(pa.array([keep(groups.get(e, e)) for e in table["id"].to_pylist()], pa.bool_()))
         rows += zip(*(c.to_pylist() for c in table.columns[:-1]), strict=True)
         blocks += [codec.read(chunk, config.input) for chunk in table[codec.column].chunks]
     order = sorted(range(len(rows)), key=lambda i: rows[i][0])
@@ -69,4 +75,5 @@ def _load(store: Store, config: Pipeline, snapshot: SnapshotRef, keep: Callable[
         inputs=inputs,
         batches=[row[2] for row in rows],
         sources=[row[3] for row in rows],
+        groups=None if snapshot.group is None else [groups[row[0]] for row in rows],
     )

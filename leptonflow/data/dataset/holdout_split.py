@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from leptonflow.core import capacity
+from leptonflow.data.dataset import dataset_contents
 from leptonflow.data.dataset.dataset_contents import tables
 from leptonflow.data.dataset.part_files import read_columns
 from leptonflow.storage.store import Store
@@ -19,9 +21,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def in_holdout(example: str, fraction: float) -> bool:
-    """u(sha256("holdout" + id)) < fraction; u reads the first 64 bits as a number in [0, 1)."""
-    value = int.from_bytes(hashlib.sha256(b"holdout" + example.encode()).digest()[:8], "big")
+def in_holdout(group: str, fraction: float) -> bool:
+    """u(sha256("holdout" + group)) < fraction; u reads the first 64 bits as a number in [0, 1).
+
+    group  the example's id in a pipeline without groups
+    """
+    value = int.from_bytes(hashlib.sha256(b"holdout" + group.encode()).digest()[:8], "big")
     return value / 2**64 < fraction
 
 
@@ -32,20 +37,27 @@ def split(store: Store, config: Pipeline, snapshot: SnapshotRef) -> Split:
     """
     train: Counter[str] = Counter(dict.fromkeys(snapshot.classes, 0))
     holdout: Counter[str] = Counter(dict.fromkeys(snapshot.classes, 0))
+    groups = dataset_contents.groups(store, snapshot.parts, snapshot.group)
+    of_class: dict[str, set[str]] = {name: set() for name in snapshot.classes}
+    held: set[str] = set()
     for table in tables(store, snapshot.parts, snapshot.changes, ("id", "label")):
         for example, label in zip(table["id"].to_pylist(), table["label"].to_pylist(), strict=True):
-            (holdout if in_holdout(example, snapshot.holdout) else train)[label] += 1
-    folds = config.training.folds
-    short_of = {name: train[name] for name in snapshot.classes if train[name] < folds}
+            group = groups.get(example, example)
+            if in_holdout(group, snapshot.holdout):
+                holdout[label] += 1
+                held.add(group)
+            else:
+                train[label] += 1
+                of_class[label].add(group)
+    trained = set[str]().union(*of_class.values())
+    of = "examples" if snapshot.group is None else f"examples in {len(trained)} groups"
     rejected = None
     if not holdout.total():
-        rejected = f"the holdout is empty: {train.total()} examples, none of which fell into {snapshot.holdout:g}"
-    elif short_of:
-        counts = ", ".join(f"{name}: {count}" for name, count in short_of.items())
-        rejected = f"{folds} folds need at least {folds} training examples of each class; there are too few of {counts}"
-        if empty := [name for name, count in short_of.items() if not count and not holdout[name]]:
-            kept = ", ".join(name for name in snapshot.classes if name not in empty)
-            rejected += f". There is no example of {', '.join(empty)}: `classes: [{kept}]` in the YAML goes without"
+        rejected = f"the holdout is empty: {train.total()} {of}, none of which fell into {snapshot.holdout:g}"
+    else:
+        counts = train if snapshot.group is None else Counter({name: len(each) for name, each in of_class.items()})
+        rejected = _too_few(config, snapshot, counts, holdout)
+    grouped = {} if snapshot.group is None else {"train_groups": len(trained), "holdout_groups": len(held)}
     found = Split(
         train=train.total(),
         holdout=holdout.total(),
@@ -53,10 +65,26 @@ def split(store: Store, config: Pipeline, snapshot: SnapshotRef) -> Split:
         holdout_per_class=dict(holdout),
         rejected=rejected,
         warnings=_remarks(store, config, snapshot),
+        **grouped,
     )
     workload = catalog.load(config.workload)
     capacity.check_training(workload.codec.bytes(config.input), workload.told(config.input).how, found)
     return found
+
+
+def _too_few(config: Pipeline, snapshot: SnapshotRef, train: Counter[str], holdout: Counter[str]) -> str | None:
+    """Why the folds cannot be made. train: training examples of each class, or the groups that have some."""
+    folds = config.training.folds
+    short_of = {name: train[name] for name in snapshot.classes if train[name] < folds}
+    if not short_of:
+        return None
+    of = "training examples" if snapshot.group is None else "groups with training examples"
+    counts = ", ".join(f"{name}: {count}" for name, count in short_of.items())
+    rejected = f"{folds} folds need at least {folds} {of} of each class; there are too few of {counts}"
+    if empty := [name for name, count in short_of.items() if not count and not holdout[name]]:
+        kept = ", ".join(name for name in snapshot.classes if name not in empty)
+        rejected += f". There is no example of {', '.join(empty)}: `classes: [{kept}]` in the YAML goes without"
+    return rejected
 
 
 def _remarks(store: Store, config: Pipeline, snapshot: SnapshotRef) -> tuple[str, ...]:
@@ -65,13 +93,16 @@ def _remarks(store: Store, config: Pipeline, snapshot: SnapshotRef) -> tuple[str
     return tuple(catalog.load(config.workload).remarks(list(facts), config.input))
 
 
-def folds(labels: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]:
-    """The fold number of each training example: stratified, shuffled with `seed`."""
+def folds(
+    labels: NDArray[np.int64], count: int, seed: int, groups: Sequence[str] | None = None
+) -> NDArray[np.int64]:
+    """The fold number of each training example: stratified, shuffled with `seed`; a group lies in one fold."""
     import numpy as np
-    from sklearn.model_selection import StratifiedKFold
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
     numbers = np.zeros(len(labels), np.int64)
-    splitter = StratifiedKFold(n_splits=count, shuffle=True, random_state=seed)
-    for number, (_, held) in enumerate(splitter.split(np.zeros(len(labels)), labels)):
+    kind = StratifiedKFold if groups is None else StratifiedGroupKFold
+    splitter = kind(n_splits=count, shuffle=True, random_state=seed)
+    for number, (_, held) in enumerate(splitter.split(np.zeros(len(labels)), labels, groups)):
         numbers[held] = number
     return numbers

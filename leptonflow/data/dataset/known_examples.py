@@ -34,6 +34,7 @@ def knowledge(store: Store, config: Pipeline, history: commit_log.Log) -> Knowle
     changed = dataset_contents.read_changes(store, dataset_contents.changes(history.entries))
     same = identities.canonical(store, history)
     reasons = _retractions(store, history)
+    groups = dataset_contents.groups(store, dataset_contents.accepted_parts(history.entries), config.group)
     for part in dataset_contents.accepted_parts(history.entries):
         table = part_files.read_columns(store, part, part_files.IDENTITY)
         for example, file, first, batch in zip(*(table[c].to_pylist() for c in part_files.IDENTITY), strict=True):
@@ -49,19 +50,32 @@ def knowledge(store: Store, config: Pipeline, history: commit_log.Log) -> Knowle
         quarantined.add(row)
         if stands(rule, row[1], valid, labels_changed=bool(dataset_contents.changes(history.entries[number:]))):
             recalled.setdefault(row, (rule, reason))
-    return Knowledge(files, examples, recalled, retracted, frozenset(quarantined))
+    return Knowledge(files, examples, recalled, retracted, frozenset(quarantined), groups)
 
 
 def index(store: Store, config: Pipeline, correct: bool = False) -> layouts.Index:
     """What `ingest` need not land again. To correct labels, the whole source is examined: it may contradict itself."""
     history = dataset_state.snapshots(store, config.name)
+    dataset_state.check_group(config, history)  # before anything is landed
     found = knowledge(store, config, history)
     recalled = {row: why for row, why in found.recalled.items() if not correct or why[0] not in CORRECTABLE}
     return layouts.Index(
         known={} if correct else {file: label for file, (label, _) in found.files.items()},
         recalled=recalled,
         classes=classes(config, history),
+        group=config.group,
+        groups=_groups_of_files(store, history) if config.group else {},
     )
+
+
+def _groups_of_files(store: Store, history: commit_log.Log) -> dict[str, str]:
+    """The sha256 of each accepted file, or of a row's bytes -> the group of its example."""
+    found: dict[str, str] = {}
+    for table in dataset_contents.tables(
+        store, dataset_contents.accepted_parts(history.entries), (), ("id", "sha256", "group")
+    ):
+        found.update(zip(table["sha256"].to_pylist(), table["group"].to_pylist(), strict=True))
+    return found
 
 
 def judged_anew(store: Store, config: Pipeline, batch: str, listing: Listing, correct: bool) -> str | None:

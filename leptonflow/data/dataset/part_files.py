@@ -23,7 +23,7 @@ IDENTITY = ("id", "sha256", "label", "batch")
 
 
 class Accepted(NamedTuple):
-    """One accepted example, as it goes into a part. `encoded`: see `Examined`."""
+    """One accepted example, as it goes into a part. `encoded`: see `Examined`. group: None in a pipeline without."""
 
     id: str
     sha256: str
@@ -33,6 +33,7 @@ class Accepted(NamedTuple):
     row: int | None
     facts: dict[str, Any]
     encoded: bytes
+    group: str | None = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,8 @@ def encode_part(
     columns["source"] = pa.array([e.source for e in examples], pa.string())
     columns["key"] = pa.array([shown(e.key) if e.key else None for e in examples], pa.string())
     columns["row"] = pa.array([e.row for e in examples], pa.int64())
+    if config.group is not None:
+        columns["group"] = pa.array([e.group for e in examples], pa.string())
     columns["facts"] = _struct(facts, len(examples))
     columns[column] = pa.array([e.encoded for e in examples], kind)
     sink = pa.BufferOutputStream()

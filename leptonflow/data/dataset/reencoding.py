@@ -44,11 +44,13 @@ def preprocess(store: Store, config: Pipeline) -> SnapshotRef:
             return snapshot
         parts = _parts(store, config, history)
         pairs = dataset_contents.pairs(store, history.entries)
-        content = dataset_contents.content_digest(pairs, target)
+        groups = dataset_contents.groups(store, dataset_contents.accepted_parts(history.entries), config.group)
+        content = dataset_contents.content_digest(pairs, target, groups)
         told = catalog.load(config.workload).told(config.input).how
         why = f"input is {told} now: {len(pairs)} examples encoded again from landing/"
         body = {
             **{k: history.head.body[k] for k in ("classes", "labels", "holdout", "examples")},
+            **dataset_state.fixed(config),
             "batch": None,
             "parts": [p.model_dump(mode="json") for p in parts],
             "snapshot": short(content),
@@ -97,7 +99,7 @@ def _encode_again(
     retracted: Collection[str],
 ) -> PartRef | None:
     """None where all of it was retracted and is no longer there."""
-    table = part_files.read_part(store, recorded, RECORDED)
+    table = part_files.read_part(store, recorded, (*RECORDED, "group") if config.group else RECORDED)
     held = config.classes or sorted(set(table["label"].to_pylist()))
     landed = landing.open_batch(store, config.name, recorded.batch, held, catalog.load(config.workload).suffixes)
     workload = catalog.load(config.workload)

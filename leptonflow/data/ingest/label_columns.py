@@ -22,7 +22,7 @@ Rule = tuple[str, str]  # rule, reason
 
 
 class Columns(NamedTuple):
-    """The names of the two columns, where a person gave them.
+    """The names of the two columns, where a person gave them, and of the one that holds each example's group.
 
     cells  the columns that hold the example itself, joined by a blank line (none named: the first of TEXTS that is
            there); None where rows name files
@@ -31,11 +31,12 @@ class Columns(NamedTuple):
     path: str | None = None
     label: str | None = None
     cells: tuple[str, ...] | None = None
+    group: str | None = None
 
     @property
-    def named(self) -> bool:
-        """Whether a column was given by its name."""
-        return any((self.path, self.label, self.cells))
+    def named(self) -> tuple[str, ...]:
+        """The columns that were given by their names."""
+        return tuple(filter(None, (self.path, self.label, *(self.cells or ()), self.group)))
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class LabelTable:
     ragged         the rule of a row with more or fewer cells than the header, by its number
     cells          the examples' bytes, pictures or texts, where they lie in the table itself
     written        the different labels, as they are written
+    groups         the cells of the column that holds the groups, None where it is empty
     """
 
     paths: list[str | None]
@@ -58,15 +60,21 @@ class LabelTable:
     ragged: Mapping[int, Rule] = field(default_factory=dict)
     cells: list[bytes | None] | None = None
     written: frozenset[str] = frozenset()
+    groups: list[str | None] | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def grouped(self, cells: Iterable[Any]) -> LabelTable:
+        """The same with each row's group."""
+        return replace(self, groups=[label(cell) for cell in cells])
+
 
 DEFAULT = Columns()
 
 
 def label(value: Any) -> str | None:
-    """A label as it is written, as NFC and without spaces around it; None for nothing."""
+    """A label or a group as it is written, as NFC and without spaces around it; None for nothing."""
     return nfc((as_text(value) or "").strip()) or None
 
 
@@ -112,6 +120,16 @@ def find_texts(header: Sequence[str], columns: Columns) -> tuple[list[int] | Non
     return next(([lower.index(name)] for name in TEXTS if name in lower), None), label_at
 
 
+def lacks_group(header: Sequence[str], columns: Columns) -> bool:
+    """Whether there is to be a column of groups and none is there."""
+    return columns.group is not None and columns.group not in map(nfc, header)
+
+
+def group_column(header: Sequence[str], columns: Columns) -> int | None:
+    """Where the column of groups stands; None where there is to be none."""
+    return None if columns.group is None else list(map(nfc, header)).index(columns.group)
+
+
 def of_texts(
     header: Sequence[str],
     rows: Iterable[Sequence[Any] | None],
@@ -137,7 +155,11 @@ def lacking(header: Sequence[str], columns: Columns, count: int) -> LabelTable:
         for what, given, names, at in (example, ("a label column", columns.label, LABELS, label_at))
         if at is None
     ]
+    if lacks_group(header, columns):
+        wanted.append(f"a group column ({columns.group})")
     there = ", ".join(map(repr, header[:20])) or "none"
     option = "--path-column" if columns.cells is None else "--text-column"
     reason = f"{' and '.join(wanted)} is missing; the columns are {there}; {option} and --label-column name others"
+    if columns.group is not None:
+        reason += ", `group` in the YAML another group column"
     return LabelTable([None] * count, [None] * count, tuple(header), missing=("missing-column", reason))

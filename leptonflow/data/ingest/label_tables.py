@@ -12,7 +12,7 @@ import io
 import json
 import posixpath
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from leptonflow.data.ingest import bounded_parquet
@@ -23,8 +23,10 @@ from leptonflow.data.ingest.label_columns import (
     Rule,
     find_columns,
     find_texts,
+    group_column,
     label,
     lacking,
+    lacks_group,
     of_cells,
     of_texts,
     written_labels,
@@ -57,6 +59,7 @@ def read(name: str, data: bytes, columns: Columns = DEFAULT, classes: Sequence[s
 
 def has_columns(name: str, data: bytes, columns: Columns = DEFAULT) -> bool:
     """Whether a table has its two columns. Of Parquet only the schema is read."""
+    columns = columns._replace(group=None)
     if not _is_parquet(name):
         found = read(name, data, columns)
         return found.broken is None and found.missing is None
@@ -131,19 +134,30 @@ def _read_parquet(data: bytes, columns: Columns, classes: Sequence[str] | None) 
     if columns.cells is not None:
         return _read_texts(data, schema, columns, classes, file.metadata.num_rows)
     path, label_at = _find_parquet(schema, columns)
-    if path is None or label_at is None:
+    if path is None or label_at is None or lacks_group(header, columns):
         return lacking(header, columns, file.metadata.num_rows)
-    # Only the two columns are read: the others may be anything.
-    table = bounded_parquet.columns(data, (header[path], header[label_at]))
+    # Only these columns are read: the others may be anything.
+    table = _columns(data, header, (path, label_at, group_column(header, columns)))
     cells, labels = table.column(header[path]).to_pylist(), table.column(header[label_at]).to_pylist()
     images = _pictures(schema.types[path], cells)
     if images is None:
-        return of_cells(header, cells, labels)
+        return _grouped(of_cells(header, cells, labels), table, columns)
     names = _class_names(schema, header[label_at])
     if pa.types.is_integer(schema.types[label_at]):
         labels = [_class(number, names or classes, bool(names)) for number in labels]
     found = [label(value) for value in labels]
-    return LabelTable([None] * len(images), found, tuple(header), cells=images, written=written_labels(labels))
+    whole = LabelTable([None] * len(images), found, tuple(header), cells=images, written=written_labels(labels))
+    return _grouped(whole, table, columns)
+
+
+def _columns(data: bytes, header: Sequence[str], places: Iterable[int | None]) -> pa.Table:
+    """The columns at these places, each once."""
+    return bounded_parquet.columns(data, tuple(dict.fromkeys(header[at] for at in places if at is not None)))
+
+
+def _grouped(found: LabelTable, table: pa.Table, columns: Columns) -> LabelTable:
+    at = group_column(table.column_names, columns)
+    return found if at is None else found.grouped(table.column(at).to_pylist())
 
 
 def _read_texts(
@@ -153,15 +167,16 @@ def _read_texts(
 
     header = list(schema.names)
     texts, label_at = find_texts(header, columns)
-    if texts is None or label_at is None:
+    if texts is None or label_at is None or lacks_group(header, columns):
         return lacking(header, columns, rows)
     names = [header[at] for at in texts]
-    table = bounded_parquet.columns(data, (*names, header[label_at]))
+    table = _columns(data, header, (*texts, label_at, group_column(header, columns)))
     labels = table.column(header[label_at]).to_pylist()
     if pa.types.is_integer(schema.types[label_at]):
         called = _class_names(schema, header[label_at])
         labels = [_class(number, called or classes, bool(called)) for number in labels]
-    return of_texts(header, zip(*(table.column(name).to_pylist() for name in names), strict=True), labels)
+    cells = zip(*(table.column(name).to_pylist() for name in names), strict=True)
+    return _grouped(of_texts(header, cells, labels), table, columns)
 
 
 def _find_parquet(schema: pa.Schema, columns: Columns) -> tuple[int | None, int | None]:
@@ -225,14 +240,17 @@ def _read_lines(data: bytes, columns: Columns) -> LabelTable:
     header = list(dict.fromkeys(key for row in rows for key in row))
     path, label_at = find_columns(header, columns)
     texts = find_texts(header, columns)[0] if columns.cells is not None else None
-    if (path if columns.cells is None else texts) is None or label_at is None:
+    if (path if columns.cells is None else texts) is None or label_at is None or lacks_group(header, columns):
         return lacking(header, columns, len(rows))
     labels = (row.get(header[label_at]) for row in rows)
     told = (json.dumps(each) if isinstance(each, bool) else each for each in labels)  # true, as it stands there
     if texts is not None:
-        return of_texts(header, ([row.get(header[at]) for at in texts] for row in rows), told)
-    assert path is not None
-    return of_cells(header, (row.get(header[path]) for row in rows), told)
+        found = of_texts(header, ([row.get(header[at]) for at in texts] for row in rows), told)
+    else:
+        assert path is not None
+        found = of_cells(header, (row.get(header[path]) for row in rows), told)
+    group_at = group_column(header, columns)
+    return found if group_at is None else found.grouped(row.get(header[group_at]) for row in rows)
 
 
 def _lines(data: bytes) -> list[str]:
@@ -249,7 +267,7 @@ def _read_csv(data: bytes, columns: Columns) -> LabelTable:
     header, body = lines[0], lines[1:]
     path, label_at = find_columns(header, columns)
     texts = find_texts(header, columns)[0] if columns.cells is not None else None
-    if (path if columns.cells is None else texts) is None or label_at is None:
+    if (path if columns.cells is None else texts) is None or label_at is None or lacks_group(header, columns):
         return lacking(header, columns, len(body))
     ragged = {
         number: ("ragged-row", f"the header has {len(header)} columns, this row {len(row)} cells: "
@@ -257,12 +275,15 @@ def _read_csv(data: bytes, columns: Columns) -> LabelTable:
         for number, row in enumerate(body) if len(row) != len(header)
     }  # fmt: skip
     whole = [None if number in ragged else row for number, row in enumerate(body)]
+    assert label_at is not None
+    told = (row and row[label_at] for row in whole)
     if texts is not None:
-        assert label_at is not None
-        told = (row and row[label_at] for row in whole)
-        return of_texts(header, (row and [row[at] for at in texts] for row in whole), told, ragged)
-    assert path is not None and label_at is not None
-    return of_cells(header, (row and row[path] for row in whole), (row and row[label_at] for row in whole), ragged)
+        found = of_texts(header, (row and [row[at] for at in texts] for row in whole), told, ragged)
+    else:
+        assert path is not None
+        found = of_cells(header, (row and row[path] for row in whole), told, ragged)
+    group_at = group_column(header, columns)
+    return found if group_at is None else found.grouped(row and row[group_at] for row in whole)
 
 
 def _csv_rows(data: bytes) -> tuple[str, list[list[str]]]:

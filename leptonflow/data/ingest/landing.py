@@ -75,6 +75,7 @@ def land(
     workload = catalog.load(config.workload)
     if columns.cells is None and workload.cells is not None:
         columns = columns._replace(cells=workload.cells(config.input))
+    columns = columns._replace(group=config.group.column if config.group else None)
     opened = open_source(source, config.classes or index.classes, columns, root, workload.suffixes)
     if opened.layout.kind not in workload.layouts:
         raise UsageError(

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from leptonflow.core.store_keys import INGEST, READY, batch_folder
 from leptonflow.workloads.media.image import SUFFIXES as IMAGES
 from schemas.config import NAME
+from schemas.groups import Group
 from schemas.records import Listing, Seen, SourceRow
 from schemas.text import nfc
 
@@ -48,11 +49,15 @@ class Index:
     known    sha256 of a file (or of a `.npy` row's bytes) -> the label it was accepted under
     recalled (sha256, label) of a row that was quarantined under this contract -> (rule, reason)
     classes  the dataset's classes, by which `.npy` class numbers are read; None while it has none
+    group    how the YAML says that a group is found, None where there are none
+    groups   sha256 of a known file -> its group
     """
 
     known: Mapping[str, str] = field(default_factory=dict)
     recalled: Mapping[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
     classes: tuple[str, ...] | None = None
+    group: Group | None = None
+    groups: Mapping[str, str] = field(default_factory=dict)
 
     def has(self, sha256: str, label: str | None) -> bool:
         """Whether the dataset holds these bytes under this label."""
@@ -140,7 +145,7 @@ def class_folder(name: str, roots: Collection[str] = ()) -> str | None:
     return folders[at] if at is not None and at < len(folders) else None
 
 
-def lookalikes(labels: Iterable[str], classes: Iterable[str] = ()) -> list[str]:
+def lookalikes(labels: Iterable[str], classes: Iterable[str] = (), what: str = "label") -> list[str]:
     """A sentence for labels of one source, as they are written, that differ only by case, space or Unicode form.
 
     classes  those of the dataset, which a label of the source can look like too
@@ -154,8 +159,8 @@ def lookalikes(labels: Iterable[str], classes: Iterable[str] = ()) -> list[str]:
         if len(found) > 1 and found & written:
             kept = {nfc(label) for label in found}
             names = ", ".join(ascii(label) if len(kept) < len(found) else repr(label) for label in sorted(found))
-            what = "one label" if len(kept) == 1 else f"{len(kept)} different labels; one may be a typing error"
-            told.append(f"the labels {names} look alike and are taken as {what}")
+            said = f"one {what}" if len(kept) == 1 else f"{len(kept)} different {what}s; one may be a typing error"
+            told.append(f"the {what}s {names} look alike and are taken as {said}")
     return sorted(told)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from leptonflow.data.ingest import array_files, layouts
+from leptonflow.data.ingest import array_files, example_groups, layouts
 from leptonflow.data.ingest.folder_walk import Refusal
 from leptonflow.data.ingest.layouts import Index, label_of, shown
 from leptonflow.data.ingest.source_files import (
@@ -47,12 +47,16 @@ def _arrive_folder(source: Source, index: Index, progress: Progress) -> Arrival:
     rows = [_refused_file(name, why, roots) for name, why in {**dict(source.refused), **refused}.items()]
     content = content_digest([*triples(seen), *((row.source, None, row.rule) for row in rows)])
     known, landed = 0, []
+    moved: list[example_groups.Moved] = []
     folders = {layouts.class_folder(file.name, roots) for file in seen}
     for file in seen:
         label = label_of(file.name, roots)
         before = index.recalled.get((file.sha256, label or ""))
         if index.has(file.sha256, label):
             known += 1
+            if index.group is not None:
+                found = example_groups.of_name(index.group, file.name, label, roots)
+                moved += example_groups.moved(file.name, index.groups.get(file.sha256), found)
         elif before is not None:
             rows.append(source_row(file.name, label, file.sha256, before))
         else:
@@ -64,7 +68,11 @@ def _arrive_folder(source: Source, index: Index, progress: Progress) -> Arrival:
         known=known,
         ignored=source.ignored,
         refused=tuple(sorted(rows, key=lambda row: row.source)),
-        warnings=(*source.warnings, *layouts.lookalikes(filter(None, folders), index.classes or ())),
+        warnings=(
+            *source.warnings,
+            *layouts.lookalikes(filter(None, folders), index.classes or ()),
+            *example_groups.warnings(moved),
+        ),
         roots=source.layout.roots,
         split=source.layout.split,
     )

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from leptonflow.core.hashing import sha256
-from leptonflow.data.ingest import label_columns, label_tables, layouts, table_paths
+from leptonflow.data.ingest import example_groups, label_columns, label_tables, layouts, table_paths
 from leptonflow.data.ingest.folder_walk import Found, Refusal, read_file
 from leptonflow.data.ingest.layouts import Index, shown
 from leptonflow.data.ingest.source_files import (
@@ -41,10 +41,8 @@ def arrive_table(source: Source, index: Index, classes: Sequence[str] | None, pr
         raise UsageError(
             "the table has no such column",
             expected=", ".join(found.header),
-            received=", ".join(
-                filter(None, (source.columns.path, source.columns.label, *(source.columns.cells or ())))
-            ),
-            hint="--path-column, --text-column and --label-column name its columns",
+            received=", ".join(source.columns.named),
+            hint="--path-column, --text-column and --label-column, and `group` in the YAML, name its columns",
         )
     if found.broken or found.missing:
         listing = Listing(
@@ -77,6 +75,7 @@ def arrive_table(source: Source, index: Index, classes: Sequence[str] | None, pr
             *source.warnings,
             *((layouts.beside_warning(rows.left),) if rows.left else ()),
             *layouts.lookalikes(found.written, index.classes or ()),
+            *example_groups.warnings(new.moved),
         ),
         columns=(source.columns.path, source.columns.label) if own else None,
         cells=source.columns.cells,
@@ -95,6 +94,7 @@ class _New(NamedTuple):
     files: list[Seen]
     refused: list[SourceRow]
     known: int
+    moved: list[example_groups.Moved]
 
 
 def _new_rows(rows: _Rows, itself: Seen, found: label_columns.LabelTable, index: Index) -> _New:
@@ -102,6 +102,7 @@ def _new_rows(rows: _Rows, itself: Seen, found: label_columns.LabelTable, index:
     files: list[Seen] = []
     refused: list[SourceRow] = []
     known = 0
+    moved: list[example_groups.Moved] = []
     for number, row in enumerate(rows.rows):
         label, at = found.labels[number], f"{itself.name}[{number}]"
         if not isinstance(row, Seen | Inside):
@@ -110,13 +111,17 @@ def _new_rows(rows: _Rows, itself: Seen, found: label_columns.LabelTable, index:
         before = index.recalled.get((row.sha256, label or ""))
         if index.has(row.sha256, label):
             known += 1
+            if index.group is not None:
+                name = row.name if isinstance(row, Seen) else None
+                group = example_groups.of_row(index.group, found.groups, number, name, label)
+                moved += example_groups.moved(at, index.groups.get(row.sha256), group)
         elif before is not None:
             refused.append(source_row(at, label, row.sha256, before))
         else:
             kept.append(number)
             if isinstance(row, Seen):
                 files.append(row)
-    return _New(kept, files, refused, known)
+    return _New(kept, files, refused, known, moved)
 
 
 class Inside(NamedTuple):

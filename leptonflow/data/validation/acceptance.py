@@ -9,11 +9,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from leptonflow.data.ingest import example_groups, layouts
+from leptonflow.data.ingest.example_groups import Grouped, Moved
 from leptonflow.data.validation.examined_rows import Row
 
 DUPLICATE = "duplicate"
 CONFLICT = "conflicting-label"
 UNKNOWN_LABEL = "unknown-label"
+MISSING_GROUP = "missing-group"
 RETRACTED = "retracted"
 REFUSED = "batch-refused"
 BY_MACHINE = ("too-large",)  # what another machine or setting may accept is not remembered
@@ -31,6 +34,7 @@ class Knowledge:
     recalled  (file sha256, label) -> (rule, reason), where that still stands
     retracted   canonical digest of a picture that left the dataset -> the sentence that says so
     quarantined (file sha256, label) of all that was quarantined before, whether it stands or not
+    groups      canonical digest of an example -> its group, where the pipeline has groups
     """
 
     files: Mapping[str, tuple[str, str]] = field(default_factory=dict)
@@ -38,6 +42,7 @@ class Knowledge:
     recalled: Mapping[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
     retracted: Mapping[str, str] = field(default_factory=dict)
     quarantined: frozenset[tuple[str, str]] = frozenset()
+    groups: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -52,12 +57,16 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Judgement:
-    """accepted + refused + known = the rows. `over` is the sentence of a batch over its limit."""
+    """accepted + refused + known = the rows. `over` is the sentence of a batch over its limit.
+
+    warnings: what a person should know of their groups.
+    """
 
     accepted: tuple[Row, ...]
     refused: tuple[Refusal, ...]
     known: int
     over: str | None
+    warnings: tuple[str, ...] = ()
 
     def reasons(self) -> dict[str, int]:
         """How many rows each rule refused, most first."""
@@ -70,7 +79,7 @@ def judge(
     """Judge each row. The order of the rules is part of the contract:
 
     what the source or the decoder refused, an unknown label, known by file, quarantined before, known by
-    example, another label in the dataset, two labels within the batch, a duplicate within the batch.
+    example, another label in the dataset, retracted, no group, two labels within the batch, a duplicate within it.
     """
     valid = set(classes)
     accepted: list[Row] = []
@@ -80,7 +89,8 @@ def judge(
     for row in rows:
         if row.rule is None and row.id is not None and row.label in valid and not _is_known(row, knowledge):
             labels_of.setdefault(row.id, set()).add(str(row.label))
-    seen: dict[str, str] = {}
+    seen: dict[str, Row] = {}
+    moved: list[Moved] = []
     for row in rows:
         label = row.label
         before = knowledge.recalled.get((row.sha256 or "", label or ""))
@@ -95,23 +105,29 @@ def judge(
             refused.append(Refusal(row, UNKNOWN_LABEL, reason, new))
         elif _known_by_bytes(row, knowledge):
             known += 1
+            moved += _moved(row, knowledge)
         elif before is not None:
             refused.append(Refusal(row, *before, new=False))
         elif _has(knowledge.examples, row.id, label):
             known += 1
+            moved += _moved(row, knowledge)
         elif (held := knowledge.examples.get(row.id or "")) is not None:
             other, batch = held
             way = "`ingest --correct` uses the newer label"
             refused.append(Refusal(row, CONFLICT, f"batch {batch} has this image with the label {other!r}; {way}", new))
         elif (gone := knowledge.retracted.get(row.id or "")) is not None:
             refused.append(Refusal(row, RETRACTED, gone, new))
+        elif row.no_group is not None:
+            refused.append(Refusal(row, MISSING_GROUP, row.no_group, new))
         elif len(labels_of[row.id or ""]) > 1:
             names = ", ".join(repr(n) for n in sorted(labels_of[row.id or ""]))
             refused.append(Refusal(row, CONFLICT, f"this image is in the batch with the labels {names}", new))
         elif row.id in seen:
-            refused.append(Refusal(row, DUPLICATE, f"the same image as {seen[row.id]}", new))
+            first = seen[row.id or ""]
+            kept = f", which is of the group {first.group!r}" if first.group != row.group else ""
+            refused.append(Refusal(row, DUPLICATE, f"the same image as {first.source}{kept}", new))
         else:
-            seen[row.id or ""] = row.source
+            seen[row.id or ""] = row
             accepted.append(row)
     arrived = len(rows) + known_at_landing
     new_ones = sum(r.new and r.rule not in (DUPLICATE, RETRACTED) for r in refused)
@@ -121,7 +137,8 @@ def judge(
     elif new_ones / arrived > limit:
         found = f"{new_ones} of {arrived} rows were newly quarantined, duplicates apart"
         over = f"{found}; quarantine.limit allows {limit:g}"
-    return Judgement(tuple(accepted), tuple(refused), known, over)
+    alike = layouts.lookalikes(filter(None, (row.group for row in accepted)), knowledge.groups.values(), "group")
+    return Judgement(tuple(accepted), tuple(refused), known, over, (*example_groups.warnings(moved), *alike))
 
 
 def stands(rule: str, label: str, classes: Sequence[str], labels_changed: bool) -> bool:
@@ -131,18 +148,24 @@ def stands(rule: str, label: str, classes: Sequence[str], labels_changed: bool) 
     """
     if rule == UNKNOWN_LABEL:
         return label not in classes
+    if rule == MISSING_GROUP:  # another source of the same example may tell it
+        return False
     return rule not in BY_MACHINE and (rule not in CORRECTABLE or not labels_changed)
 
 
 def refuse_whole(judgement: Judgement, sentence: str) -> Judgement:
     """The whole batch is refused: its good rows are counted as quarantined too."""
     good = tuple(Refusal(row, REFUSED, sentence, True) for row in judgement.accepted)
-    return Judgement((), judgement.refused + good, judgement.known, sentence)
+    return Judgement((), judgement.refused + good, judgement.known, sentence, judgement.warnings)
 
 
 def _has(index: Mapping[str, tuple[str, str]], key: str | None, label: str) -> bool:
     found = index.get(key) if key else None
     return found is not None and found[0] == label
+
+
+def _moved(row: Row, knowledge: Knowledge) -> list[Moved]:
+    return example_groups.moved(row.source, knowledge.groups.get(row.id or ""), Grouped(row.group))
 
 
 def _is_known(row: Row, knowledge: Knowledge) -> bool:

@@ -110,9 +110,10 @@ def known_types() -> tuple[str, ...]:
 
 
 def digest(config: Pipeline) -> str:
-    """The contract's digest, 64 hex digits: the suite, quarantine.limit, classes, the built-in checks' version."""
+    """The contract's digest, 64 hex digits: the suite, quarantine.limit, classes, group, built-in checks."""
     checks = catalog.load(config.workload).checks_version
-    return hashing.digest("contract", read_contract(config), config.quarantine.limit, config.classes, checks)
+    group = () if config.group is None else (config.group,)
+    return hashing.digest("contract", read_contract(config), config.quarantine.limit, config.classes, checks, *group)
 
 
 def _only(found: Mapping[Any, Any], valid: Sequence[str], wrong: Wrong, prefix: str) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from leptonflow.core import capacity
 from leptonflow.core.child_processes import Answer, Pool, Task
 from leptonflow.core.hashing import canonical, sha256
-from leptonflow.data.ingest import array_files, layouts
+from leptonflow.data.ingest import array_files, example_groups, layouts
 from leptonflow.data.ingest.folder_walk import Refusal, measure, read_file, resolve
 from leptonflow.data.ingest.layouts import Batch, Item
 from leptonflow.data.validation import landed_tables
@@ -69,6 +69,8 @@ def examine(
         example_row(item.name, layouts.label_of(item.name, roots), item.key, None, result)
         for item, result in zip(batch.items, looked, strict=True)
     ]
+    if config.group is not None:
+        rows = [row.grouped(example_groups.of_name(config.group, row.source, row.label, roots)) for row in rows]
     if batch.shape.split:
         for row in rows:
             if row.facts is not None and (part := layouts.split_of(row.source, roots)) is not None:
@@ -280,7 +282,9 @@ def _array_rows(
         found = Examined(*rule) if rule else workload.examine_array(pixels, config.input, pair.scale)
         if pair.scale.note is not None and found.rule is None:
             found = found._replace(note=pair.scale.note)
-        yield example_row(source, label, key, at, (digits, found))
+        row = example_row(source, label, key, at, (digits, found))
+        group = config.group
+        yield row if group is None else row.grouped(example_groups.of_row(group, None, number, None, label))
         if number % CHUNK == CHUNK - 1 or number == total - 1:
             report("examining", number + 1, total)
 
@@ -342,6 +346,7 @@ def _examine_table(
 
     cells = workload.cells(config.input) if workload.cells is not None else None
     rows = landed_tables.rows(
-        batch, table, data, classes, look, lambda cell: workload.examine(cell, config.input), cells
-    )
+        batch, table, data, classes, look, lambda cell: workload.examine(cell, config.input), cells,
+        config.group,
+    )  # fmt: skip
     return sorted([*rows, *refused], key=row_number)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from leptonflow.data.ingest.example_groups import Grouped
 from leptonflow.workloads.base import Examined
 from schemas.records import SourceRow
 from schemas.text import nfc
@@ -23,6 +24,7 @@ class Row(NamedTuple):
     key    of the landed file, relative to the batch's folder; row: its number in `.npy` or a table
     sha256 of the file, or of a `.npy` row's raw bytes
     note   what a person should know of an example that is accepted
+    group  what it belongs to, and no_group why that is not known; both None where the pipeline has no groups
     """
 
     source: str
@@ -36,6 +38,12 @@ class Row(NamedTuple):
     facts: dict[str, Any] | None = None
     encoded: bytes | None = None
     note: str | None = None
+    group: str | None = None
+    no_group: str | None = None
+
+    def grouped(self, found: Grouped) -> Row:
+        """The same row with its group."""
+        return self._replace(group=found.group, no_group=found.why)
 
 
 def notes(rows: Sequence[Row]) -> list[str]:

@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from leptonflow.core.hashing import sha256
-from leptonflow.data.ingest import label_columns, label_tables, table_paths
+from leptonflow.data.ingest import example_groups, label_columns, label_tables, table_paths
 from leptonflow.data.ingest.label_columns import LabelTable, Rule
 from leptonflow.data.ingest.layouts import Batch, Item
 from leptonflow.data.validation.examined_rows import Looked, Row, example_row
 from leptonflow.workloads.base import Examined
+from schemas.groups import Group
 
 NO_EXAMPLE = (table_paths.MISSING, "the row holds no example")
 
@@ -25,16 +26,19 @@ def rows(
     look: Callable[[Sequence[Item]], list[Looked]],
     examine: Callable[[bytes], Examined],
     cells: tuple[str, ...] | None = None,
+    group: Group | None = None,
 ) -> list[Row]:
     """Every row of a landed table, in its order, but those that were refused at the source.
 
     look     each file examined, in the order given
     examine  an example that lies in the table
     cells    the columns of a batch without a listing that hold the example (label_tables.Columns)
+    group    how each row's group is found, where the pipeline has groups
     """
     columns = label_columns.Columns(cells=cells)
     if batch.listing is not None:
         columns = label_columns.Columns(*(batch.listing.columns or (None, None)), batch.listing.cells)
+    columns = columns._replace(group=group.column if group else None)
     found = label_tables.read(table.name, data, columns, classes)
     if found.broken:
         return [Row(table.name, None, table.key, None, sha256(data), *found.broken)]
@@ -43,7 +47,7 @@ def rows(
     if found.missing:
         return [refused(table, number, None, found.missing) for number in numbers]
     if found.cells is not None:
-        return list(_inside(table, numbers, found, examine))
+        return list(_inside(table, numbers, found, examine, group))
     landed = batch.listing.images if batch.listing is not None else None
     named = {item.name: item for item in batch.items}
     there = table_paths.Names(named, table.name)
@@ -56,7 +60,10 @@ def rows(
         label = found.labels[at]
         if name is not None and name in looked:
             source = f"{table.name}[{numbers[at]}]"
-            found_rows.append(example_row(source, label, images[name].key, numbers[at], looked[name]))
+            row = example_row(source, label, images[name].key, numbers[at], looked[name])
+            if group is not None:
+                row = row.grouped(example_groups.of_row(group, found.groups, at, name, label))
+            found_rows.append(row)
         else:
             link = _escape(label_tables.name_of(found.paths[at])[0] or "", escaped)
             missing = ("missing-file", f"{name!r} is not in the batch")
@@ -65,14 +72,15 @@ def rows(
 
 
 def _inside(
-    table: Item, numbers: Sequence[int], found: LabelTable, examine: Callable[[bytes], Examined]
+    table: Item, numbers: Sequence[int], found: LabelTable, examine: Callable[[bytes], Examined], group: Group | None
 ) -> Iterator[Row]:
     """The rows of a table that holds the examples themselves."""
     for at, (number, label, data) in enumerate(zip(numbers, found.labels, found.cells or (), strict=True)):
         if data is None:
             yield refused(table, number, label, found.ragged.get(at, NO_EXAMPLE))
         else:
-            yield example_row(f"{table.name}[{number}]", label, table.key, number, (sha256(data), examine(data)))
+            row = example_row(f"{table.name}[{number}]", label, table.key, number, (sha256(data), examine(data)))
+            yield row if group is None else row.grouped(example_groups.of_row(group, found.groups, at, None, label))
 
 
 def _escape(name: str, escaped: dict[str, tuple[str, str]]) -> tuple[str, str] | None:

@@ -1,0 +1,107 @@
+"""The group of an example that arrives: from a cell of its table, its name, or the folder that it lies in.
+
+Pure. What a group does to the split belongs to `data.dataset`; what the YAML may say, to `schemas.groups`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+from leptonflow.data.ingest import layouts
+from schemas.groups import LABEL, Group, fields
+from schemas.text import nfc
+
+
+class Grouped(NamedTuple):
+    """The group of an example, or why it has none."""
+
+    group: str | None = None
+    why: str | None = None
+
+
+class Moved(NamedTuple):
+    """A known example that came again under another group."""
+
+    source: str
+    group: str
+    again: str
+
+
+def of_name(group: Group, name: str, label: str | None, roots: Collection[str] | None) -> Grouped:
+    """By its name, relative to the source. roots: of a folder per class; None: a table names the file."""
+    if group.column is not None:
+        return Grouped(None, f"{group.column!r} is a column, and there is no table")
+    if group.pattern is not None:
+        return _of_pattern(group, name, label)
+    folders = name.split("/")[:-1]
+    if not folders:
+        return Grouped(None, "it lies in no folder")
+    if roots is not None and folders[-1] == layouts.class_folder(name, roots) and _is_class(folders, roots):
+        return Grouped(None, f"it lies in the folder of its class, {folders[-1]!r}, and in none below it")
+    return Grouped(nfc(folders[-1]))
+
+
+def of_row(
+    group: Group, cells: Sequence[str | None] | None, number: int, name: str | None, label: str | None
+) -> Grouped:
+    """Of a row of a table or of arrays. cells: those of the groups' column; name: of the file that the row names."""
+    if group.column is not None and cells is not None:
+        found = cells[number]
+        return Grouped(found) if found else Grouped(None, f"its cell in the column {group.column!r} is empty")
+    if name is not None:
+        return of_name(group, name, label, None)
+    return Grouped(None, f"it is a row without a {'column' if group.column else 'file'} to tell it by")
+
+
+def moved(source: str, group: str | None, found: Grouped) -> list[Moved]:
+    """The known example of that group, if it was found under another one."""
+    differs = group is not None and found.group is not None and found.group != group
+    return [Moved(source, str(group), str(found.group))] if differs else []
+
+
+def warnings(moved: Sequence[Moved]) -> list[str]:
+    """The sentence about examples that came again under another group; none where there is no such example."""
+    if not moved:
+        return []
+    first = moved[0]
+    told = f"{len(moved)} examples of the dataset came again under another group and keep their first one"
+    return [f"{told}, such as {first.source}: {first.group!r}, now {first.again!r}"]
+
+
+def _is_class(folders: list[str], roots: Collection[str]) -> bool:
+    """Whether the last folder is the one that a class is read from."""
+    above = "/".join(folders[:-1])
+    return above in roots if roots else not above
+
+
+def _of_pattern(group: Group, name: str, label: str | None) -> Grouped:
+    pattern, field = str(group.pattern), group.name
+    parts = nfc(name).split("/")
+    tail = "/".join(parts[-pattern.count("/") - 1 :])
+    for own in (label, None) if label else (None,):
+        matches = [found for each in _expressions(pattern, own) if (found := each.fullmatch(tail))]
+        values = sorted({found[field].strip() for found in matches})
+        if len(values) > 1:
+            return Grouped(None, f"{tail!r} fits {pattern} in two ways: {field} is {values[0]!r} or {values[1]!r}")
+        if values and values[0]:
+            return Grouped(values[0])
+    return Grouped(None, f"{tail!r} does not fit {pattern}")
+
+
+@lru_cache(maxsize=1024)
+def _expressions(pattern: str, label: str | None) -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """The pattern with as much in the first fields as fits, and with as little. `label`: what {label} stands for."""
+    found = []
+    for some in ("[^/]+", "[^/]+?"):
+        whole = ""
+        for text, field in fields(pattern):
+            whole += re.escape(text)
+            if field == LABEL and label is not None:
+                whole += re.escape(label)
+            elif field is not None:
+                whole += f"(?P<{field}>{some})"
+        found.append(re.compile(whole, re.DOTALL))
+    return found[0], found[1]
