@@ -194,6 +194,8 @@ def retrained(store: Store, config: Pipeline, pipeline: str, document: dict[str,
     facts.add_row("data", f"{data} (snapshot {document['snapshot'] or '-'})")
     if document["examples"] and document["examples"]["train"] is not None:
         facts.add_row("split", f"{document['examples']['train']} train, {document['examples']['holdout']} holdout")
+    if document.get("groups"):
+        facts.add_row("groups", f"{document['groups']['train']} train, {document['groups']['holdout']} holdout")
     for metric, result in (document["cv"] or {}).items():
         if metric == "accuracy":
             folds = "  ".join(f"{v:.4f}" for v in result["folds"])

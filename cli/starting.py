@@ -41,6 +41,12 @@ contract: {name}.contract.yaml
 # The share of examples that no model ever trains on. Fixed by the first batch.
 holdout: {{fraction: 0.2}}
 
+# Examples that belong together, such as all of one patient, are never on both sides of the holdout. Fixed by the first
+# batch. One of: a column of the table, a field of the files' names, the folder below the class.
+# group: {{column: patient}}
+# group: {{pattern: "{{patient}}_{{number}}.png", field: patient}}
+# group: {{folder: parent}}
+
 # A batch with a larger share of newly quarantined rows (duplicates not counted) is refused as a whole.
 quarantine: {{limit: 0.2}}
 

@@ -177,6 +177,13 @@ class Split(Record):
     train_groups: int | None = None  # null where the pipeline has no groups
     holdout_groups: int | None = None
 
+    @property
+    def groups(self) -> dict[str, dict[str, int]]:
+        """`groups` of a run's document; nothing in a pipeline without."""
+        if self.train_groups is None or self.holdout_groups is None:
+            return {}
+        return {"groups": {"train": self.train_groups, "holdout": self.holdout_groups}}
+
 
 # --- a run ---------------------------------------------------------------------------------------
 

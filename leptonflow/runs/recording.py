@@ -273,6 +273,7 @@ def _document(
         "snapshot": plan.snapshot.snapshot if plan.snapshot else None,
         "batches": list(told.batches),
         "examples": {"train": split.train, "holdout": split.holdout},
+        **split.groups,
         "warnings": list(split.warnings),
         "cv": cv,
         "holdout": evaluation.candidate_scores.metrics,

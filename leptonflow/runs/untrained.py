@@ -35,6 +35,7 @@ def rejected_data(
         "snapshot": plan.snapshot.snapshot if plan.snapshot else None,
         "batches": [o.batch for o in outcomes],
         "examples": {"train": split.train if split else None, "holdout": split.holdout if split else None},
+        **(split.groups if split else {}),
         "cv": None,
         "holdout": None,
         "gate": None,

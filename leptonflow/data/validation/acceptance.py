@@ -6,7 +6,7 @@ Reading, writing and Great Expectations do not belong here (admission).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from leptonflow.data.ingest import example_groups, layouts
@@ -97,18 +97,14 @@ def judge(
         new = before is None and (row.sha256 or "", label or "") not in knowledge.quarantined
         if before is not None and before[0] in BY_SOURCE:
             before = None
-        if row.rule is not None:
-            refused.append(Refusal(row, row.rule, row.reason or row.rule, new))
-        elif label is None or label not in valid:
-            nothing = "the file lies outside a class folder" if row.row is None else "the row has no label"
-            reason = nothing if label is None else f"{label!r} is not one of the classes: {ADD}"
-            refused.append(Refusal(row, UNKNOWN_LABEL, reason, new))
+        if (unfit := _unfit(row, valid)) is not None:
+            refused.append(Refusal(row, *unfit, new))
         elif _known_by_bytes(row, knowledge):
             known += 1
             moved += _moved(row, knowledge)
         elif before is not None:
             refused.append(Refusal(row, *before, new=False))
-        elif _has(knowledge.examples, row.id, label):
+        elif _has(knowledge.examples, row.id, str(label)):
             known += 1
             moved += _moved(row, knowledge)
         elif (held := knowledge.examples.get(row.id or "")) is not None:
@@ -129,16 +125,31 @@ def judge(
         else:
             seen[row.id or ""] = row
             accepted.append(row)
-    arrived = len(rows) + known_at_landing
-    new_ones = sum(r.new and r.rule not in (DUPLICATE, RETRACTED) for r in refused)
-    over = None
-    if arrived == 0:
-        over = "the batch is empty: no file arrived"
-    elif new_ones / arrived > limit:
-        found = f"{new_ones} of {arrived} rows were newly quarantined, duplicates apart"
-        over = f"{found}; quarantine.limit allows {limit:g}"
+    over = _over(refused, len(rows) + known_at_landing, limit)
     alike = layouts.lookalikes(filter(None, (row.group for row in accepted)), knowledge.groups.values(), "group")
     return Judgement(tuple(accepted), tuple(refused), known, over, (*example_groups.warnings(moved), *alike))
+
+
+def _over(refused: Sequence[Refusal], arrived: int, limit: float) -> str | None:
+    new_ones = sum(r.new and r.rule not in (DUPLICATE, RETRACTED) for r in refused)
+    if arrived == 0:
+        return "the batch is empty: no file arrived"
+    if new_ones / arrived > limit:
+        found = f"{new_ones} of {arrived} rows were newly quarantined, duplicates apart"
+        return f"{found}; quarantine.limit allows {limit:g}"
+    return None
+
+
+def _unfit(row: Row, valid: Collection[str]) -> tuple[str, str] | None:
+    """(rule, reason) of a row that is bad by itself, whatever the dataset holds."""
+    if row.rule is not None:
+        return row.rule, row.reason or row.rule
+    if row.label is None:
+        nothing = "the file lies outside a class folder" if row.row is None else "the row has no label"
+        return UNKNOWN_LABEL, nothing
+    if row.label not in valid:
+        return UNKNOWN_LABEL, f"{row.label!r} is not one of the classes: {ADD}"
+    return None
 
 
 def stands(rule: str, label: str, classes: Sequence[str], labels_changed: bool) -> bool:
