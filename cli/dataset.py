@@ -26,9 +26,10 @@ ROOT = Annotated[
 def init(
     target: Annotated[str, typer.Argument(metavar="NAME|DIR", help="a name under pipelines/, or a folder")],
     source: Annotated[
-        Path | None, typer.Option("--from", metavar="SOURCE", help="data to inspect for classes and input size")
+        Path | None, typer.Option("--from", metavar="SOURCE", help="data to inspect: its workload, classes and input")
     ] = None,
     path_column: PATH_COLUMN = None,
+    text_column: TEXT_COLUMN = None,
     label_column: LABEL_COLUMN = None,
     root: ROOT = None,
     as_json: JSON = False,
@@ -39,12 +40,13 @@ def init(
 
     summary, given = None, starting.options(path_column, label_column, root)
     if source is not None:
-        from leptonflow.data.ingest import source_summary
+        from leptonflow.data.ingest import source_summary, source_workload
         from leptonflow.data.ingest.label_columns import Columns
-        from leptonflow.data.ingest.sources import open_source
 
-        summary = source_summary.summarise(open_source(source, None, Columns(path_column, label_column), root))
-        for warning in summary.warnings():
+        columns = Columns(path_column, label_column, tuple(text_column) if text_column else None)
+        workload, found, why = source_workload.choose(source, columns, root)
+        summary = source_summary.summarise(found, workload)
+        for warning in (*([why] if why else []), *summary.warnings()):
             show.warn(warning)
     path = starting.write(target, summary)
     document = {"path": str(path), **({"seen": summary.document()} if summary else {})}

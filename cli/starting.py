@@ -18,24 +18,23 @@ from schemas.text import printable
 
 if TYPE_CHECKING:
     from leptonflow.data.ingest.source_summary import Summary
+    from leptonflow.workloads.base import Workload
 
 MOST_RULES = 10  # classes that get a rule of their own
 
 TEMPLATE = """\
-# {name}: an image classifier that retrains itself.
+# {name}: {kind} that retrains itself.
 # Land data:   leptonflow ingest {path} SOURCE
 # Retrain:     leptonflow retrain {path}
-# SOURCE is a folder with one folder per class, arrays such as X.npy and y.npy, or a table (.csv, .tsv, .jsonl or
-# .parquet) with a path column and a label column.
+{sources}
 
 name: {name}
 workload: {workload}
 
-# Height, width, channels (1: grey, 3: colour). Images of any size are converted and resized to this.{why}
-input: [{height}, {width}, {channels}]
+{section}
 
 {classes}
-# The data contract: Great Expectations over the metadata of a batch's images.
+# The data contract: Great Expectations over the metadata of a batch's examples.
 contract: {name}.contract.yaml
 
 # The share of examples that no model ever trains on. Fixed by the first batch.
@@ -50,17 +49,14 @@ holdout: {{fraction: 0.2}}
 # A batch with a larger share of newly quarantined rows (duplicates not counted) is refused as a whole.
 quarantine: {{limit: 0.2}}
 
-# A small CNN: one 3x3 convolution per width, then a dense layer. Or your own: {{function: my_model:build}},
-# where build(input_shape, classes) returns a Keras model and my_model.py lies beside this file.
-model: {{filters: {filters}, dense: 64, dropout: 0.0}}
+{model}
 
-training: {{epochs: 10, batch_size: 32, folds: 5, seed: 0, optimizer: adam, learning_rate: 0.001}}
+{training}
 
 # Every rule must hold before a candidate becomes the champion. `on` is cv (the folds' mean) or holdout.
 gate:
   - {{rule: at_least, metric: accuracy, on: cv, value: 0.5}}
-  # Better on the holdout than always predicting the largest class, and than a logistic regression on 8 x 8 grey
-  # pixels. A network that is not is not worth its cost.
+{baseline}
   - {{rule: baseline, metric: accuracy, margin: 0.0}}
 {small}  - {{rule: fold_spread, metric: accuracy, value: 0.1}}
   # Shown to be at most this much worse than the champion, on the same holdout examples, with 0.95 confidence:
@@ -99,7 +95,8 @@ def write(target: str, summary: Summary | None) -> Path:
             )
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        default = Path(schemas.__file__).parent / catalog.load(WORKLOADS[0]).contract
+        workload = summary.workload if summary is not None else _default()
+        default = Path(schemas.__file__).parent / workload.contract
         contract.write_text(default.read_text(encoding="utf-8"), encoding="utf-8")
         path.write_text(_text(name, reference(path), summary), encoding="utf-8")
     except OSError as error:
@@ -117,24 +114,25 @@ def _text(name: str, path: str, summary: Summary | None) -> str:
         classes = f"# The classes, in the order of the model's outputs.\nclasses: [{listed}]\n"
     else:
         classes = "# The classes; without this line the first accepted batch fixes them.\n# classes: [cat, dog]\n"
-    (height, width, channels), why = summary.input() if summary is not None else ((32, 32, 3), None)
+    proposal = summary.proposal if summary is not None else _default().propose((), 0, ())
     return TEMPLATE.format(
         name=name,
-        workload=WORKLOADS[0],
+        kind=proposal.kind,
+        workload=(summary.workload if summary is not None else _default()).name,
         path=shlex.quote(path) if path.isprintable() else "PIPELINE",  # it stands in a comment of one line
-        height=height,
-        width=width,
-        channels=channels,
-        filters=_filters(min(height, width)),
-        why=f"\n# Proposed: {why}." if why else "",
+        sources=proposal.sources,
+        section=proposal.section,
+        model=proposal.model,
+        training=proposal.training,
+        baseline=proposal.baseline,
         classes=classes,
         small=_rules_of_small_classes(summary) if summary is not None else "",
     )
 
 
-def _filters(side: int) -> list[int]:
-    """The widths of the template's network that an input with this shorter side, 8 or more, has room for."""
-    return [32, 64, 64] if side >= 18 else [32, 64]
+def _default() -> Workload:
+    """What a pipeline without a source is of."""
+    return catalog.load(WORKLOADS[0])
 
 
 def _rules_of_small_classes(summary: Summary) -> str:

@@ -5,6 +5,7 @@ The commands run in a folder like a newcomer's after `make retrain`, except that
 
 from __future__ import annotations
 
+import csv
 import functools
 import json
 import os
@@ -19,6 +20,7 @@ import pytest
 import yaml
 
 from tests.e2e.helpers import call
+from tests.texts import CLASSES, sample
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
@@ -81,7 +83,7 @@ def shell(command: str, folder: Path, timeout: float = 240) -> subprocess.Comple
 
 @pytest.fixture(scope="module")
 def newcomer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, str]]]:
-    """A folder after `make retrain`, with pictures to bring; and the ids of its run."""
+    """A folder after `make retrain`, with pictures and texts to bring; and the ids of its run."""
     from pipelines.digits_images import write_digits
 
     folder = tmp_path_factory.mktemp("newcomer")
@@ -96,6 +98,7 @@ def newcomer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, d
     digits.write_text(yaml.safe_dump(config))
     write_digits(folder / "build" / "digits", limit=120)
     bring_pictures(folder)
+    bring_texts(folder / "reviews.csv")
     for line in ("leptonflow ingest digits build/digits --batch sklearn-digits", "leptonflow retrain digits --json"):
         done = shell(line, folder)
         assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
@@ -122,6 +125,14 @@ def bring_pictures(folder: Path) -> None:
     (folder / "arrays").mkdir()
     np.save(folder / "arrays" / "train_data.npy", source.integers(0, 256, (20, 28, 28), dtype=np.uint8))
     np.save(folder / "arrays" / "train_labels.npy", np.arange(20) % 10)
+
+
+def bring_texts(path: Path) -> None:
+    """The table of texts that the pages bring."""
+    texts, labels = sample(60)
+    rows = [(CLASSES[label], *text.split(" ", 1)) for text, label in zip(texts, labels, strict=True)]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("label", "title", "text"), *rows])
 
 
 ran: set[str] = set()  # a command that two pages show is run once

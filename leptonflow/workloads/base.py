@@ -175,6 +175,28 @@ class Told(NamedTuple):
     code: str
 
 
+class Proposal(NamedTuple):
+    """What `init` says of some examples of a source, and the YAML that a pipeline of such examples starts from.
+
+    told, seen  what was found: lines of a word and a sentence for a person, and keys for a program
+    input       the section `input`, as JSON; why: why it is proposed, None without examples
+    kind        what is trained: an image classifier
+    The others are lines of the YAML, each with the comment above it: sources (a comment alone), section (`input`),
+    model, training, baseline (the comment of that rule).
+    """
+
+    told: tuple[tuple[str, str], ...]
+    seen: Mapping[str, Any]
+    input: Any
+    why: str | None
+    kind: str
+    sources: str
+    section: str
+    model: str
+    training: str
+    baseline: str
+
+
 class Mark(NamedTuple):
     """The part text[start:end] of a shown text: the predicted probability drops by `effect` where it is taken out."""
 
@@ -239,6 +261,7 @@ class Workload:
     """An ML task as functions. N examples as an array, K classes; `input` is the section of the YAML."""
 
     name: str
+    noun: str  # its examples
     preprocessing_version: int
     checks_version: int
     contract: str  # the default contract's file name under schemas/
@@ -264,6 +287,9 @@ class Workload:
     remarks: Callable[[Sequence[Mapping[str, Any]], Any], list[str]]
     # ^ the metadata of examples, input -> what a person should know before they are trained on
     told: Callable[[Any], Told]  # input -> what is said of it
+    look: Any  # the section `input` with which `init` examines a source
+    propose: Callable[[Sequence[Mapping[str, Any]], int, tuple[str, ...]], Proposal]
+    # ^ the metadata of some examples, how many there are in all, the columns of the table that hold them (or none)
     panels: Callable[[Evaluated], Panels]  # what a report shows of the holdout
     examine_array: Callable[[NDArray[Any], Any, Any], Examined] | None = None
     # ^ one row of a .npy array, input, and the scale of the whole array

@@ -11,15 +11,17 @@ from PIL import Image
 from cli import starting
 from flows import deployable
 from leptonflow.core import pipeline_files
+from leptonflow.data.ingest.label_columns import DEFAULT, Columns
 from leptonflow.data.ingest.source_summary import Summary, summarise
-from leptonflow.data.ingest.sources import open_source
+from leptonflow.data.ingest.source_workload import choose
 from leptonflow.workloads.image_classification.model import smallest_side
 from schemas.errors import UsageError
 from tests.batches import put
 
 
-def summary(source: Path) -> Summary:
-    return summarise(open_source(source))
+def summary(source: Path, columns: Columns = DEFAULT) -> Summary:
+    chosen = choose(source, columns, None)
+    return summarise(chosen.source, chosen.workload)
 
 
 def picture(path: Path, width: int, height: int, mode: str = "RGB") -> None:
@@ -37,8 +39,8 @@ def test_init_sees_what_ingest_will(tmp_path: Path) -> None:
     (source / "train" / "broken" / "a.png").write_text("no image")
     found = summary(source)
     assert found.classes == {"cat": 3, "dog": 2} and found.unreadable == ("broken",)
-    assert found.sizes == {(9, 9): 5} and found.input()[0] == (9, 9, 3)
     document = found.document()
+    assert document["sizes"] == [[9, 9, 5]] and document["input"] == [9, 9, 3]
     assert (document["layout"], document["splits"], document["ignored"]) == ("folders", ["train", "val"], 1)
     told = " ".join([*found.lines(), *found.warnings()])
     assert "cat 3, dog 2" in told and "5 of 9 x 9" in told and "train, val" in told and "notes" in told
@@ -47,15 +49,15 @@ def test_init_sees_what_ingest_will(tmp_path: Path) -> None:
 def test_the_input_follows_the_images(tmp_path: Path) -> None:
     for number, side in enumerate((300, 400, 500)):
         picture(tmp_path / "large" / "abc"[number] / "1.png", side, 2 * side)
-    assert summary(tmp_path / "large").input()[0] == (64, 64, 3)
+    assert summary(tmp_path / "large").document()["input"] == [64, 64, 3]
     for number, side in enumerate((40, 50, 60)):
         picture(tmp_path / "small" / "abc"[number] / "1.png", side, side, "L")
-    assert summary(tmp_path / "small").input()[0] == (48, 48, 1)
+    assert summary(tmp_path / "small").document()["input"] == [48, 48, 1]
     (tmp_path / "arrays").mkdir()
     np.save(tmp_path / "arrays" / "X.npy", np.random.default_rng(0).integers(0, 256, (4, 28, 28), dtype=np.uint8))
     np.save(tmp_path / "arrays" / "y.npy", np.array([1, 10, 2, 1]))
     found = summary(tmp_path / "arrays")
-    assert (found.input()[0], found.classes) == ((28, 28, 1), {"1": 2, "2": 1, "10": 1})
+    assert (found.document()["input"], found.classes) == ([28, 28, 1], {"1": 2, "2": 1, "10": 1})
 
 
 @pytest.mark.parametrize("side", [8, 12, 17, 18])

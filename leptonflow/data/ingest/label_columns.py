@@ -14,9 +14,12 @@ PATHS = (
 )  # fmt: skip
 TEXTS = (
     "text", "sentence", "content", "review", "body", "document", "comment", "message", "tweet", "utterance", "question",
-    "description", "headline", "title",
+    "description", "headline", "title", "phrase", "query",
 )  # fmt: skip
-LABELS = ("label", "class", "category", "target", "labels", "class_name", "label_name", "category_name")
+LABELS = (
+    "label", "class", "category", "target", "labels", "class_name", "label_name", "category_name", "sentiment",
+    "intent", "topic",
+)  # fmt: skip
 
 Rule = tuple[str, str]  # rule, reason
 

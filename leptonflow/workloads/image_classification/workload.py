@@ -6,11 +6,12 @@ import operator
 
 from leptonflow.workloads import classification_errors
 from leptonflow.workloads.base import Codec, Derived, Workload
-from leptonflow.workloads.image_classification import baselines, examples, model, panels, scoring
+from leptonflow.workloads.image_classification import baselines, examples, model, panels, proposal, scoring
 from leptonflow.workloads.media.image import SUFFIXES
 
 WORKLOAD = Workload(
     name="image_classification",
+    noun="images",
     preprocessing_version=1,
     checks_version=2,
     contract="image_classification.contract.yaml",
@@ -34,6 +35,8 @@ WORKLOAD = Workload(
     malformed=examples.malformed,
     remarks=panels.remarks,
     told=panels.told,
+    look=proposal.LOOK,
+    propose=proposal.propose,
     panels=panels.panels,
     derived={"size": Derived(("width", "height"), operator.mul)},  # pixels of the image as it arrived
 )

@@ -7,7 +7,7 @@ from typing import Any
 
 from leptonflow.workloads import classification_errors
 from leptonflow.workloads.base import Examined, Told, Workload
-from leptonflow.workloads.text_classification import baselines, codec, examples, model, panels, scoring
+from leptonflow.workloads.text_classification import baselines, codec, examples, model, panels, proposal, scoring
 from schemas.config import Pipeline
 from schemas.text_classification import TextInput
 
@@ -43,6 +43,7 @@ def _told(given: TextInput) -> Told:
 
 WORKLOAD = Workload(
     name="text_classification",
+    noun="texts",
     preprocessing_version=1,
     checks_version=1,
     contract="text_classification.contract.yaml",
@@ -65,5 +66,7 @@ WORKLOAD = Workload(
     malformed=codec.malformed,
     remarks=_remarks,
     told=_told,
+    look=proposal.LOOK,
+    propose=proposal.propose,
     panels=panels.panels,
 )

@@ -1,0 +1,110 @@
+"""What `init` sees in a source of texts, and how it tells one from a source of images."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from cli import starting
+from leptonflow.core import pipeline_files
+from leptonflow.data.ingest.label_columns import DEFAULT, Columns
+from leptonflow.data.ingest.source_summary import Summary, summarise
+from leptonflow.data.ingest.source_workload import choose
+from schemas.errors import UsageError
+from tests.batches import put
+
+ROWS = [("pos", "a.png", "Fine", "a good and long day"), ("neg", "b.png", "Bad", "rain"), ("pos", "c.png", "", "sun")]
+HEADER = ("label", "image", "title", "text")
+
+
+def table(path: Path, *names: str, rows: list[tuple[str, ...]] = ROWS) -> Path:
+    """A CSV of these columns."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(names)
+        writer.writerows([row[HEADER.index(name)] for name in names] for row in rows)
+    return path
+
+
+def seen(source: Path, columns: Columns = DEFAULT) -> tuple[Summary, str]:
+    chosen = choose(source, columns, None)
+    return summarise(chosen.source, chosen.workload), chosen.why or ""
+
+
+def test_a_table_of_texts_is_proposed_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    found, why = seen(table(tmp_path / "t.csv", "label", "title", "text"))
+    assert (found.workload.name, found.classes, found.columns, why) == (
+        "text_classification", {"neg": 1, "pos": 2}, ("text",), "",
+    )  # fmt: skip
+    told = "\n".join([*found.lines(), *found.warnings()])
+    assert "texts in 'text'" in told and "3 inspected: 1 to 5 words" in told
+    assert "'title' may hold texts too: --text-column title --text-column text joins them" in told
+    document = found.document()
+    assert json.loads(json.dumps(document)) == document and document["words"] == {"median": 1, "most": 5}
+    starting.write("mood", found)
+    config = pipeline_files.load_config("mood")
+    assert (config.workload, config.input.columns, config.input.length) == ("text_classification", ("text",), 16)
+    assert config.classes == ("neg", "pos") and config.model.kind == "bag"
+    assert "characters" in Path("pipelines/mood.contract.yaml").read_text()
+    joined, _ = seen(tmp_path / "t.csv", Columns(cells=("title", "text")))
+    assert joined.document()["input"]["columns"] == ["title", "text"]
+    assert not any("may hold texts" in line for line in joined.warnings())
+
+
+def test_odd_columns_of_text_are_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    odd = 'no: "x", [y] # \u00fc'
+    with (tmp_path / "t.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("mood", odd), ("good", "a b"), ("bad", "c d")])
+    found, _ = seen(tmp_path / "t.csv", Columns(label="mood", cells=(odd,)))
+    starting.write("odd", found)
+    assert pipeline_files.load_config("odd").input.columns == (odd,)
+
+
+def test_paths_that_lead_to_files_are_the_examples(tmp_path: Path) -> None:
+    found, why = seen(table(tmp_path / "t.csv", *HEADER))
+    assert found.workload.name == "text_classification"
+    assert "read as texts in 'text', since 'image' leads to no files" in why
+    put(tmp_path, "a.png", "b.png", "c.png")
+    found, why = seen(tmp_path / "t.csv")
+    assert found.workload.name == "image_classification" and found.classes == {"neg": 1, "pos": 2}
+    assert "read as images, since 'image' leads to them; --text-column takes 'text'" in why
+    found, why = seen(tmp_path / "t.csv", Columns(cells=("text",)))
+    assert (found.workload.name, why) == ("text_classification", "")
+    found, why = seen(tmp_path / "t.csv", Columns(path="image"))
+    assert (found.workload.name, why) == ("image_classification", "")
+
+
+def test_a_folder_is_what_most_of_its_files_are(tmp_path: Path) -> None:
+    put(tmp_path / "photos", "cat/a.png", "cat/b.png", "dog/c.png")
+    for name in ("cat/a.txt", "cat/b.txt", "dog/c.txt", "dog/notes.txt"):
+        (tmp_path / "photos" / name).write_text("0 0.5 0.5 1 1")
+    found, why = seen(tmp_path / "photos")
+    assert found.workload.name == "image_classification" and found.classes == {"cat": 2, "dog": 1}
+    assert "3 files are images by their names, and 4 texts" in why
+    for label, text in (("good", "a fine day"), ("bad", "it rained")):
+        (tmp_path / "texts" / label).mkdir(parents=True)
+        (tmp_path / "texts" / label / "1.txt").write_text(text)
+    found, why = seen(tmp_path / "texts")
+    assert (found.workload.name, found.classes, why) == ("text_classification", {"bad": 1, "good": 1}, "")
+    assert "columns" not in found.document()["input"]
+
+
+def test_a_table_without_such_columns_is_refused(tmp_path: Path) -> None:
+    source = tmp_path / "t.csv"
+    source.write_text("Words,Mood\na b,good\nc d,bad\n")
+    for columns, told in (
+        (DEFAULT, "known to hold examples.*text, sentence.*Words, Mood"),
+        (Columns(cells=("Words",)), "known to hold labels.*--label-column"),
+        (Columns(cells=("Word",), label="Mood"), "no such column.*Words, Mood.*Word"),
+        (Columns(cells=("Words",), path="Words"), "--path-column or --text-column"),
+    ):
+        with pytest.raises(UsageError) as error:
+            choose(source, columns, None)
+        assert re.search(told, error.value.line()), error.value.line()
+    assert choose(source, Columns(cells=("Words",), label="Mood"), None).workload.noun == "texts"
