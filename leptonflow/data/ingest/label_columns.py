@@ -8,15 +8,15 @@ from typing import Any, NamedTuple
 
 from schemas.text import nfc
 
-PATHS = (
+PATHS: tuple[str, ...] = (
     "path", "file", "filename", "file_name", "image", "image_path", "filepath", "file_path", "image_name", "image_id",
     "img", "img_path", "id", "id_code",
 )  # fmt: skip
-TEXTS = (
+TEXTS: tuple[str, ...] = (
     "text", "sentence", "content", "review", "body", "document", "comment", "message", "tweet", "utterance", "question",
     "description", "headline", "title", "phrase", "query",
 )  # fmt: skip
-LABELS = (
+LABELS: tuple[str, ...] = (
     "label", "class", "category", "target", "labels", "class_name", "label_name", "category_name", "sentiment",
     "intent", "topic",
 )  # fmt: skip
