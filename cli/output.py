@@ -13,8 +13,8 @@ import sys
 from collections.abc import Callable
 from typing import Any, TextIO
 
-_told: list[str] = []
-_apart: list[TextIO] = []
+_told: list[str] = []  # the document: one for a process
+_apart: list[TextIO] = []  # the process's standard output, while file descriptor 1 is standard error
 
 
 def keep_apart() -> None:

@@ -177,6 +177,65 @@ def test_one_module_builds_every_key_of_a_store() -> None:
     assert not strays
 
 
+# What may change in a module while a process runs, with the reason. All else is a value that is passed.
+CONTEXT = "a ContextVar: it goes with the work, into its threads, and is not of the process"
+STATE = {
+    "leptonflow.core.deadlines._current": CONTEXT,
+    "leptonflow.core.progress._work": CONTEXT,
+    "leptonflow.data.dataset.admission._AT_HAND": CONTEXT,
+    "leptonflow.storage.s3._patience": CONTEXT,
+    "leptonflow.keras_runtime.keras_models._IMPORT": "a process imports Keras once",
+    "leptonflow.training.workspace.MODEL_LOCK": "Keras keeps seeds and graphs for the whole process",
+    "leptonflow.registry.packages._models": "the last two loaded models by the sha256 of their bytes",
+    "leptonflow.storage.address._memories": "a memory:// store is the process's memory",
+    "leptonflow.storage.address._memories_lock": "guards it",
+    "leptonflow.storage.commit_log._verified": "records that were verified, which never change",
+    "leptonflow.storage.commit_log._verified_lock": "guards it",
+    "leptonflow.storage.object_store._honouring": "servers that were seen to honour If-None-Match",
+    "leptonflow.storage.run_lock._HELD": "the kernel's locks are held by the process",
+    "leptonflow.workloads.media.image.damage._STDERR": "file descriptor 2 is the process's",
+    "leptonflow.workloads.user_model._imported": "tells what sys.modules holds of the user's code",
+    "flows.stack.ports._reserved": "file descriptors that are open until the process ends",
+    "flows.stack.tether._thread": "ends the process with its parent",
+    "cli.output._told": "a process writes one document to its standard output",
+    "cli.output._apart": "file descriptor 1 is the process's",
+}
+KINDS = {"ContextVar", "Lock", "RLock", "Event", "Condition", "Semaphore", "Queue", "local"}
+CHANGES = {"add", "append", "clear", "discard", "extend", "insert", "pop", "popitem", "remove", "setdefault", "update"}
+
+
+def changing(code: str) -> set[str]:
+    """The module-level names that functions rebind or change in place, and those made to be changed."""
+    tree = ast.parse(code)
+    top, found = {node.name for node in tree.body if isinstance(node, ast.ClassDef)}, set()
+    for node in tree.body:
+        if isinstance(node, ast.Assign | ast.AnnAssign):
+            names = {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+            top |= names
+            if isinstance(node.value, ast.Call) and ast.unparse(node.value.func).split(".")[-1] in KINDS:
+                found |= names
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    for node in (each for function in functions for each in ast.walk(function)):
+        changed: ast.expr | None = None
+        if isinstance(node, ast.Global):
+            found |= set(node.names)
+        elif isinstance(node, ast.Subscript | ast.Attribute) and not isinstance(node.ctx, ast.Load):
+            changed = node.value
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in CHANGES:
+            changed = node.func.value
+        if isinstance(changed, ast.Name) and changed.id in top:
+            found.add(changed.id)
+    return found
+
+
+def test_no_module_keeps_state_but_what_is_listed() -> None:
+    """State of a module is of one process: a fold that runs in another, or on another machine, would not see it."""
+    code = "A, B, C, E = {}, [], 1, {}\nD = threading.Lock()\ndef f():\n    global C\n    A['x'] = 1\n    B.append(E)\n"
+    assert changing(code) == {"A", "B", "C", "D"}
+    there = {f"{name}.{each}" for name, path in MODULES.items() for each in changing(path.read_text(encoding="utf-8"))}
+    assert there == STATE.keys()
+
+
 LONGEST = 60
 
 

@@ -18,7 +18,7 @@ from flows.stack import processes
 
 NAME = "LEPTONFLOW_TETHER"  # the number of the pipe's read end, in a child's environment
 
-_thread: threading.Thread | None = None
+_thread: threading.Thread | None = None  # ends this process with its parent: one is enough
 
 
 def create() -> tuple[int, int]:

@@ -40,7 +40,7 @@ NOISE = re.compile(
 )
 # JAX alone, for TensorFlow's converters, costs every process a second and 100 MB.
 UNUSED = ("jax", "pandas", "matplotlib")
-_IMPORT = threading.Lock()
+_IMPORT = threading.Lock()  # a process imports Keras once
 
 
 def keras(unused: Sequence[str] = UNUSED) -> Any:

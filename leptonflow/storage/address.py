@@ -8,7 +8,7 @@ from leptonflow.storage.memory_store import MemoryStore
 from leptonflow.storage.store import Store
 from schemas.settings import checked_uri
 
-_memories: dict[str, MemoryStore] = {}
+_memories: dict[str, MemoryStore] = {}  # by URI: such a store is the memory of its process
 _memories_lock = threading.Lock()
 
 

@@ -16,7 +16,7 @@ from leptonflow.storage import leftovers
 from leptonflow.storage.store import Store
 from schemas.errors import StoreUnreachable
 
-_HELD: set[tuple[str, str]] = set()
+_HELD: set[tuple[str, str]] = set()  # store and pipeline: the kernel gives a lock to the process
 
 
 @contextmanager

@@ -37,7 +37,7 @@ _IMPOSSIBLE = {**dict.fromkeys(_CCITT, bytes(16)), _LZW: bytes(8)}
 _SAID = re.compile(
     rb"(?:_?TIFF\w*|Fax\w+|LZW\w+|PackBits\w+|ZIP\w+|O?JPEG\w*|Predictor\w*|MissingRequired|\w*\.tif): [^\n]*\n?"
 )
-_STDERR = threading.Lock()
+_STDERR = threading.Lock()  # file descriptor 2 is of the process
 
 
 def before(image: Image, kind: str, data: bytes) -> str | None:
