@@ -13,7 +13,7 @@ from leptonflow.registry import champion_log, intact_champions, packages
 from leptonflow.registry.champion_log import Champion
 from leptonflow.storage.store import Store
 from leptonflow.workloads import catalog
-from leptonflow.workloads.base import Examined, Workload
+from leptonflow.workloads.base import Examined, Suffixes, Workload
 from schemas.config import Pipeline
 from schemas.errors import Damaged, NotFound, UsageError
 
@@ -120,7 +120,7 @@ def _rows(
     return answers
 
 
-def _files(paths: Sequence[Path], suffixes: frozenset[str]) -> Iterator[tuple[str, Path, str | None]]:
+def _files(paths: Sequence[Path], suffixes: Suffixes) -> Iterator[tuple[str, Path, str | None]]:
     """(the name to show, the file to read, why it is not read) of each; hidden files and litter of a folder apart."""
     for path in paths:
         if not path.is_dir():

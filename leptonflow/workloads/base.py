@@ -46,6 +46,17 @@ class Derived(NamedTuple):
         return None if None in given else self.value(*given)
 
 
+class Suffixes(NamedTuple):
+    """Which files of a source hold one example each, by their names' suffixes in lower case.
+
+    held  of files that do
+    only  no others are looked at; else every file is that is of no other known kind, such as a document or a table
+    """
+
+    held: frozenset[str] = frozenset()
+    only: bool = False
+
+
 class Codec(NamedTuple):
     """How an encoded example lies in a part and in memory. `input` is the section of the YAML.
 
@@ -266,7 +277,7 @@ class Workload:
     checks_version: int
     contract: str  # the default contract's file name under schemas/
     layouts: frozenset[str]  # of sources that it takes: folders, npy, table
-    suffixes: frozenset[str]  # of files that hold one example each, in lower case
+    suffixes: Suffixes
     codec: Codec
     encoding: Callable[[Any], Any]  # input -> as much of it as changes an encoded example
     examine: Callable[[bytes, Any], Examined]  # a file's bytes, or a cell's, input -> Examined

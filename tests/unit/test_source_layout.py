@@ -8,6 +8,7 @@ import pytest
 
 from leptonflow.data.ingest import layouts
 from leptonflow.data.ingest.source_layout import layout, pair_up
+from leptonflow.workloads.image_classification.workload import WORKLOAD
 
 
 def tree(*folders: str, each: int = 2) -> list[str]:
@@ -98,7 +99,7 @@ def test_what_systems_leave_behind_is_hidden(name: str) -> None:
      ("cat/a.png.tmp", False)],
 )  # fmt: skip
 def test_documents_and_annotations_are_no_images(name: str, litter: bool) -> None:
-    assert layouts.is_litter(name) == litter and not layouts.is_hidden(name)
+    assert layouts.is_litter(name, WORKLOAD.suffixes) == litter and not layouts.is_hidden(name)
 
 
 @pytest.mark.parametrize(

@@ -111,10 +111,11 @@ def _examined(store: Store, config: Pipeline, entry: commit_log.Entry) -> tuple[
     tables = dataset_contents.tables(store, parts, (), ("id", "sha256", "source", "key"))
     recorded_rows = [row for table in tables for row in table.to_pylist()]
     small = config.model_copy(update={"input": (2, 2, 1)})  # the pixels are not needed
+    workload = catalog.load(config.workload)
     try:
-        landed = landing.open_batch(store, config.name, entry.body["batch"])
+        landed = landing.open_batch(store, config.name, entry.body["batch"], suffixes=workload.suffixes)
         rows = examination.examine(
-            store, small, landed, catalog.load(config.workload), classes=entry.body["classes"],
+            store, small, landed, workload, classes=entry.body["classes"],
             progress=progress.report,
         )  # fmt: skip
     except Exception as error:  # as where a batch is admitted: what comes from outside may raise anything

@@ -21,7 +21,7 @@ from leptonflow.core.store_keys import INGEST, READY, batch_folder, landed_key, 
 from leptonflow.data.ingest import label_tables, landing_state, layouts, source_layout
 from leptonflow.data.ingest.folder_walk import Refusal, walk
 from leptonflow.data.ingest.label_columns import DEFAULT, Columns
-from leptonflow.data.ingest.layouts import Batch, Index, Item, Layout, default_name
+from leptonflow.data.ingest.layouts import ANY, Batch, Index, Item, Layout, default_name
 from leptonflow.data.ingest.source_files import Arrival, Progress
 from leptonflow.data.ingest.source_rows import arrive
 from leptonflow.data.ingest.sources import open_source
@@ -29,7 +29,7 @@ from leptonflow.storage.objects import steady
 from leptonflow.storage.store import Store
 from leptonflow.storage.store_identity import upgrade
 from leptonflow.workloads import catalog
-from leptonflow.workloads.media.image import SUFFIXES as IMAGES
+from leptonflow.workloads.base import Suffixes
 from schemas.config import NAME, Pipeline
 from schemas.errors import AlreadyExists, Damaged, NotFound, StoreError, UsageError
 from schemas.records import Listing, SourceRow
@@ -204,19 +204,19 @@ def open_batch(
     pipeline: str,
     batch: str,
     classes: Collection[str] | None = None,
-    suffixes: frozenset[str] = IMAGES,
+    suffixes: Suffixes = ANY,
 ) -> Batch:
     """A closed batch: by its listing, or, where `_READY` is empty, by the names that lie there.
 
-    classes: the dataset's, where it has some; a folder of such a name is a class. suffixes: of files with an example.
+    classes: the dataset's, where it has some; a folder of such a name is a class.
     Raises NotFound where it is not closed, Damaged where its `_READY` is neither empty nor a listing.
     """
     listing = _listing(store, landed_key(pipeline, batch, READY))
     if listing is None:
         return _plain(store, pipeline, batch, classes, suffixes)
-    shape = Layout("folders", roots=listing.roots, split=listing.split)
+    shape = Layout("folders", roots=listing.roots, split=listing.split, suffixes=suffixes)
     if listing.layout == "table" and listing.files:
-        shape = Layout("table", table=listing.files[0].name)
+        shape = Layout("table", table=listing.files[0].name, suffixes=suffixes)
     elif listing.layout == "npy":
         shape = source_layout.layout([file.name for file in listing.files]) if listing.files else Layout("npy")
     return Batch(
@@ -240,7 +240,7 @@ def empty(pipeline: str, batch: str) -> Batch:
 
 
 def _plain(
-    store: Store, pipeline: str, batch: str, classes: Collection[str] | None, suffixes: frozenset[str]
+    store: Store, pipeline: str, batch: str, classes: Collection[str] | None, suffixes: Suffixes
 ) -> Batch:
     """A batch that some S3 client, or a person with `cp`, put there: its keys are its names."""
     prefix = batch_folder(pipeline, batch)

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from leptonflow.core.store_keys import INGEST, READY, batch_folder
-from leptonflow.workloads.media.image import SUFFIXES as IMAGES
+from leptonflow.workloads.base import Suffixes
 from schemas.config import NAME
 from schemas.groups import Group
 from schemas.records import Listing, Seen, SourceRow
@@ -28,8 +28,9 @@ LITTER = frozenset(
      "system volume information", "lost+found", "network trash folder", "temporary items", "node_modules",
      "zbthumbnail.info", "pspbrwse.jbf")
 )  # fmt: skip
-# What lies beside images and is none: documents, annotations, tables, arrays, programs, archives, films.
-NO_IMAGES = re.compile(
+ANY = Suffixes()
+# What lies beside examples and is none: documents, annotations, tables, arrays, programs, archives, sound, films.
+OTHERS = re.compile(
     r"\.(?:txt|xml|jsonl?|ndjson|md|rst|html?|csv|tsv|parquet|ya?ml|toml|ini|cfg|log|xmp|aae|thm|pdf|rtf|docx?|xlsx?|od[ts]"
     r"|pptx?|mat|np[yz]|h5|hdf5|pkl|pickle|pth?|onnx|tfrecord|db|sqlite|pyc?|ipynb|sh|bat|url|lnk|md5|sha1|sha256|zip|tar"
     r"|t?gz|bz2|xz|7z|rar|mp[34]|avi|mov|mkv|webm|wav|sw[op]|lock|dvc|names|tfw|jgw|pgw|wld|prj"
@@ -72,7 +73,6 @@ class Layout:
     roots  the folders whose sub-folders are the classes; empty: the batch's own
     split  these roots are the parts of a split, such as train and test
     apart  folders that hold no examples but masks or annotations of others
-    suffixes  of files that hold an example
     """
 
     kind: str
@@ -82,7 +82,7 @@ class Layout:
     split: bool = False
     apart: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
-    suffixes: frozenset[str] = IMAGES
+    suffixes: Suffixes = ANY
 
     def ignores(self, name: str) -> bool:
         """Whether a file in a folder per class is no example: by its own name, or by its folder's."""
@@ -178,21 +178,16 @@ def _depth(folders: list[str], roots: Collection[str]) -> int | None:
     return next((n for n in range(1, len(folders) + 1) if "/".join(folders[:n]) in roots), None)
 
 
-def is_litter(name: str, suffixes: frozenset[str] = IMAGES) -> bool:
-    """Whether a file that lies among examples is none by its name: a document, an annotation, a table, an archive.
-
-    suffixes: of files that hold an example. What has none of images, such as a DICOM file, is looked at; of other
-    examples nothing else is.
-    """
+def is_litter(name: str, suffixes: Suffixes = ANY) -> bool:
+    """Whether a file that lies among examples is none by its name: a document, an annotation, a table, an archive."""
     last = name.rpartition("/")[2].lower()
     stem, dot, suffix = last.rpartition(".")
     if last.startswith("~$"):  # an office program's lock
         return True
+    held = dot + suffix in suffixes.held
     if (stem or last) in DOCUMENTS:
-        return suffixes != IMAGES or dot + suffix not in IMAGES
-    if suffixes != IMAGES:
-        return dot + suffix not in suffixes
-    return NO_IMAGES.fullmatch(dot + suffix) is not None
+        return suffixes.only or not held
+    return not held and (suffixes.only or OTHERS.fullmatch(dot + suffix) is not None)
 
 
 def litter_warning(names: Sequence[str]) -> str:

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 from leptonflow.data.ingest.label_columns import LABELS as LABEL_COLUMNS
 from leptonflow.data.ingest.label_columns import PATHS
-from leptonflow.data.ingest.layouts import TABLES, Layout, is_litter, shown
-from leptonflow.workloads.media.image import SUFFIXES as IMAGES
+from leptonflow.data.ingest.layouts import ANY, TABLES, Layout, is_litter, shown
+from leptonflow.workloads.base import Suffixes
 from schemas.text import nfc
 
 SPLITS = frozenset(
@@ -53,14 +53,13 @@ def layout(
     classes: Collection[str] | None = None,
     has_columns: Callable[[str], bool] | None = None,
     broken: Callable[[str], str | None] = lambda name: None,
-    suffixes: frozenset[str] = IMAGES,
+    suffixes: Suffixes = ANY,
 ) -> Layout:
     """The layout of files with these names, relative to the source and not hidden.
 
     classes      the pipeline's, where it has some: a folder with such a name is a class and nothing else
     has_columns  whether a table has a path column and a label column; without it no table beside a folder is one
     broken       why a table cannot be read, if it cannot
-    suffixes     of files that hold an example
     """
     known = frozenset(map(nfc, classes or ()))
     has = has_columns or (lambda name: False)
@@ -92,7 +91,7 @@ def layout(
     )
 
 
-def _tree(names: Iterable[str], suffixes: frozenset[str]) -> _Folder:
+def _tree(names: Iterable[str], suffixes: Suffixes) -> _Folder:
     root = _Folder()
     for name in names:
         *parents, last = name.split("/")

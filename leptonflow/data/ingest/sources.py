@@ -13,8 +13,8 @@ from pathlib import Path
 from leptonflow.data.ingest import label_tables, layouts, source_layout
 from leptonflow.data.ingest.folder_walk import Found, Refusal, Walk, read_file, walk
 from leptonflow.data.ingest.label_columns import DEFAULT, Columns
-from leptonflow.data.ingest.layouts import Layout
-from leptonflow.workloads.media.image import SUFFIXES as IMAGES
+from leptonflow.data.ingest.layouts import ANY, Layout
+from leptonflow.workloads.base import Suffixes
 from schemas.errors import UsageError
 
 KINDS = "a folder with a folder per class, .npy or .npz arrays, or a .csv, .tsv, .jsonl or .parquet table"
@@ -27,7 +27,7 @@ class Source:
     root     the real folder that names are relative to; given: the same as the user wrote it, made absolute
     files    what may be read, without what is ignored; none of a table that was named itself: then its rows decide
     refused  what may not be read, by its name
-    litter   the names of files that are no images by their names, and that no layout needs
+    litter   the names of files that are no examples by their names, and that no layout needs
     hidden   how many files are hidden, or left behind by systems and tools
     columns  the table's columns, where a person gave them
     """
@@ -53,13 +53,12 @@ def open_source(
     classes: Collection[str] | None = None,
     columns: Columns = DEFAULT,
     root: Path | None = None,
-    suffixes: frozenset[str] = IMAGES,
+    suffixes: Suffixes = ANY,
 ) -> Source:
     """What lies at a path.
 
     classes  the pipeline's, where it has some
     root     the folder that a table's paths are relative to; default: the table's own
-    suffixes of files that hold an example
 
     Raises UsageError where there is nothing that can be ingested.
     """
@@ -82,7 +81,8 @@ def open_source(
     if os.path.isfile(path):
         if suffix in layouts.TABLES:
             folder = os.path.realpath(path.parent)
-            found = Source(folder, os.path.abspath(path.parent), Layout("table", table=path.name), columns=columns)
+            shape = Layout("table", table=path.name, suffixes=suffixes)
+            found = Source(folder, os.path.abspath(path.parent), shape, columns=columns)
             return found if root is None else _moved(found, folder, root)
         if suffix in (".npy", ".npz"):
             return _array(path)
@@ -100,7 +100,7 @@ _WORDS = {"folders": "a folder per class", "npy": "arrays"}
 def _moved(found: Source, folder: str, root: Path) -> Source:
     """A table whose paths are relative to another folder than its own."""
     table = os.path.join(folder, found.layout.table or "")
-    shape = Layout("table", table=table)
+    shape = Layout("table", table=table, suffixes=found.layout.suffixes)
     return replace(found, root=os.path.realpath(root), given=os.path.abspath(root), layout=shape, files=())
 
 
@@ -120,7 +120,7 @@ def _array(path: Path) -> Source:
     return Source(root, os.path.abspath(path.parent), Layout("npy", pairs=tuple(pairs)), files)
 
 
-def _folder(path: Path, classes: Collection[str] | None, columns: Columns, suffixes: frozenset[str]) -> Source:
+def _folder(path: Path, classes: Collection[str] | None, columns: Columns, suffixes: Suffixes) -> Source:
     try:
         found = walk(str(path))
     except OSError as error:

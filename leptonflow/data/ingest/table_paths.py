@@ -15,7 +15,7 @@ from leptonflow.data.ingest.folder_walk import Refusal, resolve, walk
 from leptonflow.data.ingest.label_columns import Rule
 from leptonflow.data.ingest.label_tables import name_of
 from leptonflow.data.ingest.sources import Source
-from leptonflow.workloads.media.image import SUFFIXES as IMAGES
+from leptonflow.workloads.base import Suffixes
 
 MISSING = "missing-file"
 NOWHERE = (MISSING, "there is no such file")
@@ -24,7 +24,8 @@ NOWHERE = (MISSING, "there is no such file")
 class Names:
     """The names that lie below the table's folder, relative to the batch. `table` is the table's own name."""
 
-    def __init__(self, names: Iterable[str], table: str = "") -> None:
+    def __init__(self, names: Iterable[str], table: str, suffixes: Suffixes) -> None:
+        self._suffixes = suffixes.held
         self._folder, last = posixpath.split(table)
         self._stem = posixpath.splitext(last)[0].lower()
         self._names = {_normal(name): name for name in sorted(names)}
@@ -32,7 +33,7 @@ class Names:
         inside = f"{self._folder}/" if self._folder else ""
         for name in self._names:
             if name.startswith(inside):
-                for last in {posixpath.basename(name), _stem(posixpath.basename(name))}:
+                for last in {posixpath.basename(name), self._without(posixpath.basename(name))}:
                     self._by_last.setdefault(last, []).append(name)
 
     def find(self, path: str | None) -> tuple[str | None, Rule | None]:
@@ -44,7 +45,7 @@ class Names:
         name = posixpath.join(self._folder, meant)
         if name in self._names:
             return self._names[name], None
-        found = [each for each in self._by_last.get(posixpath.basename(meant), ()) if _ends(each, meant)]
+        found = [each for each in self._by_last.get(posixpath.basename(meant), ()) if self._ends(each, meant)]
         if len(found) > 1:  # train.csv beside train/ and test/, where both have a 1.png
             found = [each for each in found if self._beside(each)] or found
         if len(found) == 1:
@@ -61,6 +62,15 @@ class Names:
         """The name that a path with backslashes stands for, if it lies there."""
         return self.find(path.replace("\\", "/"))[0] if "\\" in path else None
 
+    def _without(self, name: str) -> str:
+        """The name without an example's suffix."""
+        stem, suffix = posixpath.splitext(name)
+        return stem if suffix.lower() in self._suffixes else name
+
+    def _ends(self, name: str, path: str) -> bool:
+        """Whether `name` is the path itself in some folder, with or without an example's suffix."""
+        return any(each == path or each.endswith(f"/{path}") for each in (name, self._without(name)))
+
     def _beside(self, name: str) -> bool:
         return any(part.lower().startswith(self._stem) for part in name.split("/")[:-1])
 
@@ -68,16 +78,6 @@ class Names:
 def _normal(name: str) -> str:
     """One spelling of a name: some systems decompose its accents, and tables do not."""
     return name if name.isascii() else unicodedata.normalize("NFC", name)
-
-
-def _stem(name: str) -> str:
-    stem, suffix = posixpath.splitext(name)
-    return stem if suffix.lower() in IMAGES else name
-
-
-def _ends(name: str, path: str) -> bool:
-    """Whether `name` is the path itself in some folder, with or without an image's extension."""
-    return any(each == path or each.endswith(f"/{path}") for each in (name, _stem(name)))
 
 
 def real(source: Source) -> str | Refusal:
@@ -104,7 +104,7 @@ class Paths:
     def _names(self) -> Names:
         """Asked for where a path does not lead to a file as it stands."""
         files = self._source.files or walk(self._source.root).files
-        return Names((file.name for file in files), self._table)
+        return Names((file.name for file in files), self._table, self._source.layout.suffixes)
 
     @property
     def _table(self) -> str:

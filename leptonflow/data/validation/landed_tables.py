@@ -50,7 +50,7 @@ def rows(
         return list(_inside(table, numbers, found, examine, group))
     landed = batch.listing.images if batch.listing is not None else None
     named = {item.name: item for item in batch.items}
-    there = table_paths.Names(named, table.name)
+    there = table_paths.Names(named, table.name, batch.shape.suffixes)
     meant = [(name, None) for name in landed] if landed is not None else [there.find(path) for path in found.paths]
     images = {name: named[name] for name, _ in meant if name is not None and name in named}
     escaped = {} if batch.listing is not None else {row.source: (row.rule, row.reason) for row in batch.refused}

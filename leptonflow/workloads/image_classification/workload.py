@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 
 from leptonflow.workloads import classification_errors
-from leptonflow.workloads.base import Codec, Derived, Workload
+from leptonflow.workloads.base import Codec, Derived, Suffixes, Workload
 from leptonflow.workloads.image_classification import baselines, examples, model, panels, proposal, scoring
 from leptonflow.workloads.media.image import SUFFIXES
 
@@ -16,7 +16,7 @@ WORKLOAD = Workload(
     checks_version=2,
     contract="image_classification.contract.yaml",
     layouts=frozenset(("folders", "npy", "table")),
-    suffixes=SUFFIXES,
+    suffixes=Suffixes(SUFFIXES),  # an image may have any name, as DICOM files do
     codec=Codec(
         "pixels", examples.arrow, examples.read, examples.empty, examples.stack, examples.raw, examples.size
     ),

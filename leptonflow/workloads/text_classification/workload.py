@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from leptonflow.workloads import classification_errors
-from leptonflow.workloads.base import Examined, Told, Workload
+from leptonflow.workloads.base import Examined, Suffixes, Told, Workload
 from leptonflow.workloads.text_classification import baselines, codec, examples, model, panels, proposal, scoring
 from schemas.config import Pipeline
 from schemas.text_classification import TextInput
@@ -48,7 +48,7 @@ WORKLOAD = Workload(
     checks_version=1,
     contract="text_classification.contract.yaml",
     layouts=frozenset(("folders", "table")),
-    suffixes=frozenset(examples.SUFFIXES),
+    suffixes=Suffixes(frozenset(examples.SUFFIXES), only=True),
     codec=codec.CODEC,
     encoding=lambda given: (),  # a part holds the whole text, whatever the model sees of it
     examine=_examine,
