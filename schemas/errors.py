@@ -10,7 +10,7 @@ LeptonflowError             exit 1   a failure; the base of all others
 │   ├── AlreadyExists       exit 1   `create` of a key that exists
 │   └── Damaged             exit 1   bytes are not those that were recorded
 ├── Overtaken               exit 1   a write conflict: another writer committed first
-├── ExaminerLost        exit 1   a process that examines images ended before its result
+├── ExaminerLost        exit 1   a process that checks examples ended before its result
 ├── LandingChanged          exit 1   landed files differ from what was accepted
 ├── ServerError             exit 1   the Prefect server does not answer
 ├── TimeLimit               exit 1   a stage took longer than the pipeline's YAML allows
@@ -118,7 +118,7 @@ class Overtaken(LeptonflowError):
 
 
 class ExaminerLost(LeptonflowError):
-    """A process that examines images ended before its result: killed, or short of memory."""
+    """A process that checks examples ended before its result: killed, or short of memory."""
 
 
 class LandingChanged(LeptonflowError):

@@ -100,7 +100,7 @@ class Pool:
                     [sys.executable, "-P", "-W", "ignore", "-c", _CHILD.format(module=self.module)],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
-                    stderr=subprocess.DEVNULL,  # decoders written in C complain there; every image has a rule
+                    stderr=subprocess.DEVNULL,  # decoders written in C complain there; every example has a rule
                     env={**os.environ, **single, "PYTHONPATH": path},
                 )
                 _widen(process)
@@ -134,7 +134,7 @@ class Pool:
             status = child.process.wait()
             how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
             raise ExaminerLost(
-                "a process that examines images ended",
+                "a process that checks examples ended",
                 expected="it runs until it is stopped",
                 received=how,
                 hint="If the machine ran out of memory, give it more or fewer cores; then run the same command again",
@@ -175,7 +175,7 @@ def serve(module: str) -> None:
             reply = {"error": type(error).__name__, **error.document()["error"]}
         except Exception as error:  # noqa: BLE001 - the parent raises it, in one line
             words = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            reply = {"error": "LeptonflowError", "message": "an image could not be examined", "received": words[:300]}
+            reply = {"error": "LeptonflowError", "message": "an example could not be examined", "received": words[:300]}
             reply |= {"expected": None, "hint": "Please report this; `--debug` shows more"}
         try:
             _send(target, reply, raw)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 SELF = Path("/proc/self/cgroup")
 GROUPS = Path("/sys/fs/cgroup")
-WORKER_BYTES = 512 << 20  # memory for each child process that examines images
+WORKER_BYTES = 512 << 20  # memory for each child process that checks examples
 
 
 def cores() -> int:

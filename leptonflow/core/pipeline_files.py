@@ -15,7 +15,7 @@ from schemas.config import NAME, Pipeline, parse
 from schemas.errors import ConfigurationError, UsageError
 
 PIPELINES = Path("pipelines")
-PATTERNS = ("*.yaml", "*/*.yaml", "*/*/*.yaml")  # no deeper: whoever keeps images there has many files
+PATTERNS = ("*.yaml", "*/*.yaml", "*/*/*.yaml")  # no deeper: whoever keeps data there has many files
 _PIPELINE = re.compile(rb"^workload\s*:", re.MULTILINE)
 
 

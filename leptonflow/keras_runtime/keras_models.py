@@ -163,7 +163,7 @@ def batch_size(encoded: NDArray[Any]) -> int:
 
 
 def predict(model: Any, encoded: NDArray[Any]) -> NDArray[np.float64]:
-    """Outputs N x K of N encoded examples, such as N x H x W x C pixels or N x L tokens.
+    """Outputs N x K of N encoded examples, the first axis N.
 
     Every batch has the same shape, the last one padded with zeros, so that nothing is traced twice.
     """

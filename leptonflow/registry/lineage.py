@@ -25,7 +25,7 @@ from schemas.records import Hardware, Lineage, Plan, SnapshotRef
 
 LOCK = "requirements.lock"
 GIT_SECONDS = 5.0
-# Beside Keras and its backend: what pixels and numbers pass through between a file and a prediction.
+# Beside Keras and its backend: what examples and numbers pass through between a file and a prediction.
 OTHER_LIBRARIES = ("leptonflow", "numpy", "pillow", "pyarrow", "scikit-learn")
 
 

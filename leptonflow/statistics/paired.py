@@ -167,11 +167,11 @@ def _interval(b: int, c: int, n: int, confidence: float) -> tuple[float, float]:
 
     z = float(ndtri(confidence))
 
-    def crossing(height: float) -> float:
+    def crossing(level: float) -> float:
         left, right = -1.0, 1.0
         for _ in range(STEPS):
             middle = (left + right) / 2
-            if float(score(b, c, n, middle)) > height:
+            if float(score(b, c, n, middle)) > level:
                 left = middle
             else:
                 right = middle

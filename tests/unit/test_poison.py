@@ -72,7 +72,7 @@ class Raises:
 
 
 def lost() -> ExaminerLost:
-    return ExaminerLost("a process that examines images ended", received="killed by SIGKILL")
+    return ExaminerLost("a process that checks examples ended", received="killed by SIGKILL")
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def lost() -> ExaminerLost:
         [RecursionError("too deep")],
         [OSError("Corrupt snappy compressed data.")],
         [UsageError("not a valid store key", received="'x/../y'")],
-        [LeptonflowError("an image could not be examined", received="ValueError: of a child")],
+        [LeptonflowError("an example could not be examined", received="ValueError: of a child")],
         [lost(), lost()],
     ],
     ids=lambda errors: type(errors[-1]).__name__,

@@ -42,7 +42,7 @@ def test_splits_may_lack_a_class_be_wrapped_nested_or_without_classes() -> None:
     assert labels(names) == {None} and "have no label" in layout(names).warnings[0]
     assert "name them under `classes`" in layout(names).warnings[0]
     kaggle = layout(tree("train/cat", "train/dog", "test"))
-    assert kaggle.roots == ("train", "test") and "The images in test have no label" in kaggle.warnings[0]
+    assert kaggle.roots == ("train", "test") and "The files in test have no label" in kaggle.warnings[0]
     mixed = tree("train/cat", "train/dog", "test/cat", "test/dog", "samples")
     assert labels(mixed) == {"cat", "dog", None} and "samples have no label" in layout(mixed).warnings[0]
 

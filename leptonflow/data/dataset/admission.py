@@ -218,7 +218,7 @@ def _first_classes(
 ) -> tuple[tuple[str, ...], str | None]:
     """The classes that a first batch fixes: the labels of its examples, sorted, the class numbers of arrays as numbers.
 
-    A folder without a single readable image is no class.
+    A folder without a single readable example is no class.
     """
     if known is not None:
         return known, None

@@ -1,6 +1,6 @@
 """What changes accepted examples: records of newer labels and of examples that leave the dataset.
 
-Each is one record in the snapshots log, with who, when and why; its changes lie in a Parquet part. Pixels, ids and
+Each is one record in the snapshots log, with who, when and why; its changes lie in a Parquet part. Contents, ids and
 sides of the split stay. What does not belong here: how readers apply them (dataset_contents), and who
 decides on them (corrections, identities).
 """

@@ -28,9 +28,9 @@ LEAST = 6  # hex digits of an id that name an example
 
 
 def correct(store: Store, config: Pipeline, batch: str, reason: str | None) -> list[Change]:
-    """Record the labels of a landed batch where the dataset holds its pictures under others; what was changed.
+    """Record the labels of a landed batch where the dataset holds its examples under others; what was changed.
 
-    A picture that was retracted comes back. Where the batch itself has a picture under two labels, nothing changes.
+    An example that was retracted comes back. Where the batch itself has one under two labels, nothing changes.
     """
     history = dataset_state.snapshots(store, config.name)
     if history.head is None or discards.of(store, config.name, batch) is not None:
@@ -49,7 +49,7 @@ def correct(store: Store, config: Pipeline, batch: str, reason: str | None) -> l
     for row in examined:
         if row.rule is None and row.id is not None and row.label in classes:
             newer[row.id].add(str(row.label))
-    labels = {picture: next(iter(found)) for picture, found in newer.items() if len(found) == 1}
+    labels = {content: next(iter(found)) for content, found in newer.items() if len(found) == 1}
     why = reason or f"the batch {batch} has newer labels"
     return _recorded(store, config, RELABELLED, why, lambda history: _newer(store, config, history, labels))
 
@@ -85,24 +85,24 @@ def _recorded(
 
 
 def _newer(store: Store, config: Pipeline, history: commit_log.Log, labels: dict[str, str]) -> list[Change]:
-    """Each example whose picture has another label there. Of one that left, the copy that training held comes back."""
+    """Each example whose content has another label there. Of one that left, the copy that training held comes back."""
     snapshot = dataset_state.state(config, history)
     assert snapshot is not None
     same = identities.canonical(store, history)
     groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in rows(store, history, retracted=True):
-        picture = same.get(row["id"], row["id"])
-        if picture in labels:
-            groups[picture].append(row)
+        content = same.get(row["id"], row["id"])
+        if content in labels:
+            groups[content].append(row)
     there = dataset_contents.tables(store, snapshot.parts, (), ("id",))
     encoded = {example for table in there for example in table["id"].to_pylist()}
     changes = []
-    for picture, group in groups.items():
+    for content, group in groups.items():
         alive = [row for row in group if row["label"] is not None]
         if not alive:
             trained = [row for row in group if not in_holdout(row["id"], snapshot.holdout)]
             alive = [row for row in trained or group if row["id"] in encoded]
-        changes += [Change(row, labels[picture]) for row in alive if row["label"] != labels[picture]]
+        changes += [Change(row, labels[content]) for row in alive if row["label"] != labels[content]]
     return changes
 
 

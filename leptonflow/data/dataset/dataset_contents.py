@@ -53,7 +53,7 @@ def tables(
 ) -> Iterator[pa.Table]:
     """Some columns of each part, `id` among them, as the records say: newer labels, and nothing that was retracted.
 
-    verified: the whole part is read at once, for its pixels.
+    verified: the whole part is read at once, for its examples.
     """
     import pyarrow as pa
 

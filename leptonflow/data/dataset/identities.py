@@ -72,7 +72,7 @@ def upgrade(store: Store, config: Pipeline) -> None:
 def straddling(
     entries: Sequence[commit_log.Entry], store: Store, same: dict[str, str], fraction: float
 ) -> list[tuple[str, str]]:
-    """(holdout example, the training example that is the same picture), for each that the dataset holds."""
+    """(holdout example, the training example of the same content), for each that the dataset holds."""
     training = {}
     for part in dataset_contents.accepted_parts(entries):  # retracted ones too: some version has learned from them
         for example in part_files.read_columns(store, part, ("id",))["id"].to_pylist():
@@ -83,9 +83,9 @@ def straddling(
 
 
 def conflicts(store: Store, history: commit_log.Log) -> list[list[dict[str, str]]]:
-    """Pictures that the dataset holds under several labels, each as its examples: id, label, batch, source."""
+    """Contents that the dataset holds under several labels, each as its examples: id, label, batch, source."""
     same = canonical(store, history)
-    if not same:  # intake lets no picture in twice
+    if not same:  # intake lets no content in twice
         return []
     groups: dict[str, list[dict[str, str]]] = defaultdict(list)
     for row in change_records.rows(store, history):
@@ -110,7 +110,7 @@ def _examined(store: Store, config: Pipeline, entry: commit_log.Entry) -> tuple[
     parts = dataset_contents.accepted_parts([entry])
     tables = dataset_contents.tables(store, parts, (), ("id", "sha256", "source", "key"))
     recorded_rows = [row for table in tables for row in table.to_pylist()]
-    small = config.model_copy(update={"input": (2, 2, 1)})  # the pixels are not needed
+    small = config.model_copy(update={"input": (2, 2, 1)})  # what is encoded is not needed
     workload = catalog.load(config.workload)
     try:
         landed = landing.open_batch(store, config.name, entry.body["batch"], suffixes=workload.suffixes)
@@ -137,7 +137,7 @@ def _retract_copies(store: Store, config: Pipeline, history: commit_log.Log, sam
     if not copies:
         return history
     gone = [change_records.Change(row, None) for row in change_records.rows(store, history) if row["id"] in copies]
-    why = f"{len(gone)} holdout examples are training pictures in other files"
+    why = f"{len(gone)} holdout examples are training examples in other files"
     progress.note(f"{why}: they are retracted")
     return change_records.commit(store, config, history, RETRACTED, gone, why)
 

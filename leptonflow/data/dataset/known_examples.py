@@ -1,4 +1,4 @@
-"""What a dataset holds, gathered from its log for intake: files, pictures and what was quarantined before.
+"""What a dataset holds, gathered from its log for intake: files, contents and what was quarantined before.
 
 What does not belong here: what a row's verdict is (acceptance), and walking a source (folder_walk).
 """
@@ -138,7 +138,7 @@ def _retractions(store: Store, history: commit_log.Log) -> dict[str, str]:
     for entry in history.entries:
         if entry.kind == dataset_contents.RETRACTED:
             ref = ChangesRef.model_validate(entry.body["changes"])
-            said = f"record {entry.number} retracted this picture ({entry.why}); --correct adds it again"
+            said = f"record {entry.number} retracted this example ({entry.why}); --correct adds it again"
             found |= dict.fromkeys(dataset_contents.read_changes(store, [ref]), said)
     return found
 

@@ -116,7 +116,7 @@ def read_part(store: Store, part: PartRef, columns: Sequence[str]) -> pa.Table:
 
 
 def read_columns(store: Store, part: PartRef, columns: Sequence[str]) -> pa.Table:
-    """Some small columns of a part, held against its sha256 too; of a local file no pixels are kept in memory."""
+    """Some small columns of a part, held against its sha256 too; of a local file no examples are kept in memory."""
     import pyarrow.parquet as pq
 
     path = store.path(part.key)

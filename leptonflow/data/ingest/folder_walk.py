@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from leptonflow.data.ingest.layouts import is_hidden, shown
 from schemas.errors import LeptonflowError
 
-PIECE = 64 << 10  # bytes of the first read: most images, whole
+PIECE = 64 << 10  # bytes of the first read: most files, whole
 WHOLE = 8 << 20  # files up to this size are read at once, larger ones are hashed in pieces
 
 

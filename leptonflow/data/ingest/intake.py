@@ -30,7 +30,7 @@ def ingest(
 ) -> tuple[dict[str, Any], list[str]]:
     """The `--json` document of `ingest`, and the warnings for a person. columns, root: of a table (sources).
 
-    correct: where the dataset holds a picture of the source under another label, it takes the source's by a record.
+    correct: where the dataset holds an example of the source under another label, it takes the source's by a record.
     Raises UsageError where a person has discarded that batch.
     """
     landing.check_name(batch)
@@ -101,5 +101,5 @@ def _warnings(store: Store, config: Pipeline, outcome: Outcome) -> list[str]:
     history = dataset_state.snapshots(store, config.name)
     several = len(identities.conflicts(store, history))
     ways = "`leptonflow status` names them, `ingest --correct` or `retract` corrects them"
-    told = [f"pictures of the dataset have several labels ({several}): {ways}"] if several else []
+    told = [f"examples of the dataset have several labels ({several}): {ways}"] if several else []
     return [*outcome.warnings, *known_examples.left_behind(store, config, history), *told]

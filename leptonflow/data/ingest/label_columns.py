@@ -50,7 +50,7 @@ class LabelTable:
     header         the names of all columns
     missing        the rule of every row of a table without one of its two columns
     ragged         the rule of a row with more or fewer cells than the header, by its number
-    cells          the examples' bytes, pictures or texts, where they lie in the table itself
+    cells          the examples' bytes where they lie in the table itself
     written        the different labels, as they are written
     groups         the cells of the column that holds the groups, None where it is empty
     """

@@ -1,7 +1,7 @@
 """A table of examples and labels, CSV, JSON Lines or Parquet: its rows, and the same table with some of its rows.
 
-A picture is named by a path, or lies in the table itself (Parquet, as Hugging Face writes it). A label is the text that
-stands there. Where a path leads is not known here (table_paths, folder_walk).
+An example is named by a path, or lies in the table itself (Parquet, as Hugging Face writes it). A label is the text
+that stands there. Where a path leads is not known here (table_paths, folder_walk).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from schemas.errors import UsageError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-MAGIC = (b"\xff\xd8", b"\x89PNG", b"GIF8", b"BM", b"RIFF", b"II*\0", b"MM\0*")  # how a picture's bytes begin
+MAGIC = (b"\xff\xd8", b"\x89PNG", b"GIF8", b"BM", b"RIFF", b"II*\0", b"MM\0*")  # how a file begins, and no path
 
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 
@@ -44,7 +44,7 @@ _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 def read(name: str, data: bytes, columns: Columns = DEFAULT, classes: Sequence[str] | None = None) -> LabelTable:
     """The two columns of the table called `name`, whose suffix says what it is.
 
-    classes  what the integers of a table with pictures mean, where the table does not name them
+    classes  what the integers of a table with the examples in it mean, where the table does not name them
     """
     try:
         if _is_parquet(name):
@@ -139,14 +139,14 @@ def _read_parquet(data: bytes, columns: Columns, classes: Sequence[str] | None) 
     # Only these columns are read: the others may be anything.
     table = _columns(data, header, (path, label_at, group_column(header, columns)))
     cells, labels = table.column(header[path]).to_pylist(), table.column(header[label_at]).to_pylist()
-    images = _pictures(schema.types[path], cells)
-    if images is None:
+    inside = _files(schema.types[path], cells)
+    if inside is None:
         return _grouped(of_cells(header, cells, labels), table, columns)
     names = _class_names(schema, header[label_at])
     if pa.types.is_integer(schema.types[label_at]):
         labels = [_class(number, names or classes, bool(names)) for number in labels]
     found = [label(value) for value in labels]
-    whole = LabelTable([None] * len(images), found, tuple(header), cells=images, written=written_labels(labels))
+    whole = LabelTable([None] * len(inside), found, tuple(header), cells=inside, written=written_labels(labels))
     return _grouped(whole, table, columns)
 
 
@@ -181,7 +181,7 @@ def _read_texts(
 
 def _find_parquet(schema: pa.Schema, columns: Columns) -> tuple[int | None, int | None]:
     path, label_at = find_columns(schema.names, columns)
-    if path is None and columns.path is None:  # a picture's column may have any name
+    if path is None and columns.path is None:  # a column of files may have any name
         path = next((at for at, each in enumerate(schema.types) if _is_struct(each)), None)
     return path, label_at
 
@@ -192,8 +192,8 @@ def _is_struct(kind: pa.DataType) -> bool:
     return bool(pa.types.is_struct(kind)) and kind.get_field_index("bytes") >= 0
 
 
-def _pictures(kind: pa.DataType, cells: list[Any]) -> list[bytes | None] | None:
-    """The bytes of each row's picture; None where the column holds paths. Structs of paths alone become paths."""
+def _files(kind: pa.DataType, cells: list[Any]) -> list[bytes | None] | None:
+    """The bytes of each row's file; None where the column holds paths. Structs of paths alone become paths."""
     if _is_struct(kind):
         if any(cell and cell["bytes"] for cell in cells):
             return [cell["bytes"] if cell else None for cell in cells]

@@ -22,7 +22,7 @@ from schemas.config import NAME
 from schemas.errors import StoreUnreachable, UsageError
 from schemas.records import Outcome, Seen
 
-# What people write where `_READY` is meant. A picture may be called so too: those endings are left out.
+# What people write where `_READY` is meant. An example may be called so too: those endings are left out.
 MARKER = re.compile(r"[\W_]*(ready|success|done|complete|closed)[\W_]*(\.(txt|flag|json|ok|tmp|md))?", re.IGNORECASE)
 
 

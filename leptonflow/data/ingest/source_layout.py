@@ -21,10 +21,10 @@ SPLITS = frozenset(
 )
 DATA = frozenset(("x", "data", "images", "image", "imgs", "pixels", "features", "inputs"))
 LABELS = frozenset(("y", "labels", "label", "targets", "target"))
-PICTURES = frozenset(("images", "image", "imgs", "img", "jpegimages", "pictures", "photos", "frames", "rgb"))
+FILES = frozenset(("images", "image", "imgs", "img", "jpegimages", "pictures", "photos", "frames", "rgb"))
 ANNOTATIONS = frozenset(
     ("masks", "mask", "annotations", "annotation", "labels", "segmentation", "segmentations", "gt", "groundtruth")
-)  # what lies beside a folder of pictures and is made of them
+)  # what lies beside such a folder and is made of its files
 LOOKED_FOR = "X and y, images and labels, data and labels, or such names with a part in common, as x_train and y_train"
 DEEPEST = 16  # folders within folders that are looked through
 
@@ -37,14 +37,14 @@ class _Folder:
     """A folder of the source: the names of its own files by kind, and its sub-folders."""
 
     path: str = ""
-    images: int = 0  # files that are an image by their names, or may be one
+    examples: int = 0  # files that are one by their names, or may be
     arrays: list[str] = field(default_factory=list)
     tables: list[str] = field(default_factory=list)
     folders: dict[str, _Folder] = field(default_factory=dict)
-    full: bool = False  # an image lies in it or below it
+    full: bool = False  # an example lies in it or below it
 
     def classes(self) -> list[str]:
-        """The sub-folders with an image."""
+        """The sub-folders with an example."""
         return [name for name, folder in self.folders.items() if folder.full]
 
 
@@ -105,16 +105,16 @@ def _tree(names: Iterable[str], suffixes: Suffixes) -> _Folder:
         elif lower.endswith(TABLES):
             above[-1].tables.append(name)
         elif not is_litter(name, suffixes):
-            above[-1].images += 1
+            above[-1].examples += 1
             for each in above:
                 each.full = True
     return root
 
 
 def _annotations(folder: _Folder, known: frozenset[str], depth: int) -> list[str]:
-    """The folders that hold annotations or masks of the pictures beside them: no class, whatever files they hold."""
+    """The folders that hold annotations or masks of the examples beside them: no class, whatever files they hold."""
     found = []
-    beside = any(name.lower() in PICTURES and inner.full for name, inner in folder.folders.items())
+    beside = any(name.lower() in FILES and inner.full for name, inner in folder.folders.items())
     for name, inner in folder.folders.items():
         if beside and name.lower() in ANNOTATIONS and name not in known:
             found.append(inner.path)
@@ -163,7 +163,7 @@ def _every_word(words: list[str]) -> tuple[int | None, str]:
 def _arrays(folder: _Folder) -> Layout | None:
     """The arrays of this folder, if it is a batch of arrays."""
     single = [name for name in folder.arrays if name.lower().endswith(".npy")]
-    if folder.full:  # arrays beside images are an extract of them, unless their names say that they are a batch
+    if folder.full:  # arrays beside files are an extract of them, unless their names say that they are a batch
         single = [name for name in single if re.search(r"_(data|labels)\.npy$", name, re.IGNORECASE)]
     pairs = pair_up(single)
     if not folder.full:
@@ -191,7 +191,7 @@ def _table(folder: _Folder, known: frozenset[str], has: Callable[[str], bool]) -
     if len(inner) > 1 and (nested or not all(_says_split(name) for name in inner)):
         return None  # a folder per class, beside a table
     good = [name for name in folder.tables if has(name)]
-    if len(good) > 1:  # a sample of what to hand in names images and labels too
+    if len(good) > 1:  # a sample of what to hand in names files and labels too
         good = [name for name in good if "submission" not in name.lower()]
     return Layout("table", table=good[0]) if len(good) == 1 else None
 
@@ -206,7 +206,7 @@ def _beside(
     """What is told of arrays and tables that did not make the layout. unlabelled: the folders name no classes."""
     told = []
     if none := sorted(name for name, inner in folder.folders.items() if not inner.full):
-        told.append(f"without an image, and so not a class: {', '.join(none[:5])}{', ...' if len(none) > 5 else ''}")
+        told.append(f"without an example, and so not a class: {', '.join(none[:5])}{', ...' if len(none) > 5 else ''}")
     if folder.arrays and not folder.full:
         told.append(f"no pair of arrays: looked for {LOOKED_FOR}; here are {', '.join(sorted(folder.arrays)[:5])}")
     tables = [name for name in folder.tables if has(name)]
@@ -218,7 +218,7 @@ def _beside(
         told.append(f"read as a folder per class, not by {listed}: to ingest what a table names, pass the table itself")
     elif folder.tables and not folder.full:
         told.append(f"{len(folder.tables)} tables in one folder: pass one of them at a time ({listed})")
-    elif len(folder.tables) > len(damaged) and (folder.images or unlabelled):
+    elif len(folder.tables) > len(damaged) and (folder.examples or unlabelled):
         told.append(
             f"{listed} names no labels: looked for a column of paths ({', '.join(PATHS)}) and one of labels "
             f"({', '.join(LABEL_COLUMNS)}); --path-column and --label-column name others"
@@ -238,7 +238,7 @@ def _at(folder: _Folder, path: str) -> _Folder:
 def _only(folder: _Folder, known: frozenset[str], has: Callable[[str], bool]) -> _Folder | None:
     """The folder that wraps all of the data, if this one holds nothing else and it is no class."""
     inner = [each for each in folder.folders.values() if each.full or each.arrays or each.tables]
-    if folder.images or len(inner) != 1:
+    if folder.examples or len(inner) != 1:
         return None
     found = inner[0]
     name = nfc(found.path.rpartition("/")[2])
@@ -248,7 +248,7 @@ def _only(folder: _Folder, known: frozenset[str], has: Callable[[str], bool]) ->
         return found
     if name.lower() in SPLITS:
         return None
-    return found if found.classes() and (len(found.classes()) > 1 or not found.images) else None
+    return found if found.classes() and (len(found.classes()) > 1 or not found.examples) else None
 
 
 def _classes(folder: _Folder, known: frozenset[str], depth: int) -> tuple[list[str], set[str]]:
@@ -258,9 +258,9 @@ def _classes(folder: _Folder, known: frozenset[str], depth: int) -> tuple[list[s
     if not names or known.intersection(names) or depth > DEEPEST:
         return here
     below = {n: _classes(folder.folders[n], known, depth + 1) for n in names if folder.folders[n].classes()}
-    if len(names) == 1 and names[0] in below and not folder.images and names[0].lower() not in SPLITS:
+    if len(names) == 1 and names[0] in below and not folder.examples and names[0].lower() not in SPLITS:
         single = folder.folders[names[0]]  # a folder that wraps the classes of one split
-        if depth and (len(single.classes()) > 1 or not single.images):
+        if depth and (len(single.classes()) > 1 or not single.examples):
             return below[names[0]]
         return here
     if all(name.lower() in SPLITS for name in names):
@@ -301,16 +301,16 @@ def _split_warning(folder: _Folder, roots: list[str], classes: Collection[str], 
     listed = ", ".join(sorted(roots)[:5]) + (", ..." if len(roots) > 5 else "")
     if not classes:
         way = "If they are the classes, name them under `classes` in the YAML"
-        return [f"{listed}: split folders without class folders in them; their images have no label. {way}"]
+        return [f"{listed}: split folders without class folders in them; their files have no label. {way}"]
     shared = ", ".join(sorted(classes)[:5]) + (", ..." if len(classes) > 5 else "")
     told = (
         f"{listed}: read as split folders with the classes {shared} and merged into one dataset; leptonflow makes "
-        f"its own holdout, and keeps an image's split folder in its metadata `split`"
+        f"its own holdout, and keeps an example's split folder in its metadata `split`"
     )
     if not all(_says_split(part) for root in roots for part in root.rsplit("/", 1)[-1:]):
         told += ". If the outer folders are the classes, name them under `classes` in the YAML"
     lost = set(folder.classes()) - {r.removeprefix(folder.path).strip("/").partition("/")[0] for r in roots}
     lost.update(root for root in roots if not _at(folder, root).classes())
     if lost:
-        told += f". The images in {', '.join(sorted(lost)[:5])} have no label: to go without them, pass another folder"
+        told += f". The files in {', '.join(sorted(lost)[:5])} have no label: to go without them, pass another folder"
     return [told]

@@ -1,7 +1,7 @@
 """What a source holds: every file measured, every row told apart into landed, known and refused.
 
 Reads the source and the index; writes nothing. What does not belong here: the batch's protocol on the
-store (landing), and whether an image is any good (examination).
+store (landing), and whether an example is any good (examination).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from schemas.records import Listing, SourceRow
 
 
 def arrive(source: Source, index: Index, classes: Sequence[str] | None, progress: Progress) -> Arrival:
-    """Read a source: a folder, arrays, or a table and the images that it names.
+    """Read a source: a folder, arrays, or a table and the files that it names.
 
     Raises UsageError where it holds nothing, LeptonflowError where it changes meanwhile.
     """
@@ -41,7 +41,7 @@ def arrive(source: Source, index: Index, classes: Sequence[str] | None, progress
 
 
 def _arrive_folder(source: Source, index: Index, progress: Progress) -> Arrival:
-    """The images that are neither known nor quarantined before."""
+    """The files that are neither known nor quarantined before."""
     roots = frozenset(source.layout.roots)
     seen, refused = measured(source.files, progress)
     rows = [_refused_file(name, why, roots) for name, why in {**dict(source.refused), **refused}.items()]

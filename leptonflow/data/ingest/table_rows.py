@@ -1,4 +1,4 @@
-"""What a table as a source holds: its rows told apart into landed, known and refused, and the images that they name.
+"""What a table as a source holds: its rows told apart into landed, known and refused, and the files that they name.
 
 Reads the source and the index; writes nothing. How paths are looked up is table_paths' business.
 """
@@ -31,7 +31,7 @@ from schemas.records import Listing, SourceRow
 
 
 def arrive_table(source: Source, index: Index, classes: Sequence[str] | None, progress: Progress) -> Arrival:
-    """The table with its rows that are not known and not refused, and each image they name once."""
+    """The table with its rows that are not known and not refused, and each file they name once."""
     table = source.layout.table or ""
     itself = _whole(source)
     found = label_tables.read(itself.found.name, itself.bytes(), source.columns, classes or index.classes)
@@ -131,7 +131,7 @@ class Inside(NamedTuple):
 
 
 class _Rows(NamedTuple):
-    """What each row of a table names: a file, a picture inside, or the rule why there is none.
+    """What each row of a table names: a file, an example inside, or the rule why there is none.
 
     seen  every file that a row names
     left  the names beside the table that no row means

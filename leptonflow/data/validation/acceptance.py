@@ -32,7 +32,7 @@ class Knowledge:
     files     file sha256 -> (label, batch)
     examples  canonical digest of an example -> (label, batch)
     recalled  (file sha256, label) -> (rule, reason), where that still stands
-    retracted   canonical digest of a picture that left the dataset -> the sentence that says so
+    retracted   canonical digest of an example that left the dataset -> the sentence that says so
     quarantined (file sha256, label) of all that was quarantined before, whether it stands or not
     groups      canonical digest of an example -> its group, where the pipeline has groups
     """
@@ -109,19 +109,19 @@ def judge(
             moved += _moved(row, knowledge)
         elif (held := knowledge.examples.get(row.id or "")) is not None:
             other, batch = held
-            way = "`ingest --correct` uses the newer label"
-            refused.append(Refusal(row, CONFLICT, f"batch {batch} has this image with the label {other!r}; {way}", new))
+            told = f"batch {batch} has this example with the label {other!r}; `ingest --correct` uses the newer label"
+            refused.append(Refusal(row, CONFLICT, told, new))
         elif (gone := knowledge.retracted.get(row.id or "")) is not None:
             refused.append(Refusal(row, RETRACTED, gone, new))
         elif row.no_group is not None:
             refused.append(Refusal(row, MISSING_GROUP, row.no_group, new))
         elif len(labels_of[row.id or ""]) > 1:
             names = ", ".join(repr(n) for n in sorted(labels_of[row.id or ""]))
-            refused.append(Refusal(row, CONFLICT, f"this image is in the batch with the labels {names}", new))
+            refused.append(Refusal(row, CONFLICT, f"this example is in the batch with the labels {names}", new))
         elif row.id in seen:
             first = seen[row.id or ""]
             kept = f", which is of the group {first.group!r}" if first.group != row.group else ""
-            refused.append(Refusal(row, DUPLICATE, f"the same image as {first.source}{kept}", new))
+            refused.append(Refusal(row, DUPLICATE, f"the same example as {first.source}{kept}", new))
         else:
             seen[row.id or ""] = row
             accepted.append(row)
@@ -185,7 +185,7 @@ def _is_known(row: Row, knowledge: Knowledge) -> bool:
 
 
 def _known_by_bytes(row: Row, knowledge: Knowledge) -> bool:
-    """By the file's. An array's mean what its type and the scale of its source say: of its rows the picture tells."""
+    """By the file's. An array's mean what its type and the scale of its source say: of its rows the content tells."""
     if (row.key or "").lower().endswith((".npy", ".npz")):
         return _has(knowledge.examples, row.id, str(row.label))
     return _has(knowledge.files, row.sha256, str(row.label))

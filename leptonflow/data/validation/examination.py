@@ -2,7 +2,7 @@
 
 The result is one Row for each row that arrived and was not known when it landed. Large batches are
 examined by child processes. What does not belong here: whether an examined row is
-accepted (acceptance), and what an image is (the workload).
+accepted (acceptance), and what a good example is (the workload).
 """
 
 from __future__ import annotations
@@ -276,10 +276,10 @@ def _array_rows(
             assert rule is not None
             yield Row(source, label, key, at, None, *rule)
             continue
-        pixels = pair.row(number)
-        digits = array_files.row_sha256(pixels)
+        content = pair.row(number)
+        digits = array_files.row_sha256(content)
         assert workload.examine_array is not None, "the workload takes no arrays"
-        found = Examined(*rule) if rule else workload.examine_array(pixels, config.input, pair.scale)
+        found = Examined(*rule) if rule else workload.examine_array(content, config.input, pair.scale)
         if pair.scale.note is not None and found.rule is None:
             found = found._replace(note=pair.scale.note)
         row = example_row(source, label, key, at, (digits, found))

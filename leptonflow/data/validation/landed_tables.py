@@ -52,15 +52,15 @@ def rows(
     named = {item.name: item for item in batch.items}
     there = table_paths.Names(named, table.name, batch.shape.suffixes)
     meant = [(name, None) for name in landed] if landed is not None else [there.find(path) for path in found.paths]
-    images = {name: named[name] for name, _ in meant if name is not None and name in named}
+    files = {name: named[name] for name, _ in meant if name is not None and name in named}
     escaped = {} if batch.listing is not None else {row.source: (row.rule, row.reason) for row in batch.refused}
-    looked = dict(zip(images, look(list(images.values())), strict=True))
+    looked = dict(zip(files, look(list(files.values())), strict=True))
     found_rows: list[Row] = []
     for at, (name, broken) in enumerate(meant):
         label = found.labels[at]
         if name is not None and name in looked:
             source = f"{table.name}[{numbers[at]}]"
-            row = example_row(source, label, images[name].key, numbers[at], looked[name])
+            row = example_row(source, label, files[name].key, numbers[at], looked[name])
             if group is not None:
                 row = row.grouped(example_groups.of_row(group, found.groups, at, name, label))
             found_rows.append(row)
