@@ -68,7 +68,7 @@ def ingest(
     label_column: LABEL_COLUMN = None,
     root: ROOT = None,
     correct: Annotated[
-        bool, typer.Option("--correct", help="relabel pictures that the dataset has under another label")
+        bool, typer.Option("--correct", help="relabel examples that the dataset has under another label")
     ] = False,
     reason: Annotated[
         str | None, typer.Option("--reason", metavar="TEXT", help="the reason of --correct, recorded")

@@ -60,7 +60,7 @@ def _batch_lines(pipeline: str, document: Mapping[str, Any]) -> Iterator[tuple[s
         yield "discarded", _some([f"{each['batch']} ({each['reason']})" for each in document["discarded"]])
     if document["conflicts"]:
         first = ", ".join(f"{row['id'][:12]} as {row['label']}" for row in document["conflicts"][0])
-        count = _count(len(document["conflicts"]), "picture")
+        count = _count(len(document["conflicts"]), "example")
         yield "two labels", f"{count} with several labels, such as {first}; `ingest --correct` or `retract` corrects it"
     for warning in document["warnings"]:
         yield "warning", warning

@@ -148,7 +148,7 @@ class Overfit(_Rule):
 
 
 class Latency(Frozen):
-    """95 of 100 predictions of the packaged version take at most `value` milliseconds, one image at a time."""
+    """95 of 100 predictions of the packaged version take at most `value` milliseconds, one example at a time."""
 
     rule: Literal["latency"]
     value: Annotated[float, Field(gt=0, allow_inf_nan=False)]

@@ -204,7 +204,7 @@ def _judged(answer: Mapping[str, Any]) -> tuple[bool, str]:
     if "error" in answer:
         return False, f"the package did not work in a fresh process: {answer['error']}"
     if answer["garbage"]:
-        return False, f"a fresh process gave a prediction for {answer['garbage']}, as if it were an image"
+        return False, f"a fresh process gave a prediction for {answer['garbage']}, as if it were an example"
     difference, examples = answer["largest_difference"], int(answer["examples"])
     if difference is None:
         return False, f"a fresh process gave another shape or non-finite numbers on {examples} examples"
@@ -224,7 +224,8 @@ def within_budget(config: Pipeline, found: InfraResult) -> InfraResult:
     over = []
     for rule in config.gate:
         if isinstance(rule, Latency) and found.latency_ms is not None and found.latency_ms > rule.value:
-            over.append(f"95 of 100 images take up to {found.latency_ms:.4g} ms, at most {rule.value:g} is required")
+            taken = f"{found.latency_ms:.4g} ms"
+            over.append(f"95 of 100 predictions take up to {taken}, at most {rule.value:g} is required")
         if isinstance(rule, Size) and found.package_bytes is not None and found.package_bytes > rule.value * 1e6:
             over.append(f"the package has {found.package_bytes / 1e6:.4g} MB, at most {rule.value:g} is required")
     if not over or not found.passed:

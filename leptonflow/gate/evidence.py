@@ -169,15 +169,15 @@ def not_held_out(manifest: ModelManifest, snapshot: SnapshotRef) -> str | None:
 
 
 def _copied(store: Store, config: Pipeline, snapshot: SnapshotRef) -> str | None:
-    """Why the ids alone prove nothing: the same picture lies in training and in the holdout under two of them."""
+    """Why the ids alone prove nothing: the same content lies in training and in the holdout under two of them."""
     history = dataset_state.snapshots(store, config.name)
     same = identities.canonical(store, history)
-    if not same:  # every id is the digest of its picture
+    if not same:  # every id is the digest of its content
         return None
     copies = identities.straddling(history.entries[: snapshot.number], store, same, snapshot.holdout)
     if not copies:
         return None
-    return f"{len(copies)} holdout examples are training pictures in other files: `ingest` records which"
+    return f"{len(copies)} holdout examples are training examples in other files: `ingest` records which"
 
 
 def not_same_folds(mine: ModelManifest, other: ModelManifest) -> str | None:

@@ -1,6 +1,6 @@
 """A store in a directory, with plain system calls.
 
-Not obstore's LocalStore: its `list` raises for a whole folder on one name with a newline, never shows `photo#1`, and
+Not obstore's LocalStore: its `list` raises for a whole folder on one name with a newline, never shows `a#1`, and
 follows links out of the store. What does not belong here: what keys mean, and locks (nothing here needs one).
 """
 

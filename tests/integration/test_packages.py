@@ -403,7 +403,7 @@ def test_the_fresh_process_measures_and_a_recorded_pass_keeps_it(validated: Any,
     assert found.malformed >= 6
     again = load_check.validate(store, config, plan.version, sha.manifest_sha256, plan)
     assert again.reused and (again.latency_ms, again.malformed) == (found.latency_ms, found.malformed)
-    for rule, why in (({"rule": "latency", "value": 1e-6}, "95 of 100 images take"),
+    for rule, why in (({"rule": "latency", "value": 1e-6}, "95 of 100 predictions take"),
                       ({"rule": "size", "value": 1e-6}, "the package has")):  # fmt: skip
         over = load_check.validate(store, pipeline(gate=[rule]), plan.version, sha.manifest_sha256)
         assert over.reused and not over.passed and over.sentence.startswith(why)

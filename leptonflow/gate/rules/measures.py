@@ -125,7 +125,7 @@ def overfit(rule: Overfit, case: Case) -> Evaluated:
 
 
 def latency(rule: Latency, case: Case) -> Evaluated:
-    """value: milliseconds that 95 of 100 predictions took at most in the fresh process, one image at a time."""
+    """value: milliseconds that 95 of 100 predictions took at most in the fresh process, one example at a time."""
     return Evaluated((_budget(rule, case.evidence.latency_ms, "ms", "95 of 100 predictions take at most"),))
 
 

@@ -133,7 +133,7 @@ def _values(name: str, many: str, values: NDArray[np.object_]) -> Iterator[Slice
 def _buckets(name: str, values: NDArray[np.float64], buckets: int) -> Iterator[Slice]:
     """Buckets of about as many examples each, by the holdout's own quantiles; what has no such fact apart.
 
-    A quantile that is the least value itself (most images are 28 wide) cuts above it.
+    A quantile that is the least value itself (most examples are of one size) cuts above it.
     """
     import numpy as np
 

@@ -117,7 +117,7 @@ def test_a_damaged_log_is_named_and_makes_nobody_champion(champions: Place) -> N
 @pytest.mark.parametrize(
     ("rule", "told"),
     [
-        ({"rule": "latency", "value": 0.0001}, "95 of 100 images take up to .* ms, at most 0.0001 is required"),
+        ({"rule": "latency", "value": 0.0001}, "95 of 100 predictions take up to .* ms, at most 0.0001 is required"),
         ({"rule": "size", "value": 0.0001}, "the package has .* MB, at most 0.0001 is required"),
     ],
 )
