@@ -169,18 +169,20 @@ app.command()(gates.gate)
 @app.command()
 def predict(
     pipeline: PIPELINE,
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="images, or folders of them")],
+    examples: Annotated[
+        list[str], typer.Argument(metavar="EXAMPLE...", help="files, folders of them; texts, or tables of texts")
+    ],
     store: STORE = None,
     as_json: JSON = False,
     debug: DEBUG = False,
 ) -> int:
-    """The champion's prediction for each image."""
+    """The champion's prediction for each image or text."""
     from cli import show
     from leptonflow.core import pipeline_files
     from leptonflow.evaluation import champion_predictions
 
     config = pipeline_files.load_config(pipeline)
-    predictions = champion_predictions.predict(looked_at(store), config, files)
+    predictions = champion_predictions.predict(looked_at(store), config, examples)
     failed = any(a["error"] for a in predictions)
     return _answer(Answer(predictions, lambda: show.predicted(predictions), 1 if failed else 0), as_json)
 

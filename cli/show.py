@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from leptonflow.storage.store import Store
     from schemas.config import Pipeline
 
+LONGEST = 250  # characters of an example's name
 SHOWN = 20  # changed examples, each on a line
 COUNTS = {"accepted": "accepted", "quarantined": "quarantined", "known": "already ingested"}
 WITHOUT_STORE = ("init", "deploy", "down", "logs")
@@ -290,9 +291,10 @@ def overridden(document: dict[str, Any]) -> None:
 
 
 def predicted(predictions: Sequence[dict[str, Any]]) -> None:
-    """One line a file."""
+    """One line an example, of a long text its beginning."""
     for each in predictions:
         file = printable(each["file"])
+        file = file if len(file) <= LONGEST else f"{file[:LONGEST]}…"
         if each["error"]:
             print(f"{file}: {printable(each['error'])}", file=sys.stderr)
         else:

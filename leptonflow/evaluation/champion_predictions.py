@@ -1,37 +1,39 @@
-"""The champion's predictions for files of the user's: the same decoding and the same package as in evaluation."""
+"""The champion's predictions for examples of the user's: the same decoding and the same package as in evaluation.
+
+How an example is named and read does not belong here (requested_examples).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from leptonflow.core import files
-from leptonflow.data.ingest import array_files, folder_walk, layouts
+from leptonflow.data.ingest import array_files
+from leptonflow.evaluation.requested_examples import Requested, requested
 from leptonflow.registry import champion_log, intact_champions, packages
 from leptonflow.registry.champion_log import Champion
 from leptonflow.storage.store import Store
 from leptonflow.workloads import catalog
-from leptonflow.workloads.base import Examined, Suffixes, Workload
+from leptonflow.workloads.base import Examined, Workload
 from schemas.config import Pipeline
 from schemas.errors import Damaged, NotFound, UsageError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    Look = Callable[[Workload, Any], Examined]
-
 COLUMNS = ("file", "label", "probability", "version", "error")
 TOGETHER = 512  # examples
 
 
-def predict(store: Store, config: Pipeline, paths: Sequence[Path]) -> list[dict[str, Any]]:
-    """A row of COLUMNS for each image, in the order given; of a folder all that lies in it, by name.
+def predict(store: Store, config: Pipeline, given: Sequence[str | Path]) -> list[dict[str, Any]]:
+    """A row of COLUMNS for each example, in the order given: files, folders, tables, typed examples.
 
+    `file` is the path, in a table with the row's number, or the text that was typed.
     Raises NotFound without a champion; Damaged where its package is not whole, with the newest that is.
     """
-    return predict_files(store, config.name, current(store, config.name), paths)
+    return predict_given(store, config.name, current(store, config.name), given)
 
 
 def current(store: Store, pipeline: str) -> Champion:
@@ -47,17 +49,15 @@ def current(store: Store, pipeline: str) -> Champion:
     return champion
 
 
-def predict_files(store: Store, pipeline: str, champion: Champion, paths: Sequence[Path]) -> list[dict[str, Any]]:
-    """As `predict`, by that champion."""
-
-    def look(file: Path, workload: Workload, given: Any) -> Examined:
-        return workload.examine(files.read(file, files.IMAGE), given)
-
+def predict_given(
+    store: Store, pipeline: str, champion: Champion, given: Sequence[str | Path], paths_first: bool = True
+) -> list[dict[str, Any]]:
+    """As `predict`, by that champion. paths_first: see requested_examples."""
     try:
-        suffixes = catalog.load(packages.manifest(store, pipeline, champion.version).workload).suffixes
+        manifest = packages.manifest(store, pipeline, champion.version)
     except (Damaged, NotFound) as error:
         raise _damaged(store, pipeline, champion, error) from error
-    found = [(shown, partial(look, file) if why is None else why) for shown, file, why in _files(paths, suffixes)]
+    found = requested(given, catalog.load(manifest.workload), manifest.input, paths_first)
     return _rows(store, pipeline, champion, found)
 
 
@@ -83,9 +83,7 @@ def predict_array(store: Store, pipeline: str, champion: Champion, values: NDArr
     return _rows(store, pipeline, champion, [(f"array[{n}]", partial(look, n)) for n in range(len(pair))])
 
 
-def _rows(
-    store: Store, pipeline: str, champion: Champion, found: Sequence[tuple[str, Look | str]]
-) -> list[dict[str, Any]]:
+def _rows(store: Store, pipeline: str, champion: Champion, found: Sequence[Requested]) -> list[dict[str, Any]]:
     """found: what to show of each example, and how to read it, or why it is not read."""
     try:
         manifest = packages.manifest(store, pipeline, champion.version)
@@ -118,27 +116,6 @@ def _rows(
             best = int(row.argmax())
             answer.update(label=manifest.classes[best], probability=float(row[best]))
     return answers
-
-
-def _files(paths: Sequence[Path], suffixes: Suffixes) -> Iterator[tuple[str, Path, str | None]]:
-    """(the name to show, the file to read, why it is not read) of each; hidden files and litter of a folder apart."""
-    for path in paths:
-        if not path.is_dir():
-            yield str(path), path, None
-            continue
-        try:
-            found = folder_walk.walk(str(path))
-        except OSError as error:
-            yield str(path), path, f"cannot be read: {error.strerror or error}"
-            continue
-        inside: dict[str, tuple[Path, str | None]] = {
-            each.name: (Path(each.real), None) for each in found.files if not layouts.is_litter(each.name, suffixes)
-        }
-        inside |= {name: (path, f"{each.rule}: {each.reason}") for name, each in found.refused.items()}
-        if not inside:
-            yield str(path), path, "the folder holds no example"
-        for name, (file, why) in sorted(inside.items()):
-            yield str(path / name), file, why
 
 
 def _damaged(store: Store, pipeline: str, champion: Champion, error: Damaged | NotFound) -> Damaged:

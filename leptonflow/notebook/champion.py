@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    Examples = str | Path | NDArray[Any] | Sequence[str | Path] | Sequence[NDArray[Any]]
+    Examples = str | Path | NDArray[Any] | Sequence[str | Path] | Sequence[NDArray[Any]] | pd.Series[str]
 
 
 @dataclass(frozen=True)
@@ -39,22 +39,25 @@ class Champion:
         """A row for each example, as `leptonflow predict --json` has it: file, label, probability, version, error.
 
         examples: a path or several, a folder meaning all images in it; or an array N x H x W [x C] of any scale that an
-        `.npy` source may have, or a list of N such images of one size. What cannot be read has null in `label` and
-        `probability`, and the reason in `error`. Raises UsageError for an array of another shape, Damaged where a file
-        of the package is not what was recorded.
+        `.npy` source may have, or a list of N such images of one size. For a champion of texts a str is a text, and so
+        is each element of a list, an array or a pandas Series of str; files and tables are given as pathlib.Path. What
+        cannot be read has null in `label` and `probability`, and the reason in `error`. Raises UsageError for an array
+        of another shape, Damaged where a file of the package is not what was recorded.
         """
         import numpy as np
         import pandas as pd
 
-        if isinstance(examples, str | Path):
-            examples = [examples]
-        if not isinstance(examples, np.ndarray) and any(isinstance(each, np.ndarray) for each in examples):
-            examples = _stacked(examples)
-        if isinstance(examples, np.ndarray):
-            rows = champion_predictions.predict_array(self._store, self.pipeline, self._promoted, examples)
+        if isinstance(examples, np.ndarray) and not (examples.ndim == 1 and examples.dtype.kind in "OUT"):
+            several: list[Any] | NDArray[Any] = examples
         else:
-            paths = [Path(str(each)) for each in examples]
-            rows = champion_predictions.predict_files(self._store, self.pipeline, self._promoted, paths)
+            several = [examples] if isinstance(examples, str | Path) else list(examples)
+            if any(isinstance(each, np.ndarray) for each in several):
+                several = _stacked(several)
+        if isinstance(several, np.ndarray):
+            rows = champion_predictions.predict_array(self._store, self.pipeline, self._promoted, several)
+        else:
+            given = [each if isinstance(each, Path) else _text(each) for each in several]
+            rows = champion_predictions.predict_given(self._store, self.pipeline, self._promoted, given, False)
         return pd.DataFrame(rows, columns=list(champion_predictions.COLUMNS))
 
 
@@ -64,6 +67,17 @@ def champion(store: Store, pipeline: str) -> Champion:
     runs = [run for run in recording.runs(store, pipeline) if run["version"] == now.version]
     metrics = dict(runs[-1]["holdout"]) if runs else {}
     return Champion(pipeline, now.version, now.since, metrics, now, store)
+
+
+def _text(value: Any) -> str:
+    """A text, or a path written as one; "" for a missing value of pandas."""
+    import pandas as pd
+
+    if isinstance(value, str):
+        return value
+    if value is None or value is pd.NA or value != value:
+        return ""
+    raise UsageError("this is not an example", expected="a path, a text, or arrays", received=repr(value)[:100])
 
 
 def _stacked(images: Sequence[Any]) -> NDArray[Any]:

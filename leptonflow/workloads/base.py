@@ -306,6 +306,8 @@ class Workload:
     # ^ one row of a .npy array, input, and the scale of the whole array
     cells: Callable[[Any], tuple[str, ...]] | None = None
     # ^ input -> the columns of a table that hold the example itself (none: those found by name); None: it names files
+    typed: Callable[[str, Any], Examined] | None = None
+    # ^ an example that a person wrote on a command line or in a notebook, input; None: there are only files
     vocabulary: Callable[[NDArray[Any], Any], str] | None = None
     # ^ what is learned from a fit's own training examples before the model is: a JSON that `encode` takes
     errors: Callable[..., Any] | None = None  # classification_errors.analyse: which predictions are wrong

@@ -22,7 +22,14 @@ predictions = [classes[row.argmax()] for row in model.predict(tokens)]"""
 
 
 def _examine(data: bytes, given: TextInput) -> Examined:
-    found = examples.examine(data)
+    return _as_examined(examples.examine(data))
+
+
+def _typed(text: str, given: TextInput) -> Examined:
+    return _as_examined(examples.examine_cells([text]))
+
+
+def _as_examined(found: examples.ExaminedText) -> Examined:
     text = None if found.text is None else found.text.encode()
     facts = None if found.metadata is None else dict(found.metadata)
     return Examined(found.rule, found.reason, found.id, facts, text, found.note)
@@ -54,6 +61,7 @@ WORKLOAD = Workload(
     examine=_examine,
     encode_accepted=lambda data, given: _examine(data, given).encoded,
     cells=lambda given: given.columns or (),
+    typed=_typed,
     vocabulary=codec.vocabulary,
     encode=codec.encode,
     build=_build,

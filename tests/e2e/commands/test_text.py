@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from schemas.errors import UsageError
 from tests.e2e.helpers import call
 from tests.texts import CLASSES, sample
 
@@ -89,6 +90,53 @@ def test_a_text_is_predicted_as_it_was_evaluated(place: Any, tmp_path: Path) -> 
     good, bad = found.document
     assert (good["label"], good["error"], bad["label"]) == ("sport", None, None)
     assert "not-utf8: byte 3 is 0xe9" in bad["error"]
+
+
+def test_a_typed_text_and_the_rows_of_a_table_are_predicted_alike(place: Any, tmp_path: Path) -> None:
+    said = "Goal! the striker and a penalty after a sprint"
+    (tmp_path / "a.txt").write_text(said, encoding="utf-8")
+    (tmp_path / "t.csv").write_text(f'n,title,text\n1,Goal!,{said[6:]}\n2,,\n3,"oven, butter",dough\n4,x\n')
+    found = place("predict", said, tmp_path / "a.txt", tmp_path / "t.csv", "", "gone/a.txt", "gone.csv")
+    assert found.status == 1
+    assert [(row["file"].removeprefix(f"{tmp_path}/"), row["label"]) for row in found.document] == [
+        (said, "sport"), ("a.txt", "sport"), ("t.csv[0]", "sport"), ("t.csv[1]", None), ("t.csv[2]", "cooking"),
+        ("t.csv[3]", None), ("", None), ("gone/a.txt", None), ("gone.csv", None),
+    ]  # fmt: skip
+    assert len({row["probability"] for row in found.document[:2]}) == 1
+    errors = [row["error"] for row in found.document if row["error"]]
+    assert errors[:3] == ["empty-text: nothing but whitespace", errors[1], "empty-text: there is no text"]
+    assert errors[1].startswith("ragged-row: the header has 3 columns, this row 2 cells")
+    assert errors[3:] == ["it looks like a file's path, and is none here"] * 2
+    (tmp_path / "other.csv").write_text("a,b\nc,d\n")
+    (wrong,) = place("predict", tmp_path / "other.csv").document
+    assert wrong["error"] == "missing-column: no column of texts (title, text); the columns are 'a', 'b'"
+
+
+def test_a_notebook_predicts_texts(place: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import numpy as np
+    import pandas as pd
+
+    import leptonflow
+
+    monkeypatch.chdir(tmp_path)
+    Path("storm").mkdir()
+    texts = ["the striker scored a goal", "storm", "oven and butter and dough"]
+    champion = leptonflow.open(place.store).champion("reports")
+    said = champion.predict(texts)
+    assert said["label"].tolist() == ["sport", "weather", "cooking"], "a text, although a folder has that name"
+    assert said["file"].tolist() == texts
+    for given in (np.array(texts), np.array(texts, object), pd.Series(texts), tuple(texts)):
+        assert champion.predict(given).equals(said)
+    assert champion.predict(texts[0])["label"].tolist() == ["sport"]
+    holes = champion.predict(pd.Series(["goal and referee", None, np.nan], dtype=object))
+    assert holes["error"].tolist()[1:] == ["empty-text: there is no text"] * 2
+    Path("a.txt").write_text(texts[0])
+    files = champion.predict([Path("a.txt"), "a.txt"])
+    assert files["label"][0] == "sport" and "looks like a file" in files["error"][1]
+    with pytest.raises(UsageError, match=r"not an example.*Received: 3"):
+        champion.predict([3])
+    with pytest.raises(UsageError, match="takes no arrays"):
+        champion.predict(np.zeros((1, 8, 8)))
 
 
 def test_known_texts_are_not_ingested_again_and_new_ones_are_weighed_against_the_champion(place: Any) -> None:
