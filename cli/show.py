@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leptonflow.core import progress as reports
+from schemas.metrics import overall
 from schemas.text import printable
 
 if TYPE_CHECKING:
@@ -94,6 +95,10 @@ def figure(value: Any) -> str:
         # A tolerance of 1e-05 must not read as 0.
         return f"{value:g}" if value.is_integer() or abs(value) < 1e-3 else f"{value:.4f}"
     return "-" if value is None else printable(str(value))
+
+
+def _four(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
 
 
 def command() -> str:
@@ -197,12 +202,13 @@ def retrained(store: Store, config: Pipeline, pipeline: str, document: dict[str,
         facts.add_row("split", f"{document['examples']['train']} train, {document['examples']['holdout']} holdout")
     if document.get("groups"):
         facts.add_row("groups", f"{document['groups']['train']} train, {document['groups']['holdout']} holdout")
-    for metric, result in (document["cv"] or {}).items():
-        if metric == "accuracy":
-            folds = "  ".join(f"{v:.4f}" for v in result["folds"])
-            facts.add_row("folds, accuracy", f"{folds}   mean {result['mean']:.4f}, std {result['std']:.4f}")
+    metrics = overall(document["cv"] or {})
+    for metric in metrics[:1]:
+        result = document["cv"][metric]
+        folds, mean, std = ("  ".join(map(_four, of)) for of in (result["folds"], [result["mean"]], [result["std"]]))
+        facts.add_row(f"folds, {metric}", f"{folds}   mean {mean}, std {std}")
     if document["holdout"]:
-        shown = ("accuracy", "precision", "recall", "f1", "log_loss")
+        shown = overall(document["holdout"])
         facts.add_row("holdout", "  ".join(f"{m} {figure(document['holdout'].get(m))}" for m in shown))
     facts.add_row("candidate", document["version"] or "-")
     facts.add_row("champion", document["champion"] or "none")
@@ -219,7 +225,7 @@ def retrained(store: Store, config: Pipeline, pipeline: str, document: dict[str,
     commands = [
         f"{'explain' if verdict == 'refused' else 'status'} {given}",
         f"history {given}",
-        f"query \"select version, fold, value from folds {where} and metric = 'accuracy'\"",
+        f"query \"select version, fold, value from folds {where} and metric = '{next(iter(metrics), None)}'\"",
     ]
     if verdict == "rejected-data":
         commands = [f"status {given}", f'query "select batch, source, rule, reason from quarantine {where}"']
@@ -298,7 +304,8 @@ def predicted(predictions: Sequence[dict[str, Any]]) -> None:
         if each["error"]:
             print(f"{file}: {printable(each['error'])}", file=sys.stderr)
         else:
-            print(f"{file}: {printable(each['label'])} ({each['probability']:.4f})")
+            sure = "" if each["probability"] is None else f" ({each['probability']:.4f})"
+            print(f"{file}: {printable(each['label'])}{sure}")
 
 
 def as_text(table: pa.Table) -> str:

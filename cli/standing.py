@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from cli import show
+from schemas.metrics import overall
 
 MOST = 20
 INDENT = 17  # the text begins in this column
-METRICS = ("accuracy", "precision", "recall", "f1", "log_loss")
 
 
 def status(pipeline: str, document: Mapping[str, Any]) -> None:
@@ -28,7 +28,7 @@ def _lines(pipeline: str, document: Mapping[str, Any]) -> Iterator[tuple[str, st
     if document["damage"]:
         yield "DAMAGED", document["damage"]
     if document["metrics"]:
-        yield "holdout", "  ".join(f"{m} {show.figure(document['metrics'].get(m))}" for m in METRICS)
+        yield "holdout", "  ".join(f"{m} {show.figure(document['metrics'][m])}" for m in overall(document["metrics"]))
     yield "newest version", document["newest"] or "none"
     batches = f", {_count(len(document['batches']), 'batch', 'batches')}" if document["batches"] else ""
     yield "dataset", f"{document['snapshot'] or 'empty'} ({_count(document['examples'], 'example')}{batches})"

@@ -48,8 +48,9 @@ def line(stage: str, result: object) -> str:
     """A stage's result in a few words, for its log line; "" where there is nothing to add."""
     match result:
         case [FitResult(), *_] as fits:
-            found = [number(fit.metrics.get("accuracy")) for fit in fits if isinstance(fit, FitResult)]
-            return f"accuracy {', '.join(found)}"
+            metrics = [fit.metrics for fit in fits if isinstance(fit, FitResult)]
+            name = next(iter(metrics[0]), "")
+            return f"{name} {', '.join(number(each.get(name)) for each in metrics)}"
         case Verdict() if stage != "gate":
             return result.verdict  # the gate's own line says why
         case Outcome():
@@ -63,7 +64,8 @@ def line(stage: str, result: object) -> str:
         case PackageRef():
             return f"version {result.version}, {result.bytes} bytes"
         case Evaluation():
-            return f"holdout accuracy {number(result.candidate_scores.metrics.get('accuracy'))}"
+            name, value = next(iter(result.candidate_scores.metrics.items()))
+            return f"holdout {name} {number(value)}"
         case InfraResult() | Verdict():
             return result.sentence
     return ""

@@ -20,7 +20,7 @@ from leptonflow.core.hashing import digest, short
 from leptonflow.reports import plot_files, plots
 from leptonflow.reports.wording import bound, duration, number, signed, when
 from leptonflow.runs import unchanged
-from schemas.config import METRICS
+from schemas.metrics import overall
 from schemas.records import Evaluation, FitResult, Outcome, RuleResult, SnapshotRef, Verdict
 from schemas.text import markdown, printable
 
@@ -130,7 +130,7 @@ def _reasons(outcomes: Sequence[Outcome]) -> str:
 
 
 def _folds(cv: Mapping[str, Mapping[str, Any]]) -> str:
-    names = [name for name in METRICS if name in cv]
+    names = overall(cv)
     count = max((len(cv[name]["folds"]) for name in names), default=0)
     head = ("metric", "mean", "std", *(f"fold {n + 1}" for n in range(count)))
     return _table(
@@ -147,11 +147,12 @@ def _comparison(trained: Trained) -> list[str]:
     elif theirs is None:
         on += f" {markdown(trained.evaluation.not_comparable or 'The champion has no scores.')}"
     rows = []
-    for name in (name for name in METRICS if name in mine.metrics):
+    for name in overall(mine.metrics):
         own, other = mine.metrics[name], theirs.metrics.get(name) if theirs else None
         rows.append((name, number(own), number(other), signed(None if None in (own, other) else own - other)))  # type: ignore[operator]
     champion = f"champion `{trained.evaluation.champion}`" if trained.evaluation.champion else "champion"
-    return [on, _table(("metric", f"candidate `{mine.version}`", champion, "difference"), rows), _confused(trained)]
+    told = [on, _table(("metric", f"candidate `{mine.version}`", champion, "difference"), rows)]
+    return [*told, _confused(trained)] if trained.snapshot.classes else told
 
 
 def _confused(trained: Trained) -> str:
@@ -192,8 +193,10 @@ def gate(pipeline: str, document: Mapping[str, Any]) -> Artifact:
 
 def images(pipeline: str, trained: Trained) -> list[Artifact]:
     """The learning curves and the confusion matrix, where there is something to draw."""
-    drawn = [svg for metric in ("loss", "accuracy") if (svg := plots.curves(trained.fits, trained.final, metric))]
-    matrix = plot_files.confusion(trained.evaluation.candidate_scores.confusion, trained.snapshot.classes)
+    fits, final = trained.fits, trained.final
+    drawn = [svg for metric in plots.measured(final) if (svg := plots.curves(fits, final, metric))]
+    classes = trained.snapshot.classes
+    matrix = classes and plot_files.confusion(trained.evaluation.candidate_scores.confusion, classes)
     of = f"version {trained.verdict.version}"
     found = []
     if drawn:

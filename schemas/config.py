@@ -17,10 +17,9 @@ from pydantic_core import PydanticCustomError
 from schemas import cron
 from schemas.errors import ConfigurationError
 from schemas.groups import Group, of_text
-from schemas.rules import CLASS_METRICS as CLASS_METRICS
+from schemas.metrics import class_of
 from schemas.rules import KINDS as RULES
-from schemas.rules import METRICS as METRICS
-from schemas.rules import MOST, Count, Frozen, Looks, Rule, class_of
+from schemas.rules import MOST, Calibration, Count, Frozen, Looks, Rule, Slices
 from schemas.rules import AgainstChampion as AgainstChampion
 from schemas.text import nfc
 from schemas.workloads import SECTIONS
@@ -192,15 +191,29 @@ class Pipeline(Frozen):
         return value
 
     @model_validator(mode="after")
-    def _class_metrics_exist(self) -> Pipeline:
-        if self.classes is not None:
-            for number, rule in enumerate(self.gate):
-                metric = getattr(rule, "metric", None)
-                name = class_of(metric)
-                if name is not None and name not in self.classes:
-                    told = {"key": f"gate.{number}.metric", "metric": metric, "classes": ", ".join(self.classes)}
-                    raise PydanticCustomError("class_metric", "a metric of one of the classes {classes}", told)
+    def _metrics_exist(self) -> Pipeline:
+        sections = SECTIONS[self.workload]
+        if self.classes is not None and not sections.classes:
+            raise _wrong("classes", f"no such key: {self.workload} has no classes", list(self.classes))
+        for number, rule in enumerate(self.gate):
+            metric = getattr(rule, "metric", None)
+            if isinstance(rule, Slices | Calibration):
+                if not sections.metrics.right:
+                    expected = f"a rule for predictions that are not right or wrong, as those of {self.workload}"
+                    raise _wrong(f"gate.{number}.rule", expected, rule.rule)
+            elif metric is not None and (fault := sections.metrics.fault(metric)):
+                raise _wrong(f"gate.{number}.metric", fault, metric)
+            name = class_of(metric)
+            if name is not None and self.classes is not None and name not in self.classes:
+                expected = f"a metric of one of the classes {', '.join(self.classes)}"
+                raise _wrong(f"gate.{number}.metric", expected, metric)
         return self
+
+
+def _wrong(key: str, expected: str, received: object) -> PydanticCustomError:
+    """An error that is found once the whole file is known: the key is in the error itself."""
+    told = {"key": key, "expected": expected, "received": received}
+    return PydanticCustomError("whole_file", "{expected}", told)
 
 
 def parse(document: object, *, where: str, folder: Path, lines: Yaml = NO_LINES) -> Pipeline:
@@ -243,8 +256,8 @@ def _explain(error: ValidationError, document: dict[Any, Any], where: str, lines
     if first["type"].startswith("union_tag"):
         expected = f"a rule of {', '.join(RULES)}"
     received = repr(first.get("input"))
-    if first["type"] == "class_metric":  # found once the whole file is known: the key is in the error itself
-        key, received = first["ctx"]["key"], repr(first["ctx"]["metric"])
+    if first["type"] == "whole_file":
+        key, received = first["ctx"]["key"], repr(first["ctx"]["received"])
     return ConfigurationError(
         f"{where}: {key} is not valid{lines.line(key)}",
         expected=expected,

@@ -1,23 +1,16 @@
 """A gate's rules as the YAML writes them.
 
-Their keys, bounds and defaults belong here. What a rule means is decided in `leptonflow.gate.rules`.
+Their keys, bounds and defaults belong here. Whether a workload has a metric is decided in `schemas.config`, what a rule
+means in `leptonflow.gate.rules`.
 """
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from schemas.text import nfc
-
-METRICS = ("accuracy", "precision", "recall", "f1", "log_loss")
-CLASS_METRICS = ("precision", "recall", "f1")
-
-
-LOWER_IS_BETTER = frozenset({"log_loss"})
-
 
 MOST = 2**31 - 1  # what TensorFlow counts, and seconds that a thread can wait
 Count = Annotated[int, Field(ge=1, le=MOST)]
@@ -27,29 +20,6 @@ class Frozen(BaseModel):
     """Immutable, and strict about unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-def class_of(metric: str | None) -> str | None:
-    """The class of `recall[cat]`, None for a metric of all classes."""
-    found = re.fullmatch(r"\w+\[(.+)\]", metric or "", re.DOTALL)
-    return found[1] if found else None
-
-
-def lower_is_better(metric: str | None) -> bool:
-    """Whether less of it is better."""
-    return metric in LOWER_IS_BETTER
-
-
-def _metric(value: str) -> str:
-    if value in METRICS:
-        return value
-    found = re.fullmatch(r"(\w+)\[(.+)\]", value)
-    if found and found[1] in CLASS_METRICS:
-        return value
-    raise ValueError(
-        f"no metric is named {value!r}; choose from {', '.join(METRICS)}, "
-        f"or per class {', '.join(f'{m}[CLASS]' for m in CLASS_METRICS)}"
-    )
 
 
 Metric = Annotated[str, Field(min_length=1)]
@@ -63,8 +33,8 @@ class _Rule(Frozen):
 
     @field_validator("metric")
     @classmethod
-    def _known_metric(cls, value: str) -> str:
-        return _metric(nfc(value))
+    def _composed(cls, value: str) -> str:
+        return nfc(value)
 
 
 class AtLeast(_Rule):

@@ -126,6 +126,18 @@ PREDICTIONS = _columns(
     correct="bool",
 )
 
+# What else a workload predicts of an example: each number by its name. A classification has none.
+OUTPUTS = _columns(
+    pipeline="text",
+    run_id="text",
+    version="text",
+    split="text",
+    fold="int",
+    example_id="text",
+    name="text",
+    value="float",
+)
+
 # --- written once per run, under <run_id> --------------------------------------------------------
 
 RUNS = _columns(
@@ -243,6 +255,7 @@ COLUMNS: dict[str, dict[str, str]] = {
     "folds": FOLDS,
     "epochs": EPOCHS,
     "predictions": PREDICTIONS,
+    "outputs": OUTPUTS,
     "verdicts": VERDICTS,
     "metrics": METRICS,
     "stages": STAGES,

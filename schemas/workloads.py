@@ -7,19 +7,31 @@ from typing import Any, NamedTuple
 from pydantic import TypeAdapter
 
 from schemas.image_classification import ImageInput, ImageModel
+from schemas.metrics import CLASSIFICATION, Metrics
 from schemas.rules import Frozen
 from schemas.text_classification import TextInput, TextModel
 
 
 class Sections(NamedTuple):
-    """input: what validates that section; input_keys: its keys, where it is a mapping; model: the other section."""
+    """input: what validates that section; input_keys: its keys, where it is a mapping; model: the other section.
+
+    metrics  what a rule can name
+    classes  whether a label is one of a closed set of names
+    """
 
     input: TypeAdapter[Any]
     model: type[Frozen]
     input_keys: tuple[str, ...] = ()
+    metrics: Metrics = CLASSIFICATION
+    classes: bool = True
 
 
 SECTIONS = {
     "image_classification": Sections(TypeAdapter(ImageInput), ImageModel),
     "text_classification": Sections(TypeAdapter(TextInput), TextModel, tuple(TextInput.model_fields)),
 }
+
+
+def lower_is_better(metric: str | None) -> bool:
+    """Whether less of a metric is better."""
+    return any(metric in sections.metrics.lower for sections in SECTIONS.values())

@@ -111,10 +111,10 @@ def _rows(store: Store, pipeline: str, champion: Champion, found: Sequence[Reque
             package = package or packages.load(store, pipeline, champion.version, champion.manifest_sha256)
         except (Damaged, NotFound) as error:
             raise _damaged(store, pipeline, champion, error) from error
-        probabilities = package.predict(workload.codec.stack([each for _, each in examples], manifest.input))
-        for (answer, _), row in zip(examples, probabilities, strict=True):
-            best = int(row.argmax())
-            answer.update(label=manifest.classes[best], probability=float(row[best]))
+        outputs = package.predict(workload.codec.stack([each for _, each in examples], manifest.input))
+        for (answer, _), row in zip(examples, outputs, strict=True):
+            label, probability = workload.target.answer(row, manifest.classes)
+            answer.update(label=label, probability=probability)
     return answers
 
 

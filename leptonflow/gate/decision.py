@@ -16,6 +16,7 @@ from schemas import rules as yaml_rules
 from schemas.config import Pipeline
 from schemas.constants import PROMOTED, REFUSED
 from schemas.errors import ConfigurationError, LeptonflowError
+from schemas.metrics import class_of
 from schemas.records import Evaluation, InfraResult, RuleResult, Verdict
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def check_metrics(config: Pipeline, classes: Sequence[str]) -> None:
     """
     for number, rule in enumerate(config.gate):
         metric = getattr(rule, "metric", None)
-        name = yaml_rules.class_of(metric)
+        name = class_of(metric)
         if name is not None and name not in classes:
             raise ConfigurationError(
                 f"gate.{number}.metric names a class that the dataset does not have",

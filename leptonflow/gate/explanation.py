@@ -11,7 +11,7 @@ import math
 from leptonflow.gate.rules.words import promote_command
 from schemas.constants import PROMOTED
 from schemas.records import Record, RuleResult, Verdict
-from schemas.rules import lower_is_better
+from schemas.workloads import lower_is_better
 
 # Which side of its bound a rule wants its value on; the lower or the upper end of an interval, where there is one.
 AT_MOST = frozenset({"at_most", "fold_spread", "calibration", "overfit", "latency", "size", "infra_validate"})

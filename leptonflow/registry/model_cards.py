@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from leptonflow.workloads import catalog
+from leptonflow.workloads.base import Told
 from schemas.config import Pipeline
 from schemas.records import FitResult, Lineage, ObjectRef, SnapshotRef
 from schemas.text import markdown
@@ -34,7 +35,7 @@ def card(
     overall = {name: result for name, result in cv.items() if "[" not in name}
     sections = [
         f"# {markdown(config.name)} {version}",
-        f"A model of the workload `{config.workload}`: {told.what} in, one of {len(snapshot.classes)} classes out. "
+        f"A model of the workload `{config.workload}`: {told.what} in, {_out(snapshot, told)} out. "
         f"Trained by leptonflow's run {run_id}, finished at {lineage.finished_at}.",
         "## Data",
         _list(
@@ -45,8 +46,7 @@ def card(
             f"data contract {contract['digest']}: {len(contract['expectations'])} expectations, and a batch with more "
             f"than {contract['quarantine']['limit']:g} of its rows in quarantine is refused; contract.json has it all",
         ),
-        "## Classes",
-        "In the order of the model's outputs: " + _names(snapshot.classes, most=1000) + ".",
+        *_classes(snapshot),
         "## Training",
         _list(
             f"input {told.how}; what the model does to it first is a layer of it",
@@ -55,13 +55,13 @@ def card(
             f"the final fit took {final.seconds:.1f} s",
         ),
         "## Cross-validation",
-        f"Over {config.training.folds} stratified folds of the training examples; the standard deviation is the "
-        "sample's. Its holdout metrics are in the report of each run that evaluated it.",
+        f"Over {config.training.folds} {'stratified ' if snapshot.classes else ''}folds of the training examples; the "
+        "standard deviation is the sample's. Its holdout metrics are in the report of each run that evaluated it.",
         _table(("metric", "mean", "std", "folds"), [_metric(name, result) for name, result in overall.items()]),
         "## Intended use",
         NOT_FILLED,
         "## Limits and risks",
-        NOT_FILLED + " What is known: it predicts one of its classes for every example, also for one of no class.",
+        NOT_FILLED + _limits(snapshot),
         "## Lineage",
         _list(*_lineage(lineage)),
         "## How to load it",
@@ -71,6 +71,22 @@ def card(
         _table(("file", "bytes", "sha256"), [(markdown(f.key), str(f.bytes), f.sha256) for f in files]),
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _out(snapshot: SnapshotRef, told: Told) -> str:
+    return f"one of {len(snapshot.classes)} classes" if snapshot.classes else told.out
+
+
+def _classes(snapshot: SnapshotRef) -> list[str]:
+    if not snapshot.classes:
+        return []
+    return ["## Classes", "In the order of the model's outputs: " + _names(snapshot.classes, most=1000) + "."]
+
+
+def _limits(snapshot: SnapshotRef) -> str:
+    if not snapshot.classes:
+        return ""
+    return " What is known: it predicts one of its classes for every example, also for one of no class."
 
 
 def _lineage(lineage: Lineage) -> list[str]:

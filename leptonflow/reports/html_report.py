@@ -21,10 +21,11 @@ from leptonflow.reports.wording import bound, chance, duration, interval, label,
 from leptonflow.workloads import catalog
 from leptonflow.workloads.base import Shown
 from leptonflow.workloads.classification_errors import Analysis, Example, Group
-from schemas.config import CLASS_METRICS, Pipeline
+from schemas.config import Pipeline
+from schemas.metrics import CLASSIFICATION, overall
 from schemas.records import Evaluation, FitResult, InfraResult, ModelManifest, Outcome, RuleResult, Split, Verdict
-from schemas.rules import class_of, lower_is_better
 from schemas.text import printable
+from schemas.workloads import lower_is_better
 
 if TYPE_CHECKING:
     import numpy as np
@@ -119,9 +120,8 @@ def _view(c: Contents) -> dict[str, Any]:
     lineage = [row for row in _lineage(getattr(c.manifest, "lineage", None)) if row[0].split()[0] not in TOLD_ABOVE]
     cv = c.document["cv"]
     # The plots are ours, made of numbers alone: they are markup and not text.
-    measured = dict.fromkeys(e.metric for e in c.final.epochs if not e.metric.startswith("val_"))
-    curves = [Markup(svg) for metric in measured if (svg := plots.curves(c.fits, c.final, metric))]
-    overall = [name for name in cv if class_of(name) is None]
+    curves = [Markup(svg) for metric in plots.measured(c.final) if (svg := plots.curves(c.fits, c.final, metric))]
+    names = overall(cv)
     totals = {n: sum(getattr(o, n) for o in c.outcomes) for n in ("arrived", "accepted", "quarantined", "known")}
     return {
         "c": c,
@@ -141,9 +141,9 @@ def _view(c: Contents) -> dict[str, Any]:
         "shifts": _shifts(c.drift),
         "failed": [(o, e) for o in c.outcomes for e in o.expectations if not e.success],
         "comparison": _comparison(c),
-        "metrics": overall,
+        "metrics": names,
         "fold_count": len(c.fits),
-        "folds_plot": Markup(plots.folds(cv, [name for name in overall if not lower_is_better(name)])),
+        "folds_plot": Markup(plots.folds(cv, [name for name in names if not lower_is_better(name)])),
         "curves": curves,
         **({} if found is None else _errors(c, found)),
         "operating_curve": Markup(plots.operating_curve(c.operating.curve)) if c.operating else "",
@@ -248,8 +248,7 @@ def _comparison(c: Contents) -> list[_Compared]:
             name, scores[name], theirs.get(name), _better(name, scores[name], theirs.get(name)),
             c.between.get(name, nothing),
         )
-        for name in scores
-        if class_of(name) is None
+        for name in overall(scores)
     ]  # fmt: skip
 
 
@@ -339,7 +338,7 @@ def _per_class(c: Contents, found: Analysis) -> list[_Class]:
     return [
         _Class(
             group,
-            [scores.get(f"{metric}[{group.name}]") for metric in CLASS_METRICS],
+            [scores.get(f"{metric}[{group.name}]") for metric in CLASSIFICATION.of_class],
             c.split.train_per_class.get(group.name, 0),
         )
         for group in found.per_class

@@ -69,6 +69,11 @@ def folds(cv: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> str:
         return _svg(figure, "folds")
 
 
+def measured(final: FitResult) -> list[str]:
+    """What was measured of the training examples, epoch by epoch: the loss first."""
+    return list(dict.fromkeys(each.metric for each in final.epochs if not each.metric.startswith("val_")))
+
+
 def curves(fits: Sequence[FitResult], final: FitResult, metric: str) -> str:
     """A metric over the epochs: each fold's training and held-out curve, and the final fit; "" without values."""
     lines = (

@@ -173,8 +173,13 @@ def version_files(
         (table_key("folds", p, version), arrow("folds", folds)),
         (table_key("epochs", p, version), arrow("epochs", epochs)),
         (table_key("configuration", p, version), arrow("configuration", _configuration(manifest.config, same))),
-        (table_key("predictions", p, f"{version}-oof"), _out_of_fold(store, same, fits)),
-    ]
+        *_of_examples(p, f"{version}-oof", [
+            (_read(store, file), {**same, "split": "oof", "fold": fit.fold})
+            for fit in fits
+            for file in fit.files
+            if file.key.endswith("oof.parquet")
+        ]),
+    ]  # fmt: skip
 
 
 def run_files(
@@ -193,13 +198,13 @@ def run_files(
     same = {"pipeline": pipeline, "run_id": verdict.run_id, "version": verdict.version}
     rules = [{**same, "number": n, **rule.model_dump()} for n, rule in enumerate(verdict.rules, start=1)]
     stages = [{**same, "stage": stage, "seconds": spent} for stage, spent in seconds.items()]
-    found = _predictions(store, evaluation.predictions, {**same, "split": "holdout"}, fold=None)
+    found = _read(store, evaluation.predictions), {**same, "split": "holdout", "fold": None}
     return [
         (table_key("runs", pipeline, verdict.run_id), arrow("runs", [{**same, **run}])),
         (table_key("verdicts", pipeline, verdict.run_id), arrow("verdicts", rules)),
         (table_key("metrics", pipeline, verdict.run_id), arrow("metrics", _metrics(evaluation, cv, same))),
         (table_key("stages", pipeline, verdict.run_id), arrow("stages", stages)),
-        (table_key("predictions", pipeline, f"{verdict.run_id}-holdout"), found),
+        *_of_examples(pipeline, f"{verdict.run_id}-holdout", [found]),
     ]
 
 
@@ -240,31 +245,33 @@ def _configuration(config: Mapping[str, Any], same: Row) -> list[Row]:
     return found
 
 
-def _out_of_fold(store: Store, same: Row, fits: Sequence[FitResult]) -> pa.Table:
+def _read(store: Store, where: ObjectRef) -> pa.Table:
+    """What training or evaluation left there."""
+    return decode(recorded(store, where.key, where.sha256), where.key)
+
+
+def _of_examples(pipeline: str, name: str, found: Sequence[tuple[pa.Table, Row]]) -> list[tuple[str, pa.Table]]:
+    """The files of `predictions`, and of `outputs` where there are any. found: files, and what all their rows share."""
     import pyarrow as pa
 
-    tables = [
-        _predictions(store, file, {**same, "split": "oof"}, fold=fit.fold)
-        for fit in fits
-        for file in fit.files
-        if file.key.endswith("oof.parquet")
-    ]
-    return pa.concat_tables(tables) if tables else arrow("predictions", [])
+    predictions = [_predictions(table, same) for table, same in found]
+    rows = pa.concat_tables(predictions) if predictions else arrow("predictions", [])
+    outputs = [own for table, same in found for own in _outputs(table, same)]
+    files = [(table_key("predictions", pipeline, name), rows)]
+    return [*files, (table_key("outputs", pipeline, name), pa.concat_tables(outputs))] if outputs else files
 
 
-def _predictions(store: Store, where: ObjectRef, same: Row, fold: int | None) -> pa.Table:
-    """The rows that training or evaluation left at `where`, under the columns of the table."""
+def _predictions(found: pa.Table, same: Row) -> pa.Table:
+    """Its rows under the columns of `predictions`. Null: what the workload, or an earlier release, does not have."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     from schemas import tables as declared
 
     schema = declared.schema("predictions")
-    found = decode(recorded(store, where.key, where.sha256), where.key)
-    found = found.append_column("correct", pc.equal(found["label"], found["predicted"]))
-    # Predictions of an earlier release have no source.
-    missing = {"source": None} if "source" not in found.column_names else {}
-    constants = {**same, **missing, "fold": fold}
+    if "probability" in found.column_names:  # right or wrong, with a probability to be so
+        found = found.append_column("correct", pc.equal(found["label"], found["predicted"]))
+    constants = {**dict.fromkeys(set(schema.names) - set(found.column_names)), **same}
     columns = [
         found[field.name].cast(field.type).combine_chunks()
         if field.name not in constants
@@ -272,3 +279,24 @@ def _predictions(store: Store, where: ObjectRef, same: Row, fold: int | None) ->
         for field in schema
     ]
     return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _outputs(found: pa.Table, same: Row) -> list[pa.Table]:
+    """The numbers that are a workload's own, a table for each."""
+    import pyarrow as pa
+
+    from schemas import tables as declared
+
+    schema = declared.schema("outputs")
+    own = [field.name for field in found.schema if field.name not in declared.COLUMNS["predictions"]]
+    tables = []
+    for name in (name for name in own if pa.types.is_floating(found.schema.field(name).type)):
+        constants = {**same, "name": name}
+        columns = [
+            pa.repeat(pa.scalar(constants[field.name], field.type), found.num_rows)
+            if field.name in constants
+            else found["example_id" if field.name == "example_id" else name].cast(field.type).combine_chunks()
+            for field in schema
+        ]
+        tables.append(pa.Table.from_arrays(columns, schema=schema))
+    return tables

@@ -179,11 +179,15 @@ class Malformed(NamedTuple):
 
 
 class Told(NamedTuple):
-    """What a model card says of the examples: what goes in, how, and Python that loads the package's files."""
+    """What a model card says of the examples: what goes in, how, and Python that loads the package's files.
+
+    out  what comes out, where that is not one of the classes
+    """
 
     what: str
     how: str
     code: str
+    out: str = "a prediction"
 
 
 class Proposal(NamedTuple):

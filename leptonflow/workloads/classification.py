@@ -15,7 +15,7 @@ from leptonflow.workloads.base import Metric, Metrics, Target
 from leptonflow.workloads.base import score as every
 from leptonflow.workloads.predictions import matrix
 from schemas.config import Pipeline
-from schemas.rules import CLASS_METRICS, METRICS, lower_is_better
+from schemas.metrics import CLASSIFICATION
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,8 +36,8 @@ CHUNK_BYTES = 64 * 2**20  # of bootstrap weights held at once
 def metrics(classes: Sequence[str]) -> tuple[Metric, ...]:
     """Every metric that `ClassScores` knows: of all classes, then of each."""
     return (
-        *(Metric(name, not lower_is_better(name)) for name in METRICS),
-        *(Metric(name, True, label) for name in CLASS_METRICS for label in classes),
+        *(Metric(name, name not in CLASSIFICATION.lower) for name in CLASSIFICATION.names),
+        *(Metric(name, True, label) for name in CLASSIFICATION.of_class for label in classes),
     )
 
 
@@ -157,7 +157,7 @@ class ClassScores:
         if not self._usable:
             return np.full(len(weights), np.nan)
         with np.errstate(invalid="ignore", divide="ignore"):
-            if metric.name in CLASS_METRICS:
+            if metric.name in CLASSIFICATION.of_class:
                 return self._of_classes(metric, weights)
             totals = weights.sum(axis=1)
             found: Floats

@@ -193,13 +193,15 @@ def _judged(
 
     fault  why there are no rows, of a batch that could not be examined
     """
-    found, complaint = _first_classes(classes(config, history), rows, landed)
+    target = catalog.load(config.workload).target
+    found, complaint = _first_classes(classes(config, history), rows, landed) if target.classes else ((), None)
     judgement = judge(
         rows,
         knowledge(store, config, history),
         found,
         limit=config.quarantine.limit,
         known_at_landing=landed.known,
+        fault=None if target.classes else target.fault,
     )
     expectations, part = _validate_and_encode(config, landed.name, judgement, at_hand)
     failed = [e for e in expectations if not e.success]

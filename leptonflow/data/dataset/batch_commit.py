@@ -88,7 +88,7 @@ def commit(
         "snapshot": short(content),
         "content": content,
         "classes": list(classes),
-        "labels": dict(Counter(label for _, label in pairs)),
+        "labels": dict(Counter(label for _, label in pairs)) if classes else {},
         "preprocessing": preprocessing,
         "holdout": history.head.body["holdout"] if history.head else config.holdout.fraction,
         "examples": len(pairs),

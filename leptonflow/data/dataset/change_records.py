@@ -95,7 +95,7 @@ def commit(
         "changes": ref.model_dump(mode="json"),
         "snapshot": short(content),
         "content": content,
-        "labels": dict(Counter(pairs.values())),
+        "labels": dict(Counter(pairs.values())) if before["classes"] else {},
         "examples": len(pairs),
     }
     identity = digest(kind, config.name, ref.sha256, history.number)

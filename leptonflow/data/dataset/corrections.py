@@ -38,8 +38,12 @@ def correct(store: Store, config: Pipeline, batch: str, reason: str | None) -> l
     identities.upgrade(store, config)
     classes = knows.classes(config, history) or ()
     workload = catalog.load(config.workload)
+
+    def valid(label: str) -> bool:
+        return label in classes if workload.target.classes else workload.target.fault(label) is None
+
     try:
-        landed = landing.open_batch(store, config.name, batch, suffixes=catalog.load(config.workload).suffixes)
+        landed = landing.open_batch(store, config.name, batch, suffixes=workload.suffixes)
         examined = examination.examine(store, config, landed, workload, classes=classes, progress=progress.report)
     except Exception as error:  # admission says it of the batch
         if not isinstance(error, Damaged) and faults.sentence(error) is None:
@@ -47,7 +51,7 @@ def correct(store: Store, config: Pipeline, batch: str, reason: str | None) -> l
         return []
     newer: dict[str, set[str]] = defaultdict(set)
     for row in examined:
-        if row.rule is None and row.id is not None and row.label in classes:
+        if row.rule is None and row.id is not None and row.label and valid(row.label):
             newer[row.id].add(str(row.label))
     labels = {content: next(iter(found)) for content, found in newer.items() if len(found) == 1}
     why = reason or f"the batch {batch} has newer labels"

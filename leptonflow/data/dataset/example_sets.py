@@ -16,19 +16,18 @@ from schemas.records import SnapshotRef
 from schemas.text import nfc
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
 class Examples:
-    """N examples, sorted by id. labels: class numbers in the snapshot's order. inputs: N of them, by the codec.
+    """N examples, sorted by id. labels: true values, such as class numbers. inputs: N of them, by the codec.
 
     groups: what each belongs to; None in a pipeline without groups.
     """
 
     ids: list[str]
-    labels: NDArray[np.int64]
+    labels: NDArray[Any]
     inputs: NDArray[Any]
     batches: list[str]
     sources: list[str]
@@ -49,8 +48,8 @@ def _load(store: Store, config: Pipeline, snapshot: SnapshotRef, keep: Callable[
     import numpy as np
     import pyarrow as pa
 
-    codec = catalog.load(config.workload).codec
-    numbers = {nfc(name): n for n, name in enumerate(snapshot.classes)}
+    workload = catalog.load(config.workload)
+    codec = workload.codec
     rows: list[tuple[str, str, str, str]] = []
     blocks: list[NDArray[Any]] = []
     groups = dataset_contents.groups(store, snapshot.parts, snapshot.group)
@@ -71,7 +70,7 @@ def _load(store: Store, config: Pipeline, snapshot: SnapshotRef, keep: Callable[
     rows = [rows[i] for i in order]
     return Examples(
         ids=[row[0] for row in rows],
-        labels=np.array([numbers[row[1]] for row in rows], np.int64),
+        labels=workload.target.read([row[1] for row in rows], [nfc(name) for name in snapshot.classes]),
         inputs=inputs,
         batches=[row[2] for row in rows],
         sources=[row[3] for row in rows],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from leptonflow.core import capacity
 from leptonflow.data.dataset import dataset_contents
@@ -19,6 +19,9 @@ from schemas.records import SnapshotRef, Split
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+
+ALL = ("all",)  # where there are no classes, all examples are of one kind
 
 
 def in_holdout(group: str, fraction: float) -> bool:
@@ -35,20 +38,21 @@ def split(store: Store, config: Pipeline, snapshot: SnapshotRef) -> Split:
 
     Raises ConfigurationError where they do not fit into memory.
     """
-    train: Counter[str] = Counter(dict.fromkeys(snapshot.classes, 0))
-    holdout: Counter[str] = Counter(dict.fromkeys(snapshot.classes, 0))
+    kinds = snapshot.classes or ALL
+    train: Counter[str] = Counter(dict.fromkeys(kinds, 0))
+    holdout: Counter[str] = Counter(dict.fromkeys(kinds, 0))
     groups = dataset_contents.groups(store, snapshot.parts, snapshot.group)
-    of_class: dict[str, set[str]] = {name: set() for name in snapshot.classes}
+    of_class: dict[str, set[str]] = {name: set() for name in kinds}
     held: set[str] = set()
     for table in tables(store, snapshot.parts, snapshot.changes, ("id", "label")):
         for example, label in zip(table["id"].to_pylist(), table["label"].to_pylist(), strict=True):
-            group = groups.get(example, example)
+            group, kind = groups.get(example, example), label if snapshot.classes else ALL[0]
             if in_holdout(group, snapshot.holdout):
-                holdout[label] += 1
+                holdout[kind] += 1
                 held.add(group)
             else:
-                train[label] += 1
-                of_class[label].add(group)
+                train[kind] += 1
+                of_class[kind].add(group)
     trained = set[str]().union(*of_class.values())
     of = "examples" if snapshot.group is None else f"examples in {len(trained)} groups"
     rejected = None
@@ -61,8 +65,8 @@ def split(store: Store, config: Pipeline, snapshot: SnapshotRef) -> Split:
     found = Split(
         train=train.total(),
         holdout=holdout.total(),
-        train_per_class=dict(train),
-        holdout_per_class=dict(holdout),
+        train_per_class=dict(train) if snapshot.classes else {},
+        holdout_per_class=dict(holdout) if snapshot.classes else {},
         rejected=rejected,
         warnings=_remarks(store, config, snapshot),
         **grouped,
@@ -75,10 +79,12 @@ def split(store: Store, config: Pipeline, snapshot: SnapshotRef) -> Split:
 def _too_few(config: Pipeline, snapshot: SnapshotRef, train: Counter[str], holdout: Counter[str]) -> str | None:
     """Why the folds cannot be made. train: training examples of each class, or the groups that have some."""
     folds = config.training.folds
-    short_of = {name: train[name] for name in snapshot.classes if train[name] < folds}
+    short_of = {name: train[name] for name in snapshot.classes or ALL if train[name] < folds}
     if not short_of:
         return None
     of = "training examples" if snapshot.group is None else "groups with training examples"
+    if not snapshot.classes:
+        return f"{folds} folds need at least {folds} {of}; there are {train[ALL[0]]}"
     counts = ", ".join(f"{name}: {count}" for name, count in short_of.items())
     rejected = f"{folds} folds need at least {folds} {of} of each class; there are too few of {counts}"
     if empty := [name for name, count in short_of.items() if not count and not holdout[name]]:
@@ -94,14 +100,18 @@ def _remarks(store: Store, config: Pipeline, snapshot: SnapshotRef) -> tuple[str
 
 
 def folds(
-    labels: NDArray[np.int64], count: int, seed: int, groups: Sequence[str] | None = None
+    labels: NDArray[Any], count: int, seed: int, groups: Sequence[str] | None = None
 ) -> NDArray[np.int64]:
-    """The fold number of each training example: stratified, shuffled with `seed`; a group lies in one fold."""
+    """The fold number of each training example, shuffled with `seed`; a group lies in one fold.
+
+    Stratified where the labels are class numbers.
+    """
     import numpy as np
-    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+    from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
 
     numbers = np.zeros(len(labels), np.int64)
-    kind = StratifiedKFold if groups is None else StratifiedGroupKFold
+    kinds = (StratifiedKFold, StratifiedGroupKFold) if labels.dtype.kind == "i" else (KFold, GroupKFold)
+    kind = kinds[groups is not None]
     splitter = kind(n_splits=count, shuffle=True, random_state=seed)
     for number, (_, held) in enumerate(splitter.split(np.zeros(len(labels)), labels, groups)):
         numbers[held] = number

@@ -126,10 +126,10 @@ def left_behind(store: Store, config: Pipeline, history: commit_log.Log) -> list
 
 
 def classes(config: Pipeline, history: commit_log.Log) -> tuple[str, ...] | None:
-    """The YAML's, else those that the first batch fixed."""
+    """The YAML's, else those that the first batch fixed; None where there are none (yet)."""
     if config.classes is not None:
         return config.classes
-    return tuple(dict.fromkeys(map(nfc, history.head.body["classes"]))) if history.head else None
+    return tuple(dict.fromkeys(map(nfc, history.head.body["classes"]))) or None if history.head else None
 
 
 def _retractions(store: Store, history: commit_log.Log) -> dict[str, str]:

@@ -5,8 +5,8 @@ Reading, writing and Great Expectations do not belong here (admission).
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from leptonflow.data.ingest import example_groups, layouts
@@ -17,6 +17,7 @@ DUPLICATE = "duplicate"
 CONFLICT = "conflicting-label"
 UNKNOWN_LABEL = "unknown-label"
 MISSING_GROUP = "missing-group"
+BAD_LABEL = "bad-label"  # where there are no classes: it is no target
 RETRACTED = "retracted"
 REFUSED = "batch-refused"
 BY_MACHINE = ("too-large",)  # what another machine or setting may accept is not remembered
@@ -74,37 +75,42 @@ class Judgement:
 
 
 def judge(
-    rows: Sequence[Row], knowledge: Knowledge, classes: Sequence[str], *, limit: float, known_at_landing: int
+    rows: Sequence[Row],
+    knowledge: Knowledge,
+    classes: Sequence[str],
+    *,
+    limit: float,
+    known_at_landing: int,
+    fault: Callable[[str], str | None] | None = None,
 ) -> Judgement:
-    """Judge each row. The order of the rules is part of the contract:
+    """Judge each row. fault: a label -> why it is none, where there are no classes.
 
-    what the source or the decoder refused, an unknown label, known by file, quarantined before, known by
-    example, another label in the dataset, retracted, no group, two labels within the batch, a duplicate within it.
+    The order of the rules is part of the contract: refused by the source or the decoder, unknown or bad label, known
+    by file, quarantined before, known by example, other label in the dataset, retracted, no group, two labels, double.
     """
-    valid = set(classes)
+    valid, known = set(classes), known_at_landing
     accepted: list[Row] = []
     refused: list[Refusal] = []
-    known = known_at_landing
-    labels_of: dict[str, set[str]] = {}
+    labels_of: dict[str, set[str]] = defaultdict(set)
     for row in rows:
-        if row.rule is None and row.id is not None and row.label in valid and not _is_known(row, knowledge):
-            labels_of.setdefault(row.id, set()).add(str(row.label))
+        if row.id is not None and _unfit(row, valid, fault) is None and not _is_known(row, knowledge):
+            labels_of[row.id].add(str(row.label))
     seen: dict[str, Row] = {}
     moved: list[Moved] = []
     for row in rows:
-        label = row.label
-        before = knowledge.recalled.get((row.sha256 or "", label or ""))
-        new = before is None and (row.sha256 or "", label or "") not in knowledge.quarantined
+        at = row.sha256 or "", row.label or ""
+        before = knowledge.recalled.get(at)
+        new = before is None and at not in knowledge.quarantined
         if before is not None and before[0] in BY_SOURCE:
             before = None
-        if (unfit := _unfit(row, valid)) is not None:
+        if unfit := _unfit(row, valid, fault):
             refused.append(Refusal(row, *unfit, new))
         elif _known_by_bytes(row, knowledge):
             known += 1
             moved += _moved(row, knowledge)
         elif before is not None:
             refused.append(Refusal(row, *before, new=False))
-        elif _has(knowledge.examples, row.id, str(label)):
+        elif _has(knowledge.examples, row.id, at[1]):
             known += 1
             moved += _moved(row, knowledge)
         elif (held := knowledge.examples.get(row.id or "")) is not None:
@@ -116,11 +122,11 @@ def judge(
         elif row.no_group is not None:
             refused.append(Refusal(row, MISSING_GROUP, row.no_group, new))
         elif len(labels_of[row.id or ""]) > 1:
-            names = ", ".join(repr(n) for n in sorted(labels_of[row.id or ""]))
+            names = ", ".join(map(repr, sorted(labels_of[row.id or ""])))
             refused.append(Refusal(row, CONFLICT, f"this example is in the batch with the labels {names}", new))
         elif row.id in seen:
             first = seen[row.id or ""]
-            kept = f", which is of the group {first.group!r}" if first.group != row.group else ""
+            kept = "" if first.group == row.group else f", which is of the group {first.group!r}"
             refused.append(Refusal(row, DUPLICATE, f"the same example as {first.source}{kept}", new))
         else:
             seen[row.id or ""] = row
@@ -140,13 +146,18 @@ def _over(refused: Sequence[Refusal], arrived: int, limit: float) -> str | None:
     return None
 
 
-def _unfit(row: Row, valid: Collection[str]) -> tuple[str, str] | None:
+def _unfit(
+    row: Row, valid: Collection[str], fault: Callable[[str], str | None] | None
+) -> tuple[str, str] | None:
     """(rule, reason) of a row that is bad by itself, whatever the dataset holds."""
     if row.rule is not None:
         return row.rule, row.reason or row.rule
     if row.label is None:
         nothing = "the file lies outside a class folder" if row.row is None else "the row has no label"
         return UNKNOWN_LABEL, nothing
+    if fault is not None:
+        why = fault(row.label)
+        return (BAD_LABEL, why) if why else None
     if row.label not in valid:
         return UNKNOWN_LABEL, f"{row.label!r} is not one of the classes: {ADD}"
     return None

@@ -11,7 +11,8 @@ from leptonflow.gate.rules.words import figures, finite, gap, incomparable, resu
 from leptonflow.workloads.base import named
 from schemas.constants import BEST
 from schemas.records import RuleResult
-from schemas.rules import AgainstChampion, lower_is_better
+from schemas.rules import AgainstChampion
+from schemas.workloads import lower_is_better
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from leptonflow.gate.rules.case import Case, Evaluated
 from leptonflow.gate.rules.words import figure, figures, finite, reaches, result
 from schemas.records import RuleResult
-from schemas.rules import Baseline, Calibration, Latency, Overfit, Size, lower_is_better
+from schemas.rules import Baseline, Calibration, Latency, Overfit, Size
+from schemas.workloads import lower_is_better
 
 if TYPE_CHECKING:
     import numpy as np

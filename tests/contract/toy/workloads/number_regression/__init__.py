@@ -1,0 +1,1 @@
+"""A workload without classes: a number of some numbers."""
