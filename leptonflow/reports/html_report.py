@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from leptonflow.data.validation.drift import ClassShare, Drift
 from leptonflow.evaluation.metric_intervals import Between
 from leptonflow.reports import plots
-from leptonflow.reports.wording import bound, chance, duration, interval, label, number, png, signed, when
+from leptonflow.reports.wording import bound, chance, duration, interval, label, number, signed, when
 from leptonflow.workloads import catalog
 from leptonflow.workloads.base import Shown
 from leptonflow.workloads.classification_errors import Analysis, Example, Group
@@ -28,9 +28,6 @@ from schemas.text import printable
 from schemas.workloads import lower_is_better
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from leptonflow.gate.explanation import Change
     from leptonflow.gate.simulation import Curve
 
@@ -50,7 +47,6 @@ MEASURED = {  # what the value of a rule without a metric is, and its unit
     "same-predictions": ("largest difference", ""),
     "stale-snapshot": ("record of the log", ""),
 }
-LARGEST_PICTURE = 192
 LEAST_EFFECT = 0.02  # of a word that is marked
 MOST_TELLING = 5  # words of a text whose effects are given as numbers
 
@@ -157,13 +153,13 @@ def _view(c: Contents) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Sample:
-    """An example of a sheet. picture: the address of its image. pieces: (a part of its text, its effect).
+    """An example of a sheet. thumbnail: its address. pieces: (a part of its text, its effect).
 
     telling: the words with the largest effects, and these.
     """
 
     example: Example
-    picture: str | None
+    thumbnail: str | None
     pieces: list[tuple[str, float]]
     telling: list[tuple[str, float]]
 
@@ -191,10 +187,7 @@ def _errors(c: Contents, found: Analysis) -> dict[str, Any]:
 def _sheet(examples: Sequence[Example], shown: Mapping[int, Shown]) -> list[_Sample]:
     """Those of the examples that can be shown."""
     found = ((example, shown[example.index]) for example in examples if example.index in shown)
-    return [
-        _Sample(example, None if each.image is None else png(_thumbnail(each.image)), _pieces(each), _telling(each))
-        for example, each in found
-    ]
+    return [_Sample(example, each.thumbnail, _pieces(each), _telling(each)) for example, each in found]
 
 
 def _pieces(shown: Shown) -> list[tuple[str, float]]:
@@ -215,12 +208,6 @@ def _telling(shown: Shown) -> list[tuple[str, float]]:
         if abs(mark.effect) >= LEAST_EFFECT:
             found.setdefault(word.casefold(), (word, mark.effect))
     return list(found.values())[:MOST_TELLING]
-
-
-def _thumbnail(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Every n-th pixel of a large picture: a sheet of them must not make a file of many megabytes."""
-    step = -(-max(pixels.shape[:2]) // LARGEST_PICTURE)
-    return pixels[::step, ::step]
 
 
 @dataclass(frozen=True)

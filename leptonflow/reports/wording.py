@@ -1,4 +1,4 @@
-"""How values are written for people: numbers, intervals, times, names from outside, small pictures.
+"""How values are written for people: numbers, intervals, times, names from outside.
 
 In the report and in the artifacts of the Prefect UI. What does not belong here: which values a report has
 (html_report), how a plot looks (plots).
@@ -6,15 +6,7 @@ In the report and in the artifacts of the Prefect UI. What does not belong here:
 
 from __future__ import annotations
 
-import base64
-import io
-from typing import TYPE_CHECKING
-
 from schemas.text import printable
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 LONGEST_LABEL = 16  # characters
 
@@ -65,12 +57,3 @@ def label(text: str) -> str:
     """A class name for the edge of a matrix: of a long one the beginning and the end, where such names differ."""
     shown = printable(text)
     return shown if len(shown) <= LONGEST_LABEL else f"{shown[:6]}…{shown[7 - LONGEST_LABEL :]}"
-
-
-def png(pixels: NDArray[np.uint8]) -> str:
-    """uint8 H x W x C (1 or 3 channels) as a PNG data URI."""
-    from PIL import Image
-
-    sink = io.BytesIO()
-    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(sink, "PNG")
-    return "data:image/png;base64," + base64.b64encode(sink.getvalue()).decode()

@@ -221,9 +221,9 @@ class Mark(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """An example as a report shows it: an image (uint8 H x W x C), or a text and its parts that were tried."""
+    """An example as a report shows it: a thumbnail, or a text and its parts that were tried."""
 
-    image: NDArray[np.uint8] | None = None
+    thumbnail: str | None = None  # its address, such as a data URI
     text: str | None = None
     marks: tuple[Mark, ...] = ()  # in the order of the text
 

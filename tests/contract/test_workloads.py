@@ -125,12 +125,12 @@ def test_what_is_no_example_is_refused(workload: Workload, config: Pipeline) -> 
             workload.request(body, config.input)
 
 
-def test_a_report_shows_an_example_as_an_image_or_a_text(workload: Workload, config: Pipeline) -> None:
+def test_a_report_shows_an_example_by_a_thumbnail_or_a_text(workload: Workload, config: Pipeline) -> None:
     examples = inputs(workload, config)
     panels = workload.panels(Evaluated(examples, config.input, lambda: Even(workload, examples, config)))
     found = panels.shown([1, 0])
     assert list(found) == [1, 0]
-    assert all((each.image is None) != (each.text is None) for each in found.values())
+    assert all((each.thumbnail is None) != (each.text is None) for each in found.values())
     assert all(set(each.of) <= set(range(len(each.values))) and len(each.of) == 2 for each in panels.slices)
     assert all(workload.told(config.input))
 

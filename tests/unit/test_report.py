@@ -23,6 +23,7 @@ from leptonflow.workloads import predictions
 from leptonflow.workloads.base import Mark, Shown
 from leptonflow.workloads.classification import ONE_CLASS
 from leptonflow.workloads.classification_errors import MOST_SHOWN
+from leptonflow.workloads.media.image import thumbnail
 from schemas.errors import Damaged
 from schemas.records import RuleResult
 from tests.run_examples import HOSTILE, make
@@ -348,7 +349,7 @@ def test_large_pictures_do_not_make_a_large_file(memory: Store) -> None:
 
 def test_a_grey_picture_is_grey() -> None:
     pixels = np.arange(28 * 28, dtype=np.uint8).reshape(28, 28, 1)
-    assert np.array_equal(decoded(wording.png(pixels)), pixels)
+    assert np.array_equal(decoded(thumbnail.data_uri(pixels)), pixels)
 
 
 def test_many_classes_are_listed_as_confusions(memory: Store) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from leptonflow.workloads.base import Evaluated, Panels, Shown, Told
+from leptonflow.workloads.media.image import thumbnail
 
 
 def remarks(facts: Sequence[Mapping[str, Any]], shape: tuple[int, int, int]) -> list[str]:
@@ -38,4 +39,4 @@ def told(shape: tuple[int, int, int]) -> Told:
 
 def panels(evaluated: Evaluated) -> Panels:
     """Images, H x W x C, as they are trained on."""
-    return Panels(lambda numbers: {number: Shown(image=evaluated.examples[number]) for number in numbers})
+    return Panels(lambda numbers: {n: Shown(thumbnail.data_uri(evaluated.examples[n])) for n in numbers})
