@@ -133,6 +133,37 @@ def test_nothing_names_a_workload() -> None:
     assert not strays
 
 
+# Words of one workload, and where else in the engine some of them stand for another reason.
+MEDIA = re.compile("(?i)image|picture|pixel|photo|height|confusion")
+NAMES = "names that people give to columns, files and folders"
+LISTING = "a key of a landed table's listing"
+MATRIX = "the matrix that an evaluation records, where there are classes"
+ELSEWHERE = {
+    "leptonflow.data.ingest.array_files": ("image pixel", "arrays as a source are images by their layout"),
+    "leptonflow.data.ingest.label_columns": ("image", NAMES),
+    "leptonflow.data.ingest.source_layout": ("image photo picture pixel", NAMES),
+    "leptonflow.data.ingest.source_workload": ("image", NAMES),
+    "leptonflow.data.ingest.table_rows": ("image", LISTING),
+    "leptonflow.data.validation.landed_tables": ("image", LISTING),
+    "leptonflow.evaluation.holdout_evaluation": ("confusion", MATRIX),
+    "leptonflow.keras_runtime.keras_models": ("image", "Keras's own setting `image_data_format`"),
+    "leptonflow.reports.html_report": ("confusion", MATRIX),
+    "leptonflow.reports.plot_files": ("confusion height image picture", "plots, and that matrix, as SVG files"),
+    "leptonflow.reports.plots": ("height picture", "plots as SVG"),
+    "leptonflow.tables.views": ("confusion", "the name of a view"),
+}
+
+
+def test_a_workloads_words_stay_in_its_room() -> None:
+    """The engine speaks of examples: what they are, and how a prediction can be wrong, is the workload's to know."""
+    found = {
+        name: " ".join(sorted({word.lower() for word in MEDIA.findall(path.read_text(encoding="utf-8"))}))
+        for name, path in MODULES.items()
+        if within(name, "leptonflow") and not within(name, "leptonflow.workloads")
+    }
+    assert {name: words for name, words in found.items() if words} == {name: w for name, (w, _) in ELSEWHERE.items()}
+
+
 def test_the_engine_never_deletes_or_overwrites_on_a_store() -> None:
     """The store's verbs are create, get, list, size, path: `store.py` has none that takes something away."""
     tree = ast.parse(MODULES["leptonflow.storage.store"].read_text(encoding="utf-8"))

@@ -11,7 +11,7 @@ import stat
 from pathlib import Path
 
 TEXT = 4 * 2**20  # bytes of a configuration's file
-IMAGE = 2**30  # bytes of a file to predict for
+EXAMPLES = 2**30  # bytes of a file to predict for
 
 
 def read(path: Path, most: int) -> bytes:

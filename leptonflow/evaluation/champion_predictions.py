@@ -62,7 +62,7 @@ def predict_given(
 
 
 def predict_array(store: Store, pipeline: str, champion: Champion, values: NDArray[Any]) -> list[dict[str, Any]]:
-    """A row of COLUMNS for each of N images, N x H x W or N x H x W x C with C 1, 3 or 4; `file` is array[i].
+    """A row of COLUMNS for each of N examples, N x H x W or N x H x W x C with C 1, 3 or 4; `file` is array[i].
 
     Values are read as those of an `.npy` source: one scale for the whole array. Raises UsageError for another array.
     """
@@ -71,8 +71,8 @@ def predict_array(store: Store, pipeline: str, champion: Champion, values: NDArr
         rule = pair.rules[0]
         raise UsageError(
             f"the array cannot be read: {rule[1] if rule else ''}",
-            expected="N images of one size, as numbers", received=f"shape {values.shape} of {values.dtype}",
-            hint="A single image is an array of one: image[None]",
+            expected="N examples of one shape, as numbers", received=f"shape {values.shape} of {values.dtype}",
+            hint="A single example is an array of one: example[None]",
         )  # fmt: skip
 
     def look(number: int, workload: Workload, given: Any) -> Examined:

@@ -67,7 +67,7 @@ def _of_path(path: Path, workload: Workload, own: Any) -> Iterator[Requested]:
 
 
 def _file(path: Path, workload: Workload, own: Any) -> Examined:
-    return workload.examine(files.read(path, files.IMAGE), own)
+    return workload.examine(files.read(path, files.EXAMPLES), own)
 
 
 def _folder(path: Path, suffixes: Suffixes) -> Iterator[Requested]:
@@ -92,7 +92,7 @@ def _folder(path: Path, suffixes: Suffixes) -> Iterator[Requested]:
 def _table(path: Path, cells: tuple[str, ...]) -> Iterator[Requested]:
     """The rows of a table that holds the examples, with labels or without. cells: the columns, none: those found."""
     try:
-        data = files.read(path, files.IMAGE)
+        data = files.read(path, files.EXAMPLES)
     except OSError as error:
         yield str(path), f"cannot be read: {error.strerror or error}"
         return

@@ -38,9 +38,9 @@ class Champion:
     def predict(self, examples: Examples) -> pd.DataFrame:
         """A row for each example, as `leptonflow predict --json` has it: file, label, probability, version, error.
 
-        examples: a path or several, a folder meaning all images in it; or an array N x H x W [x C] of any scale that an
-        `.npy` source may have, or a list of N such images of one size. For a champion of texts a str is a text, and so
-        is each element of a list, an array or a pandas Series of str; files and tables are given as pathlib.Path. What
+        examples: a path or several, a folder meaning all that lies in it; or an array of N, N x H x W [x C], as an
+        `.npy` source has them, or a list of N such of one shape. For a champion of texts a str is a text, and so is
+        each element of a list, an array or a pandas Series of str; files and tables are given as pathlib.Path. What
         cannot be read has null in `label` and `probability`, and the reason in `error`. Raises UsageError for an array
         of another shape, Damaged where a file of the package is not what was recorded.
         """
@@ -80,14 +80,14 @@ def _text(value: Any) -> str:
     raise UsageError("this is not an example", expected="a path, a text, or arrays", received=repr(value)[:100])
 
 
-def _stacked(images: Sequence[Any]) -> NDArray[Any]:
+def _stacked(examples: Sequence[Any]) -> NDArray[Any]:
     import numpy as np
 
     try:
-        return np.stack(images)
+        return np.stack(examples)
     except ValueError:
-        shapes = sorted({str(np.shape(image)) for image in images})
+        shapes = sorted({str(np.shape(each)) for each in examples})
         raise UsageError(
-            "the arrays cannot be read together", expected="images of one size", received=", ".join(shapes[:5]),
-            hint="Predict images of different sizes one by one, each as image[None]",
+            "the arrays cannot be read together", expected="examples of one shape", received=", ".join(shapes[:5]),
+            hint="Predict examples of different shapes one by one, each as example[None]",
         ) from None  # fmt: skip

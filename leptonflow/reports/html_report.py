@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 MOST_CLASSES = 30  # a confusion matrix of more cannot be read; the most frequent confusions are listed instead
 MOST_BATCHES = 20
-MOST_CONFUSIONS = 15
+MOST_MISTAKEN = 15
 MOST_SHIFTS = 10
 TOLD_ABOVE = ("snapshot", "code")  # of a lineage
 STAGES = (  # in the order of the flow; `seconds` is recorded by name
@@ -173,7 +173,7 @@ def _errors(c: Contents, found: Analysis) -> dict[str, Any]:
         "classes": classes,
         "longest": max(len(name) for name in classes),
         "matrix": _matrix(scores.confusion) if len(classes) <= MOST_CLASSES else None,
-        "confusions": _confusions(scores.confusion, classes),
+        "confusions": _mistaken(scores.confusion, classes),
         "per_class": _per_class(c, found),
         "per_batch": _per_batch(c, found),
         "per_slice": found.per_slice,
@@ -292,23 +292,23 @@ def _shifts(drift: Drift | None) -> list[ClassShare]:
     return sorted(moved, key=lambda share: -abs(share.newest - share.rest))[:MOST_SHIFTS]
 
 
-def _matrix(confusion: Sequence[Sequence[int]]) -> list[list[tuple[int, float, bool]]]:
+def _matrix(counts: Sequence[Sequence[int]]) -> list[list[tuple[int, float, bool]]]:
     """(count, share of its row, is it right) for each cell, rows and columns in class order."""
     return [
         [(count, round(count / max(1, sum(row)), 3), t == p) for p, count in enumerate(row)]
-        for t, row in enumerate(confusion)
+        for t, row in enumerate(counts)
     ]
 
 
-def _confusions(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> list[tuple[str, str, int, int]]:
+def _mistaken(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> list[tuple[str, str, int, int]]:
     """(true, predicted, count, examples of the true class), the most frequent first."""
     found = [
         (classes[t], classes[p], count, sum(row))
-        for t, row in enumerate(confusion)
+        for t, row in enumerate(counts)
         for p, count in enumerate(row)
         if t != p and count
     ]
-    return sorted(found, key=lambda f: -f[2])[:MOST_CONFUSIONS]
+    return sorted(found, key=lambda f: -f[2])[:MOST_MISTAKEN]
 
 
 @dataclass(frozen=True)
