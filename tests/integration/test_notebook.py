@@ -126,7 +126,7 @@ def test_the_champion_predicts_files_and_arrays_alike(store: OpenedStore, pets: 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (np.zeros((8, 8)), r"not 8 x 8.*image\[None\]"),
+        (np.zeros((8, 8)), r"not 8 x 8.*example\[None\]"),
         (np.zeros((2, 8, 8, 2)), "C 1, 3 or 4"),
         (np.array([["a"]]), "no kind of number"),
         ([np.zeros((8, 8)), np.zeros((9, 8))], r"examples of one shape\. Received: \(8, 8\), \(9, 8\)"),
