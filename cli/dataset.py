@@ -38,7 +38,7 @@ def init(
     """Write a commented pipeline YAML and contract to start from."""
     from cli import show, starting
 
-    summary, given = None, starting.options(path_column, label_column, root)
+    summary = None
     if source is not None:
         from leptonflow.data.ingest import source_summary, source_workload
         from leptonflow.data.ingest.label_columns import Columns
@@ -54,6 +54,8 @@ def init(
     def tell() -> None:
         for line in summary.lines() if summary is not None else ():
             print(printable(line))
+        written = summary is not None and summary.columns  # the YAML names the column of labels beside those
+        given = starting.options(path_column, None if written else label_column, root)
         print(starting.next_steps(path, source, given))
 
     return answer(Answer(document, tell), as_json)

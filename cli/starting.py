@@ -114,7 +114,7 @@ def _text(name: str, path: str, summary: Summary | None) -> str:
         classes = f"# The classes, in the order of the model's outputs.\nclasses: [{listed}]\n"
     else:
         classes = "# The classes; without this line the first accepted batch fixes them.\n# classes: [cat, dog]\n"
-    proposal = summary.proposal if summary is not None else _default().propose((), 0, ())
+    proposal = summary.proposal if summary is not None else _default().propose((), 0, (), None)
     return TEMPLATE.format(
         name=name,
         kind=proposal.kind,

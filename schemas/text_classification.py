@@ -20,6 +20,8 @@ class TextInput(Frozen):
     """What the model sees of a text: its first `length` tokens, of a vocabulary of at most `vocabulary` tokens."""
 
     columns: tuple[str, ...] | None = None  # text columns of a table, in this order; None: the one that is found
+    label: Annotated[str, Field(min_length=1)] | None = Field(default=None, exclude_if=lambda value: value is None)
+    # ^ the column of labels of a table; None: the one that is found
     length: Annotated[int, Field(ge=8, le=4096)] = 128
     vocabulary: Annotated[int, Field(ge=8, le=250_000)] = 30_000  # <pad> and <unk> included
     minimum_count: Count = 1  # a token that occurs less often in the training examples is unknown
@@ -29,6 +31,11 @@ class TextInput(Frozen):
     @classmethod
     def _as_tuple(cls, value: Any) -> Any:
         return tuple(value) if isinstance(value, list) else value
+
+    @field_validator("label")
+    @classmethod
+    def _composed(cls, value: str | None) -> str | None:
+        return value and nfc(value)
 
     @field_validator("columns")
     @classmethod

@@ -303,13 +303,15 @@ class Workload:
     # ^ the metadata of examples, input -> what a person should know before they are trained on
     told: Callable[[Any], Told]  # input -> what is said of it
     look: Any  # the section `input` with which `init` examines a source
-    propose: Callable[[Sequence[Mapping[str, Any]], int, tuple[str, ...]], Proposal]
-    # ^ the metadata of some examples, how many there are in all, the columns of the table that hold them (or none)
+    propose: Callable[[Sequence[Mapping[str, Any]], int, tuple[str, ...], str | None], Proposal]
+    # ^ the metadata of some examples, how many there are in all, the columns of the table that hold them (or none) and
+    #   the one of labels, if it was named
     panels: Callable[[Evaluated], Panels]  # what a report shows of the holdout
     examine_array: Callable[[NDArray[Any], Any, Any], Examined] | None = None
     # ^ one row of a .npy array, input, and the scale of the whole array
     cells: Callable[[Any], tuple[str, ...]] | None = None
     # ^ input -> the columns of a table that hold the example itself (none: those found by name); None: it names files
+    label: Callable[[Any], str | None] = lambda given: None  # input -> a table's column of labels (None: that found)
     typed: Callable[[str, Any], Examined] | None = None
     # ^ an example that a person wrote on a command line or in a notebook, input; None: there are only files
     vocabulary: Callable[[NDArray[Any], Any], str] | None = None

@@ -15,6 +15,7 @@ from leptonflow.data.ingest.label_columns import DEFAULT, Columns
 from leptonflow.data.ingest.source_summary import Summary, summarise
 from leptonflow.data.ingest.source_workload import choose
 from schemas.errors import UsageError
+from schemas.text_classification import TextInput
 from tests.batches import put
 
 ROWS = [("pos", "a.png", "Fine", "a good and long day"), ("neg", "b.png", "Bad", "rain"), ("pos", "c.png", "", "sun")]
@@ -63,7 +64,9 @@ def test_odd_columns_of_text_are_quoted(tmp_path: Path, monkeypatch: pytest.Monk
         csv.writer(file).writerows([("mood", odd), ("good", "a b"), ("bad", "c d")])
     found, _ = seen(tmp_path / "t.csv", Columns(label="mood", cells=(odd,)))
     starting.write("odd", found)
-    assert pipeline_files.load_config("odd").input.columns == (odd,)
+    own = pipeline_files.load_config("odd").input
+    assert (own.columns, own.label) == ((odd,), "mood")
+    assert "label" not in TextInput().model_dump(), "a pipeline without it keeps its digests"
 
 
 def test_paths_that_lead_to_files_are_the_examples(tmp_path: Path) -> None:

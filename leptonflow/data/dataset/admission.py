@@ -23,6 +23,7 @@ from leptonflow.data.dataset import (
 )
 from leptonflow.data.dataset.known_examples import classes, knowledge
 from leptonflow.data.ingest import discards, landing
+from leptonflow.data.ingest.label_columns import of_pipeline
 from leptonflow.data.validation import contracts, examination, faults
 from leptonflow.data.validation.acceptance import Judgement, judge, refuse_whole
 from leptonflow.data.validation.examined_rows import Row
@@ -143,10 +144,11 @@ def _examined(
     """
     landed = landing.empty(config.name, batch)
     workload = catalog.load(config.workload)
+    columns = of_pipeline(workload, config.input)
     for again in (False, True):
         try:
             try:
-                landed = landing.open_batch(store, config.name, batch, known, catalog.load(config.workload).suffixes)
+                landed = landing.open_batch(store, config.name, batch, known, workload.suffixes, columns)
             except Damaged as error:
                 return landed, [], error.line()
             rows = examination.examine(

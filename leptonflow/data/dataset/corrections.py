@@ -16,6 +16,7 @@ from leptonflow.data.dataset.change_records import Change, commit, rows
 from leptonflow.data.dataset.dataset_contents import RELABELLED, RETRACTED
 from leptonflow.data.dataset.holdout_split import in_holdout
 from leptonflow.data.ingest import discards, landing
+from leptonflow.data.ingest.label_columns import of_pipeline
 from leptonflow.data.validation import examination, faults
 from leptonflow.storage import commit_log
 from leptonflow.storage.store import Store
@@ -43,7 +44,8 @@ def correct(store: Store, config: Pipeline, batch: str, reason: str | None) -> l
         return label in classes if workload.target.classes else workload.target.fault(label) is None
 
     try:
-        landed = landing.open_batch(store, config.name, batch, suffixes=workload.suffixes)
+        columns = of_pipeline(workload, config.input)
+        landed = landing.open_batch(store, config.name, batch, None, workload.suffixes, columns)
         examined = examination.examine(store, config, landed, workload, classes=classes, progress=progress.report)
     except Exception as error:  # admission says it of the batch
         if not isinstance(error, Damaged) and faults.sentence(error) is None:

@@ -13,6 +13,7 @@ from leptonflow.core.hashing import digest, sha256, short
 from leptonflow.core.person import person
 from leptonflow.data.dataset import dataset_contents, dataset_state, identities, part_files
 from leptonflow.data.ingest import landing
+from leptonflow.data.ingest.label_columns import of_pipeline
 from leptonflow.data.validation import examination
 from leptonflow.data.validation.examined_rows import Row
 from leptonflow.storage import commit_log
@@ -101,8 +102,9 @@ def _encode_again(
     """None where all of it was retracted and is no longer there."""
     table = part_files.read_part(store, recorded, (*RECORDED, "group") if config.group else RECORDED)
     held = config.classes or sorted(set(table["label"].to_pylist()))
-    landed = landing.open_batch(store, config.name, recorded.batch, held, catalog.load(config.workload).suffixes)
     workload = catalog.load(config.workload)
+    columns = of_pipeline(workload, config.input)
+    landed = landing.open_batch(store, config.name, recorded.batch, held, workload.suffixes, columns)
     classes = config.classes
     rows = examination.examine(store, config, landed, workload, classes=classes, progress=progress.report)
     found = identities.by_place(rows)

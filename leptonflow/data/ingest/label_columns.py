@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+from leptonflow.workloads.base import Workload
 from schemas.text import nfc
 
 PATHS: tuple[str, ...] = (
@@ -74,6 +75,12 @@ class LabelTable:
 
 
 DEFAULT = Columns()
+
+
+def of_pipeline(workload: Workload, own: Any, given: Columns = DEFAULT) -> Columns:
+    """The columns that a person named, and for the others what the section `input` says."""
+    cells = given.cells if given.cells is not None or workload.cells is None else workload.cells(own)
+    return given._replace(cells=cells, label=given.label or workload.label(own))
 
 
 def label(value: Any) -> str | None:

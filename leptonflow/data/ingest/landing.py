@@ -20,7 +20,7 @@ from leptonflow.core.hashing import canonical
 from leptonflow.core.store_keys import INGEST, READY, batch_folder, landed_key, landing_folder
 from leptonflow.data.ingest import label_tables, landing_state, layouts, source_layout
 from leptonflow.data.ingest.folder_walk import Refusal, walk
-from leptonflow.data.ingest.label_columns import DEFAULT, Columns
+from leptonflow.data.ingest.label_columns import DEFAULT, Columns, of_pipeline
 from leptonflow.data.ingest.layouts import ANY, Batch, Index, Item, Layout, default_name
 from leptonflow.data.ingest.source_files import Arrival, Progress
 from leptonflow.data.ingest.source_rows import arrive
@@ -73,10 +73,20 @@ def land(
     progress = progress or (lambda stage, done, total: None)
     check_name(name)
     workload = catalog.load(config.workload)
-    if columns.cells is None and workload.cells is not None:
-        columns = columns._replace(cells=workload.cells(config.input))
+    if columns.cells and workload.cells is None:
+        raise UsageError(
+            f"a pipeline of the workload {config.workload} takes no --text-column",
+            expected="--path-column, of a table that names files", received=", ".join(columns.cells),
+        )  # fmt: skip
+    named = columns.label or columns.cells
+    columns = of_pipeline(workload, config.input, columns)
     columns = columns._replace(group=config.group.column if config.group else None)
     opened = open_source(source, config.classes or index.classes, columns, root, workload.suffixes)
+    if named and opened.layout.kind != "table":
+        raise UsageError(
+            "there is no table to apply --text-column or --label-column to", expected="a table",
+            received=f"{source}, which is read as a folder per class",
+        )  # fmt: skip
     if opened.layout.kind not in workload.layouts:
         raise UsageError(
             f"a pipeline of the workload {config.workload} takes no arrays",
@@ -205,6 +215,7 @@ def open_batch(
     batch: str,
     classes: Collection[str] | None = None,
     suffixes: Suffixes = ANY,
+    columns: Columns = DEFAULT,
 ) -> Batch:
     """A closed batch: by its listing, or, where `_READY` is empty, by the names that lie there.
 
@@ -213,7 +224,7 @@ def open_batch(
     """
     listing = _listing(store, landed_key(pipeline, batch, READY))
     if listing is None:
-        return _plain(store, pipeline, batch, classes, suffixes)
+        return _plain(store, pipeline, batch, classes, suffixes, columns)
     shape = Layout("folders", roots=listing.roots, split=listing.split, suffixes=suffixes)
     if listing.layout == "table" and listing.files:
         shape = Layout("table", table=listing.files[0].name, suffixes=suffixes)
@@ -240,7 +251,12 @@ def empty(pipeline: str, batch: str) -> Batch:
 
 
 def _plain(
-    store: Store, pipeline: str, batch: str, classes: Collection[str] | None, suffixes: Suffixes
+    store: Store,
+    pipeline: str,
+    batch: str,
+    classes: Collection[str] | None,
+    suffixes: Suffixes,
+    columns: Columns,
 ) -> Batch:
     """A batch that some S3 client, or a person with `cp`, put there: its keys are its names."""
     prefix = batch_folder(pipeline, batch)
@@ -248,7 +264,7 @@ def _plain(
     names, refused, ignored, empty = _there(store, prefix)
 
     def has_columns(name: str) -> bool:
-        return label_tables.has_columns(name, store.get(f"{prefix}/{name}"))
+        return label_tables.has_columns(name, store.get(f"{prefix}/{name}"), columns)
 
     def broken(name: str) -> str | None:
         return label_tables.broken(name, store.get(f"{prefix}/{name}"))

@@ -220,8 +220,8 @@ def _beside(
         told.append(f"{len(folder.tables)} tables in one folder: pass one of them at a time ({listed})")
     elif len(folder.tables) > len(damaged) and (folder.examples or unlabelled):
         told.append(
-            f"{listed} names no labels: looked for a column of paths ({', '.join(PATHS)}) and one of labels "
-            f"({', '.join(LABEL_COLUMNS)}); --path-column and --label-column name others"
+            f"{listed} names no labels: looked for a column of paths ({', '.join(PATHS)}) or texts, and one of labels "
+            f"({', '.join(LABEL_COLUMNS)}); --path-column, --text-column and --label-column name others"
         )
     return told
 

@@ -49,7 +49,9 @@ class Summary:
     @cached_property
     def proposal(self) -> Proposal:
         """What the workload says of the examples, and where a pipeline of them starts."""
-        return self.workload.propose(self.facts, sum(self.classes.values()), self.columns)
+        return self.workload.propose(
+            self.facts, sum(self.classes.values()), self.columns, self.source.columns.label
+        )
 
     def small_classes(self) -> list[str]:
         """The classes that a model could leave out without losing much accuracy."""

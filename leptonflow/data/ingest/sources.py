@@ -70,7 +70,7 @@ def open_source(
         found = _folder(path, classes, columns, suffixes)
         if found.layout.kind == "table" and root is not None:
             return _moved(found, found.root, root)
-        if found.layout.kind != "table" and (root or columns.path or columns.label):
+        if found.layout.kind != "table" and (root or columns.path or (columns.label and columns.cells is None)):
             raise UsageError(
                 "there is no table to apply --root, --path-column or --label-column to",
                 expected="a table, or a folder whose data a table names",

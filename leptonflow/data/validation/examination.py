@@ -18,6 +18,7 @@ from leptonflow.core.child_processes import Answer, Pool, Task
 from leptonflow.core.hashing import canonical, sha256
 from leptonflow.data.ingest import array_files, example_groups, layouts
 from leptonflow.data.ingest.folder_walk import Refusal, measure, read_file, resolve
+from leptonflow.data.ingest.label_columns import of_pipeline
 from leptonflow.data.ingest.layouts import Batch, Item
 from leptonflow.data.validation import landed_tables
 from leptonflow.data.validation.examined_rows import Looked, Row, example_row, row_number, source_row
@@ -344,9 +345,9 @@ def _examine_table(
     def look(items: Sequence[Item]) -> list[Looked]:
         return _look(store, config, batch, workload, items, report, workers)
 
-    cells = workload.cells(config.input) if workload.cells is not None else None
+    columns = of_pipeline(workload, config.input)
     rows = landed_tables.rows(
-        batch, table, data, classes, look, lambda cell: workload.examine(cell, config.input), cells,
+        batch, table, data, classes, look, lambda cell: workload.examine(cell, config.input), columns,
         config.group,
     )  # fmt: skip
     return sorted([*rows, *refused], key=row_number)

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from leptonflow.core.hashing import sha256
-from leptonflow.data.ingest import example_groups, label_columns, label_tables, table_paths
-from leptonflow.data.ingest.label_columns import LabelTable, Rule
+from leptonflow.data.ingest import example_groups, label_tables, table_paths
+from leptonflow.data.ingest.label_columns import DEFAULT, Columns, LabelTable, Rule
 from leptonflow.data.ingest.layouts import Batch, Item
 from leptonflow.data.validation.examined_rows import Looked, Row, example_row
 from leptonflow.workloads.base import Examined
@@ -25,19 +25,18 @@ def rows(
     classes: Sequence[str] | None,
     look: Callable[[Sequence[Item]], list[Looked]],
     examine: Callable[[bytes], Examined],
-    cells: tuple[str, ...] | None = None,
+    columns: Columns = DEFAULT,
     group: Group | None = None,
 ) -> list[Row]:
     """Every row of a landed table, in its order, but those that were refused at the source.
 
     look     each file examined, in the order given
     examine  an example that lies in the table
-    cells    the columns of a batch without a listing that hold the example (label_tables.Columns)
+    columns  the pipeline's, for a batch without a listing
     group    how each row's group is found, where the pipeline has groups
     """
-    columns = label_columns.Columns(cells=cells)
     if batch.listing is not None:
-        columns = label_columns.Columns(*(batch.listing.columns or (None, None)), batch.listing.cells)
+        columns = Columns(*(batch.listing.columns or (None, None)), batch.listing.cells)
     columns = columns._replace(group=group.column if group else None)
     found = label_tables.read(table.name, data, columns, classes)
     if found.broken:

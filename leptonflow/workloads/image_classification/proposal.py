@@ -34,7 +34,7 @@ BASELINE = """\
   # pixels. A network that is not is not worth its cost."""
 
 
-def propose(facts: Sequence[Mapping[str, Any]], count: int, columns: tuple[str, ...]) -> Proposal:
+def propose(facts: Sequence[Mapping[str, Any]], count: int, columns: tuple[str, ...], label: str | None) -> Proposal:
     """facts: the metadata of the images that were looked at."""
     sizes = Counter((fact["width"], fact["height"]) for fact in facts)
     (height, width, channels), why = _input(facts, sizes) if facts else (DEFAULT, None)

@@ -25,7 +25,7 @@ SECTION = """\
 # What the model sees of a text: its first `length` tokens (words and punctuation), of which it knows the `vocabulary`
 # most frequent ones of its training examples.{columns}{why}
 input: {input}"""
-COLUMNS = " `columns` are the table's columns of text, joined in this order."
+COLUMNS = "\n# `columns` are the table's columns of text, joined in this order; `label` can name the column of labels."
 MODEL = """\
 # bag: embeddings of words and of word pairs, averaged. Or cnn, gru, lstm, rnn.
 model: {kind: bag}"""
@@ -35,15 +35,14 @@ BASELINE = """\
   # and word pairs. A network that is not is not worth its cost."""
 
 
-def propose(facts: Sequence[Mapping[str, Any]], count: int, columns: tuple[str, ...]) -> Proposal:
-    """facts: the metadata of the texts that were looked at; count: how many there are; columns: of a table."""
+def propose(
+    facts: Sequence[Mapping[str, Any]], count: int, columns: tuple[str, ...], label: str | None
+) -> Proposal:
+    """facts: the metadata of the texts that were looked at; count: how many there are; columns, label: of a table."""
     words = sorted(int(fact["words"]) for fact in facts)
     length, why = _length(words) if words else (LOOK.length, None)
-    section = {"columns": list(columns), "length": length, "vocabulary": 20_000}
-    if not columns:
-        del section["columns"]
-    listed = json.dumps(columns, ensure_ascii=False)
-    written = f"length: {length}, vocabulary: 20000"
+    section = {"columns": list(columns) or None, "label": label, "length": length, "vocabulary": 20_000}
+    section = {key: value for key, value in section.items() if value is not None}
     told = () if not words else (("texts", f"{len(words)} inspected: {_spread(words)}"),)
     return Proposal(
         told=(*told, ("input", f"length {length}: {why or 'no text could be read'}")),
@@ -53,9 +52,9 @@ def propose(facts: Sequence[Mapping[str, Any]], count: int, columns: tuple[str, 
         kind="a text classifier",
         sources=SOURCES,
         section=SECTION.format(
-            columns=f"\n#{COLUMNS}" if columns else "",
+            columns=COLUMNS if columns else "",
             why=f"\n# Proposed: {why}." if why else "",
-            input=f"{{columns: {listed}, {written}}}" if columns else f"{{{written}}}",
+            input=f"{{{', '.join(f'{k}: {json.dumps(v, ensure_ascii=False)}' for k, v in section.items())}}}",
         ),
         model=MODEL,
         training=TRAINING.format(batch=128 if count >= LARGE else 32),

@@ -61,6 +61,7 @@ WORKLOAD = Workload(
     examine=_examine,
     encode_accepted=lambda data, given: _examine(data, given).encoded,
     cells=lambda given: given.columns or (),
+    label=lambda given: given.label,
     typed=_typed,
     vocabulary=codec.vocabulary,
     encode=codec.encode,

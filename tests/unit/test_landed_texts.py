@@ -1,0 +1,108 @@
+"""Tables of texts that somebody copied into landing/: their columns are found, or those that the YAML names."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from leptonflow.data.ingest import intake, landing
+from leptonflow.data.ingest.label_columns import Columns, of_pipeline
+from leptonflow.data.validation import examination
+from leptonflow.data.validation.examined_rows import Row
+from leptonflow.notebook import original_example
+from leptonflow.storage.address import open_store
+from leptonflow.storage.store import Store
+from leptonflow.workloads import catalog
+from schemas.config import Pipeline
+from schemas.errors import Damaged, UsageError
+
+CSV = b"n,label,text\n1,good,\"a fine, long day\"\n2,bad,it rained\n3,good,\n"
+
+
+def pipeline(**own: Any) -> Pipeline:
+    return Pipeline.model_validate(
+        {"name": "mood", "workload": "text_classification", "input": own, "classes": ["bad", "good"],
+         "quarantine": {"limit": 0.5},
+         "gate": [{"rule": "at_least", "metric": "accuracy", "value": 0.5}]}
+    )  # fmt: skip
+
+
+@pytest.fixture
+def store() -> Store:
+    return open_store(f"memory://{uuid.uuid4().hex}")
+
+
+def rows(store: Store, config: Pipeline, **files: bytes) -> list[Row]:
+    """What a batch of these files, its names with __ for /, gives."""
+    for name, data in files.items():
+        store.create(f"landing/mood/b/{name.replace('__', '/').replace('_dot_', '.')}", data)
+    store.create("landing/mood/b/_READY", b"")
+    workload = catalog.load(config.workload)
+    batch = landing.open_batch(
+        store, "mood", "b", config.classes, workload.suffixes, of_pipeline(workload, config.input)
+    )
+    return examination.examine(store, config, batch, workload)
+
+
+def told(found: list[Row]) -> list[tuple[str, str | None, str | None, bytes | None]]:
+    return [(row.source, row.label, row.rule, row.encoded) for row in found]
+
+
+@pytest.mark.parametrize("name", ["t_dot_csv", "data__t_dot_csv"])
+def test_a_table_alone_or_in_a_folder(store: Store, name: str) -> None:
+    source = name.replace("__", "/").replace("_dot_", ".")
+    assert told(rows(store, pipeline(), **{name: CSV, "README_dot_md": b"# a data set"})) == [
+        (f"{source}[0]", "good", None, b"a fine, long day"),
+        (f"{source}[1]", "bad", None, b"it rained"),
+        (f"{source}[2]", "good", "empty-text", None),
+    ]
+
+
+def test_of_several_tables_the_one_with_texts_and_labels(store: Store) -> None:
+    found = rows(store, pipeline(), authors_dot_csv=b"id,name\n1,a\n", t_dot_csv=CSV)
+    assert [row.source for row in found] == ["t.csv[0]", "t.csv[1]", "t.csv[2]"]
+
+
+def test_the_columns_of_the_yaml(store: Store) -> None:
+    lines = b'{"mood": "good", "head": "Fine", "body": "a day"}\n{"mood": "bad", "head": "", "body": "rain"}\n'
+    found = rows(store, pipeline(columns=["head", "body"], label="mood"), t_dot_jsonl=lines)
+    assert told(found) == [("t.jsonl[0]", "good", None, b"Fine\n\na day"), ("t.jsonl[1]", "bad", None, b"rain")]
+
+
+def test_hugging_faces_parquet_names_its_classes(store: Store, tmp_path: Path) -> None:
+    told_by = b'{"info": {"features": {"label": {"names": ["bad", "good"], "_type": "ClassLabel"}}}}'
+    schema = pa.schema([("text", pa.string()), ("label", pa.int64())], metadata={b"huggingface": told_by})
+    pq.write_table(pa.table({"text": ["a fine day", "it rained"], "label": [1, 0]}, schema), tmp_path / "t.parquet")
+    data = (tmp_path / "t.parquet").read_bytes()
+    found = rows(store, pipeline(), **{"data__train-00000-of-00001_dot_parquet": data})
+    assert [(row.label, row.encoded) for row in found] == [("good", b"a fine day"), ("bad", b"it rained")]
+
+
+def test_a_table_without_the_column_says_which_there_are(store: Store) -> None:
+    found = rows(store, pipeline(columns=["words"]), t_dot_csv=CSV)
+    assert [row.rule for row in found] == ["missing-column"] * 3
+    assert "a text column (words) is missing; the columns are 'n', 'label', 'text'" in (found[0].reason or "")
+
+
+def test_an_example_of_a_table_landed_by_hand_is_found_again(store: Store) -> None:
+    for row in rows(store, pipeline(), t_dot_csv=CSV)[:2]:
+        recorded = {"batch": "b", "key": row.key, "row": row.row, "sha256": row.sha256, "source": row.source}
+        assert original_example._original(store, "mood", recorded) == row.encoded
+    with pytest.raises(Damaged, match="is not what was accepted"):
+        original_example._original(store, "mood", {**recorded, "sha256": "0" * 64})
+
+
+def test_options_that_have_no_table_are_refused(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "texts" / "good").mkdir(parents=True)
+    (tmp_path / "texts" / "good" / "1.txt").write_text("a fine day")
+    with pytest.raises(UsageError, match="no table to apply --text-column or --label-column to"):
+        intake.ingest(store, pipeline(), tmp_path / "texts", None, Columns(cells=("text",)))
+    images = pipeline().model_copy(update={"workload": "image_classification", "input": (8, 8, 1)})
+    (tmp_path / "t.csv").write_bytes(CSV)
+    with pytest.raises(UsageError, match=r"takes no --text-column.*--path-column"):
+        intake.ingest(store, images, tmp_path / "t.csv", None, Columns(cells=("text",)))
