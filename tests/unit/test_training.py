@@ -15,6 +15,7 @@ import pytest
 
 from leptonflow.core import progress, store_keys
 from leptonflow.data.dataset import example_sets, holdout_split
+from leptonflow.keras_runtime.keras_models import keras
 from leptonflow.storage.address import open_store
 from leptonflow.storage.memory_store import MemoryStore
 from leptonflow.storage.store import Store
@@ -117,6 +118,9 @@ def test_a_fold_in_a_process_of_its_own_is_the_fold_among_others(tmp_path: Path)
     for fold in (0, 1):
         among = model_fits.train_fold(here, config, plan, fold, workspace)
     assert FitResult.model_validate_json(told).metrics == pytest.approx(among.metrics, abs=1e-6)
+    if all(device.startswith("cpu") for device in keras().distribution.list_devices()):
+        (file,) = among.files
+        assert there.get(file.key) == here.get(file.key)
 
 
 def _copy(source: Store, target: Store) -> None:
