@@ -50,7 +50,8 @@ class Evidence:
     batches      N names; newest: the batch that arrived last. Empty where no rule asks
     facts        for each fact that a rule names N numbers, NaN where an example has none; for one that is
                  no number, such as format, N strings or None
-    oof          (M true values, M outputs) out of fold, None where no rule asks
+    groups       N numbers: which examples belong together; None where each is a group by itself
+    oof          (M true values, M outputs) out of fold, None where no rule asks; oof_groups: as groups
     champion_cv  the champion's metrics over its folds; other_folds: why they are not the candidate's
     training     the candidate's metrics on training examples; baselines: those of simple models
     disjoint     None where the manifests prove that neither learned from the holdout, else why not
@@ -66,7 +67,9 @@ class Evidence:
     batches: tuple[str, ...] = ()
     newest: str | None = None
     facts: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    groups: NDArray[np.int64] | None = None
     oof: tuple[NDArray[Any], NDArray[np.float64]] | None = None
+    oof_groups: NDArray[np.int64] | None = None
     champion_cv: Mapping[str, Mapping[str, Any]] | None = None
     other_folds: str | None = None
     training: Mapping[str, float | None] | None = None
@@ -113,6 +116,8 @@ def gather(
         its = rival.predictions
         rows = None if its is None else _predictions(store, workload.target, its, snapshot)[2]
         proven[rival.version] = Beside(rows, _learned_elsewhere(store, config, mine, rival.version, snapshot)[1])
+    groups = dataset_contents.groups(store, snapshot.parts, snapshot.group)
+    oof_ids, oof = _out_of_fold(store, config, version, snapshot)
     return Evidence(
         classes=snapshot.classes,
         target=workload.target,
@@ -122,7 +127,9 @@ def gather(
         batches=batches,
         newest=snapshot.batches[-1] if snapshot.batches else None,
         facts=facts,
-        oof=_out_of_fold(store, config, version, snapshot),
+        groups=together(groups, ids),
+        oof=oof,
+        oof_groups=together(groups, oof_ids),
         champion_cv=None if other is None else other.cv,
         other_folds=other_folds,
         training=evaluation.training,
@@ -134,6 +141,19 @@ def gather(
         looks=looks(store, config.name, plan.run_id),
         proven=proven,
     )
+
+
+def together(groups: Mapping[str, str], ids: Sequence[str]) -> NDArray[np.int64] | None:
+    """The number of the group of each example; None where no two of them are in one group.
+
+    groups: example id -> its group; empty in a pipeline without groups.
+    """
+    import numpy as np
+
+    if not groups or not ids:
+        return None
+    names, numbers = np.unique([groups[example] for example in ids], return_inverse=True)
+    return None if len(names) == len(ids) else numbers.astype(np.int64)
 
 
 def _learned_elsewhere(
@@ -271,17 +291,18 @@ def _column(values: Sequence[Any]) -> NDArray[Any]:
 
 def _out_of_fold(
     store: Store, config: Pipeline, version: str, snapshot: SnapshotRef
-) -> tuple[NDArray[Any], NDArray[np.float64]] | None:
-    """The folds' predictions together, read only where a rule wants an interval over the folds."""
+) -> tuple[list[str], tuple[NDArray[Any], NDArray[np.float64]] | None]:
+    """(ids, the folds' predictions) together, read only where a rule wants an interval over the folds."""
     import numpy as np
 
     asked = (r for r in config.gate if isinstance(r, AtLeast | AtMost))
     if not any(rule.on == "cv" and rule.confidence is not None for rule in asked):
-        return None
+        return [], None
     found, target = [], catalog.load(config.workload).target
     for fold in range(config.training.folds):
         fit = model_fits.fit_result(store, config.name, version, fold)
         if fit is None:
-            return None
-        found.append(_predictions(store, target, fit.files[0], snapshot)[1:])
-    return np.concatenate([labels for labels, _ in found]), np.concatenate([rows for _, rows in found])
+            return [], None
+        found.append(_predictions(store, target, fit.files[0], snapshot))
+    ids = [example for each, _, _ in found for example in each]
+    return ids, (np.concatenate([labels for _, labels, _ in found]), np.concatenate([rows for _, _, rows in found]))

@@ -2,6 +2,7 @@
 
     intervals    Wilson for proportions, BCa bootstrap for the rest
     paired       candidate against champion on the same examples
+    clusters     both, where examples come in groups
     power        how often such a test passes, computed exactly, and the examples needed
     folds        two versions cross-validated on the same folds
     multiple     many tests at once

@@ -54,38 +54,46 @@ def wilson(successes: int, n: int, confidence: float) -> Interval:
 
 
 def bootstrap(
-    statistic: Callable[[NDArray[np.int64]], float], n: int, confidence: float, *, seed: int, resamples: int = 2000
-) -> Interval:
+    statistic: Callable[[NDArray[np.int64]], float], n: int, confidence: float, *, seed: int, resamples: int = 2000,
+    few: bool = False,
+) -> Interval:  # fmt: skip
     """The bias-corrected and accelerated (BCa) bootstrap interval of statistic(indices into 0..n-1).
 
     Examples are drawn with replacement `resamples` times. A resample whose statistic is not finite
     (a class is missing from it) does not count; LeptonflowError where that is so of half of them or
-    of the sample itself. A statistic that never varies has an interval of no width.
+    of the sample itself. A statistic that never varies has an interval of no width. few: see `draw`.
 
     Source: Efron (1987), Journal of the American Statistical Association 82:171-185; Efron and
     Tibshirani (1993), An Introduction to the Bootstrap, chapter 14. Where n > 2000 the acceleration
     is from a jackknife over 2000 groups of examples.
     """
     checks.proportion("a confidence", confidence)
-    drawn = draw(statistic, n, seed=seed, resamples=resamples)
+    drawn = draw(statistic, n, seed=seed, resamples=resamples, few=few)
     low, high = (drawn.quantile(level) for level in ((1 - confidence) / 2, (1 + confidence) / 2))
     return Interval(low=low, high=high, confidence=confidence, method="bca bootstrap", n=n)
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """A statistic, its value in every resample (R, sorted), and BCa's two corrections."""
+    """A statistic, its value in every resample (R, sorted), and BCa's two corrections.
+
+    units: how many were drawn in each resample, where they may be few, such as groups: levels are `widened` for them.
+    """
 
     value: float
     resampled: NDArray[np.float64]
     bias: float  # z0
     acceleration: float  # a
+    units: int | None = None
 
     def quantile(self, level: float) -> float:
         """BCa's end point at `level` (0.05: the lower end of a two-sided 0.9): Efron 1987, formula 2.3."""
         import numpy as np
         from scipy.special import ndtr, ndtri
 
+        level = widened(level, self.units)
+        if not 0 < level < 1:  # beyond what a float can tell: the extreme resample
+            return float(self.resampled[0 if level <= 0 else -1])
         shifted = self.bias + float(ndtri(level))
         shrunk = 1 - self.acceleration * shifted
         corrected = float(ndtr(self.bias + shifted / shrunk)) if shrunk > 0 else float(level > 0.5)
@@ -106,16 +114,39 @@ class Drawn:
         least = 1 / (count + 1)
         away = float(ndtri(min(max(share, least), 1 - least))) - self.bias
         grown = 1 + self.acceleration * away
-        if grown <= 0:
-            return least if away < 0 else 1 - least
-        return min(max(float(ndtr(away / grown - self.bias)), least), 1 - least)
+        found = float(away > 0) if grown <= 0 else float(ndtr(away / grown - self.bias))
+        return narrowed(min(max(found, least), 1 - least), self.units)
 
 
-def draw(statistic: Callable[[NDArray[np.int64]], float], n: int, *, seed: int, resamples: int) -> Drawn:
-    """Resample, and find BCa's corrections. Raises as `bootstrap` does."""
+def widened(level: float, units: int | None) -> float:
+    """The level at which a bootstrap of few units has the end point that is wanted at `level`: Student's t for normal.
+
+    Source: Hesterberg (2015), The American Statistician 69:371-386, section 5.3. None: the units are many.
+    """
+    from scipy.special import ndtr, stdtrit
+
+    return level if units is None else float(ndtr(stdtrit(units - 1, level) * (units / (units - 1)) ** 0.5))
+
+
+def narrowed(level: float, units: int | None) -> float:
+    """`widened` read backwards."""
+    from scipy.special import ndtri, stdtr
+
+    return level if units is None else float(stdtr(units - 1, ndtri(level) * ((units - 1) / units) ** 0.5))
+
+
+def draw(
+    statistic: Callable[[NDArray[np.int64]], float], n: int, *, seed: int, resamples: int, few: bool = False
+) -> Drawn:
+    """Resample, and find BCa's corrections. Raises as `bootstrap` does.
+
+    few: the n may be few and no examples, such as groups of them: levels are widened, and n < 2 is refused.
+    """
     import numpy as np
 
     checks.size(n)
+    if few and n < 2:
+        raise checks.refuse("a number of groups", "2 or more", n)
     if resamples < 2:
         raise checks.refuse("a number of resamples", "2 or more", resamples)
     everything = np.arange(n, dtype=np.int64)
@@ -132,17 +163,21 @@ def draw(statistic: Callable[[NDArray[np.int64]], float], n: int, *, seed: int, 
     found = found[np.isfinite(found)]
     if len(found) <= resamples / 2:
         raise checks.refuse("a statistic", f"finite in most of {resamples} resamples", f"finite in {len(found)}")
-    return corrected(value, found, _jackknife(statistic, n, random))
+    return corrected(value, found, _jackknife(statistic, n, random), units=n if few else None)
 
 
 def corrected(
-    value: float, resampled: NDArray[np.float64], left: NDArray[np.float64], weights: NDArray[np.int64] | None = None
+    value: float,
+    resampled: NDArray[np.float64],
+    left: NDArray[np.float64],
+    weights: NDArray[np.int64] | None = None,
+    units: int | None = None,
 ) -> Drawn:
     """BCa's corrections: the bias by the share of resamples below the value (Efron 1987), half of those equal to it;
     the acceleration by the skewness of the jackknife's values over six (Efron and Tibshirani 1993, formula 14.15).
 
     resampled: R finite values. left: the value without one example (or group of them), weights: for how many each of
-    them stands; 0 without any.
+    them stands; 0 without any. units: see `Drawn`.
     """
     import numpy as np
     from scipy.special import ndtri
@@ -152,12 +187,12 @@ def corrected(
     least = 1 / (len(found) + 1)
     bias = float(ndtri(min(max(float(below), least), 1 - least)))
     if not len(left):
-        return Drawn(value, found, bias, acceleration=0.0)
+        return Drawn(value, found, bias, acceleration=0.0, units=units)
     away = np.average(left, weights=weights) - left
     times = np.ones_like(away) if weights is None else weights
     spread = float((times * away**2).sum()) ** 1.5
     skewed = float((times * away**3).sum()) / (6 * spread) if spread > 1e-300 else 0.0
-    return Drawn(value, found, bias, acceleration=skewed)
+    return Drawn(value, found, bias, acceleration=skewed, units=units)
 
 
 def _jackknife(

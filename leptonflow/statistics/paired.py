@@ -127,12 +127,14 @@ def bootstrap_difference(
     *,
     seed: int,
     resamples: int = 2000,
+    few: bool = False,
 ) -> Paired:
     """Is the candidate at most `margin` worse by any metric? The hypothesis to reject: difference <= -margin.
 
     statistic(indices) is candidate - champion over those examples, so that positive is better: the
     same indices for both, which is what makes it paired. The interval is BCa's, two-sided at
-    2 * confidence - 1; p is the level at which its lower end is -margin, at least 1 / (resamples + 1).
+    2 * confidence - 1; p is the level at which its lower end is -margin, at least 1 / (resamples + 1). few: see
+    `intervals.draw`.
 
     Source: Efron (1987), Journal of the American Statistical Association 82:171-185; p by inverting
     the interval, Efron and Tibshirani (1993), An Introduction to the Bootstrap, section 15.4 and
@@ -140,7 +142,7 @@ def bootstrap_difference(
     """
     checks.margin(margin)
     checks.confidence(confidence)
-    drawn = intervals.draw(statistic, n, seed=seed, resamples=resamples)
+    drawn = intervals.draw(statistic, n, seed=seed, resamples=resamples, few=few)
     low, high = drawn.quantile(1 - confidence), drawn.quantile(confidence)
     return Paired(drawn.value, drawn.level(0.0 - margin), low, high, n, None, None, "paired bca bootstrap")
 

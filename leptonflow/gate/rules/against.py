@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from leptonflow.gate.rules import scores
 from leptonflow.gate.rules.case import Case, Evaluated
-from leptonflow.gate.rules.words import figures, finite, gap, incomparable, result, way_out
-from leptonflow.workloads.base import named
+from leptonflow.gate.rules.words import clustered, figures, finite, gap, incomparable, result, way_out
+from leptonflow.workloads.base import Metric, Scores, named
 from schemas.constants import BEST
 from schemas.records import RuleResult
 from schemas.rules import AgainstChampion
@@ -33,7 +33,7 @@ def evaluate(rule: AgainstChampion, case: Case) -> Evaluated:
     bound in just these cases. For the share of right predictions Tango's score
     test (1998), or exact McNemar at a bound of 0; for other metrics the paired BCa bootstrap. Where an equally
     accurate candidate would pass in under half the cases at the discordance seen, the row and the note say so, with
-    the holdout size needed.
+    the holdout size needed. Where examples come in groups, every metric has the paired bootstrap over the groups.
     """
     holdout, note = _holdout(rule, case)
     if case.champion is None or case.champion.version == case.version:
@@ -98,9 +98,10 @@ def _holdout(rule: AgainstChampion, case: Case) -> tuple[RuleResult, str | None]
     shown = figures(mine, theirs)
     sentence = (
         f"{subject} is {shown[0]}, that of the champion {case.champion.version} {shown[1]}: {direction}, and with "
-        f"{rule.confidence:g} confidence {_at_least(test.low, certain)}; required: {required}"
+        f"{rule.confidence:g} confidence {_at_least(test.low, certain)}{clustered(case.evidence.groups)}; "
+        f"required: {required}"
     )
-    note = _power(rule, test)
+    note = _few_groups(rule, case) or _power(rule, test)
     return told(test.difference, passed, sentence + (f"; {note}" if note else ""), test), note
 
 
@@ -109,24 +110,48 @@ def _at_least(low: float, certain: str) -> str:
 
 
 def _test(rule: AgainstChampion, case: Case) -> Paired:
+    from leptonflow.statistics import clusters
+
+    candidate, champion, groups = case.evidence.mine, case.evidence.theirs, case.evidence.groups
+    assert champion is not None
+    metric = named(candidate, rule.metric)
+    right = scores.both(metric, candidate, champion)
+    if right is None:
+        return _resampled(rule, case, metric, candidate, champion)
+    exact = _exact(rule, *scores.pairs(*right), len(candidate))
+    if groups is None:
+        return exact
+    drawn = clusters.mean(scores.gains(*right), groups, seed=case.seed(rule.metric))
+    return clusters.difference(drawn, _bound(rule), exact, rule.confidence)
+
+
+def _resampled(rule: AgainstChampion, case: Case, metric: Metric, candidate: Scores, champion: Scores) -> Paired:
+    """The paired bootstrap, over the examples or their groups."""
+    from leptonflow.statistics import clusters, paired
+
+    bound, groups, n = _bound(rule), case.evidence.groups, len(candidate)
+    sign = 1.0 if metric.higher_is_better else -1.0
+    mine, theirs = scores.statistic(metric, candidate), scores.statistic(metric, champion)
+    examples, many = scores.members(groups), scores.units(groups, n)
+
+    def beyond(drawn: NDArray[np.int64]) -> float:  # so that any bound is a margin of 0
+        chosen = examples(drawn)
+        return sign * (mine(chosen) - theirs(chosen)) - bound
+
+    found = paired.bootstrap_difference(
+        beyond, many, 0.0, rule.confidence, seed=case.seed(rule.metric), few=groups is not None
+    )
+    method = found.method if groups is None else f"paired {clusters.METHOD}"
+    return paired.Paired(
+        found.difference + bound, found.p_value, found.low + bound, found.high + bound, n, None, None, method
+    )
+
+
+def _exact(rule: AgainstChampion, b: int, c: int, n: int) -> Paired:
+    """By which of n independent examples only one of the two gets right."""
     from leptonflow.statistics import paired
 
-    bound, candidate, champion = _bound(rule), case.evidence.mine, case.evidence.theirs
-    assert champion is not None
-    n, metric = len(candidate), named(candidate, rule.metric)
-    counts = scores.discordant(metric, candidate, champion)
-    if counts is None:
-        sign = 1.0 if metric.higher_is_better else -1.0
-        mine, theirs = scores.statistic(metric, candidate), scores.statistic(metric, champion)
-
-        def beyond(indices: NDArray[np.int64]) -> float:  # so that any bound is a margin of 0
-            return sign * (mine(indices) - theirs(indices)) - bound
-
-        found = paired.bootstrap_difference(beyond, n, 0.0, rule.confidence, seed=case.seed(rule.metric))
-        return paired.Paired(
-            found.difference + bound, found.p_value, found.low + bound, found.high + bound, n, None, None, found.method
-        )
-    b, c = counts
+    bound = _bound(rule)
     if bound == 0:
         return paired.mcnemar(b, c, n, rule.confidence)
     if -1 < bound < 0:
@@ -144,6 +169,17 @@ def _beyond(b: int, c: int, n: int, bound: float) -> float:
     from leptonflow.statistics import paired
 
     return float(bound >= 1) if abs(bound) >= 1 else float(ndtr(-paired.score(b, c, n, bound)))
+
+
+def _few_groups(rule: AgainstChampion, case: Case) -> str | None:
+    """Where no candidate can pass: the groups from which on one can."""
+    from leptonflow.statistics import clusters
+
+    groups = case.evidence.groups
+    if groups is None or scores.units(groups, len(groups)) >= (least := clusters.enough(rule.confidence)):
+        return None
+    many = scores.units(groups, len(groups))
+    return f"with {many} groups in the holdout no candidate can pass; from {least} on one can"
 
 
 def _power(rule: AgainstChampion, test: Paired) -> str | None:

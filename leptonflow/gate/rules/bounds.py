@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from leptonflow.gate.rules import scores
 from leptonflow.gate.rules.case import Case, Evaluated
-from leptonflow.gate.rules.words import figures, finite, reaches, result
+from leptonflow.gate.rules.words import clustered, figures, finite, reaches, result
 from leptonflow.workloads.base import Scores, named
 from schemas.rules import AtLeast, AtMost, FoldSpread
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from leptonflow.statistics.intervals import Interval
 
 
@@ -20,7 +24,8 @@ def evaluate(rule: AtLeast | AtMost | FoldSpread, case: Case) -> Evaluated:
 
     With `confidence` the lower (at_most: upper) end of the two-sided interval decides: Wilson's (1927)
     for accuracy, recall[cat] and precision[cat], which are proportions, the BCa bootstrap (Efron 1987)
-    for the rest; for `on: cv` over the pooled out-of-fold predictions, whose metric `value` then is.
+    for the rest; for `on: cv` over the pooled out-of-fold predictions, whose metric `value` then is. Where examples
+    come in groups, all of them have the BCa bootstrap over the groups.
     """
     measured: float | None
     if isinstance(rule, FoldSpread) or rule.on == "cv":
@@ -66,16 +71,16 @@ def _interval(rule: AtLeast | AtMost, case: Case, subject: str) -> Evaluated:
 
     assert rule.confidence is not None
     evidence = case.evidence
-    found = evidence.mine
+    found, groups = evidence.mine, evidence.groups
     if rule.on == "cv":
         if evidence.oof is None:
             return _row(rule, None, None, f"{subject} has no interval: its out-of-fold predictions are not there")
-        found = evidence.scores(*evidence.oof)
+        found, groups = evidence.scores(*evidence.oof), evidence.oof_groups
         subject = f"{rule.metric} over the {len(found)} out-of-fold predictions"
     if not finite(evidence.candidate if rule.on == "holdout" or evidence.oof is None else evidence.oof[1]):
         return _row(rule, None, False, f"{subject} is not a finite number")
     value = scores.statistic(named(found, rule.metric), found)(np.arange(len(found)))
-    interval = _around(rule, case, found) if math.isfinite(value) else None
+    interval = _around(rule, case, found, groups) if math.isfinite(value) else None
     if interval is None:
         return _row(rule, None, None, f"{subject} cannot be computed: no example there counts towards it")
     end = interval.low if isinstance(rule, AtLeast) else interval.high
@@ -83,18 +88,26 @@ def _interval(rule: AtLeast | AtMost, case: Case, subject: str) -> Evaluated:
     shown, bound = figures(end, rule.value)
     side = "lower" if isinstance(rule, AtLeast) else "upper"
     told = f"{subject} is {figures(value, value)[0]}; the {side} end of its {rule.confidence:g} interval is {shown}"
+    told += clustered(groups)
     return _row(rule, value, passed, f"{told}, {_side(rule)} {bound} is required", interval)
 
 
-def _around(rule: AtLeast | AtMost, case: Case, found: Scores) -> Interval | None:
-    from leptonflow.statistics import intervals
+def _around(rule: AtLeast | AtMost, case: Case, found: Scores, groups: NDArray[np.int64] | None) -> Interval:
+    from leptonflow.statistics import clusters, intervals
 
     assert rule.confidence is not None
-    metric = named(found, rule.metric)
-    counted = scores.proportion(metric, found)
-    if counted is not None and not counted[1]:  # precision of a class that is never predicted: anything may be true
-        return intervals.Interval(0.0, 1.0, rule.confidence, "wilson", 0)
+    metric, seed = named(found, rule.metric), case.seed(rule.rule, rule.on, rule.metric)
+    counted = found.proportion(metric)
     if counted is not None:
-        return intervals.wilson(*counted, rule.confidence)
-    seed = case.seed(rule.rule, rule.on, rule.metric)
-    return intervals.bootstrap(scores.statistic(metric, found), len(found), rule.confidence, seed=seed)
+        among, hits = counted
+        if not among.any():  # precision of a class that is never predicted: anything may be true
+            return intervals.Interval(0.0, 1.0, rule.confidence, "wilson", 0)
+        if groups is not None:
+            return clusters.share(hits[among], groups[among], rule.confidence, seed=seed)
+        return intervals.wilson(int(hits.sum()), int(among.sum()), rule.confidence)
+    measured, examples = scores.statistic(metric, found), scores.members(groups)
+    interval = intervals.bootstrap(
+        lambda drawn: measured(examples(drawn)), scores.units(groups, len(found)), rule.confidence, seed=seed,
+        few=groups is not None,
+    )  # fmt: skip
+    return interval if groups is None else replace(interval, method=clusters.METHOD, n=len(found))

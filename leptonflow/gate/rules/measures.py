@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from leptonflow.gate.rules import scores
 from leptonflow.gate.rules.case import Case, Evaluated
-from leptonflow.gate.rules.words import figure, figures, finite, reaches, result
+from leptonflow.gate.rules.words import clustered, figure, figures, finite, reaches, result
 from schemas.records import RuleResult
 from schemas.rules import Baseline, Calibration, Latency, Overfit, Size
 from schemas.workloads import lower_is_better
@@ -47,19 +48,24 @@ def calibration(rule: Calibration, case: Case) -> Evaluated:
     value = expected_error(given, right, BINS)
     confidence = rule.confidence or CONFIDENCE
 
-    def over(indices: NDArray[np.int64]) -> float:
+    examples, groups = scores.members(evidence.groups), evidence.groups
+
+    def over(drawn: NDArray[np.int64]) -> float:
+        indices = examples(drawn)
         return expected_error(given[indices], right[indices], BINS)
 
-    resampled = intervals.draw(over, len(given), seed=case.seed(rule.rule), resamples=RESAMPLES).resampled
-    low, high = np.quantile(resampled, [(1 - confidence) / 2, (1 + confidence) / 2])
-    interval = intervals.Interval(
-        min(value, float(low)), max(value, float(high)), confidence, "percentile bootstrap", len(given)
+    drawn = intervals.draw(
+        over, scores.units(groups, len(given)), seed=case.seed(rule.rule), resamples=RESAMPLES, few=groups is not None
     )
+    levels = [intervals.widened(level, drawn.units) for level in ((1 - confidence) / 2, (1 + confidence) / 2)]
+    low, high = np.quantile(drawn.resampled, levels)
+    method = "percentile bootstrap" if groups is None else "cluster percentile bootstrap"
+    interval = intervals.Interval(min(value, float(low)), max(value, float(high)), confidence, method, len(given))
     held = value if rule.confidence is None else interval.high
     shown, bound = figures(held, rule.value)
     told = f"{subject} on the holdout is {shown if rule.confidence is None else figure(value)}"
     if rule.confidence is not None:
-        told += f", the upper end of its {confidence:g} interval {shown}"
+        told += f", the upper end of its {confidence:g} interval {shown}{clustered(groups)}"
     row = result(
         rule.rule, name, value, rule.value, reaches(rule.value, held), f"{told}; at most {bound} is required",
         **vars(interval),

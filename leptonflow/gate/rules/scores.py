@@ -31,21 +31,40 @@ def statistic(metric: Metric, scores: Scores) -> Statistic:
     return of
 
 
-def proportion(metric: Metric, scores: Scores) -> tuple[int, int] | None:
-    """(successes, n) of a metric that is a plain proportion of independent examples, else None."""
-    found = scores.proportion(metric)
-    return None if found is None else (int(found[1].sum()), int(found[0].sum()))
-
-
-def discordant(metric: Metric, candidate: Scores, champion: Scores) -> tuple[int, int] | None:
-    """(b, c): examples that only the candidate, and that only the champion gets right.
+def both(metric: Metric, candidate: Scores, champion: Scores) -> tuple[NDArray[np.bool_], NDArray[np.bool_]] | None:
+    """Which examples the candidate, and which the champion gets right.
 
     None where the metric is not the share of right predictions among all examples.
     """
     pair = candidate.proportion(metric), champion.proportion(metric)
     if pair[0] is None or pair[1] is None or not (pair[0][0].all() and pair[1][0].all()):
         return None
-    return pairs(pair[0][1], pair[1][1])
+    return pair[0][1], pair[1][1]
+
+
+def members(groups: NDArray[np.int64] | None) -> Callable[[NDArray[np.int64]], NDArray[np.int64]]:
+    """A function of the numbers that a bootstrap drew -> example numbers: the same, or all examples of those groups."""
+    import numpy as np
+
+    if groups is None:
+        return lambda drawn: drawn
+    order = np.argsort(groups, kind="stable")
+    each = np.split(order, np.flatnonzero(np.diff(groups[order])) + 1)
+    return lambda drawn: np.concatenate([each[number] for number in drawn])
+
+
+def units(groups: NDArray[np.int64] | None, n: int) -> int:
+    """How many a bootstrap draws: n examples, or their groups."""
+    import numpy as np
+
+    return n if groups is None else len(np.unique(groups))
+
+
+def gains(mine: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """1 where only the candidate is right, -1 where only the champion, else 0."""
+    import numpy as np
+
+    return mine.astype(np.float64) - theirs
 
 
 def pairs(mine: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> tuple[int, int]:

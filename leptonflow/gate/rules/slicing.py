@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from leptonflow.gate.rules import scores
 from leptonflow.gate.rules.case import Case, Evaluated
-from leptonflow.gate.rules.scores import pairs
 from leptonflow.gate.rules.words import figures, finite, gap, incomparable, result
 from schemas.records import RuleResult
 from schemas.rules import Slices
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from leptonflow.gate.evidence import Evidence
+    from leptonflow.statistics.paired import Paired
 
 MOST = 20  # batches, or values of metadata that is not a number: the largest
 
@@ -37,9 +38,10 @@ def evaluate(rule: Slices, case: Case) -> Evaluated:
     difference is at least -margin", adjusted by Holm (1979) over the slices that are judged. A slice
     with fewer than `minimum` examples is null and says so, and so are the batches (or values of a fact
     that is no number) beyond the MOST largest, together. low and high are Tango's two-sided interval
-    at 2 * confidence - 1, not adjusted.
+    at 2 * confidence - 1, not adjusted. Where examples come in groups, test and interval are those of the cluster
+    bootstrap, and a slice of a single group is null.
     """
-    from leptonflow.statistics import multiple, paired
+    from leptonflow.statistics import multiple
 
     bound = 0.0 - rule.margin
     nothing = incomparable(case)
@@ -53,15 +55,52 @@ def evaluate(rule: Slices, case: Case) -> Evaluated:
     if mine is None or theirs is None:
         row = result(rule.rule, rule.metric, None, bound, None, "these predictions are neither right nor wrong")
         return Evaluated((row,))
-    counts: list[tuple[Slice, int, int, int]] = []
-    for found in slices(rule, evidence):
-        where = found.members
-        counts.append((found, *pairs(mine[where], theirs[where]), int(where.sum())))
-    judged = [number for number, (found, _, _, n) in enumerate(counts) if found.judged and n >= rule.minimum]
-    adjusted = multiple.holm([paired.inferiority(*counts[number][1:], margin(rule)) for number in judged])
+    counted = [_count(rule, case, found, mine, theirs) for found in slices(rule, evidence)]
+    judged = [number for number, found in enumerate(counted) if found.test is not None]
+    adjusted = multiple.holm([counted[number].p_value for number in judged])
     p_values = dict(zip(judged, adjusted, strict=True))
-    rows = tuple(_row(rule, *found, p_values.get(number), len(judged)) for number, found in enumerate(counts))
-    return Evaluated(rows)
+    return Evaluated(tuple(_row(rule, f, p_values.get(number), len(judged)) for number, f in enumerate(counted)))
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """A slice and its n examples: value is candidate - champion; test: None where it is not tested.
+
+    groups: how many groups they are, None where each is one by itself. p_value: of no larger loss than the margin
+    """
+
+    slice: Slice
+    n: int
+    value: float | None
+    groups: int | None
+    test: Paired | None = None
+    p_value: float = 1.0
+
+    @property
+    def many(self) -> str:
+        """What is in it."""
+        examples = "1 example" if self.n == 1 else f"{self.n} examples"
+        of = "" if self.groups is None else f" in {self.groups} group{'' if self.groups == 1 else 's'}"
+        return examples + of
+
+
+def _count(
+    rule: Slices, case: Case, found: Slice, mine: NDArray[np.bool_], theirs: NDArray[np.bool_]
+) -> _Counted:
+    from leptonflow.statistics import clusters, paired
+
+    where, groups = found.members, case.evidence.groups
+    n, (b, c) = int(where.sum()), scores.pairs(mine[where], theirs[where])
+    inside = None if groups is None else groups[where]
+    counted = _Counted(found, n, (b - c) / n if n else None, None if inside is None else scores.units(inside, n))
+    if not found.judged or n < rule.minimum or counted.groups == 1:
+        return counted
+    test, p = paired.non_inferiority(b, c, n, 0.0, rule.confidence), paired.inferiority(b, c, n, margin(rule))
+    if inside is None:
+        return replace(counted, test=test, p_value=p)
+    drawn = clusters.mean(scores.gains(mine[where], theirs[where]), inside, seed=case.seed("slices", found.name))
+    test = clusters.difference(drawn, 0.0, test, rule.confidence)
+    return replace(counted, test=test, p_value=clusters.inferiority(drawn, margin(rule), p))
 
 
 def margin(rule: Slices) -> float:
@@ -69,26 +108,22 @@ def margin(rule: Slices) -> float:
     return min(rule.margin, 0.999999)
 
 
-def _row(rule: Slices, found: Slice, b: int, c: int, n: int, p: float | None, judged: int) -> RuleResult:
-    from leptonflow.statistics import paired
-
-    name, bound = found.name, 0.0 - rule.margin
-    if not found.judged:
+def _row(rule: Slices, found: _Counted, p: float | None, judged: int) -> RuleResult:
+    name, n, test, bound = found.slice.name, found.n, found.test, 0.0 - rule.margin
+    if not found.slice.judged:
         sentence = f"{name} are not tested one by one, only the {MOST} largest are: {n} examples"
-        return result(rule.rule, rule.metric, (b - c) / n if n else None, bound, None, sentence, slice=name, n=n)
-    if p is None:
-        many = "1 example" if n == 1 else f"{n} examples"
-        sentence = f"{name} is too small to test: {many}, at least {rule.minimum} are needed"
-        value = (b - c) / n if n else None
-        return result(rule.rule, rule.metric, value, bound, None, sentence, slice=name, n=n)
-    test = paired.non_inferiority(b, c, n, 0.0, rule.confidence)
+        return result(rule.rule, rule.metric, found.value, bound, None, sentence, slice=name, n=n)
+    if test is None or p is None:
+        least = f"at least {rule.minimum}" + ("" if found.groups is None else " in 2 groups")
+        sentence = f"{name} is too small to test: {found.many}, {least} are needed"
+        return result(rule.rule, rule.metric, found.value, bound, None, sentence, slice=name, n=n)
     passed = p >= 1 - rule.confidence
     direction, required = gap(test.difference, bound)
     required = required if rule.margin else "no worse"
     shown, _ = figures(p, 1 - rule.confidence)
     verdict = "no significantly larger loss" if passed else "a significantly larger loss"
     sentence = (
-        f"{rule.metric} in {name} ({n} examples) is {direction} than the champion's (required: {required}): {verdict} "
+        f"{rule.metric} in {name} ({found.many}) is {direction} than the champion's (required: {required}): {verdict} "
         f"(p {shown} after Holm's correction over {judged} slices)"
     ).replace("no different than", "no different from")
     return result(

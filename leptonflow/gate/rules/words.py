@@ -95,6 +95,15 @@ def way_out(case: Case) -> str:
     return f"to make the candidate champion anyway: {promote_command(case.pipeline, case.version)}"
 
 
+def clustered(groups: NDArray[np.int64] | None) -> str:
+    """What a sentence adds where examples come in groups, which are then what is resampled."""
+    import numpy as np
+
+    if groups is None:
+        return ""
+    return f" (by the cluster bootstrap over {len(np.unique(groups))} groups: examples of one are not independent)"
+
+
 def finite(rows: NDArray[np.float64] | None) -> bool:
     """Whether every prediction is a number."""
     import numpy as np
