@@ -364,3 +364,5 @@ class Verdict(Record):
     against: int
     looks: int = 0  # finished verdicts of this pipeline before this one: each has looked at the holdout
     warnings: tuple[str, ...] = ()
+    # Of the holdout, where several examples are one: every test and interval resamples them.
+    groups: int | None = Field(default=None, exclude_if=lambda value: value is None)

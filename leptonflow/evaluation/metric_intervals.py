@@ -39,13 +39,16 @@ class Between:
     difference: Ends | None = None
 
 
-def between(candidate: Scores, champion: Scores | None, confidence: float) -> dict[str, Between]:
+def between(
+    candidate: Scores, champion: Scores | None, confidence: float, groups: Ints | None = None
+) -> dict[str, Between]:
     """Of each metric over all examples that has a value, by its name; {} without an example.
 
     candidate and champion are of the same N examples. The share of right predictions has Wilson's interval (1927),
     and Tango's (1998) of the difference. The others have the BCa bootstrap over the examples (Efron 1987), paired
     for the difference; None where no resample differs from the next (every prediction right), since such an interval
-    says nothing.
+    says nothing. groups: the number of the group of each example, where they come in groups. All metrics then have the
+    bootstrap over the groups, and a share of right predictions never a narrower interval than of independent examples.
     """
     import numpy as np
 
@@ -57,13 +60,23 @@ def between(candidate: Scores, champion: Scores | None, confidence: float) -> di
     for metric in candidate.metrics:
         if metric.label is None and all(np.isfinite(scores.value(metric, once)).all() for scores in pair):
             shares = [_share(scores, metric) for scores in pair]
-            exact = [share for share in shares if share is not None]
-            found[metric.name] = (
-                _exact(*exact, confidence=confidence)
-                if len(exact) == len(pair)
-                else _bootstrap(pair, metric, confidence)
-            )
+            right = [share for share in shares if share is not None]
+            exact = _exact(*right, confidence=confidence) if len(right) == len(pair) else None
+            if exact is None or groups is not None:
+                drawn = _bootstrap(pair, metric, confidence, groups)
+                exact = drawn if exact is None else _wider(drawn, exact)
+            found[metric.name] = exact
     return found
+
+
+def _wider(one: Between, other: Between) -> Between:
+    """The intervals that hold both."""
+
+    def hull(name: str) -> Ends | None:
+        ends = [each for each in (getattr(one, name), getattr(other, name)) if each is not None]
+        return (min(low for low, _ in ends), max(high for _, high in ends)) if ends else None
+
+    return Between(hull("candidate"), hull("champion"), hull("difference"))
 
 
 def _share(scores: Scores, metric: Metric) -> Bools | None:
@@ -90,7 +103,7 @@ def _exact(mine: Bools, theirs: Bools | None = None, *, confidence: float) -> Be
     return Between(own(mine), own(theirs), (test.low, test.high))
 
 
-def _bootstrap(pair: list[Scores], metric: Metric, confidence: float) -> Between:
+def _bootstrap(pair: list[Scores], metric: Metric, confidence: float, groups: Ints | None) -> Between:
     """To resample N examples is to draw anew how many there are of each kind.
 
     The examples of a kind contribute the same to the metric of both; the C kinds can be far fewer than the examples.
@@ -98,18 +111,42 @@ def _bootstrap(pair: list[Scores], metric: Metric, confidence: float) -> Between
     import numpy as np
 
     alike = np.stack([scores.alike(metric) for scores in pair], axis=1)
-    _, first, counts = np.unique(alike, axis=0, return_index=True, return_counts=True)
+    _, first, kind, counts = np.unique(alike, axis=0, return_index=True, return_inverse=True, return_counts=True)
     few = [scores.of(first) for scores in pair]
     random, n, many = np.random.default_rng(SEED), len(alike), len(counts)
 
     def measured(weights: Ints) -> Floats:  # (R, C) -> (R, 1 or 2)
         return np.stack([scores.value(metric, weights) for scores in few], axis=1)
 
+    value = measured(counts[None, :])[0]
+    if groups is not None:
+        drawn, left = _over_groups(groups, kind.reshape(-1), counts, measured, random)
+        return _all_ends(value, drawn, left, np.ones(len(left), np.int64), confidence, len(left))
     rows, step = _most(many), max(1, BATCH // many)
     sizes = (min(step, rows - start) for start in range(0, rows, step))
     drawn = np.concatenate([measured(random.multinomial(n, counts / n, size=size)) for size in sizes])
     left, times = _without(counts, measured, step, random)
-    return _all_ends(measured(counts[None, :])[0], drawn, left, times, confidence)
+    return _all_ends(value, drawn, left, times, confidence)
+
+
+def _over_groups(
+    groups: Ints, kind: Ints, counts: Ints, measured: Callable[[Ints], Floats], random: np.random.Generator
+) -> tuple[Floats, Floats]:
+    """(drawn, left): resamples of the groups, and the values without each of the G groups. kind: of each example."""
+    import numpy as np
+    from scipy.sparse import csr_array
+
+    names, place = np.unique(groups, return_inverse=True)
+    units, many = len(names), len(counts)
+    table = csr_array((np.ones(len(kind), np.int64), (place, kind)), shape=(units, many))  # examples by group and kind
+    rows, step = _most(max(units, many)), max(1, BATCH // max(units, many))
+    equal, drawn, left = np.full(units, 1 / units), [], []
+    for start in range(0, rows, step):
+        times = random.multinomial(units, equal, size=min(step, rows - start))
+        drawn.append(measured(times @ table))
+    for start in range(0, units, step):
+        left.append(measured(counts - table[start : start + step].toarray()))
+    return np.concatenate(drawn), np.concatenate(left)
 
 
 def _without(
@@ -142,11 +179,13 @@ def _most(many: int) -> int:
     return max(FEWEST, min(RESAMPLES, MOST_CELLS // many))
 
 
-def _all_ends(value: Floats, drawn: Floats, left: Floats, weights: Ints, confidence: float) -> Between:
+def _all_ends(
+    value: Floats, drawn: Floats, left: Floats, weights: Ints, confidence: float, units: int | None = None
+) -> Between:
     """From one or two columns, candidate and champion: value (2), drawn (R, 2), left (G, 2)."""
 
     def ends(column: Callable[[Floats], Floats]) -> Ends | None:
-        return _ends(float(column(value)), column(drawn), column(left), weights, confidence)
+        return _ends(float(column(value)), column(drawn), column(left), weights, confidence, units)
 
     if len(value) == 1:
         return Between(ends(lambda each: each[..., 0]))
@@ -155,10 +194,12 @@ def _all_ends(value: Floats, drawn: Floats, left: Floats, weights: Ints, confide
     )
 
 
-def _ends(value: float, drawn: Floats, left: Floats, weights: Ints, confidence: float) -> Ends | None:
+def _ends(
+    value: float, drawn: Floats, left: Floats, weights: Ints, confidence: float, units: int | None
+) -> Ends | None:
     """Efron's BCa interval (1987) of `value`: drawn are R resampled values, left the value without one example.
 
-    weights: for how many examples each of `left` stands.
+    weights: for how many examples each of `left` stands. units: see intervals.Drawn.
     """
     import numpy as np
 
@@ -167,5 +208,5 @@ def _ends(value: float, drawn: Floats, left: Floats, weights: Ints, confidence: 
     drawn, there = drawn[np.isfinite(drawn)], np.isfinite(left)
     if len(drawn) < FEWEST / 2 or np.ptp(drawn) < 1e-12:
         return None
-    bca = corrected(value, drawn, left[there], weights[there])
+    bca = corrected(value, drawn, left[there], weights[there], units)
     return bca.quantile((1 - confidence) / 2), bca.quantile((1 + confidence) / 2)

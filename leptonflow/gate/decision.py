@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from leptonflow.gate.rules import against, always, bounds, measures, slicing
 from leptonflow.gate.rules.case import Case, Evaluated
+from leptonflow.gate.rules.scores import units
 from leptonflow.gate.rules.words import promote_command
 from schemas import rules as yaml_rules
 from schemas.config import Pipeline
@@ -88,6 +89,7 @@ def decide(
         against=against,
         looks=evidence.looks,
         warnings=warnings,
+        groups=None if evidence.groups is None else units(evidence.groups, len(evidence.labels)),
     )
 
 

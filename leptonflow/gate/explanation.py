@@ -65,6 +65,8 @@ def paragraph(pipeline: str, verdict: Verdict) -> str:
     if not promoted:
         sentences.append(_way_out(pipeline, verdict))
     sentences += [warning.rstrip(".") for warning in verdict.warnings]
+    if verdict.groups is not None:
+        sentences.append(f"the examples of the holdout are {verdict.groups} groups, which every test resamples")
     if verdict.looks:
         times = "once" if verdict.looks == 1 else f"{verdict.looks} times"
         sentences.append(f"this holdout had been used {times} before")
@@ -245,7 +247,8 @@ def _what(rule: RuleResult, needed: float | None, by: float | None, needed_n: in
         return f"{of} {word} {about}{_figure(needed)} would have refused it; it was {_figure(rule.value)}"
     told = f"{of} of {side} {about}{_figure(needed)} instead of {_figure(rule.value)}, {_figure(by)} more"
     told = told if _sign(rule) == 1 else told.removesuffix(" more") + " less"
-    return told + (f", or with about {needed_n} examples at the same value instead of {rule.n}" if needed_n else "")
+    more = "examples in more groups" if "cluster" in (rule.method or "") else "examples"
+    return told + (f", or with about {needed_n} {more} at the same value instead of {rule.n}" if needed_n else "")
 
 
 def _subject(rule: RuleResult) -> str:

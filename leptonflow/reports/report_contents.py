@@ -16,6 +16,7 @@ from leptonflow.data.validation import drift
 from leptonflow.evaluation import metric_intervals
 from leptonflow.evaluation.metric_intervals import Between
 from leptonflow.gate import simulation
+from leptonflow.gate.evidence import together
 from leptonflow.registry import packages
 from leptonflow.reports.html_report import Operating
 from leptonflow.storage.objects import BACK, recorded
@@ -67,14 +68,15 @@ def gather(
     champion = None if its is None else workload.target.scores(labels, its, snapshot.classes)
     candidate = partial(packages.load, store, config.name, version)
     panels = workload.panels(Evaluated(holdout.inputs, config.input, candidate))
+    groups = together(dict(zip(holdout.ids, holdout.groups or (), strict=False)), holdout.ids)
     found: Analysis | None = None
     if workload.errors is not None:
         found = workload.errors(
-            holdout.ids, labels, mine, its, snapshot.classes, holdout.batches, holdout.sources, panels.slices
+            holdout.ids, labels, mine, its, snapshot.classes, holdout.batches, holdout.sources, panels.slices, groups
         )
     return Gathered(
         analysis=found,
-        between=metric_intervals.between(scores, champion, CONFIDENCE),
+        between=metric_intervals.between(scores, champion, CONFIDENCE, groups),
         shown=panels.shown(found.shown if found else ()),
         note=panels.note,
         drift=_drift(store, snapshot),

@@ -6,7 +6,7 @@ and how a curve looks (plots, cli).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from leptonflow.core import parquet, store_keys
@@ -67,6 +67,9 @@ def curve(
     found = simulation.simulate(
         n, seen.value, margin, confidence, power=power, better=better, accuracy=accuracy, rules=rules
     )
+    if config.group is not None:
+        told = "independent examples; where several belong to one group, a candidate passes less often than this says"
+        seen = replace(seen, assumption="; ".join(filter(None, (seen.assumption, told))))
     return found, seen
 
 

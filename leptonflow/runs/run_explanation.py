@@ -17,7 +17,8 @@ def explain(store: Store, config: Pipeline, run_id: str | None = None) -> dict[s
     """{run_id, version, verdict, champion, against, paragraph, would_change} of a finished run, by default the newest.
 
     champion is the version after the run, against the one that the candidate was compared with; both may
-    be null. Raises NotFound where there is no such finished run, Damaged where its verdict is gone.
+    be null. Where the pipeline has groups, `groups` is as in the run's document. Raises NotFound where there is no
+    such finished run, Damaged where its verdict is gone.
     """
     run = None if run_id is None or not NAME.fullmatch(run_id) else recording.finished(store, config.name, run_id)
     if run is None:  # the newest, or none that is finished
@@ -41,6 +42,7 @@ def explain(store: Store, config: Pipeline, run_id: str | None = None) -> dict[s
         "against": verdict.champion,
         "paragraph": paragraph(config.name, verdict),
         "would_change": [change.model_dump() for change in would_change(verdict)],
+        **({"groups": run["groups"]} if "groups" in run else {}),
     }
 
 

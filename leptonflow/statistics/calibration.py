@@ -61,6 +61,14 @@ def expected_error(confidences: ArrayLike, correct: ArrayLike, count: int = 10) 
     return float(np.abs(sums - rights).sum() / sizes.sum())
 
 
+def places(confidences: ArrayLike, count: int = 10) -> NDArray[np.int64]:
+    """The number of the bin that each of N confidences lies in."""
+    import numpy as np
+
+    given = np.asarray(confidences, np.float64)
+    return np.clip(np.ceil(given * count).astype(np.int64) - 1, 0, count - 1)
+
+
 def _sums(
     confidences: ArrayLike, correct: ArrayLike, count: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
@@ -74,7 +82,7 @@ def _sums(
         raise checks.refuse("a list of predictions", f"as many as confidences, {given.shape}", right.shape)
     if not bool(np.all((given >= 0) & (given <= 1))):
         raise checks.refuse("a confidence of a prediction", "from 0 to 1", "others among them")
-    place = np.clip(np.ceil(given * count).astype(np.int64) - 1, 0, count - 1)
+    place = places(given, count)
 
     def tally(weights: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.bincount(place, weights=weights, minlength=count).astype(np.float64)

@@ -7,7 +7,7 @@ and whether a number is good enough (gate).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from leptonflow.keras_runtime.keras_models import jit, keras
@@ -30,7 +30,6 @@ OPTIMIZERS = {
     "adam": "Adam", "adamw": "AdamW", "sgd": "SGD", "rmsprop": "RMSprop", "nadam": "Nadam", "adagrad": "Adagrad",
     "adamax": "Adamax",
 }  # fmt: skip
-CHUNK_BYTES = 64 * 2**20  # of bootstrap weights held at once
 
 
 def metrics(classes: Sequence[str]) -> tuple[Metric, ...]:
@@ -246,23 +245,6 @@ ONE_CLASS = Target(
     restore=restore,
     answer=answer,
 )
-
-
-def resamples(groups: Ints, count: int, seed: int) -> Iterator[Ints]:
-    """Bootstrap weights of N examples, `count` resamples in all: chunks (r, N) of at most CHUNK_BYTES each.
-
-    groups: N numbers 0..G-1; examples of one group are drawn together (the cluster bootstrap), G of G groups with
-    replacement. With a group for each example it is the ordinary bootstrap. The sizes of chunks change no number.
-    """
-    import numpy as np
-
-    random = np.random.default_rng(seed)
-    many = int(groups.max()) + 1 if len(groups) else 0
-    step = max(1, CHUNK_BYTES // max(1, 8 * len(groups)))
-    for start in range(0, count, step):
-        rows = min(step, count - start)
-        drawn = [np.bincount(random.integers(0, many, many), minlength=many) for _ in range(rows if many else 0)]
-        yield np.stack(drawn)[:, groups] if drawn else np.zeros((rows, 0), np.int64)
 
 
 def _sums(weights: Ints, group: Ints, groups: int) -> Ints:

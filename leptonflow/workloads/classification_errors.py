@@ -18,12 +18,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CONFIDENCE = 0.95  # of every interval here, two-sided
+RESAMPLES = 1000  # of the groups, for each interval
 MOST_SHOWN = 24  # examples of each kind: more make the page too long
 
 
 @dataclass(frozen=True)
 class Share:
-    """`right` of `n`, with Wilson's interval (1927). value, low and high are None where n is 0."""
+    """`right` of `n`, with Wilson's interval (1927). value, low and high are None where n is 0.
+
+    Where examples come in groups, the interval is that of the cluster bootstrap.
+    """
 
     right: int
     n: int
@@ -58,15 +62,13 @@ class Example:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Every example once, by who was right. difference: candidate minus champion, with Tango's interval (1998)."""
+    """Every example once, by who was right. difference: candidate minus champion."""
 
     both: int
     only_champion: int
     only_candidate: int
     neither: int
     difference: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -131,16 +133,21 @@ def analyse(
     batches: Sequence[str],
     sources: Sequence[str],
     slices: Sequence[Slices] = (),
+    groups: NDArray[np.int64] | None = None,
 ) -> Analysis:
     """Compare two models' predictions with each other, and both with the labels.
 
     ids, labels, batches and sources are of the same N examples; labels are class numbers; probabilities
     and `champion` are N x K in the order of the K classes. `champion` is None where there is no other
-    model to compare with. Raises ValueError where the shapes do not fit.
+    model to compare with. groups: the number of the group of each example, where they come in groups.
+    Raises ValueError where the shapes do not fit.
     """
+    import numpy as np
+
     _same_shapes(ids, labels, probabilities, champion, classes, batches, sources)
-    mine = _Answers(labels, probabilities)
-    its = _Answers(labels, champion) if champion is not None else None
+    mine = _Answers(labels, probabilities, groups)
+    its = _Answers(labels, champion, groups) if champion is not None else None
+    everything = np.ones(len(ids), np.bool_)
 
     def examples(chosen: NDArray[np.bool_], sure: NDArray[np.float64]) -> tuple[Example, ...]:
         order = sorted(chosen.nonzero()[0].tolist(), key=lambda i: (-sure[i], ids[i]))
@@ -159,8 +166,8 @@ def analyse(
 
     return Analysis(
         n=len(ids),
-        candidate=_share(mine.right),
-        champion=_share(its.right) if its is not None else None,
+        candidate=mine.share(everything),
+        champion=its.share(everything) if its is not None else None,
         pairs=_pairs(mine.right, its.right) if its is not None and len(ids) else None,
         reliability=_reliability(mine),
         champion_reliability=_reliability(its) if its is not None else None,
@@ -179,13 +186,30 @@ def analyse(
 class _Answers:
     """A model's predictions of N examples: said (class numbers), sure (their probabilities), right."""
 
-    def __init__(self, labels: NDArray[np.int64], probabilities: NDArray[np.float64]) -> None:
+    def __init__(
+        self, labels: NDArray[np.int64], probabilities: NDArray[np.float64], groups: NDArray[np.int64] | None
+    ) -> None:
+        self.groups = groups
         self.said: NDArray[np.int64] = probabilities.argmax(axis=1)
         self.sure: NDArray[np.float64] = probabilities[range(len(labels)), self.said]
         self.right: NDArray[np.bool_] = self.said == labels
 
     def answer(self, index: int, classes: Sequence[str]) -> Answer:
         return Answer(classes[self.said[index]], float(self.sure[index]))
+
+    def share(self, members: NDArray[np.bool_]) -> Share:
+        """How many of these examples, chosen by N booleans, are right."""
+        from leptonflow.statistics import clusters, intervals
+
+        right = self.right[members]
+        n, count = len(right), int(right.sum())
+        if not n:
+            return Share(0, 0, None, None, None)
+        if self.groups is None:
+            interval = intervals.wilson(count, n, CONFIDENCE)
+        else:
+            interval = clusters.share(right, self.groups[members], CONFIDENCE, seed=0, resamples=RESAMPLES)
+        return Share(count, n, count / n, interval.low, interval.high)
 
 
 def _same_shapes(
@@ -206,33 +230,14 @@ def _same_shapes(
             raise ValueError(f"{len(column)} {name}: expected {len(ids)}, one for each example")
 
 
-def _share(right: NDArray[np.bool_]) -> Share:
-    return _shared(int(right.sum()), len(right))
-
-
-def _shared(count: int, n: int) -> Share:
-    from leptonflow.statistics.intervals import wilson
-
-    if not n:
-        return Share(0, 0, None, None, None)
-    interval = wilson(count, n, CONFIDENCE)
-    return Share(count, n, count / n, interval.low, interval.high)
-
-
 def _pairs(mine: NDArray[np.bool_], its: NDArray[np.bool_]) -> Pairs:
-    from leptonflow.statistics.paired import non_inferiority
-
     won, lost = int((mine & ~its).sum()), int((its & ~mine).sum())
-    # Its interval is two-sided at 2 * confidence - 1; the margin plays no part in it.
-    test = non_inferiority(won, lost, len(mine), margin=0.0, confidence=(1 + CONFIDENCE) / 2)
     return Pairs(
         both=int((mine & its).sum()),
         only_champion=lost,
         only_candidate=won,
         neither=int((~mine & ~its).sum()),
         difference=(won - lost) / len(mine),
-        low=test.low,
-        high=test.high,
     )
 
 
@@ -243,23 +248,25 @@ def _reliability(answers: _Answers) -> Reliability:
 
     there = np.isfinite(answers.sure)
     # A softmax in single precision can say 1.0000001.
-    sure, right = np.clip(answers.sure[there], 0.0, 1.0), answers.right[there]
-    if not len(sure):
+    sure = np.clip(answers.sure, 0.0, 1.0)
+    if not there.any():
         return Reliability((), None)
+    place = np.where(there, calibration.places(np.where(there, sure, 0.0)), -1)
     bins = tuple(
-        Bin(each.confidence, _shared(round(each.accuracy * each.n), each.n))
-        for each in calibration.bins(sure, right)
-        if each.confidence is not None and each.accuracy is not None
+        Bin(each.confidence, answers.share(place == number))
+        for number, each in enumerate(calibration.bins(sure[there], answers.right[there]))
+        if each.confidence is not None
     )
-    return Reliability(bins, calibration.expected_error(sure, right))
+    return Reliability(bins, calibration.expected_error(sure[there], answers.right[there]))
 
 
 def _group(name: str, members: NDArray[np.bool_], mine: _Answers, its: _Answers | None) -> Group:
-    own = mine.right[members]
     if its is None:
-        return Group(name, _share(own), None, None, None)
-    other = its.right[members]
-    return Group(name, _share(own), _share(other), int((other & ~own).sum()), int((own & ~other).sum()))
+        return Group(name, mine.share(members), None, None, None)
+    own, other = mine.right[members], its.right[members]
+    return Group(
+        name, mine.share(members), its.share(members), int((other & ~own).sum()), int((own & ~other).sum())
+    )
 
 
 def _by_name(names: Sequence[str], mine: _Answers, its: _Answers | None) -> tuple[Group, ...]:

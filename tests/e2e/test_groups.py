@@ -92,6 +92,17 @@ def test_from_ingest_to_a_verdict_that_speaks_of_groups(kind: str, work: Path) -
         for row in found:
             folds.setdefault(speaker_of(kind, folder, row["source"]), set()).add(row["fold"])
         assert all(len(each) == 1 for each in folds.values())
+    told = {row["rule"]: row for row in run["gate"]}
+    over = f"by the cluster bootstrap over {run['groups']['holdout']} groups"
+    assert over in told["at_least"]["sentence"] and told["at_least"]["method"] == "cluster bca bootstrap"
+    assert over in told["against_champion"]["sentence"]
+    explained = call("explain", yaml, "--store", store, "--json").document
+    assert explained["groups"] == run["groups"]
+    assert f"are {run['groups']['holdout']} groups, which every test resamples" in explained["paragraph"]
+    page = Path(run["report"]).read_text(encoding="utf-8")
+    assert f"over their {run['groups']['holdout']} groups" in page
+    simulated = call("gate", yaml, "--simulate", "--discordance", "0.1", "--store", store, "--json").document
+    assert "several belong to one group" in simulated["assumption"]
     assert sorted(sides) == sorted(SPEAKERS)
     assert sum(side == "holdout" for side in sides.values()) == run["groups"]["holdout"]
 

@@ -96,20 +96,6 @@ def test_what_does_not_exist_is_refused() -> None:
         ClassScores(np.array([0, 1]), np.eye(2), ("a", "b", "c"))
 
 
-def test_resamples_draw_groups_and_come_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    groups = np.array([0, 1, 1, 2, 2, 2])
-    (whole,) = classification.resamples(groups, 500, seed=3)
-    assert whole.shape == (500, 6)
-    assert (whole[:, 1] == whole[:, 2]).all() and (whole[:, 3] == whole[:, 5]).all()
-    assert (whole[:, [0, 1, 3]].sum(axis=1) == 3).all(), "as many groups as there are"
-    assert whole[:, 0].mean() == pytest.approx(1, abs=0.2)
-    monkeypatch.setattr(classification, "CHUNK_BYTES", 48 * 7)
-    chunks = list(classification.resamples(groups, 500, seed=3))
-    assert max(chunk.nbytes for chunk in chunks) <= 48 * 7
-    assert (np.concatenate(chunks) == whole).all(), "the same numbers, whatever the chunks"
-    assert sum(len(chunk) for chunk in classification.resamples(groups[:0], 2, seed=3)) == 2
-
-
 def test_targets_are_one_hot() -> None:
     rows = classification.targets(np.array([1, 0]), 3)
     assert rows.dtype == np.float32 and rows.tolist() == [[0, 1, 0], [1, 0, 0]]

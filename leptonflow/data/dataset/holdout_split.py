@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 
 ALL = ("all",)  # where there are no classes, all examples are of one kind
+LEAST_GROUPS = 2  # of a holdout
+FEW_GROUPS = 10  # less is worth a warning
 
 
 def in_holdout(group: str, fraction: float) -> bool:
@@ -58,6 +60,11 @@ def split(store: Store, config: Pipeline, snapshot: SnapshotRef) -> Split:
     rejected = None
     if not holdout.total():
         rejected = f"the holdout is empty: {train.total()} {of}, none of which fell into {snapshot.holdout:g}"
+    elif snapshot.group is not None and len(held) < LEAST_GROUPS:
+        rejected = (
+            f"the holdout has a single group of {len(held) + len(trained)}, which says nothing of others: ingest more "
+            "groups, or start a pipeline of another name with a larger holdout.fraction"
+        )
     else:
         counts = train if snapshot.group is None else Counter({name: len(each) for name, each in of_class.items()})
         rejected = _too_few(config, snapshot, counts, holdout)
@@ -68,12 +75,19 @@ def split(store: Store, config: Pipeline, snapshot: SnapshotRef) -> Split:
         train_per_class=dict(train) if snapshot.classes else {},
         holdout_per_class=dict(holdout) if snapshot.classes else {},
         rejected=rejected,
-        warnings=_remarks(store, config, snapshot),
+        warnings=(*_remarks(store, config, snapshot), *_few(len(held) if grouped else None)),
         **grouped,
     )
     workload = catalog.load(config.workload)
     capacity.check_training(workload.codec.bytes(config.input), workload.told(config.input).how, found)
     return found
+
+
+def _few(groups: int | None) -> list[str]:
+    """A sentence where the holdout has so few groups that its numbers are mostly those of these groups."""
+    if groups is None or groups >= FEW_GROUPS:
+        return []
+    return [f"the holdout has {groups} groups: every interval is wide, and few candidates can be shown to be as good"]
 
 
 def _too_few(config: Pipeline, snapshot: SnapshotRef, train: Counter[str], holdout: Counter[str]) -> str | None:
