@@ -110,7 +110,7 @@ CONFIGURATION = _columns(pipeline="text", run_id="text", version="text", name="t
 # --- written once per version (oof) and once per run (holdout) -----------------------------------
 
 # `probability` is the one given to `predicted`, `probability_true` the one given to `label`. `source` is the example's
-# original name; `correct` is null where a prediction cannot be right or wrong.
+# original name; `correct` is null where a prediction cannot be right or wrong, `example_group` in a pipeline without.
 PREDICTIONS = _columns(
     pipeline="text",
     run_id="text",
@@ -124,6 +124,7 @@ PREDICTIONS = _columns(
     probability_true="float",
     source="text",
     correct="bool",
+    example_group="text",
 )
 
 # What else a workload predicts of an example: each number by its name. A classification has none.

@@ -65,7 +65,9 @@ def evaluate(
     examples = example_sets.holdout_set(store, config, snapshot)
     target, classes = catalog.load(config.workload).target, snapshot.classes
     found = candidate.predict(examples.inputs)
-    data = predictions.write(target, examples.ids, examples.labels, found, classes, None, examples.sources)
+    data = predictions.write(
+        target, examples.ids, examples.labels, found, classes, None, examples.sources, examples.groups
+    )
     where = f"{folder}/holdout-predictions.parquet"
     data = adopt(store, where, data)
     scores = _scores(target, version, data, classes)
@@ -106,7 +108,9 @@ def _rival(
     except NotComparable as error:
         return Rival(version=champion.version, scores=None, not_comparable=str(error), predictions=None)
     target, classes = catalog.load(config.workload).target, snapshot.classes
-    data = predictions.write(target, examples.ids, examples.labels, found, classes, None, examples.sources)
+    data = predictions.write(
+        target, examples.ids, examples.labels, found, classes, None, examples.sources, examples.groups
+    )
     name = f"{folder}/champion-predictions-{champion.number}.parquet"
     data = adopt(store, name, data)
     scores = _scores(target, champion.version, data, classes)

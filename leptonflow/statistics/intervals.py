@@ -121,7 +121,7 @@ class Drawn:
 def widened(level: float, units: int | None) -> float:
     """The level at which a bootstrap of few units has the end point that is wanted at `level`: Student's t for normal.
 
-    Source: Hesterberg (2015), The American Statistician 69:371-386, section 5.3. None: the units are many.
+    Source: Hesterberg (2015), The American Statistician 69:371-386. None: the units are many.
     """
     from scipy.special import ndtr, stdtrit
 

@@ -77,7 +77,8 @@ def train_fold(
         probabilities = _finite(keras_models.predict(model, encoded[held]))
     labels = examples.labels[held]
     ids, sources = ([of[i] for i in held] for of in (examples.ids, examples.sources))
-    mine = predictions.write(workload.target, ids, labels, probabilities, snapshot.classes, fold, sources)
+    groups = None if examples.groups is None else [examples.groups[i] for i in held]
+    mine = predictions.write(workload.target, ids, labels, probabilities, snapshot.classes, fold, sources, groups)
     key = fit_key(config.name, version, fold, "oof.parquet")
     lies_there = adopt(store, key, mine)
     if lies_there != mine:  # another writer's, whose numbers are the fold's

@@ -27,10 +27,11 @@ def write(
     classes: Sequence[str],
     fold: int | None,
     sources: Sequence[str] | None = None,
+    groups: Sequence[str] | None = None,
 ) -> bytes:
     """N examples' ids, true values, outputs and original names as a Parquet file.
 
-    Columns: example_id, those of `target.columns`, fold (null: holdout), source.
+    Columns: example_id, those of `target.columns`, fold (null: holdout), source, and with groups example_group.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -44,6 +45,7 @@ def write(
             "fold": pa.array([fold] * len(truth), pa.int64()),
             **({} if listed is None else {"probabilities": listed}),
             "source": pa.array([None] * len(truth) if sources is None else list(sources), pa.string()),
+            **({} if groups is None else {"example_group": pa.array(list(groups), pa.string())}),
         }
     )
     sink = pa.BufferOutputStream()

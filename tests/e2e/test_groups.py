@@ -85,12 +85,13 @@ def test_from_ingest_to_a_verdict_that_speaks_of_groups(kind: str, work: Path) -
         run = result.document
         assert sum(run["groups"].values()) == len(SPEAKERS)
         found = rows(store, f"select * from predictions where version = '{run['version']}'")
-        now = {speaker_of(kind, folder, row["source"]): row["split"] for row in found}
+        now = {row["example_group"]: row["split"] for row in found}
+        assert all(row["example_group"] == speaker_of(kind, row["source"]) for row in found)
         assert sides.items() <= now.items()  # no group has changed its side
         sides = now
         folds: dict[str, set[int]] = {}
         for row in found:
-            folds.setdefault(speaker_of(kind, folder, row["source"]), set()).add(row["fold"])
+            folds.setdefault(row["example_group"], set()).add(row["fold"])
         assert all(len(each) == 1 for each in folds.values())
     told = {row["rule"]: row for row in run["gate"]}
     over = f"by the cluster bootstrap over {run['groups']['holdout']} groups"
@@ -107,7 +108,7 @@ def test_from_ingest_to_a_verdict_that_speaks_of_groups(kind: str, work: Path) -
     assert sum(side == "holdout" for side in sides.values()) == run["groups"]["holdout"]
 
 
-def speaker_of(kind: str, folder: Path, source: str) -> str:
+def speaker_of(kind: str, source: str) -> str:
     if kind == "folder":
         return source.split("_")[1]
     number = int(source.rpartition("[")[2].rstrip("]"))

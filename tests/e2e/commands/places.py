@@ -38,7 +38,7 @@ COLUMNS = {
     "runs": "run_id version verdict snapshot started_at finished_at seconds",
     "folds": "run_id version fold metric value",
     "epochs": "run_id version fold epoch metric value seconds",
-    "predictions": "run_id version split fold example_id label predicted probability source correct",
+    "predictions": "run_id version split fold example_id label predicted probability source correct example_group",
     "verdicts": "run_id version rule metric value bound passed sentence",
     "models": "version run_id manifest_sha256 bytes created_at",
     "promotions": "number version previous run_id kind who reason at",
