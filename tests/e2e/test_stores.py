@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from leptonflow.data.dataset import admission
 from leptonflow.storage.address import open_store
 from tests import servers
 from tests.e2e.helpers import Result, call, command, digits, good, ingest, pipeline, rows, together, working_folder
+from tests.texts import CLASSES, sample
 
 KEYS: dict[str, Any] = {
     "input": [14, 14, 1],
@@ -24,6 +26,13 @@ KEYS: dict[str, Any] = {
         {"rule": "against_champion", "metric": "accuracy", "margin": 1.0},
     ],
 }
+
+TEXTS: dict[str, Any] = {
+    "name": "reports", "workload": "text_classification", "input": {"length": 24, "vocabulary": 200},
+    "model": {"embedding": 8, "pairs": 0, "token_dropout": 0.0, "dropout": 0.0},
+    "training": {"epochs": 12, "batch_size": 16, "folds": 2, "learning_rate": 0.05},
+    "gate": [{"rule": "at_least", "metric": "accuracy", "value": 0.7}],
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +106,33 @@ def whole_way(yaml: Path, uri: str) -> None:
 @pytest.mark.parametrize("s3_server", ["seaweedfs", pytest.param("minio", marks=pytest.mark.slow)], indirect=True)
 def test_the_whole_way_on_s3(data: Path, work: Path, s3_server: servers.Server) -> None:
     whole_way(data, f"s3://{s3_server.bucket}/{uuid.uuid4().hex}")
+
+
+@pytest.mark.parametrize("s3_server", ["seaweedfs", pytest.param("minio", marks=pytest.mark.slow)], indirect=True)
+def test_texts_on_s3(work: Path, s3_server: servers.Server) -> None:
+    """A table is ingested, another lies in landing/ by hand; trained on both, predicted, queried."""
+    uri, folder = f"s3://{s3_server.bucket}/{uuid.uuid4().hex}", work / f"texts-{s3_server.name}"
+    folder.mkdir()
+    (folder / "reports.yaml").write_text(yaml.safe_dump(TEXTS))
+    lines = [f"{CLASSES[label]},{text}" for text, label in zip(*sample(150), strict=True)]
+    (folder / "first.csv").write_text("\n".join(["label,text", *lines[:100], "sport,"]))
+
+    def do(name: str, *arguments: object) -> Result:
+        return call(name, folder / "reports.yaml", *arguments, "--store", uri, "--json")
+
+    landed = do("ingest", folder / "first.csv", "--batch", "first").document
+    assert (landed["accepted"], landed["reasons"]) == (100, {"empty-text": 1})
+    store = open_store(uri)
+    store.create("landing/reports/by-hand/data/t.csv", "\n".join(["label,text", *lines[100:]]).encode())
+    store.create("landing/reports/by-hand/_READY", b"")
+    trained = do("retrain")
+    assert trained.status == 0, trained.told()
+    assert (trained.document["verdict"], trained.document["batches"]) == ("promoted", ["by-hand"])
+    assert sum(trained.document["examples"].values()) == 150
+    (said,) = do("predict", "a goal, a penalty and a medal").document
+    assert (said["label"], said["error"]) == ("sport", None)
+    assert rows(uri, "select count(*) as n from predictions") == [{"n": 150}]
+    assert rows(uri, "select rule, source from quarantine") == [{"rule": "empty-text", "source": "first.csv[100]"}]
 
 
 def test_doctor_creates_the_bucket(data: Path, work: Path, tmp_path: Path, s3_server: servers.Server) -> None:
