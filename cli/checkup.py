@@ -15,7 +15,10 @@ from schemas.errors import AlreadyExists, Damaged, LeptonflowError, StoreUnreach
 MOST_TOLD = 10
 LOWEST, HIGHEST = (3, 11), (3, 13)
 OF_STORE = ("store", "logs", "landing", "arrivals")
-NEEDED = ("prefect", "tensorflow", "keras", "numpy", "pandas", "great-expectations", "duckdb", "obstore", "pyarrow")
+NEEDED = (
+    "prefect", "tensorflow", "keras", "numpy", "pandas", "great-expectations", "duckdb", "obstore", "pyarrow",
+    "tokenizers",
+)  # fmt: skip
 
 
 def checks(uri: str, fix: bool) -> list[dict[str, Any]]:

@@ -5,13 +5,11 @@ Their keys, bounds and defaults belong here. What is built of them: `leptonflow.
 
 from __future__ import annotations
 
-import re
-import sys
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 
-from schemas.rules import Count, Frozen
+from schemas.rules import Count, Frozen, ModelFunction
 
 Side = Annotated[int, Field(ge=1, le=4096)]
 # height, width, channels
@@ -26,19 +24,9 @@ class ImageModel(Frozen):
     filters: tuple[Count, ...] = (32, 64, 64)
     dense: Count = 64
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    function: str | None = None
+    function: ModelFunction | None = None
 
     @field_validator("filters", mode="before")
     @classmethod
     def _as_tuple(cls, value: Any) -> Any:
         return tuple(value) if isinstance(value, list) else value
-
-    @field_validator("function")
-    @classmethod
-    def _module_and_function(cls, value: str | None) -> str | None:
-        if value is not None and not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", value):
-            raise ValueError("a function is written module:function, such as my_package.my_model:build")
-        top = (value or "").split(":")[0].split(".")[0]
-        if top in sys.stdlib_module_names or top in ("test", "__main__"):
-            raise ValueError(f"a module beside the YAML or of a package that is installed, not Python's own {top}")
-        return value

@@ -1,4 +1,4 @@
-"""A gate's rules as the YAML writes them.
+"""A gate's rules as the YAML writes them, and the kinds of values that several sections have.
 
 Their keys, bounds and defaults belong here. Whether a workload has a metric is decided in `schemas.config`, what a rule
 means in `leptonflow.gate.rules`.
@@ -6,9 +6,11 @@ means in `leptonflow.gate.rules`.
 
 from __future__ import annotations
 
+import re
+import sys
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 from schemas.text import nfc
 
@@ -22,6 +24,16 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
+def _module_and_function(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", value):
+        raise ValueError("a function is written module:function, such as my_package.my_model:build")
+    top = value.split(":")[0].split(".")[0]
+    if top in sys.stdlib_module_names or top in ("test", "__main__"):
+        raise ValueError(f"a module beside the YAML or of a package that is installed, not Python's own {top}")
+    return value
+
+
+ModelFunction = Annotated[str, AfterValidator(_module_and_function)]  # of the user's own: `module:function`
 Metric = Annotated[str, Field(min_length=1)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Margin = Annotated[float, Field(ge=0, allow_inf_nan=False)]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from leptonflow.core.code_digests import user_code
 from leptonflow.core.hashing import sha256
@@ -20,14 +20,17 @@ from leptonflow.keras_runtime.keras_models import keras
 from schemas.config import Pipeline
 from schemas.errors import ConfigurationError
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 _imported: dict[str, str] = {}  # file: sha256, of the user's code that this process imported last
 
 
-def build(config: Pipeline, classes: Sequence[str]) -> Any:
-    """Call the function as `build(input_shape, classes)`; input_shape is (height, width, channels).
+def build(config: Pipeline, classes: Sequence[str], example: NDArray[Any]) -> Any:
+    """Call the function as `build(input, classes)`; input is the section of the YAML.
 
-    Gives a keras.Model from uint8 (N, height, width, channels) with values 0..255 to (N, classes)
-    probabilities. Raises ConfigurationError where it gives anything else, or raises.
+    example: what the model takes of two examples. Gives a keras.Model from N such to (N, classes) probabilities.
+    Raises ConfigurationError where it gives anything else, or raises.
     """
     assert config.model.function is not None
     module_name, function_name = config.model.function.split(":")
@@ -43,7 +46,7 @@ def build(config: Pipeline, classes: Sequence[str]) -> Any:
             there = f"a function in {module_name}: {', '.join(names) or 'none'}"
             raise _wrong(config, "is not there", there, function_name)
         model = _call(config, function, classes)
-    _check(config, model, len(classes))
+    _check(config, model, len(classes), example)
     return model
 
 
@@ -51,7 +54,7 @@ def _call(config: Pipeline, function: Callable[..., Any], classes: Sequence[str]
     try:
         return function(config.input, tuple(classes))
     except (Exception, SystemExit) as error:
-        wanted = "a keras.Model from build(input_shape, classes)"
+        wanted = "a keras.Model from build(input, classes)"
         raise _wrong(config, "raised an error", wanted, _told(error)) from error
 
 
@@ -87,20 +90,19 @@ def _check_origin(config: Pipeline, module: ModuleType) -> None:
         )  # fmt: skip
 
 
-def _check(config: Pipeline, model: Any, count: int) -> None:
+def _check(config: Pipeline, model: Any, count: int, example: NDArray[Any]) -> None:
     import numpy as np
 
     module = keras()
     if not isinstance(model, module.Model):
         raise _wrong(config, "does not return a model", "a keras.Model", type(model).__name__)
-    images = np.random.default_rng(0).integers(0, 256, (2, *config.input), np.uint8)
     try:
-        outputs = model(images, training=False)
+        outputs = model(example, training=False)
         shape = tuple(outputs.shape)
         values = module.ops.convert_to_numpy(outputs)
     except Exception as error:
-        shape_of = ", ".join(str(n) for n in config.input)
-        raise _wrong(config, "does not take the input", f"a model for (N, {shape_of}) uint8", _told(error)) from error
+        wanted = f"a model for (N, {', '.join(map(str, example.shape[1:]))}) {example.dtype}"
+        raise _wrong(config, "does not take the input", wanted, _told(error)) from error
     if shape != (2, count):
         received = f"(N, {', '.join(map(str, shape[1:]))})"
         raise _wrong(config, "returns outputs of another shape", f"(N, {count}), one per class", received)

@@ -12,10 +12,13 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
+from leptonflow.core import code_digests
 from leptonflow.keras_runtime import keras_models
 from leptonflow.training import workspace
 from leptonflow.workloads import classification
 from leptonflow.workloads.text_classification import model, tokens
+from leptonflow.workloads.text_classification.workload import WORKLOAD
+from schemas.errors import ConfigurationError
 from schemas.text_classification import KINDS, TextInput, TextModel
 from tests.fit_examples import pipeline
 from tests.texts import CLASSES, sample
@@ -133,6 +136,32 @@ def learn(kind: str) -> float:
             made.train_on_batch(rows[order[first : first + 48]], wanted[order[first : first + 48]])
     found = made.predict_on_batch(rows[240:]).astype(np.float64)
     return classification.score(numbers[240:], found, CLASSES)["accuracy"] or 0.0
+
+
+OWN = """
+import keras
+
+def build(text, classes):
+    return keras.Sequential([
+        keras.layers.Input((text.length,), dtype="int32"), keras.layers.Embedding(text.vocabulary, 4),
+        keras.layers.GlobalAveragePooling1D(), keras.layers.Dense(len(classes), activation="softmax"),
+    ])
+"""
+
+
+def test_a_model_of_the_users_own(tmp_path: Path) -> None:
+    (tmp_path / "my_model.py").write_text(OWN)
+    changes = {"workload": "text_classification", "input": {"length": 12, "vocabulary": 60}, "folder": tmp_path}
+    config = pipeline(**changes, model={"function": "my_model:build"})
+    made = WORKLOAD.build(config, CLASSES)
+    assert made(ids()).shape == (5, 3) and made.layers[0].input_dim == 60
+    workspace.check_loadable(WORKLOAD, config, CLASSES)
+    assert set(code_digests.user_code(config)) == {"my_model.py"}
+    fixed = OWN.replace("(text.length,)", "(5,)").replace("GlobalAveragePooling1D", "Flatten")
+    (tmp_path / "my_model.py").write_text(fixed)
+    with pytest.raises(ConfigurationError, match=r"does not take the input.*\(N, 12\) int32"):
+        WORKLOAD.build(config, CLASSES)
+    assert "function" not in TextModel().model_dump(), "a pipeline without it keeps its digests"
 
 
 def test_bag_learns_the_sample() -> None:

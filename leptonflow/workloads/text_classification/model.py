@@ -7,11 +7,13 @@ ids (tokens).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from leptonflow.keras_runtime.keras_models import keras
 from leptonflow.workloads.classification import compile
 from leptonflow.workloads.text_classification.tokens import PAD, UNKNOWN
+from schemas.config import Pipeline
 from schemas.text_classification import TextInput, TextModel
 
 __all__ = ["build", "compile"]
@@ -40,6 +42,16 @@ def build(model: TextModel, text: TextInput, classes: int) -> Any:
         features = layers.Dropout(model.dropout, name="dropout")(features)
     probabilities = layers.Dense(classes, activation="softmax", name="probabilities")(features)  # (N, K)
     return keras().Model(tokens, probabilities, name=model.kind)
+
+
+def own(config: Pipeline, classes: Sequence[str]) -> Any:
+    """The user's own model, of int32 (N, input.length) token ids below input.vocabulary, 0 after a text's end."""
+    import numpy as np
+
+    from leptonflow.workloads import user_model
+
+    tokens = np.random.default_rng(0).integers(0, config.input.vocabulary, (2, config.input.length), np.int32)
+    return user_model.build(config, classes, tokens)
 
 
 def _some_unknown(tokens: Any, there: Any, share: float) -> Any:

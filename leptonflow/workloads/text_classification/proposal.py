@@ -27,7 +27,8 @@ SECTION = """\
 input: {input}"""
 COLUMNS = "\n# `columns` are the table's columns of text, joined in this order; `label` can name the column of labels."
 MODEL = """\
-# bag: embeddings of words and of word pairs, averaged. Or cnn, gru, lstm, rnn.
+# bag: embeddings of words and of word pairs, averaged. Or cnn, gru, lstm, rnn; or your own: {function: my_model:build},
+# where build(input, classes) returns a Keras model of token ids and my_model.py lies beside this file.
 model: {kind: bag}"""
 TRAINING = "training: {{epochs: 14, batch_size: {batch}, folds: 5, seed: 0, optimizer: adam, learning_rate: 0.005}}"
 BASELINE = """\

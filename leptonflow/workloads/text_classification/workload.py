@@ -36,6 +36,8 @@ def _as_examined(found: examples.ExaminedText) -> Examined:
 
 
 def _build(config: Pipeline, classes: Sequence[str]) -> Any:
+    if config.model.function is not None:
+        return model.own(config, classes)
     return model.build(config.model, config.input, len(classes))
 
 

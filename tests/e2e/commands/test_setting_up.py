@@ -57,6 +57,7 @@ def test_doctor(first: Place, work: Path) -> None:
     checks = {check["name"]: check for check in result.document["checks"]}
     assert {"python", "packages", "store", "prefect", "accelerator"} <= set(checks)
     assert all(set(check) == {"name", "ok", "detail"} and check["detail"] for check in checks.values())
+    assert "tokenizers " in checks["packages"]["detail"] and "keras " in checks["packages"]["detail"]
     shown = call("doctor", "--store", first.store)
     assert len(shown.out.splitlines()) == len(checks)
 
