@@ -20,7 +20,7 @@ from flows.automations import MOST_LOSSES
 from flows.steps import Steps
 from flows.telling import Story, Trained
 from leptonflow.core.pipeline_files import load_config
-from leptonflow.evaluation.load_check import FreshProcess
+from leptonflow.evaluation.fresh_process import FreshProcess
 from leptonflow.training.workspace import Workspace
 from schemas.arrivals import FLOW
 from schemas.errors import LeptonflowError, Overtaken

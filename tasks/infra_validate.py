@@ -5,7 +5,7 @@ from __future__ import annotations
 from leptonflow.core import deadlines
 from leptonflow.core.deadlines import Limit
 from leptonflow.evaluation import load_check
-from leptonflow.evaluation.load_check import FreshProcess
+from leptonflow.evaluation.fresh_process import FreshProcess
 from leptonflow.storage.address import open_store
 from schemas.config import Pipeline
 from schemas.records import InfraResult, PackageRef, Plan

@@ -18,7 +18,7 @@ import pytest
 from leptonflow.core.hashing import canonical, sha256
 from leptonflow.data.dataset import example_sets
 from leptonflow.data.validation import contracts
-from leptonflow.evaluation import holdout_evaluation, load_check
+from leptonflow.evaluation import fresh_process, holdout_evaluation, load_check
 from leptonflow.registry import package_builder, packages
 from leptonflow.storage.address import open_store
 from leptonflow.storage.memory_store import MemoryStore
@@ -322,7 +322,7 @@ def test_a_package_that_does_not_reproduce_its_predictions_does_not_pass(store: 
 def test_a_fresh_process_that_dies_is_a_rule_that_did_not_pass(store: Store, trained: Any) -> None:
     _, config, plan = trained
     sha = packages.reference(store, config.name, plan.version).manifest_sha256
-    fresh = load_check.FreshProcess()
+    fresh = fresh_process.FreshProcess()
     fresh.start()
     assert fresh._child is not None
     pid = fresh._child.process.pid
@@ -351,7 +351,7 @@ def test_a_record_that_is_no_pass_of_these_bytes_is_made_again(validated: Any, t
 
 
 def test_a_process_that_died_waiting_is_replaced_and_leaves_no_pipe_open() -> None:
-    with load_check.FreshProcess() as fresh:
+    with fresh_process.FreshProcess() as fresh:
         fresh.start()
         first = fresh._child
         assert first is not None and first.process.stdin is not None
@@ -376,8 +376,8 @@ def test_a_fresh_process_finds_what_lies_in_a_memory_store(store: Store, trained
 def test_the_fresh_process_ends_with_its_parent() -> None:
     script = (
         "import os\n"
-        "from leptonflow.evaluation import load_check\n"
-        "fresh = load_check.FreshProcess()\n"
+        "from leptonflow.evaluation import fresh_process\n"
+        "fresh = fresh_process.FreshProcess()\n"
         "fresh.start()\n"
         "print(fresh._child.process.pid, flush=True)\n"
         "os.kill(os.getpid(), 9)\n"
@@ -414,9 +414,9 @@ def test_the_fresh_process_measures_and_a_recorded_pass_keeps_it(validated: Any,
 def test_an_answer_to_what_is_no_image_is_a_finding(store: Store, trained: Any, monkeypatch: Any) -> None:
     _, config, plan = trained
     package = packages.load(store, config.name, plan.version)
-    assert load_check._garbage(package)[0] is None
+    assert fresh_process._garbage(package)[0] is None
     monkeypatch.setattr(packages.Package, "predict", lambda self, pixels: np.full((1, 3), 1 / 3))
-    assert load_check._garbage(package) == ("an array of another height", load_check._garbage(package)[1])
+    assert fresh_process._garbage(package) == ("an array of another height", fresh_process._garbage(package)[1])
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int64, np.uint16])

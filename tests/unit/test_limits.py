@@ -17,7 +17,7 @@ import yaml
 from leptonflow.core import deadlines, progress
 from leptonflow.core.deadlines import Limit
 from leptonflow.data.dataset import holdout_split
-from leptonflow.evaluation import load_check
+from leptonflow.evaluation import fresh_process, load_check
 from leptonflow.runs import planning
 from schemas.config import Pipeline, parse
 from schemas.errors import ConfigurationError, TimeLimit
@@ -164,8 +164,8 @@ def test_a_fresh_process_that_never_answers_ends_with_the_limit(tmp_path: Path) 
         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
     )  # fmt: skip
     errors = (tmp_path / "errors").open("wb")
-    fresh = load_check.FreshProcess()
-    fresh._child = load_check._Child(silent, errors)
+    fresh = fresh_process.FreshProcess()
+    fresh._child = fresh_process._Child(silent, errors)
     with pytest.raises(TimeLimit, match=r"infra_validate.*at most 0.2 s \(limits\.infra_validate"):
         fresh.ask({}, deadlines.start(config(limits={"infra_validate": 0.2}), "infra_validate"))
     assert silent.poll() is not None and errors.closed

@@ -54,7 +54,7 @@ def test_kill_9_of_a_retrain_leaves_no_process_behind(source: Path, tmp_path: Pa
             "^examples/",
             ("flows.server_child", "leptonflow.core.child_processes", "leptonflow.data.validation.contracts"),
         ),
-        ("/final/manifest", ("flows.server_child", "leptonflow.evaluation.load_check")),
+        ("/final/manifest", ("flows.server_child", "leptonflow.evaluation.fresh_process")),
     ):
         process, record = alone.start(uri, RETRAIN, Kill(HOLD, pattern=write))
         until(partial(noted, record, write), 240, f"it never came to {write}")
