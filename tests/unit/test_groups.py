@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from leptonflow.data.dataset import (
     holdout_split,
     reencoding,
 )
-from leptonflow.data.ingest import example_groups, intake
+from leptonflow.data.ingest import example_groups, intake, label_columns, label_tables, landing
+from leptonflow.data.validation import examination
 from leptonflow.gate import evidence
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
@@ -28,6 +30,7 @@ from schemas.config import Pipeline, parse
 from schemas.errors import ConfigurationError, UsageError
 from schemas.groups import Group
 from schemas.records import ModelManifest, SnapshotRef
+from tests.batches import CONFIG, WORKLOAD, npy, put, random_rows
 
 TAKE = "{label}_{speaker}_{take}.png"
 
@@ -133,6 +136,51 @@ def test_by_the_parent_folder(name: str, roots: tuple[str, ...] | None, group: s
     assert found.group == group and (found.why is None) == (group is not None)
 
 
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet", "parquet of texts", "csv of texts", "jsonl of texts"])
+def test_by_a_column_of_every_kind_of_table(kind: str) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows: list[dict[str, Any]] = [
+        {"path": "a.png", "text": "a b", "label": "x", "patient": 7}, {"path": "b.png", "text": "c d", "label": "y"},
+    ]  # fmt: skip
+    name = f"t.{kind.split()[0]}"
+    if name == "t.csv":
+        data = b"path,text,label,patient\na.png,a b,x,7\nb.png,c d,y, \n"
+    elif name == "t.jsonl":
+        data = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+    else:
+        sink = pa.BufferOutputStream()
+        pq.write_table(pa.Table.from_pylist(rows), sink)
+        data = sink.getvalue().to_pybytes()
+    columns = label_columns.Columns(cells=("text",) if "texts" in kind else None, group="patient")
+    found = label_tables.read(name, data, columns)
+    assert (found.groups, found.labels, found.missing) == (["7", None], ["x", "y"], None)
+    assert label_tables.read(name, data, columns._replace(group=None)).groups is None
+    lacking = label_tables.read(name, data, columns._replace(group="doctor"))
+    assert lacking.missing is not None and "a group column (doctor) is missing" in lacking.missing[1]
+    assert label_tables.has_columns(name, data, columns._replace(group="doctor"))  # it is a table all the same
+
+
+@pytest.mark.parametrize("group", ["patient", {"folder": "parent"}, "{patient}_{label}.png"])
+def test_a_table_of_files_has_all_three(group: Any, store: Store, tmp_path: Path) -> None:
+    source = tmp_path / "s"
+    put(source, "anna/anna_cat.png", "bert/bert_dog.png")
+    (source / "t.csv").write_text("path,label,patient\nanna/anna_cat.png,cat,anna\nbert/bert_dog.png,dog,bert\n")
+    pipeline = CONFIG.model_copy(update={"group": config(group).group})
+    landed = landing.land(store, pipeline, source / "t.csv", None, landing.Index())
+    rows = examination.examine(store, pipeline, landing.open_batch(store, "pets", landed.batch), WORKLOAD)
+    assert [(row.label, row.group, row.no_group) for row in rows] == [("cat", "anna", None), ("dog", "bert", None)]
+
+
+def test_rows_of_arrays_have_no_group(store: Store, tmp_path: Path) -> None:
+    source = npy(tmp_path, random_rows(2), np.array([0, 1]))
+    pipeline = CONFIG.model_copy(update={"group": config("patient").group})
+    landed = landing.land(store, pipeline, source, None, landing.Index())
+    rows = examination.examine(store, pipeline, landing.open_batch(store, "pets", landed.batch), WORKLOAD)
+    assert [(row.group, row.no_group) for row in rows] == [(None, "it is a row without a column to tell it by")] * 2
+
+
 # --- the split ---------------------------------------------------------------------------------------
 
 
@@ -147,6 +195,13 @@ def test_folds_keep_groups_together_and_classes_apart() -> None:
     assert all(len(found) == 1 for found in of_group.values())
     for fold in range(5):
         assert list(np.bincount(labels[numbers == fold])) == [40, 20]
+
+
+def test_folds_without_classes_keep_groups_together_too() -> None:
+    groups = [f"g{number // 6}" for number in range(60)]
+    numbers = holdout_split.folds(np.linspace(0.0, 1.0, 60), 5, 3, groups)
+    assert all(len(set(numbers[start : start + 6])) == 1 for start in range(0, 60, 6))
+    assert sorted(set(numbers.tolist())) == [0, 1, 2, 3, 4]
 
 
 def test_without_groups_folds_and_content_are_what_they_were() -> None:
