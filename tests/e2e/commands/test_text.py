@@ -7,12 +7,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from flows import server
 from schemas.errors import UsageError
-from tests.e2e.helpers import call
+from tests.e2e.helpers import call, rows
 from tests.texts import CLASSES, sample
 
 BAD = [
@@ -139,6 +141,26 @@ def test_a_notebook_predicts_texts(place: Any, tmp_path: Path, monkeypatch: pyte
         champion.predict(np.zeros((1, 8, 8)))
 
 
+def test_tables_and_the_prefect_ui_have_a_run_of_texts(place: Any, work: Path) -> None:
+    run = place.told["retrain"].document
+    found = rows(
+        place.store,
+        f"select split, fold, count(*) as n, count(distinct source) as sources from predictions "
+        f"where run_id = '{run['run_id']}' group by all order by fold nulls last",
+    )
+    assert [(row["split"], row["fold"]) for row in found] == [("oof", 0), ("oof", 1), ("holdout", None)]
+    assert sum(row["n"] for row in found) == sum(row["sources"] for row in found) == 240
+    facts = rows(place.store, "select count(*) as n from validations where batch = 'first' and fact = 'words'")
+    assert facts[0]["n"] >= 1
+    with server.api(work / server.FOLDER) as handle:
+        handle.wait()
+        user, _, password = (handle.login or ":").partition(":")
+        keys = {"artifacts": {"key": {"like_": "%-reports"}}}
+        answer = httpx.post(f"{handle.url}/artifacts/filter", json=keys, auth=(user, password), timeout=60)
+    there = {each["key"] for each in answer.raise_for_status().json()}
+    assert there >= {f"{kind}-reports" for kind in ("summary", "report", "gate", "curves", "confusion")}
+
+
 def test_known_texts_are_not_ingested_again_and_new_ones_are_weighed_against_the_champion(place: Any) -> None:
     again = place("ingest", table(place.folder / "second.csv", 240, 0), "--batch", "second").document
     assert (again["known"], again["accepted"]) == (240, 0)
@@ -146,7 +168,15 @@ def test_known_texts_are_not_ingested_again_and_new_ones_are_weighed_against_the
     assert more["accepted"] > 50
     run = place("retrain")
     assert run.status in (0, 4)
-    assert {rule["rule"] for rule in run.document["gate"]} >= {"at_least", "against_champion", "slices"}
+    gate = {rule["rule"]: rule for rule in run.document["gate"]}
+    assert gate.keys() >= {"at_least", "against_champion", "slices"}
+    paired = gate["against_champion"]
+    assert paired["method"] == "tango score" and paired["n"] == run.document["examples"]["holdout"]
+    assert paired["low"] <= paired["value"] <= paired["high"]
+    explained = place("explain").document
+    assert explained["run_id"] == run.document["run_id"] and run.document["verdict"] in explained["paragraph"]
+    page = Path(run.document["report"]).read_text()
+    assert "Example by example" in page and "95% interval" in page
     reproduced = call("reproduce", run.document["run_id"], "--store", place.store, "--folder", place.folder, "--json")
     assert reproduced.document["equal"] is True, reproduced.out
 
