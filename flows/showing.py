@@ -139,6 +139,13 @@ class Moving:
             self._thread.join(LAST_WORD)
 
     def _follow(self) -> None:
+        try:
+            self._write()
+        except RuntimeError:  # of httpx: the client is closed
+            if not self._ended.is_set():
+                raise  # else the run has ended meanwhile, and its client with it
+
+    def _write(self) -> None:
         shown: tuple[float, str] | None = None
         identity: Any = None
         ended = False

@@ -161,7 +161,10 @@ def test_a_run_that_has_a_container_to_itself(stack: Stack) -> None:
     assert done.returncode == 0, done.stderr
     (state,) = [each["state"] for each in ask(stack, "/flow_runs/filter", {"limit": 200}) if each["id"] == run["id"]]
     assert (state["type"], state["name"]) == ("COMPLETED", "unchanged")
-    assert sorted(path.name for path in stack.home.iterdir()) == ["healthy.py", "pipelines", "prefect.yaml"]
+    there = {path.relative_to(stack.home).parts[:2] for path in stack.home.rglob("*") if path.is_file()}
+    # An image's folder cannot be written; this one can, and then a run leaves its log there and nothing else.
+    assert {parts[0] for parts in there} == {"healthy.py", "pipelines", "prefect.yaml", ".leptonflow"}
+    assert {parts for parts in there if parts[0] == ".leptonflow"} == {(".leptonflow", "logs")}
 
 
 @pytest.mark.parametrize("secret", [None, "somebody:else"])

@@ -19,6 +19,7 @@ from typing import Any
 
 import httpx
 
+from flows.stack.local import LOGIN
 from tests.e2e.helpers import pipeline, start
 
 TINY: dict[str, Any] = {
@@ -48,9 +49,8 @@ class Stack:
 
     @property
     def login(self) -> tuple[str, str]:
-        """User and password of the Prefect API, as `up` shows them."""
-        line = next(line for line in self.lines if line.startswith("Login "))
-        user, _, password = line.split()[1].partition(":")
+        """User and password of the Prefect API. `up` shows them once and keeps them for its next start."""
+        user, _, password = (self.folder / ".leptonflow" / "stack" / LOGIN).read_text().strip().partition(":")
         return user, password
 
     @property
