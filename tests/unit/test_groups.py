@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from leptonflow.data.dataset import (
     holdout_split,
     reencoding,
 )
-from leptonflow.data.ingest import example_groups, intake, label_columns, label_tables, landing
+from leptonflow.data.ingest import example_groups, intake, label_columns, label_tables, landing, source_layout
 from leptonflow.data.validation import examination
 from leptonflow.gate import evidence
 from leptonflow.storage.address import open_store
@@ -171,6 +172,25 @@ def test_a_table_of_files_has_all_three(group: Any, store: Store, tmp_path: Path
     landed = landing.land(store, pipeline, source / "t.csv", None, landing.Index())
     rows = examination.examine(store, pipeline, landing.open_batch(store, "pets", landed.batch), WORKLOAD)
     assert [(row.label, row.group, row.no_group) for row in rows] == [("cat", "anna", None), ("dog", "bert", None)]
+
+
+def test_the_same_patients_in_several_classes_are_no_split(store: Store, tmp_path: Path) -> None:
+    """Without groups, folders that hold the same folders are the parts of a split."""
+    folders = [f"{label}/{who}" for label in ("ill", "well") for who in ("anna", "bert")]
+    put(tmp_path / "s", *(f"{folder}/{n}.png" for folder in folders for n in "12"))
+    pipeline = CONFIG.model_copy(update={"group": Group(folder="parent")})
+    for listed in (True, False):
+        name = landing.land(store, pipeline, tmp_path / "s", None, landing.Index()).batch if listed else "plain"
+        if not listed:
+            shutil.copytree(tmp_path / "s", tmp_path / "store" / "landing" / "pets" / name)
+            (tmp_path / "store" / "landing" / "pets" / name / "_READY").touch()
+        columns = label_columns.DEFAULT.grouped(pipeline.group)
+        batch = landing.open_batch(store, "pets", name, None, WORKLOAD.suffixes, columns)
+        rows = examination.examine(store, pipeline, batch, WORKLOAD)
+        assert [f"{row.label}/{row.group}" for row in rows] == [folder for folder in folders for _ in "12"]
+    parts = [f"{part}/{each}/1.png" for part in ("train", "test") for each in folders]
+    split = source_layout.layout(parts, nested=True)
+    assert split.split and split.roots == ("train", "test")
 
 
 def test_rows_of_arrays_have_no_group(store: Store, tmp_path: Path) -> None:

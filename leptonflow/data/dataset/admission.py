@@ -144,7 +144,7 @@ def _examined(
     """
     landed = landing.empty(config.name, batch)
     workload = catalog.load(config.workload)
-    columns = of_pipeline(workload, config.input)
+    columns = of_pipeline(workload, config.input).grouped(config.group)
     for again in (False, True):
         try:
             try:

@@ -44,7 +44,7 @@ def correct(store: Store, config: Pipeline, batch: str, reason: str | None) -> l
         return label in classes if workload.target.classes else workload.target.fault(label) is None
 
     try:
-        columns = of_pipeline(workload, config.input)
+        columns = of_pipeline(workload, config.input).grouped(config.group)
         landed = landing.open_batch(store, config.name, batch, None, workload.suffixes, columns)
         examined = examination.examine(store, config, landed, workload, classes=classes, progress=progress.report)
     except Exception as error:  # admission says it of the batch

@@ -103,7 +103,7 @@ def _encode_again(
     table = part_files.read_part(store, recorded, (*RECORDED, "group") if config.group else RECORDED)
     held = config.classes or sorted(set(table["label"].to_pylist()))
     workload = catalog.load(config.workload)
-    columns = of_pipeline(workload, config.input)
+    columns = of_pipeline(workload, config.input).grouped(config.group)
     landed = landing.open_batch(store, config.name, recorded.batch, held, workload.suffixes, columns)
     classes = config.classes
     rows = examination.examine(store, config, landed, workload, classes=classes, progress=progress.report)

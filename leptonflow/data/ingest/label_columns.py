@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from leptonflow.workloads.base import Workload
+from schemas.groups import Group
 from schemas.text import nfc
 
 PATHS: tuple[str, ...] = (
@@ -30,12 +31,18 @@ class Columns(NamedTuple):
 
     cells  the columns that hold the example itself, joined by a blank line (none named: the first of TEXTS that is
            there); None where rows name files
+    nested  not of a table: the folders below a class are groups, and may be the same in several classes
     """
 
     path: str | None = None
     label: str | None = None
     cells: tuple[str, ...] | None = None
     group: str | None = None
+    nested: bool = False
+
+    def grouped(self, group: Group | None) -> Columns:
+        """The same with what the YAML's group says of a source."""
+        return self if group is None else self._replace(group=group.column, nested=group.folder is not None)
 
     @property
     def named(self) -> tuple[str, ...]:

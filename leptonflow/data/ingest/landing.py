@@ -80,7 +80,7 @@ def land(
         )  # fmt: skip
     named = columns.label or columns.cells
     columns = of_pipeline(workload, config.input, columns)
-    columns = columns._replace(group=config.group.column if config.group else None)
+    columns = columns.grouped(config.group)
     opened = open_source(source, config.classes or index.classes, columns, root, workload.suffixes)
     if named and opened.layout.kind != "table":
         raise UsageError(
@@ -269,7 +269,7 @@ def _plain(
     def broken(name: str) -> str | None:
         return label_tables.broken(name, store.get(f"{prefix}/{name}"))
 
-    shape = source_layout.layout(names, classes, has_columns, broken, suffixes)
+    shape = source_layout.layout(names, classes, has_columns, broken, suffixes, columns.nested)
     warnings: list[str] = []
     if shape.kind == "npy":
         beside = layouts.beside(shape, names)

@@ -54,12 +54,14 @@ def layout(
     has_columns: Callable[[str], bool] | None = None,
     broken: Callable[[str], str | None] = lambda name: None,
     suffixes: Suffixes = ANY,
+    nested: bool = False,
 ) -> Layout:
     """The layout of files with these names, relative to the source and not hidden.
 
     classes      the pipeline's, where it has some: a folder with such a name is a class and nothing else
     has_columns  whether a table has a path column and a label column; without it no table beside a folder is one
     broken       why a table cannot be read, if it cannot
+    nested       the folders below a class are groups: folders that hold the same ones are no split
     """
     known = frozenset(map(nfc, classes or ()))
     has = has_columns or (lambda name: False)
@@ -77,7 +79,7 @@ def layout(
             break
         warnings = [f"the source begins in the folder {inner.path!r}, the only one that holds data"]
         folder = inner
-    roots, found_classes = _classes(folder, known, 0)
+    roots, found_classes = _classes(folder, known, 0, nested)
     split = [root for root in roots if root != folder.path]
     warnings += _split_warning(folder, split, found_classes, known)
     warnings += _beside(folder, has, split, len(found_classes) < 2 and not known.intersection(found_classes), broken)
@@ -251,13 +253,13 @@ def _only(folder: _Folder, known: frozenset[str], has: Callable[[str], bool]) ->
     return found if found.classes() and (len(found.classes()) > 1 or not found.examples) else None
 
 
-def _classes(folder: _Folder, known: frozenset[str], depth: int) -> tuple[list[str], set[str]]:
+def _classes(folder: _Folder, known: frozenset[str], depth: int, nested: bool) -> tuple[list[str], set[str]]:
     """(roots, classes): the folders whose sub-folders are classes, this one or those of a split below it."""
     names = folder.classes()
     here = [folder.path], set(names)
     if not names or known.intersection(names) or depth > DEEPEST:
         return here
-    below = {n: _classes(folder.folders[n], known, depth + 1) for n in names if folder.folders[n].classes()}
+    below = {n: _classes(folder.folders[n], known, depth + 1, nested) for n in names if folder.folders[n].classes()}
     if len(names) == 1 and names[0] in below and not folder.examples and names[0].lower() not in SPLITS:
         single = folder.folders[names[0]]  # a folder that wraps the classes of one split
         if depth and (len(single.classes()) > 1 or not single.examples):
@@ -267,7 +269,8 @@ def _classes(folder: _Folder, known: frozenset[str], depth: int) -> tuple[list[s
         chosen = names
     else:
         said = [name for name in below if _says_split(name)]
-        chosen = next((each for each in (said, list(below)) if _alike(each, below, len(each) == len(said))), [])
+        tried = (said,) if nested else (said, list(below))
+        chosen = next((each for each in tried if _alike(each, below, len(each) == len(said))), [])
     if not chosen:
         return here
     found = [below.get(name, ([folder.folders[name].path], set())) for name in chosen]

@@ -138,6 +138,7 @@ def _folder(path: Path, classes: Collection[str] | None, columns: Columns, suffi
         lambda name: _has_columns(name, places[name], columns),
         lambda name: _broken(places[name]),
         suffixes,
+        columns.nested,
     )
     source = _of(found, os.path.abspath(path), shape, columns)
     if not source.files and not source.refused:
