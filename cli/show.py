@@ -299,7 +299,7 @@ def overridden(document: dict[str, Any]) -> None:
 def predicted(predictions: Sequence[dict[str, Any]]) -> None:
     """One line an example, of a long text its beginning."""
     for each in predictions:
-        file = printable(each["file"])
+        file = printable(each["file"]) or '""'
         file = file if len(file) <= LONGEST else f"{file[:LONGEST]}…"
         if each["error"]:
             print(f"{file}: {printable(each['error'])}", file=sys.stderr)

@@ -110,4 +110,10 @@ def test_a_table_without_such_columns_is_refused(tmp_path: Path) -> None:
         with pytest.raises(UsageError) as error:
             choose(source, columns, None)
         assert re.search(told, error.value.line()), error.value.line()
-    assert choose(source, Columns(cells=("Words",), label="Mood"), None).workload.noun == "texts"
+    chosen = choose(source, Columns(cells=("Words",), label="Mood"), None)
+    assert chosen.workload.noun == "texts"
+    few = [line for line in summarise(chosen.source, chosen.workload).warnings() if "fewer than 10" in line]
+    assert few and "bad, good" in few[0]
+    source.write_bytes("text,label\ntr\u00e8s bien,good\n".encode("latin-1"))
+    with pytest.raises(UsageError, match=r"t\.csv cannot be read.*not UTF-8: byte 13"):
+        choose(source, DEFAULT, None)

@@ -89,6 +89,16 @@ def test_a_table_without_the_column_says_which_there_are(store: Store) -> None:
     assert "a text column (words) is missing; the columns are 'n', 'label', 'text'" in (found[0].reason or "")
 
 
+def test_a_long_cell_is_cut_and_a_quote_that_is_open_is_told_with_its_line(store: Store) -> None:
+    words = " ".join(f"word{n}" for n in range(30_000))  # more than the csv module takes by itself
+    found = rows(store, pipeline(), t_dot_csv=f'label,text\ngood,"{words}"\nbad,it rained\n'.encode())
+    assert [(row.rule, len(row.encoded or b"") > 99_000) for row in found] == [(None, True), (None, False)]
+    assert (found[0].note or "").startswith("cut after") and (found[0].facts or {})["cut_characters"] > 100_000
+    (open_quote,) = rows(open_store(f"memory://{uuid.uuid4().hex}"), pipeline(), t_dot_csv=b'label,text\na,b\nc,"d\n\n')
+    assert open_quote.rule == "unreadable-table"
+    assert open_quote.reason == "the row in line 3: a quote is opened and never closed"
+
+
 def test_an_example_of_a_table_landed_by_hand_is_found_again(store: Store) -> None:
     for row in rows(store, pipeline(), t_dot_csv=CSV)[:2]:
         recorded = {"batch": "b", "key": row.key, "row": row.row, "sha256": row.sha256, "source": row.source}
@@ -102,6 +112,11 @@ def test_options_that_have_no_table_are_refused(store: Store, tmp_path: Path) ->
     (tmp_path / "texts" / "good" / "1.txt").write_text("a fine day")
     with pytest.raises(UsageError, match="no table to apply --text-column or --label-column to"):
         intake.ingest(store, pipeline(), tmp_path / "texts", None, Columns(cells=("text",)))
+    (tmp_path / "t.csv").write_bytes(CSV.replace(b"label", b"mood"))
+    with pytest.raises(UsageError, match=r"known to hold labels.*Received: n, mood, text.*--label-column"):
+        intake.ingest(store, pipeline(columns=["text"]), tmp_path / "t.csv", None)
+    with pytest.raises(UsageError, match=r"no such column\. Expected: n, mood, text\. Received: head"):
+        intake.ingest(store, pipeline(columns=["text"], label="head"), tmp_path / "t.csv", None)
     images = pipeline().model_copy(update={"workload": "image_classification", "input": (8, 8, 1)})
     (tmp_path / "t.csv").write_bytes(CSV)
     with pytest.raises(UsageError, match=r"takes no --text-column.*--path-column"):

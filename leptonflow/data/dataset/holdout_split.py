@@ -104,6 +104,8 @@ def _too_few(config: Pipeline, snapshot: SnapshotRef, train: Counter[str], holdo
     if empty := [name for name, count in short_of.items() if not count and not holdout[name]]:
         kept = ", ".join(name for name in snapshot.classes if name not in empty)
         rejected += f". There is no example of {', '.join(empty)}: `classes: [{kept}]` in the YAML goes without"
+    else:
+        rejected += ". Ingest more of these, or lower training.folds"
     return rejected
 
 

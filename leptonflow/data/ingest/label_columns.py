@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from leptonflow.workloads.base import Workload
+from schemas.errors import UsageError
 from schemas.groups import Group
 from schemas.text import nfc
 
@@ -158,6 +159,28 @@ def of_texts(
     texts = [None if row is None else ("\n\n".join(filter(None, row)) or "\n").encode() for row in joined]
     found = of_cells(header, [None] * len(texts), labels, ragged)
     return replace(found, cells=texts)
+
+
+def unknown(header: Sequence[str], columns: Columns) -> UsageError:
+    """A table that has not one of the columns that were named, or none that is known to hold examples or labels."""
+    names = [name for name in columns.named if name not in header]
+    if names:
+        return UsageError(
+            "the table has no such column", expected=", ".join(header), received=", ".join(names),
+            hint="--path-column, --text-column, --label-column, and the YAML's `input` and `group`, name columns",
+        )  # fmt: skip
+    path, label_at = find_columns(header, columns)
+    held = find_texts(header, columns)[0] if columns.cells is not None else path
+    if held is not None and label_at is None:
+        return UsageError(
+            "no column of the table is known to hold labels", expected=", ".join(LABELS), received=", ".join(header),
+            hint="--label-column NAME names it",
+        )  # fmt: skip
+    return UsageError(
+        "no column of the table is known to hold examples",
+        expected=f"paths ({', '.join(PATHS)}) or texts ({', '.join(TEXTS)})", received=", ".join(header),
+        hint="--path-column or --text-column names it",
+    )  # fmt: skip
 
 
 def lacking(header: Sequence[str], columns: Columns, count: int) -> LabelTable:

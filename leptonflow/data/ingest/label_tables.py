@@ -291,12 +291,20 @@ def _csv_rows(data: bytes) -> tuple[str, list[list[str]]]:
     text = _decoded(data)
     first = text.split("\n", 1)[0]
     delimiter = max(",;\t", key=first.count)
-    rows = []
-    for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True):
-        if row:
-            rows.append(row)
-        if len(rows) > bounded_parquet.MOST_ROWS:
-            raise ValueError(f"more than {bounded_parquet.MOST_ROWS} rows")
+    # A limit of the process, and no bound that is needed here: a cell is part of a text that is in memory.
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))
+    rows, line = [], 1
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        for row in reader:
+            line = reader.line_num + 1
+            if row:
+                rows.append(row)
+            if len(rows) > bounded_parquet.MOST_ROWS:
+                raise ValueError(f"more than {bounded_parquet.MOST_ROWS} rows")
+    except csv.Error as error:
+        told = "a quote is opened and never closed" if str(error) == "unexpected end of data" else str(error)
+        raise ValueError(f"the row in line {line}: {told}") from None
     return delimiter, rows
 
 

@@ -22,6 +22,7 @@ from schemas.workloads import SECTIONS
 
 SAMPLE = 200  # examples that are looked at, spread over the classes
 TRIED = 3  # examples of a class that are looked at before it is said to have none
+LEAST = 10  # examples of a class, of which holdout and folds each have some
 FEW = 4  # a class is small where the largest has this many times as many examples
 LAYOUTS = {"folders": "a folder per class", "npy": "arrays", "table": "a table"}
 
@@ -99,6 +100,11 @@ class Summary:
             told.append(f"no readable example, and so not a class: {', '.join(self.unreadable[:5])}")
         proposed = SECTIONS[self.workload.name].input.validate_python(self.proposal.input)
         told += self.workload.remarks(self.facts, proposed)
+        if few := [name for name, count in self.classes.items() if count < LEAST]:
+            told.append(
+                f"fewer than {LEAST} examples: {', '.join(few[:5])}; folds need some of each class, so bring more, or "
+                "take the class out of `classes` in the YAML before the first `ingest`"
+            )
         if len(self.classes) < 2:
             told.append(f"a dataset needs at least two classes; here is {', '.join(self.classes) or 'none'}")
         return told

@@ -33,15 +33,14 @@ class Chosen(NamedTuple):
 class _Read(NamedTuple):
     """examples: how many there are, of a table in its first rows. columns: of a table, with the examples or paths.
 
-    unfit: it is a table without columns of examples and labels. header: its columns.
+    table: where it is one.
     """
 
     workload: Workload
     source: Source
     examples: int
     columns: tuple[str, ...] = ()
-    unfit: bool = False
-    header: tuple[str, ...] = ()
+    table: LabelTable | None = None
 
 
 def choose(path: Path, columns: Columns, root: Path | None) -> Chosen:
@@ -70,8 +69,8 @@ def choose(path: Path, columns: Columns, root: Path | None) -> Chosen:
                 found.append(_read(workload, source))
     if not found:
         raise refused[0]
-    if all(each.unfit for each in found):
-        raise _no_column(found, columns)
+    if all(each.table is not None and (each.table.broken or each.table.missing) for each in found):
+        raise _unfit(found)
     most = max(each.examples for each in found)
     best = next(each for each in found if 2 * each.examples >= most)
     others = [each for each in found if each is not best and (each.examples or set(each.columns) - set(IDS))]
@@ -90,25 +89,19 @@ def _read(workload: Workload, source: Source) -> _Read:
         at = None if path is None else [path]
     examples = len(table) if table.cells is not None else _files(source, table)
     columns = tuple(table.header[each] for each in at or ())
-    return _Read(workload, source, examples, columns, table.missing is not None, table.header)
+    return _Read(workload, source, examples, columns, table)
 
 
-def _no_column(found: Sequence[_Read], columns: Columns) -> UsageError:
-    """A table without a column of examples, or of labels."""
-    header = ", ".join(found[0].header)
-    hint = "--text-column or --path-column, and --label-column, name its columns"
-    named = [*filter(None, (columns.path, columns.label)), *(columns.cells or ())]
-    if unknown := [name for name in named if name not in found[0].header]:
+def _unfit(found: Sequence[_Read]) -> UsageError:
+    """A table that no workload can read: damaged, or without a column of examples or labels."""
+    best = next((each for each in found if each.columns), found[0])
+    assert best.table is not None
+    if best.table.broken:
         return UsageError(
-            "the table has no such column", expected=header, received=", ".join(unknown), hint=hint
+            f"the table {best.source.layout.table} cannot be read", expected="a table in UTF-8",
+            received=best.table.broken[1],
         )  # fmt: skip
-    if any(each.columns for each in found):
-        return UsageError(
-            "no column of the table is known to hold labels", expected=", ".join(label_columns.LABELS),
-            received=header, hint="--label-column NAME names it",
-        )  # fmt: skip
-    known = f"paths ({', '.join(label_columns.PATHS)}) or texts ({', '.join(label_columns.TEXTS)})"
-    return UsageError("no column of the table is known to hold examples", expected=known, received=header, hint=hint)
+    return label_columns.unknown(best.table.header, best.source.columns)
 
 
 def _files(source: Source, table: LabelTable) -> int:

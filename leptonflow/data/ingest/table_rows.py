@@ -38,12 +38,7 @@ def arrive_table(source: Source, index: Index, classes: Sequence[str] | None, pr
     if not len(found) and not found.broken:
         raise UsageError("the table has no rows", expected="a row per example", received=shown(table))
     if found.missing and source.columns.named:
-        raise UsageError(
-            "the table has no such column",
-            expected=", ".join(found.header),
-            received=", ".join(source.columns.named),
-            hint="--path-column, --text-column and --label-column, and `group` in the YAML, name its columns",
-        )
+        raise label_columns.unknown(found.header, source.columns)
     if found.broken or found.missing:
         listing = Listing(
             digest=content_digest(triples([itself])),
