@@ -121,7 +121,7 @@ def _bootstrap(pair: list[Scores], metric: Metric, confidence: float, groups: In
     value = measured(counts[None, :])[0]
     if groups is not None:
         drawn, left = _over_groups(groups, kind.reshape(-1), counts, measured, random)
-        return _all_ends(value, drawn, left, np.ones(len(left), np.int64), confidence, len(left))
+        return _all_ends(value, drawn, left, np.ones(len(left), np.int64), confidence, len(np.unique(groups)))
     rows, step = _most(many), max(1, BATCH // many)
     sizes = (min(step, rows - start) for start in range(0, rows, step))
     drawn = np.concatenate([measured(random.multinomial(n, counts / n, size=size)) for size in sizes])
@@ -132,20 +132,28 @@ def _bootstrap(pair: list[Scores], metric: Metric, confidence: float, groups: In
 def _over_groups(
     groups: Ints, kind: Ints, counts: Ints, measured: Callable[[Ints], Floats], random: np.random.Generator
 ) -> tuple[Floats, Floats]:
-    """(drawn, left): resamples of the groups, and the values without each of the G groups. kind: of each example."""
+    """(drawn, left): resamples of the groups, and the values without each of them. kind: of each example.
+
+    Of very many groups, without some at a time.
+    """
     import numpy as np
     from scipy.sparse import csr_array
 
     names, place = np.unique(groups, return_inverse=True)
     units, many = len(names), len(counts)
-    table = csr_array((np.ones(len(kind), np.int64), (place, kind)), shape=(units, many))  # examples by group and kind
     rows, step = _most(max(units, many)), max(1, BATCH // max(units, many))
+    some = np.arange(units) if units <= rows else random.permutation(units) % rows  # what is left out together
+
+    def counted(of: Ints) -> csr_array:  # how many examples of each kind there are in each
+        return csr_array((np.ones(len(kind), np.int64), (of, kind)), shape=(int(of.max()) + 1, many))
+
+    table, apart = counted(place), counted(some[place])
     equal, drawn, left = np.full(units, 1 / units), [], []
     for start in range(0, rows, step):
         times = random.multinomial(units, equal, size=min(step, rows - start))
         drawn.append(measured(times @ table))
-    for start in range(0, units, step):
-        left.append(measured(counts - table[start : start + step].toarray()))
+    for start in range(0, apart.shape[0], step):
+        left.append(measured(counts - apart[start : start + step].toarray()))
     return np.concatenate(drawn), np.concatenate(left)
 
 

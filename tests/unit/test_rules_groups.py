@@ -56,6 +56,8 @@ def test_a_loss_that_one_group_makes_is_less_certain_than_one_that_all_share() -
 def test_another_metric_is_resampled_by_group_too(metric: str) -> None:
     alone, _ = against(ONE_GROUP_LOST, RIGHT, metric=metric, margin=0.2)
     spread, _ = against(SPREAD, RIGHT, metric=metric, margin=0.2)
+    plain, _ = against(ONE_GROUP_LOST, RIGHT, None, metric=metric, margin=0.2)
+    assert alone.value == pytest.approx(plain.value) and plain.method == "paired bca bootstrap"
     assert alone.low is not None and spread.low is not None and alone.low < spread.low
     assert SAID in alone.sentence and alone.method == "paired cluster bca bootstrap" and alone.n == N
 

@@ -49,8 +49,15 @@ def members(groups: NDArray[np.int64] | None) -> Callable[[NDArray[np.int64]], N
     if groups is None:
         return lambda drawn: drawn
     order = np.argsort(groups, kind="stable")
-    each = np.split(order, np.flatnonzero(np.diff(groups[order])) + 1)
-    return lambda drawn: np.concatenate([each[number] for number in drawn])
+    _, starts, sizes = np.unique(groups[order], return_index=True, return_counts=True)
+
+    def examples(drawn: NDArray[np.int64]) -> NDArray[np.int64]:
+        many = sizes[drawn]
+        ends = np.cumsum(many)
+        found: NDArray[np.int64] = order[np.repeat(starts[drawn] - ends + many, many) + np.arange(ends[-1])]
+        return found
+
+    return examples
 
 
 def units(groups: NDArray[np.int64] | None, n: int) -> int:
