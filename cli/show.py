@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leptonflow.core import progress as reports
-from schemas.metrics import overall
 from schemas.text import printable
+from schemas.workloads import overall
 
 if TYPE_CHECKING:
     import pyarrow as pa

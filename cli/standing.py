@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from cli import show
-from schemas.metrics import overall
+from schemas.workloads import overall
 
 MOST = 20
 INDENT = 17  # the text begins in this column

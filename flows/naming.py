@@ -13,6 +13,7 @@ from leptonflow.reports.wording import number
 from schemas.arrivals import TAG
 from schemas.records import Evaluation, FitResult, InfraResult, Outcome, PackageRef, Plan, SnapshotRef, Split, Verdict
 from schemas.text import printable
+from schemas.workloads import overall
 
 FAILED, CRASHED = "failed", "crashed"
 STARTING, TRAINING = "starting", "training"
@@ -49,7 +50,7 @@ def line(stage: str, result: object) -> str:
     match result:
         case [FitResult(), *_] as fits:
             metrics = [fit.metrics for fit in fits if isinstance(fit, FitResult)]
-            name = next(iter(metrics[0]), "")
+            name = next(iter(overall(metrics[0])), "")
             return f"{name} {', '.join(number(each.get(name)) for each in metrics)}"
         case Verdict() if stage != "gate":
             return result.verdict  # the gate's own line says why
@@ -64,8 +65,9 @@ def line(stage: str, result: object) -> str:
         case PackageRef():
             return f"version {result.version}, {result.bytes} bytes"
         case Evaluation():
-            name, value = next(iter(result.candidate_scores.metrics.items()))
-            return f"holdout {name} {number(value)}"
+            scores = result.candidate_scores.metrics
+            name = overall(scores)[0]
+            return f"holdout {name} {number(scores[name])}"
         case InfraResult() | Verdict():
             return result.sentence
     return ""

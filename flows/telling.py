@@ -20,9 +20,9 @@ from leptonflow.core.hashing import digest, short
 from leptonflow.reports import plot_files, plots
 from leptonflow.reports.wording import bound, duration, number, signed, when
 from leptonflow.runs import unchanged
-from schemas.metrics import overall
 from schemas.records import Evaluation, FitResult, Outcome, RuleResult, SnapshotRef, Verdict
 from schemas.text import markdown, printable
+from schemas.workloads import overall
 
 MOST_RECORDS = 20
 MOST_CONFUSIONS = 5

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from typing import NamedTuple
 
 
@@ -36,8 +35,3 @@ def class_of(metric: str | None) -> str | None:
     """The class of `recall[cat]`, None for a metric of all classes."""
     found = re.fullmatch(r"\w+\[(.+)\]", metric or "", re.DOTALL)
     return found[1] if found else None
-
-
-def overall(metrics: Iterable[str]) -> list[str]:
-    """Those of all examples, in their order: a workload's first metric comes first."""
-    return [name for name in metrics if class_of(name) is None]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter
 
 from schemas.image_classification import ImageInput, ImageModel
-from schemas.metrics import CLASSIFICATION, Metrics
+from schemas.metrics import CLASSIFICATION, Metrics, class_of
 from schemas.rules import Frozen
 from schemas.text_classification import TextInput, TextModel
 
@@ -35,3 +36,9 @@ SECTIONS = {
 def lower_is_better(metric: str | None) -> bool:
     """Whether less of a metric is better."""
     return any(metric in sections.metrics.lower for sections in SECTIONS.values())
+
+
+def overall(metrics: Iterable[str]) -> list[str]:
+    """Those of all examples, in their workload's order: the one that it is known by comes first."""
+    order = {name: at for sections in SECTIONS.values() for at, name in enumerate(sections.metrics.names)}
+    return sorted((name for name in metrics if class_of(name) is None), key=lambda name: order.get(name, len(order)))

@@ -22,10 +22,10 @@ from leptonflow.workloads import catalog
 from leptonflow.workloads.base import Shown
 from leptonflow.workloads.classification_errors import Analysis, Example, Group
 from schemas.config import Pipeline
-from schemas.metrics import CLASSIFICATION, overall
+from schemas.metrics import CLASSIFICATION
 from schemas.records import Evaluation, FitResult, InfraResult, ModelManifest, Outcome, RuleResult, Split, Verdict
 from schemas.text import printable
-from schemas.workloads import lower_is_better
+from schemas.workloads import lower_is_better, overall
 
 if TYPE_CHECKING:
     from leptonflow.gate.explanation import Change

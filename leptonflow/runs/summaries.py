@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from schemas.workloads import overall
+
 
 def key_metric(run: Mapping[str, Any]) -> dict[str, Any] | None:
     """{name, on, value}: the metric of the gate's first rule that has one, as that rule measured it.
@@ -20,7 +22,7 @@ def key_metric(run: Mapping[str, Any]) -> dict[str, Any] | None:
             return {"name": name, "on": "cv", "value": means[name]}
         if name in holdout:
             return {"name": name, "on": "holdout", "value": holdout[name]}
-    name = next(iter(holdout), None)
+    name = next(iter(overall(holdout)), None)
     return {"name": name, "on": "holdout", "value": holdout[name]} if name else None
 
 

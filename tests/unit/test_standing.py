@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from cli import standing
+from leptonflow.runs import summaries
+from schemas.workloads import overall
 
 EMPTY: dict[str, Any] = {
     "champion": None, "since": None, "metrics": None, "damage": None, "newest": None, "snapshot": None, "examples": 0,
@@ -82,3 +84,11 @@ def test_runs_that_are_not_finished(capsys: pytest.CaptureFixture[str]) -> None:
     assert "retrain p.yaml` resumes it" in lost
     assert "last run r0 refused at 2026-11-24 09:00 UTC: at_least: too low" in lost
     assert "lost run" not in told(capsys, lost=[RUN], last_run={**LAST, "finished_at": "2026-11-24T11:00:00.5Z"})
+
+
+def test_the_metrics_are_in_their_workloads_order_whatever_the_document_sorts() -> None:
+    found = dict.fromkeys(["accuracy", "f1", "f1[a]", "log_loss", "precision", "recall", "recall[a]"], 0.5)
+    assert overall(found) == ["accuracy", "precision", "recall", "f1", "log_loss"]
+    assert summaries.key_metric({"holdout": found, "cv": None, "gate": None}) == {
+        "name": "accuracy", "on": "holdout", "value": 0.5,
+    }  # fmt: skip
