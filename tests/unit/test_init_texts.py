@@ -92,6 +92,7 @@ def test_a_folder_is_what_most_of_its_files_are(tmp_path: Path) -> None:
     assert "3 files are images by their names, and 4 texts" in why
     for label, text in (("good", "a fine day"), ("bad", "it rained")):
         (tmp_path / "texts" / label).mkdir(parents=True)
+        (tmp_path / "texts" / label / "words.vocab").write_text("a")
         (tmp_path / "texts" / label / "1.txt").write_text(text)
     found, why = seen(tmp_path / "texts")
     assert (found.workload.name, found.classes, why) == ("text_classification", {"bad": 1, "good": 1}, "")

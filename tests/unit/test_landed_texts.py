@@ -74,6 +74,12 @@ def test_the_columns_of_the_yaml(store: Store) -> None:
     assert told(found) == [("t.jsonl[0]", "good", None, b"Fine\n\na day"), ("t.jsonl[1]", "bad", None, b"rain")]
 
 
+def test_half_of_a_surrogate_pair_is_one_bad_row(store: Store) -> None:
+    lines = b'{"text": "fine \\ud800 day", "label": "good"}\n{"text": "rain", "label": "bad"}\n'
+    found = rows(store, pipeline(), t_dot_jsonl=lines)
+    assert [(row.rule, row.encoded) for row in found] == [("not-utf8", None), (None, b"rain")]
+
+
 def test_hugging_faces_parquet_names_its_classes(store: Store, tmp_path: Path) -> None:
     told_by = b'{"info": {"features": {"label": {"names": ["bad", "good"], "_type": "ClassLabel"}}}}'
     schema = pa.schema([("text", pa.string()), ("label", pa.int64())], metadata={b"huggingface": told_by})

@@ -155,8 +155,10 @@ def of_texts(
     ragged: Mapping[int, Rule] | None = None,
 ) -> LabelTable:
     """A table whose rows hold the example: the cells of its columns, as UTF-8, joined by a blank line."""
-    joined = [None if row is None else ["" if each is None else str(each).strip() for each in row] for row in rows]
-    texts = [None if row is None else ("\n\n".join(filter(None, row)) or "\n").encode() for row in joined]
+    cells = [None if row is None else ["" if each is None else str(each).strip() for each in row] for row in rows]
+    joined = [None if row is None else "\n\n".join(filter(None, row)) or "\n" for row in cells]
+    # JSON can spell half of a surrogate pair: then that row is no UTF-8, and not the table.
+    texts = [None if text is None else text.encode("utf-8", "surrogatepass") for text in joined]
     found = of_cells(header, [None] * len(texts), labels, ragged)
     return replace(found, cells=texts)
 

@@ -19,6 +19,7 @@ from schemas.config import WORKLOADS
 from schemas.errors import UsageError
 
 ROWS = 200  # of a table whose paths are looked up
+UNNAMED = 4  # files whose suffix says nothing, such as DICOM's, that count as one that is an example by its suffix
 IDS = ("id", "id_code", "image_id")  # columns that need not hold paths
 
 
@@ -33,13 +34,14 @@ class Chosen(NamedTuple):
 class _Read(NamedTuple):
     """examples: how many there are, of a table in its first rows. columns: of a table, with the examples or paths.
 
-    table: where it is one.
+    named: how many files are examples by their suffix. table: where it is one.
     """
 
     workload: Workload
     source: Source
     examples: int
     columns: tuple[str, ...] = ()
+    named: int = 0
     table: LabelTable | None = None
 
 
@@ -73,7 +75,7 @@ def choose(path: Path, columns: Columns, root: Path | None) -> Chosen:
         raise _unfit(found)
     most = max(each.examples for each in found)
     best = next(each for each in found if 2 * each.examples >= most)
-    others = [each for each in found if each is not best and (each.examples or set(each.columns) - set(IDS))]
+    others = [each for each in found if each is not best and (each.named or set(each.columns) - set(IDS))]
     return Chosen(best.workload, best.source, _why(best, others[0]) if others else None)
 
 
@@ -81,7 +83,9 @@ def _read(workload: Workload, source: Source) -> _Read:
     if source.layout.kind == "npy":
         return _Read(workload, source, len(source.layout.pairs))
     if source.layout.kind == "folders":
-        return _Read(workload, source, len(source.files))
+        held = tuple(workload.suffixes.held)
+        named = sum(file.name.lower().endswith(held) for file in source.files)
+        return _Read(workload, source, named + (len(source.files) - named) // UNNAMED, named=named)
     table = source_summary.table(source)
     at = label_columns.find_texts(table.header, source.columns)[0]
     if source.columns.cells is None:
@@ -89,12 +93,13 @@ def _read(workload: Workload, source: Source) -> _Read:
         at = None if path is None else [path]
     examples = len(table) if table.cells is not None else _files(source, table)
     columns = tuple(table.header[each] for each in at or ())
-    return _Read(workload, source, examples, columns, table)
+    return _Read(workload, source, examples, columns, table=table)
 
 
 def _unfit(found: Sequence[_Read]) -> UsageError:
     """A table that no workload can read: damaged, or without a column of examples or labels."""
-    best = next((each for each in found if each.columns), found[0])
+    damaged = next((each for each in found if each.table is not None and each.table.broken), found[0])
+    best = next((each for each in found if each.columns), damaged)
     assert best.table is not None
     if best.table.broken:
         return UsageError(
@@ -113,8 +118,8 @@ def _files(source: Source, table: LabelTable) -> int:
 def _why(best: _Read, other: _Read) -> str:
     if best.source.layout.kind != "table":
         return (
-            f"read as {best.workload.noun}: {best.examples} files are {best.workload.noun} by their names, and "
-            f"{other.examples} {other.workload.noun}"
+            f"read as {best.workload.noun}: {best.named} files are {best.workload.noun} by their names, and "
+            f"{other.named} {other.workload.noun}"
         )
     theirs, mine = " and ".join(map(repr, other.columns)), " and ".join(map(repr, best.columns))
     if best.workload.cells is None:
