@@ -176,7 +176,7 @@ def _errors(c: Contents, found: Analysis) -> dict[str, Any]:
         "confusions": _mistaken(scores.confusion, classes),
         "per_class": _per_class(c, found),
         "per_batch": _per_batch(c, found),
-        "per_slice": found.per_slice,
+        "per_slice": {name: [group for group in rows if group.candidate.n] for name, rows in found.per_slice.items()},
         "reliability": Markup(plots.reliability(found.reliability.bins, theirs.bins if theirs else ())),
         "worst": _sheet(found.worst, c.shown),
         "lost": _sheet(found.lost, c.shown),

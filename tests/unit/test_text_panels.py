@@ -48,6 +48,8 @@ def test_texts_are_shown_with_the_words_that_mattered() -> None:
     assert [m.effect for m in shown[0].marks] == pytest.approx([0.3, 0, 0])
     assert shown[22].marks and not shown[23].marks, "of the first ones alone"
     assert found.note and found.slices[0].values == ("3", "400")
+    unknown = found.slices[1]
+    assert unknown.name == "share of unknown tokens" and set(unknown.of) == {0}, "it was fitted on these texts"
     assert panels.panels(Evaluated(np.array([], object), TextInput(), lambda: candidate)).shown([]) == {}
     assert len(candidate.asked) == 1, "no model is loaded for nothing"
 
@@ -58,6 +60,12 @@ def test_slices_by_length_cover_every_text_once() -> None:
     assert found.of.tolist() == [1, 0, 0, 2, 2, 2, 3, 1]
     assert panels.by_length(np.array([], np.int64)).values == ()
     assert panels.by_length(np.full(6, 7)).values == ("7",)
+
+
+def test_slices_by_the_share_of_unknown_tokens() -> None:
+    found = panels.by_unknown(np.array([0, 0.01, 0.05, 0.06, 0.2, 0.21, 1]))
+    assert found.values == ("none", "up to 5%", "up to 20%", "over 20%")
+    assert found.of.tolist() == [0, 1, 1, 2, 2, 3, 3]
 
 
 def test_the_baseline_learns_the_sample() -> None:

@@ -6,6 +6,7 @@ What does not belong here: which predictions are worth a look, HTML, and any jud
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from leptonflow.workloads.base import Candidate, Evaluated, Mark, Panels, Shown, Slices
@@ -19,6 +20,7 @@ MOST_TEXTS = 24  # whose words are tried
 MOST_WORDS = 60  # of a text that are taken out one by one: each costs a prediction
 MOST_CHARACTERS = 600  # of a text that is shown
 PARTS = 4  # slices by length
+UNKNOWN = (0.05, 0.2)  # shares of unknown tokens where one slice ends and the next begins
 NOTE = (
     f"Each of a text's first {MOST_WORDS} words was taken out by itself (occlusion, Zeiler and Fergus 2014). A blue "
     "word speaks for the candidate's prediction, a red one against it; the number is what the predicted probability "
@@ -27,22 +29,25 @@ NOTE = (
 
 
 def panels(evaluated: Evaluated) -> Panels:
-    """The texts with the words that mattered, and slices by the number of words."""
+    """The texts with the words that mattered, and slices by the number of words and by the share of unknown ones."""
     import numpy as np
 
     texts = [str(each) for each in evaluated.examples]
     words = np.array([len(text.split()) for text in texts], np.int64)
+    candidate = cache(evaluated.candidate)
 
     def shown(numbers: Sequence[int]) -> dict[int, Shown]:
         tried = [texts[number] for number in numbers[:MOST_TEXTS]]
-        marks = occlusion(tried, evaluated.candidate()) if tried else []
+        marks = occlusion(tried, candidate()) if tried else []
         marks += [()] * (len(numbers) - len(tried))
         return {
             number: Shown(text=beginning(texts[number]), marks=found)
             for number, found in zip(numbers, marks, strict=True)
         }
 
-    return Panels(shown, (by_length(words),), NOTE)
+    tokenizer = tokens.load(candidate().vocabulary or "")
+    shares = tokens.unknown_share(tokens.encode(tokenizer, texts, evaluated.input.length))
+    return Panels(shown, (by_length(words), by_unknown(shares)), NOTE)
 
 
 def beginning(text: str) -> str:
@@ -95,3 +100,11 @@ def by_length(words: NDArray[np.int64]) -> Slices:
     inside = [words[of == number] for number in range(len(ends))]
     values = [f"{each.min()} to {each.max()}" if each.min() < each.max() else str(each.min()) for each in inside]
     return Slices("words", tuple(values), of)
+
+
+def by_unknown(shares: NDArray[np.float64]) -> Slices:
+    """Slices by the share of tokens that the vocabulary does not know, of those that the model sees of each text."""
+    import numpy as np
+
+    names = ("none", *(f"up to {share:.0%}" for share in UNKNOWN), f"over {UNKNOWN[-1]:.0%}")
+    return Slices("share of unknown tokens", names, np.searchsorted((0.0, *UNKNOWN), shares).astype(np.int64))

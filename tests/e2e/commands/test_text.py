@@ -67,7 +67,7 @@ def test_a_table_of_texts_is_promoted(place: Any) -> None:
     assert trained.document["verdict"] == "promoted" and trained.document["cv"]["accuracy"]["mean"] > 0.8
     page = Path(trained.document["report"]).read_text()
     assert "text_classification" in page and "the first 24 tokens" in page
-    assert "Confusion matrix" in page and "By class, by batch and by words" in page
+    assert "Confusion matrix" in page and "By class, by batch, by words and by share of unknown tokens" in page
 
 
 def test_the_rules_of_bad_rows_are_told(place: Any) -> None:
