@@ -103,5 +103,5 @@ def test_few_groups_keep_the_promised_error_rates(many: int) -> None:
         held += share.low <= 0.8 <= share.high
         wilson = intervals.wilson(int(right.sum()), len(right), 0.95)
         narrow += wilson.low <= 0.8 <= wilson.high
-    assert passed / repeats < 0.085 < naive / repeats
+    assert passed / repeats < 0.085 and naive > 1.4 * passed
     assert held / repeats > 0.9 > 0.82 > narrow / repeats
