@@ -111,7 +111,8 @@ def finished(process: subprocess.Popen[str], folder: Path, server: Server) -> di
     run = server.run(folder / "store")
     assert (run["state"]["type"], run["state"]["name"]) == ("COMPLETED", "promoted")
     assert document["snapshot"] in run["name"] and "promoted" in run["name"]
-    assert not (folder / ".leptonflow").exists()  # neither a server nor a database of the folder's own
+    there = sorted(path.name for path in (folder / ".leptonflow").iterdir())
+    assert there == ["logs"]  # neither a server nor a database of the folder's own
     return run
 
 
