@@ -132,6 +132,14 @@ def test_labels_of_a_table_too(store: Store, tmp_path: Path) -> None:
     assert sum("look alike" in line for line in warnings) == 2
 
 
+def test_spaces_around_a_label_in_a_table_are_not_another_label(store: Store, tmp_path: Path) -> None:
+    pictures(tmp_path / "s" / "tea", 1, count=2)
+    (tmp_path / "s" / "t.csv").write_text("path,label\ntea/0.png,tea\ntea/1.png, tea \n", encoding="utf-8")
+    document, warnings = intake.ingest(store, config("tea", "milk"), tmp_path / "s" / "t.csv", None)
+    assert document["accepted"] == 2 and labels(store) == ["tea", "tea"]
+    assert not [line for line in warnings if "look alike" in line]
+
+
 def test_a_dataset_of_before_reads_its_labels_as_nfc(store: Store) -> None:
     from leptonflow.data.dataset.dataset_contents import content_digest, tables
     from leptonflow.data.dataset.part_files import Accepted, write_part

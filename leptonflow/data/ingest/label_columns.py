@@ -60,7 +60,7 @@ class LabelTable:
     missing        the rule of every row of a table without one of its two columns
     ragged         the rule of a row with more or fewer cells than the header, by its number
     cells          the examples' bytes where they lie in the table itself
-    written        the different labels, as they are written
+    written        the different labels, as they are written, without spaces around them
     groups         the cells of the column that holds the groups, None where it is empty
     """
 
@@ -97,8 +97,8 @@ def label(value: Any) -> str | None:
 
 
 def written_labels(values: Iterable[Any]) -> frozenset[str]:
-    """The different labels, as they are written."""
-    return frozenset(filter(None, map(as_text, values)))
+    """The different labels, as they are written, without spaces around them."""
+    return frozenset(filter(None, ((as_text(value) or "").strip() for value in values)))
 
 
 def as_text(value: Any) -> str | None:
