@@ -118,3 +118,24 @@ def test_a_table_without_such_columns_is_refused(tmp_path: Path) -> None:
     source.write_bytes("text,label\ntr\u00e8s bien,good\n".encode("latin-1"))
     with pytest.raises(UsageError, match=r"t\.csv cannot be read.*not UTF-8: byte 13"):
         choose(source, DEFAULT, None)
+
+
+@pytest.mark.parametrize(
+    ("columns", "told"),
+    [
+        (Columns(cells=("label",)), "read as text and as label"),
+        (Columns(label="text"), "read as text and as label"),
+        (Columns(cells=("text", "text")), "named twice"),
+    ],
+)
+def test_a_column_is_text_or_label_and_named_once(tmp_path: Path, columns: Columns, told: str) -> None:
+    source = table(tmp_path / "t.csv", "label", "text")
+    with pytest.raises(UsageError, match=told):
+        seen(source, columns)
+
+
+def test_no_other_column_of_texts_is_not_told(tmp_path: Path) -> None:
+    with (tmp_path / "t.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("text", "text", "label"), ("a b", "c d", "pos"), ("e f", "g h", "neg")])
+    found, _ = seen(tmp_path / "t.csv")
+    assert not any("may hold texts" in line for line in found.warnings())

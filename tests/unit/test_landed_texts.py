@@ -123,6 +123,8 @@ def test_options_that_have_no_table_are_refused(store: Store, tmp_path: Path) ->
         intake.ingest(store, pipeline(columns=["text"]), tmp_path / "t.csv", None)
     with pytest.raises(UsageError, match=r"no such column\. Expected: n, mood, text\. Received: head"):
         intake.ingest(store, pipeline(columns=["text"], label="head"), tmp_path / "t.csv", None)
+    with pytest.raises(UsageError, match="read as text and as label"):
+        intake.ingest(store, pipeline(), tmp_path / "t.csv", None, Columns(cells=("mood",), label="mood"))
     images = pipeline().model_copy(update={"workload": "image_classification", "input": (8, 8, 1)})
     (tmp_path / "t.csv").write_bytes(CSV)
     with pytest.raises(UsageError, match=r"takes no --text-column.*--path-column"):

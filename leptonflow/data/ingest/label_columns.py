@@ -138,6 +138,21 @@ def find_texts(header: Sequence[str], columns: Columns) -> tuple[list[int] | Non
     return next(([lower.index(name)] for name in TEXTS if name in lower), None), label_at
 
 
+def check_texts(header: Sequence[str], columns: Columns) -> None:
+    """Raises UsageError where a column of texts is named twice, or is the column of labels as well."""
+    if len(set(columns.cells or ())) < len(columns.cells or ()):
+        raise UsageError(
+            "a text column is named twice", expected="different columns", received=", ".join(columns.cells or ()),
+            hint="Name each once",
+        )  # fmt: skip
+    at, label_at = find_texts(header, columns)
+    if columns.cells is not None and label_at in (at or ()):
+        raise UsageError(
+            "a column is read as text and as label", expected="a model that never sees the label",
+            received=header[label_at or 0], hint="--text-column and --label-column name two different columns",
+        )  # fmt: skip
+
+
 def lacks_group(header: Sequence[str], columns: Columns) -> bool:
     """Whether there is to be a column of groups and none is there."""
     return columns.group is not None and columns.group not in map(nfc, header)

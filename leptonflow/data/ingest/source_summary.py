@@ -179,6 +179,7 @@ def _arrays(source: Source, workload: Workload) -> Summary:
 
 def _table(source: Source, workload: Workload) -> Summary:
     found = table(source)
+    label_columns.check_texts(found.header, source.columns)
     why = found.broken or found.missing
     if why:
         return Summary(workload, source, {}, note=f"{source.layout.table}: {why[1]}")
@@ -202,11 +203,9 @@ def _table(source: Source, workload: Workload) -> Summary:
 def _other_texts(header: Sequence[str], columns: tuple[str, ...], label_at: int | None) -> str | None:
     """Which columns that nobody named may hold texts as well."""
     named = [name for at, name in enumerate(header) if name.strip().lower() in label_columns.TEXTS and at != label_at]
-    if len(named) == len(columns):
-        return None
-    options = " ".join(f"--text-column {shlex.quote(name)}" for name in named)
     others = ", ".join(repr(name) for name in named if name not in columns)
-    return f"{others} may hold texts too: {options} joins them"
+    options = " ".join(f"--text-column {shlex.quote(name)}" for name in named)
+    return f"{others} may hold texts too: {options} joins them" if others else None
 
 
 def _spread(items: Sequence[Any], most: int) -> Sequence[Any]:

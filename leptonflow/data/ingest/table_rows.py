@@ -39,6 +39,7 @@ def arrive_table(source: Source, index: Index, classes: Sequence[str] | None, pr
         raise UsageError("the table has no rows", expected="a row per example", received=shown(table))
     if found.missing and source.columns.named:
         raise label_columns.unknown(found.header, source.columns)
+    label_columns.check_texts(found.header, source.columns)
     if found.broken or found.missing:
         listing = Listing(
             digest=content_digest(triples([itself])),
