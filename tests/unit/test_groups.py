@@ -137,6 +137,20 @@ def test_by_the_parent_folder(name: str, roots: tuple[str, ...] | None, group: s
     assert found.group == group and (found.why is None) == (group is not None)
 
 
+def test_a_number_is_the_same_group_though_an_empty_cell_makes_its_column_floats(tmp_path: Path) -> None:
+    import pandas as pd
+
+    columns = label_columns.Columns(cells=("text",), group="patient")
+    texts = {"text": ["a b", "c d"], "label": ["x", "y"]}
+    for patients, groups in (([1, 12], ["1", "12"]), ([1, None], ["1", None]), (["1.50", "-2.00"], ["1.50", "-2"])):
+        frame = pd.DataFrame({**texts, "patient": patients})
+        frame.to_parquet(tmp_path / "t.parquet")
+        assert label_tables.read("t.parquet", (tmp_path / "t.parquet").read_bytes(), columns).groups == groups
+        lines = frame.to_json(orient="records", lines=True)
+        for name, data in (("t.csv", frame.to_csv(index=False)), ("t.jsonl", lines)):
+            assert label_tables.read(name, data.encode(), columns).groups == groups
+
+
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet", "parquet of texts", "csv of texts", "jsonl of texts"])
 def test_by_a_column_of_every_kind_of_table(kind: str) -> None:
     import pyarrow as pa

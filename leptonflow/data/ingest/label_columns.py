@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -79,7 +80,7 @@ class LabelTable:
 
     def grouped(self, cells: Iterable[Any]) -> LabelTable:
         """The same with each row's group."""
-        return replace(self, groups=[label(cell) for cell in cells])
+        return replace(self, groups=[_group(cell) for cell in cells])
 
 
 DEFAULT = Columns()
@@ -92,8 +93,14 @@ def of_pipeline(workload: Workload, own: Any, given: Columns = DEFAULT) -> Colum
 
 
 def label(value: Any) -> str | None:
-    """A label or a group as it is written, as NFC and without spaces around it; None for nothing."""
+    """A label as it is written, as NFC and without spaces around it; None for nothing."""
     return nfc((as_text(value) or "").strip()) or None
+
+
+def _group(value: Any) -> str | None:
+    """A group as text. 3.0 is 3: a column of numbers is one of floats as soon as one of its cells is empty."""
+    found = label(value)
+    return found and re.sub(r"(?a)^(-?\d+)\.0+$", r"\1", found)
 
 
 def written_labels(values: Iterable[Any]) -> frozenset[str]:
