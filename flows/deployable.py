@@ -143,7 +143,7 @@ def _listed_path(folder: Path, key: str, entry: Entry) -> Path:
         names = available(folder)
         raise ConfigurationError(
             f"{key}.parameters.pipeline names a pipeline that does not exist",
-            expected=f"one of {', '.join(names)}, or a path to a .yaml" if names else "a path to a pipeline's YAML",
+            expected=f"{'one of ' + ', '.join(names) if names else 'a name under pipelines/'}, or a path to a .yaml",
             received="nothing" if reference is None else str(reference),
             hint="Fix it, or remove the deployment",
         )

@@ -65,7 +65,7 @@ def find(name_or_path: str, folder: Path = PIPELINES) -> Path:
     near = difflib.get_close_matches(path.stem, there, n=2)
     raise UsageError(
         "no such pipeline",
-        expected=f"one of {', '.join(there)}, or a path to a .yaml" if there else "a path to a pipeline's YAML",
+        expected=f"{'one of ' + ', '.join(there) if there else 'a name under pipelines/'}, or a path to a .yaml",
         received=name_or_path,
         hint=f"Did you mean {' or '.join(near)}?" if near else "`leptonflow init NAME` writes one to start from",
     )

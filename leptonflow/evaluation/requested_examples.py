@@ -43,7 +43,7 @@ def requested(given: Sequence[str | Path], workload: Workload, own: Any, paths_f
 
 def _typed(text: str, workload: Workload) -> Requested:
     if _like_a_file(text, workload.suffixes):
-        return text, "it looks like a file's path, and is none here"
+        return text, "it looks like a file's path, and no such file is there"
 
     def look(workload: Workload, own: Any) -> Examined:
         assert workload.typed is not None

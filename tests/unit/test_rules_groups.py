@@ -18,7 +18,7 @@ from tests.verdicts import CLASSES, SURE, champion, decide, measured, only, pipe
 N = 400
 LABELS = np.arange(N) % 2
 GROUPS = np.arange(N) // 20  # 20 groups of 20
-SAID = "by the cluster bootstrap over 20 groups: examples of one are not independent"
+SAID = "by the cluster bootstrap over 20 groups: examples of one group are not independent"
 NONE: Any = None
 
 

@@ -59,7 +59,11 @@ def split(store: Store, config: Pipeline, snapshot: SnapshotRef) -> Split:
     of = "examples" if snapshot.group is None else f"examples in {len(trained)} groups"
     rejected = None
     if not holdout.total():
-        rejected = f"the holdout is empty: {train.total()} {of}, none of which fell into {snapshot.holdout:g}"
+        rejected = (
+            f"the holdout is empty: {train.total()} {of}, none of which fell into {snapshot.holdout:g}: ingest more "
+            f"{'examples' if snapshot.group is None else 'groups'}, or start a pipeline of another name with a larger "
+            "holdout.fraction"
+        )
     elif snapshot.group is not None and len(held) < LEAST_GROUPS:
         rejected = (
             f"the holdout has a single group of {len(held) + len(trained)}, which says nothing of others: ingest more "
@@ -105,7 +109,10 @@ def _too_few(config: Pipeline, snapshot: SnapshotRef, train: Counter[str], holdo
         kept = ", ".join(name for name in snapshot.classes if name not in empty)
         rejected += f". There is no example of {', '.join(empty)}: `classes: [{kept}]` in the YAML goes without"
     else:
-        rejected += ". Ingest more of these, or lower training.folds"
+        rejected += (
+            ". Ingest more of these, or lower training.folds; where a label is a mistake, `ingest --correct` of the "
+            "corrected source puts it right"
+        )
     return rejected
 
 

@@ -101,7 +101,8 @@ def clustered(groups: NDArray[np.int64] | None) -> str:
 
     if groups is None:
         return ""
-    return f" (by the cluster bootstrap over {len(np.unique(groups))} groups: examples of one are not independent)"
+    many = len(np.unique(groups))
+    return f" (by the cluster bootstrap over {many} groups: examples of one group are not independent)"
 
 
 def finite(rows: NDArray[np.float64] | None) -> bool:

@@ -108,7 +108,7 @@ def test_a_typed_text_and_the_rows_of_a_table_are_predicted_alike(place: Any, tm
     errors = [row["error"] for row in found.document if row["error"]]
     assert errors[:3] == ["empty-text: nothing but whitespace", errors[1], "empty-text: there is no text"]
     assert errors[1].startswith("ragged-row: the header has 3 columns, this row 2 cells")
-    assert errors[3:] == ["it looks like a file's path, and is none here"] * 2
+    assert errors[3:] == ["it looks like a file's path, and no such file is there"] * 2
     (tmp_path / "other.csv").write_text("a,b\nc,d\n")
     (wrong,) = place("predict", tmp_path / "other.csv").document
     assert wrong["error"] == "missing-column: no column of texts (title, text); the columns are 'a', 'b'"
