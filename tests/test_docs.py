@@ -188,6 +188,17 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert not [t for t in targets if "://" not in t and not (page.parent / t).exists()]
 
 
+def test_every_folder_of_the_readmes_tree_is_there() -> None:
+    block = (ROOT / "README.md").read_text(encoding="utf-8").split("## The tree")[1].split("```")[1]
+    above, named = "", []
+    for indent, name in re.findall(r"^( *)(\w+/)", block, re.MULTILINE):
+        above = "" if not indent else above
+        named.append(above + name)
+        above = name if not indent else above
+    missing = [name for name in named if not (ROOT / name).is_dir()]
+    assert len(named) > 10 and not missing
+
+
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md", *CONFIGS], ids=name_of)
 def test_nothing_is_left_to_fill_in(page: Path) -> None:
     assert not re.findall(r"<!--.*?-->|\bTODO\b|\bCOST\b|\bSCORE\b", page.read_text(encoding="utf-8"))

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from leptonflow.workloads.base import Metric, Scores
+from leptonflow.workloads.base import Metric, Scores, right
 
 if TYPE_CHECKING:
     import numpy as np
@@ -59,9 +59,8 @@ def between(
     found = {}
     for metric in candidate.metrics:
         if metric.label is None and all(np.isfinite(scores.value(metric, once)).all() for scores in pair):
-            shares = [_share(scores, metric) for scores in pair]
-            right = [share for share in shares if share is not None]
-            exact = _exact(*right, confidence=confidence) if len(right) == len(pair) else None
+            shares = [share for scores in pair if (share := right(scores, metric)) is not None]
+            exact = _exact(*shares, confidence=confidence) if len(shares) == len(pair) else None
             if exact is None or groups is not None:
                 drawn = _bootstrap(pair, metric, confidence, groups)
                 exact = drawn if exact is None else _wider(drawn, exact)
@@ -79,20 +78,14 @@ def _wider(one: Between, other: Between) -> Between:
     return Between(hull("candidate"), hull("champion"), hull("difference"))
 
 
-def _share(scores: Scores, metric: Metric) -> Bools | None:
-    """Which predictions are right, where the metric is their share among all examples."""
-    share = scores.proportion(metric)
-    return share[1] if share is not None and share[0].all() else None
-
-
 def _exact(mine: Bools, theirs: Bools | None = None, *, confidence: float) -> Between:
     from leptonflow.statistics.intervals import wilson
     from leptonflow.statistics.paired import non_inferiority
 
     n = len(mine)
 
-    def own(right: Bools) -> Ends:
-        interval = wilson(int(right.sum()), n, confidence)
+    def own(share: Bools) -> Ends:
+        interval = wilson(int(share.sum()), n, confidence)
         return interval.low, interval.high
 
     if theirs is None:

@@ -15,6 +15,7 @@ from leptonflow.workloads.base import Told
 from schemas.config import Pipeline
 from schemas.records import FitResult, Lineage, ObjectRef, SnapshotRef
 from schemas.text import markdown
+from schemas.workloads import overall
 
 NOT_FILLED = "Not filled in: leptonflow records nothing about it. Whoever deploys this version is responsible for it."
 
@@ -32,7 +33,6 @@ def card(
 ) -> str:
     """The card as Markdown. contract is contract.json; files are the package's others, keys relative to its folder."""
     told = catalog.load(config.workload).told(config.input)
-    overall = {name: result for name, result in cv.items() if "[" not in name}
     sections = [
         f"# {markdown(config.name)} {version}",
         f"A model of the workload `{config.workload}`: {told.what} in, {_out(snapshot, told)} out. "
@@ -57,7 +57,7 @@ def card(
         "## Cross-validation",
         f"Over {config.training.folds} {'stratified ' if snapshot.classes else ''}folds of the training examples; the "
         "standard deviation is the sample's. Its holdout metrics are in the report of each run that evaluated it.",
-        _table(("metric", "mean", "std", "folds"), [_metric(name, result) for name, result in overall.items()]),
+        _table(("metric", "mean", "std", "folds"), [_metric(name, cv[name]) for name in overall(cv)]),
         "## Intended use",
         NOT_FILLED,
         "## Limits and risks",

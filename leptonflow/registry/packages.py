@@ -55,7 +55,7 @@ class Package:
         return workload.encode(inputs, self.vocabulary, self.manifest.input)
 
     def predict(self, inputs: NDArray[Any]) -> NDArray[np.float64]:
-        """Probabilities N x K of N examples, the first axis N. Raises TrainingError."""
+        """The outputs for N examples, the first axis N. Raises TrainingError."""
         return keras_models.predict(self.model, self.encode(inputs))
 
 

@@ -130,10 +130,11 @@ def todays_holdout(store: Store, config: Pipeline) -> evidence.Evidence | None:
         return None
     evidence.check_facts(store, config, snapshot)
     labels: dict[str, str] = {}
-    groups = dataset_contents.groups(store, snapshot.parts, snapshot.group)
-    for table in dataset_contents.tables(store, snapshot.parts, snapshot.changes, ("id", "label")):
-        for example, label in zip(table["id"].to_pylist(), table["label"].to_pylist(), strict=True):
-            if holdout_split.in_holdout(groups.get(example, example), snapshot.holdout):
+    unit = "id" if snapshot.group is None else "group"
+    columns = tuple(dict.fromkeys(("id", "label", unit)))
+    for table in dataset_contents.tables(store, snapshot.parts, snapshot.changes, columns):
+        for example, label, group in zip(*(table[name].to_pylist() for name in ("id", "label", unit)), strict=True):
+            if holdout_split.in_holdout(group, snapshot.holdout):
                 labels[example] = label
     ids = sorted(labels)
     batches, facts = evidence.about(store, config, snapshot, ids)

@@ -145,8 +145,7 @@ def _report(
         split=results.split, infra=results.infra, outcomes=_outcomes(store, config, plan, told),
         code={**code_digests(config), **manifest.code},
         analysis=gathered.analysis, between=gathered.between, shown=gathered.shown, note=gathered.note,
-        drift=gathered.drift,
-        operating=gathered.operating,
+        drift=gathered.drift, operating=gathered.operating,
         paragraph=explanation.summary(config.name, told.verdict), changes=explanation.would_change(told.verdict),
     )  # fmt: skip
     return html_report.render(contents)

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
-
 Metrics = dict[str, float | None]
 
 
@@ -132,6 +131,12 @@ def named(scores: Scores, key: str) -> Metric:
         if metric.key == key:
             return metric
     raise ValueError(f"no metric is named {key!r}; choose from {', '.join(m.key for m in scores.metrics)}")
+
+
+def right(scores: Scores, metric: Metric) -> NDArray[np.bool_] | None:
+    """(N,) which predictions are right, where the metric is their share among all examples; else None."""
+    found = scores.proportion(metric)
+    return found[1] if found is not None and found[0].all() else None
 
 
 def score(scores: Scores) -> Metrics:

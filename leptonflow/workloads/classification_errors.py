@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from leptonflow.workloads.base import Slices
+from leptonflow.workloads.classification import ClassScores
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,7 +47,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Example:
-    """One holdout example. `index` is its row in the predictions and in the holdout's pixels.
+    """One holdout example. `index` is its row in the predictions and among the holdout's examples.
 
     chance: the probability that the candidate gave to the true label.
     """
@@ -144,9 +145,9 @@ def analyse(
     """
     import numpy as np
 
-    _same_shapes(ids, labels, probabilities, champion, classes, batches, sources)
-    mine = _Answers(labels, probabilities, groups)
-    its = _Answers(labels, champion, groups) if champion is not None else None
+    _same_lengths(ids, labels, batches, sources)
+    mine = _Answers(ClassScores(labels, probabilities, classes), groups)
+    its = _Answers(ClassScores(labels, champion, classes), groups) if champion is not None else None
     everything = np.ones(len(ids), np.bool_)
 
     def examples(chosen: NDArray[np.bool_], sure: NDArray[np.float64]) -> tuple[Example, ...]:
@@ -186,13 +187,8 @@ def analyse(
 class _Answers:
     """A model's predictions of N examples: said (class numbers), sure (their probabilities), right."""
 
-    def __init__(
-        self, labels: NDArray[np.int64], probabilities: NDArray[np.float64], groups: NDArray[np.int64] | None
-    ) -> None:
-        self.groups = groups
-        self.said: NDArray[np.int64] = probabilities.argmax(axis=1)
-        self.sure: NDArray[np.float64] = probabilities[range(len(labels)), self.said]
-        self.right: NDArray[np.bool_] = self.said == labels
+    def __init__(self, scores: ClassScores, groups: NDArray[np.int64] | None) -> None:
+        self.said, self.sure, self.right, self.groups = scores.predicted, scores.confidence, scores.correct, groups
 
     def answer(self, index: int, classes: Sequence[str]) -> Answer:
         return Answer(classes[self.said[index]], float(self.sure[index]))
@@ -212,19 +208,9 @@ class _Answers:
         return Share(count, n, count / n, interval.low, interval.high)
 
 
-def _same_shapes(
-    ids: Sequence[str],
-    labels: NDArray[np.int64],
-    probabilities: NDArray[np.float64],
-    champion: NDArray[np.float64] | None,
-    classes: Sequence[str],
-    batches: Sequence[str],
-    sources: Sequence[str],
+def _same_lengths(
+    ids: Sequence[str], labels: NDArray[np.int64], batches: Sequence[str], sources: Sequence[str]
 ) -> None:
-    expected = (len(ids), len(classes))
-    for name, found in (("probabilities", probabilities), ("champion", champion)):
-        if found is not None and found.shape != expected:
-            raise ValueError(f"{name} are {found.shape}: expected {expected}, examples x classes")
     for name, column in (("labels", labels), ("batches", batches), ("sources", sources)):
         if len(column) != len(ids):
             raise ValueError(f"{len(column)} {name}: expected {len(ids)}, one for each example")
@@ -247,8 +233,7 @@ def _reliability(answers: _Answers) -> Reliability:
     from leptonflow.statistics import calibration
 
     there = np.isfinite(answers.sure)
-    # A softmax in single precision can say 1.0000001.
-    sure = np.clip(answers.sure, 0.0, 1.0)
+    sure = answers.sure
     if not there.any():
         return Reliability((), None)
     place = np.where(there, calibration.places(np.where(there, sure, 0.0)), -1)

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from leptonflow.data.dataset import dataset_contents
 from leptonflow.data.dataset.dataset_contents import tables
 from leptonflow.data.dataset.holdout_split import in_holdout
 from leptonflow.storage.store import Store
@@ -50,12 +49,12 @@ def _load(store: Store, config: Pipeline, snapshot: SnapshotRef, keep: Callable[
 
     workload = catalog.load(config.workload)
     codec = workload.codec
-    rows: list[tuple[str, str, str, str]] = []
+    rows: list[tuple[str, ...]] = []
     blocks: list[NDArray[Any]] = []
-    groups = dataset_contents.groups(store, snapshot.parts, snapshot.group)
-    columns = ("id", "label", "batch", "source", codec.column)
+    unit = "id" if snapshot.group is None else "group"
+    columns = ("id", "label", "batch", "source", *(() if unit == "id" else (unit,)), codec.column)
     for table in tables(store, snapshot.parts, snapshot.changes, columns, verified=True):
-        table = table.filter(pa.array([keep(groups.get(e, e)) for e in table["id"].to_pylist()], pa.bool_()))
+        table = table.filter(pa.array([keep(each) for each in table[unit].to_pylist()], pa.bool_()))
         rows += zip(*(c.to_pylist() for c in table.columns[:-1]), strict=True)
         blocks += [codec.read(chunk, config.input) for chunk in table[codec.column].chunks]
     order = sorted(range(len(rows)), key=lambda i: rows[i][0])
@@ -74,5 +73,5 @@ def _load(store: Store, config: Pipeline, snapshot: SnapshotRef, keep: Callable[
         inputs=inputs,
         batches=[row[2] for row in rows],
         sources=[row[3] for row in rows],
-        groups=None if snapshot.group is None else [groups[row[0]] for row in rows],
+        groups=None if snapshot.group is None else [row[4] for row in rows],
     )

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from leptonflow.core import capacity
-from leptonflow.data.dataset import dataset_contents
 from leptonflow.data.dataset.dataset_contents import tables
 from leptonflow.data.dataset.part_files import read_columns
 from leptonflow.storage.store import Store
@@ -43,12 +42,12 @@ def split(store: Store, config: Pipeline, snapshot: SnapshotRef) -> Split:
     kinds = snapshot.classes or ALL
     train: Counter[str] = Counter(dict.fromkeys(kinds, 0))
     holdout: Counter[str] = Counter(dict.fromkeys(kinds, 0))
-    groups = dataset_contents.groups(store, snapshot.parts, snapshot.group)
+    unit = "id" if snapshot.group is None else "group"
     of_class: dict[str, set[str]] = {name: set() for name in kinds}
     held: set[str] = set()
-    for table in tables(store, snapshot.parts, snapshot.changes, ("id", "label")):
-        for example, label in zip(table["id"].to_pylist(), table["label"].to_pylist(), strict=True):
-            group, kind = groups.get(example, example), label if snapshot.classes else ALL[0]
+    for table in tables(store, snapshot.parts, snapshot.changes, tuple(dict.fromkeys(("id", "label", unit)))):
+        for group, label in zip(table[unit].to_pylist(), table["label"].to_pylist(), strict=True):
+            kind = label if snapshot.classes else ALL[0]
             if in_holdout(group, snapshot.holdout):
                 holdout[kind] += 1
                 held.add(group)

@@ -34,9 +34,12 @@ def knowledge(store: Store, config: Pipeline, history: commit_log.Log) -> Knowle
     changed = dataset_contents.read_changes(store, dataset_contents.changes(history.entries))
     same = identities.canonical(store, history)
     reasons = _retractions(store, history)
-    groups = dataset_contents.groups(store, dataset_contents.accepted_parts(history.entries), config.group)
+    groups: dict[str, str] = {}
+    columns = (*part_files.IDENTITY, *(("group",) if config.group else ()))
     for part in dataset_contents.accepted_parts(history.entries):
-        table = part_files.read_columns(store, part, part_files.IDENTITY)
+        table = part_files.read_columns(store, part, columns)
+        if config.group:
+            groups.update(zip(table["id"].to_pylist(), table["group"].to_pylist(), strict=True))
         for example, file, first, batch in zip(*(table[c].to_pylist() for c in part_files.IDENTITY), strict=True):
             label = changed.get(example, first)
             if label is None:

@@ -30,10 +30,10 @@ def evaluate(rule: AgainstChampion, case: Case) -> Evaluated:
     value: candidate - champion on the holdout, signed so that positive is better. bound: -margin, or
     +margin for superiority. passed: whether p < 1 - confidence for "the true difference is at most the
     bound"; low and high are the two-sided interval at 2 * confidence - 1, whose lower end is above the
-    bound in just these cases. For the share of right predictions Tango's score
-    test (1998), or exact McNemar at a bound of 0; for other metrics the paired BCa bootstrap. Where an equally
-    accurate candidate would pass in under half the cases at the discordance seen, the row and the note say so, with
-    the holdout size needed. Where examples come in groups, every metric has the paired bootstrap over the groups.
+    bound in just these cases. For the share of right predictions Tango's score test (1998), or exact McNemar
+    at a bound of 0; for other metrics the paired BCa bootstrap. Where an equally accurate candidate would
+    pass in under half the cases at the discordance seen, the row and the note say so, with the holdout size
+    needed. Where examples come in groups, every metric has the paired bootstrap over the groups.
     """
     holdout, note = _holdout(rule, case)
     if case.champion is None or case.champion.version == case.version:
@@ -176,10 +176,11 @@ def _few_groups(rule: AgainstChampion, case: Case) -> str | None:
     from leptonflow.statistics import clusters
 
     groups = case.evidence.groups
-    if groups is None or scores.units(groups, len(groups)) >= (least := clusters.enough(rule.confidence)):
+    if groups is None:
         return None
-    many = scores.units(groups, len(groups))
-    return f"with {many} groups in the holdout no candidate can pass; from {least} on one can"
+    many, least = scores.units(groups, len(groups)), clusters.enough(rule.confidence)
+    few = f"with {many} groups in the holdout no candidate can pass; from {least} on one can"
+    return few if many < least else None
 
 
 def _power(rule: AgainstChampion, test: Paired) -> str | None:

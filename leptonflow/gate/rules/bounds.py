@@ -71,13 +71,13 @@ def _interval(rule: AtLeast | AtMost, case: Case, subject: str) -> Evaluated:
 
     assert rule.confidence is not None
     evidence = case.evidence
-    found, groups = evidence.mine, evidence.groups
+    found, groups, outputs = evidence.mine, evidence.groups, evidence.candidate
     if rule.on == "cv":
         if evidence.oof is None:
             return _row(rule, None, None, f"{subject} has no interval: its out-of-fold predictions are not there")
-        found, groups = evidence.scores(*evidence.oof), evidence.oof_groups
+        found, groups, outputs = evidence.scores(*evidence.oof), evidence.oof_groups, evidence.oof[1]
         subject = f"{rule.metric} over the {len(found)} out-of-fold predictions"
-    if not finite(evidence.candidate if rule.on == "holdout" or evidence.oof is None else evidence.oof[1]):
+    if not finite(outputs):
         return _row(rule, None, False, f"{subject} is not a finite number")
     value = scores.statistic(named(found, rule.metric), found)(np.arange(len(found)))
     interval = _around(rule, case, found, groups) if math.isfinite(value) else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from leptonflow.workloads.base import Metric, Scores
+from leptonflow.workloads.base import Metric, Scores, right
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,10 +36,8 @@ def both(metric: Metric, candidate: Scores, champion: Scores) -> tuple[NDArray[n
 
     None where the metric is not the share of right predictions among all examples.
     """
-    pair = candidate.proportion(metric), champion.proportion(metric)
-    if pair[0] is None or pair[1] is None or not (pair[0][0].all() and pair[1][0].all()):
-        return None
-    return pair[0][1], pair[1][1]
+    mine, theirs = right(candidate, metric), right(champion, metric)
+    return None if mine is None or theirs is None else (mine, theirs)
 
 
 def members(groups: NDArray[np.int64] | None) -> Callable[[NDArray[np.int64]], NDArray[np.int64]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from leptonflow.gate.rules.case import Case
+from leptonflow.gate.rules.scores import units
 from schemas.records import RuleResult
 
 if TYPE_CHECKING:
@@ -97,11 +98,9 @@ def way_out(case: Case) -> str:
 
 def clustered(groups: NDArray[np.int64] | None) -> str:
     """What a sentence adds where examples come in groups, which are then what is resampled."""
-    import numpy as np
-
     if groups is None:
         return ""
-    many = len(np.unique(groups))
+    many = units(groups, len(groups))
     return f" (by the cluster bootstrap over {many} groups: examples of one group are not independent)"
 
 
