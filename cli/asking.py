@@ -33,8 +33,9 @@ def runs(pipeline: PIPELINE, store: STORE = None, as_json: JSON = False, debug: 
     from leptonflow.runs import pipeline_status
 
     config = pipeline_files.load_config(pipeline)
-    found = pipeline_status.runs(looked_at(store), config)
-    return answer(Answer(found, lambda: standing.runs(found)), as_json)
+    opened = looked_at(store)
+    found = pipeline_status.runs(opened, config)
+    return answer(Answer(found, lambda: standing.runs(found, pipeline_status.rejected(opened, config, found))), as_json)
 
 
 def history(pipeline: PIPELINE, store: STORE = None, as_json: JSON = False, debug: DEBUG = False) -> int:

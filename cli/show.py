@@ -8,7 +8,7 @@ import shlex
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 LONGEST = 250  # characters of an example's name
 SHOWN = 20  # changed examples, each on a line
+WHOLE_BATCH = "batch-refused"
 COUNTS = {"accepted": "accepted", "quarantined": "quarantined", "known": "already ingested"}
 WITHOUT_STORE = ("init", "deploy", "down", "logs")
 STAGES = {
@@ -145,8 +146,9 @@ def ingested(pipeline: str, name: str, document: dict[str, Any]) -> None:
     print(f"batch {document['batch']}: {rows[document['outcome']]}")
     counts = ", ".join(f"{document[n]} {name}" for n, name in COUNTS.items())
     print(f"  {document['arrived']} arrived: {counts}; {document['ignored']} files ignored")
+    first = {each["rule"]: each for each in document["quarantine"]}
     for rule, count in document["reasons"].items():
-        print(f"  {count} {rule}")
+        print(f"  {count} {such_as(first[rule]) if rule in first else rule}")
     for change in document["corrected"][:SHOWN]:
         old = printable(change["old"] or "retracted")
         new, source = printable(change["new"]), printable(change["source"])
@@ -157,10 +159,22 @@ def ingested(pipeline: str, name: str, document: dict[str, Any]) -> None:
     if document["outcome"] == "refused":
         print(f"  {advice(document['sentence'])}")
     if document["quarantined"]:
-        where = f"pipeline = '{name}' and batch = '{document['batch']}'"
-        print("  row by row: " + typed(f'query "select source, rule, reason from quarantine where {where}"'))
+        print(f"  row by row: {quarantine_query(document['batch'], name)}")
     if document["outcome"] != "refused":
         print(f"  dataset {document['snapshot']}; next: {typed('retrain ' + shlex.quote(pipeline))}")
+
+
+def such_as(found: Mapping[str, Any]) -> str:
+    """A rule that quarantined rows, and the first of them with its reason. A batch that is refused has its own."""
+    if found["rule"] == WHOLE_BATCH:
+        return f"{found['rule']}: good rows of a batch that is refused as a whole"
+    return printable(f"{found['rule']}, such as {found['source']}: {found['reason']}")
+
+
+def quarantine_query(batch: str, name: str | None = None) -> str:
+    """The command that lists the quarantined rows of a batch. name: the pipeline's in the tables, where it is known."""
+    where = (f"pipeline = '{name}' and " if name else "") + f"batch = '{batch}'"
+    return typed(f'query "select source, rule, reason from quarantine where {where}"')
 
 
 def retracted(document: dict[str, Any]) -> None:

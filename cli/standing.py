@@ -44,7 +44,11 @@ def _batch_lines(pipeline: str, document: Mapping[str, Any]) -> Iterator[tuple[s
     for each in document["refused"]:
         rules = ", ".join(f"{count} {rule}" for rule, count in each["reasons"].items())
         yield "refused", f"{each['batch']} at {when(each['at'])}: {each['sentence']}" + (f" ({rules})" if rules else "")
+        for found in each.get("quarantine", ()):
+            yield "", f"{found['rows']} {show.such_as(found)}"
     if document["refused"]:
+        newest = max(document["refused"], key=lambda each: str(each["at"]))
+        yield "", f"row by row: `{show.quarantine_query(newest['batch'])}`"
         way = f"`{_command('discard', pipeline)} BATCH --reason TEXT`"
         yield "", f"fix the data and land it under another name; then {way}"
     for each in document["open"]:
@@ -78,20 +82,27 @@ def _run_lines(pipeline: str, document: Mapping[str, Any]) -> Iterator[tuple[str
         others = f" (and {len(lost) - 1} before it)" if len(lost) > 1 else ""
         way = f"`{_command('retrain', pipeline)}` resumes it"
         yield "lost run", f"{newest}, stopped before it finished{others}; {way}"
-    if document["snapshot"] and not running and (last or {}).get("snapshot") != document["snapshot"]:
+    rejected = document.get("rejected")
+    if rejected:
+        yield "rejected data", f"`retrain` at {when(rejected['at'])} trained nothing: {rejected['sentence']}"
+    used = {(each or {}).get("snapshot") for each in (last, rejected)}
+    if document["snapshot"] and not running and document["snapshot"] not in used:
         yield "not trained", f"no finished run used this dataset yet: `{_command('retrain', pipeline)}`"
     ended = last and f"{last['run_id']} {last['verdict']} at {when(last['finished_at'])}: {_reason(last)}"
     yield "last run", ended or "none"
 
 
-def runs(found: Sequence[dict[str, Any]]) -> None:
-    """One line per run: verdict, key metric, deciding reason, time."""
+def runs(found: Sequence[dict[str, Any]], rejected: Mapping[str, Any] | None = None) -> None:
+    """One line per run: verdict, key metric, deciding reason, time; then what the last `retrain` was rejected for."""
     columns = ("run_id", "verdict", "version", "metric", "when", "reason")
     lines = [
         {**run, "metric": metric(run["key_metric"]), "when": when(run["finished_at"]), "reason": _reason(run)}
         for run in found
     ]
     show.rows(lines, columns)
+    if rejected:
+        told = f"rejected data: `retrain` at {when(rejected['at'])} trained nothing: {rejected['sentence']}"
+        print(show.wrapped(show.advice(told), show.terminal().width, 2))
 
 
 def models(found: Sequence[dict[str, Any]]) -> None:

@@ -16,6 +16,16 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def noun(number: int, one: str, many: str = "") -> str:
+    """The noun that goes with a number. many: of a noun that takes no plain `s`, such as batches."""
+    return one if number == 1 else many or f"{one}s"
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """1 example, 2 examples, 0 examples."""
+    return f"{number} {noun(number, one, many)}"
+
+
 def markdown(text: str) -> str:
     """The text as one line of Markdown that shows it and means nothing else: no markup, no HTML."""
     return re.sub(r"([\\`*_{}\[\]<>()#+!|~&$])", r"\\\1", printable(text))

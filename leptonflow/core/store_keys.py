@@ -193,6 +193,16 @@ def run_key(pipeline: str, run_id: str, name: str) -> str:
     return f"{RUNS}/{pipeline}/{run_id}/{name}"
 
 
+def rejections_folder(pipeline: str) -> str:
+    """The folder of the records of retrainings that trained nothing. No run has that id."""
+    return run_folder(pipeline, "rejected-data")
+
+
+def rejection_key(pipeline: str, name: str) -> str:
+    """The record of a retraining that trained nothing."""
+    return f"{rejections_folder(pipeline)}/{name}.json"
+
+
 def decision_key(pipeline: str, run_id: str, number: int) -> str:
     """A run's decision against record `number` of the promotions log."""
     return run_key(pipeline, run_id, f"decisions/{number}.json")

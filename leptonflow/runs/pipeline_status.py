@@ -10,7 +10,7 @@ from leptonflow.core import store_keys
 from leptonflow.data.dataset import dataset_state, identities, known_examples
 from leptonflow.data.ingest import batch_state
 from leptonflow.registry import champion_log, intact_champions, packages
-from leptonflow.runs import recording, summaries, unfinished
+from leptonflow.runs import recording, rejections, summaries, unfinished
 from leptonflow.storage.commit_log import Log
 from leptonflow.storage.objects import BACK
 from leptonflow.storage.store import Store
@@ -65,9 +65,20 @@ def status(store: Store, config: Pipeline) -> dict[str, Any]:
         "warnings": [*stands["warnings"], *known_examples.left_behind(store, config, log)],
         "conflicts": identities.conflicts(store, log),
         "last_run": _told(finished[-1]) if finished else None,
+        "rejected": rejected(store, config, finished),
         **_unfinished(store, config.name),
         "store": {"uri": store.uri, "exists": exists(store)},
     }
+
+
+def rejected(store: Store, config: Pipeline, finished: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """{snapshot, batches, sentence, at} of the last `retrain` that trained nothing, if no run has finished since."""
+    found = None
+    with suppress(Damaged):  # `verify` names it, and no run depends on it
+        found = rejections.newest(store, config.name)
+    if found is None or (finished and finished[-1]["finished_at"] > found.at):
+        return None
+    return found.model_dump(mode="json", exclude={"pipeline"})
 
 
 def _unfinished(store: Store, pipeline: str) -> dict[str, Any]:

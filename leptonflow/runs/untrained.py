@@ -1,11 +1,11 @@
-"""The `retrain` documents of runs that train nothing: `unchanged` and `rejected-data`. They write nothing."""
+"""The `retrain` documents of runs that train nothing: `unchanged` and `rejected-data`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from leptonflow.runs import recording, verdicts
+from leptonflow.runs import recording, rejections, verdicts
 from leptonflow.storage.store import Store
 from schemas.errors import Damaged
 from schemas.records import Outcome, Plan, Split
@@ -23,10 +23,13 @@ def unchanged(store: Store, plan: Plan) -> dict[str, Any]:
 def rejected_data(
     store: Store, plan: Plan, split: Split | None, outcomes: Sequence[Outcome], seconds: Mapping[str, float]
 ) -> dict[str, Any]:
-    """Data that cannot be trained, or batches that were all refused: never a finished run."""
+    """Data that cannot be trained, or batches that were all refused: never a finished run. Recorded for `status`."""
     refused = [f"{o.batch}: {o.sentence}" for o in outcomes if o.outcome == "refused"]
     empty = f"there is no data yet: leptonflow ingest {plan.pipeline} SOURCE adds some"
     why = split.rejected if split is not None and split.rejected else "; ".join(refused) or empty
+    if outcomes or split is not None:
+        snapshot = plan.snapshot.snapshot if plan.snapshot else None
+        rejections.record(store, plan.pipeline, snapshot, [o.batch for o in outcomes], why)
     return {
         "run_id": None,
         "verdict": "rejected-data",

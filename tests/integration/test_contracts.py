@@ -75,6 +75,13 @@ def test_each_expectation_of_the_shipped_contract_can_fail(
     assert (failed[0].observed or "").startswith("1 of 6 unexpected")
 
 
+def test_what_was_observed_names_an_example(validator: contracts.Validator) -> None:
+    wide = suite(("expect_column_values_to_be_between", {"column": "width", "min_value": 8}),
+                 ("expect_column_mean_to_be_between", {"column": "brightness", "min_value": 200}))  # fmt: skip
+    results = validator.validate(facts(width=[28, 28, 5, 28, 5, 28]), wide, [f"{n}.png" for n in range(6)])
+    assert [r.observed for r in results] == ["2 of 6 unexpected: 5, 5; the first is 2.png", "128.5"]
+
+
 def test_one_child_serves_several_batches_each_on_its_own(validator: contracts.Validator) -> None:
     mean = suite(("expect_column_mean_to_be_between", {"column": "brightness", "min_value": 100}))
     dark = validator.validate(facts(brightness=[10.0] * 6), mean)

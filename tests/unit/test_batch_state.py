@@ -111,7 +111,13 @@ def test_an_admission_records_what_it_saw(place: Store) -> None:
     put_plain(place, "plain", cat__a_dot_png=b"no image")
     assert admission.admit(place, CONFIG, "plain").seen == landing_state.seen(place, PETS, "plain")
     (refused,) = document(place)["refused"]  # type: ignore[misc, arg-type, has-type]
-    assert refused["batch"] == "plain" and refused["sentence"] and refused["reasons"]
+    assert refused["batch"] == "plain" and refused["reasons"] == {"unreadable-image": 1}
+    (first,) = refused["quarantine"]
+    assert (first["rule"], first["rows"], first["source"]) == ("unreadable-image", 1, "cat/a.png")
+    assert refused["sentence"] == (
+        "1 of 1 rows newly quarantined, duplicates apart; quarantine.limit allows 0.2; 1 unreadable-image, such as "
+        f"cat/a.png: {first['reason']}"
+    )
     place.create(f"landing/{PETS}/plain/cat/b.png", image(1))
     assert document(place)["late"] == [{"batch": "plain", "files": 1, "sentence": "1 file added later"}]
     assert batch_state.lying(place, PETS).never_read == (f"{PETS}/plain: 1 file added later",)

@@ -54,10 +54,12 @@ def test_where_the_quarantined_rows_are(outcome: str, capsys: pytest.CaptureFixt
     document = {
         "batch": "b", "outcome": outcome, "arrived": 2, "accepted": 1, "quarantined": 1, "known": 0, "ignored": 0,
         "reasons": {"empty-file": 1}, "corrected": [], "sentence": "too many", "snapshot": "s",
+        "quarantine": [{"rule": "empty-file", "rows": 1, "source": "cat/a.png", "reason": "0 bytes"}],
     }  # fmt: skip
     show.ingested("p.yaml", "p", document)
     told = capsys.readouterr().out
     assert "quarantine where pipeline = 'p' and batch = 'b'\"" in told
+    assert "  1 empty-file, such as cat/a.png: 0 bytes\n" in told
     assert ("next: " in told) == (outcome == "accepted")
-    show.ingested("p.yaml", "p", {**document, "quarantined": 0, "reasons": {}})
+    show.ingested("p.yaml", "p", {**document, "quarantined": 0, "reasons": {}, "quarantine": []})
     assert "row by row" not in capsys.readouterr().out

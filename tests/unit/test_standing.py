@@ -43,7 +43,13 @@ def test_batches_that_need_a_hand(capsys: pytest.CaptureFixture[str]) -> None:
     at = "2026-11-24T10:00:00.5Z"
     text = told(
         capsys,
-        refused=[{"batch": "b", "sentence": "too many", "reasons": {"unreadable-image": 3}, "at": at}],
+        refused=[{
+            "batch": "b", "sentence": "too many", "reasons": {"unreadable-image": 3, "batch-refused": 7}, "at": at,
+            "quarantine": [
+                {"rule": "unreadable-image", "rows": 3, "source": "cat/a.png", "reason": "no\nimage"},
+                {"rule": "batch-refused", "rows": 7, "source": "cat/b.png", "reason": "too many"},
+            ],
+        }],
         open=[
             {"batch": "o", "files": 1, "newest": at, "note": None},
             {"batch": "m", "files": 2, "newest": None, "note": "x"},
@@ -55,7 +61,10 @@ def test_batches_that_need_a_hand(capsys: pytest.CaptureFixture[str]) -> None:
         waiting=[f"w{number}" for number in range(22)],
     )  # fmt: skip
     for part in (
-        "refused b at 2026-11-24 10:00 UTC: too many (3 unreadable-image)",
+        "refused b at 2026-11-24 10:00 UTC: too many (3 unreadable-image, 7 batch-refused)",
+        r"3 unreadable-image, such as cat/a.png: no\nimage 7 batch-refused: good rows of a batch that is refused as a",
+        "row by row: `",
+        """query "select source, rule, reason from quarantine where batch = 'b'"`""",
         "discard p.yaml BATCH --reason TEXT`",
         "open o: 1 file, the newest written 2026-11-24 10:00 UTC; it is not read until an empty _READY closes it",
         "open m: 2 files; x",
@@ -74,6 +83,17 @@ def test_a_dataset_that_no_run_has_finished(capsys: pytest.CaptureFixture[str]) 
         assert "not trained no finished run used this dataset yet: `" in told(capsys, **now, last_run=last)
     assert "not trained" not in told(capsys, **now, last_run={**LAST, "snapshot": "s2"})
     assert "not trained" not in told(capsys, **now, running=RUN)
+
+
+def test_data_that_the_last_retraining_rejected(capsys: pytest.CaptureFixture[str]) -> None:
+    found = {"snapshot": "s2", "batches": [], "sentence": "the holdout is empty", "at": "2026-11-24T10:00:00.5Z"}
+    text = told(capsys, snapshot="s2", examples=3, rejected=found, last_run={**LAST, "snapshot": "s1"})
+    assert "rejected data `retrain` at 2026-11-24 10:00 UTC trained nothing: the holdout is empty" in text
+    assert "not trained" not in text
+    assert "not trained" in told(capsys, snapshot="s3", examples=3, rejected=found)  # more data came since
+    standing.runs([{**LAST, "key_metric": None, "version": "v0"}], found)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "rejected data: `retrain` at 2026-11-24 10:00 UTC trained nothing" in printed
 
 
 def test_runs_that_are_not_finished(capsys: pytest.CaptureFixture[str]) -> None:

@@ -207,7 +207,8 @@ def _judged(
     )
     expectations, part = _validate_and_encode(config, landed.name, judgement, at_hand)
     failed = [e for e in expectations if not e.success]
-    sentence = fault or complaint or judgement.over or (_failed_sentence(failed) if failed else None)
+    unread = judgement.over if all(row.rule is not None for row in rows) else None  # and so it has no classes either
+    sentence = fault or unread or complaint or judgement.over or (_failed_sentence(failed) if failed else None)
     if sentence is None:
         mine = batch_commit.commit(store, config, history, landed, judgement, expectations, found, part)
         # An own record whose reply was lost is the one that lies there: take its outcome, not ours.
@@ -255,7 +256,8 @@ def _validate_and_encode(
     facts = part_files.facts_columns([row.facts or {} for row in rows])
     table = pa.table({**facts, "label": [row.label for row in rows]})
     with ThreadPoolExecutor(1) as beside:
-        expectations = beside.submit(at_hand.validator.validate, table, contracts.read_contract(config))
+        sources = [row.source for row in rows]
+        expectations = beside.submit(at_hand.validator.validate, table, contracts.read_contract(config), sources)
         part = part_files.encode_part(config, batch, [_accepted(row) for row in rows], facts)
         return expectations.result(), part
 
@@ -270,4 +272,5 @@ def _accepted(row: Row) -> part_files.Accepted:
 def _failed_sentence(failed: Sequence[Expectation]) -> str:
     first = failed[0]
     where = f" of {first.column}" if first.column else ""
-    return f"{len(failed)} expectations failed, the first {first.expectation}{where} (observed {first.observed})"
+    told = f"{first.expectation}{where} (observed {first.observed})"
+    return f"the expectation {told} failed" if len(failed) == 1 else f"{len(failed)} expectations failed, first {told}"

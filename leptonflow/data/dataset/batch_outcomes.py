@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from leptonflow.core import store_keys
+from leptonflow.core import parquet, store_keys
 from leptonflow.core.hashing import canonical
 from leptonflow.storage import commit_log as commits
-from leptonflow.storage.objects import read_model, steady
+from leptonflow.storage.objects import read_model, recorded, steady
 from leptonflow.storage.store import Store
 from schemas.records import Outcome
 
@@ -62,6 +62,25 @@ def _table_files(store: Store, table: str, pipeline: str) -> set[str]:
 def read_outcome(data: bytes, key: str) -> Outcome:
     """The outcome in an object's bytes. Raises Damaged."""
     return read_model(Outcome, key, data, "the outcome of a batch")
+
+
+def examples(store: Store, outcome: Outcome) -> list[dict[str, Any]]:
+    """{rule, rows, source, reason} of each rule that quarantined rows of a batch: how many, and the first of them.
+
+    In the order of `reasons`. Raises Damaged where the quarantine part is not what was recorded.
+    """
+    if outcome.quarantine is None:
+        return []
+    data = recorded(store, outcome.quarantine.key, outcome.quarantine.sha256)
+    table = parquet.read(data, ["rule", "source", "reason"])
+    first: dict[str, tuple[str, str]] = {}
+    for rule, source, reason in zip(*(column.to_pylist() for column in table.columns), strict=True):
+        first.setdefault(rule, (source, reason))
+    return [
+        {"rule": rule, "rows": rows, "source": first[rule][0], "reason": first[rule][1]}
+        for rule, rows in outcome.reasons.items()
+        if rule in first
+    ]
 
 
 def newest_outcome(found: Sequence[Outcome]) -> list[Outcome]:

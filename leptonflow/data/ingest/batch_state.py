@@ -7,6 +7,7 @@ What does not belong here: which batches a run takes (pending_batches), and what
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +23,7 @@ from leptonflow.storage.commit_log import Log
 from leptonflow.storage.objects import BACK
 from leptonflow.storage.store import Store
 from schemas.config import Pipeline
-from schemas.errors import Damaged
+from schemas.errors import Damaged, NotFound
 from schemas.records import Outcome
 
 
@@ -34,7 +35,7 @@ def document(store: Store, config: Pipeline, history: Log) -> dict[str, Any]:
     late = landing_state.late(store, config.name, [*accepted(history), *refused], MOST_FILES)
     return {
         "waiting": list(pending.waiting),
-        "refused": [each.model_dump(include={"batch", "sentence", "reasons", "at"}) for each in refused],
+        "refused": [_refusal(store, each) for each in refused],
         "open": [
             {
                 "batch": each.batch,
@@ -51,6 +52,13 @@ def document(store: Store, config: Pipeline, history: Log) -> dict[str, Any]:
         "misnamed": misnamed(store, config.name),
         "warnings": stray(store, config.name),
     }
+
+
+def _refusal(store: Store, outcome: Outcome) -> dict[str, Any]:
+    found: list[dict[str, Any]] = []
+    with suppress(Damaged, NotFound):  # `verify` names it; the batch is refused all the same
+        found = batch_outcomes.examples(store, outcome)
+    return {**outcome.model_dump(include={"batch", "sentence", "reasons", "at"}), "quarantine": found}
 
 
 MOST_FILES = 100_000  # of the newest batches, which `status` lists again; `doctor` does all

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from leptonflow.core import progress, store_keys
-from leptonflow.data.dataset import admission, corrections, dataset_state, identities, known_examples
+from leptonflow.data.dataset import admission, batch_outcomes, corrections, dataset_state, identities, known_examples
 from leptonflow.data.dataset.change_records import Change
 from leptonflow.data.ingest import discards, landing
 from leptonflow.data.ingest.label_columns import DEFAULT, Columns
@@ -43,13 +43,13 @@ def ingest(
         landed = _land(store, config, source, batch, columns, root, correct)
         before = admission.earlier(store, config, landed.batch)
         outcome = admission.admit(store, config, landed.batch)
-        return _document(outcome, [], reused=before is not None), _warnings(store, config, outcome)
+        return _document(store, outcome, [], reused=before is not None), _warnings(store, config, outcome)
     with admission.tools():
         landed = _land(store, config, source, batch, columns, root, correct)
         reused = landed.already and admission.earlier(store, config, landed.batch) is not None
         changes = corrections.correct(store, config, landed.batch, reason) if correct else []
         outcome = admission.admit(store, config, landed.batch)
-    document = _document(outcome, changes, reused=reused)
+    document = _document(store, outcome, changes, reused=reused)
     if changes:  # also where the batch was admitted before
         head = dataset_state.snapshots(store, config.name).head
         document["snapshot"] = head.body["snapshot"] if head else None
@@ -77,7 +77,7 @@ def _land(
     return landing.land(store, config, source, name, index, progress.report, columns, root)
 
 
-def _document(outcome: Outcome, changes: Sequence[Change], *, reused: bool) -> dict[str, Any]:
+def _document(store: Store, outcome: Outcome, changes: Sequence[Change], *, reused: bool) -> dict[str, Any]:
     """Accepted before is `reused`; refused under this contract stays `refused`."""
     return {
         "batch": outcome.batch,
@@ -89,6 +89,7 @@ def _document(outcome: Outcome, changes: Sequence[Change], *, reused: bool) -> d
         "ignored": outcome.ignored,
         "snapshot": outcome.snapshot,
         "reasons": outcome.reasons,
+        "quarantine": batch_outcomes.examples(store, outcome),
         "sentence": outcome.sentence,
         "corrected": [
             {"id": change.row["id"], "old": change.row["label"], "new": change.label, "source": change.row["source"]}

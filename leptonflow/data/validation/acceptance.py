@@ -137,13 +137,16 @@ def judge(
 
 
 def _over(refused: Sequence[Refusal], arrived: int, limit: float) -> str | None:
-    new_ones = sum(r.new and r.rule not in (DUPLICATE, RETRACTED) for r in refused)
+    """The sentence of a batch with too many quarantined rows: how many, and one of the most frequent rule."""
+    counted = [r for r in refused if r.new and r.rule not in (DUPLICATE, RETRACTED)]
     if arrived == 0:
         return "the batch is empty: no file arrived"
-    if new_ones / arrived > limit:
-        found = f"{new_ones} of {arrived} rows were newly quarantined, duplicates apart"
-        return f"{found}; quarantine.limit allows {limit:g}"
-    return None
+    if len(counted) / arrived <= limit:
+        return None
+    found = f"{len(counted)} of {arrived} rows newly quarantined, duplicates apart; quarantine.limit allows {limit:g}"
+    rule, rows = Counter(r.rule for r in counted).most_common(1)[0]
+    first = next(r for r in counted if r.rule == rule)
+    return f"{found}; {rows} {rule}, such as {first.row.source}: {first.reason}"
 
 
 def _unfit(

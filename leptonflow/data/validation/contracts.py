@@ -176,8 +176,10 @@ class Validator:
             env={**os.environ, "PYTHONPATH": python_path(), "GX_ANALYTICS_ENABLED": "false", "TQDM_DISABLE": "1"},
         )
 
-    def validate(self, facts: pa.Table, suite: Suite) -> tuple[Expectation, ...]:
+    def validate(self, facts: pa.Table, suite: Suite, sources: Sequence[str] = ()) -> tuple[Expectation, ...]:
         """The result of each expectation over the facts, one row per example, in the suite's order.
+
+        sources: what each example is called, so that what was observed names one that breaks the expectation.
 
         Raises ConfigurationError where an expectation does not fit the facts, LeptonflowError where
         the child ended.
@@ -198,6 +200,10 @@ class Validator:
         answer = json.loads(line)
         if "error" in answer:
             raise ConfigurationError(**answer["error"])
+        for row in answer["expectations"]:
+            at = row.pop("first")
+            if sources and at is not None and not row["success"]:
+                row["observed"] = f"{row['observed']}; the first is {sources[at]}"
         return tuple(Expectation.model_validate(row) for row in answer["expectations"])
 
     def close(self) -> None:
@@ -323,7 +329,8 @@ def _run(suite: Suite, facts: pa.Table) -> dict[str, Any]:
         failure = _failure(result.exception_info)
         if failure is not None:
             return _refusal(number, "an expectation that can be computed", failure)
-        rows[number] = _row(suite["expectations"][number], bool(result.success), result.result)
+        row = _row(suite["expectations"][number], bool(result.success), result.result)
+        rows[number] = {**row, "first": _first(facts, row["column"], result.result)}
     return {"expectations": rows}
 
 
@@ -350,6 +357,15 @@ def _row(item: Mapping[str, Any], success: bool, result: Mapping[str, Any]) -> d
         "observed": None if observed is None else str(observed),
         "unexpected": unexpected,
     }
+
+
+def _first(facts: pa.Table, column: str | None, result: Mapping[str, Any]) -> int | None:
+    """The number of the first example whose value is unexpected; None where that is not told by its value."""
+    values = result.get("partial_unexpected_list") or ()
+    if not values or column not in facts.column_names:
+        return None
+    cells = facts.column(column).to_pylist()
+    return cells.index(values[0]) if values[0] in cells else None
 
 
 if __name__ == "__main__":
