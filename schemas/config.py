@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator, model_validator
-from pydantic_core import PydanticCustomError
 
 from schemas import cron
 from schemas.errors import ConfigurationError
 from schemas.groups import Group, of_text
 from schemas.metrics import class_of
 from schemas.rules import KINDS as RULES
-from schemas.rules import MOST, Calibration, Count, Frozen, Looks, Rule, Slices
+from schemas.rules import MOST, Calibration, Frozen, Looks, Rule, Slices, wrong
 from schemas.rules import AgainstChampion as AgainstChampion
 from schemas.text import nfc
+from schemas.training import Optimizer, Training
 from schemas.workloads import SECTIONS
 from schemas.yaml_text import Yaml
 
@@ -36,15 +36,6 @@ class Holdout(Frozen):
 
 class Quarantine(Frozen):
     limit: Annotated[float, Field(ge=0, le=1)] = 0.2
-
-
-class Training(Frozen):
-    epochs: Count = 10
-    batch_size: Count = 32
-    folds: Annotated[int, Field(ge=2, le=MOST)] = 5
-    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0  # NumPy takes no greater one
-    optimizer: Literal["adam", "adamw", "sgd", "rmsprop", "nadam", "adagrad", "adamax"] = "adam"
-    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.001
 
 
 class Schedule(Frozen):
@@ -194,26 +185,20 @@ class Pipeline(Frozen):
     def _metrics_exist(self) -> Pipeline:
         sections = SECTIONS[self.workload]
         if self.classes is not None and not sections.classes:
-            raise _wrong("classes", f"no such key: {self.workload} has no classes", list(self.classes))
+            raise wrong("classes", f"no such key: {self.workload} has no classes", list(self.classes))
         for number, rule in enumerate(self.gate):
             metric = getattr(rule, "metric", None)
             if isinstance(rule, Slices | Calibration):
                 if not sections.metrics.right:
                     expected = f"a rule for predictions that are not right or wrong, as those of {self.workload}"
-                    raise _wrong(f"gate.{number}.rule", expected, rule.rule)
+                    raise wrong(f"gate.{number}.rule", expected, rule.rule)
             elif metric is not None and (fault := sections.metrics.fault(metric)):
-                raise _wrong(f"gate.{number}.metric", fault, metric)
+                raise wrong(f"gate.{number}.metric", fault, metric)
             name = class_of(metric)
             if name is not None and self.classes is not None and name not in self.classes:
                 expected = f"a metric of one of the classes {', '.join(self.classes)}"
-                raise _wrong(f"gate.{number}.metric", expected, metric)
+                raise wrong(f"gate.{number}.metric", expected, metric)
         return self
-
-
-def _wrong(key: str, expected: str, received: object) -> PydanticCustomError:
-    """An error that is found once the whole file is known: the key is in the error itself."""
-    told = {"key": key, "expected": expected, "received": received}
-    return PydanticCustomError("whole_file", "{expected}", told)
 
 
 def parse(document: object, *, where: str, folder: Path, lines: Yaml = NO_LINES) -> Pipeline:
@@ -285,6 +270,8 @@ def _valid_keys(path: list[Any], document: dict[Any, Any]) -> list[str]:
         "notify": Notify,
         "looks": Looks,
     }
+    if path[:2] == ["training", "optimizer"]:
+        return list(Optimizer.model_fields)
     if path[0] in sections:
         return [field.alias or name for name, field in sections[path[0]].model_fields.items()]
     if path[0] == "gate" and len(path) > 1:

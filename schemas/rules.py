@@ -11,6 +11,7 @@ import sys
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic_core import PydanticCustomError
 
 from schemas.text import nfc
 
@@ -22,6 +23,12 @@ class Frozen(BaseModel):
     """Immutable, and strict about unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+def wrong(key: str, expected: str, received: object) -> PydanticCustomError:
+    """An error that only the key's neighbours, or the whole file, tell: the key's path is in the error itself."""
+    told = {"key": key, "expected": expected, "received": received}
+    return PydanticCustomError("whole_file", "{expected}", told)
 
 
 def _module_and_function(value: str) -> str:

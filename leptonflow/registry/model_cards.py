@@ -111,7 +111,16 @@ def _names(names: Sequence[str], most: int = 20) -> str:
 
 
 def _settings(values: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {markdown(str(value))}" for name, value in values.items() if value is not None)
+    return ", ".join(f"{name} {markdown(str(value))}" for name, value in _flat(values) if value is not None)
+
+
+def _flat(values: dict[str, Any]) -> list[tuple[str, Any]]:
+    """Each value with the path of its key: a section of its own in it, such as optimizer, is told key by key."""
+    found: list[tuple[str, Any]] = []
+    for name, value in values.items():
+        inner = _flat(value) if isinstance(value, dict) else None
+        found += [(name, value)] if inner is None else [(f"{name}.{key}", each) for key, each in inner]
+    return found
 
 
 def _list(*lines: str) -> str:

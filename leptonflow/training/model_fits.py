@@ -10,7 +10,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from leptonflow.core import progress
 from leptonflow.core.hashing import digest, sha256
@@ -19,19 +19,12 @@ from leptonflow.data.dataset import holdout_split
 from leptonflow.keras_runtime import keras_models
 from leptonflow.storage.objects import adopt, steady
 from leptonflow.storage.store import Store
-from leptonflow.training.workspace import MODEL_LOCK, Workspace, copy_variables
+from leptonflow.training import epochs
+from leptonflow.training.workspace import MODEL_LOCK, Workspace, copy_variables, untrained
 from leptonflow.workloads import catalog, predictions
-from leptonflow.workloads.base import Workload
 from schemas.config import Pipeline
 from schemas.errors import TrainingError
-from schemas.records import EpochValue, FitResult, ObjectRef, Plan, SnapshotRef
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-# A learning curve needs no more of the fold than this; all of it after each epoch would cost 15% of the fit.
-CURVE_EXAMPLES = 256
+from schemas.records import FitResult, ObjectRef, Plan, SnapshotRef
 
 
 def seed(training_seed: int, stage: str, fold: int | None) -> int:
@@ -69,12 +62,10 @@ def train_fold(
     encoded = workload.encode(examples.inputs, vocabulary, config.input)
     with MODEL_LOCK:
         start = seed(config.training.seed, "fold", fold)
-        model = workspace.model(workload, config, snapshot.classes, start)
-        epochs = _fit(
-            model, encoded, examples.labels, kept, held,
-            workload=workload, config=config, classes=len(snapshot.classes), start=start, stage=f"fold {fold + 1}",
-        )  # fmt: skip
-        probabilities = _finite(keras_models.predict(model, encoded[held]))
+        models = workspace.models(workload, config, snapshot.classes, start, epochs.steps(config, len(kept)))
+        material = epochs.Material(encoded, examples.labels, snapshot.classes, kept, held)
+        values = epochs.run(models, material, workload, config, start, f"fold {fold + 1}")
+        probabilities = epochs.finite(keras_models.predict(models.model, encoded[held]))
     labels = examples.labels[held]
     ids, sources = ([of[i] for i in held] for of in (examples.ids, examples.sources))
     groups = None if examples.groups is None else [examples.groups[i] for i in held]
@@ -87,7 +78,7 @@ def train_fold(
         version=version,
         fold=fold,
         metrics=workload.score(labels, probabilities, snapshot.classes),
-        epochs=epochs,
+        epochs=values,
         files=(ObjectRef(key=key, sha256=sha256(lies_there), bytes=len(lies_there)),),
         seconds=time.perf_counter() - started,
         examples=len(kept),
@@ -114,15 +105,13 @@ def fit_final(store: Store, config: Pipeline, plan: Plan, workspace: Workspace |
     encoded = workload.encode(examples.inputs, vocabulary, config.input)
     with MODEL_LOCK:
         start = seed(config.training.seed, "final", None)
-        model = workspace.model(workload, config, snapshot.classes, start)
         everything = np.arange(len(examples.labels))
-        epochs = _fit(
-            model, encoded, examples.labels, everything, everything[:0],
-            workload=workload, config=config, classes=len(snapshot.classes), start=start, stage="final fit",
-        )  # fmt: skip
-        _finite(keras_models.predict(model, encoded[:1]))
-        bare = workload.build(config, snapshot.classes)  # uncompiled: a package needs no optimiser
-        copy_variables(model.variables, bare.variables)
+        models = workspace.models(workload, config, snapshot.classes, start, epochs.steps(config, len(everything)))
+        material = epochs.Material(encoded, examples.labels, snapshot.classes, everything, everything[:0])
+        values = epochs.run(models, material, workload, config, start, "final fit")
+        epochs.finite(keras_models.predict(models.model, encoded[:1]))
+        bare = untrained(workload, config, snapshot.classes)
+        copy_variables(models.model.variables, bare.variables)
         data = keras_models.save(bare)
     made = {"model.keras": data} | ({"vocabulary.json": vocabulary.encode()} if vocabulary is not None else {})
     files = []
@@ -134,7 +123,7 @@ def fit_final(store: Store, config: Pipeline, plan: Plan, workspace: Workspace |
         version=version,
         fold=None,
         metrics={},
-        epochs=epochs,
+        epochs=values,
         files=tuple(files),
         seconds=time.perf_counter() - started,
         examples=len(examples.labels),
@@ -162,66 +151,6 @@ def _reused(done: FitResult, what: str) -> FitResult:
 def _commit(store: Store, pipeline: str, result: FitResult) -> FitResult:
     key = fit_key(pipeline, result.version, result.fold, "manifest.json")
     return FitResult.model_validate_json(adopt(store, key, result.model_dump_json().encode()))
-
-
-def _fit(
-    model: Any,
-    encoded: NDArray[Any],
-    labels: NDArray[np.int64],
-    kept: NDArray[np.int64],
-    held: NDArray[np.int64],
-    *,
-    workload: Workload,
-    config: Pipeline,
-    classes: int,
-    start: int,
-    stage: str,
-) -> tuple[EpochValue, ...]:
-    """Train on encoded[kept] and follow the curve on a sample of encoded[held]; the values of each epoch.
-
-    The order of the examples depends on the seed and the epoch alone, and never on what the process
-    did before. Batches are gathered from the one array, so a fold costs no copy of its examples.
-    """
-    import numpy as np
-
-    size, count = config.training.batch_size, len(kept)
-    curve = held[:CURVE_EXAMPLES]  # by id, which is a digest: a fair sample
-    values: list[EpochValue] = []
-    for epoch in range(1, config.training.epochs + 1):
-        began = time.perf_counter()
-        order = kept[np.random.default_rng([start, epoch]).permutation(count)]
-        sums: dict[str, float] = {}
-        for first in range(0, count, size):
-            batch = order[first : first + size]
-            logs = model.train_on_batch(encoded[batch], workload.target.fit(labels[batch], classes), return_dict=True)
-            for name, value in logs.items():
-                sums[name] = sums.get(name, 0.0) + float(value) * len(batch)
-            progress.report(stage, (epoch - 1) * count + first + len(batch), config.training.epochs * count)
-        found = {name: sums[name] / count for name in sorted(sums, key=lambda name: name != "loss")}
-        _finite(np.asarray([*sums.values()]))
-        for variable in model.trainable_variables:  # relu hides a NaN from the loss, depending on the backend
-            _finite(np.asarray(keras_models.keras().ops.convert_to_numpy(variable)))
-        if len(curve):
-            rows = _finite(keras_models.predict(model, encoded[curve]))
-            found |= {f"val_{name}": value for name, value in workload.target.curve(labels[curve], rows).items()}
-        seconds = time.perf_counter() - began
-        values += [
-            EpochValue(epoch=epoch, metric=name, value=float(value), seconds=seconds) for name, value in found.items()
-        ]
-    return tuple(values)
-
-
-def _finite(numbers: NDArray[Any]) -> NDArray[Any]:
-    import numpy as np
-
-    if not np.isfinite(numbers).all():
-        raise TrainingError(
-            "the training diverged: a loss or a weight is not a finite number",
-            expected="a loss that falls",
-            received="NaN or infinity",
-            hint="Lower training.learning_rate, for example to a tenth, or choose the optimizer adam",
-        )
-    return numbers
 
 
 def cross_validation(fits: Sequence[FitResult]) -> dict[str, dict[str, Any]]:

@@ -10,11 +10,12 @@ import threading
 import zipfile
 from collections.abc import Iterator, Sequence
 from io import BytesIO
-from typing import Any
+from typing import Any, NamedTuple
 
 from leptonflow.data.dataset import example_sets
 from leptonflow.data.dataset.example_sets import Examples
-from leptonflow.keras_runtime.keras_models import _first_line, _own_chance, load, save, seed_all
+from leptonflow.keras_runtime import optimizers
+from leptonflow.keras_runtime.keras_models import _first_line, _own_chance, jit, load, save, seed_all
 from leptonflow.storage.store import Store
 from leptonflow.workloads.base import Workload
 from schemas.config import Pipeline
@@ -22,6 +23,26 @@ from schemas.errors import ConfigurationError
 from schemas.records import SnapshotRef
 
 MODEL_LOCK = threading.RLock()  # Keras keeps seeds and graphs for the whole process: one fit at a time
+
+
+class Models(NamedTuple):
+    """One network, as it is trained and as it is evaluated and saved.
+
+    trainer  compiled: what `train_on_batch` is called on
+    learner  the network in the trainer, which is the trainer itself where nothing is put before it
+    model    what is evaluated and saved: the learner itself, where its weights are those that are evaluated
+    """
+
+    trainer: Any
+    learner: Any
+    model: Any
+
+    def settled(self) -> Any:
+        """`model` with the weights as training has left them, averaged where the optimiser averages them."""
+        if self.model is not self.learner:
+            copy_variables(self.learner.variables, self.model.variables)
+            self.trainer.optimizer.finalize_variable_values(self.model.trainable_variables)
+        return self.model
 
 
 class Workspace:
@@ -32,7 +53,8 @@ class Workspace:
 
     def __init__(self) -> None:
         self._examples: Examples | None = None
-        self._model: Any = None
+        self._models: Models | None = None
+        self._steps = 0
 
     def examples(self, store: Store, config: Pipeline, snapshot: SnapshotRef) -> Examples:
         """The plan's training set, read once."""
@@ -40,29 +62,39 @@ class Workspace:
             self._examples = example_sets.training_set(store, config, snapshot)
         return self._examples
 
-    def model(self, workload: Workload, config: Pipeline, classes: Sequence[str], seed: int) -> Any:
-        """The plan's one compiled model, as new: as `seed` alone makes it. Hold MODEL_LOCK meanwhile.
+    def models(self, workload: Workload, config: Pipeline, classes: Sequence[str], seed: int, steps: int) -> Models:
+        """The plan's one network, as new: as `seed` alone makes it, for a fit of so many steps. Hold MODEL_LOCK.
 
-        Tracing a model costs more than building one. So the first model is kept, and for each later fit
+        Tracing a model costs more than building one. So the first one is kept, and for each later fit
         every variable of a new one is copied into it: weights, moving statistics, the states of random
-        layers, and the optimiser's moments, step count and learning rate. Raises as `check_loadable`.
+        layers, and the optimiser's moments, step count and learning rate. A schedule of learning rates is
+        traced with its number of steps: another number is another model. Raises as `check_loadable`.
         """
-        if self._model is None:
+        if self._models is None:
             check_loadable(workload, config, classes)
-            self._model = _fresh(workload, config, classes, seed)
+        fresh = _fresh(workload, config, classes, seed, steps)
+        if self._models is None or (config.training.steering.scheduled and steps != self._steps):
+            self._models, self._steps = fresh, steps
         else:
-            fresh = _fresh(workload, config, classes, seed)
-            copy_variables(fresh.variables, self._model.variables)
-            copy_variables(fresh.optimizer.variables, self._model.optimizer.variables)
-        return self._model
+            copy_variables(fresh.trainer.variables, self._models.trainer.variables)
+            copy_variables(fresh.trainer.optimizer.variables, self._models.trainer.optimizer.variables)
+        return self._models
 
 
-def _fresh(workload: Workload, config: Pipeline, classes: Sequence[str], seed: int) -> Any:
+def _fresh(workload: Workload, config: Pipeline, classes: Sequence[str], seed: int, steps: int) -> Models:
+    steering = config.training.steering
     seed_all(seed)
     with _own_chance(seed):
-        model = workload.build(config, classes)
-    workload.compile(model, config)
-    model.optimizer.build(model.trainable_variables)
+        learner = workload.build(config, classes)
+    workload.compile(learner, config, optimizers.optimizer(steering, steps))
+    learner.optimizer.build(learner.trainable_variables)
+    return Models(learner, learner, learner if steering.ema is None else untrained(workload, config, classes))
+
+
+def untrained(workload: Workload, config: Pipeline, classes: Sequence[str]) -> Any:
+    """The network as it is evaluated and saved, not compiled: a package needs no optimiser."""
+    model = workload.build(config, classes)
+    model.jit_compile = jit() is not False
     return model
 
 

@@ -295,7 +295,7 @@ class Workload:
     encode: Callable[[NDArray[Any], str | None, Any], NDArray[Any]]
     # ^ N examples, the vocabulary, input -> what the model takes. Raises TrainingError for other examples
     build: Callable[[Pipeline, Sequence[str]], Any]  # -> an uncompiled keras.Model: encoded examples -> N outputs
-    compile: Callable[[Any, Pipeline], None]  # loss and optimiser
+    compile: Callable[[Any, Pipeline, Any], None]  # a model, with its loss and the optimiser of the YAML
     target: Target
     baselines: Callable[
         [NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any], Sequence[str], int], dict[str, Metrics]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from leptonflow.keras_runtime.keras_models import jit, keras
+from leptonflow.keras_runtime.keras_models import jit
 from leptonflow.workloads.base import Metric, Metrics, Target
 from leptonflow.workloads.base import score as every
 from leptonflow.workloads.predictions import matrix
@@ -26,11 +26,6 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
     Floats = NDArray[np.float64]
 
-OPTIMIZERS = {
-    "adam": "Adam", "adamw": "AdamW", "sgd": "SGD", "rmsprop": "RMSprop", "nadam": "Nadam", "adagrad": "Adagrad",
-    "adamax": "Adamax",
-}  # fmt: skip
-
 
 def metrics(classes: Sequence[str]) -> tuple[Metric, ...]:
     """Every metric that `ClassScores` knows: of all classes, then of each."""
@@ -40,11 +35,10 @@ def metrics(classes: Sequence[str]) -> tuple[Metric, ...]:
     )
 
 
-def compile(model: Any, config: Pipeline) -> None:
-    """Categorical cross-entropy over one-hot targets, and the optimizer of the YAML."""
-    kind = getattr(keras().optimizers, OPTIMIZERS[config.training.optimizer])
+def compile(model: Any, config: Pipeline, optimizer: Any) -> None:
+    """Categorical cross-entropy over one-hot targets."""
     model.compile(
-        optimizer=kind(learning_rate=config.training.learning_rate),
+        optimizer=optimizer,
         loss="categorical_crossentropy",
         metrics=["accuracy"],
         jit_compile=jit(),
@@ -118,9 +112,7 @@ class ClassScores:
         import numpy as np
         from sklearn.metrics import confusion_matrix
 
-        found = confusion_matrix(
-            self.labels, self.probabilities.argmax(axis=1), labels=np.arange(len(self.classes))
-        )
+        found = confusion_matrix(self.labels, self.probabilities.argmax(axis=1), labels=np.arange(len(self.classes)))
         return tuple(tuple(int(n) for n in row) for row in found)
 
     def alike(self, metric: Metric) -> Ints:

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from leptonflow.keras_runtime import optimizers
 from leptonflow.keras_runtime.keras_models import keras
 from leptonflow.training import workspace
-from leptonflow.workloads import catalog, classification
+from leptonflow.workloads import catalog
 from leptonflow.workloads.image_classification import model as models
 from schemas.errors import ConfigurationError
 from tests.fit_examples import CLASSES, pipeline
@@ -93,11 +94,11 @@ def test_the_smallest_side_is_exact(depth: int) -> None:
         WORKLOAD.build(pipeline(input=[least, least - 1, 3], model=model), CLASSES)
 
 
-@pytest.mark.parametrize("name", sorted(classification.OPTIMIZERS))
+@pytest.mark.parametrize("name", sorted(optimizers.CLASSES))
 def test_every_optimiser_of_the_yaml_compiles(name: str) -> None:
     config = pipeline(training={"optimizer": name, "learning_rate": 0.02})
     model = WORKLOAD.build(config, CLASSES)
-    WORKLOAD.compile(model, config)
+    WORKLOAD.compile(model, config, optimizers.optimizer(config.training.steering, 1))
     assert float(model.optimizer.learning_rate) == pytest.approx(0.02)
 
 

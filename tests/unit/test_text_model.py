@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from leptonflow.core import code_digests
-from leptonflow.keras_runtime import keras_models
+from leptonflow.keras_runtime import keras_models, optimizers
 from leptonflow.training import workspace
 from leptonflow.workloads import classification
 from leptonflow.workloads.text_classification import model, tokens
@@ -128,7 +128,8 @@ def learn(kind: str) -> float:
     tokenizer = tokens.load(tokens.fit(texts[:240], INPUT.vocabulary))
     rows, numbers = tokens.encode(tokenizer, texts, INPUT.length), np.array(labels)
     made = build(kind)
-    classification.compile(made, pipeline(training={"optimizer": "adam", "learning_rate": 0.01}))
+    config = pipeline(training={"optimizer": "adam", "learning_rate": 0.01})
+    classification.compile(made, config, optimizers.optimizer(config.training.steering, 1))
     wanted = classification.targets(numbers[:240], len(CLASSES))
     for epoch in range(30):
         order = np.random.default_rng(epoch).permutation(240)

@@ -19,7 +19,7 @@ from leptonflow.keras_runtime.keras_models import keras
 from leptonflow.storage.address import open_store
 from leptonflow.storage.memory_store import MemoryStore
 from leptonflow.storage.store import Store
-from leptonflow.training import model_fits
+from leptonflow.training import epochs, model_fits
 from leptonflow.training.workspace import Workspace
 from leptonflow.workloads import catalog, predictions
 from leptonflow.workloads.classification import ONE_CLASS
@@ -54,7 +54,8 @@ def fitted(
         if fold is None
         else model_fits.train_fold(store, config, plan, fold, workspace)
     )
-    model = workspace._model
+    assert workspace._models is not None
+    model = workspace._models.trainer
     return result, [np.asarray(v) for v in (*model.variables, *model.optimizer.variables)]
 
 
@@ -83,8 +84,8 @@ def _independent(store: Store, config: Pipeline) -> None:
     workspace, traced = Workspace(), None
     for fold in (0, 2, 1, None):  # in another order, after others
         result, variables = fitted(store, config, plan, fold, workspace)
-        traced = traced or workspace._model
-        assert workspace._model is traced  # it was one model all along
+        traced = traced or workspace._models
+        assert workspace._models is traced  # it was one model all along
         if fold in expected:
             same, by_itself = expected[fold]
             assert len(variables) == len(by_itself)
@@ -180,7 +181,7 @@ def test_a_finished_fit_is_returned_as_it_is(store: Store, monkeypatch: pytest.M
     def never(*_: Any, **__: Any) -> None:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(model_fits, "_fit", never)
+    monkeypatch.setattr(epochs, "run", never)
     assert (model_fits.train_fold(store, config, plan, 0), model_fits.fit_final(store, config, plan)) == first
 
 

@@ -16,7 +16,6 @@ def build(config: Pipeline, classes: Sequence[str]) -> Any:
     return keras().Sequential([layers.Input((config.input.size,), name="numbers"), *hidden, layers.Dense(1)])
 
 
-def compile(model: Any, config: Pipeline) -> None:
+def compile(model: Any, config: Pipeline, optimizer: Any) -> None:
     """Mean squared error."""
-    optimizer = keras().optimizers.Adam(config.training.learning_rate)
     model.compile(optimizer=optimizer, loss="mean_squared_error", jit_compile=jit())

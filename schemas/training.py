@@ -1,0 +1,101 @@
+"""The section `training:` of a pipeline's YAML: how a fit is computed.
+
+Keys, bounds and defaults belong here. A key that came later is left out of a document while it is at its default, so
+that digests are those of before there was such a key. What a key does: `keras_runtime.optimizers`, `training`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import Field, field_validator, model_validator
+
+from schemas.rules import MOST, Count, Frozen, wrong
+
+OptimizerName = Literal["adam", "adamw", "sgd", "rmsprop", "nadam", "adagrad", "adamax"]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Optimizer(Frozen):
+    """How the weights follow the gradients.
+
+    learning_rate  the highest one
+    schedule       constant; cosine: falls to 0 over all steps; steps: a tenth of it after half of all steps, a
+                   hundredth after three quarters; plateau: halved whenever three epochs brought nothing better
+    warmup         the share of all steps in which the learning rate rises from 0
+    weight_decay   None: Keras's own for that optimizer, which is 0.004 for adamw and none for the others
+    clip_norm      the largest norm of all gradients of a step together
+    ema            the momentum of a moving average of the weights: the average is evaluated and saved
+    """
+
+    name: OptimizerName = "adam"
+    learning_rate: Rate = 0.001
+    schedule: Literal["constant", "cosine", "plateau", "steps"] = "constant"
+    warmup: Share = 0.0
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    clip_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+
+    @model_validator(mode="after")
+    def _no_warmup_before_a_plateau(self) -> Optimizer:
+        if self.schedule == "plateau" and self.warmup:
+            expected = "warmup with the schedule constant, cosine or steps: plateau sets the learning rate by the epoch"
+            raise wrong("training.optimizer.warmup", expected, self.warmup)
+        return self
+
+    @property
+    def scheduled(self) -> bool:
+        """Whether the learning rate depends on how many steps the whole fit has."""
+        return self.schedule in ("cosine", "steps") or self.warmup > 0
+
+
+class Training(Frozen):
+    """optimizer: a name, with `learning_rate` beside it, or a mapping that has its own (which is then None here)."""
+
+    epochs: Count = 10
+    batch_size: Count = 32
+    folds: Annotated[int, Field(ge=2, le=MOST)] = 5
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0  # NumPy takes no greater one
+    optimizer: OptimizerName | Optimizer = "adam"
+    learning_rate: Rate | None = Field(default=0.001, exclude_if=lambda value: value is None)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_learning_rate(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        mapping, rate = isinstance(values.get("optimizer"), Mapping | Optimizer), values.get("learning_rate", 0.001)
+        if mapping and values.get("learning_rate") is not None:
+            expected = "the learning rate within training.optimizer, where that is a mapping"
+            raise wrong("training.learning_rate", expected, rate)
+        if not mapping and rate is None:
+            raise wrong("training.learning_rate", "a number greater than 0", None)
+        return {**values, "learning_rate": None} if mapping else values
+
+    @field_validator("optimizer", mode="plain")
+    @classmethod
+    def _name_or_mapping(cls, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return Optimizer.model_validate(value)
+        names = get_args(OptimizerName)
+        if not isinstance(value, Optimizer) and value not in names:
+            raise ValueError(f"one of {', '.join(names)}, or a mapping of {', '.join(Optimizer.model_fields)}")
+        return value
+
+    @property
+    def steering(self) -> Optimizer:
+        """The optimizer, in whichever form it was written."""
+        if isinstance(self.optimizer, Optimizer):
+            return self.optimizer
+        return Optimizer(name=self.optimizer, learning_rate=self.learning_rate or 0.001)
+
+
+COMPILED = ("optimizer", "learning_rate")
+
+
+def compiled_keys(training: Training) -> tuple[str, ...]:
+    """The keys that only matter where leptonflow compiles the model and that are not at their defaults."""
+    plain = Training()
+    return tuple(name for name in COMPILED if getattr(training, name) not in (None, getattr(plain, name)))

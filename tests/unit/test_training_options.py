@@ -1,0 +1,178 @@
+"""The keys of `training:`: what each does to a fit, what a wrong value is told, and that no other digest changes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from leptonflow.core.hashing import digest
+from leptonflow.keras_runtime import keras_models, optimizers
+from leptonflow.registry import model_cards
+from leptonflow.storage.memory_store import MemoryStore
+from leptonflow.storage.store import Store
+from leptonflow.training import model_fits
+from leptonflow.training.workspace import Workspace
+from schemas import yaml_text
+from schemas.config import Pipeline, parse
+from schemas.errors import ConfigurationError
+from schemas.training import Optimizer, Training, compiled_keys
+from tests.fit_examples import land, pipeline
+
+BASE: dict[str, Any] = {
+    "name": "p", "workload": "image_classification", "input": [12, 12, 1],
+    "gate": [{"rule": "at_least", "metric": "accuracy", "value": 0.5}],
+}  # fmt: skip
+TRAINING = {"epochs": 2, "batch_size": 16, "folds": 3}
+
+
+def config(**training: Any) -> Pipeline:
+    return parse({**BASE, "training": training}, where="p.yaml", folder=Path("."))
+
+
+@pytest.fixture
+def store() -> Store:
+    return MemoryStore("memory://options")
+
+
+# --- the configuration ---------------------------------------------------------------------------
+
+
+def test_without_a_new_key_the_document_and_its_digest_are_those_of_before() -> None:
+    before = {
+        "epochs": 10, "batch_size": 32, "folds": 5, "seed": 0, "optimizer": "adam", "learning_rate": 0.001,
+    }  # fmt: skip
+    assert config().training.model_dump(mode="json") == before
+    assert digest(config(**before).training) == digest(before)
+
+
+GIVEN = [
+    {"optimizer": {}},
+    {"optimizer": {"name": "adamw", "learning_rate": 0.01, "schedule": "cosine", "warmup": 0.1, "ema": 0.9}},
+]
+
+
+@pytest.mark.parametrize("given", GIVEN)
+def test_a_new_key_is_in_the_digest_and_the_document_is_read_again_as_it_was(given: dict[str, Any]) -> None:
+    made = config(**given)
+    assert digest(made.training) != digest(config().training)
+    assert Pipeline.model_validate_json(made.model_dump_json()).training == made.training
+    assert Training.model_validate(made.training.model_dump()) == made.training
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"optimizer": {}, "learning_rate": 0.1}, r"training\.learning_rate is not valid.*within training\.optimizer"),
+        ({"learning_rate": None}, r"training\.learning_rate is not valid.*None"),
+        ({"optimizer": "adan"}, r"training\.optimizer is not valid.*one of adam, adamw.*mapping of name.*'adan'"),
+        ({"optimizer": 3}, r"training\.optimizer is not valid.*one of adam"),
+        ({"optimizer": {"name": "adan"}}, r"training\.optimizer\.name is not valid.*'adam'.*'adan'"),
+        ({"optimizer": {"rate": 1}}, r"unknown key training\.optimizer\.rate.*one of name, learning_rate"),
+        ({"optimizer": {"shedule": "cosine"}}, r"training\.optimizer\.shedule.*Did you mean schedule"),
+        ({"optimizer": {"schedule": "linear"}}, r"training\.optimizer\.schedule.*'cosine'.*'linear'"),
+        ({"optimizer": {"warmup": 1}}, r"training\.optimizer\.warmup.*less than 1"),
+        ({"optimizer": {"warmup": 0.1, "schedule": "plateau"}}, r"training\.optimizer\.warmup.*plateau"),
+        ({"optimizer": {"weight_decay": -1}}, r"training\.optimizer\.weight_decay.*greater than or equal to 0"),
+        ({"optimizer": {"clip_norm": 0}}, r"training\.optimizer\.clip_norm.*greater than 0"),
+        ({"optimizer": {"ema": 1}}, r"training\.optimizer\.ema.*less than 1"),
+        ({"optimizer": {"ema": True}}, r"training\.optimizer\.ema.*number.*True"),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_was_expected(given: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigurationError, match=told):
+        config(**given)
+
+
+def test_the_keys_that_a_compiled_model_makes_useless_are_named() -> None:
+    assert compiled_keys(Training()) == ()
+    assert compiled_keys(Training(epochs=3, learning_rate=0.1)) == ("learning_rate",)
+    assert compiled_keys(Training(optimizer=Optimizer())) == ("optimizer",)
+
+
+def test_the_page_on_training_has_every_key_and_its_examples_are_read() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
+    blocks = re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    assert blocks
+    for block in blocks:
+        parse({**BASE, **yaml_text.load(block.encode(), "docs/training.md").value}, where="docs", folder=Path("."))
+    assert [key for key in (*Training.model_fields, *Optimizer.model_fields) if f"`{key}`" not in page] == []
+
+
+def test_a_model_card_tells_nested_keys_by_their_paths() -> None:
+    told = model_cards._settings(config(optimizer={"ema": 0.9}).training.model_dump(mode="json"))
+    assert "batch_size 32" in told and "optimizer.ema 0.9" in told and "optimizer.clip_norm" not in told
+
+
+# --- the optimizer -------------------------------------------------------------------------------
+
+
+def rates(given: Optimizer, steps: int) -> list[float]:
+    """The learning rate at each step of a fit."""
+    made = optimizers.optimizer(given, steps)
+    found = []
+    for step in range(steps):
+        made.iterations.assign(step)
+        found.append(float(made.learning_rate))
+    return found
+
+
+def test_the_learning_rate_follows_its_schedule() -> None:
+    highest = {"learning_rate": 0.1}
+    assert rates(Optimizer(**highest), 3) == pytest.approx([0.1] * 3)
+    assert rates(Optimizer(**highest, warmup=0.5), 8) == pytest.approx([0.025, 0.05, 0.075, 0.1, *[0.1] * 4])
+    cosine = [0.05 * (1 + np.cos(np.pi * step / 8)) for step in range(8)]
+    assert rates(Optimizer(**highest, schedule="cosine"), 8) == pytest.approx(cosine, abs=1e-7)
+    both = rates(Optimizer(**highest, schedule="cosine", warmup=0.2), 10)
+    assert both == pytest.approx([0.05, 0.1, *cosine], abs=1e-7)
+    assert rates(Optimizer(**highest, schedule="steps"), 8) == pytest.approx([0.1] * 4 + [0.01] * 2 + [0.001] * 2)
+    assert rates(Optimizer(**highest, schedule="steps", warmup=0.2), 10)[1:7] == pytest.approx([0.1] * 5 + [0.01])
+
+
+def test_keras_gets_weight_decay_clipping_and_averaging() -> None:
+    made = optimizers.optimizer(Optimizer(name="sgd", weight_decay=0.1, clip_norm=2.0, ema=0.9), 1)
+    assert (made.weight_decay, made.global_clipnorm, made.use_ema, made.ema_momentum) == (0.1, 2.0, True, 0.9)
+    plain = optimizers.optimizer(Optimizer(name="adamw"), 1)
+    assert (plain.weight_decay, plain.global_clipnorm, plain.use_ema) == (0.004, None, False)
+
+
+def test_the_averaged_weights_are_evaluated_and_saved(store: Store) -> None:
+    made = pipeline(training={**TRAINING, "optimizer": {"learning_rate": 0.01, "ema": 0.9}})
+    plan, workspace = land(store, made), Workspace()
+    fit = model_fits.fit_final(store, made, plan, workspace)
+    assert workspace._models is not None
+    saved = keras_models.load(store.get(fit.files[0].key)).trainable_variables
+    averages = workspace._models.trainer.optimizer._model_variables_moving_average
+    last = workspace._models.trainer.trainable_variables
+    for ours, average, weight in zip(saved, averages, last, strict=True):
+        np.testing.assert_array_equal(np.asarray(ours), np.asarray(average))
+        assert np.abs(np.asarray(ours) - np.asarray(weight)).max() > 1e-5
+    fold = model_fits.train_fold(store, made, plan, 0, workspace)
+    assert fold.metrics["accuracy"] == pytest.approx(fold.epochs[-1].value)  # the curve is of the averages too
+
+
+def test_a_schedule_is_of_the_fits_own_steps_in_a_shared_workspace(store: Store) -> None:
+    """The final fit has more steps than a fold, and the schedule that was traced for the fold's ends too early."""
+    made = pipeline(training={**TRAINING, "epochs": 1, "optimizer": {"schedule": "cosine", "warmup": 0.2}})
+    plan, workspace, traced = land(store, made), Workspace(), []
+    for fold in (0, None):
+        if fold is None:
+            model_fits.fit_final(store, made, plan, workspace)
+        else:
+            model_fits.train_fold(store, made, plan, fold, workspace)
+        assert workspace._models is not None
+        traced.append(workspace._models.trainer.optimizer)
+        assert float(traced[-1].learning_rate) == pytest.approx(0.0, abs=1e-9)  # it ends with its fit
+    assert traced[0] is not traced[1]
+
+
+def test_a_plateau_halves_the_learning_rate(store: Store) -> None:
+    steering = {"name": "sgd", "learning_rate": 1e-9, "schedule": "plateau"}  # a loss that does not fall
+    made = pipeline(training={**TRAINING, "epochs": 5, "optimizer": steering})
+    workspace = Workspace()
+    model_fits.train_fold(store, made, land(store, made), 0, workspace)
+    assert workspace._models is not None
+    assert float(workspace._models.trainer.optimizer.learning_rate) == pytest.approx(0.5e-9)
