@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from schemas import cron
+from schemas import cron, training
 from schemas.errors import ConfigurationError
 from schemas.groups import Group, of_text
 from schemas.metrics import class_of
@@ -186,6 +186,7 @@ class Pipeline(Frozen):
         sections = SECTIONS[self.workload]
         if self.classes is not None and not sections.classes:
             raise wrong("classes", f"no such key: {self.workload} has no classes", list(self.classes))
+        training.check(self.training, self.workload, sections, self.classes)
         for number, rule in enumerate(self.gate):
             metric = getattr(rule, "metric", None)
             if isinstance(rule, Slices | Calibration):

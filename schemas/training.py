@@ -6,12 +6,15 @@ that digests are those of before there was such a key. What a key does: `keras_r
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
 from schemas.rules import MOST, Count, Frozen, wrong
+from schemas.text import nfc
+from schemas.workloads import Sections
 
 OptimizerName = Literal["adam", "adamw", "sgd", "rmsprop", "nadam", "adagrad", "adamax"]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -52,7 +55,12 @@ class Optimizer(Frozen):
 
 
 class Training(Frozen):
-    """optimizer: a name, with `learning_rate` beside it, or a mapping that has its own (which is then None here)."""
+    """How each fold and the final fit are computed.
+
+    optimizer        a name, with `learning_rate` beside it, or a mapping that has its own (which is then None here)
+    label_smoothing  the share of a label's probability that is spread over all classes
+    class_weights    what an example of each class counts in the loss; a class that is not named counts 1
+    """
 
     epochs: Count = 10
     batch_size: Count = 32
@@ -60,6 +68,10 @@ class Training(Frozen):
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0  # NumPy takes no greater one
     optimizer: OptimizerName | Optimizer = "adam"
     learning_rate: Rate | None = Field(default=0.001, exclude_if=lambda value: value is None)
+    label_smoothing: Share = Field(default=0.0, exclude_if=lambda value: value == 0)
+    class_weights: Literal["none", "balanced"] | dict[str, float] = Field(
+        default="none", exclude_if=lambda value: value == "none"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -84,6 +96,21 @@ class Training(Frozen):
             raise ValueError(f"one of {', '.join(names)}, or a mapping of {', '.join(Optimizer.model_fields)}")
         return value
 
+    @field_validator("class_weights", mode="plain")
+    @classmethod
+    def _weights(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            if value not in ("none", "balanced"):
+                raise ValueError("none, balanced, or a mapping of classes to weights")
+            return value
+        if not value:
+            raise ValueError("none, balanced, or a mapping of one or more classes to weights")
+        for name, weight in value.items():
+            number = isinstance(weight, int | float) and not isinstance(weight, bool)
+            if not number or not 0 < weight < math.inf:
+                raise wrong(f"training.class_weights.{name}", "a number greater than 0", weight)
+        return {nfc(str(name)): float(weight) for name, weight in value.items()}  # a class may be called 3
+
     @property
     def steering(self) -> Optimizer:
         """The optimizer, in whichever form it was written."""
@@ -92,10 +119,29 @@ class Training(Frozen):
         return Optimizer(name=self.optimizer, learning_rate=self.learning_rate or 0.001)
 
 
-COMPILED = ("optimizer", "learning_rate")
+COMPILED = ("optimizer", "learning_rate", "label_smoothing")
+OF_CLASSES = ("label_smoothing", "class_weights")
 
 
 def compiled_keys(training: Training) -> tuple[str, ...]:
     """The keys that only matter where leptonflow compiles the model and that are not at their defaults."""
+    return _set(training, COMPILED)
+
+
+def _set(training: Training, names: Sequence[str]) -> tuple[str, ...]:
     plain = Training()
-    return tuple(name for name in COMPILED if getattr(training, name) not in (None, getattr(plain, name)))
+    return tuple(name for name in names if getattr(training, name) not in (None, getattr(plain, name)))
+
+
+def check(training: Training, workload: str, sections: Sections, classes: Sequence[str] | None) -> None:
+    """Raise a `wrong` error for a key that this workload does not have. classes: of the YAML; None: not named there."""
+    for name in () if sections.classes else _set(training, OF_CLASSES):
+        raise wrong(f"training.{name}", f"no such key: {workload} has no classes", getattr(training, name))
+    for name in unknown_classes(training, classes):
+        raise wrong(f"training.class_weights.{name}", f"one of the classes {', '.join(classes or ())}", name)
+
+
+def unknown_classes(training: Training, classes: Sequence[str] | None) -> list[str]:
+    """The classes that have a weight and are none of these; nothing where the classes are not known yet."""
+    weights = training.class_weights
+    return [] if isinstance(weights, str) or classes is None else [name for name in weights if name not in classes]

@@ -33,6 +33,7 @@ class Material:
     encoded  (N, ...) what the model takes of each; labels: N true values; classes: K names
     kept     those that are learned from
     held     those of the fold, which are not
+    weights  (K,) what an example of each class counts in the loss; None: 1
     """
 
     encoded: NDArray[Any]
@@ -40,6 +41,7 @@ class Material:
     classes: Sequence[str]
     kept: NDArray[np.int64]
     held: NDArray[np.int64]
+    weights: NDArray[np.float32] | None = None
 
 
 def steps(config: Pipeline, count: int) -> int:
@@ -90,7 +92,8 @@ def _epoch(
     for first in range(0, count, size):
         batch = order[first : first + size]
         target = workload.target.fit(of.labels[batch], len(of.classes))
-        for name, value in trainer.train_on_batch(of.encoded[batch], target, return_dict=True).items():
+        weights = None if of.weights is None else of.weights[of.labels[batch]]
+        for name, value in trainer.train_on_batch(of.encoded[batch], target, weights, return_dict=True).items():
             sums[name] = sums.get(name, 0.0) + float(value) * len(batch)
         progress.report(stage, (epoch - 1) * count + first + len(batch), config.training.epochs * count)
     return {name: sums[name] / count for name in sorted(sums, key=lambda name: name != "loss")}

@@ -19,7 +19,7 @@ from leptonflow.data.dataset import holdout_split
 from leptonflow.keras_runtime import keras_models
 from leptonflow.storage.objects import adopt, steady
 from leptonflow.storage.store import Store
-from leptonflow.training import epochs
+from leptonflow.training import class_weights, epochs
 from leptonflow.training.workspace import MODEL_LOCK, Workspace, copy_variables, untrained
 from leptonflow.workloads import catalog, predictions
 from schemas.config import Pipeline
@@ -63,7 +63,8 @@ def train_fold(
     with MODEL_LOCK:
         start = seed(config.training.seed, "fold", fold)
         models = workspace.models(workload, config, snapshot.classes, start, epochs.steps(config, len(kept)))
-        material = epochs.Material(encoded, examples.labels, snapshot.classes, kept, held)
+        weights = class_weights.weights(config.training, examples.labels[kept], snapshot.classes)
+        material = epochs.Material(encoded, examples.labels, snapshot.classes, kept, held, weights)
         values = epochs.run(models, material, workload, config, start, f"fold {fold + 1}")
         probabilities = epochs.finite(keras_models.predict(models.model, encoded[held]))
     labels = examples.labels[held]
@@ -107,7 +108,8 @@ def fit_final(store: Store, config: Pipeline, plan: Plan, workspace: Workspace |
         start = seed(config.training.seed, "final", None)
         everything = np.arange(len(examples.labels))
         models = workspace.models(workload, config, snapshot.classes, start, epochs.steps(config, len(everything)))
-        material = epochs.Material(encoded, examples.labels, snapshot.classes, everything, everything[:0])
+        weights = class_weights.weights(config.training, examples.labels, snapshot.classes)
+        material = epochs.Material(encoded, examples.labels, snapshot.classes, everything, everything[:0], weights)
         values = epochs.run(models, material, workload, config, start, "final fit")
         epochs.finite(keras_models.predict(models.model, encoded[:1]))
         bare = untrained(workload, config, snapshot.classes)

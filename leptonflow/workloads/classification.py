@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from leptonflow.keras_runtime.keras_models import jit
+from leptonflow.keras_runtime.keras_models import jit, keras
 from leptonflow.workloads.base import Metric, Metrics, Target
 from leptonflow.workloads.base import score as every
 from leptonflow.workloads.predictions import matrix
@@ -36,10 +36,11 @@ def metrics(classes: Sequence[str]) -> tuple[Metric, ...]:
 
 
 def compile(model: Any, config: Pipeline, optimizer: Any) -> None:
-    """Categorical cross-entropy over one-hot targets."""
+    """Categorical cross-entropy over one-hot targets, smoothed as the YAML says."""
+    smoothing, loss = config.training.label_smoothing, keras().losses.CategoricalCrossentropy
     model.compile(
         optimizer=optimizer,
-        loss="categorical_crossentropy",
+        loss="categorical_crossentropy" if not smoothing else loss(label_smoothing=smoothing),
         metrics=["accuracy"],
         jit_compile=jit(),
     )

@@ -8,19 +8,25 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import TypeAdapter
+from pydantic_core import PydanticCustomError
 
 from leptonflow.core.hashing import digest
+from leptonflow.data.dataset import holdout_split
 from leptonflow.keras_runtime import keras_models, optimizers
 from leptonflow.registry import model_cards
 from leptonflow.storage.memory_store import MemoryStore
 from leptonflow.storage.store import Store
-from leptonflow.training import model_fits
+from leptonflow.training import class_weights, model_fits
 from leptonflow.training.workspace import Workspace
+from schemas import training as schemas_training
 from schemas import yaml_text
 from schemas.config import Pipeline, parse
 from schemas.errors import ConfigurationError
+from schemas.rules import Frozen
 from schemas.training import Optimizer, Training, compiled_keys
-from tests.fit_examples import land, pipeline
+from schemas.workloads import SECTIONS, Sections
+from tests.fit_examples import CLASSES, land, pipeline
 
 BASE: dict[str, Any] = {
     "name": "p", "workload": "image_classification", "input": [12, 12, 1],
@@ -52,6 +58,9 @@ def test_without_a_new_key_the_document_and_its_digest_are_those_of_before() -> 
 GIVEN = [
     {"optimizer": {}},
     {"optimizer": {"name": "adamw", "learning_rate": 0.01, "schedule": "cosine", "warmup": 0.1, "ema": 0.9}},
+    {"label_smoothing": 0.1},
+    {"class_weights": "balanced"},
+    {"class_weights": {"cat": 2, 3: 0.5}},
 ]
 
 
@@ -80,11 +89,36 @@ def test_a_new_key_is_in_the_digest_and_the_document_is_read_again_as_it_was(giv
         ({"optimizer": {"clip_norm": 0}}, r"training\.optimizer\.clip_norm.*greater than 0"),
         ({"optimizer": {"ema": 1}}, r"training\.optimizer\.ema.*less than 1"),
         ({"optimizer": {"ema": True}}, r"training\.optimizer\.ema.*number.*True"),
+        ({"label_smoothing": 1}, r"training\.label_smoothing.*less than 1"),
+        ({"class_weights": "equal"}, r"training\.class_weights is not valid.*none, balanced, or a mapping.*'equal'"),
+        ({"class_weights": {}}, r"training\.class_weights is not valid.*one or more classes"),
+        ({"class_weights": {"cat": 0}}, r"training\.class_weights\.cat is not valid.*greater than 0.*Received: 0"),
+        ({"class_weights": {"cat": "2"}}, r"training\.class_weights\.cat is not valid.*greater than 0.*'2'"),
+        ({"class_weights": {"cat": float("inf")}}, r"training\.class_weights\.cat is not valid"),
     ],
 )
 def test_a_wrong_value_is_named_with_what_was_expected(given: dict[str, Any], told: str) -> None:
     with pytest.raises(ConfigurationError, match=told):
         config(**given)
+
+
+def test_a_weight_for_a_class_that_is_not_there_is_an_error(store: Store) -> None:
+    given = {"classes": ["cat", "dog"], "training": {"class_weights": {"cat": 2.0, "bird": 3.0}}}
+    with pytest.raises(ConfigurationError, match=r"training\.class_weights\.bird is not valid.*classes cat, dog"):
+        parse({**BASE, **given}, where="p.yaml", folder=Path("."))
+    made = pipeline(training={**TRAINING, "class_weights": {"left": 2.0, "top": 3.0}})  # its data names the classes
+    snapshot = land(store, made).snapshot
+    assert snapshot is not None
+    with pytest.raises(ConfigurationError, match=r"class that is not there.*left, middle, right\. Received: top"):
+        holdout_split.split(store, made, snapshot)
+
+
+@pytest.mark.parametrize("given", [{"label_smoothing": 0.1}, {"class_weights": "balanced"}])
+def test_a_workload_without_classes_refuses_keys_of_classes(given: dict[str, Any]) -> None:
+    made = Training.model_validate(given)
+    schemas_training.check(made, "image_classification", SECTIONS["image_classification"], None)
+    with pytest.raises(PydanticCustomError, match="no such key: number_regression has no classes"):
+        schemas_training.check(made, "number_regression", Sections(TypeAdapter(Any), Frozen, classes=False), None)
 
 
 def test_the_keys_that_a_compiled_model_makes_useless_are_named() -> None:
@@ -97,7 +131,7 @@ def test_the_page_on_training_has_every_key_and_its_examples_are_read() -> None:
     page = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
     blocks = re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     assert blocks
-    for block in blocks:
+    for block in [each for whole in blocks for each in whole.split("---\n")]:
         parse({**BASE, **yaml_text.load(block.encode(), "docs/training.md").value}, where="docs", folder=Path("."))
     assert [key for key in (*Training.model_fields, *Optimizer.model_fields) if f"`{key}`" not in page] == []
 
@@ -176,3 +210,33 @@ def test_a_plateau_halves_the_learning_rate(store: Store) -> None:
     model_fits.train_fold(store, made, land(store, made), 0, workspace)
     assert workspace._models is not None
     assert float(workspace._models.trainer.optimizer.learning_rate) == pytest.approx(0.5e-9)
+
+
+# --- the loss ------------------------------------------------------------------------------------
+
+
+def test_balanced_weights_are_scikit_learns() -> None:
+    from sklearn.utils.class_weight import compute_class_weight
+
+    labels = np.array([0, 0, 0, 0, 1, 1, 2])
+    expected = compute_class_weight("balanced", classes=np.arange(3), y=labels)
+    found = class_weights.weights(Training(class_weights="balanced"), labels, CLASSES)
+    assert found == pytest.approx(expected)
+    assert class_weights.weights(Training(), labels, CLASSES) is None
+    named = class_weights.weights(Training(class_weights={"middle": 2.5}), labels, CLASSES)
+    assert named == pytest.approx([1, 2.5, 1])
+
+
+def test_smoothing_and_weights_are_in_the_loss(store: Store) -> None:
+    """An optimizer that moves nothing leaves the first weights, whose loss can be computed by hand."""
+    given = {"class_weights": {"left": 3.0}, "label_smoothing": 0.3}
+    still = {**TRAINING, "epochs": 1, "optimizer": "sgd", "learning_rate": 1e-12}
+    plain_model = {"filters": [4, 8], "dense": 8, "dropout": 0.0}
+    made = pipeline(model=plain_model, training={**still, **given})
+    plan, workspace = land(store, made), Workspace()
+    fit = model_fits.fit_final(store, made, plan, workspace)
+    examples = workspace.examples(store, made, plan.snapshot)
+    rows = keras_models.predict(keras_models.load(store.get(fit.files[0].key)), examples.inputs)
+    targets = np.eye(3)[examples.labels] * 0.7 + 0.1
+    losses = -(targets * np.log(rows)).sum(axis=1) * np.where(examples.labels == 0, 3.0, 1.0)
+    assert fit.epochs[0].metric == "loss" and fit.epochs[0].value == pytest.approx(losses.mean(), rel=1e-4)

@@ -13,7 +13,9 @@ from leptonflow.data.dataset.part_files import read_columns
 from leptonflow.storage.store import Store
 from leptonflow.workloads import catalog
 from schemas.config import Pipeline
+from schemas.errors import ConfigurationError
 from schemas.records import SnapshotRef, Split
+from schemas.training import unknown_classes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,8 +39,9 @@ def in_holdout(group: str, fraction: float) -> bool:
 def split(store: Store, config: Pipeline, snapshot: SnapshotRef) -> Split:
     """Counts of training and holdout examples, and the sentence that says why they cannot be trained.
 
-    Raises ConfigurationError where they do not fit into memory.
+    Raises ConfigurationError where they do not fit into memory, and where a class has a weight that is none of them.
     """
+    _check_weights(config, snapshot)
     kinds = snapshot.classes or ALL
     train: Counter[str] = Counter(dict.fromkeys(kinds, 0))
     holdout: Counter[str] = Counter(dict.fromkeys(kinds, 0))
@@ -84,6 +87,17 @@ def split(store: Store, config: Pipeline, snapshot: SnapshotRef) -> Split:
     workload = catalog.load(config.workload)
     capacity.check_training(workload.codec.bytes(config.input), workload.told(config.input).how, found)
     return found
+
+
+def _check_weights(config: Pipeline, snapshot: SnapshotRef) -> None:
+    unknown = unknown_classes(config.training, snapshot.classes)
+    if unknown:
+        raise ConfigurationError(
+            "training.class_weights has a weight for a class that is not there",
+            expected=f"one of the classes {', '.join(snapshot.classes)}",
+            received=", ".join(unknown),
+            hint="Remove it or fix its name",
+        )
 
 
 def _few(groups: int | None) -> list[str]:
