@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 
-from schemas.rules import Count, Frozen, ModelFunction
+from schemas.own_model import OwnModel
+from schemas.rules import Count, ModelFunction
 
 Side = Annotated[int, Field(ge=1, le=4096)]
 # height, width, channels
@@ -18,7 +19,7 @@ ImageInput = Annotated[
 ]
 
 
-class ImageModel(Frozen):
+class ImageModel(OwnModel):
     """The classic small CNN, or a function of the user's own: `module:function`."""
 
     filters: tuple[Count, ...] = (32, 64, 64)

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from schemas.rules import Frozen, ModelFunction
+from schemas.own_model import OwnModel
+from schemas.rules import Frozen
 from schemas.text import nfc
 
 Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
@@ -46,7 +47,7 @@ class TextInput(Frozen):
         return value
 
 
-class TextModel(Frozen):
+class TextModel(OwnModel):
     """One of five architectures, or a function of the user's own. A key that a model does not read is ignored by it.
 
     bag   embeddings of words and of word pairs, averaged
@@ -64,7 +65,6 @@ class TextModel(Frozen):
     dense: Annotated[int, Field(ge=0, le=2**20)] = 0  # units of a hidden layer before the last; 0: none
     token_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5  # the share of tokens that training makes unknown
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5  # of what the last layers receive
-    function: ModelFunction | None = Field(default=None, exclude_if=lambda value: value is None)
 
     @field_validator("widths", mode="before")
     @classmethod

@@ -12,9 +12,11 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
+from schemas.errors import ConfigurationError
 from schemas.rules import MOST, Count, Frozen, wrong
 from schemas.text import nfc
 from schemas.workloads import Sections
+from schemas.yaml_text import Yaml
 
 OptimizerName = Literal["adam", "adamw", "sgd", "rmsprop", "nadam", "adagrad", "adamax"]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -124,8 +126,23 @@ OF_CLASSES = ("label_smoothing", "class_weights")
 
 
 def compiled_keys(training: Training) -> tuple[str, ...]:
-    """The keys that only matter where leptonflow compiles the model and that are not at their defaults."""
-    return _set(training, COMPILED)
+    """The keys that only matter where leptonflow compiles the model and that were set, be it to their defaults."""
+    return tuple(name for name in COMPILED if name in training.model_fields_set and getattr(training, name) is not None)
+
+
+def check_compilation(training: Training, what: str, where: str = "", lines: Yaml | None = None) -> None:
+    """Raises ConfigurationError where the YAML sets a key that has no effect, because `what` compiles the model.
+
+    where: the file, if it is just read; lines: where its keys stand.
+    """
+    for name in compiled_keys(training):
+        key, value = f"training.{name}", getattr(training, name)
+        raise ConfigurationError(
+            f"{f'{where}: ' if where else ''}{key} has no effect{lines.line(key) if lines else ''}",
+            expected=f"no such key, because {what} compiles the model",
+            received=str(value) if isinstance(value, str | float) else "a mapping",
+            hint=f"Remove {key}, or do not compile the model",
+        )
 
 
 def _set(training: Training, names: Sequence[str]) -> tuple[str, ...]:

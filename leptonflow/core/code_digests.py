@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from leptonflow.core import files
 from leptonflow.core.hashing import digest, sha256
+from schemas import own_model
 from schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def code_digests(config: Pipeline, versions: dict[str, str] | None = None, own: 
     """The digests `data`, `train` and `gate` of the code that this pipeline's results depend on.
 
     versions are those of Keras and its backend, by default the installed ones: with recorded ones, what
-    differs from a recorded digest is the code. own: with the model function of the user's own.
+    differs from a recorded digest is the code. own: with the user's own code.
     """
     theirs = user_code(config) if own else {}
     data = digest(_files((*DATA, *_workload(config.workload, "examples"))))
@@ -106,35 +107,40 @@ def _workload(name: str, *modules: str) -> tuple[str, ...]:
 
 
 def user_code(config: Pipeline) -> dict[str, Path]:
-    """Every `.py` of the top-level package of the user's model function, or the module and its siblings.
+    """The `.py` files of the user's own functions, by the path that an import would find them at.
 
-    Raises ConfigurationError where the module is neither beside the YAML nor installed, and where a file beside the
+    Every one of a function's top-level package, or the module and its siblings beside the YAML.
+
+    Raises ConfigurationError where a module is neither beside the YAML nor installed, and where a file beside the
     YAML is none: a link that leads out of the folder, a pipe, a device.
     """
-    function = getattr(config.model, "function", None)
-    if function is None:
-        return {}
-    top = function.split(":")[0].split(".")[0]
+    found: dict[str, Path] = {}
+    for key, function in own_model.functions(config.model).items():
+        found |= _module(config, f"model.{key} {function}", function.split(":")[0].split(".")[0])
+    return found
+
+
+def _module(config: Pipeline, what: str, top: str) -> dict[str, Path]:
     folder = config.folder
     if (folder / top).is_dir():
-        return _beside(config, [folder / top, *(folder / top).rglob("*")])
+        return _beside(config, what, [folder / top, *(folder / top).rglob("*")])
     if (folder / f"{top}.py").exists():
-        return _beside(config, folder.glob("*.py"))
+        return _beside(config, what, folder.glob("*.py"))
     spec = util.find_spec(top)
     if spec is None or spec.origin is None:
         raise ConfigurationError(
-            "model.function names a module that is not there",
+            f"{what} names a module that is not there",
             expected=f"{top}.py or a package {top} beside the pipeline's YAML",
-            received=config.model.function,
+            received=f"neither in {folder}",
             hint=f"Put {top} into the YAML's folder, or install it",
         )
     origin = Path(spec.origin)
     if origin.name == "__init__.py":
-        return {str(p.relative_to(origin.parent)): p for p in sorted(origin.parent.rglob("*.py"))}
+        return {str(p.relative_to(origin.parent.parent)): p for p in sorted(origin.parent.rglob("*.py"))}
     return {origin.name: origin}
 
 
-def _beside(config: Pipeline, paths: Iterable[Path]) -> dict[str, Path]:
+def _beside(config: Pipeline, what: str, paths: Iterable[Path]) -> dict[str, Path]:
     """The `.py` files among them by their path from the YAML's folder; a folder of the package may not be a link."""
     found = {}
     for path in sorted(paths):
@@ -147,7 +153,7 @@ def _beside(config: Pipeline, paths: Iterable[Path]) -> dict[str, Path]:
                 raise OSError(errno.EINVAL, "it is a link to a folder")
         except OSError as error:
             raise ConfigurationError(
-                f"model.function {config.model.function} cannot be read: {path}",
+                f"{what} cannot be read: {path}",
                 expected="files in the folder of the pipeline's YAML",
                 received=error.strerror or str(error),
                 hint="Put the file itself there, or install its package",

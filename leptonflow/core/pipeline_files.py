@@ -10,9 +10,10 @@ import re
 from pathlib import Path
 
 from leptonflow.core import files
-from schemas import yaml_text
+from schemas import own_model, yaml_text
 from schemas.config import NAME, Pipeline, parse
 from schemas.errors import ConfigurationError, UsageError
+from schemas.training import check_compilation
 
 PIPELINES = Path("pipelines")
 PATTERNS = ("*.yaml", "*/*.yaml", "*/*/*.yaml")  # no deeper: whoever keeps data there has many files
@@ -91,4 +92,7 @@ def load_config(name_or_path: str) -> Pipeline:
             f"{path} cannot be read", expected="a pipeline's YAML", received=error.strerror or str(error)
         ) from None
     document = yaml_text.load(data, str(path))
-    return parse(document.value, where=str(path), folder=path.parent.absolute(), lines=document)
+    config = parse(document.value, where=str(path), folder=path.parent.absolute(), lines=document)
+    if own_model.functions(config.model).get("compile"):
+        check_compilation(config.training, "model.compile", str(path), document)
+    return config

@@ -181,6 +181,11 @@ def predict(model: Any, encoded: NDArray[Any]) -> NDArray[np.float64]:
     return np.concatenate(found) if found else np.zeros((0, model.output_shape[-1]), np.float64)
 
 
+def uncompiled(model: Any) -> Any:
+    """The model, or where it is compiled one of the same layers that is not. Its variables are new then."""
+    return type(model).from_config(model.get_config()) if model.compiled else model
+
+
 def save(model: Any) -> bytes:
     """The model as the bytes of a `.keras` file. It should be uncompiled: the optimiser doubles its size."""
     with tempfile.TemporaryDirectory() as folder:

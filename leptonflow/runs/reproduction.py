@@ -86,7 +86,7 @@ def reproduce(
     if not 0 <= tolerance <= 1:
         raise UsageError("not a tolerance", expected="a number from 0 to 1", received=str(tolerance))
     pipeline, manifest, recorded = _recorded(store, run_id)
-    config = parse(dict(manifest.config), where=f"the configuration of {manifest.version}", folder=folder.absolute())
+    config = _configuration(manifest, folder.absolute())
     snapshot = _snapshot(store, config, manifest)
     before = _read(recorded, f"the holdout predictions of run {run_id}", config, manifest.classes)
     out_of_fold = _out_of_fold(store, config, manifest) if folds else None
@@ -126,6 +126,13 @@ def _recorded(store: Store, run_id: str) -> tuple[str, ModelManifest, bytes]:
         received=run_id,
         hint="List the runs, or retrain",
     )
+
+
+def _configuration(manifest: ModelManifest, folder: Path) -> Pipeline:
+    """As recorded. What is at its default counts as not set, as in the YAML of a model that is compiled by its user."""
+    where = f"the configuration of {manifest.version}"
+    whole = parse(dict(manifest.config), where=where, folder=folder)
+    return parse(whole.model_dump(mode="json", exclude_defaults=True), where=where, folder=folder)
 
 
 def _out_of_fold(store: Store, config: Pipeline, manifest: ModelManifest) -> list[Predictions]:

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from leptonflow.core import progress
 from leptonflow.keras_runtime import keras_models
+from leptonflow.training.fit_hooks import FitHooks
 from leptonflow.training.workspace import Models
+from leptonflow.workloads import user_model
 from leptonflow.workloads.base import Workload
 from schemas.config import Pipeline
 from schemas.errors import TrainingError
@@ -58,10 +60,14 @@ def run(
     """
     curve = of.held[:CURVE_EXAMPLES]  # by id, which is a digest: a fair sample
     plateau = _plateau(models, config)
+    hooks = FitHooks(user_model.callbacks(config), models.trainer, config.training.epochs, steps(config, len(of.kept)))
+    hooks.call("on_train_begin")
     values: list[EpochValue] = []
     for epoch in range(1, config.training.epochs + 1):
         began = time.perf_counter()
-        found = _epoch(models.trainer, of, workload, config, start, stage, epoch)
+        hooks.call("on_epoch_begin", epoch - 1)
+        found = _epoch(models.trainer, of, workload, config, start, stage, epoch, hooks)
+        hooks.call("on_epoch_end", epoch - 1, logs=found)  # without the fold's, which may decide nothing of its fit
         model = models.settled()
         _check_finite(model, found)
         if len(curve):
@@ -73,11 +79,21 @@ def run(
         ]
         if plateau is not None:
             plateau.on_epoch_end(epoch - 1, dict(found))
+        if hooks.stopped:
+            break
+    hooks.call("on_train_end")
     return tuple(values)
 
 
 def _epoch(
-    trainer: Any, of: Material, workload: Workload, config: Pipeline, start: int, stage: str, epoch: int
+    trainer: Any,
+    of: Material,
+    workload: Workload,
+    config: Pipeline,
+    start: int,
+    stage: str,
+    epoch: int,
+    hooks: FitHooks,
 ) -> dict[str, float]:
     """The mean loss and metrics of one pass over the examples, the loss first.
 
@@ -93,7 +109,10 @@ def _epoch(
         batch = order[first : first + size]
         target = workload.target.fit(of.labels[batch], len(of.classes))
         weights = None if of.weights is None else of.weights[of.labels[batch]]
-        for name, value in trainer.train_on_batch(of.encoded[batch], target, weights, return_dict=True).items():
+        hooks.call("on_train_batch_begin", first // size)
+        logs = trainer.train_on_batch(of.encoded[batch], target, weights, return_dict=True)
+        hooks.call("on_train_batch_end", first // size, logs=logs)
+        for name, value in logs.items():
             sums[name] = sums.get(name, 0.0) + float(value) * len(batch)
         progress.report(stage, (epoch - 1) * count + first + len(batch), config.training.epochs * count)
     return {name: sums[name] / count for name in sorted(sums, key=lambda name: name != "loss")}

@@ -21,7 +21,7 @@ from leptonflow.storage.objects import adopt, steady
 from leptonflow.storage.store import Store
 from leptonflow.training import class_weights, epochs
 from leptonflow.training.workspace import MODEL_LOCK, Workspace, copy_variables, untrained
-from leptonflow.workloads import catalog, predictions
+from leptonflow.workloads import catalog, predictions, user_model
 from schemas.config import Pipeline
 from schemas.errors import TrainingError
 from schemas.records import FitResult, ObjectRef, Plan, SnapshotRef
@@ -60,7 +60,7 @@ def train_fold(
     started = time.perf_counter()
     vocabulary = workload.vocabulary(examples.inputs[kept], config.input) if workload.vocabulary else None
     encoded = workload.encode(examples.inputs, vocabulary, config.input)
-    with MODEL_LOCK:
+    with MODEL_LOCK, user_model.blamed(config):
         start = seed(config.training.seed, "fold", fold)
         models = workspace.models(workload, config, snapshot.classes, start, epochs.steps(config, len(kept)))
         weights = class_weights.weights(config.training, examples.labels[kept], snapshot.classes)
@@ -104,7 +104,7 @@ def fit_final(store: Store, config: Pipeline, plan: Plan, workspace: Workspace |
     started = time.perf_counter()
     vocabulary = workload.vocabulary(examples.inputs, config.input) if workload.vocabulary else None
     encoded = workload.encode(examples.inputs, vocabulary, config.input)
-    with MODEL_LOCK:
+    with MODEL_LOCK, user_model.blamed(config):
         start = seed(config.training.seed, "final", None)
         everything = np.arange(len(examples.labels))
         models = workspace.models(workload, config, snapshot.classes, start, epochs.steps(config, len(everything)))

@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 from leptonflow.data.dataset import example_sets
 from leptonflow.data.dataset.example_sets import Examples
 from leptonflow.keras_runtime import optimizers
-from leptonflow.keras_runtime.keras_models import _first_line, _own_chance, jit, load, save, seed_all
+from leptonflow.keras_runtime.keras_models import _first_line, _own_chance, jit, load, save, seed_all, uncompiled
 from leptonflow.storage.store import Store
+from leptonflow.workloads import user_model
 from leptonflow.workloads.base import Workload
 from schemas.config import Pipeline
 from schemas.errors import ConfigurationError
@@ -68,12 +69,14 @@ class Workspace:
         Tracing a model costs more than building one. So the first one is kept, and for each later fit
         every variable of a new one is copied into it: weights, moving statistics, the states of random
         layers, and the optimiser's moments, step count and learning rate. A schedule of learning rates is
-        traced with its number of steps: another number is another model. Raises as `check_loadable`.
+        traced with its number of steps: another number is another model. So is one that the user's callbacks may
+        have changed in other ways. Raises as `check_loadable`.
         """
         if self._models is None:
             check_loadable(workload, config, classes)
         fresh = _fresh(workload, config, classes, seed, steps)
-        if self._models is None or (config.training.steering.scheduled and steps != self._steps):
+        rescheduled = config.training.steering.scheduled and steps != self._steps
+        if self._models is None or rescheduled or user_model.changes_the_model(config):
             self._models, self._steps = fresh, steps
         else:
             copy_variables(fresh.trainer.variables, self._models.trainer.variables)
@@ -86,14 +89,15 @@ def _fresh(workload: Workload, config: Pipeline, classes: Sequence[str], seed: i
     seed_all(seed)
     with _own_chance(seed):
         learner = workload.build(config, classes)
-    workload.compile(learner, config, optimizers.optimizer(steering, steps))
+    if not user_model.compiled(config, learner):
+        workload.compile(learner, config, optimizers.optimizer(steering, steps))
     learner.optimizer.build(learner.trainable_variables)
     return Models(learner, learner, learner if steering.ema is None else untrained(workload, config, classes))
 
 
 def untrained(workload: Workload, config: Pipeline, classes: Sequence[str]) -> Any:
     """The network as it is evaluated and saved, not compiled: a package needs no optimiser."""
-    model = workload.build(config, classes)
+    model = uncompiled(workload.build(config, classes))
     model.jit_compile = jit() is not False
     return model
 
@@ -119,11 +123,15 @@ def check_loadable(workload: Workload, config: Pipeline, classes: Sequence[str])
     """Save the untrained model and load it again in safe mode.
 
     A package holds no code, so a model with classes or functions of the user's own could be trained
-    and never be loaded again. Raises ConfigurationError, before any training.
+    and never be loaded again. So are the user's functions called once that compile it and make its callbacks.
+    Raises ConfigurationError, before any training.
     """
     with MODEL_LOCK:
         seed_all(0)
         model = workload.build(config, classes)
+        user_model.compiled(config, model)
+        user_model.callbacks(config)
+        model = uncompiled(model)
         try:
             data = save(model)
             foreign = sorted(set(_foreign(_layers(data))))

@@ -1,13 +1,19 @@
-"""A model function of the user's own: `module:function`, found from the folder of the pipeline's YAML.
+"""The user's own code for a model: functions of `model:`, written `module:function`, found from the YAML's folder.
 
-Importing it, calling it and checking what it gives belong here. Which files its digest covers is
-said in `digests.user_code`; what is trained with it, in `training`.
+function   build(input, classes) -> a keras.Model, compiled or not; input is the section of the YAML
+compile    compile(model, training) calls model.compile(...); training is the section of the YAML
+callbacks  callbacks(training) -> the keras.callbacks.Callback of one fit, made anew for each
+
+Importing them, calling them and checking what they give belong here. Which files a digest covers is said in
+`code_digests.user_code`; what is trained with them, in `training`.
 """
 
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,8 +23,10 @@ from typing import TYPE_CHECKING, Any
 from leptonflow.core.code_digests import user_code
 from leptonflow.core.hashing import sha256
 from leptonflow.keras_runtime.keras_models import keras
+from schemas import own_model
 from schemas.config import Pipeline
-from schemas.errors import ConfigurationError
+from schemas.errors import ConfigurationError, LeptonflowError
+from schemas.training import check_compilation
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,35 +35,103 @@ _imported: dict[str, str] = {}  # file: sha256, of the user's code that this pro
 
 
 def build(config: Pipeline, classes: Sequence[str], example: NDArray[Any]) -> Any:
-    """Call the function as `build(input, classes)`; input is the section of the YAML.
+    """What model.function gives: a keras.Model from N examples to (N, classes) probabilities.
 
-    example: what the model takes of two examples. Gives a keras.Model from N such to (N, classes) probabilities.
+    example: what the model takes of two examples.
     Raises ConfigurationError where it gives anything else, or raises.
     """
-    assert config.model.function is not None
-    module_name, function_name = config.model.function.split(":")
-    with _importable(config):
-        try:
-            module = importlib.import_module(module_name)
-        except (Exception, SystemExit) as error:  # a script's own command line ends the process
-            raise _wrong(config, "cannot be imported", "a module that imports", _told(error)) from error
-        _check_origin(config, module)
-        function = getattr(module, function_name, None)
-        if not callable(function):
-            names = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
-            there = f"a function in {module_name}: {', '.join(names) or 'none'}"
-            raise _wrong(config, "is not there", there, function_name)
-        model = _call(config, function, classes)
+    model = _call(config, "function", "a keras.Model from build(input, classes)", config.input, tuple(classes))
     _check(config, model, len(classes), example)
     return model
 
 
-def _call(config: Pipeline, function: Callable[..., Any], classes: Sequence[str]) -> Any:
+def compiled(config: Pipeline, model: Any) -> bool:
+    """Whether the user's own code compiles the model: model.compile, which is called here, or model.function.
+
+    Raises ConfigurationError where keys of `training:` have no effect then, or model.compile does not compile.
+    """
+    own = own_model.functions(config.model)
+    if "compile" in own:
+        _call(config, "compile", "compile(model, training) to call model.compile(...)", model, config.training)
+        if not model.compiled:
+            raise _wrong(config, "compile", "does not compile the model", "a call of model.compile(...)", "none")
+    elif "function" not in own or not model.compiled:
+        return False
+    check_compilation(config.training, "model.compile" if "compile" in own else "model.function")
+    return True
+
+
+def callbacks(config: Pipeline) -> list[Any]:
+    """The Keras callbacks of one fit, as model.callbacks makes them; none without it. Raises ConfigurationError."""
+    if "callbacks" not in own_model.functions(config.model):
+        return []
+    wanted = "a list of keras.callbacks.Callback from callbacks(training)"
+    found = _call(config, "callbacks", wanted, config.training)
+    kind = keras().callbacks.Callback
+    if not isinstance(found, list | tuple) or not all(isinstance(each, kind) for each in found):
+        each = [type(one).__name__ for one in found] if isinstance(found, list | tuple) else type(found).__name__
+        raise _wrong(config, "callbacks", "does not return callbacks", wanted, str(each))
+    return list(found)
+
+
+def changes_the_model(config: Pipeline) -> bool:
+    """Whether a fit may leave the model otherwise than it was built: with other layers trainable, compiled anew."""
+    return bool({"compile", "callbacks"} & own_model.functions(config.model).keys())
+
+
+@contextmanager
+def blamed(config: Pipeline) -> Iterator[None]:
+    """An error in this block, in which a model is trained, is told as one of the user's code, if there is any."""
     try:
-        return function(config.input, tuple(classes))
+        yield
+    except LeptonflowError:
+        raise
     except (Exception, SystemExit) as error:
-        wanted = "a keras.Model from build(input, classes)"
-        raise _wrong(config, "raised an error", wanted, _told(error)) from error
+        own = own_model.functions(config.model)
+        if not own:
+            raise
+        named = ", ".join(f"model.{key} {name}" for key, name in own.items())
+        raise ConfigurationError(
+            f"the model cannot be trained with {named}",
+            expected="a model, a loss, metrics and callbacks that fit the targets, one-hot rows (N, classes)",
+            received=_told(config, error),
+            hint="docs/your-own-model.md shows them",
+        ) from error
+
+
+def _call(config: Pipeline, key: str, expected: str, *given: Any) -> Any:
+    """What the function of that key gives for these arguments."""
+    module_name, name = own_model.functions(config.model)[key].split(":")
+    with _importable(config):
+        try:
+            module = importlib.import_module(module_name)
+        except (Exception, SystemExit) as error:  # a script's own command line ends the process
+            raise _wrong(config, key, "cannot be imported", "a module that imports", _told(config, error)) from error
+        _check_origin(config, key, module)
+        function = getattr(module, name, None)
+        if not callable(function):
+            names = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
+            there = f"a function in {module_name}: {', '.join(names) or 'none'}"
+            raise _wrong(config, key, "is not there", there, name)
+        _check_signature(config, key, function, expected, given)
+        try:
+            return function(*given)
+        except (Exception, SystemExit) as error:
+            raise _wrong(config, key, "raised an error", expected, _told(config, error)) from error
+
+
+def _check_signature(
+    config: Pipeline, key: str, function: Callable[..., Any], expected: str, given: Sequence[Any]
+) -> None:
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # written in C
+        return
+    try:
+        signature.bind(*given)
+    except TypeError as error:
+        name = getattr(function, "__name__", key)
+        raise _wrong(config, key, f"takes other arguments ({error})", expected, f"{name}{signature}") from None
 
 
 @contextmanager
@@ -80,12 +156,12 @@ def _importable(config: Pipeline) -> Iterator[None]:
         sys.path.remove(folder)
 
 
-def _check_origin(config: Pipeline, module: ModuleType) -> None:
+def _check_origin(config: Pipeline, key: str, module: ModuleType) -> None:
     files = {str(path.resolve()) for path in user_code(config).values()}
     origin = getattr(module, "__file__", None)
     if origin is None or str(Path(origin).resolve()) not in files:
         raise _wrong(
-            config, "has the name of another module", "a module beside the YAML with a name of its own",
+            config, key, "has the name of another module", "a module beside the YAML with a name of its own",
             f"{module.__name__} is {origin or 'built in'}",
         )  # fmt: skip
 
@@ -93,34 +169,42 @@ def _check_origin(config: Pipeline, module: ModuleType) -> None:
 def _check(config: Pipeline, model: Any, count: int, example: NDArray[Any]) -> None:
     import numpy as np
 
+    def wrong(what: str, expected: str, received: str) -> ConfigurationError:
+        return _wrong(config, "function", what, expected, received)
+
     module = keras()
     if not isinstance(model, module.Model):
-        raise _wrong(config, "does not return a model", "a keras.Model", type(model).__name__)
+        raise wrong("does not return a model", "a keras.Model", type(model).__name__)
     try:
         outputs = model(example, training=False)
         shape = tuple(outputs.shape)
         values = module.ops.convert_to_numpy(outputs)
     except Exception as error:
         wanted = f"a model for (N, {', '.join(map(str, example.shape[1:]))}) {example.dtype}"
-        raise _wrong(config, "does not take the input", wanted, _told(error)) from error
+        raise wrong("does not take the input", wanted, _told(config, error)) from error
     if shape != (2, count):
         received = f"(N, {', '.join(map(str, shape[1:]))})"
-        raise _wrong(config, "returns outputs of another shape", f"(N, {count}), one per class", received)
+        raise wrong("returns outputs of another shape", f"(N, {count}), one per class", received)
     if not (np.isfinite(values).all() and (values >= 0).all() and np.allclose(values.sum(1), 1, atol=1e-3)):
-        raise _wrong(
-            config, "does not return probabilities", "rows that sum to 1, as softmax gives", f"sums {values.sum(1)}"
-        )
+        raise wrong("does not return probabilities", "rows that sum to 1, as softmax gives", f"sums {values.sum(1)}")
 
 
-def _told(error: BaseException) -> str:
+def _told(config: Pipeline, error: BaseException) -> str:
+    """The last line of the error's traceback, and the last line of the user's own code that led to it."""
     text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0][:300]}" if text else type(error).__name__
+    what = f"{type(error).__name__}: {text[0][:300]}" if text else type(error).__name__
+    files = {str(path.resolve()): name for name, path in user_code(config).items()}
+    if isinstance(error, SyntaxError):
+        return what  # it names file and line itself
+    frames = [(str(Path(each.filename).resolve()), each.lineno) for each in traceback.extract_tb(error.__traceback__)]
+    where = next((f" ({files[name]}:{line})" for name, line in reversed(frames) if name in files), "")
+    return what + where
 
 
-def _wrong(config: Pipeline, what: str, expected: str, received: str) -> ConfigurationError:
+def _wrong(config: Pipeline, key: str, what: str, expected: str, received: str) -> ConfigurationError:
     return ConfigurationError(
-        f"model.function {config.model.function} {what}",
+        f"model.{key} {own_model.functions(config.model)[key]} {what}",
         expected=expected,
         received=received,
-        hint="docs/bring-your-own-data.md shows a model function",
+        hint="docs/your-own-model.md shows it",
     )
