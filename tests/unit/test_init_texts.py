@@ -115,8 +115,8 @@ def test_a_table_without_such_columns_is_refused(tmp_path: Path) -> None:
     assert chosen.workload.noun == "texts"
     few = [line for line in summarise(chosen.source, chosen.workload).warnings() if "fewer than 10" in line]
     assert few and "bad, good" in few[0]
-    source.write_bytes("text,label\ntr\u00e8s bien,good\n".encode("latin-1"))
-    with pytest.raises(UsageError, match=r"t\.csv cannot be read.*not UTF-8: byte 13"):
+    source.write_bytes("texte fran\u00e7ais,label\nbien,good\n".encode("latin-1"))
+    with pytest.raises(UsageError, match=r"t\.csv cannot be read.*line 1: the byte 0xe7 is not UTF-8"):
         choose(source, DEFAULT, None)
 
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from leptonflow.data.ingest import intake, landing
+from leptonflow.data.ingest import intake, label_tables, landing
 from leptonflow.data.ingest.label_columns import Columns, of_pipeline
 from leptonflow.data.validation import examination
 from leptonflow.data.validation.examined_rows import Row
@@ -78,6 +78,25 @@ def test_half_of_a_surrogate_pair_is_one_bad_row(store: Store) -> None:
     lines = b'{"text": "fine \\ud800 day", "label": "good"}\n{"text": "rain", "label": "bad"}\n'
     found = rows(store, pipeline(), t_dot_jsonl=lines)
     assert [(row.rule, row.encoded) for row in found] == [("not-utf8", None), (None, b"rain")]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "data", "told"),
+    [
+        ("csv", b"label,text\ngood,a fine day\nbad,caf\xe9\nba\0d,rain\nbad,it rained\n",
+         ("line 3, column 'text': the byte 0xe9 is not UTF-8;", "line 4, column 'label': a NUL,")),
+        ("jsonl", b'{"text": "a fine day"}\n\n{"text": "caf\xe9"}\n\0{}\n{"text": "it rained", "label": "bad"}',
+         ("line 3: the byte 0xe9 is not UTF-8;", "line 4: a NUL,")),
+    ],
+)  # fmt: skip
+def test_a_byte_that_is_no_text_is_one_bad_row(store: Store, suffix: str, data: bytes, told: tuple[str, str]) -> None:
+    found = rows(store, pipeline(), **{f"t_dot_{suffix}": data})
+    assert [row.encoded for row in found] == [b"a fine day", None, None, b"it rained"]
+    assert [row.rule for row in found[1:3]] == ["not-utf8", "nul-character"]
+    assert all((row.reason or "").startswith(start) for row, start in zip(found[1:3], told, strict=True))
+    # What is landed of it in part has its other rows alone.
+    kept = label_tables.some_rows(f"t.{suffix}", data, [0, 3])
+    assert label_tables.read(f"t.{suffix}", kept, Columns(cells=())).cells == [b"a fine day", b"it rained"]
 
 
 def test_hugging_faces_parquet_names_its_classes(store: Store, tmp_path: Path) -> None:

@@ -200,7 +200,14 @@ def test_bad_rows_of_a_table(place: Store, source: Path, tmp_path: Path, suffix:
 def test_a_table_without_one_of_its_columns(place: Store, source: Path, suffix: str) -> None:
     put(source, "a.png")
     write_table(source / f"t{suffix}", [{"path": "a.png", "colour": "red"}] * 3)
-    rows = arrive(place, source)
+    with pytest.raises(UsageError, match=r"known to hold labels.*path, colour"):
+        arrive(place, source)
+    assert place.keys("landing") == []
+    # Landed by hand it is data that is refused.
+    for file in source.iterdir():
+        place.create(f"landing/pets/plain/{file.name}", file.read_bytes())
+    place.create("landing/pets/plain/_READY", b"")
+    rows = examined(place, "plain")
     assert [(r.source, r.rule) for r in rows] == [(f"t{suffix}[{i}]", "missing-column") for i in range(3)]
     assert "label" in str(rows[0].reason) and "'colour'" in str(rows[0].reason)
 
@@ -208,9 +215,10 @@ def test_a_table_without_one_of_its_columns(place: Store, source: Path, suffix: 
 @pytest.mark.parametrize(
     ("name", "data"),
     [
-        ("t.csv", b"path,label\na.png,caf\xe9\n"),
+        ("t.csv", b"path,caf\xe9\na.png,cat\n"),
         ("t.csv", b'path,label\n"a.png,cat\n'),
-        ("t.csv", b"path,label\n\0,cat\n"),
+        ("t.csv", b"path\0,label\na.png,cat\n"),
+        ("t.csv", b"\xff\xfep\0a\0t\0h\0,\0"[:-1]),
         ("t.csv", b""),
         ("t.parquet", b"PAR1 no parquet PAR1"),
         ("t.parquet", b""),

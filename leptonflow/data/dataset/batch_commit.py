@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 from leptonflow.core import clock, store_keys
 from leptonflow.core.hashing import canonical, digest, sha256, short
 from leptonflow.core.person import person
-from leptonflow.data.dataset import dataset_contents, dataset_state, identities, part_files
+from leptonflow.data.dataset import dataset_contents, dataset_state, holdout_split, identities, part_files
 from leptonflow.data.ingest import landing
 from leptonflow.data.validation import contracts, examined_rows
 from leptonflow.data.validation.acceptance import Judgement
@@ -71,6 +72,10 @@ def commit(
         groups |= {str(row.id): row.group for row in rows if row.group is not None}
         content = dataset_contents.content_digest(pairs, preprocessing, groups)
         part = writing and writing.result()
+    holdout = history.head.body["holdout"] if history.head else config.holdout.fraction
+    if config.group is not None:
+        few = holdout_split.few_groups(config, set(groups.values()), holdout)
+        judgement = replace(judgement, warnings=(*judgement.warnings, *few))
     counts = f"{len(rows)} accepted, {len(judgement.refused)} quarantined, {judgement.known} already ingested"
     outcome = _outcome(
         config, landed, judgement, expectations,
@@ -90,7 +95,7 @@ def commit(
         "classes": list(classes),
         "labels": dict(Counter(label for _, label in pairs)) if classes else {},
         "preprocessing": preprocessing,
-        "holdout": history.head.body["holdout"] if history.head else config.holdout.fraction,
+        "holdout": holdout,
         "examples": len(pairs),
         **dataset_state.fixed(config),
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from leptonflow.core import capacity
@@ -12,9 +12,10 @@ from leptonflow.data.dataset.dataset_contents import tables
 from leptonflow.data.dataset.part_files import read_columns
 from leptonflow.storage.store import Store
 from leptonflow.workloads import catalog
-from schemas.config import Pipeline
+from schemas.config import AgainstChampion, Pipeline
 from schemas.errors import ConfigurationError
 from schemas.records import SnapshotRef, Split
+from schemas.text import counted
 from schemas.training import unknown_classes
 
 if TYPE_CHECKING:
@@ -98,6 +99,24 @@ def _check_weights(config: Pipeline, snapshot: SnapshotRef) -> None:
             received=", ".join(unknown),
             hint="Remove it or fix its name",
         )
+
+
+def few_groups(config: Pipeline, groups: Collection[str], fraction: float) -> list[str]:
+    """A sentence where the dataset's groups are too few to train on, or for a candidate to pass; else none."""
+    from leptonflow.statistics import clusters
+
+    held = sum(in_holdout(group, fraction) for group in groups)
+    levels = [rule.confidence for rule in config.gate if isinstance(rule, AgainstChampion)]
+    wanted = max([LEAST_GROUPS, *map(clusters.enough, levels)])
+    short = []
+    if len(groups) - held < config.training.folds:
+        short.append(f"{config.training.folds} folds need at least {config.training.folds} to train on")
+    if held < wanted:
+        short.append(f"the gate needs at least {wanted} in the holdout to compare a candidate with a champion")
+    if not short:
+        return []
+    there = f"{counted(len(groups), 'group')}, {held} of them in the holdout"
+    return [f"the dataset has {there}: {', and '.join(short)}; ingest more groups"]
 
 
 def _few(groups: int | None) -> list[str]:

@@ -6,11 +6,12 @@ Pure. What a group does to the split belongs to `data.dataset`; what the YAML ma
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
 from leptonflow.data.ingest import layouts
+from schemas.errors import ConfigurationError
 from schemas.groups import LABEL, Group, fields
 from schemas.text import nfc
 
@@ -54,6 +55,43 @@ def of_row(
     if name is not None:
         return of_name(group, name, label, None)
     return Grouped(None, f"it is a row without a {'column' if group.column else 'file'} to tell it by")
+
+
+def check(group: Group | None, layout: str, inside: bool) -> None:
+    """Raise ConfigurationError where no source of this layout has such groups. inside: a table holds the examples."""
+    if group is None:
+        return
+    if layout == "npy":
+        raise _impossible(group, "a row of arrays has no name and no column", "Remove group for a pipeline of arrays")
+    if layout == "folders" and group.column is not None:
+        raise _impossible(group, "the source is a folder per class, and no table", "Use a pattern or {folder: parent}")
+    if layout == "table" and inside and group.column is None:
+        raise _impossible(group, "the table holds the texts itself, so no row has a file", "Use {column: NAME}")
+
+
+def check_names(
+    group: Group | None, names: Iterable[tuple[str, str | None]], roots: Collection[str] | None
+) -> None:
+    """Raise ConfigurationError where of some files, their names and labels given, not a single one has a group."""
+    if group is None or group.column is not None:
+        return
+    why = None
+    for name, label in names:
+        found = of_name(group, name, label, roots)
+        if found.group is not None:
+            return
+        why = why or f"no file of the source has one; of {name}: {found.why}"
+    if why is not None:
+        way = "Put the files into folders below their class, or use a pattern" if group.folder else "Fix the pattern"
+        raise _impossible(group, why, way)
+
+
+def _impossible(group: Group, why: str, way: str) -> ConfigurationError:
+    shown = ", ".join(f"{key}: {value}" for key, value in group.model_dump(mode="json").items())
+    return ConfigurationError(
+        f"the YAML's group {{{shown}}} cannot be found in this source", expected="a source that tells the groups",
+        received=why, hint=way,
+    )  # fmt: skip
 
 
 def moved(source: str, group: str | None, found: Grouped) -> list[Moved]:

@@ -160,6 +160,19 @@ def check_texts(header: Sequence[str], columns: Columns) -> None:
         )  # fmt: skip
 
 
+def check_no_texts(header: Sequence[str]) -> None:
+    """Raise UsageError where a table that is to name files has a column of texts. For one that names no file."""
+    at = find_texts(header, Columns(cells=()))[0]
+    if at is not None:
+        raise UsageError(
+            "the table names no file that is there and seems to hold texts, and this pipeline takes files",
+            expected=f"a column of paths ({', '.join(PATHS)})",
+            received=f"a column {header[at[0]]!r}; the columns are {', '.join(header)}",
+            hint="Texts need a pipeline with `workload: text_classification`; for files, --path-column and --root say "
+            "where they are",
+        )
+
+
 def lacks_group(header: Sequence[str], columns: Columns) -> bool:
     """Whether there is to be a column of groups and none is there."""
     return columns.group is not None and columns.group not in map(nfc, header)
@@ -195,6 +208,8 @@ def unknown(header: Sequence[str], columns: Columns) -> UsageError:
         )  # fmt: skip
     path, label_at = find_columns(header, columns)
     held = find_texts(header, columns)[0] if columns.cells is not None else path
+    if columns.cells is None and held is None:
+        check_no_texts(header)
     if held is not None and label_at is None:
         return UsageError(
             "no column of the table is known to hold labels", expected=", ".join(LABELS), received=", ".join(header),

@@ -6,7 +6,6 @@ that stands there. Where a path leads is not known here (table_paths, folder_wal
 
 from __future__ import annotations
 
-import codecs
 import csv
 import io
 import json
@@ -15,7 +14,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from leptonflow.data.ingest import bounded_parquet
+from leptonflow.data.ingest import bounded_parquet, table_text
 from leptonflow.data.ingest.label_columns import (
     DEFAULT,
     Columns,
@@ -95,14 +94,14 @@ def some_rows(name: str, data: bytes, rows: Sequence[int]) -> bytes:
                 hint="Leave out the columns that are neither paths nor labels",
             ) from None  # fmt: skip
     if name.lower().endswith(".jsonl"):
-        every = _lines(data)
-        return "".join(f"{every[row]}\n" for row in rows).encode()
-    delimiter, lines = _csv_rows(data)
+        every = table_text.lines(data)
+        return table_text.encoded("".join(f"{every[row][1]}\n" for row in rows))
+    found = table_text.csv_rows(data)
     text = io.StringIO()
-    writer = csv.writer(text, delimiter=delimiter, lineterminator="\n")
-    writer.writerow(lines[0])
-    writer.writerows(lines[1 + row] for row in rows)
-    return text.getvalue().encode()
+    writer = csv.writer(text, delimiter=found.delimiter, lineterminator="\n")
+    writer.writerow(found.rows[0])
+    writer.writerows(found.rows[1 + row] for row in rows)
+    return table_text.encoded(text.getvalue())
 
 
 def name_of(path: str | None) -> tuple[str | None, Rule | None]:
@@ -226,7 +225,12 @@ def _class(number: int | None, names: Sequence[str] | None, named: bool) -> str 
 
 def _read_lines(data: bytes, columns: Columns) -> LabelTable:
     rows: list[dict[str, Any]] = []
-    for number, line in enumerate(_lines(data), 1):
+    broken: dict[int, Rule] = {}
+    for number, line in table_text.lines(data):
+        if rule := table_text.line_rule(number, line):
+            broken[len(rows)] = rule
+            rows.append({})
+            continue
         try:
             # Numbers stay the text that they are.
             row = json.loads(line, parse_int=str, parse_float=str, parse_constant=str)
@@ -235,8 +239,8 @@ def _read_lines(data: bytes, columns: Columns) -> LabelTable:
         if not isinstance(row, dict):
             raise ValueError(f"line {number} is not a JSON object")
         rows.append(row)
-    if not rows:
-        raise ValueError("the table is empty")
+    if len(rows) == len(broken):
+        raise ValueError(broken[0][1] if broken else "the table is empty")
     header = list(dict.fromkeys(key for row in rows for key in row))
     path, label_at = find_columns(header, columns)
     texts = find_texts(header, columns)[0] if columns.cells is not None else None
@@ -245,23 +249,20 @@ def _read_lines(data: bytes, columns: Columns) -> LabelTable:
     labels = (row.get(header[label_at]) for row in rows)
     told = (json.dumps(each) if isinstance(each, bool) else each for each in labels)  # true, as it stands there
     if texts is not None:
-        found = of_texts(header, ([row.get(header[at]) for at in texts] for row in rows), told)
+        cells = ([row.get(header[at]) for at in texts] for row in rows)
+        found = of_texts(header, (None if n in broken else row for n, row in enumerate(cells)), told, broken)
     else:
         assert path is not None
-        found = of_cells(header, (row.get(header[path]) for row in rows), told)
+        found = of_cells(header, (row.get(header[path]) for row in rows), told, broken)
     group_at = group_column(header, columns)
     return found if group_at is None else found.grouped(row.get(header[group_at]) for row in rows)
-
-
-def _lines(data: bytes) -> list[str]:
-    return [line for line in _decoded(data).split("\n") if line.strip()]
 
 
 # --- CSV ---------------------------------------------------------------------------------------------
 
 
 def _read_csv(data: bytes, columns: Columns) -> LabelTable:
-    _, lines = _csv_rows(data)
+    _, lines, broken = table_text.csv_rows(data)
     if not lines:
         raise ValueError("the table is empty")
     header, body = lines[0], lines[1:]
@@ -273,7 +274,7 @@ def _read_csv(data: bytes, columns: Columns) -> LabelTable:
         number: ("ragged-row", f"the header has {len(header)} columns, this row {len(row)} cells: "
                  f"{'quote a cell that holds the separator' if len(row) > len(header) else 'a cell is missing'}")
         for number, row in enumerate(body) if len(row) != len(header)
-    }  # fmt: skip
+    } | {number - 1: rule for number, rule in broken.items()}  # fmt: skip
     whole = [None if number in ragged else row for number, row in enumerate(body)]
     assert label_at is not None
     told = (row and row[label_at] for row in whole)
@@ -284,35 +285,3 @@ def _read_csv(data: bytes, columns: Columns) -> LabelTable:
         found = of_cells(header, (row and row[path] for row in whole), told, ragged)
     group_at = group_column(header, columns)
     return found if group_at is None else found.grouped(row and row[group_at] for row in whole)
-
-
-def _csv_rows(data: bytes) -> tuple[str, list[list[str]]]:
-    """(delimiter, rows), everything as it is written; blank lines are no rows."""
-    text = _decoded(data)
-    first = text.split("\n", 1)[0]
-    delimiter = max(",;\t", key=first.count)
-    # A limit of the process, and no bound that is needed here: a cell is part of a text that is in memory.
-    csv.field_size_limit(max(csv.field_size_limit(), len(text)))
-    rows, line = [], 1
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    try:
-        for row in reader:
-            line = reader.line_num + 1
-            if row:
-                rows.append(row)
-            if len(rows) > bounded_parquet.MOST_ROWS:
-                raise ValueError(f"more than {bounded_parquet.MOST_ROWS} rows")
-    except csv.Error as error:
-        told = "a quote is opened and never closed" if str(error) == "unexpected end of data" else str(error)
-        raise ValueError(f"the row in line {line}: {told}") from None
-    return delimiter, rows
-
-
-def _decoded(data: bytes) -> str:
-    try:  # spreadsheets write "Unicode text" as UTF-16, with its mark
-        text = data.decode("utf-16" if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"not UTF-8: byte {error.start}; save the table as UTF-8") from None
-    if "\0" in text:
-        raise ValueError("not text: it holds a NUL; save the table as UTF-8")
-    return text

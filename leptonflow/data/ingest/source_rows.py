@@ -61,6 +61,8 @@ def _arrive_folder(source: Source, index: Index, progress: Progress) -> Arrival:
             rows.append(source_row(file.name, label, file.sha256, before))
         else:
             landed.append(file.landed())
+    if not known:
+        example_groups.check_names(index.group, ((file.name, label_of(file.name, roots)) for file in seen), roots)
     listing = Listing(
         digest=content,
         layout="folders",

@@ -37,22 +37,27 @@ def arrive_table(source: Source, index: Index, classes: Sequence[str] | None, pr
     found = label_tables.read(itself.found.name, itself.bytes(), source.columns, classes or index.classes)
     if not len(found) and not found.broken:
         raise UsageError("the table has no rows", expected="a row per example", received=shown(table))
-    if found.missing and source.columns.named:
+    if found.missing:
         raise label_columns.unknown(found.header, source.columns)
     label_columns.check_texts(found.header, source.columns)
-    if found.broken or found.missing:
+    if found.broken:
         listing = Listing(
             digest=content_digest(triples([itself])),
             layout="table",
             files=(itself.landed(),),
             known=0,
             ignored=source.hidden,
-            rows=None if found.broken else tuple(range(len(found))),
+            rows=None,
             warnings=source.warnings,
         )
         return Arrival(listing, by_key([itself]), itself, len(found))
     rows = _table_rows(source, found, progress)
+    if found.cells is None and not rows.seen and source.columns.path is None:
+        label_columns.check_no_texts(found.header)
     new = _new_rows(rows, itself, found, index)
+    if not new.known:
+        named = zip(rows.rows, found.labels, strict=True)
+        example_groups.check_names(index.group, ((r.name, each) for r, each in named if isinstance(r, Seen)), None)
     landed = {file.found.name: file for file in new.files if file.found.name != itself.found.name}
     records = [file.landed() for file in sorted(landed.values(), key=_name)]
     if new.kept:
