@@ -210,7 +210,7 @@ def test_the_same_patients_in_several_classes_are_no_split(store: Store, tmp_pat
 def test_rows_of_arrays_have_no_group(store: Store, tmp_path: Path) -> None:
     source = npy(tmp_path, random_rows(2), np.array([0, 1]))
     pipeline = CONFIG.model_copy(update={"group": config("patient").group})
-    landed = landing.land(store, pipeline, source, None, landing.Index())
+    landed = landing.land(store, CONFIG, source, None, landing.Index())
     rows = examination.examine(store, pipeline, landing.open_batch(store, "pets", landed.batch), WORKLOAD)
     assert [(row.group, row.no_group) for row in rows] == [(None, "it is a row without a column to tell it by")] * 2
 
@@ -379,6 +379,49 @@ def test_pictures_by_name_keep_their_group_when_they_are_encoded_again(store: St
     assert before is not None and after.content != before.content
     groups = [dataset_contents.groups(store, each.parts, each.group) for each in (before, after)]
     assert groups[0] == groups[1] and set(groups[0].values()) == {"anna", "bert", "cleo"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "group", "told"),
+    [
+        ("table", {"folder": "parent"}, "the table holds the texts itself"),
+        ("table", {"pattern": TAKE, "field": "speaker"}, r"Use \{column: NAME\}"),
+        ("table", "patient", "the table has no such column"),
+        ("folder", "speaker", "a folder per class, and no table"),
+        ("folder", {"folder": "parent"}, "of no/1.txt: it lies in the folder of its class, 'no'"),
+        ("folder", {"pattern": TAKE, "field": "speaker"}, "Fix the pattern"),
+        ("arrays", "speaker", "no name and no column"),
+    ],
+)
+def test_a_group_that_the_source_cannot_have_is_told_before_anything_is_landed(
+    kind: str, group: Any, told: str, store: Store, tmp_path: Path
+) -> None:
+    source, workload = tmp_path / "s", "image_classification" if kind == "arrays" else "text_classification"
+    if kind == "table":
+        source = texts(source, speeches("anna", "bert"))
+    elif kind == "arrays":
+        source.mkdir()
+        np.save(source / "X.npy", np.zeros((2, 4, 4), np.uint8))
+        np.save(source / "y.npy", np.array([0, 1]))
+    else:
+        for label in ("no", "yes"):
+            (source / label).mkdir(parents=True)
+            (source / label / "1.txt").write_text(f"some words of {label}")
+    pipeline = config(group, workload, classes=None)
+    with pytest.raises(UsageError, match=told):
+        landing.land(store, pipeline, source, None, landing.Index(group=pipeline.group))
+    assert store.keys("landing") == []
+
+
+def test_few_groups_are_told_when_they_arrive() -> None:
+    pipeline = config("speaker", training={"folds": 5}, gate=[
+        {"rule": "at_least", "metric": "accuracy", "value": 0.5},
+        {"rule": "against_champion", "metric": "accuracy", "margin": 0.1, "confidence": 0.95},
+    ])  # fmt: skip
+    (told,) = holdout_split.few_groups(pipeline, ["anna"], 0.2)
+    assert told.startswith("the dataset has 1 group, ") and "5 folds need at least 5 to train on, and the gate" in told
+    assert "at least 4 in the holdout" in told
+    assert holdout_split.few_groups(pipeline, [f"speaker {n}" for n in range(60)], 0.2) == []
 
 
 # --- what is fixed -----------------------------------------------------------------------------------

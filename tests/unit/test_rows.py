@@ -16,6 +16,7 @@ from leptonflow.core.hashing import sha256
 from leptonflow.data.ingest import landing
 from leptonflow.data.ingest.landing import Index
 from leptonflow.storage.store import Store
+from schemas.errors import UsageError
 from tests.batches import arrive, examined, image, land, npy, put, random_rows
 
 # --- .npy pairs --------------------------------------------------------------------------------------
@@ -210,6 +211,15 @@ def test_a_table_without_one_of_its_columns(place: Store, source: Path, suffix: 
     rows = examined(place, "plain")
     assert [(r.source, r.rule) for r in rows] == [(f"t{suffix}[{i}]", "missing-column") for i in range(3)]
     assert "label" in str(rows[0].reason) and "'colour'" in str(rows[0].reason)
+
+
+@pytest.mark.parametrize("header", ["text,label", "id,text,label"])
+def test_a_table_of_texts_is_not_landed_for_a_pipeline_of_images(place: Store, source: Path, header: str) -> None:
+    cells = ",".join({"id": "7", "text": "a fine day", "label": "good"}[name] for name in header.split(","))
+    (source / "t.csv").write_text(f"{header}\n{cells}\n")
+    with pytest.raises(UsageError, match=r"seems to hold texts.*a column 'text'.*workload: text_classification"):
+        land(place, source)
+    assert place.keys("landing") == []
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,12 @@ afterwards. What does not belong here: what a batch leaves (batch_commit), and t
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from leptonflow.core import garbage_collection, progress, store_keys
 from leptonflow.core.child_processes import Pool
@@ -22,7 +23,7 @@ from leptonflow.data.dataset import (
     part_files,
 )
 from leptonflow.data.dataset.known_examples import classes, knowledge
-from leptonflow.data.ingest import discards, landing
+from leptonflow.data.ingest import discards, landing, rare_labels
 from leptonflow.data.ingest.label_columns import of_pipeline
 from leptonflow.data.validation import contracts, examination, faults
 from leptonflow.data.validation.acceptance import Judgement, judge, refuse_whole
@@ -195,8 +196,8 @@ def _judged(
 
     fault  why there are no rows, of a batch that could not be examined
     """
-    target = catalog.load(config.workload).target
-    found, complaint = _first_classes(classes(config, history), rows, landed) if target.classes else ((), None)
+    target, known = catalog.load(config.workload).target, classes(config, history)
+    found, complaint = _first_classes(known, rows, landed) if target.classes else ((), None)
     judgement = judge(
         rows,
         knowledge(store, config, history),
@@ -205,6 +206,10 @@ def _judged(
         known_at_landing=landed.known,
         fault=None if target.classes else target.fault,
     )
+    if target.classes and known is None:
+        accepted = Counter(str(row.label) for row in judgement.accepted)
+        rare = rare_labels.warnings(accepted, config.training.folds)
+        judgement = replace(judgement, warnings=(*judgement.warnings, *rare))
     expectations, part = _validate_and_encode(config, landed.name, judgement, at_hand)
     failed = [e for e in expectations if not e.success]
     unread = judgement.over if all(row.rule is not None for row in rows) else None  # and so it has no classes either

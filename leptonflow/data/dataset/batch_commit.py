@@ -73,9 +73,7 @@ def commit(
         content = dataset_contents.content_digest(pairs, preprocessing, groups)
         part = writing and writing.result()
     holdout = history.head.body["holdout"] if history.head else config.holdout.fraction
-    if config.group is not None:
-        few = holdout_split.few_groups(config, set(groups.values()), holdout)
-        judgement = replace(judgement, warnings=(*judgement.warnings, *few))
+    judgement = _warned(judgement, holdout_split.few_groups(config, set(groups.values()), holdout))
     counts = f"{len(rows)} accepted, {len(judgement.refused)} quarantined, {judgement.known} already ingested"
     outcome = _outcome(
         config, landed, judgement, expectations,
@@ -109,6 +107,10 @@ def commit(
         why=f"batch {landed.name}: {counts}",
     )
     return outcome
+
+
+def _warned(judgement: Judgement, warnings: Sequence[str]) -> Judgement:
+    return replace(judgement, warnings=(*judgement.warnings, *warnings))
 
 
 def _write_quarantine(

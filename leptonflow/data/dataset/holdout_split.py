@@ -103,6 +103,8 @@ def _check_weights(config: Pipeline, snapshot: SnapshotRef) -> None:
 
 def few_groups(config: Pipeline, groups: Collection[str], fraction: float) -> list[str]:
     """A sentence where the dataset's groups are too few to train on, or for a candidate to pass; else none."""
+    if config.group is None:
+        return []
     from leptonflow.statistics import clusters
 
     held = sum(in_holdout(group, fraction) for group in groups)

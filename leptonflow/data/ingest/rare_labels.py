@@ -1,0 +1,56 @@
+"""Labels that are likely typing errors: of very few examples, and spelt nearly like another one. Pure.
+
+What does not belong here: labels that differ only by case, spaces or Unicode form (layouts.lookalikes).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+
+from schemas.text import counted
+
+TIMES = 10  # so many times as many examples has the label that a rare one may have been meant for
+NEAR = 0.8  # of difflib's ratio: `caat` and `cat` have 0.86
+MOST = 5  # labels that are named
+MOST_COMPARED = 1000  # labels; comparing is quadratic
+
+
+def nearly(counts: Mapping[str, int]) -> dict[str, str]:
+    """Rare label -> the frequent one that it is spelt nearly like. Names that differ in their digits alone are not."""
+    if len(counts) > MOST_COMPARED:
+        return {}
+    found: dict[str, str] = {}
+    for name, count in counts.items():
+        letters = _letters(name)
+        others = {_letters(other): other for other, many in counts.items() if many >= TIMES * count and other != name}
+        others.pop(letters, None)
+        near = difflib.get_close_matches(letters, others, n=1, cutoff=NEAR) if letters else []
+        if near:
+            found[name] = others[near[0]]
+    return found
+
+
+def warnings(counts: Mapping[str, int], folds: int) -> list[str]:
+    """A sentence for each of MOST labels that a first batch makes a class and that cannot be meant, or not be trained.
+
+    counts: label -> accepted examples; folds: so many examples of each class are needed to train.
+    """
+    near = nearly(counts)
+    few = sorted((name for name, count in counts.items() if count < folds or name in near), key=counts.__getitem__)
+    told = []
+    for name in few[:MOST]:
+        start = f"the class {name!r} has {counted(counts[name], 'example')}"
+        if name in near:
+            start += f" and is spelt nearly like {near[name]!r}, which has {counts[near[name]]}"
+        else:
+            start += f", fewer than the {folds} folds need to train"
+        told.append(
+            f"{start}; if it is a typing error, correct the source, `ingest` it with --correct, and name the classes "
+            "under `classes` in the YAML"
+        )
+    return told + ([f"{counted(len(few) - MOST, 'more class', 'more classes')} of few examples"] if few[MOST:] else [])
+
+
+def _letters(name: str) -> str:
+    return "".join(c for c in name.casefold() if not c.isdigit())

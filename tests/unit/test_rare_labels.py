@@ -1,0 +1,32 @@
+"""Which labels of a first batch are told as likely typing errors, or as too few to train on."""
+
+from __future__ import annotations
+
+import pytest
+
+from leptonflow.data.ingest import rare_labels
+
+
+@pytest.mark.parametrize(
+    ("counts", "near"),
+    [
+        ({"cat": 30, "dog": 30, "caat": 1}, {"caat": "cat"}),
+        ({"Neutral": 40, "neutrl": 4, "bad": 40}, {"neutrl": "Neutral"}),
+        ({"male": 30, "female": 29}, {}),  # near, and both are frequent
+        ({"day 1": 30, "day 2": 2}, {}),
+        ({str(n): n * n + 1 for n in range(10)}, {}),
+        ({"cat": 30, "owl": 1}, {}),
+    ],
+)
+def test_a_rare_label_that_is_spelt_nearly_like_another(counts: dict[str, int], near: dict[str, str]) -> None:
+    assert rare_labels.nearly(counts) == near
+
+
+def test_what_is_told_of_them() -> None:
+    first, second = rare_labels.warnings({"cat": 60, "caat": 6, "dog": 50, "owl": 1}, folds=5)
+    assert first.startswith("the class 'owl' has 1 example, fewer than the 5 folds need to train; if it is a typing")
+    assert "'caat' has 6 examples and is spelt nearly like 'cat', which has 60" in second
+    assert "--correct" in second and "`classes` in the YAML" in second
+    assert rare_labels.warnings({"cat": 60, "dog": 5}, folds=5) == []
+    many = rare_labels.warnings({f"{letter * 3}": 1 for letter in "abcdefgh"}, folds=2)
+    assert len(many) == 6 and many[-1] == "3 more classes of few examples"
