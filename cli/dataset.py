@@ -48,11 +48,11 @@ def init(
         summary = source_summary.summarise(found, workload)
         for warning in (*([why] if why else []), *summary.warnings()):
             show.warn(warning)
-    path = starting.write(target, summary)
+    path = starting.write(target, summary, source)
     document = {"path": str(path), **({"seen": summary.document()} if summary else {})}
 
     def tell() -> None:
-        for line in summary.lines() if summary is not None else ():
+        for line in starting.lines(summary) if summary is not None else ():
             print(printable(line))
         written = summary is not None and summary.columns  # the YAML names the column of labels beside those
         given = starting.options(path_column, None if written else label_column, root)

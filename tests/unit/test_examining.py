@@ -284,12 +284,12 @@ def test_what_a_person_should_know_of_a_file_is_told_with_the_batch(place: Store
 
     from leptonflow.data.dataset import admission
 
-    for number in range(6):
+    for number in range(10):
         data = io.BytesIO()
-        frames = [Image.new("RGB", (9, 9), (number * 40, shade, 0)) for shade in (1, 2)]
+        frames = [Image.new("RGB", (9, 9), (number * 20, shade, 0)) for shade in (1, 2)]
         frames[0].save(data, "TIFF", save_all=number > 2, append_images=frames[1:])
         place.create(f"landing/pets/pages/{'cat' if number % 2 else 'dog'}/{number}.tif", data.getvalue())
     place.create("landing/pets/pages/_READY", b"")
     outcome = admission.admit(place, CONFIG, "pages")
-    assert outcome.accepted == 6
-    assert outcome.warnings == ("page 1 of 2 is taken: 3 of 6 examples, such as cat/3.tif",)
+    assert outcome.accepted == 10
+    assert outcome.warnings == ("page 1 of 2 is taken: 7 of 10 examples, such as cat/3.tif",)

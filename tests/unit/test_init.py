@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from leptonflow.core import pipeline_files
 from leptonflow.data.ingest.label_columns import DEFAULT, Columns
 from leptonflow.data.ingest.source_summary import Summary, summarise
 from leptonflow.data.ingest.source_workload import choose
+from leptonflow.gate.proposed_margin import propose
 from leptonflow.workloads.image_classification.model import smallest_side
 from schemas.errors import UsageError
 from tests.batches import put
@@ -88,6 +90,51 @@ def test_the_gate_asks_for_small_classes_and_more_than_a_baseline(
     starting.write("one", summary(tmp_path / "t"))
     assert pipeline_files.load_config("one").classes is None  # one class is no valid list of them
     assert "ingest zoo s --label-column breed" in starting.next_steps(path, Path("s"), ["--label-column", "breed"])
+
+
+@pytest.mark.parametrize(
+    ("target", "told"),
+    [
+        ("", "1 to 63 of the characters.*Received: ''"),
+        ("ünï", "Received: 'ünï'. Such as uni"),
+        ("a" * 300, "of 300 characters"),
+        ("x/" + "a" * 300, "cannot be written"),
+        ("...", "Choose another name"),
+    ],
+)
+def test_a_name_that_no_pipeline_can_have(
+    target: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError) as error:
+        starting.write(target, None)
+    assert re.search(told, error.value.line()) and len(error.value.line()) < 400
+    assert list(tmp_path.glob("**/*.yaml")) == []
+
+
+def test_nothing_is_written_into_a_folder_of_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    put(tmp_path / "takes", "cat/0.png", "dog/0.png")
+    assert starting.write("takes", None, Path("takes")) == Path("pipelines/takes.yaml")
+    for inside in ("takes/cat", str(tmp_path / "takes"), "takes/new"):
+        with pytest.raises(UsageError, match="would lie among the data"):
+            starting.write(inside, None, Path("takes"))
+    assert list((tmp_path / "takes").glob("**/*.yaml")) == []
+
+
+def test_the_margin_is_one_that_the_holdout_can_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    put(tmp_path / "s", *(f"cat/{n}.png" for n in range(30)), *(f"dog/{n}.png" for n in range(30)))
+    found = summary(tmp_path / "s")
+    text = starting.write("small", found).read_text()
+    assert pipeline_files.load_config("small").gate[-1].margin == 0.2  # type: ignore[union-attr]
+    assert "# Proposed: a holdout of about 12 can show no smaller one: 0.03 needs about 890 examples in all." in text
+    assert starting.lines(found)[-1].startswith("margin   0.2: a holdout of about 12")
+    # A folder per class has no column, and a table of texts no files.
+    assert "# group: {pattern:" in text and "# group: {folder: parent}" in text and "group: {column" not in text
+    starting.write("plain", None)
+    assert pipeline_files.load_config("plain").gate[-1].margin == 0.03  # type: ignore[union-attr]
+    assert propose(10_000, 0.2).needed is None and propose(5, 0.2).least == 40
 
 
 def test_a_bare_name_goes_under_pipelines_and_a_path_or_folder_is_kept(

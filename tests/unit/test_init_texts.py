@@ -139,3 +139,30 @@ def test_no_other_column_of_texts_is_not_told(tmp_path: Path) -> None:
         csv.writer(file).writerows([("text", "text", "label"), ("a b", "c d", "pos"), ("e f", "g h", "neg")])
     found, _ = seen(tmp_path / "t.csv")
     assert not any("may hold texts" in line for line in found.warnings())
+
+
+def test_labels_that_are_free_text_are_told_and_make_no_classes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = [(f"text number {n}", f"what somebody wrote about text {n // 2 if n < 4 else n}") for n in range(20)]
+    with (tmp_path / "t.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("text", "label"), *rows])
+    found, _ = seen(tmp_path / "t.csv")
+    told = [line for line in found.warnings() if "free text" in line]
+    assert told == [
+        "the labels look like free text: 18 different ones in 20 examples; --label-column names the column of labels"
+    ]
+    assert not any("fewer than 10" in line for line in found.warnings())
+    text = starting.write("free", found).read_text()
+    config = pipeline_files.load_config("free")
+    assert config.classes is None and "look like free text" in text
+    assert "# group: {column: patient}" in text and "{folder: parent}" not in text and "pattern" not in text
+
+
+def test_a_label_that_is_spelt_nearly_like_another_is_told(tmp_path: Path) -> None:
+    rows = [(f"text number {n}", "positive" if n % 2 else "negative") for n in range(40)]
+    with (tmp_path / "t.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("text", "label"), *rows, ("one more", "positve")])
+    found, _ = seen(tmp_path / "t.csv")
+    assert "the label 'positve' is rare and spelt nearly like 'positive': a typing error?" in found.warnings()

@@ -13,16 +13,19 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from leptonflow.data.ingest import array_files, label_columns, label_tables, layouts, table_paths
+from leptonflow.data.ingest import array_files, label_columns, label_tables, layouts, rare_labels, table_paths
 from leptonflow.data.ingest.folder_walk import Refusal, read_file
 from leptonflow.data.ingest.label_columns import LabelTable
 from leptonflow.data.ingest.sources import Source
 from leptonflow.workloads.base import Proposal, Workload
+from schemas.text import counted
 from schemas.workloads import SECTIONS
 
 SAMPLE = 200  # examples that are looked at, spread over the classes
 TRIED = 3  # examples of a class that are looked at before it is said to have none
 LEAST = 10  # examples of a class, of which holdout and folds each have some
+FREE = 10  # labels of a table from which on they may be free text
+LONGEST = 40  # characters of a class that are shown
 FEW = 4  # a class is small where the largest has this many times as many examples
 LAYOUTS = {"folders": "a folder per class", "npy": "arrays", "table": "a table"}
 
@@ -54,6 +57,21 @@ class Summary:
             self.facts, sum(self.classes.values()), self.columns, self.source.columns.label
         )
 
+    @property
+    def free_text(self) -> bool:
+        """Whether the labels of a table look like texts of their own: there are many, and most occur once or twice."""
+        many = self.source.layout.kind == "table" and len(self.classes) >= FREE
+        return many and 2 * len(self.classes) > sum(self.classes.values())
+
+    @property
+    def group_ways(self) -> frozenset[str]:
+        """The keys of the YAML's `group` by which such a source can tell its groups."""
+        if self.source.layout.kind == "npy":
+            return frozenset()
+        if self.source.layout.kind == "folders":
+            return frozenset(("pattern", "folder"))
+        return frozenset(("column",)) if self.columns else frozenset(("column", "pattern", "folder"))
+
     def small_classes(self) -> list[str]:
         """The classes that a model could leave out without losing much accuracy."""
         most = max(self.classes.values(), default=0)
@@ -61,7 +79,7 @@ class Summary:
 
     def lines(self) -> list[str]:
         """What is told to a person."""
-        listed = ", ".join(f"{name} {count}" for name, count in list(self.classes.items())[:20])
+        listed = ", ".join(f"{_short(name)} {count}" for name, count in list(self.classes.items())[:20])
         more = f" and {len(self.classes) - 20} more" if len(self.classes) > 20 else ""
         where = f", {self.workload.noun} in {' and '.join(map(repr, self.columns))}" if self.columns else ""
         told = [
@@ -100,7 +118,16 @@ class Summary:
             told.append(f"no readable example, and so not a class: {', '.join(self.unreadable[:5])}")
         proposed = SECTIONS[self.workload.name].input.validate_python(self.proposal.input)
         told += self.workload.remarks(self.facts, proposed)
-        if few := [name for name, count in self.classes.items() if count < LEAST]:
+        for rare, near in () if self.free_text else rare_labels.nearly(self.classes).items():
+            told.append(f"the label {rare!r} is rare and spelt nearly like {near!r}: a typing error?")
+        few = [name for name, count in self.classes.items() if count < LEAST]
+        if self.free_text:
+            total = counted(sum(self.classes.values()), "example")
+            told.append(
+                f"the labels look like free text: {len(self.classes)} different ones in {total}; --label-column names "
+                "the column of labels"
+            )
+        elif few:
             told.append(
                 f"fewer than {LEAST} examples: {', '.join(few[:5])}; folds need some of each class, so bring more, or "
                 "take the class out of `classes` in the YAML before the first `ingest`"
@@ -206,6 +233,10 @@ def _other_texts(header: Sequence[str], columns: tuple[str, ...], label_at: int 
     others = ", ".join(repr(name) for name in named if name not in columns)
     options = " ".join(f"--text-column {shlex.quote(name)}" for name in named)
     return f"{others} may hold texts too: {options} joins them" if others else None
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= LONGEST else f"{name[:LONGEST]}…"
 
 
 def _spread(items: Sequence[Any], most: int) -> Sequence[Any]:
