@@ -217,7 +217,7 @@ def test_a_table_without_one_of_its_columns(place: Store, source: Path, suffix: 
 def test_a_table_of_texts_is_not_landed_for_a_pipeline_of_images(place: Store, source: Path, header: str) -> None:
     cells = ",".join({"id": "7", "text": "a fine day", "label": "good"}[name] for name in header.split(","))
     (source / "t.csv").write_text(f"{header}\n{cells}\n")
-    with pytest.raises(UsageError, match=r"seems to hold texts.*a column 'text'.*workload: text_classification"):
+    with pytest.raises(UsageError, match=r"seems to hold texts.*a column 'text'.*makes a pipeline of texts"):
         land(place, source)
     assert place.keys("landing") == []
 

@@ -168,8 +168,8 @@ def check_no_texts(header: Sequence[str]) -> None:
             "the table names no file that is there and seems to hold texts, and this pipeline takes files",
             expected=f"a column of paths ({', '.join(PATHS)})",
             received=f"a column {header[at[0]]!r}; the columns are {', '.join(header)}",
-            hint="Texts need a pipeline with `workload: text_classification`; for files, --path-column and --root say "
-            "where they are",
+            hint="`leptonflow init NAME --from SOURCE` makes a pipeline of texts; for files, --path-column and --root "
+            "say where they are",
         )
 
 

@@ -1,6 +1,6 @@
 """Labels that are likely typing errors: of very few examples, and spelt nearly like another one. Pure.
 
-What does not belong here: labels that differ only by case, spaces or Unicode form (layouts.lookalikes).
+What does not belong here: labels that differ only by case, spaces or Unicode form.
 """
 
 from __future__ import annotations
