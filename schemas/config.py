@@ -21,7 +21,7 @@ from schemas.rules import KINDS as RULES
 from schemas.rules import MOST, Calibration, Frozen, Looks, Rule, Slices, wrong
 from schemas.rules import AgainstChampion as AgainstChampion
 from schemas.text import nfc
-from schemas.training import Optimizer, Training
+from schemas.training import EarlyStopping, Optimizer, Training
 from schemas.workloads import SECTIONS
 from schemas.yaml_text import Yaml
 
@@ -273,6 +273,8 @@ def _valid_keys(path: list[Any], document: dict[Any, Any]) -> list[str]:
     }
     if path[:2] == ["training", "optimizer"]:
         return list(Optimizer.model_fields)
+    if path[:2] == ["training", "early_stopping"]:
+        return list(EarlyStopping.model_fields)
     if path[0] in sections:
         return [field.alias or name for name, field in sections[path[0]].model_fields.items()]
     if path[0] == "gate" and len(path) > 1:

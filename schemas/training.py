@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field, field_validator, model_validator
 
 from schemas.errors import ConfigurationError
+from schemas.metrics import class_of
 from schemas.rules import MOST, Count, Frozen, wrong
 from schemas.text import nfc
 from schemas.workloads import Sections
@@ -56,12 +57,31 @@ class Optimizer(Frozen):
         return self.schedule in ("cosine", "steps") or self.warmup > 0
 
 
+class EarlyStopping(Frozen):
+    """A fit ends when a metric of some of its own training examples, held back for it, no longer gets better.
+
+    metric    as a rule names it; None: the first one of the workload, such as accuracy
+    patience  epochs without a better value before it ends; the weights of the best epoch are kept
+    fraction  of the fit's training examples, of its groups where there are some
+    """
+
+    metric: Annotated[str, Field(min_length=1)] | None = None
+    patience: Count = 5
+    fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
+
+    @field_validator("metric")
+    @classmethod
+    def _composed(cls, value: str | None) -> str | None:
+        return value and nfc(value)
+
+
 class Training(Frozen):
     """How each fold and the final fit are computed.
 
     optimizer        a name, with `learning_rate` beside it, or a mapping that has its own (which is then None here)
     label_smoothing  the share of a label's probability that is spread over all classes
     class_weights    what an example of each class counts in the loss; a class that is not named counts 1
+    final_epochs     own: the final fit ends as a fold does; folds_median: after the median of the folds' best epochs
     """
 
     epochs: Count = 10
@@ -74,6 +94,9 @@ class Training(Frozen):
     class_weights: Literal["none", "balanced"] | dict[str, float] = Field(
         default="none", exclude_if=lambda value: value == "none"
     )
+
+    early_stopping: EarlyStopping | None = Field(default=None, exclude_if=lambda value: value is None)
+    final_epochs: Literal["own", "folds_median"] = Field(default="own", exclude_if=lambda value: value == "own")
 
     @model_validator(mode="before")
     @classmethod
@@ -112,6 +135,13 @@ class Training(Frozen):
             if not number or not 0 < weight < math.inf:
                 raise wrong(f"training.class_weights.{name}", "a number greater than 0", weight)
         return {nfc(str(name)): float(weight) for name, weight in value.items()}  # a class may be called 3
+
+    @model_validator(mode="after")
+    def _best_epochs(self) -> Training:
+        if self.final_epochs == "folds_median" and self.early_stopping is None:
+            expected = "training.early_stopping beside folds_median: it finds each fold's best epoch"
+            raise wrong("training.final_epochs", expected, self.final_epochs)
+        return self
 
     @property
     def steering(self) -> Optimizer:
@@ -154,11 +184,19 @@ def check(training: Training, workload: str, sections: Sections, classes: Sequen
     """Raise a `wrong` error for a key that this workload does not have. classes: of the YAML; None: not named there."""
     for name in () if sections.classes else _set(training, OF_CLASSES):
         raise wrong(f"training.{name}", f"no such key: {workload} has no classes", getattr(training, name))
-    for name in unknown_classes(training, classes):
-        raise wrong(f"training.class_weights.{name}", f"one of the classes {', '.join(classes or ())}", name)
+    metric = training.early_stopping.metric if training.early_stopping else None
+    if metric is not None and (fault := sections.metrics.fault(metric)):
+        raise wrong("training.early_stopping.metric", fault, metric)
+    for key, name in unknown_classes(training, classes):
+        raise wrong(key, f"one of the classes {', '.join(classes or ())}", name)
 
 
-def unknown_classes(training: Training, classes: Sequence[str] | None) -> list[str]:
-    """The classes that have a weight and are none of these; nothing where the classes are not known yet."""
-    weights = training.class_weights
-    return [] if isinstance(weights, str) or classes is None else [name for name in weights if name not in classes]
+def unknown_classes(training: Training, classes: Sequence[str] | None) -> list[tuple[str, str]]:
+    """(key, class) of each class that a key names and that is none of these; none where they are not known yet."""
+    if classes is None:
+        return []
+    weights = {} if isinstance(training.class_weights, str) else training.class_weights
+    named = [(f"training.class_weights.{name}", name) for name in weights]
+    metric = class_of(training.early_stopping.metric) if training.early_stopping else None
+    named += [] if metric is None else [("training.early_stopping.metric", metric)]
+    return [(key, name) for key, name in named if name not in classes]

@@ -52,7 +52,7 @@ def card(
             f"input {told.how}; what the model does to it first is a layer of it",
             f"model {_settings(config.model.model_dump(mode='json'))}",
             f"training {_settings(config.training.model_dump(mode='json'))}",
-            f"the final fit took {final.seconds:.1f} s",
+            f"the final fit took {final.seconds:.1f} s{_ended(final)}",
         ),
         "## Cross-validation",
         f"Over {config.training.folds} {'stratified ' if snapshot.classes else ''}folds of the training examples; the "
@@ -71,6 +71,13 @@ def card(
         _table(("file", "bytes", "sha256"), [(markdown(f.key), str(f.bytes), f.sha256) for f in files]),
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _ended(final: FitResult) -> str:
+    """After how many epochs, where early stopping or the folds decided."""
+    last = max((each.epoch for each in final.epochs), default=0)
+    kept = "" if final.best_epoch is None else f", the weights of epoch {final.best_epoch} were kept"
+    return f" and {last} epochs{kept}" if last else ""
 
 
 def _out(snapshot: SnapshotRef, told: Told) -> str:

@@ -71,7 +71,7 @@ def folds(cv: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> str:
 
 def measured(final: FitResult) -> list[str]:
     """What was measured of the training examples, epoch by epoch: the loss first."""
-    return list(dict.fromkeys(each.metric for each in final.epochs if not each.metric.startswith("val_")))
+    return list(dict.fromkeys(each.metric for each in final.epochs if not each.metric.startswith(("val_", "stop_"))))
 
 
 def curves(fits: Sequence[FitResult], final: FitResult, metric: str) -> str:

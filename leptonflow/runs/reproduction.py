@@ -92,7 +92,7 @@ def reproduce(
     out_of_fold = _out_of_fold(store, config, manifest) if folds else None
     _same_device(manifest)
     again = _Again(Scratch(store), config, _plan(config, manifest, snapshot, run_id), snapshot)
-    compared = _compare(before, _final(again))
+    compared = _compare(before, _final(again, store))
     rows = None
     if out_of_fold is not None:
         rows = [{"fold": number, **_compare(its, _fold(again, number))} for number, its in enumerate(out_of_fold)]
@@ -226,9 +226,9 @@ def _plan(config: Pipeline, manifest: ModelManifest, snapshot: SnapshotRef, run_
     )  # fmt: skip
 
 
-def _final(again: _Again) -> Predictions:
+def _final(again: _Again, store: Store) -> Predictions:
     """On the holdout, of the final fit made again and loaded from its bytes as a package is."""
-    fit = model_fits.fit_final(again.scratch, again.config, again.plan, again.workspace)
+    fit = model_fits.fit_final(again.scratch, again.config, again.plan, again.workspace, origin=store)
     model = keras_models.load(again.scratch.get(fit.files[0].key))
     examples = example_sets.holdout_set(again.scratch, again.config, again.snapshot)
     workload = catalog.load(again.config.workload)

@@ -8,10 +8,11 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from leptonflow.core import progress
 from leptonflow.keras_runtime import keras_models
+from leptonflow.training.early_stopping import Watch
 from leptonflow.training.fit_hooks import FitHooks
 from leptonflow.training.workspace import Models
 from leptonflow.workloads import user_model
@@ -35,6 +36,7 @@ class Material:
     encoded  (N, ...) what the model takes of each; labels: N true values; classes: K names
     kept     those that are learned from
     held     those of the fold, which are not
+    watched  those of the fit's own that are held back for early stopping; none without
     weights  (K,) what an example of each class counts in the loss; None: 1
     """
 
@@ -43,46 +45,63 @@ class Material:
     classes: Sequence[str]
     kept: NDArray[np.int64]
     held: NDArray[np.int64]
+    watched: NDArray[np.int64]
     weights: NDArray[np.float32] | None = None
 
 
-def steps(config: Pipeline, count: int) -> int:
-    """The steps of a fit that learns from `count` examples."""
-    return config.training.epochs * -(-count // config.training.batch_size)
+def steps(config: Pipeline, count: int, most: int | None = None) -> int:
+    """The steps of a fit that learns from `count` examples. most: its epochs, if they are not those of the YAML."""
+    return (most or config.training.epochs) * -(-count // config.training.batch_size)
+
+
+class Course(NamedTuple):
+    """The values of each epoch, and the epoch whose weights were kept: None for the last one, without a choice."""
+
+    values: tuple[EpochValue, ...]
+    best: int | None
 
 
 def run(
-    models: Models, of: Material, workload: Workload, config: Pipeline, start: int, stage: str
-) -> tuple[EpochValue, ...]:
-    """Train on `of.kept` and follow the curve on a sample of `of.held`; the values of each epoch.
+    models: Models, of: Material, workload: Workload, config: Pipeline, start: int, stage: str, most: int
+) -> Course:
+    """Train on `of.kept` for `most` epochs, or until early stopping ends it, and follow the curve on some of `of.held`.
 
     start: the fit's seed. Raises TrainingError where a loss or a weight is not finite.
     """
     curve = of.held[:CURVE_EXAMPLES]  # by id, which is a digest: a fair sample
-    plateau = _plateau(models, config)
-    hooks = FitHooks(user_model.callbacks(config), models.trainer, config.training.epochs, steps(config, len(of.kept)))
+    given = config.training.early_stopping
+    watch = Watch(given, config, models.model) if given is not None and len(of.watched) else None
+    plateau = _plateau(models, config, watch)
+    hooks = FitHooks(user_model.callbacks(config), models.trainer, most, steps(config, len(of.kept), most))
     hooks.call("on_train_begin")
     values: list[EpochValue] = []
-    for epoch in range(1, config.training.epochs + 1):
+    total = most * len(of.kept)
+    for epoch in range(1, most + 1):
         began = time.perf_counter()
         hooks.call("on_epoch_begin", epoch - 1)
-        found = _epoch(models.trainer, of, workload, config, start, stage, epoch, hooks)
+        found = _epoch(models.trainer, of, workload, config, start, epoch, (stage, total), hooks)
         hooks.call("on_epoch_end", epoch - 1, logs=found)  # without the fold's, which may decide nothing of its fit
         model = models.settled()
         _check_finite(model, found)
         if len(curve):
             rows = finite(keras_models.predict(model, of.encoded[curve]))
             found |= {f"val_{name}": value for name, value in workload.target.curve(of.labels[curve], rows).items()}
+        if watch is not None:
+            rows = finite(keras_models.predict(model, of.encoded[of.watched]))
+            found[f"stop_{watch.metric}"] = watch.value(workload, of.labels[of.watched], rows, of.classes)
         seconds = time.perf_counter() - began
         values += [
             EpochValue(epoch=epoch, metric=name, value=float(value), seconds=seconds) for name, value in found.items()
         ]
         if plateau is not None:
             plateau.on_epoch_end(epoch - 1, dict(found))
-        if hooks.stopped:
+        ended = watch is not None and watch.ends(epoch, found[f"stop_{watch.metric}"])
+        if ended or hooks.stopped:
+            progress.report(stage, total, total)
             break
     hooks.call("on_train_end")
-    return tuple(values)
+    models.settled()  # a callback may have put other weights back
+    return Course(tuple(values), None if watch is None else watch.end())
 
 
 def _epoch(
@@ -91,17 +110,19 @@ def _epoch(
     workload: Workload,
     config: Pipeline,
     start: int,
-    stage: str,
     epoch: int,
+    told: tuple[str, int],
     hooks: FitHooks,
 ) -> dict[str, float]:
     """The mean loss and metrics of one pass over the examples, the loss first.
 
     The order of the examples depends on the seed and the epoch alone, and never on what the process
     did before. Batches are gathered from the one array, so a fold costs no copy of its examples.
+    told: the fit's name and the examples of all its epochs, for progress.
     """
     import numpy as np
 
+    stage, total = told
     size, count = config.training.batch_size, len(of.kept)
     order = of.kept[np.random.default_rng([start, epoch]).permutation(count)]
     sums: dict[str, float] = {}
@@ -114,15 +135,19 @@ def _epoch(
         hooks.call("on_train_batch_end", first // size, logs=logs)
         for name, value in logs.items():
             sums[name] = sums.get(name, 0.0) + float(value) * len(batch)
-        progress.report(stage, (epoch - 1) * count + first + len(batch), config.training.epochs * count)
+        progress.report(stage, (epoch - 1) * count + first + len(batch), total)
     return {name: sums[name] / count for name in sorted(sums, key=lambda name: name != "loss")}
 
 
-def _plateau(models: Models, config: Pipeline) -> Any:
-    """Keras's callback that halves the learning rate when the loss of the training no longer falls; None without."""
+def _plateau(models: Models, config: Pipeline, watch: Watch | None) -> Any:
+    """Keras's callback that halves the learning rate when a fit no longer gets better; None without.
+
+    It looks at the metric of early stopping, or else at the loss of the training.
+    """
     if config.training.steering.schedule != "plateau":
         return None
-    callback = keras_models.keras().callbacks.ReduceLROnPlateau("loss", factor=0.5, patience=3)
+    value, mode = ("loss", "min") if watch is None else (f"stop_{watch.metric}", watch.mode)
+    callback = keras_models.keras().callbacks.ReduceLROnPlateau(value, factor=0.5, patience=3, mode=mode)
     callback.set_model(models.trainer)
     callback.on_train_begin()
     return callback

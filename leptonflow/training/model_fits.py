@@ -10,7 +10,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from leptonflow.core import progress
 from leptonflow.core.hashing import digest, sha256
@@ -19,12 +19,18 @@ from leptonflow.data.dataset import holdout_split
 from leptonflow.keras_runtime import keras_models
 from leptonflow.storage.objects import adopt, steady
 from leptonflow.storage.store import Store
-from leptonflow.training import class_weights, epochs
+from leptonflow.training import class_weights, early_stopping, epochs
 from leptonflow.training.workspace import MODEL_LOCK, Workspace, copy_variables, untrained
 from leptonflow.workloads import catalog, predictions, user_model
 from schemas.config import Pipeline
 from schemas.errors import TrainingError
 from schemas.records import FitResult, ObjectRef, Plan, SnapshotRef
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from leptonflow.data.dataset.example_sets import Examples
 
 
 def seed(training_seed: int, stage: str, fold: int | None) -> int:
@@ -58,15 +64,9 @@ def train_fold(
     numbers = holdout_split.folds(examples.labels, config.training.folds, config.training.seed, examples.groups)
     kept, held = (numbers != fold).nonzero()[0], (numbers == fold).nonzero()[0]
     started = time.perf_counter()
-    vocabulary = workload.vocabulary(examples.inputs[kept], config.input) if workload.vocabulary else None
-    encoded = workload.encode(examples.inputs, vocabulary, config.input)
     with MODEL_LOCK, user_model.blamed(config):
-        start = seed(config.training.seed, "fold", fold)
-        models = workspace.models(workload, config, snapshot.classes, start, epochs.steps(config, len(kept)))
-        weights = class_weights.weights(config.training, examples.labels[kept], snapshot.classes)
-        material = epochs.Material(encoded, examples.labels, snapshot.classes, kept, held, weights)
-        values = epochs.run(models, material, workload, config, start, f"fold {fold + 1}")
-        probabilities = epochs.finite(keras_models.predict(models.model, encoded[held]))
+        made = _learned(workspace, config, snapshot, examples, kept, held, fold)
+        probabilities = epochs.finite(keras_models.predict(made.model, made.encoded[held]))
     labels = examples.labels[held]
     ids, sources = ([of[i] for i in held] for of in (examples.ids, examples.sources))
     groups = None if examples.groups is None else [examples.groups[i] for i in held]
@@ -79,18 +79,22 @@ def train_fold(
         version=version,
         fold=fold,
         metrics=workload.score(labels, probabilities, snapshot.classes),
-        epochs=values,
+        epochs=made.course.values,
         files=(ObjectRef(key=key, sha256=sha256(lies_there), bytes=len(lies_there)),),
         seconds=time.perf_counter() - started,
         examples=len(kept),
+        best_epoch=made.course.best,
     )
     return _commit(store, config.name, result)
 
 
-def fit_final(store: Store, config: Pipeline, plan: Plan, workspace: Workspace | None = None) -> FitResult:
+def fit_final(
+    store: Store, config: Pipeline, plan: Plan, workspace: Workspace | None = None, origin: Store | None = None
+) -> FitResult:
     """Train on all training examples: final/model.keras (and vocabulary.json), then manifest.json.
 
-    As `train_fold` otherwise.
+    origin: the store with the folds' manifests, which `final_epochs: folds_median` needs; by default `store`.
+    Otherwise as `train_fold`.
     """
     import numpy as np
 
@@ -98,26 +102,23 @@ def fit_final(store: Store, config: Pipeline, plan: Plan, workspace: Workspace |
     done = fit_result(store, config.name, version, None)
     if done is not None:
         return _reused(done, "final fit")
-    workload = catalog.load(config.workload)
+    most = None
+    if config.training.final_epochs == "folds_median":
+        numbers = range(config.training.folds)
+        most = early_stopping.median_epoch([fit_result(origin or store, config.name, version, n) for n in numbers])
     workspace = workspace or Workspace()
     examples = workspace.examples(store, config, snapshot)
     started = time.perf_counter()
-    vocabulary = workload.vocabulary(examples.inputs, config.input) if workload.vocabulary else None
-    encoded = workload.encode(examples.inputs, vocabulary, config.input)
     with MODEL_LOCK, user_model.blamed(config):
-        start = seed(config.training.seed, "final", None)
         everything = np.arange(len(examples.labels))
-        models = workspace.models(workload, config, snapshot.classes, start, epochs.steps(config, len(everything)))
-        weights = class_weights.weights(config.training, examples.labels, snapshot.classes)
-        material = epochs.Material(encoded, examples.labels, snapshot.classes, everything, everything[:0], weights)
-        values = epochs.run(models, material, workload, config, start, "final fit")
-        epochs.finite(keras_models.predict(models.model, encoded[:1]))
-        bare = untrained(workload, config, snapshot.classes)
-        copy_variables(models.model.variables, bare.variables)
+        made = _learned(workspace, config, snapshot, examples, everything, everything[:0], None, most)
+        epochs.finite(keras_models.predict(made.model, made.encoded[:1]))
+        bare = untrained(catalog.load(config.workload), config, snapshot.classes)
+        copy_variables(made.model.variables, bare.variables)
         data = keras_models.save(bare)
-    made = {"model.keras": data} | ({"vocabulary.json": vocabulary.encode()} if vocabulary is not None else {})
+    vocabulary = {} if made.vocabulary is None else {"vocabulary.json": made.vocabulary.encode()}
     files = []
-    for name, each in made.items():
+    for name, each in {"model.keras": data, **vocabulary}.items():
         key = fit_key(config.name, version, None, name)
         lies_there = adopt(store, key, each)
         files.append(ObjectRef(key=key, sha256=sha256(lies_there), bytes=len(lies_there)))
@@ -125,12 +126,52 @@ def fit_final(store: Store, config: Pipeline, plan: Plan, workspace: Workspace |
         version=version,
         fold=None,
         metrics={},
-        epochs=values,
+        epochs=made.course.values,
         files=tuple(files),
         seconds=time.perf_counter() - started,
         examples=len(examples.labels),
+        best_epoch=made.course.best,
     )
     return _commit(store, config.name, result)
+
+
+class _Learned(NamedTuple):
+    """A model that was trained, and what it was trained with. encoded: all training examples, as it takes them."""
+
+    model: Any
+    course: epochs.Course
+    encoded: NDArray[Any]
+    vocabulary: str | None
+
+
+def _learned(
+    workspace: Workspace,
+    config: Pipeline,
+    snapshot: SnapshotRef,
+    examples: Examples,
+    kept: NDArray[np.int64],
+    held: NDArray[np.int64],
+    fold: int | None,
+    most: int | None = None,
+) -> _Learned:
+    """The plan's model, trained on `kept`, its curve followed on `held`. Hold MODEL_LOCK.
+
+    most: the number of epochs, where that is not for the YAML or early stopping to say.
+    """
+    workload, training = catalog.load(config.workload), config.training
+    vocabulary = workload.vocabulary(examples.inputs[kept], config.input) if workload.vocabulary else None
+    encoded = workload.encode(examples.inputs, vocabulary, config.input)
+    start, stage = seed(training.seed, "final", None), "final fit"
+    if fold is not None:
+        start, stage = seed(training.seed, "fold", fold), f"fold {fold + 1}"
+    learned, watched = kept, kept[:0]
+    if training.early_stopping is not None and most is None:
+        learned, watched = early_stopping.parted(training.early_stopping, kept, examples.labels, examples.groups, start)
+    weights = class_weights.weights(training, examples.labels[learned], snapshot.classes)
+    models = workspace.models(workload, config, snapshot.classes, start, epochs.steps(config, len(learned)))
+    material = epochs.Material(encoded, examples.labels, snapshot.classes, learned, held, watched, weights)
+    course = epochs.run(models, material, workload, config, start, stage, most or training.epochs)
+    return _Learned(models.model, course, encoded, vocabulary)
 
 
 def planned(plan: Plan) -> tuple[str, SnapshotRef]:

@@ -24,7 +24,7 @@ from schemas import yaml_text
 from schemas.config import Pipeline, parse
 from schemas.errors import ConfigurationError
 from schemas.rules import Frozen
-from schemas.training import Optimizer, Training, compiled_keys
+from schemas.training import EarlyStopping, Optimizer, Training, compiled_keys
 from schemas.workloads import SECTIONS, Sections
 from tests.fit_examples import CLASSES, land, pipeline
 
@@ -61,6 +61,8 @@ GIVEN = [
     {"label_smoothing": 0.1},
     {"class_weights": "balanced"},
     {"class_weights": {"cat": 2, 3: 0.5}},
+    {"early_stopping": {}, "final_epochs": "folds_median"},
+    {"early_stopping": {"metric": "recall[cat]", "patience": 3, "fraction": 0.2}},
 ]
 
 
@@ -94,6 +96,13 @@ def test_a_new_key_is_in_the_digest_and_the_document_is_read_again_as_it_was(giv
         ({"class_weights": {}}, r"training\.class_weights is not valid.*one or more classes"),
         ({"class_weights": {"cat": 0}}, r"training\.class_weights\.cat is not valid.*greater than 0.*Received: 0"),
         ({"class_weights": {"cat": "2"}}, r"training\.class_weights\.cat is not valid.*greater than 0.*'2'"),
+        ({"early_stopping": True}, r"training\.early_stopping is not valid.*True"),
+        ({"early_stopping": {"patience": 0}}, r"training\.early_stopping\.patience.*greater than or equal to 1"),
+        ({"early_stopping": {"fraction": 1.0}}, r"training\.early_stopping\.fraction.*less than 1"),
+        ({"early_stopping": {"metric": "val_loss"}}, r"training\.early_stopping\.metric.*choose from accuracy"),
+        ({"early_stopping": {"wait": 3}}, r"training\.early_stopping\.wait.*one of metric, patience, fraction"),
+        ({"final_epochs": "folds_median"}, r"training\.final_epochs.*early_stopping beside"),
+        ({"final_epochs": 7}, r"training\.final_epochs.*'folds_median'.*7"),
         ({"class_weights": {"cat": float("inf")}}, r"training\.class_weights\.cat is not valid"),
     ],
 )
@@ -106,10 +115,13 @@ def test_a_weight_for_a_class_that_is_not_there_is_an_error(store: Store) -> Non
     given = {"classes": ["cat", "dog"], "training": {"class_weights": {"cat": 2.0, "bird": 3.0}}}
     with pytest.raises(ConfigurationError, match=r"training\.class_weights\.bird is not valid.*classes cat, dog"):
         parse({**BASE, **given}, where="p.yaml", folder=Path("."))
+    given = {"classes": ["cat", "dog"], "training": {"early_stopping": {"metric": "recall[bird]"}}}
+    with pytest.raises(ConfigurationError, match=r"training\.early_stopping\.metric is not valid.*classes cat, dog"):
+        parse({**BASE, **given}, where="p.yaml", folder=Path("."))
     made = pipeline(training={**TRAINING, "class_weights": {"left": 2.0, "top": 3.0}})  # its data names the classes
     snapshot = land(store, made).snapshot
     assert snapshot is not None
-    with pytest.raises(ConfigurationError, match=r"class that is not there.*left, middle, right\. Received: top"):
+    with pytest.raises(ConfigurationError, match=r"class_weights\.top names a class.*left, middle, right.*top"):
         holdout_split.split(store, made, snapshot)
 
 
@@ -133,7 +145,8 @@ def test_the_page_on_training_has_every_key_and_its_examples_are_read() -> None:
     assert blocks
     for block in [each for whole in blocks for each in whole.split("---\n")]:
         parse({**BASE, **yaml_text.load(block.encode(), "docs/training.md").value}, where="docs", folder=Path("."))
-    assert [key for key in (*Training.model_fields, *Optimizer.model_fields) if f"`{key}`" not in page] == []
+    keys = [key for section in (Training, Optimizer, EarlyStopping) for key in section.model_fields]
+    assert [key for key in keys if f"`{key}`" not in page] == []
 
 
 def test_a_model_card_tells_nested_keys_by_their_paths() -> None:

@@ -40,9 +40,9 @@ def in_holdout(group: str, fraction: float) -> bool:
 def split(store: Store, config: Pipeline, snapshot: SnapshotRef) -> Split:
     """Counts of training and holdout examples, and the sentence that says why they cannot be trained.
 
-    Raises ConfigurationError where they do not fit into memory, and where a class has a weight that is none of them.
+    Raises ConfigurationError where they do not fit into memory, and where `training` names a class that is none.
     """
-    _check_weights(config, snapshot)
+    _check_classes(config, snapshot)
     kinds = snapshot.classes or ALL
     train: Counter[str] = Counter(dict.fromkeys(kinds, 0))
     holdout: Counter[str] = Counter(dict.fromkeys(kinds, 0))
@@ -90,13 +90,12 @@ def split(store: Store, config: Pipeline, snapshot: SnapshotRef) -> Split:
     return found
 
 
-def _check_weights(config: Pipeline, snapshot: SnapshotRef) -> None:
-    unknown = unknown_classes(config.training, snapshot.classes)
-    if unknown:
+def _check_classes(config: Pipeline, snapshot: SnapshotRef) -> None:
+    for key, name in unknown_classes(config.training, snapshot.classes):
         raise ConfigurationError(
-            "training.class_weights has a weight for a class that is not there",
+            f"{key} names a class that is not there",
             expected=f"one of the classes {', '.join(snapshot.classes)}",
-            received=", ".join(unknown),
+            received=name,
             hint="Remove it or fix its name",
         )
 
