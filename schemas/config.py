@@ -17,6 +17,7 @@ from schemas import cron, training
 from schemas.errors import ConfigurationError
 from schemas.groups import Group, of_text
 from schemas.metrics import class_of
+from schemas.own_model import Weights
 from schemas.rules import KINDS as RULES
 from schemas.rules import MOST, Calibration, Frozen, Looks, Rule, Slices, wrong
 from schemas.rules import AgainstChampion as AgainstChampion
@@ -257,6 +258,8 @@ def _valid_keys(path: list[Any], document: dict[Any, Any]) -> list[str]:
     if not path:
         return [k for k in Pipeline.model_fields if k != "folder"]
     own = SECTIONS.get(str(document.get("workload")))
+    if path == ["model", "weights"]:
+        return list(Weights.model_fields)
     if path[0] == "model" and own is not None:
         return list(own.model.model_fields)
     if path[0] == "input" and own is not None:

@@ -1,18 +1,51 @@
-"""The keys of the section `model:` that name the user's own code: the same for every workload.
+"""The keys of the section `model:` that name the user's own code and files: the same for every workload.
 
 A function is written `module:function`, its module beside the YAML or installed. What is called with what, and when:
-`leptonflow.workloads.user_model`.
+`leptonflow.workloads.user_model`. Where the files are: `leptonflow.core.declared_files`.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+from pathlib import PurePosixPath
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from schemas.rules import Frozen, ModelFunction
 
 FUNCTIONS = ("function", "compile", "callbacks")
+
+
+SCHEMES = ("https", "http", "s3", "file")
+
+
+class Weights(Frozen):
+    """Weights that do not lie beside the YAML: their digest says what they are, wherever they are fetched from."""
+
+    uri: str
+    sha256: str
+
+    @field_validator("uri")
+    @classmethod
+    def _of_a_file(cls, value: str) -> str:
+        scheme, found, rest = value.partition("://")
+        if not found or scheme not in SCHEMES or not rest.partition("/")[2] or "@" in rest.partition("/")[0]:
+            raise ValueError(f"the address of a file, without credentials: {', '.join(SCHEMES)}://.../NAME")
+        return value
+
+    @field_validator("sha256")
+    @classmethod
+    def _digest(cls, value: str) -> str:
+        if not re.fullmatch("[0-9a-f]{64}", value):
+            raise ValueError("the file's sha256, 64 hex digits, as sha256sum prints it")
+        return value
+
+    @property
+    def name(self) -> str:
+        """The file's name, whose suffix tells Keras what is in it."""
+        return PurePosixPath(self.uri).name
 
 
 class OwnModel(Frozen):
@@ -21,9 +54,44 @@ class OwnModel(Frozen):
     function: ModelFunction | None = Field(default=None, exclude_if=lambda value: value is None)
     compile: ModelFunction | None = Field(default=None, exclude_if=lambda value: value is None)
     callbacks: ModelFunction | None = Field(default=None, exclude_if=lambda value: value is None)
+    weights: str | Weights | None = Field(default=None, exclude_if=lambda value: value is None)
+    files: tuple[str, ...] = Field(default=(), exclude_if=lambda value: not value)
+
+    @field_validator("weights", mode="plain")
+    @classmethod
+    def _file_or_uri(cls, value: Any, info: ValidationInfo) -> Any:
+        if value is None:
+            return None
+        if info.data.get("function") is None:
+            raise ValueError("model.function as well: it is given the path of the weights")
+        if isinstance(value, str) and "://" not in value:
+            return _below(value)
+        if isinstance(value, Mapping | Weights):
+            return Weights.model_validate(value)
+        raise ValueError("a file in the YAML's folder, or {uri: ..., sha256: ...} of one that lies elsewhere")
+
+    @field_validator("files", mode="before")
+    @classmethod
+    def _as_tuple_of_globs(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+    @field_validator("files")
+    @classmethod
+    def _below_the_folder(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if value and not functions(info.data):
+            raise ValueError(f"one of model.{', model.'.join(FUNCTIONS)} as well: nothing else reads the files")
+        return tuple(_below(each) for each in value)
+
+
+def _below(name: str) -> str:
+    path = PurePosixPath(name)
+    if not name or path.is_absolute() or ".." in path.parts or "\0" in name:
+        raise ValueError("a path that stays below the YAML's folder")
+    return path.as_posix()
 
 
 def functions(model: Any) -> dict[str, str]:
     """The user's own functions in a section `model:` of any workload, by their keys."""
-    found = {key: getattr(model, key, None) for key in FUNCTIONS}
+    found = model if isinstance(model, dict) else {key: getattr(model, key, None) for key in FUNCTIONS}
+    found = {key: found.get(key) for key in FUNCTIONS}
     return {key: value for key, value in found.items() if value is not None}

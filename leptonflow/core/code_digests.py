@@ -30,7 +30,7 @@ DATA = ("leptonflow/data/dataset", "leptonflow/data/validation")
 TRAIN = ("leptonflow/training", "leptonflow/keras_runtime", "leptonflow/workloads/predictions.py")
 GATE = (
     "leptonflow/evaluation", "leptonflow/gate", "leptonflow/statistics", "leptonflow/registry/package_builder.py",
-    "leptonflow/registry/packages.py",
+    "leptonflow/registry/packages.py", "leptonflow/registry/model_sources.py",
     "leptonflow/registry/intact_champions.py", "leptonflow/registry/proven_champions.py",
 )  # fmt: skip
 WORKLOADS = "leptonflow/workloads"

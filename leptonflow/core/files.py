@@ -6,8 +6,10 @@ What does not belong here: the store's files, and those of a source (`landing`).
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import stat
+from functools import lru_cache
 from pathlib import Path
 
 TEXT = 4 * 2**20  # bytes of a configuration's file
@@ -23,6 +25,25 @@ def read(path: Path, most: int) -> bytes:
     if len(data) > most:
         raise OSError(errno.EFBIG, f"it is larger than {most // 2**20} MiB")
     return data
+
+
+def regular(path: Path) -> Path:
+    """The path of a regular file. Raises OSError, with what it is where it is something else."""
+    _check(os.stat(path))
+    return path
+
+
+def digest(path: Path) -> str:
+    """The sha256 of a regular file of any size, as 64 hex digits. Raises OSError."""
+    found = os.stat(regular(path))
+    return _digest(path, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+@lru_cache(maxsize=64)
+def _digest(path: Path, *state: int) -> str:
+    """Once for each state of the file: a watcher asks every few seconds, and weights are large."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def below(folder: Path, name: str) -> Path:

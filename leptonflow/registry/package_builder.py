@@ -16,7 +16,7 @@ from leptonflow.core.code_digests import code_digests, libraries
 from leptonflow.core.hashing import canonical, sha256
 from leptonflow.data.validation import contracts
 from leptonflow.keras_runtime import keras_models
-from leptonflow.registry import lineage, model_cards, packages
+from leptonflow.registry import lineage, model_cards, model_sources, packages
 from leptonflow.storage.objects import adopt, recorded
 from leptonflow.storage.store import Store
 from leptonflow.training import model_fits
@@ -48,8 +48,10 @@ def build(store: Store, config: Pipeline, plan: Plan, workspace: Workspace | Non
     folds, final = _finished_fits(store, config, version)
     cv = model_fits.cross_validation(folds)
     put = partial(_adopted, store, config.name, version)
+    workspace = workspace or Workspace()
+    workspace.check_own_files(config)
     lying = {name: put(name, data) for name, data in _files(store, config, snapshot, cv, folds, final).items()}
-    examples = (workspace or Workspace()).examples(store, config, snapshot)
+    examples = workspace.examples(store, config, snapshot)
     model = packages.loaded(lying["model.keras"])
     vocabulary = lying["vocabulary.json"].decode() if "vocabulary.json" in lying else None
     lying["reference.parquet"] = put(
@@ -122,6 +124,7 @@ def _files(
     if workload.vocabulary is not None:
         file = final.files[1]
         vocabulary = {"vocabulary.json": recorded(store, file.key, file.sha256, packages.OTHER)}
+    own = model_sources.archive(config)
     return {
         "model.keras": recorded(store, final.files[0].key, final.files[0].sha256, packages.OTHER),
         "preprocessing.json": canonical(preprocessing),
@@ -130,6 +133,7 @@ def _files(
         "config.json": canonical(config),
         "metrics.json": canonical(_metrics(cv, folds, final)),
         **vocabulary,
+        **({} if own is None else {packages.SOURCE: own}),
     }
 
 

@@ -1,8 +1,9 @@
 """Immutable model versions: a folder with the model, what it needs to be used, and a manifest of sha256s.
 
 models/<pipeline>/<version>/: model.keras, preprocessing.json, labels.json, contract.json, config.json,
-metrics.json, reference.parquet, lineage.json, model_card.md, then manifest.json. Nothing here is trusted
-before its bytes were held against the manifest. What does not belong here: which version is the champion (registry).
+metrics.json, reference.parquet, lineage.json, model_card.md, of a user's own model source.zip, then manifest.json.
+Nothing here is trusted before its bytes were held against the manifest. What does not belong here: which version is
+the champion (registry).
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+SOURCE = "source.zip"  # the user's own code and the files that it declares: model_sources
 OTHER = f"{BACK}, or promote another version"
 _models: dict[str, Any] = {}  # sha256 of a model.keras: the loaded model; the last two
 
@@ -131,7 +133,7 @@ def verify(store: Store, pipeline: str, version: str, manifest_sha256: str | Non
 
 
 def load(store: Store, pipeline: str, version: str, manifest_sha256: str | None = None) -> Package:
-    """The version, ready to predict. Every file is hashed before Keras opens one.
+    """The version, ready to predict. Every file that is used is hashed before Keras opens one.
 
     Raises NotFound, Damaged naming the file, or TrainingError where this Keras cannot load it.
     """
@@ -144,6 +146,14 @@ def load(store: Store, pipeline: str, version: str, manifest_sha256: str | None 
         model=loaded(files["model.keras"]),
         vocabulary=files["vocabulary.json"].decode() if "vocabulary.json" in files else None,
     )
+
+
+def source(store: Store, manifest: ModelManifest) -> bytes | None:
+    """The version's source.zip, or None where its model is not of the user's own. Raises Damaged."""
+    for file in manifest.files:
+        if file.key == SOURCE:
+            return recorded(store, package_key(manifest.pipeline, manifest.version, SOURCE), file.sha256, OTHER)
+    return None
 
 
 def known(store: Store, pipeline: str, version: str, what: str) -> ModelManifest:
@@ -206,6 +216,7 @@ def _files(store: Store, found: ModelManifest) -> Mapping[str, bytes]:
     return {
         file.key: recorded(store, package_key(found.pipeline, found.version, file.key), file.sha256, OTHER)
         for file in found.files
+        if file.key != SOURCE  # which no prediction needs, and whose weights are large
     }
 
 

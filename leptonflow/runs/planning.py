@@ -5,8 +5,10 @@ Reading the pipeline's YAML, the dataset's state and the ids belongs here; doing
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from leptonflow.core import declared_files
 from leptonflow.core.code_digests import code_digests
 from leptonflow.core.hashing import digest, short
 from leptonflow.core.store_keys import package_key, run_key
@@ -17,8 +19,10 @@ from schemas.config import Pipeline
 from schemas.records import Plan, SnapshotRef
 
 
-def ids(config: Pipeline, snapshot: SnapshotRef, code: dict[str, str], attempt: int) -> tuple[str, str]:
-    """(version, run_id), 12 hex digits each."""
+def ids(
+    config: Pipeline, snapshot: SnapshotRef, code: dict[str, str], attempt: int, files: Mapping[str, str] | None = None
+) -> tuple[str, str]:
+    """(version, run_id), 12 hex digits each. files: the sha256 of those that the model declares."""
     values: list[Any] = [
         snapshot.content,
         snapshot.holdout,
@@ -29,7 +33,7 @@ def ids(config: Pipeline, snapshot: SnapshotRef, code: dict[str, str], attempt: 
         config.training,
         code["train"],
     ]
-    version = short(digest("version", *values, *([attempt] if attempt else [])))
+    version = short(digest("version", *values, *([dict(files)] if files else []), *([attempt] if attempt else [])))
     rules = [rule.model_dump(mode="json") for rule in config.gate]
     return version, short(digest("run", version, rules, code["gate"]))
 
@@ -38,7 +42,9 @@ def asked(config: Pipeline, content: str) -> str:
     """The digest of the data and the configuration that a run is asked for, code and what is at its default apart."""
     parts = {"workload", "input", "classes", "model", "training", "gate"}
     values = config.model_dump(mode="json", include=parts, exclude_defaults=True)
-    return short(digest("asked", content, {name: value for name, value in values.items() if value != {}}))
+    files = declared_files.digests(config)
+    given = {name: value for name, value in values.items() if value != {}}
+    return short(digest("asked", content, given, *([files] if files else [])))
 
 
 def plan(store: Store, config: Pipeline, force: bool = False) -> Plan:
@@ -56,10 +62,10 @@ def plan(store: Store, config: Pipeline, force: bool = False) -> Plan:
     )  # fmt: skip
     if snapshot is None or snapshot.preprocessing != preprocessing(config):
         return empty
-    code = code_digests(config)
+    code, files = code_digests(config), declared_files.digests(config)
     attempt = 0
     while True:
-        version, run_id = ids(config, snapshot, code, attempt)
+        version, run_id = ids(config, snapshot, code, attempt, files)
         finished = store.size(run_key(config.name, run_id, "manifest.json")) is not None
         trained = store.size(package_key(config.name, version, "manifest.json")) is not None
         begun = store.size(run_key(config.name, run_id, "started.json")) is not None

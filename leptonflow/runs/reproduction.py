@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from leptonflow.core import code_digests, pipeline_files, store_keys
 from leptonflow.data.dataset import dataset_state, example_sets
 from leptonflow.keras_runtime import keras_models
-from leptonflow.registry import lineage, packages
+from leptonflow.registry import lineage, model_sources, packages
 from leptonflow.runs import recording
 from leptonflow.storage.memory_store import MemoryStore
 from leptonflow.storage.objects import BACK, recorded
@@ -75,18 +75,31 @@ def reproduce(
 ) -> dict[str, Any]:
     """Train the run's version again and compare the holdout predictions; with folds, the out-of-fold ones too.
 
-    folder is where the module of the configuration's model.function lies. Returns {pipeline, run_id,
-    version, equal (bit for bit), largest_difference (of two probabilities; null where the examples are
-    others), examples, flipped (labels), folds: null or [{fold, equal, largest_difference, examples,
-    flipped}], within_tolerance (of the holdout and of every fold compared), tolerance, differs: [{what, key,
-    recorded, here}], sentence}; `what` is code, libraries, hardware or data. Raises NotFound where no run
-    with predictions has that id, Damaged where the dataset's log is shorter than the recorded snapshot, or a
-    part or recorded predictions were changed.
+    folder is where the user's own code lies, for a version of a release that did not package it: otherwise the
+    code in the package is run. Returns {pipeline, run_id, version, equal (bit for bit), largest_difference (of two
+    probabilities; null where the examples are others), examples, flipped (labels), folds: null or [{fold, equal,
+    largest_difference, examples, flipped}], within_tolerance (of the holdout and of every fold compared), tolerance,
+    differs: [{what, key, recorded, here}], sentence}; `what` is code, libraries, hardware or data. Raises NotFound
+    where no run with predictions has that id, Damaged where the dataset's log is shorter than the recorded snapshot,
+    or a part or recorded predictions were changed.
     """
     if not 0 <= tolerance <= 1:
         raise UsageError("not a tolerance", expected="a number from 0 to 1", received=str(tolerance))
-    pipeline, manifest, recorded = _recorded(store, run_id)
+    manifest, recorded = _recorded(store, run_id)
     config = _configuration(manifest, folder.absolute())
+    with model_sources.unpacked(packages.source(store, manifest), config) as own:
+        return _reproduced(store, run_id, tolerance, own, manifest, recorded, folds)
+
+
+def _reproduced(
+    store: Store,
+    run_id: str,
+    tolerance: float,
+    config: Pipeline,
+    manifest: ModelManifest,
+    recorded: bytes,
+    folds: bool,
+) -> dict[str, Any]:
     snapshot = _snapshot(store, config, manifest)
     before = _read(recorded, f"the holdout predictions of run {run_id}", config, manifest.classes)
     out_of_fold = _out_of_fold(store, config, manifest) if folds else None
@@ -97,7 +110,7 @@ def reproduce(
     if out_of_fold is not None:
         rows = [{"fold": number, **_compare(its, _fold(again, number))} for number, its in enumerate(out_of_fold)]
     document = {
-        "pipeline": pipeline,
+        "pipeline": config.name,
         "run_id": run_id,
         "version": manifest.version,
         **compared,
@@ -109,8 +122,8 @@ def reproduce(
     return {**document, "sentence": _sentence(document)}
 
 
-def _recorded(store: Store, run_id: str) -> tuple[str, ModelManifest, bytes]:
-    """(pipeline, the manifest of the run's version, its holdout predictions)."""
+def _recorded(store: Store, run_id: str) -> tuple[ModelManifest, bytes]:
+    """(the manifest of the run's version, its holdout predictions)."""
     if not NAME.fullmatch(run_id):
         raise UsageError("not a run's id", expected=f"an id that matches {NAME.pattern}", received=repr(run_id))
     for pipeline in store.folders(store_keys.RUNS):
@@ -119,7 +132,7 @@ def _recorded(store: Store, run_id: str) -> tuple[str, ModelManifest, bytes]:
         if version is not None and store.size(key) is not None:
             file = recording.reference(store, pipeline, run_id, key)
             data = store.get(key) if file is None else recorded(store, key, file.sha256)
-            return pipeline, packages.manifest(store, pipeline, version), data
+            return packages.manifest(store, pipeline, version), data
     raise NotFound(
         "no run with holdout predictions has that id",
         expected="a run id of `leptonflow runs PIPELINE`",

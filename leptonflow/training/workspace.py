@@ -56,12 +56,26 @@ class Workspace:
         self._examples: Examples | None = None
         self._models: Models | None = None
         self._steps = 0
+        self._own: dict[str, str] | None = None
 
     def examples(self, store: Store, config: Pipeline, snapshot: SnapshotRef) -> Examples:
         """The plan's training set, read once."""
         if self._examples is None:
             self._examples = example_sets.training_set(store, config, snapshot)
         return self._examples
+
+    def check_own_files(self, config: Pipeline) -> None:
+        """Raises ConfigurationError where the user's code or files are others than at the first call."""
+        found = user_model.contents(config)
+        before, self._own = self._own, found
+        if before is not None and before != found:
+            changed = sorted(name for name in before.keys() | found.keys() if before.get(name) != found.get(name))
+            raise ConfigurationError(
+                f"{', '.join(changed)} changed while the run was under way",
+                expected="the code and the files of the model as they were when it began",
+                received="others",
+                hint="Run the same command again: it trains the model that they make now",
+            )
 
     def models(self, workload: Workload, config: Pipeline, classes: Sequence[str], seed: int, steps: int) -> Models:
         """The plan's one network, as new: as `seed` alone makes it, for a fit of so many steps. Hold MODEL_LOCK.
@@ -72,6 +86,7 @@ class Workspace:
         traced with its number of steps: another number is another model. So is one that the user's callbacks may
         have changed in other ways. Raises as `check_loadable`.
         """
+        self.check_own_files(config)
         if self._models is None:
             check_loadable(workload, config, classes)
         fresh = _fresh(workload, config, classes, seed, steps)

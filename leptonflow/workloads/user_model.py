@@ -1,6 +1,7 @@
 """The user's own code for a model: functions of `model:`, written `module:function`, found from the YAML's folder.
 
-function   build(input, classes) -> a keras.Model, compiled or not; input is the section of the YAML
+function   build(input, classes) -> a keras.Model, compiled or not; input is the section of the YAML. With
+           model.weights it is build(input, classes, weights): the path of that file on this machine
 compile    compile(model, training) calls model.compile(...); training is the section of the YAML
 callbacks  callbacks(training) -> the keras.callbacks.Callback of one fit, made anew for each
 
@@ -14,15 +15,17 @@ import importlib
 import inspect
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from leptonflow.core import declared_files, files
 from leptonflow.core.code_digests import user_code
 from leptonflow.core.hashing import sha256
 from leptonflow.keras_runtime.keras_models import keras
+from leptonflow.workloads import user_weights
 from schemas import own_model
 from schemas.config import Pipeline
 from schemas.errors import ConfigurationError, LeptonflowError
@@ -40,7 +43,10 @@ def build(config: Pipeline, classes: Sequence[str], example: NDArray[Any]) -> An
     example: what the model takes of two examples.
     Raises ConfigurationError where it gives anything else, or raises.
     """
-    model = _call(config, "function", "a keras.Model from build(input, classes)", config.input, tuple(classes))
+    weights = user_weights.path(config)
+    named = {} if weights is None else {"weights": str(weights)}
+    wanted = f"a keras.Model from build(input, classes{', weights' if named else ''})"
+    model = _call(config, "function", wanted, config.input, tuple(classes), **named)
     _check(config, model, len(classes), example)
     return model
 
@@ -74,6 +80,12 @@ def callbacks(config: Pipeline) -> list[Any]:
     return list(found)
 
 
+def contents(config: Pipeline) -> dict[str, str]:
+    """The sha256 of every file of the user's that a fit depends on, by its path from the YAML's folder."""
+    code = {name: files.digest(path) for name, path in user_code(config).items()}
+    return code | declared_files.digests(config)
+
+
 def changes_the_model(config: Pipeline) -> bool:
     """Whether a fit may leave the model otherwise than it was built: with other layers trainable, compiled anew."""
     return bool({"compile", "callbacks"} & own_model.functions(config.model).keys())
@@ -99,7 +111,7 @@ def blamed(config: Pipeline) -> Iterator[None]:
         ) from error
 
 
-def _call(config: Pipeline, key: str, expected: str, *given: Any) -> Any:
+def _call(config: Pipeline, key: str, expected: str, *given: Any, **named: Any) -> Any:
     """What the function of that key gives for these arguments."""
     module_name, name = own_model.functions(config.model)[key].split(":")
     with _importable(config):
@@ -113,22 +125,27 @@ def _call(config: Pipeline, key: str, expected: str, *given: Any) -> Any:
             names = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
             there = f"a function in {module_name}: {', '.join(names) or 'none'}"
             raise _wrong(config, key, "is not there", there, name)
-        _check_signature(config, key, function, expected, given)
+        _check_signature(config, key, function, expected, given, named)
         try:
-            return function(*given)
+            return function(*given, **named)
         except (Exception, SystemExit) as error:
             raise _wrong(config, key, "raised an error", expected, _told(config, error)) from error
 
 
 def _check_signature(
-    config: Pipeline, key: str, function: Callable[..., Any], expected: str, given: Sequence[Any]
+    config: Pipeline,
+    key: str,
+    function: Callable[..., Any],
+    expected: str,
+    given: Sequence[Any],
+    named: Mapping[str, Any],
 ) -> None:
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):  # written in C
         return
     try:
-        signature.bind(*given)
+        signature.bind(*given, **named)
     except TypeError as error:
         name = getattr(function, "__name__", key)
         raise _wrong(config, key, f"takes other arguments ({error})", expected, f"{name}{signature}") from None
@@ -137,15 +154,15 @@ def _check_signature(
 @contextmanager
 def _importable(config: Pipeline) -> Iterator[None]:
     """The YAML's folder first on the path; what was imported for other files is forgotten."""
-    files = {str(path.resolve()): sha256(path.read_bytes()) for path in user_code(config).values()}
-    if files != _imported:
+    found = {str(path.resolve()): sha256(path.read_bytes()) for path in user_code(config).values()}
+    if found != _imported:
         for name, module in list(sys.modules.items()):
             origin = getattr(module, "__file__", None)
             if origin and str(Path(origin).resolve()) in _imported:
                 del sys.modules[name]
         importlib.invalidate_caches()
         _imported.clear()
-        _imported.update(files)
+        _imported.update(found)
     folder, writes = str(config.folder), sys.dont_write_bytecode
     sys.path.insert(0, folder)
     sys.dont_write_bytecode = True  # a .pyc is matched by second and size, and this is the user's folder
@@ -157,9 +174,9 @@ def _importable(config: Pipeline) -> Iterator[None]:
 
 
 def _check_origin(config: Pipeline, key: str, module: ModuleType) -> None:
-    files = {str(path.resolve()) for path in user_code(config).values()}
+    own = {str(path.resolve()) for path in user_code(config).values()}
     origin = getattr(module, "__file__", None)
-    if origin is None or str(Path(origin).resolve()) not in files:
+    if origin is None or str(Path(origin).resolve()) not in own:
         raise _wrong(
             config, key, "has the name of another module", "a module beside the YAML with a name of its own",
             f"{module.__name__} is {origin or 'built in'}",
@@ -190,14 +207,14 @@ def _check(config: Pipeline, model: Any, count: int, example: NDArray[Any]) -> N
 
 
 def _told(config: Pipeline, error: BaseException) -> str:
-    """The last line of the error's traceback, and the last line of the user's own code that led to it."""
-    text = str(error).strip().splitlines()
-    what = f"{type(error).__name__}: {text[0][:300]}" if text else type(error).__name__
-    files = {str(path.resolve()): name for name, path in user_code(config).items()}
+    """The end of the error's traceback in one line, and the last line of the user's own code that led to it."""
+    text = " ".join(str(error).split())  # Keras says in the third line which shapes differ
+    what = f"{type(error).__name__}: {text[:400]}" if text else type(error).__name__
+    own = {str(path.resolve()): name for name, path in user_code(config).items()}
     if isinstance(error, SyntaxError):
         return what  # it names file and line itself
     frames = [(str(Path(each.filename).resolve()), each.lineno) for each in traceback.extract_tb(error.__traceback__)]
-    where = next((f" ({files[name]}:{line})" for name, line in reversed(frames) if name in files), "")
+    where = next((f" ({own[name]}:{line})" for name, line in reversed(frames) if name in own), "")
     return what + where
 
 

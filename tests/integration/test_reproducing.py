@@ -52,19 +52,23 @@ def commit_batch(store: Store, config: Pipeline, plan: Plan, name: str) -> None:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """A store with a version and the holdout predictions of the run that trained it."""
-    folder = tmp_path_factory.mktemp("trained") / "store"
-    store, config = open_store(str(folder)), pipeline()
+    folder, config = tmp_path_factory.mktemp("trained") / "store", pipeline()
+    return folder, config, made(open_store(str(folder)), config)
+
+
+def made(store: Store, config: Pipeline) -> Plan:
+    """A trained version, packaged and evaluated."""
     plan = land(store, config)
     commit_batch(store, config, plan, "first")
     started = {"started_at": "2026-11-24T10:00:00.000000Z", "version": plan.version, "attempt": 0}
     store.create(store_keys.run_key(config.name, RUN, "started.json"), canonical(started))
     workspace = Workspace()
-    for fold in range(3):
+    for fold in range(config.training.folds):
         model_fits.train_fold(store, config, plan, fold, workspace)
     model_fits.fit_final(store, config, plan, workspace)
     package_builder.build(store, config, plan)
     holdout_evaluation.evaluate(store, config, plan, None)
-    return folder, config, plan
+    return plan
 
 
 @pytest.fixture
@@ -257,3 +261,37 @@ def test_a_beginning_that_is_garbage_is_named(store: Store, trained: Trained, da
     rewrite(store, key, data)
     with pytest.raises(Damaged, match=key):
         reproduction.reproduce(store, RUN)
+
+
+OWN = """
+import keras
+from pathlib import Path
+
+UNITS = int(Path(__file__).with_name("units.txt").read_text())
+
+def build(input, classes):
+    layers = keras.layers
+    return keras.Sequential([
+        layers.Input(input), layers.Rescaling(1 / 255), layers.Flatten(), layers.Dense(UNITS),
+        layers.Dense(len(classes), activation="softmax"),
+    ])
+
+def compile(model, training):
+    model.compile(optimizer=keras.optimizers.SGD(0.1), loss="categorical_crossentropy")
+"""
+
+
+def test_a_version_whose_source_was_edited_since_is_made_again(tmp_path: Path) -> None:
+    folder = tmp_path / "p"
+    folder.mkdir()
+    (folder / "edited_since.py").write_text(OWN)
+    (folder / "units.txt").write_text("5")
+    model = {"function": "edited_since:build", "compile": "edited_since:compile", "files": ["units.txt"]}
+    store, config = open_store(str(tmp_path / "store")), pipeline(model=model, folder=folder, training={"folds": 2})
+    plan = made(store, config)
+    (folder / "edited_since.py").write_text("edited since")
+    (folder / "units.txt").unlink()
+    document = reproduction.reproduce(store, RUN, folder=folder)
+    assert (document["equal"], document["differs"]) == (True, []), document
+    card = store.get(store_keys.package_key(config.name, plan.version or "", "model_card.md")).decode()
+    assert "| source.zip |" in card

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
-from leptonflow.core import capacity
+from leptonflow.core import capacity, declared_files
 from leptonflow.data.dataset.dataset_contents import tables
 from leptonflow.data.dataset.part_files import read_columns
 from leptonflow.storage.store import Store
@@ -82,7 +82,11 @@ def split(store: Store, config: Pipeline, snapshot: SnapshotRef) -> Split:
         train_per_class=dict(train) if snapshot.classes else {},
         holdout_per_class=dict(holdout) if snapshot.classes else {},
         rejected=rejected,
-        warnings=(*_remarks(store, config, snapshot), *_few(len(held) if grouped else None)),
+        warnings=(
+            *_remarks(store, config, snapshot),
+            *_few(len(held) if grouped else None),
+            *declared_files.undeclared(config),
+        ),
         **grouped,
     )
     workload = catalog.load(config.workload)
