@@ -7,7 +7,10 @@ What does not belong here: deciding (gate), and each rule's own sentence, which 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from types import MappingProxyType
 
+from leptonflow.gate import reachable
 from leptonflow.gate.rules.words import promote_command
 from schemas.constants import PROMOTED
 from schemas.records import Record, RuleResult, Verdict
@@ -21,6 +24,8 @@ AT_LEAST = frozenset(
 # In every verdict, never in a YAML.
 ALWAYS = frozenset({"infra_validate", "same-predictions", "stale-snapshot", "rolled-back"})
 AS_SAID = "what its sentence requires"
+Measured = Mapping[str, float | None]
+NOTHING: Measured = MappingProxyType({})
 BY_HAND = "a person can still make it the champion"
 
 
@@ -28,7 +33,8 @@ class Change(Record):
     """What would have turned one rule over.
 
     needed    the value at which it would have: the bound, or for a rule that looks at an end of its interval the
-              value whose interval of the same width just reaches the bound; null where no number would have
+              value whose interval of the same width just reaches the bound; null where no number would have,
+              and where no candidate can have that value (then `reachable` is false)
     by        how far `value` is from it, never negative
     needed_n  where the value is on the right side and only its interval reaches over the bound: about how many
               examples would have been enough at the same value, else null
@@ -47,10 +53,14 @@ class Change(Record):
     by: float | None
     needed_n: int | None
     sentence: str
+    reachable: bool = True
 
 
-def paragraph(pipeline: str, verdict: Verdict) -> str:
-    """Why, what would have changed it, and what a person can do: some sentences, one line."""
+def paragraph(pipeline: str, verdict: Verdict, measured: Measured = NOTHING) -> str:
+    """Why, what would have changed it, and what a person can do: some sentences, one line.
+
+    measured: the candidate's metrics on the holdout, which tell what no candidate can reach.
+    """
     promoted = verdict.verdict == PROMOTED
     same = verdict.champion == verdict.version
     opening = f"Run {verdict.run_id} evaluated version {verdict.version} "
@@ -61,7 +71,8 @@ def paragraph(pipeline: str, verdict: Verdict) -> str:
     else:
         opening += f"against the champion {verdict.champion}"
     decided = "promoted it" if promoted and not same else "kept it" if promoted else "refused it"
-    sentences = [f"{opening} and {decided}", *_reasons(verdict, promoted), *_changes(verdict, promoted)]
+    sentences = [f"{opening} and {decided}", *_reasons(verdict, promoted)]
+    sentences += _changes(verdict, promoted, measured)
     if not promoted:
         sentences.append(_way_out(pipeline, verdict))
     sentences += [warning.rstrip(".") for warning in verdict.warnings]
@@ -74,26 +85,27 @@ def paragraph(pipeline: str, verdict: Verdict) -> str:
     return " ".join(text.split()) + "."
 
 
-def summary(pipeline: str, verdict: Verdict) -> str:
+def summary(pipeline: str, verdict: Verdict, measured: Measured = NOTHING) -> str:
     """The verdict, the reason that decided and what would change it: at most three sentences, one line."""
     promoted = verdict.verdict == PROMOTED
-    sentences = [_outcome(verdict, promoted), _decisive(verdict, promoted), _turn(pipeline, verdict, promoted)]
+    turn = _turn(pipeline, verdict, promoted, measured)
+    sentences = [_outcome(verdict, promoted), _decisive(verdict, promoted), turn]
     # A rule's sentence may hold several; here it is a part of one.
     plain = [" ".join(each.rstrip(".").replace(". ", "; ").split()) for each in sentences if each]
     return " ".join(f"{each[:1].upper()}{each[1:]}." for each in plain)
 
 
-def would_change(verdict: Verdict) -> list[Change]:
+def would_change(verdict: Verdict, measured: Measured = NOTHING) -> list[Change]:
     """Of a refused run each rule that failed; of a promoted one each that held, the nearest to failing first.
 
     A verdict refused without a failed rule lists those of the YAML that did not apply: one had to hold.
     """
     if verdict.verdict == PROMOTED:
-        held = [_change(rule) for rule in verdict.rules if rule.passed and rule.rule not in ALWAYS]
+        held = [_change(rule, measured) for rule in verdict.rules if rule.passed and rule.rule not in ALWAYS]
         return sorted((c for c in held if c.by is not None), key=_slack)
     failed = [rule for rule in verdict.rules if rule.passed is False]
     idle = [rule for rule in verdict.rules if rule.passed is None and rule.rule not in ALWAYS]
-    return [_change(rule) for rule in failed or idle]
+    return [_change(rule, measured) for rule in failed or idle]
 
 
 def _outcome(verdict: Verdict, promoted: bool) -> str:
@@ -127,13 +139,13 @@ def _decisive(verdict: Verdict, promoted: bool) -> str:
     return f"the candidate failed {_named(failed[0]).removeprefix('the rule ')}{more}"
 
 
-def _turn(pipeline: str, verdict: Verdict, promoted: bool) -> str:
+def _turn(pipeline: str, verdict: Verdict, promoted: bool, measured: Measured) -> str:
     """What would have changed the outcome, and what a person can do."""
     if promoted:
-        return "".join(_changes(verdict, promoted))
+        return "".join(_changes(verdict, promoted, measured))
     failed, way = _failed(verdict), _way_out(pipeline, verdict)
-    found = _change(failed[0]) if failed else None
-    if found is None or found.needed is None:
+    found = _change(failed[0], measured) if failed else None
+    if found is None or (found.needed is None and found.reachable):
         return way
     return f"it would have passed {_title(found)} with {found.sentence}; {way}"
 
@@ -173,12 +185,12 @@ def _evidence(rule: RuleResult) -> str:
     return f" ({', '.join(parts)})" if parts else ""
 
 
-def _changes(verdict: Verdict, promoted: bool) -> list[str]:
-    changes = would_change(verdict)
+def _changes(verdict: Verdict, promoted: bool, measured: Measured) -> list[str]:
+    changes = would_change(verdict, measured)
     if promoted:
         return [f"nearest to failing was {changes[0].rule}: {changes[0].sentence}"] if changes else []
     failed = any(rule.passed is False for rule in verdict.rules)  # then each one's sentence has been said already
-    told = [AS_SAID if failed and c.needed is None else c.sentence for c in changes]
+    told = [AS_SAID if failed and c.needed is None and c.reachable else c.sentence for c in changes]
     return [f"it would have passed {_title(c)} with {what}" for c, what in zip(changes, told, strict=True)]
 
 
@@ -193,13 +205,32 @@ def _way_out(pipeline: str, verdict: Verdict) -> str:
     return f"{BY_HAND}: {promote_command(pipeline, verdict.version)}"
 
 
-def _change(rule: RuleResult) -> Change:
+def _change(rule: RuleResult, measured: Measured) -> Change:
     needed, by, needed_n = _needed(rule)
+    sentence, sign, can = _what(rule, needed, by, needed_n), _sign(rule), True
+    limit = reachable.best(rule, sign, measured) if sign is not None and not rule.passed else None
+    if needed is not None and sign is not None and limit is not None and reachable.beyond(needed, limit, sign):
+        sentence, can = _out_of_reach(rule, needed, limit, needed_n), False
+        needed = by = None
     return Change(
         rule=rule.rule, metric=rule.metric, slice=rule.slice, value=rule.value, bound=rule.bound, low=rule.low,
-        high=rule.high, n=rule.n, method=rule.method, needed=needed, by=by, needed_n=needed_n,
-        sentence=_what(rule, needed, by, needed_n),
+        high=rule.high, n=rule.n, method=rule.method, needed=needed, by=by, needed_n=needed_n, sentence=sentence,
+        reachable=can,
     )  # fmt: skip
+
+
+def _out_of_reach(rule: RuleResult, needed: float, limit: float, needed_n: int | None) -> str:
+    """What would have to be otherwise where no candidate could have passed."""
+    sign, of = _sign(rule) or 1, _subject(rule)
+    side, than = ("at least", "more") if sign > 0 else ("at most", "less")
+    most = f"no candidate can have {than} than {_figure(limit)}"
+    assert rule.bound is not None
+    if reachable.beyond(rule.bound, limit, sign):
+        return f"another bound: {of} of {side} {_figure(rule.bound)} is required, and {most}"
+    more = "groups" if "cluster" in (rule.method or "") else "examples"
+    about = f", about {needed_n} examples instead of {rule.n}" if needed_n else ""
+    with_these = f"with these {rule.n} examples" if rule.n else "with these examples"
+    return f"more {more}{about}: {with_these} it takes {of} of {side} about {_figure(needed)}, and {most}"
 
 
 def _needed(rule: RuleResult) -> tuple[float | None, float | None, int | None]:

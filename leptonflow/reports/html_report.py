@@ -125,7 +125,11 @@ def _view(c: Contents) -> dict[str, Any]:
         "document": c.document,
         "title": f"{c.config.name}: {c.verdict.verdict}",
         "rules": [(_mark(rule), rule) for rule in c.verdict.rules if rule.slice is None],
-        "changes": {(e.rule, e.metric, e.slice, e.bound): e.sentence for e in c.changes if e.needed is not None},
+        "changes": {
+            (e.rule, e.metric, e.slice, e.bound): e.sentence
+            for e in c.changes
+            if e.needed is not None or not e.reachable
+        },
         "measured": MEASURED,
         "warnings": [warning for warning in c.verdict.warnings if warning not in c.paragraph],
         "slices": slices,

@@ -146,7 +146,8 @@ def _report(
         code={**code_digests(config), **manifest.code},
         analysis=gathered.analysis, between=gathered.between, shown=gathered.shown, note=gathered.note,
         drift=gathered.drift, operating=gathered.operating,
-        paragraph=explanation.summary(config.name, told.verdict), changes=explanation.would_change(told.verdict),
+        paragraph=explanation.summary(config.name, told.verdict, document["holdout"]),
+        changes=explanation.would_change(told.verdict, document["holdout"]),
     )  # fmt: skip
     return html_report.render(contents)
 

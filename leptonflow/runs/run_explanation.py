@@ -34,14 +34,15 @@ def explain(store: Store, config: Pipeline, run_id: str | None = None) -> dict[s
             received="no such object",
             hint=BACK,
         )
+    measured = run.get("holdout") or {}
     return {
         "run_id": verdict.run_id,
         "version": verdict.version,
         "verdict": verdict.verdict,
         "champion": run["champion"],
         "against": verdict.champion,
-        "paragraph": paragraph(config.name, verdict),
-        "would_change": [change.model_dump() for change in would_change(verdict)],
+        "paragraph": paragraph(config.name, verdict, measured),
+        "would_change": [change.model_dump() for change in would_change(verdict, measured)],
         **({"groups": run["groups"]} if "groups" in run else {}),
     }
 

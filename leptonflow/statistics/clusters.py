@@ -80,13 +80,14 @@ def difference(drawn: Drawn, bound: float, exact: Paired, confidence: float) -> 
 
     The hypothesis: the true difference is at most `bound`. exact: the test that takes the examples for independent.
     Groups can only take certainty away, so that p and the interval are never better than its own; where the two differ
-    on few examples, no resample would be far from 0.
+    on few examples, no resample would be far from 0. Of fewer groups than `enough` nothing follows: from -1 to 1.
     """
+    shown = drawn.units is None or drawn.units >= enough(confidence)
     return replace(
         exact,
         p_value=max(exact.p_value, drawn.level(bound)),
-        low=min(exact.low, drawn.quantile(1 - confidence)),
-        high=max(exact.high, drawn.quantile(confidence)),
+        low=min(exact.low, drawn.quantile(1 - confidence)) if shown else -1.0,
+        high=max(exact.high, drawn.quantile(confidence)) if shown else 1.0,
         b=None,
         c=None,
         method=f"paired {METHOD}",

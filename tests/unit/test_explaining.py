@@ -71,6 +71,39 @@ def test_a_difference_to_the_champion_and_a_slice() -> None:
     assert (found.needed, found.slice) == (pytest.approx(-0.15), "class=cat")
 
 
+@pytest.mark.parametrize(
+    ("failed", "measured", "told"),
+    [
+        (rule("at_least", 0.98, 0.97, False, low=0.94, high=0.99, n=50),
+         {}, "more examples, about 800 examples instead of 50: with these 50 examples it takes accuracy of at least "
+         "about 1.01, and no candidate can have more than 1"),
+        (rule("against_champion", -0.01, -0.01, False, low=-0.08, high=0.06, n=60),
+         {"accuracy": 0.95}, "more examples: with these 60 examples it takes a difference in accuracy of at least "
+         "about 0.06, and no candidate can have more than 0.04"),
+        (rule("against_champion", 0.02, 0.2, False, n=60), {"accuracy": 0.92},
+         "another bound: a difference in accuracy of at least 0.2 is required, and no candidate can have more"),
+        (rule("at_most", 0.01, -0.1, False, metric="log_loss"), {}, "another bound: log_loss of at most -0.1"),
+    ],
+)  # fmt: skip
+def test_a_value_that_no_candidate_can_have_is_not_proposed(
+    failed: RuleResult, measured: dict[str, float], told: str
+) -> None:
+    (found,) = explanation.would_change(verdict(failed), measured)
+    assert (found.needed, found.by, found.reachable) == (None, None, False)
+    assert found.sentence.startswith(told)
+    for tell in (explanation.paragraph, explanation.summary):
+        text = tell("p", verdict(failed), measured)
+        assert f"ould have passed {failed.rule} with {told.partition(':')[0]}" in text
+
+
+def test_the_difference_of_a_loss_is_bounded_by_the_champions() -> None:
+    failed = rule("against_champion", 0.1, 0.4, False, metric="log_loss", n=60)
+    (found,) = explanation.would_change(verdict(failed), {"log_loss": 0.2})
+    assert "no candidate can have more than 0.3" in found.sentence
+    (found,) = explanation.would_change(verdict(failed), {"log_loss": 0.5})
+    assert found.reachable and found.needed == 0.4
+
+
 def test_an_interval_that_is_shown_and_did_not_decide() -> None:
     """Calibration without a confidence: its upper end is beyond the bound, and its value has passed."""
     interval = {"low": 0.01, "high": 0.08, "confidence": 0.95, "n": 300, "method": "percentile bootstrap"}

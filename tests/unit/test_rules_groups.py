@@ -10,6 +10,7 @@ import pytest
 from leptonflow.evaluation import metric_intervals
 from leptonflow.gate.evidence import together
 from leptonflow.gate.explanation import paragraph, would_change
+from leptonflow.statistics import paired
 from leptonflow.workloads import classification_errors
 from leptonflow.workloads.classification import ClassScores
 from schemas.records import RuleResult, Verdict
@@ -46,7 +47,11 @@ def test_a_loss_that_one_group_makes_is_less_certain_than_one_that_all_share() -
     assert alone.value == spread.value == independent.value == -0.05
     assert alone.low is not None and spread.low is not None and alone.low < -0.1 < spread.low
     assert (alone.n, alone.method) == (N, "paired cluster bca bootstrap")
-    assert SAID in alone.sentence and SAID in spread.sentence
+    assert SAID in alone.sentence and SAID.partition(":")[0] in spread.sentence
+    # Nothing varies over the groups of `spread`: what is shown is what independent examples show, and so it is said.
+    assert "the test for independent examples" in spread.sentence and "decides here" not in alone.sentence
+    exact = paired.non_inferiority(0, 20, N, 0.1, 0.95)
+    assert spread.low == exact.low and f"at most {-exact.low:#.4g} worse" in spread.sentence
     assert "group" not in independent.sentence and independent.method == "tango score"
     assert (verdict.groups, plain.groups) == (20, None)
     assert "groups" not in plain.model_dump() and verdict.model_dump()["groups"] == 20
@@ -66,6 +71,10 @@ def test_too_few_groups_say_that_no_candidate_can_pass() -> None:
     few, verdict = against(RIGHT, RIGHT, np.arange(N) // 200)
     assert few.passed is False
     assert "with 2 groups in the holdout no candidate can pass; from 4 on one can" in few.sentence
+    assert (few.low, few.high) == (-1.0, 1.0) and "at most 1.000 worse" in few.sentence  # and not what pairs alone show
+    (change,) = [each for each in would_change(verdict, {"accuracy": 1.0}) if each.rule == "against_champion"]
+    assert (change.needed, change.by, change.reachable) == (None, None, False)
+    assert change.sentence.startswith("more groups") and "no candidate can have more than 0" in change.sentence
     assert verdict.warnings and "2 groups" in verdict.warnings[0]
 
 

@@ -12,6 +12,7 @@ from leptonflow.workloads.base import Metric, Scores, named
 from schemas.constants import BEST
 from schemas.records import RuleResult
 from schemas.rules import AgainstChampion
+from schemas.text import counted
 from schemas.workloads import lower_is_better
 
 if TYPE_CHECKING:
@@ -91,14 +92,14 @@ def _holdout(rule: AgainstChampion, case: Case) -> tuple[RuleResult, str | None]
         return told(None, False, f"the champion's {subject} is not a finite number; {way_out(case)}"), None
     if mine is None or theirs is None:
         return told(None, None, f"{subject} cannot be computed: no example there counts towards it"), None
-    test = _test(rule, case)
+    test, floor = _test(rule, case)
     passed = test.p_value < 1 - rule.confidence
     direction, required = gap(test.difference, bound)
     certain, _ = gap(test.low, bound)
     shown = figures(mine, theirs)
     sentence = (
         f"{subject} is {shown[0]}, that of the champion {case.champion.version} {shown[1]}: {direction}, and with "
-        f"{rule.confidence:g} confidence {_at_least(test.low, certain)}{clustered(case.evidence.groups)}; "
+        f"{rule.confidence:g} confidence {_at_least(test.low, certain)}{clustered(case.evidence.groups, floor)}; "
         f"required: {required}"
     )
     note = _few_groups(rule, case) or _power(rule, test)
@@ -109,7 +110,8 @@ def _at_least(low: float, certain: str) -> str:
     return f"at most {certain}" if low < 0 else f"at least {certain}" if low > 0 else "no worse"
 
 
-def _test(rule: AgainstChampion, case: Case) -> Paired:
+def _test(rule: AgainstChampion, case: Case) -> tuple[Paired, bool]:
+    """The test, and whether of examples in groups the one for independent examples is the stricter."""
     from leptonflow.statistics import clusters
 
     candidate, champion, groups = case.evidence.mine, case.evidence.theirs, case.evidence.groups
@@ -117,12 +119,13 @@ def _test(rule: AgainstChampion, case: Case) -> Paired:
     metric = named(candidate, rule.metric)
     right = scores.both(metric, candidate, champion)
     if right is None:
-        return _resampled(rule, case, metric, candidate, champion)
+        return _resampled(rule, case, metric, candidate, champion), False
     exact = _exact(rule, *scores.pairs(*right), len(candidate))
     if groups is None:
-        return exact
+        return exact, False
     drawn = clusters.mean(scores.gains(*right), groups, seed=case.seed(rule.metric))
-    return clusters.difference(drawn, _bound(rule), exact, rule.confidence)
+    found = clusters.difference(drawn, _bound(rule), exact, rule.confidence)
+    return found, found.low == exact.low
 
 
 def _resampled(rule: AgainstChampion, case: Case, metric: Metric, candidate: Scores, champion: Scores) -> Paired:
@@ -179,7 +182,7 @@ def _few_groups(rule: AgainstChampion, case: Case) -> str | None:
     if groups is None:
         return None
     many, least = scores.units(groups, len(groups)), clusters.enough(rule.confidence)
-    few = f"with {many} groups in the holdout no candidate can pass; from {least} on one can"
+    few = f"with {counted(many, 'group')} in the holdout no candidate can pass; from {least} on one can"
     return few if many < least else None
 
 

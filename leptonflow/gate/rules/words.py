@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from leptonflow.gate.rules.case import Case
 from leptonflow.gate.rules.scores import units
 from schemas.records import RuleResult
+from schemas.text import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -96,12 +97,17 @@ def way_out(case: Case) -> str:
     return f"to make the candidate champion anyway: {promote_command(case.pipeline, case.version)}"
 
 
-def clustered(groups: NDArray[np.int64] | None) -> str:
-    """What a sentence adds where examples come in groups, which are then what is resampled."""
+def clustered(groups: NDArray[np.int64] | None, floor: bool = False) -> str:
+    """What a sentence adds where examples come in groups, which are then what is resampled.
+
+    floor: whether its number is that of the test for independent examples, the stricter of the two.
+    """
     if groups is None:
         return ""
-    many = units(groups, len(groups))
-    return f" (by the cluster bootstrap over {many} groups: examples of one group are not independent)"
+    why = "examples of one group are not independent"
+    if floor:
+        why = "the test for independent examples, than which it is never more certain, decides here"
+    return f" (by the cluster bootstrap over {counted(units(groups, len(groups)), 'group')}: {why})"
 
 
 def finite(rows: NDArray[np.float64] | None) -> bool:
