@@ -11,6 +11,7 @@ from typing import Any
 
 from leptonflow.core import store_keys
 from schemas.errors import AlreadyExists, Damaged, LeptonflowError, StoreUnreachable, UsageError
+from schemas.text import counted
 
 MOST_TOLD = 10
 LOWEST, HIGHEST = (3, 11), (3, 13)
@@ -119,7 +120,7 @@ def _logs(uri: str) -> str:
             received=first.received,
             hint=first.hint,
         )
-    return f"{records} records in {len(prefixes)} logs, without a gap"
+    return f"{counted(records, 'record')} in {counted(len(prefixes), 'log')}, without a gap"
 
 
 def _landing(uri: str) -> str:

@@ -11,7 +11,7 @@ import typer
 from cli.common import DEBUG, JSON, PIPELINE, STORE, Answer, answer
 from schemas.errors import UsageError
 from schemas.settings import store_uri
-from schemas.text import printable
+from schemas.text import noun, printable
 
 BAR = 40  # characters of a chance of 1
 
@@ -91,7 +91,8 @@ def _shown(pipeline: str, document: dict[str, Any], picture: Path | None) -> Non
     for rule in document["rules"]:
         if not rule["simulated"]:
             print(f"not simulated: {_name(rule)}: {rule['why']}")
-    print(f"{document['n']:,} holdout examples, discordance {document['discordance']:.4g}", end=" ")
+    examples = f"{document['n']:,} holdout {noun(document['n'], 'example')}"
+    print(f"{examples}, discordance {document['discordance']:.4g}", end=" ")
     print(f"({printable(document['discordance_source'])})")
     if document["champion_accuracy"] is not None:
         print(f"the champion's accuracy on the holdout: {document['champion_accuracy']:.4g}")

@@ -47,7 +47,7 @@ def _newest(store: Store, pipeline: str) -> str:
     if not finished:
         raise NotFound(
             f"no run of {config.name} has a report", expected="a finished run",
-            hint="`leptonflow retrain` makes one",
+            hint=f"`leptonflow retrain {pipeline}` makes one",
         )  # fmt: skip
     return str(finished[-1])
 

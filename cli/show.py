@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leptonflow.core import progress as reports
-from schemas.text import printable
+from schemas.text import counted, printable
 from schemas.workloads import overall
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def ingested(pipeline: str, name: str, document: dict[str, Any]) -> None:
     rows = {"reused": "already ingested", "accepted": "accepted", "refused": "refused"}
     print(f"batch {document['batch']}: {rows[document['outcome']]}")
     counts = ", ".join(f"{document[n]} {name}" for n, name in COUNTS.items())
-    print(f"  {document['arrived']} arrived: {counts}; {document['ignored']} files ignored")
+    print(f"  {document['arrived']} arrived: {counts}; {counted(document['ignored'], 'file')} ignored")
     first = {each["rule"]: each for each in document["quarantine"]}
     for rule, count in document["reasons"].items():
         print(f"  {count} {such_as(first[rule]) if rule in first else rule}")
@@ -184,7 +184,7 @@ def retracted(document: dict[str, Any]) -> None:
         print(f"{row['id'][:12]} ({what}) was retracted")
     if not document["retracted"]:
         print("nothing to do: these examples were retracted before")
-    print(f"dataset {document['snapshot']}: {document['examples']} examples")
+    print(f"dataset {document['snapshot']}: {counted(document['examples'], 'example')}")
 
 
 def retrained(store: Store, config: Pipeline, pipeline: str, document: dict[str, Any]) -> None:
@@ -198,6 +198,7 @@ def retrained(store: Store, config: Pipeline, pipeline: str, document: dict[str,
     log = dataset_state.snapshots(store, config.name)
     counts = [entry.body["counts"] for entry in log.entries if entry.kind == "batch"]
     data = ", ".join(f"{sum(c[n] for c in counts)} {name}" for n, name in COUNTS.items())
+    data += f" in {counted(len(counts), 'accepted batch', 'accepted batches')}"
     console.print()
     colours = {"promoted": "green", "unchanged": "blue", "refused": "yellow", "rejected-data": "red"}
     verdict = document["verdict"]
@@ -337,7 +338,7 @@ def as_text(table: pa.Table) -> str:
     width = None if sys.stdout.isatty() else 200
     text = StringIO()
     Console(file=text, width=width, highlight=False).print(shown)
-    return text.getvalue() + f"{table.num_rows} rows\n"
+    return text.getvalue() + f"{counted(table.num_rows, 'row')}\n"
 
 
 def deployed(document: dict[str, Any]) -> None:
@@ -359,5 +360,5 @@ def verified(document: dict[str, Any]) -> None:
     """One line for each object that is damaged or missing, and how much was read."""
     for each in document["damaged"]:
         print(printable(f"{each['key']}: expected {each['expected']}, received {each['received']}"))
-    size = document["bytes"] / 1e6
-    print(f"{document['objects']} objects, {size:.1f} MB: {len(document['damaged']) or 'none'} damaged or missing")
+    read = f"{counted(document['objects'], 'object')}, {document['bytes'] / 1e6:.1f} MB"
+    print(f"{read}: {len(document['damaged']) or 'none'} damaged or missing")

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from cli import show
+from schemas.text import counted
 from schemas.workloads import overall
 
 MOST = 20
@@ -30,8 +31,8 @@ def _lines(pipeline: str, document: Mapping[str, Any]) -> Iterator[tuple[str, st
     if document["metrics"]:
         yield "holdout", "  ".join(f"{m} {show.figure(document['metrics'][m])}" for m in overall(document["metrics"]))
     yield "newest version", document["newest"] or "none"
-    batches = f", {_count(len(document['batches']), 'batch', 'batches')}" if document["batches"] else ""
-    yield "dataset", f"{document['snapshot'] or 'empty'} ({_count(document['examples'], 'example')}{batches})"
+    batches = f", {counted(len(document['batches']), 'batch', 'batches')}" if document["batches"] else ""
+    yield "dataset", f"{document['snapshot'] or 'empty'} ({counted(document['examples'], 'example')}{batches})"
     if document["examples_per_class"]:
         yield "classes", ", ".join(f"{name} {count}" for name, count in document["examples_per_class"].items())
     yield from _batch_lines(pipeline, document)
@@ -54,7 +55,7 @@ def _batch_lines(pipeline: str, document: Mapping[str, Any]) -> Iterator[tuple[s
     for each in document["open"]:
         newest = f", the newest written {when(each['newest'])}" if each["newest"] else ""
         note = each["note"] or "it is not read until an empty _READY closes it"
-        yield "open", f"{each['batch']}: {_count(each['files'], 'file')}{newest}; {note}"
+        yield "open", f"{each['batch']}: {counted(each['files'], 'file')}{newest}; {note}"
     for each in document["late"]:
         way = "they are never read there: move them to a batch folder of their own"
         yield "late files", f"{each['batch']}: {each['sentence']}; {way}"
@@ -64,7 +65,7 @@ def _batch_lines(pipeline: str, document: Mapping[str, Any]) -> Iterator[tuple[s
         yield "discarded", _some([f"{each['batch']} ({each['reason']})" for each in document["discarded"]])
     if document["conflicts"]:
         first = ", ".join(f"{row['id'][:12]} as {row['label']}" for row in document["conflicts"][0])
-        count = _count(len(document["conflicts"]), "example")
+        count = counted(len(document["conflicts"]), "example")
         yield "two labels", f"{count} with several labels, such as {first}; `ingest --correct` or `retract` corrects it"
     for warning in document["warnings"]:
         yield "warning", warning
@@ -135,10 +136,6 @@ def _some(names: Sequence[str]) -> str:
     """At most MOST of them, and how many more."""
     more = [f"and {len(names) - MOST} more"] if len(names) > MOST else []
     return ", ".join([*names[:MOST], *more])
-
-
-def _count(number: int, one: str, many: str = "") -> str:
-    return f"{number} {one if number == 1 else many or one + 's'}"
 
 
 def _command(name: str, pipeline: str) -> str:

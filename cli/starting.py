@@ -16,7 +16,7 @@ from leptonflow.gate.proposed_margin import MARGINS, Proposed, propose
 from leptonflow.workloads import catalog
 from schemas.config import NAME, WORKLOADS
 from schemas.errors import UsageError
-from schemas.text import printable
+from schemas.text import counted, printable
 
 if TYPE_CHECKING:
     from leptonflow.data.ingest.source_summary import Summary
@@ -217,7 +217,7 @@ def _rules_of_small_classes(summary: Summary) -> str:
     told = ["  # Classes with few examples: a model that never predicts them can still have a good accuracy."]
     for name in named:
         metric = _quoted(f"recall[{name}]")
-        told.append(f"  # {summary.classes[name]} examples, of {most} in the largest class.")
+        told.append(f"  # {counted(summary.classes[name], 'example')}, of {most} in the largest class.")
         told.append(f"  - {{rule: at_least, metric: {metric}, on: cv, value: 0.2}}")
     return "\n".join(told) + "\n"
 

@@ -12,7 +12,7 @@ from typing import Any
 from leptonflow.reports.wording import number
 from schemas.arrivals import TAG
 from schemas.records import Evaluation, FitResult, InfraResult, Outcome, PackageRef, Plan, SnapshotRef, Split, Verdict
-from schemas.text import printable
+from schemas.text import counted, noun, printable
 from schemas.workloads import overall
 
 FAILED, CRASHED = "failed", "crashed"
@@ -57,7 +57,7 @@ def line(stage: str, result: object) -> str:
         case Outcome():
             return f"{result.batch} {result.outcome}: {result.sentence}"
         case SnapshotRef():
-            return f"snapshot {result.snapshot}, {result.examples} examples"
+            return f"snapshot {result.snapshot}, {counted(result.examples, 'example')}"
         case Split():
             return result.rejected or "; ".join((f"{result.train} train, {result.holdout} holdout", *result.warnings))
         case Plan():
@@ -75,7 +75,7 @@ def line(stage: str, result: object) -> str:
 
 def some(count: int, one: str, more: str) -> str:
     """1 batch, 2 batches, no batch."""
-    return f"{number(count) if count else 'no'} {one if count < 2 else more}"
+    return f"{number(count) if count else 'no'} {one if not count else noun(count, one, more)}"
 
 
 def moved(stage: str, done: int, total: int, folds: int) -> tuple[float, str] | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from leptonflow.core import machine
 from schemas.errors import ConfigurationError, UsageError
 from schemas.records import Split
+from schemas.text import counted
 
 BATCH_COPIES = 5  # of a batch's examples while its part is written: rows, column, pages, compressed pages, file
 PROCESS_BYTES = 500 << 20  # what a process takes that trains nothing yet
@@ -49,7 +50,7 @@ def check_training(each: int, told: str, split: Split) -> None:
 
 
 def _times(examples: int, told: str) -> str:
-    return f"{examples} examples of {told}"
+    return f"{counted(examples, 'example')} of {told}"
 
 
 def _gb(size: int) -> str:

@@ -25,6 +25,7 @@ from schemas.config import Pipeline
 from schemas.errors import Damaged, NotFound, StoreUnreachable
 from schemas.records import InfraResult, ModelManifest, Plan
 from schemas.rules import Latency, Size
+from schemas.text import counted
 
 TOLERANCE = 1e-5
 
@@ -125,8 +126,8 @@ def _judged(answer: Mapping[str, Any]) -> tuple[bool, str]:
         return False, f"a fresh process gave a prediction for {answer['garbage']}, as if it were an example"
     difference, examples = answer["largest_difference"], int(answer["examples"])
     if difference is None:
-        return False, f"a fresh process gave another shape or non-finite numbers on {examples} examples"
-    within = f"on {examples} examples; at most {TOLERANCE:g} is allowed"
+        return False, f"a fresh process gave another shape or non-finite numbers on {counted(examples, 'example')}"
+    within = f"on {counted(examples, 'example')}; at most {TOLERANCE:g} is allowed"
     if not difference <= TOLERANCE:
         return False, f"a fresh process differed by up to {difference:.2g} {within}"
     sentence = f"a fresh process differed by no more than {difference:.2g} {within}"

@@ -15,6 +15,7 @@ from leptonflow.gate.rules import slicing
 from leptonflow.gate.rules.words import reaches
 from schemas.config import Pipeline
 from schemas.rules import AgainstChampion, AtLeast, AtMost, Slices
+from schemas.text import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -155,7 +156,7 @@ def slices(rule: Slices, n: int, pairs: float, holdout: Evidence | None, seed: i
     found = [part.members[places] for part in slicing.slices(rule, holdout) if part.judged]
     judged = [members for members in found if members.sum() >= rule.minimum]
     if not judged:
-        return cannot(f"no slice of {n} examples has the {rule.minimum} that are needed to test it")
+        return cannot(f"no slice of {counted(n, 'example')} has the {rule.minimum} that are needed to test it")
     if pairs * len(judged) > MOST:
         return cannot(f"{len(judged)} slices of {n} examples are too many to simulate: give a smaller --holdout")
     return Drawn(rule.rule, rule.metric, _in_slices(np.stack(judged), slicing.margin(rule), rule.confidence, seed))

@@ -25,6 +25,7 @@ from schemas.constants import RESERVED
 from schemas.errors import ConfigurationError, Damaged, NotFound
 from schemas.records import Evaluation, InfraResult, ModelManifest, ObjectRef, Plan, SnapshotRef
 from schemas.rules import AtLeast, AtMost, Slices
+from schemas.text import noun
 
 if TYPE_CHECKING:
     import numpy as np
@@ -197,7 +198,8 @@ def _copied(store: Store, config: Pipeline, snapshot: SnapshotRef) -> str | None
     copies = identities.straddling(history.entries[: snapshot.number], store, same, snapshot.holdout)
     if not copies:
         return None
-    return f"{len(copies)} holdout examples are training examples in other files: `ingest` records which"
+    what = noun(len(copies), "holdout example is a training example", "holdout examples are training examples")
+    return f"{len(copies)} {what} in other files: `ingest` records which"
 
 
 def not_same_folds(mine: ModelManifest, other: ModelManifest) -> str | None:

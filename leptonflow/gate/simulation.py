@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from leptonflow.gate.drawn_rules import Drawn, Draws, against
 from schemas.config import AgainstChampion, Pipeline
 from schemas.errors import ConfigurationError, UsageError
+from schemas.text import noun
 
 if TYPE_CHECKING:
     import numpy as np
@@ -90,12 +91,13 @@ class Curve:
         if together > 1:
             nearest = min(self.points, key=lambda point: abs(point.difference - self.better))
             passes += f", and all {together} simulated rules in {nearest.promoted:.1%}"
+        examples = f"{self.n:,} {noun(self.n, 'example')}"
         if self.reached:
-            return f"{wanted} is reached with {self.n:,} examples: {passes}; {self.needed:,} would be enough"
+            return f"{wanted} is reached with {examples}: {passes}; {self.needed:,} would be enough"
         if self.needed is None:
             return f"{wanted} cannot be reached with any number of examples: {passes}"
         near = f", too close for {self.retrainings:,} retrainings to show" if self.chance >= self.power else ""
-        return f"{wanted} is not reached with {self.n:,} examples: {passes}{near}; {self.needed:,} are needed"
+        return f"{wanted} is not reached with {examples}: {passes}{near}; {self.needed:,} are needed"
 
 
 def simulate(

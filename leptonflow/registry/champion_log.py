@@ -21,6 +21,7 @@ from leptonflow.storage.store import Store
 from schemas.constants import PROMOTED
 from schemas.errors import Damaged, LeptonflowError, NotFound
 from schemas.records import Plan, Record, Verdict
+from schemas.text import counted
 
 PROMOTION, OVERRIDE, ROLLBACK = KINDS = ("promotion", "override", "rollback")
 
@@ -157,8 +158,8 @@ def settle(
     if log.number < number:
         raise Damaged(
             f"{log.prefix} is shorter than it was",
-            expected=f"at least {number} records, which the run {verdict.run_id} has read",
-            received=f"{log.number} records",
+            expected=f"at least {counted(number, 'record')}, which the run {verdict.run_id} has read",
+            received=counted(log.number, "record"),
             hint="Put the missing records back from a backup",
         )
     if log.number > number and log.entries[number].id != own:

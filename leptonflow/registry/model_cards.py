@@ -14,7 +14,7 @@ from leptonflow.workloads import catalog
 from leptonflow.workloads.base import Told
 from schemas.config import Pipeline
 from schemas.records import FitResult, Lineage, ObjectRef, SnapshotRef
-from schemas.text import markdown
+from schemas.text import counted, markdown
 from schemas.workloads import overall
 
 NOT_FILLED = "Not filled in: leptonflow records nothing about it. Whoever deploys this version is responsible for it."
@@ -40,11 +40,13 @@ def card(
         "## Data",
         _list(
             f"snapshot {snapshot.snapshot} (number {snapshot.number}), content sha256 {snapshot.content}",
-            f"{snapshot.examples} examples in {len(snapshot.batches)} batches: {_names(snapshot.batches)}",
+            f"{counted(snapshot.examples, 'example')} in {counted(len(snapshot.batches), 'batch', 'batches')}: "
+            f"{_names(snapshot.batches)}",
             f"{final.examples} of them for training; a holdout of the fraction {snapshot.holdout:g} was never "
             "trained on",
-            f"data contract {contract['digest']}: {len(contract['expectations'])} expectations, and a batch with more "
-            f"than {contract['quarantine']['limit']:g} of its rows in quarantine is refused; contract.json has it all",
+            f"data contract {contract['digest']}: {counted(len(contract['expectations']), 'expectation')}, and a batch "
+            f"with more than {contract['quarantine']['limit']:g} of its rows in quarantine is refused; contract.json "
+            "has it all",
         ),
         *_classes(snapshot),
         "## Training",

@@ -26,6 +26,7 @@ from schemas import constants
 from schemas.config import Pipeline
 from schemas.errors import NotFound, TrainingError
 from schemas.records import FitResult, Lineage, ModelManifest, ObjectRef, PackageRef, Plan, SnapshotRef
+from schemas.text import counted
 
 if TYPE_CHECKING:
     from leptonflow.data.dataset.example_sets import Examples
@@ -98,7 +99,7 @@ def _finished_fits(store: Store, config: Pipeline, version: str) -> tuple[list[F
         raise TrainingError(
             f"the version {version} is not trained yet",
             expected=f"{len(fits)} finished folds and a final fit",
-            received=f"{len(finished)} folds and {'a' if final else 'no'} final fit",
+            received=f"{counted(len(finished), 'fold')} and {'a' if final else 'no'} final fit",
             hint=f"Run `leptonflow retrain {config.name}`",
         )
     return finished, final

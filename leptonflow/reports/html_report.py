@@ -24,7 +24,7 @@ from leptonflow.workloads.classification_errors import Analysis, Example, Group
 from schemas.config import Pipeline
 from schemas.metrics import CLASSIFICATION
 from schemas.records import Evaluation, FitResult, InfraResult, ModelManifest, Outcome, RuleResult, Split, Verdict
-from schemas.text import printable
+from schemas.text import noun, printable
 from schemas.workloads import lower_is_better, overall
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def render(contents: Contents) -> bytes:
     )
     environment.filters.update(
         number=number, bound=bound, signed=signed, seconds=duration, when=when, printable=printable, p=chance,
-        label=label,
+        label=label, noun=noun,
     )  # fmt: skip
     environment.globals["interval"] = interval
     return environment.get_template("report.html.j2").render(**_view(contents)).encode("utf-8", "replace")

@@ -28,6 +28,7 @@ from leptonflow.workloads.classification_errors import Analysis
 from schemas.config import AgainstChampion, Pipeline
 from schemas.errors import ConfigurationError, Damaged, UsageError
 from schemas.records import Evaluation, FitResult, ObjectRef, Plan, SnapshotRef
+from schemas.text import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -110,8 +111,9 @@ def _predictions(
 def _same_examples(file: ObjectRef, found: Sequence[str], expected: Sequence[str]) -> None:
     if list(found) != list(expected):
         raise Damaged(
-            f"{file.key} tells of other examples than this run's holdout", expected=f"{len(expected)} examples, by id",
-            received=f"{len(found)} examples, {len(set(found) & set(expected))} of them the same",
+            f"{file.key} tells of other examples than this run's holdout",
+            expected=f"{counted(len(expected), 'example')}, by id",
+            received=f"{counted(len(found), 'example')}, {len(set(found) & set(expected))} of them the same",
             hint=BACK,
         )  # fmt: skip
 

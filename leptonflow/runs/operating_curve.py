@@ -22,6 +22,7 @@ from schemas.config import Pipeline
 from schemas.errors import LeptonflowError
 from schemas.records import Evaluation, ObjectRef
 from schemas.rules import AtLeast, AtMost, Slices
+from schemas.text import counted
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -237,7 +238,7 @@ def _assumed(store: Store, config: Pipeline) -> Seen:
     assumption = (
         "no run has scored a candidate beside another champion yet, so the discordance is assumed to be "
         "2 mean(p (1 - p)), p the out-of-fold probability of the true label "
-        f"over {len(chances)} examples of version {version}"
+        f"over {counted(len(chances), 'example')} of version {version}"
     )
     return Seen(value, f"out-of-fold predictions of {version}", assumption)
 

@@ -18,6 +18,7 @@ from leptonflow.storage.store_identity import exists
 from schemas.config import Pipeline
 from schemas.errors import Damaged, NotFound
 from schemas.records import ModelManifest
+from schemas.text import counted
 
 MODEL = ("version", "run_id", "snapshot", "bytes", "created_at", "champion", "cv", "classes", "libraries", "damage",
          "verdict", "key_metric")  # fmt: skip
@@ -98,7 +99,7 @@ def shortened(log: Log, finished: Sequence[dict[str, Any]]) -> Damaged | None:
             return Damaged(
                 f"{log.prefix} is shorter than it was",
                 expected=f"a record that makes {run['champion']} the champion, as it was after run {run['run_id']}",
-                received=f"{log.number} records, none of them that",
+                received=f"{counted(log.number, 'record')}, none of them that",
                 hint="Put the missing records back from a backup or the bucket's versions before anything is promoted",
             )
     return None
@@ -181,5 +182,5 @@ def _report_key(store: Store, run_id: str) -> str:
         "no finished run has that id",
         expected="a run id of `leptonflow runs PIPELINE`",
         received=run_id,
-        hint="List the runs, or retrain",
+        hint="`leptonflow report PIPELINE` takes the newest run",
     )

@@ -33,6 +33,7 @@ from leptonflow.workloads import catalog, predictions
 from schemas.config import NAME, Pipeline, parse
 from schemas.errors import Damaged, NotFound, UsageError
 from schemas.records import ModelManifest, Plan, SnapshotRef
+from schemas.text import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -203,7 +204,7 @@ def _snapshot(store: Store, config: Pipeline, manifest: ModelManifest) -> Snapsh
         raise Damaged(
             f"{log.prefix} is shorter than it was",
             expected=f"record {number}, which the version {manifest.version} learned from",
-            received=f"{log.number} records",
+            received=counted(log.number, "record"),
             hint="Put the missing records back from a backup",
         )
     return state.model_copy(update={"classes": manifest.classes})

@@ -115,7 +115,7 @@ def test_an_admission_records_what_it_saw(place: Store) -> None:
     (first,) = refused["quarantine"]
     assert (first["rule"], first["rows"], first["source"]) == ("unreadable-image", 1, "cat/a.png")
     assert refused["sentence"] == (
-        "1 of 1 rows newly quarantined, duplicates apart; quarantine.limit allows 0.2; 1 unreadable-image, such as "
+        "1 of 1 row newly quarantined, duplicates apart; quarantine.limit allows 0.2; 1 unreadable-image, such as "
         f"cat/a.png: {first['reason']}"
     )
     place.create(f"landing/{PETS}/plain/cat/b.png", image(1))

@@ -359,6 +359,12 @@ def test_many_classes_are_listed_as_confusions(memory: Store) -> None:
     assert len(html) < 400_000
 
 
+@pytest.mark.parametrize(("count", "kind"), [(2, "matrix few"), (4, "matrix few"), (5, "matrix long")])
+def test_the_headers_of_few_classes_are_not_cut(memory: Store, count: int, kind: str) -> None:
+    html = page(make(memory, classes=tuple(f"negative {n}" for n in range(count))), memory)
+    assert [a["class"] for t, a in Tags(html).tags if t == "table" and "matrix" in str(a.get("class"))] == [kind]
+
+
 def test_a_class_without_holdout_examples_is_named(memory: Store) -> None:
     text = " ".join(Tags(page(make(memory), memory)).text.split())
     assert "9 no example in the holdout 0 – – – – 0" in text

@@ -59,7 +59,7 @@ def split(store: Store, config: Pipeline, snapshot: SnapshotRef) -> Split:
                 train[kind] += 1
                 of_class[kind].add(group)
     trained = set[str]().union(*of_class.values())
-    of = "examples" if snapshot.group is None else f"examples in {len(trained)} groups"
+    of = "examples" if snapshot.group is None else f"examples in {counted(len(trained), 'group')}"
     rejected = None
     if not holdout.total():
         rejected = (
@@ -128,7 +128,8 @@ def _few(groups: int | None) -> list[str]:
     """A sentence where the holdout has so few groups that its numbers are mostly those of these groups."""
     if groups is None or groups >= FEW_GROUPS:
         return []
-    return [f"the holdout has {groups} groups: every interval is wide, and few candidates can be shown to be as good"]
+    has = f"the holdout has {counted(groups, 'group')}"
+    return [f"{has}: every interval is wide, and few candidates can be shown to be as good"]
 
 
 def _too_few(config: Pipeline, snapshot: SnapshotRef, train: Counter[str], holdout: Counter[str]) -> str | None:

@@ -25,7 +25,7 @@ from leptonflow.workloads import catalog
 from schemas.config import Pipeline
 from schemas.errors import Damaged, NotFound, Overtaken
 from schemas.records import ChangesRef
-from schemas.text import nfc
+from schemas.text import counted, nfc, noun
 
 KIND = "identities"
 CANONICAL = "canonical"  # of a batch's record: its examples' ids are canonical digests
@@ -137,8 +137,9 @@ def _retract_copies(store: Store, config: Pipeline, history: commit_log.Log, sam
     if not copies:
         return history
     gone = [change_records.Change(row, None) for row in change_records.rows(store, history) if row["id"] in copies]
-    why = f"{len(gone)} holdout examples are training examples in other files"
-    progress.note(f"{why}: they are retracted")
+    what = noun(len(gone), "holdout example is a training example", "holdout examples are training examples")
+    why = f"{len(gone)} {what} in other files"
+    progress.note(f"{why}: {noun(len(gone), 'it is', 'they are')} retracted")
     return change_records.commit(store, config, history, RETRACTED, gone, why)
 
 
@@ -150,7 +151,7 @@ def _record(store: Store, config: Pipeline, history: commit_log.Log, found: dict
     ref = change_records.write(
         store, config.name, pa.table({"id": pa.array(ids, pa.string()), "canonical": [found[i] for i in ids]})
     )
-    why = f"canonical digests of {len(found)} examples from before"
+    why = f"canonical digests of {counted(len(found), 'example')} from before"
     if lost:
         why += f"; {lost} have no landed file any more and are compared by id alone"
     progress.note(f"{config.name}: {why}")

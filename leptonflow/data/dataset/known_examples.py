@@ -17,7 +17,7 @@ from leptonflow.storage.objects import recorded
 from leptonflow.storage.store import Store
 from schemas.config import Pipeline
 from schemas.records import ChangesRef, Listing
-from schemas.text import nfc
+from schemas.text import counted, nfc
 
 OUT_OF_RANGE = "label-out-of-range"  # a number of a `.npy` for which there was no class
 Row = tuple[str, str]  # file sha256, label
@@ -121,8 +121,8 @@ def left_behind(store: Store, config: Pipeline, history: commit_log.Log) -> list
         for table in dataset_contents.tables(store, parts, (), ("id", "sha256")):
             judged.update(table["sha256"].to_pylist())
     return [
-        f"batch {batch}: {len(files - judged)} quarantined rows have a label that is now a class; ingest their source "
-        "again, or land those files as a batch of their own"
+        f"batch {batch}: {counted(len(files - judged), 'quarantined row has', 'quarantined rows have')} a label that "
+        "is now a class; ingest their source again, or land those files as a batch of their own"
         for batch, files in waiting.items()
         if files - judged
     ]

@@ -23,7 +23,7 @@ from schemas import constants
 from schemas.config import Pipeline
 from schemas.errors import LandingChanged, Overtaken, UsageError
 from schemas.records import PartRef, SnapshotRef
-from schemas.text import nfc
+from schemas.text import counted, nfc
 
 RECORDED = ("id", "sha256", "label", "source", "key", "row", "facts")
 
@@ -48,7 +48,7 @@ def preprocess(store: Store, config: Pipeline) -> SnapshotRef:
         groups = dataset_contents.groups(store, dataset_contents.accepted_parts(history.entries), config.group)
         content = dataset_contents.content_digest(pairs, target, groups)
         told = catalog.load(config.workload).told(config.input).how
-        why = f"input is {told} now: {len(pairs)} examples encoded again from landing/"
+        why = f"input is {told} now: {counted(len(pairs), 'example')} encoded again from landing/"
         body = {
             **{k: history.head.body[k] for k in ("classes", "labels", "holdout", "examples")},
             **dataset_state.fixed(config),

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 from leptonflow.data.ingest.source_layout import pair_up
 from leptonflow.workloads.media.image import scale
 from leptonflow.workloads.media.image.scale import BYTES, Scale
+from schemas.text import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -107,7 +108,7 @@ def read(data: Source, labels: Source, classes: Sequence[str] | None) -> Pair:
         if numbers.ndim not in (1, 2):
             raise _Refused("wrong-rank", f"labels are N numbers or N x K one-hot, not {_shape(numbers)}")
         if len(numbers) != count:
-            raise _Refused("length-mismatch", f"{count} rows of data, {len(numbers)} of labels")
+            raise _Refused("length-mismatch", f"{counted(count, 'row')} of data, {len(numbers)} of labels")
     except _Refused as refused:
         return Pair(None, [None] * count, [refused.rule] * count)
     names, rules = _name(numbers, classes)

@@ -25,6 +25,7 @@ from leptonflow.storage.store import Store
 from schemas.config import Pipeline
 from schemas.errors import Damaged, NotFound
 from schemas.records import Outcome
+from schemas.text import counted
 
 
 def document(store: Store, config: Pipeline, history: Log) -> dict[str, Any]:
@@ -89,7 +90,7 @@ def lying(store: Store, pipeline: str) -> Lying:
     ]
     told = [
         *(f"refused: {pipeline}/{each.batch}" for each in refused),
-        *(f"open: {pipeline}/{each.batch} ({each.files} files)" for each in opened if not each.wrong),
+        *(f"open: {pipeline}/{each.batch} ({counted(each.files, 'file')})" for each in opened if not each.wrong),
     ]
     return Lying(tuple(never), tuple(told))
 

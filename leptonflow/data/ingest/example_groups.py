@@ -13,7 +13,7 @@ from typing import NamedTuple
 from leptonflow.data.ingest import layouts
 from schemas.errors import ConfigurationError
 from schemas.groups import LABEL, Group, fields
-from schemas.text import nfc
+from schemas.text import counted, nfc, noun
 
 
 class Grouped(NamedTuple):
@@ -105,7 +105,8 @@ def warnings(moved: Sequence[Moved]) -> list[str]:
     if not moved:
         return []
     first = moved[0]
-    told = f"{len(moved)} examples of the dataset came again under another group and keep their first one"
+    keep = noun(len(moved), "keeps its", "keep their")
+    told = f"{counted(len(moved), 'example')} of the dataset came again under another group and {keep} first one"
     return [f"{told}, such as {first.source}: {first.group!r}, now {first.again!r}"]
 
 

@@ -31,6 +31,7 @@ from leptonflow.data.ingest.label_columns import (
     written_labels,
 )
 from schemas.errors import UsageError
+from schemas.text import counted
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -270,11 +271,8 @@ def _read_csv(data: bytes, columns: Columns) -> LabelTable:
     texts = find_texts(header, columns)[0] if columns.cells is not None else None
     if (path if columns.cells is None else texts) is None or label_at is None or lacks_group(header, columns):
         return lacking(header, columns, len(body))
-    ragged = {
-        number: ("ragged-row", f"the header has {len(header)} columns, this row {len(row)} cells: "
-                 f"{'quote a cell that holds the separator' if len(row) > len(header) else 'a cell is missing'}")
-        for number, row in enumerate(body) if len(row) != len(header)
-    } | {number - 1: rule for number, rule in broken.items()}  # fmt: skip
+    ragged = {n: _ragged(len(header), len(row)) for n, row in enumerate(body) if len(row) != len(header)}
+    ragged |= {number - 1: rule for number, rule in broken.items()}
     whole = [None if number in ragged else row for number, row in enumerate(body)]
     assert label_at is not None
     told = (row and row[label_at] for row in whole)
@@ -285,3 +283,8 @@ def _read_csv(data: bytes, columns: Columns) -> LabelTable:
         found = of_cells(header, (row and row[path] for row in whole), told, ragged)
     group_at = group_column(header, columns)
     return found if group_at is None else found.grouped(row and row[group_at] for row in whole)
+
+
+def _ragged(columns: int, cells: int) -> Rule:
+    way = "quote a cell that holds the separator" if cells > columns else "a cell is missing"
+    return "ragged-row", f"the header has {counted(columns, 'column')}, this row {counted(cells, 'cell')}: {way}"

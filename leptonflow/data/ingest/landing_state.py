@@ -21,6 +21,7 @@ from leptonflow.storage.store import Store
 from schemas.config import NAME
 from schemas.errors import StoreUnreachable, UsageError
 from schemas.records import Outcome, Seen
+from schemas.text import counted
 
 # What people write where `_READY` is meant. An example may be called so too: those endings are left out.
 MARKER = re.compile(r"[\W_]*(ready|success|done|complete|closed)[\W_]*(\.(txt|flag|json|ok|tmp|md))?", re.IGNORECASE)
@@ -88,8 +89,10 @@ def late(store: Store, pipeline: str, outcomes: Sequence[Outcome], most: int | N
         if now.files == 0:  # whoever cleared it away knows
             return None
         more = now.files - outcome.seen.files
-        told = f"{_count(more)} added later" if more > 0 else f"{_count(-more)} taken away" if more else "other files"
-        return Late(outcome.batch, more, f"{told} than when it was read" if not more else told)
+        told = "other files than when it was read"
+        if more:
+            told = f"{counted(abs(more), 'file')} {'added later' if more > 0 else 'taken away'}"
+        return Late(outcome.batch, more, told)
 
     return [found for found in in_order(one, reversed(looked_at)) if found is not None]
 
@@ -153,7 +156,3 @@ def _names(store: Store, pipeline: str, batch: str) -> list[str] | None:
         if store.path("") is None:
             raise
         return None
-
-
-def _count(number: int) -> str:
-    return f"{number} file{'' if number == 1 else 's'}"

@@ -18,7 +18,7 @@ from leptonflow.workloads.base import Suffixes
 from schemas.config import NAME
 from schemas.groups import Group
 from schemas.records import Listing, Seen, SourceRow
-from schemas.text import nfc
+from schemas.text import counted, nfc, noun
 
 TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 # What operating systems and tools leave behind, whatever folder it lies in. Compared without regard to case.
@@ -129,7 +129,8 @@ def beside(found: Layout, names: Iterable[str]) -> list[str]:
 def beside_warning(names: list[str]) -> str:
     """The sentence about files that no row speaks of."""
     listed = ", ".join(repr(n) for n in names[:3]) + (", ..." if len(names) > 3 else "")
-    return f"{len(names)} files beside the rows were left out, because no row names them: {listed}"
+    were, them = noun(len(names), "was", "were"), noun(len(names), "it", "them")
+    return f"{counted(len(names), 'file')} beside the rows {were} left out, because no row names {them}: {listed}"
 
 
 def label_of(name: str, roots: Collection[str] = ()) -> str | None:
@@ -194,8 +195,8 @@ def litter_warning(names: Sequence[str]) -> str:
     """The sentence about files that were ignored by their names, or as masks by their folders'."""
     kinds = Counter(name.rpartition("/")[2].rpartition(".")[2].lower() for name in names).most_common(3)
     counts = ", ".join(f"{count} .{kind}" for kind, count in kinds) + (", ..." if len(kinds) > 2 else "")
-    what = "1 file is" if len(names) == 1 else f"{len(names)} files are"
-    return f"{what} ignored as not data, by name or folder ({counts}), such as {shown(names[0])!r}"
+    ignored = f"{counted(len(names), 'file is', 'files are')} ignored as not data, by name or folder"
+    return f"{ignored} ({counts}), such as {shown(names[0])!r}"
 
 
 def is_hidden(name: str) -> bool:

@@ -92,7 +92,7 @@ class Summary:
         if self.source.ignored:
             litter = ", ".join(map(layouts.shown, self.source.litter[:3]))
             such = f", such as {litter}" if litter else ", all hidden"
-            told.insert(-1, ("ignored", f"{self.source.ignored} files{such}"))
+            told.insert(-1, ("ignored", f"{counted(self.source.ignored, 'file')}{such}"))
         return [f"{word:<8} {sentence}" for word, sentence in told]
 
     def document(self) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from leptonflow.workloads import catalog
 from leptonflow.workloads.base import Workload
 from schemas.config import WORKLOADS
 from schemas.errors import UsageError
+from schemas.text import counted
 
 ROWS = 200  # of a table whose paths are looked up
 UNNAMED = 4  # files whose suffix says nothing, such as DICOM's, that count as one that is an example by its suffix
@@ -118,8 +119,8 @@ def _files(source: Source, table: LabelTable) -> int:
 def _why(best: _Read, other: _Read) -> str:
     if best.source.layout.kind != "table":
         return (
-            f"read as {best.workload.noun}: {best.named} files are {best.workload.noun} by their names, and "
-            f"{other.named} {other.workload.noun}"
+            f"read as {best.workload.noun}: by their names, {counted(best.named, 'file is', 'files are')} "
+            f"{best.workload.noun}, and {other.named} {other.workload.noun}"
         )
     theirs, mine = " and ".join(map(repr, other.columns)), " and ".join(map(repr, best.columns))
     if best.workload.cells is None:

@@ -16,6 +16,7 @@ from leptonflow.data.ingest.label_columns import DEFAULT, Columns
 from leptonflow.data.ingest.layouts import ANY, Layout
 from leptonflow.workloads.base import Suffixes
 from schemas.errors import UsageError
+from schemas.text import counted
 
 KINDS = "a folder with a folder per class, .npy or .npz arrays, or a .csv, .tsv, .jsonl or .parquet table"
 
@@ -129,7 +130,7 @@ def _folder(path: Path, classes: Collection[str] | None, columns: Columns, suffi
         raise UsageError(
             "the source is empty",
             expected=KINDS,
-            received=f"{path} with {found.ignored} hidden files" if found.ignored else f"{path}, empty",
+            received=f"{path} with {counted(found.ignored, 'hidden file')}" if found.ignored else f"{path}, empty",
         )
     places = {file.name: file.real for file in found.files}
     shape = source_layout.layout(
@@ -145,7 +146,7 @@ def _folder(path: Path, classes: Collection[str] | None, columns: Columns, suffi
         raise UsageError(
             "the source holds no examples",
             expected=KINDS,
-            received=f"{path} with {len(source.litter)} files, such as {layouts.shown(source.litter[0])!r}",
+            received=f"{path} with {counted(len(source.litter), 'file')}, such as {layouts.shown(source.litter[0])!r}",
             hint=". ".join(w[0].upper() + w[1:] for w in shape.warnings) or "Check the path",
         )
     return source

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from leptonflow.data.ingest import example_groups, layouts
 from leptonflow.data.ingest.example_groups import Grouped, Moved
 from leptonflow.data.validation.examined_rows import Row
+from schemas.text import counted
 
 DUPLICATE = "duplicate"
 CONFLICT = "conflicting-label"
@@ -138,14 +139,15 @@ def judge(
 
 def _over(refused: Sequence[Refusal], arrived: int, limit: float) -> str | None:
     """The sentence of a batch with too many quarantined rows: how many, and one of the most frequent rule."""
-    counted = [r for r in refused if r.new and r.rule not in (DUPLICATE, RETRACTED)]
+    new = [r for r in refused if r.new and r.rule not in (DUPLICATE, RETRACTED)]
     if arrived == 0:
         return "the batch is empty: no file arrived"
-    if len(counted) / arrived <= limit:
+    if len(new) / arrived <= limit:
         return None
-    found = f"{len(counted)} of {arrived} rows newly quarantined, duplicates apart; quarantine.limit allows {limit:g}"
-    rule, rows = Counter(r.rule for r in counted).most_common(1)[0]
-    first = next(r for r in counted if r.rule == rule)
+    found = f"{len(new)} of {counted(arrived, 'row')} newly quarantined, duplicates apart"
+    rule, rows = Counter(r.rule for r in new).most_common(1)[0]
+    first = next(r for r in new if r.rule == rule)
+    found += f"; quarantine.limit allows {limit:g}"
     return f"{found}; {rows} {rule}, such as {first.row.source}: {first.reason}"
 
 

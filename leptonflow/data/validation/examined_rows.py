@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from leptonflow.data.ingest.example_groups import Grouped
 from leptonflow.workloads.base import Examined
 from schemas.records import SourceRow
-from schemas.text import nfc
+from schemas.text import counted, nfc
 
 NOTES = 5  # told of a batch, the most frequent first
 Looked = tuple[str | None, Examined]  # the file's sha256, what was seen
@@ -53,9 +53,10 @@ def notes(rows: Sequence[Row]) -> list[str]:
         if row.note is not None:
             found.setdefault(row.note, []).append(row.source)
     most = sorted(found, key=lambda note: -len(found[note]))
-    told = [f"{note}: {len(found[note])} of {len(rows)} examples, such as {found[note][0]}" for note in most[:NOTES]]
+    every = counted(len(rows), "example")
+    told = [f"{note}: {len(found[note])} of {every}, such as {found[note][0]}" for note in most[:NOTES]]
     rest = sum(len(found[note]) for note in most[NOTES:])
-    return told + ([f"{rest} more examples have other notes"] if rest else [])
+    return told + ([f"{counted(rest, 'more example has', 'more examples have')} other notes"] if rest else [])
 
 
 def example_row(source: str, label: str | None, key: str | None, number: int | None, looked: Looked) -> Row:

@@ -216,7 +216,7 @@ def _power(rule: AgainstChampion, test: Paired) -> str | None:
         else "no holdout size changes that"
     )  # fmt: skip
     return (
-        f"with {test.n} examples and {discordance:.1%} discordant, an equally accurate candidate "
+        f"with {counted(test.n, 'example')} and {discordance:.1%} discordant, an equally accurate candidate "
         f"would pass in {chance:.0%} of cases; {more}"
     )
 
@@ -232,7 +232,7 @@ def _too_few(rule: AgainstChampion, test: Paired) -> str | None:
         return None
     size = math.floor(float(ndtri(rule.confidence)) ** 2 * (1 - rule.margin) / rule.margin) + 1
     return (
-        f"with {test.n} examples even a candidate with the same right and wrong predictions cannot pass; "
+        f"with {counted(test.n, 'example')} even a candidate with the same right and wrong predictions cannot pass; "
         f"from {size} examples on it would"
     )
 

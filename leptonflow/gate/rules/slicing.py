@@ -11,6 +11,7 @@ from leptonflow.gate.rules.case import Case, Evaluated
 from leptonflow.gate.rules.words import figures, finite, gap, incomparable, result
 from schemas.records import RuleResult
 from schemas.rules import Slices
+from schemas.text import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -79,9 +80,8 @@ class _Counted:
     @property
     def many(self) -> str:
         """What is in it."""
-        examples = "1 example" if self.n == 1 else f"{self.n} examples"
-        of = "" if self.groups is None else f" in {self.groups} group{'' if self.groups == 1 else 's'}"
-        return examples + of
+        of = "" if self.groups is None else f" in {counted(self.groups, 'group')}"
+        return counted(self.n, "example") + of
 
 
 def _count(
@@ -111,7 +111,7 @@ def margin(rule: Slices) -> float:
 def _row(rule: Slices, found: _Counted, p: float | None, judged: int) -> RuleResult:
     name, n, test, bound = found.slice.name, found.n, found.test, 0.0 - rule.margin
     if not found.slice.judged:
-        sentence = f"{name} are not tested one by one, only the {MOST} largest are: {n} examples"
+        sentence = f"{name} are not tested one by one, only the {MOST} largest are: {counted(n, 'example')}"
         return result(rule.rule, rule.metric, found.value, bound, None, sentence, slice=name, n=n)
     if test is None or p is None:
         least = f"at least {rule.minimum}" + ("" if found.groups is None else " in 2 groups")

@@ -8,6 +8,7 @@ from typing import Any
 
 from leptonflow.workloads.base import Evaluated, Panels, Shown, Told
 from leptonflow.workloads.media.image import thumbnail
+from schemas.text import counted, noun
 
 
 def remarks(facts: Sequence[Mapping[str, Any]], shape: tuple[int, int, int]) -> list[str]:
@@ -18,8 +19,10 @@ def remarks(facts: Sequence[Mapping[str, Any]], shape: tuple[int, int, int]) -> 
     if not small or 2 * len(small) <= len(sizes):
         return []
     (wide, high), _ = Counter(small).most_common(1)[0]
+    are = noun(len(small), "is", "are")
     return [
-        f"{len(small)} of {len(sizes)} images are smaller than the input of {height} x {width} and are enlarged to it, "
+        f"{len(small)} of {counted(len(sizes), 'image')} {are} smaller than the input of {height} x {width} and "
+        f"{are} enlarged to it, "
         f"most often from {high} x {wide}: a smaller `input` in the YAML has the same information and trains faster"
     ]
 

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from schemas.errors import LeptonflowError
-from schemas.text import nfc
+from schemas.text import counted, nfc, noun
 
 MOST_CHARACTERS = 100_000  # of a text that is kept: some fifty pages
 REPEATED = 3  # times that one word or character, and nothing else, makes a text near-constant
@@ -133,8 +133,9 @@ def remarks(metadata: Sequence[dict[str, int | float]], length: int) -> list[str
     long = sum(each["words"] > length for each in metadata)
     if not long:
         return []
+    of = f"{long} of {counted(len(metadata), 'text')} {noun(long, 'has', 'have')}"
     return [
-        f"{long} of {len(metadata)} texts have more than {length} words, and the model sees their beginning alone: "
+        f"{of} more than {length} words, and the model sees their beginning alone: "
         f"a greater `input.length` in the YAML shows it more and takes longer"
     ]
 

@@ -43,7 +43,7 @@ def test_a_bare_name_is_found_by_every_command_that_init_prints(
     (tmp_path / "photos" / "Thumbs.db").write_bytes(b"x")
     told = call("init", "Zoo", "--from", "photos")
     assert told.status == 0 and "animals" in told.err
-    assert "cat 3, dog 3" in told.out and "1 files, all hidden" in told.out and "pipelines/zoo.yaml" in told.out
+    assert "cat 3, dog 3" in told.out and "1 file, all hidden" in told.out and "pipelines/zoo.yaml" in told.out
     (line,) = re.findall(r"leptonflow (ingest .*)", told.out)
     result = call(*line.split(), "--json")
     assert result.status == 0, result.told()

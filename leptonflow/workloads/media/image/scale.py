@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from schemas.text import noun
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -132,7 +134,8 @@ def _floats(values: NDArray[Any]) -> Scale:
     if 2 * byte > shown:
         return Scale(255, "the source's floats are whole numbers in 0..255")
     if unit and byte:
-        return Scale(None, f"{unit} rows of the source lie in 0..1 and {byte} in 0..255, so that no scale fits most")
+        rows = f"{unit} {noun(unit, 'row', 'rows')} of the source {noun(unit, 'lies', 'lie')}"
+        return Scale(None, f"{rows} in 0..1 and {byte} in 0..255, so that no scale fits most")
     return Scale(None, UNFIT_FLOATS)
 
 
