@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from schemas import cron, training
+from schemas.augmentation import Operation
 from schemas.errors import ConfigurationError
 from schemas.groups import Group, of_text
 from schemas.metrics import class_of
@@ -187,7 +188,7 @@ class Pipeline(Frozen):
         sections = SECTIONS[self.workload]
         if self.classes is not None and not sections.classes:
             raise wrong("classes", f"no such key: {self.workload} has no classes", list(self.classes))
-        training.check(self.training, self.workload, sections, self.classes)
+        training.check(self.training, self.workload, self.input, sections, self.classes)
         for number, rule in enumerate(self.gate):
             metric = getattr(rule, "metric", None)
             if isinstance(rule, Slices | Calibration):
@@ -274,6 +275,8 @@ def _valid_keys(path: list[Any], document: dict[Any, Any]) -> list[str]:
         "notify": Notify,
         "looks": Looks,
     }
+    if path[:2] == ["training", "augment"]:
+        return list(Operation.model_fields)
     if path[:2] == ["training", "optimizer"]:
         return list(Optimizer.model_fields)
     if path[:2] == ["training", "early_stopping"]:

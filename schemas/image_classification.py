@@ -31,3 +31,9 @@ class ImageModel(OwnModel):
     @classmethod
     def _as_tuple(cls, value: Any) -> Any:
         return tuple(value) if isinstance(value, list) else value
+
+
+def operations(given: tuple[int, int, int]) -> tuple[str, ...]:
+    """The operations of `training.augment` for images of that height, width and channels: grey ones have no colour."""
+    colour = ("colour",) if given[2] == 3 else ()
+    return ("flip", "shift", "rotate", "zoom", "crop", "brightness", "contrast", *colour, "cutout", "mixup")

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
+from schemas.augmentation import Operation
 from schemas.errors import ConfigurationError
 from schemas.metrics import class_of
 from schemas.rules import MOST, Count, Frozen, wrong
@@ -98,6 +99,13 @@ class Training(Frozen):
     early_stopping: EarlyStopping | None = Field(default=None, exclude_if=lambda value: value is None)
     final_epochs: Literal["own", "folds_median"] = Field(default="own", exclude_if=lambda value: value == "own")
 
+    augment: tuple[Operation, ...] = Field(default=(), exclude_if=lambda value: value == ())
+
+    @field_validator("augment", mode="before")
+    @classmethod
+    def _as_tuple(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
     @model_validator(mode="before")
     @classmethod
     def _one_learning_rate(cls, values: Any) -> Any:
@@ -180,8 +188,12 @@ def _set(training: Training, names: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in names if getattr(training, name) not in (None, getattr(plain, name)))
 
 
-def check(training: Training, workload: str, sections: Sections, classes: Sequence[str] | None) -> None:
-    """Raise a `wrong` error for a key that this workload does not have. classes: of the YAML; None: not named there."""
+def check(training: Training, workload: str, given: Any, sections: Sections, classes: Sequence[str] | None) -> None:
+    """Raise a `wrong` error for a key that this workload does not have for its section `input`, which is `given`.
+
+    classes: of the YAML; None: not named there.
+    """
+    _check_augment(training, workload, sections.augment(given))
     for name in () if sections.classes else _set(training, OF_CLASSES):
         raise wrong(f"training.{name}", f"no such key: {workload} has no classes", getattr(training, name))
     metric = training.early_stopping.metric if training.early_stopping else None
@@ -189,6 +201,17 @@ def check(training: Training, workload: str, sections: Sections, classes: Sequen
         raise wrong("training.early_stopping.metric", fault, metric)
     for key, name in unknown_classes(training, classes):
         raise wrong(key, f"one of the classes {', '.join(classes or ())}", name)
+
+
+def _check_augment(training: Training, workload: str, valid: Sequence[str]) -> None:
+    """valid: the operations that this workload has for its input."""
+    names = [operation.name for operation in training.augment]
+    for number, name in enumerate(names):
+        if name not in valid:
+            expected = f"one of {', '.join(valid)}" if valid else f"no such key: {workload} has no augmentation"
+            raise wrong(f"training.augment.{number}.{name}", expected, name)
+        if name == "mixup" and "mixup" in names[:number]:
+            raise wrong(f"training.augment.{number}.mixup", "mixup once", name)
 
 
 def unknown_classes(training: Training, classes: Sequence[str] | None) -> list[tuple[str, str]]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter
 
-from schemas.image_classification import ImageInput, ImageModel
+from schemas.image_classification import ImageInput, ImageModel, operations
 from schemas.metrics import CLASSIFICATION, Metrics, class_of
 from schemas.rules import Frozen
 from schemas.text_classification import TextInput, TextModel
@@ -18,6 +18,7 @@ class Sections(NamedTuple):
 
     metrics  what a rule can name
     classes  whether a label is one of a closed set of names
+    augment  the section `input` -> the operations of `training.augment` that its examples have
     """
 
     input: TypeAdapter[Any]
@@ -25,11 +26,14 @@ class Sections(NamedTuple):
     input_keys: tuple[str, ...] = ()
     metrics: Metrics = CLASSIFICATION
     classes: bool = True
+    augment: Callable[[Any], tuple[str, ...]] = lambda given: ()
 
 
 SECTIONS = {
-    "image_classification": Sections(TypeAdapter(ImageInput), ImageModel),
-    "text_classification": Sections(TypeAdapter(TextInput), TextModel, tuple(TextInput.model_fields)),
+    "image_classification": Sections(TypeAdapter(ImageInput), ImageModel, augment=operations),
+    "text_classification": Sections(
+        TypeAdapter(TextInput), TextModel, tuple(TextInput.model_fields), augment=lambda given: ("token_dropout",)
+    ),
 }
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from leptonflow.core import progress
 from leptonflow.keras_runtime import keras_models
+from leptonflow.training import augmentation
 from leptonflow.training.early_stopping import Watch
 from leptonflow.training.fit_hooks import FitHooks
 from leptonflow.training.workspace import Models
@@ -124,14 +125,20 @@ def _epoch(
 
     stage, total = told
     size, count = config.training.batch_size, len(of.kept)
-    order = of.kept[np.random.default_rng([start, epoch]).permutation(count)]
+    chance, mixup = np.random.default_rng([start, epoch]), augmentation.mixup(config.training)
+    order = of.kept[chance.permutation(count)]
     sums: dict[str, float] = {}
     for first in range(0, count, size):
         batch = order[first : first + size]
+        given: Any = of.encoded[batch]
         target = workload.target.fit(of.labels[batch], len(of.classes))
         weights = None if of.weights is None else of.weights[of.labels[batch]]
+        if mixup is not None:
+            shares = chance.beta(mixup, mixup, len(batch)).astype(np.float32)
+            given, target = [given, shares], augmentation.mixed(shares, target)
+            weights = None if weights is None else augmentation.mixed(shares, weights)
         hooks.call("on_train_batch_begin", first // size)
-        logs = trainer.train_on_batch(of.encoded[batch], target, weights, return_dict=True)
+        logs = trainer.train_on_batch(given, target, weights, return_dict=True)
         hooks.call("on_train_batch_end", first // size, logs=logs)
         for name, value in logs.items():
             sums[name] = sums.get(name, 0.0) + float(value) * len(batch)

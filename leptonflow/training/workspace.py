@@ -17,6 +17,7 @@ from leptonflow.data.dataset.example_sets import Examples
 from leptonflow.keras_runtime import optimizers
 from leptonflow.keras_runtime.keras_models import _first_line, _own_chance, jit, load, save, seed_all, uncompiled
 from leptonflow.storage.store import Store
+from leptonflow.training import augmentation
 from leptonflow.workloads import user_model
 from leptonflow.workloads.base import Workload
 from schemas.config import Pipeline
@@ -104,10 +105,26 @@ def _fresh(workload: Workload, config: Pipeline, classes: Sequence[str], seed: i
     seed_all(seed)
     with _own_chance(seed):
         learner = workload.build(config, classes)
-    if not user_model.compiled(config, learner):
-        workload.compile(learner, config, optimizers.optimizer(steering, steps))
-    learner.optimizer.build(learner.trainable_variables)
-    return Models(learner, learner, learner if steering.ema is None else untrained(workload, config, classes))
+    trainer = learner
+    if config.training.augment:
+        _check_not_compiled(learner)
+        learner.jit_compile = jit() is not False  # it predicts, and is not compiled itself
+        trainer = augmentation.augmented(learner, workload, config.training, seed)
+    if not user_model.compiled(config, trainer):
+        workload.compile(trainer, config, optimizers.optimizer(steering, steps))
+    trainer.optimizer.build(trainer.trainable_variables)
+    return Models(trainer, learner, learner if steering.ema is None else untrained(workload, config, classes))
+
+
+def _check_not_compiled(model: Any) -> None:
+    """Raises ConfigurationError: what is compiled is another model than the one that model.function gives."""
+    if model.compiled:
+        raise ConfigurationError(
+            "model.function compiles the model, and training.augment trains another one, which has it inside",
+            expected="model.compile: module:function, which is called with the model that is trained",
+            received="a compiled model",
+            hint="Move the call of compile there, or remove training.augment",
+        )
 
 
 def untrained(workload: Workload, config: Pipeline, classes: Sequence[str]) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from schemas.augmentation import Operation
 from schemas.config import Pipeline
 
 if TYPE_CHECKING:
@@ -321,6 +322,9 @@ class Workload:
     # ^ an example that a person wrote on a command line or in a notebook, input; None: there are only files
     vocabulary: Callable[[NDArray[Any], Any], str] | None = None
     # ^ what is learned from a fit's own training examples before the model is: a JSON that `encode` takes
+    augment: Callable[[Sequence[Operation], Sequence[int]], list[Any]] | None = None
+    # ^ operations of `training.augment` but mixup, a seed for each -> Keras layers, one after another, from examples as
+    #   the model takes them to such examples; they are called in training alone
     errors: Callable[..., Any] | None = None  # classification_errors.analyse: which predictions are wrong
     derived: Mapping[str, Derived] = field(default_factory=dict)  # metadata that follows from what is recorded
 

@@ -21,6 +21,7 @@ from leptonflow.training import class_weights, model_fits
 from leptonflow.training.workspace import Workspace
 from schemas import training as schemas_training
 from schemas import yaml_text
+from schemas.augmentation import Operation
 from schemas.config import Pipeline, parse
 from schemas.errors import ConfigurationError
 from schemas.rules import Frozen
@@ -128,9 +129,9 @@ def test_a_weight_for_a_class_that_is_not_there_is_an_error(store: Store) -> Non
 @pytest.mark.parametrize("given", [{"label_smoothing": 0.1}, {"class_weights": "balanced"}])
 def test_a_workload_without_classes_refuses_keys_of_classes(given: dict[str, Any]) -> None:
     made = Training.model_validate(given)
-    schemas_training.check(made, "image_classification", SECTIONS["image_classification"], None)
-    with pytest.raises(PydanticCustomError, match="no such key: number_regression has no classes"):
-        schemas_training.check(made, "number_regression", Sections(TypeAdapter(Any), Frozen, classes=False), None)
+    schemas_training.check(made, "image_classification", (8, 8, 1), SECTIONS["image_classification"], None)
+    with pytest.raises(PydanticCustomError, match="no such key: numbers has no classes"):
+        schemas_training.check(made, "numbers", None, Sections(TypeAdapter(Any), Frozen, classes=False), None)
 
 
 def test_the_keys_that_a_compiled_model_makes_useless_are_named() -> None:
@@ -145,7 +146,7 @@ def test_the_page_on_training_has_every_key_and_its_examples_are_read() -> None:
     assert blocks
     for block in [each for whole in blocks for each in whole.split("---\n")]:
         parse({**BASE, **yaml_text.load(block.encode(), "docs/training.md").value}, where="docs", folder=Path("."))
-    keys = [key for section in (Training, Optimizer, EarlyStopping) for key in section.model_fields]
+    keys = [key for section in (Training, Optimizer, EarlyStopping, Operation) for key in section.model_fields]
     assert [key for key in keys if f"`{key}`" not in page] == []
 
 

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from leptonflow.workloads.classification import compile
+from leptonflow.workloads.image_classification.augmentation import layers as augment
 from schemas.config import Pipeline
 from schemas.errors import ConfigurationError
 
-__all__ = ["build", "compile", "smallest_side"]
+__all__ = ["augment", "build", "compile", "smallest_side"]
 
 
 def smallest_side(depth: int) -> int:

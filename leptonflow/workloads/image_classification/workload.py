@@ -27,6 +27,7 @@ WORKLOAD = Workload(
     encode=examples.encode,
     build=model.build,
     compile=model.compile,
+    augment=model.augment,
     target=scoring.TARGET,
     errors=classification_errors.analyse,
     baselines=baselines.scores,

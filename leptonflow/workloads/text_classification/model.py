@@ -13,10 +13,11 @@ from typing import Any
 from leptonflow.keras_runtime.keras_models import keras
 from leptonflow.workloads.classification import compile
 from leptonflow.workloads.text_classification.tokens import PAD, UNKNOWN
+from schemas.augmentation import Operation
 from schemas.config import Pipeline
 from schemas.text_classification import TextInput, TextModel
 
-__all__ = ["build", "compile"]
+__all__ = ["augment", "build", "compile"]
 PRIME = 7919  # times the largest vocabulary still an int32
 
 
@@ -52,6 +53,25 @@ def own(config: Pipeline, classes: Sequence[str]) -> Any:
 
     tokens = np.random.default_rng(0).integers(0, config.input.vocabulary, (2, config.input.length), np.int32)
     return user_model.build(config, classes, tokens)
+
+
+def augment(operations: Sequence[Operation], seeds: Sequence[int]) -> list[Any]:
+    """Layers that make a share of a text's tokens unknown: int32 (N, L) -> the same."""
+    layers, ops = keras().layers, keras().ops
+
+    class TokenDropout(keras().layers.Layer):  # type: ignore[misc]
+        """`_some_unknown` as a layer with a seed of its own."""
+
+        def __init__(self, share: float, seed: int) -> None:
+            super().__init__()
+            self._dropout = layers.Dropout(share, seed=seed)
+
+        def call(self, tokens: Any, training: bool = False) -> Any:
+            there = ops.not_equal(tokens, PAD)
+            kept = self._dropout(ops.cast(there, "float32"), training=training)
+            return ops.where(ops.logical_and(there, ops.equal(kept, 0.0)), UNKNOWN, tokens)
+
+    return [TokenDropout(operation.range, seed) for operation, seed in zip(operations, seeds, strict=True)]
 
 
 def _some_unknown(tokens: Any, there: Any, share: float) -> Any:

@@ -69,6 +69,7 @@ WORKLOAD = Workload(
     encode=codec.encode,
     build=_build,
     compile=model.compile,
+    augment=model.augment,
     target=scoring.TARGET,
     errors=classification_errors.analyse,
     baselines=baselines.scores,
