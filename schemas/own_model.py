@@ -15,7 +15,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from schemas.rules import Frozen, ModelFunction
 
-FUNCTIONS = ("function", "compile", "callbacks")
+FUNCTIONS = ("function", "compile", "callbacks", "custom_objects")
 
 
 SCHEMES = ("https", "http", "s3", "file")
@@ -54,6 +54,7 @@ class OwnModel(Frozen):
     function: ModelFunction | None = Field(default=None, exclude_if=lambda value: value is None)
     compile: ModelFunction | None = Field(default=None, exclude_if=lambda value: value is None)
     callbacks: ModelFunction | None = Field(default=None, exclude_if=lambda value: value is None)
+    custom_objects: ModelFunction | None = Field(default=None, exclude_if=lambda value: value is None)
     weights: str | Weights | None = Field(default=None, exclude_if=lambda value: value is None)
     files: tuple[str, ...] = Field(default=(), exclude_if=lambda value: not value)
 
@@ -81,6 +82,11 @@ class OwnModel(Frozen):
         if value and not functions(info.data):
             raise ValueError(f"one of model.{', model.'.join(FUNCTIONS)} as well: nothing else reads the files")
         return tuple(_below(each) for each in value)
+
+
+def runs_code(model: Any) -> bool:
+    """Whether the YAML lets code be run that lies in a package: its models cannot be loaded without."""
+    return "custom_objects" in functions(model)
 
 
 def _below(name: str) -> str:

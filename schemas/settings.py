@@ -40,6 +40,11 @@ def verbose() -> bool:
     return bool(os.environ.get("LEPTONFLOW_VERBOSE"))
 
 
+def package_code() -> bool:
+    """Whether code that lies in a package may be run although no YAML here asks for it: LEPTONFLOW_PACKAGE_CODE=1."""
+    return os.environ.get("LEPTONFLOW_PACKAGE_CODE") == "1"
+
+
 def query_seconds() -> float:
     """How long a query may take: LEPTONFLOW_QUERY_SECONDS, else 300."""
     given = os.environ.get("LEPTONFLOW_QUERY_SECONDS") or str(QUERY_SECONDS)

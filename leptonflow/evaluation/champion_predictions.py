@@ -17,6 +17,7 @@ from leptonflow.registry.champion_log import Champion
 from leptonflow.storage.store import Store
 from leptonflow.workloads import catalog
 from leptonflow.workloads.base import Examined, Workload
+from schemas import own_model
 from schemas.config import Pipeline
 from schemas.errors import Damaged, NotFound, UsageError
 
@@ -33,7 +34,8 @@ def predict(store: Store, config: Pipeline, given: Sequence[str | Path]) -> list
     `file` is the path, in a table with the row's number, or the text that was typed.
     Raises NotFound without a champion; Damaged where its package is not whole, with the newest that is.
     """
-    return predict_given(store, config.name, current(store, config.name), given)
+    champion = current(store, config.name)
+    return predict_given(store, config.name, champion, given, code=own_model.runs_code(config.model))
 
 
 def current(store: Store, pipeline: str) -> Champion:
@@ -50,15 +52,20 @@ def current(store: Store, pipeline: str) -> Champion:
 
 
 def predict_given(
-    store: Store, pipeline: str, champion: Champion, given: Sequence[str | Path], paths_first: bool = True
+    store: Store,
+    pipeline: str,
+    champion: Champion,
+    given: Sequence[str | Path],
+    paths_first: bool = True,
+    code: bool = False,
 ) -> list[dict[str, Any]]:
-    """As `predict`, by that champion. paths_first: see requested_examples."""
+    """As `predict`, by that champion. paths_first: see requested_examples; code: see packages.load."""
     try:
         manifest = packages.manifest(store, pipeline, champion.version)
     except (Damaged, NotFound) as error:
         raise _damaged(store, pipeline, champion, error) from error
     found = requested(given, catalog.load(manifest.workload), manifest.input, paths_first)
-    return _rows(store, pipeline, champion, found)
+    return _rows(store, pipeline, champion, found, code)
 
 
 def predict_array(store: Store, pipeline: str, champion: Champion, values: NDArray[Any]) -> list[dict[str, Any]]:
@@ -83,7 +90,9 @@ def predict_array(store: Store, pipeline: str, champion: Champion, values: NDArr
     return _rows(store, pipeline, champion, [(f"array[{n}]", partial(look, n)) for n in range(len(pair))])
 
 
-def _rows(store: Store, pipeline: str, champion: Champion, found: Sequence[Requested]) -> list[dict[str, Any]]:
+def _rows(
+    store: Store, pipeline: str, champion: Champion, found: Sequence[Requested], code: bool = False
+) -> list[dict[str, Any]]:
     """found: what to show of each example, and how to read it, or why it is not read."""
     try:
         manifest = packages.manifest(store, pipeline, champion.version)
@@ -108,7 +117,9 @@ def _rows(store: Store, pipeline: str, champion: Champion, found: Sequence[Reque
         if not examples:
             continue
         try:
-            package = package or packages.load(store, pipeline, champion.version, champion.manifest_sha256)
+            package = package or packages.load(
+                store, pipeline, champion.version, champion.manifest_sha256, code
+            )
         except (Damaged, NotFound) as error:
             raise _damaged(store, pipeline, champion, error) from error
         outputs = package.predict(workload.codec.stack([each for _, each in examples], manifest.input))

@@ -135,7 +135,8 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
 
     try:
         store = open_store(request["store"])
-        package = packages.load(store, request["pipeline"], request["version"], request["manifest_sha256"])
+        named = (request["pipeline"], request["version"], request["manifest_sha256"])
+        package = packages.load(store, *named, code=request["code"])
         inputs, expected = packages.read_reference(store, package.manifest)
         pairs = [(package.predict(inputs), expected)]
         if request["holdout"] is not None:

@@ -21,8 +21,9 @@ from leptonflow.training.model_fits import planned
 from leptonflow.training.workspace import Workspace
 from leptonflow.workloads import catalog, predictions
 from leptonflow.workloads.base import Target, score
+from schemas import own_model
 from schemas.config import Pipeline
-from schemas.errors import Damaged, LandingChanged, NotFound, TrainingError
+from schemas.errors import ConfigurationError, Damaged, LandingChanged, NotFound, TrainingError
 from schemas.records import Evaluation, HoldoutScores, ObjectRef, Plan, Rival, SnapshotRef
 from schemas.rules import Baseline, Overfit
 from schemas.text import nfc
@@ -61,7 +62,7 @@ def evaluate(
     key = f"{folder}/evaluation-{champion.number if champion else 0}.json"
     if store.size(key) is not None:
         return Evaluation.model_validate_json(steady(store, key))
-    candidate = packages.load(store, config.name, version)
+    candidate = packages.load(store, config.name, version, code=own_model.runs_code(config.model))
     examples = example_sets.holdout_set(store, config, snapshot)
     target, classes = catalog.load(config.workload).target, snapshot.classes
     found = candidate.predict(examples.inputs)
@@ -153,7 +154,9 @@ def _champion_outputs(
     import numpy as np
 
     try:
-        package = packages.load(store, config.name, champion.version, champion.manifest_sha256)
+        package = packages.load(
+            store, config.name, champion.version, champion.manifest_sha256, own_model.runs_code(config.model)
+        )
         own = package.manifest
         classes = [nfc(name) for name in own.classes]
         if own.workload != config.workload or set(classes) != set(snapshot.classes):
@@ -176,7 +179,7 @@ def _champion_outputs(
             store, config.name, replace(log, entries=log.entries[: champion.number]), champion.version
         )
         raise NotComparable(f"the champion {champion.version} cannot be scored: {error.line()} {way}") from error
-    except (TrainingError, LandingChanged) as error:
+    except (TrainingError, LandingChanged, ConfigurationError) as error:
         raise NotComparable(f"the champion {champion.version} cannot be scored: {error.line()}") from error
 
 

@@ -21,6 +21,7 @@ from leptonflow.evaluation.fresh_process import FreshProcess
 from leptonflow.storage.address import open_store
 from leptonflow.storage.objects import adopt
 from leptonflow.storage.store import Store
+from schemas import own_model
 from schemas.config import Pipeline
 from schemas.errors import Damaged, NotFound, StoreUnreachable
 from schemas.records import InfraResult, ModelManifest, Plan
@@ -33,7 +34,7 @@ TOLERANCE = 1e-5
 def record_key(pipeline: str, version: str, manifest_sha256: str, config: Pipeline) -> str:
     """Where a pass is recorded: under the manifest's sha256, the `gate` code and the platform.
 
-    A package holds no code of the user's, so the user's own is not in it.
+    The user's own code is not in it: what a package needs of that lies in it, under the manifest's sha256.
     """
     code = code_digests(config, own=False)["gate"]
     machine = (platform.system(), platform.machine(), platform.python_version(), backend())
@@ -102,6 +103,7 @@ def _answered(
     with _reachable(store, config.name, version) as uri:
         request = {
             "pipeline": config.name, "version": version, "manifest_sha256": manifest_sha256, "store": uri,
+            "code": own_model.runs_code(config.model),
             "holdout": _holdout_request(config, plan) if plan is not None and uri == store.uri else None,
         }  # fmt: skip
         return fresh.ask(request, deadlines.current() or deadlines.start(config, "infra_validate"))

@@ -12,7 +12,7 @@ import re
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -181,9 +181,15 @@ def predict(model: Any, encoded: NDArray[Any]) -> NDArray[np.float64]:
     return np.concatenate(found) if found else np.zeros((0, model.output_shape[-1]), np.float64)
 
 
-def uncompiled(model: Any) -> Any:
-    """The model, or where it is compiled one of the same layers that is not. Its variables are new then."""
-    return type(model).from_config(model.get_config()) if model.compiled else model
+def uncompiled(model: Any, objects: Mapping[str, Any] | None = None) -> Any:
+    """The model, or where it is compiled one of the same layers that is not. Its variables are new then.
+
+    objects: classes and functions that are not Keras's own, by the names that they are saved under.
+    """
+    if not model.compiled:
+        return model
+    with keras().saving.custom_object_scope(dict(objects or {})):
+        return type(model).from_config(model.get_config())
 
 
 def save(model: Any) -> bytes:
@@ -194,14 +200,17 @@ def save(model: Any) -> bytes:
         return path.read_bytes()
 
 
-def load(data: bytes) -> Any:
-    """The model in the bytes of a `.keras` file, not compiled. Code in it is never run (safe mode)."""
+def load(data: bytes, objects: Mapping[str, Any] | None = None) -> Any:
+    """The model in the bytes of a `.keras` file, not compiled. Code in it is never run (safe mode).
+
+    objects: classes and functions in it that are not Keras's own, by the names that they are saved under.
+    """
     module = keras()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.keras"
         path.write_bytes(data)
         try:
-            model = module.saving.load_model(path, compile=False, safe_mode=True)
+            model = module.saving.load_model(path, dict(objects or {}), compile=False, safe_mode=True)
         except Exception as error:
             raise TrainingError(
                 "Keras cannot load the saved model",

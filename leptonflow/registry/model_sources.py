@@ -1,7 +1,7 @@
 """source.zip of a package: the user's own code, and the files and weights that it declares, as they were trained with.
 
 Names in it are paths from the folder of the YAML, so that the code finds what lies beside it there too. What does not
-belong here: importing it (`workloads.user_model`).
+belong here: whether it may be run (packages).
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 from leptonflow.core import declared_files
 from leptonflow.core.code_digests import user_code
-from leptonflow.workloads import user_weights
-from schemas.config import Pipeline
+from leptonflow.workloads import user_model, user_weights
+from schemas.config import Pipeline, parse
+from schemas.records import ModelManifest
 
 FETCHED = "fetched-weights"  # the folder of weights that did not lie beside the YAML
 MADE = (1980, 1, 1, 0, 0, 0)  # the same files are the same bytes, whenever they were packed
@@ -46,6 +48,13 @@ def _portable(config: Pipeline, code: dict[str, Path]) -> dict[str, Path]:
         if not (installed and any(each.suffix in (".so", ".pyd") for each in path.parents[depth - 2].rglob("*"))):
             kept[name] = path
     return kept
+
+
+def objects(data: bytes, manifest: ModelManifest) -> dict[str, Any]:
+    """The version's custom objects, of the code in its archive. Raises ConfigurationError where that does not run."""
+    where = f"the configuration of {manifest.version}"
+    with unpacked(data, parse(dict(manifest.config), where=where, folder=Path())) as config:
+        return user_model.objects(config)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from leptonflow.storage.objects import adopt, recorded
 from leptonflow.storage.store import Store
 from leptonflow.training import model_fits
 from leptonflow.training.workspace import Workspace
-from leptonflow.workloads import catalog
+from leptonflow.workloads import catalog, user_model
 from schemas import constants
 from schemas.config import Pipeline
 from schemas.errors import NotFound, TrainingError
@@ -53,7 +53,7 @@ def build(store: Store, config: Pipeline, plan: Plan, workspace: Workspace | Non
     workspace.check_own_files(config)
     lying = {name: put(name, data) for name, data in _files(store, config, snapshot, cv, folds, final).items()}
     examples = workspace.examples(store, config, snapshot)
-    model = packages.loaded(lying["model.keras"])
+    model = packages.loaded(lying["model.keras"], lying.get(packages.SOURCE, b""), user_model.objects(config))
     vocabulary = lying["vocabulary.json"].decode() if "vocabulary.json" in lying else None
     lying["reference.parquet"] = put(
         "reference.parquet", write_reference(config, model, vocabulary, examples)

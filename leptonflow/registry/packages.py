@@ -19,12 +19,15 @@ from leptonflow.core import parquet, store_keys
 from leptonflow.core.hashing import sha256
 from leptonflow.core.store_keys import package_key
 from leptonflow.keras_runtime import keras_models
+from leptonflow.registry import model_sources
 from leptonflow.storage.objects import BACK, parsed, recorded, steady
 from leptonflow.storage.store import Store
 from leptonflow.workloads import catalog, predictions
+from schemas import own_model
 from schemas.config import NAME
-from schemas.errors import Damaged, NotFound, UsageError
+from schemas.errors import Damaged, NotFound, TrainingError, UsageError
 from schemas.records import ModelManifest, PackageRef
+from schemas.settings import package_code
 
 if TYPE_CHECKING:
     import numpy as np
@@ -132,18 +135,24 @@ def verify(store: Store, pipeline: str, version: str, manifest_sha256: str | Non
     return found
 
 
-def load(store: Store, pipeline: str, version: str, manifest_sha256: str | None = None) -> Package:
+def load(
+    store: Store, pipeline: str, version: str, manifest_sha256: str | None = None, code: bool = False
+) -> Package:
     """The version, ready to predict. Every file that is used is hashed before Keras opens one.
 
-    Raises NotFound, Damaged naming the file, or TrainingError where this Keras cannot load it.
+    code: the classes and functions in source.zip may be run that the model needs and that are not Keras's own.
+    Raises NotFound, Damaged naming the file, or TrainingError where this Keras cannot load it, or may not.
     """
     found, digest = _manifest(store, pipeline, version, manifest_sha256)
     files = _files(store, found)
+    needed = own_model.functions(dict(found.config.get("model") or {})).get("custom_objects")
+    own = b"" if needed is None else _code(store, found, needed, code)
+    objects = model_sources.objects(own, found) if own else {}
     return Package(
         manifest=found,
         manifest_sha256=digest,
         preprocessing=json.loads(files["preprocessing.json"]),
-        model=loaded(files["model.keras"]),
+        model=loaded(files["model.keras"], own, objects),
         vocabulary=files["vocabulary.json"].decode() if "vocabulary.json" in files else None,
     )
 
@@ -229,11 +238,26 @@ def _damaged(key: str, expected: str, received: str) -> Damaged:
     )
 
 
-def loaded(data: bytes) -> Any:
-    """The Keras model in these verified bytes; loading the same bytes twice in a process is saved."""
-    digest = sha256(data)
+def _code(store: Store, found: ModelManifest, needed: str, allowed: bool) -> bytes:
+    """source.zip of a version that cannot be loaded without it. Raises TrainingError where it may not be run."""
+    if not (allowed or package_code()):
+        raise TrainingError(
+            f"the version {found.version} cannot be loaded without its own code, {needed}",
+            expected="model.custom_objects in the pipeline's YAML here, or LEPTONFLOW_PACKAGE_CODE=1",
+            received="neither",
+            hint=f"The code is in {SOURCE} of the package: allow it if you trust whoever can write to {store.uri}",
+        )
+    return source(store, found) or b""
+
+
+def loaded(data: bytes, code: bytes = b"", objects: Mapping[str, Any] | None = None) -> Any:
+    """The Keras model in these verified bytes; loading the same bytes twice in a process is saved.
+
+    objects: what the model needs of `code`, its verified source.zip.
+    """
+    digest = sha256(data) + (sha256(code) if objects else "")
     if digest not in _models:
         while len(_models) > 1:
             _models.pop(next(iter(_models)))
-        _models[digest] = keras_models.load(data)
+        _models[digest] = keras_models.load(data, objects)
     return _models[digest]

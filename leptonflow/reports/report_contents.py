@@ -25,6 +25,7 @@ from leptonflow.training.model_fits import planned
 from leptonflow.workloads import catalog, predictions
 from leptonflow.workloads.base import Evaluated, Scores, Shown, Workload
 from leptonflow.workloads.classification_errors import Analysis
+from schemas import own_model
 from schemas.config import AgainstChampion, Pipeline
 from schemas.errors import ConfigurationError, Damaged, UsageError
 from schemas.records import Evaluation, FitResult, ObjectRef, Plan, SnapshotRef
@@ -67,7 +68,7 @@ def gather(
     labels, mine, its = _both(store, workload, snapshot, evaluation, holdout)
     scores = workload.target.scores(labels, mine, snapshot.classes)
     champion = None if its is None else workload.target.scores(labels, its, snapshot.classes)
-    candidate = partial(packages.load, store, config.name, version)
+    candidate = partial(packages.load, store, config.name, version, code=own_model.runs_code(config.model))
     panels = workload.panels(Evaluated(holdout.inputs, config.input, candidate))
     groups = together(dict(zip(holdout.ids, holdout.groups or (), strict=False)), holdout.ids)
     found: Analysis | None = None

@@ -29,7 +29,7 @@ from leptonflow.storage.objects import BACK, recorded
 from leptonflow.storage.store import Store
 from leptonflow.training import model_fits
 from leptonflow.training.workspace import Workspace
-from leptonflow.workloads import catalog, predictions
+from leptonflow.workloads import catalog, predictions, user_model
 from schemas.config import NAME, Pipeline, parse
 from schemas.errors import Damaged, NotFound, UsageError
 from schemas.records import ModelManifest, Plan, SnapshotRef
@@ -243,7 +243,7 @@ def _plan(config: Pipeline, manifest: ModelManifest, snapshot: SnapshotRef, run_
 def _final(again: _Again, store: Store) -> Predictions:
     """On the holdout, of the final fit made again and loaded from its bytes as a package is."""
     fit = model_fits.fit_final(again.scratch, again.config, again.plan, again.workspace, origin=store)
-    model = keras_models.load(again.scratch.get(fit.files[0].key))
+    model = keras_models.load(again.scratch.get(fit.files[0].key), user_model.objects(again.config))
     examples = example_sets.holdout_set(again.scratch, again.config, again.snapshot)
     workload = catalog.load(again.config.workload)
     vocabulary = again.scratch.get(fit.files[1].key).decode() if workload.vocabulary else None

@@ -129,7 +129,7 @@ def _check_not_compiled(model: Any) -> None:
 
 def untrained(workload: Workload, config: Pipeline, classes: Sequence[str]) -> Any:
     """The network as it is evaluated and saved, not compiled: a package needs no optimiser."""
-    model = uncompiled(workload.build(config, classes))
+    model = uncompiled(workload.build(config, classes), user_model.objects(config))
     model.jit_compile = jit() is not False
     return model
 
@@ -154,8 +154,8 @@ def copy_variables(source: Sequence[Any], target: Sequence[Any]) -> None:
 def check_loadable(workload: Workload, config: Pipeline, classes: Sequence[str]) -> None:
     """Save the untrained model and load it again in safe mode.
 
-    A package holds no code, so a model with classes or functions of the user's own could be trained
-    and never be loaded again. So are the user's functions called once that compile it and make its callbacks.
+    A model with classes or functions of the user's own that model.custom_objects does not name could be
+    trained and never be loaded again. So are the user's functions called once that compile it and make its callbacks.
     Raises ConfigurationError, before any training.
     """
     with MODEL_LOCK:
@@ -163,25 +163,25 @@ def check_loadable(workload: Workload, config: Pipeline, classes: Sequence[str])
         model = workload.build(config, classes)
         user_model.compiled(config, model)
         user_model.callbacks(config)
-        model = uncompiled(model)
+        objects = user_model.objects(config)
         try:
-            data = save(model)
-            foreign = sorted(set(_foreign(_layers(data))))
+            data = save(uncompiled(model, objects))
+            foreign = sorted({name for name in _foreign(_layers(data)) if name.split(".")[-1] not in objects})
             if not foreign:
-                load(data)
+                load(data, objects)
         except Exception as error:
             raise ConfigurationError(
                 "the model cannot be saved and loaded again in safe mode",
                 expected="a model of Keras's own layers, without Python lambdas",
                 received=_first_line(error.__cause__ or error),
-                hint="Build it of keras.layers and keras.ops",
+                hint="Build it of keras.layers and keras.ops, or name what else it has in model.custom_objects",
             ) from error
         if foreign:
             raise ConfigurationError(
                 "the model could not be loaded without the code that built it",
-                expected="a model of Keras's own layers and functions: a package holds no code",
+                expected="a model of Keras's own layers and functions, or of those in model.custom_objects",
                 received=", ".join(foreign),
-                hint="Build it of keras.layers and keras.ops",
+                hint="Build it of keras.layers and keras.ops, or name what else it has in model.custom_objects",
             )
 
 

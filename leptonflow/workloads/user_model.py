@@ -4,6 +4,8 @@ function   build(input, classes) -> a keras.Model, compiled or not; input is the
            model.weights it is build(input, classes, weights): the path of that file on this machine
 compile    compile(model, training) calls model.compile(...); training is the section of the YAML
 callbacks  callbacks(training) -> the keras.callbacks.Callback of one fit, made anew for each
+custom_objects  a mapping, or a function () -> one, from names to the classes and functions of the model that are
+           not Keras's own
 
 Importing them, calling them and checking what they give belong here. Which files a digest covers is said in
 `code_digests.user_code`; what is trained with them, in `training`.
@@ -80,6 +82,17 @@ def callbacks(config: Pipeline) -> list[Any]:
     return list(found)
 
 
+def objects(config: Pipeline) -> dict[str, Any]:
+    """Classes and functions of the model that are not Keras's own, by name; none without model.custom_objects."""
+    if "custom_objects" not in own_model.functions(config.model):
+        return {}
+    wanted = "a mapping of names to classes and functions"
+    found = _call(config, "custom_objects", wanted)
+    if not isinstance(found, Mapping) or not all(isinstance(k, str) and callable(v) for k, v in found.items()):
+        raise _wrong(config, "custom_objects", "is no such mapping", wanted, repr(found)[:100])
+    return dict(found)
+
+
 def contents(config: Pipeline) -> dict[str, str]:
     """The sha256 of every file of the user's that a fit depends on, by its path from the YAML's folder."""
     code = {name: files.digest(path) for name, path in user_code(config).items()}
@@ -121,6 +134,8 @@ def _call(config: Pipeline, key: str, expected: str, *given: Any, **named: Any) 
             raise _wrong(config, key, "cannot be imported", "a module that imports", _told(config, error)) from error
         _check_origin(config, key, module)
         function = getattr(module, name, None)
+        if key == "custom_objects" and isinstance(function, Mapping):
+            return function
         if not callable(function):
             names = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
             there = f"a function in {module_name}: {', '.join(names) or 'none'}"

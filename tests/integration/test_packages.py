@@ -258,7 +258,7 @@ def test_a_changed_file_is_named_before_keras_opens_it(
     key = f"models/{config.name}/{plan.version}/{name}"
     change(store, key)
     monkeypatch.setattr(packages, "_models", {})
-    monkeypatch.setattr(packages.keras_models, "load", lambda data: pytest.fail("Keras opened an unverified file"))
+    monkeypatch.setattr(packages.keras_models, "load", lambda *_: pytest.fail("Keras opened an unverified file"))
     for check in (packages.verify, packages.load):
         with pytest.raises(Damaged, match=key):
             check(store, config.name, plan.version)

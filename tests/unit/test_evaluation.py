@@ -228,7 +228,7 @@ def test_answers_that_are_no_numbers_fail_the_rules_and_never_the_run(
 ) -> None:
     _, _, plan, _ = trained
     load = packages.load
-    monkeypatch.setattr(packages, "load", lambda *given: NoNumbers(load(*given)))
+    monkeypatch.setattr(packages, "load", lambda *given, **named: NoNumbers(load(*given, **named)))
     rules = [{"rule": "overfit", "metric": "accuracy", "value": 1.0}, {"rule": "baseline", "metric": "accuracy"}]
     found = holdout_evaluation.evaluate(store, pipeline(gate=rules, training=FOLDS), plan, None)
     assert set(found.candidate_scores.metrics.values()) == {None}
@@ -243,8 +243,8 @@ def test_a_champion_whose_answers_are_no_numbers_is_not_comparable_and_says_so(
     load, champion = packages.load, champion_of(plan, sha, number=3)
     another = plan.model_copy(update={"version": "f" * 12})
 
-    def loaded(store: Store, pipeline: str, version: str, *rest: Any) -> Any:
-        found = load(store, pipeline, champion.version, *rest)
+    def loaded(store: Store, pipeline: str, version: str, *rest: Any, **named: Any) -> Any:
+        found = load(store, pipeline, champion.version, *rest, **named)
         return NoNumbers(found) if rest else found  # the champion is loaded by its manifest's sha256
 
     monkeypatch.setattr(packages, "load", loaded)

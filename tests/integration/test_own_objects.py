@@ -1,0 +1,93 @@
+"""A model of layers that are not Keras's own: its package has their code, which runs where it is allowed to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from leptonflow.evaluation import load_check
+from leptonflow.registry import package_builder, packages
+from leptonflow.storage.address import open_store
+from leptonflow.training import model_fits, workspace
+from leptonflow.training.workspace import Workspace
+from leptonflow.workloads import catalog
+from schemas.config import Pipeline
+from schemas.errors import ConfigurationError, TrainingError
+from tests.fit_examples import CLASSES, land, pipeline
+
+CODE = """
+import keras
+
+def halved(x):
+    return x / 2
+
+class Scale(keras.layers.Layer):
+    def __init__(self, by=2.0, **others):
+        super().__init__(**others)
+        self.by = by
+    def call(self, x):
+        return x * self.by
+    def get_config(self):
+        return {**super().get_config(), "by": self.by}
+
+def build(input, classes):
+    layers = keras.layers
+    model = keras.Sequential([
+        layers.Input(input), layers.Rescaling(1 / 255), Scale(), layers.Flatten(), layers.Dense(4, activation=halved),
+        layers.Dense(len(classes), activation="softmax"),
+    ])
+    model.compile(optimizer="adam", loss="categorical_crossentropy")
+    return model
+
+OBJECTS = {"Scale": Scale, "halved": halved}
+
+def objects():
+    return OBJECTS
+
+def no_objects():
+    return ["Scale"]
+"""
+
+
+def own(folder: Path, code: str = CODE, **keys: Any) -> Pipeline:
+    (folder / "layered.py").write_text(code)
+    model = {"function": "layered:build", "custom_objects": "layered:objects", **keys}
+    training = {"epochs": 1, "folds": 2}
+    return pipeline(model={k: v for k, v in model.items() if v}, folder=folder, training=training)
+
+
+def test_a_package_runs_its_own_code_where_that_is_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, config = open_store(str(tmp_path / "store")), own(tmp_path)
+    plan = land(store, config)
+    shared = Workspace()
+    for fold in range(2):
+        model_fits.train_fold(store, config, plan, fold, shared)
+    model_fits.fit_final(store, config, plan, shared)
+    package = package_builder.build(store, config, plan, shared)
+    named = (store, config.name, package.version, package.manifest_sha256)
+    inputs, expected = packages.read_reference(store, packages.manifest(*named[:3]))
+    checked = load_check.validate(store, config, package.version, package.manifest_sha256)
+    assert checked.passed, checked.sentence
+    own(tmp_path, "edited since")
+    packages._models.clear()
+    assert np.abs(packages.load(*named, code=True).predict(inputs) - expected).max() <= load_check.TOLERANCE
+    with pytest.raises(TrainingError, match=r"cannot be loaded without its own code, layered:objects.*source\.zip"):
+        packages.load(*named)
+    monkeypatch.setenv("LEPTONFLOW_PACKAGE_CODE", "1")
+    packages.load(*named)
+
+
+def test_what_is_no_keras_layer_and_no_custom_object_is_told_before_training(tmp_path: Path) -> None:
+    workload = catalog.load("image_classification")
+    workspace.check_loadable(workload, own(tmp_path, custom_objects="layered:OBJECTS"), CLASSES)
+    plain = CODE.replace("    model.compile", "    # ")
+    for code, objects, told in (
+        (plain, None, r"without the code that built it.*halved, layered\.Scale.*model\.custom_objects"),
+        (CODE, None, r"cannot be saved and loaded.*Could not locate class 'Scale'.*model\.custom_objects"),
+        (CODE, "layered:no_objects", r"model\.custom_objects .* is no such mapping.*\['Scale'\]"),
+    ):
+        with pytest.raises(ConfigurationError, match=told):
+            workspace.check_loadable(workload, own(tmp_path, code, custom_objects=objects), CLASSES)
