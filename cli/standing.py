@@ -43,8 +43,7 @@ def _batch_lines(pipeline: str, document: Mapping[str, Any]) -> Iterator[tuple[s
     """A line for each kind of batch; pending batches always have one."""
     yield "pending batches", _some(document["waiting"]) or "none"
     for each in document["refused"]:
-        rules = ", ".join(f"{count} {rule}" for rule, count in each["reasons"].items())
-        yield "refused", f"{each['batch']} at {when(each['at'])}: {each['sentence']}" + (f" ({rules})" if rules else "")
+        yield "refused", f"{each['batch']} at {when(each['at'])}: {each['sentence']}"
         for found in each.get("quarantine", ()):
             yield "", f"{found['rows']} {show.such_as(found)}"
     if document["refused"]:

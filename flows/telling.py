@@ -126,7 +126,8 @@ def _reasons(outcomes: Sequence[Outcome]) -> str:
         total.update(outcome.reasons)
     ordered = sorted(total.items(), key=lambda each: (-each[1], each[0]))
     rows = [(markdown(rule), number(count)) for rule, count in ordered]
-    return _table(("quarantined by rule", "rows"), rows) if rows else ""
+    title = "quarantined by rule" + (", of all batches" if len(outcomes) > 1 else "")
+    return _table((title, "rows"), rows) if rows else ""
 
 
 def _folds(cv: Mapping[str, Mapping[str, Any]]) -> str:

@@ -166,3 +166,11 @@ def test_a_label_that_is_spelt_nearly_like_another_is_told(tmp_path: Path) -> No
         csv.writer(file).writerows([("text", "label"), *rows, ("one more", "positve")])
     found, _ = seen(tmp_path / "t.csv")
     assert "the label 'positve' is rare and spelt nearly like 'positive': a typing error?" in found.warnings()
+
+
+def test_rows_that_are_no_text_are_told(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes(b"text,label\na fine day,good\ncaf\xe9,bad\nrain,bad\n")
+    found, _ = seen(tmp_path / "t.csv")
+    (told,) = [line for line in found.warnings() if "quarantine" in line]
+    assert told.startswith("1 row goes to quarantine, such as t.csv[1] (not-utf8: line 3, column 'text': the byte 0xe9")
+    assert found.classes == {"bad": 1, "good": 1}

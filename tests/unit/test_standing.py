@@ -61,7 +61,7 @@ def test_batches_that_need_a_hand(capsys: pytest.CaptureFixture[str]) -> None:
         waiting=[f"w{number}" for number in range(22)],
     )  # fmt: skip
     for part in (
-        "refused b at 2026-11-24 10:00 UTC: too many (3 unreadable-image, 7 batch-refused)",
+        "refused b at 2026-11-24 10:00 UTC: too many 3 unreadable-image",
         r"3 unreadable-image, such as cat/a.png: no\nimage 7 batch-refused: good rows of a batch that is refused as a",
         "row by row: `",
         """query "select source, rule, reason from quarantine where batch = 'b'"`""",

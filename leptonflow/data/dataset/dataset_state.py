@@ -52,7 +52,8 @@ def state(config: Pipeline, history: commit_log.Log) -> SnapshotRef | None:
             "classes leaves out classes that the dataset holds",
             expected=f"all of {', '.join(sorted(body['labels']))}",
             received=f"classes without {', '.join(strangers)}",
-            hint="Add them to classes, or start a pipeline of another name",
+            hint="Add them to classes; where they are mistakes, leave them there until `ingest --correct` or `retract` "
+            "has taken their examples away",
         )
     parts: list[PartRef] = []
     batches: list[str] = []

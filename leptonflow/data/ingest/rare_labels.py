@@ -46,8 +46,8 @@ def warnings(counts: Mapping[str, int], folds: int) -> list[str]:
         else:
             start += f", fewer than the {folds} folds need to train"
         told.append(
-            f"{start}; if it is a typing error, correct the source, `ingest` it with --correct, and name the classes "
-            "under `classes` in the YAML"
+            f"{start}; if it is a typing error, correct the source, `ingest` it with --correct, and then name the "
+            "classes under `classes` in the YAML"
         )
     return told + ([f"{counted(len(few) - MOST, 'more class', 'more classes')} of few examples"] if few[MOST:] else [])
 

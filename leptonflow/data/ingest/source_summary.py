@@ -38,7 +38,7 @@ class Summary:
     facts     the metadata of the examples that were looked at
     columns   of a table that hold the examples themselves
     no_label  examples without a label; unreadable: labels without an example that can be read
-    note      why a table has no rows to look at, or which of its columns may be meant as well
+    note      why a table, or some of its rows, cannot be looked at; which of its columns may be meant as well
     """
 
     workload: Workload
@@ -219,12 +219,23 @@ def _table(source: Source, workload: Workload) -> Summary:
     for label, place in zip(found.labels, places, strict=True):
         if isinstance(place, bytes | str):
             examples.setdefault(label, []).append(place)
+    broken = _ragged(found, source)
     if source.columns.cells is None:
-        return _looked(source, workload, examples)
+        return replace(_looked(source, workload, examples), note=broken)
     at, label_at = label_columns.find_texts(found.header, source.columns)
     columns = tuple(found.header[each] for each in at or ())
     note = None if source.columns.cells else _other_texts(found.header, columns, label_at)
+    note = "; ".join(filter(None, (broken, note))) or None
     return replace(_looked(source, workload, examples), columns=columns, note=note)
+
+
+def _ragged(found: LabelTable, source: Source) -> str | None:
+    """The rows that are quarantined whatever they name."""
+    if not found.ragged:
+        return None
+    number, (rule, reason) = next(iter(found.ragged.items()))
+    rows = counted(len(found.ragged), "row goes", "rows go")
+    return f"{rows} to quarantine, such as {source.layout.table}[{number}] ({rule}: {reason})"
 
 
 def _other_texts(header: Sequence[str], columns: tuple[str, ...], label_at: int | None) -> str | None:
