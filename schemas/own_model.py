@@ -84,6 +84,12 @@ class OwnModel(Frozen):
         return tuple(_below(each) for each in value)
 
 
+def effective(model: Frozen) -> dict[str, Any]:
+    """The keys of a section `model:` that decide what is built: those of the built-in models, or the user's own."""
+    given = model.model_dump(mode="json")
+    return {k: v for k, v in given.items() if k in OwnModel.model_fields} if given.get("function") else given
+
+
 def runs_code(model: Any) -> bool:
     """Whether the YAML lets code be run that lies in a package: its models cannot be loaded without."""
     return "custom_objects" in functions(model)

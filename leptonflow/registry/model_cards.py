@@ -7,17 +7,29 @@ not belong here: holdout metrics and the verdict, which are a run's and not the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from leptonflow.workloads import catalog
 from leptonflow.workloads.base import Told
+from schemas import own_model
 from schemas.config import Pipeline
 from schemas.records import FitResult, Lineage, ObjectRef, SnapshotRef
 from schemas.text import counted, markdown
+from schemas.training import COMPILED
 from schemas.workloads import overall
 
+MOST_LAYERS = 40
 NOT_FILLED = "Not filled in: leptonflow records nothing about it. Whoever deploys this version is responsible for it."
+
+
+class Network(NamedTuple):
+    """The model as it is packaged; the sha256 of each file that it declares; how its user compiles it, if they do."""
+
+    model: Any
+    files: Mapping[str, str]
+    compilation: str | None
 
 
 def card(
@@ -30,6 +42,7 @@ def card(
     final: FitResult,
     lineage: Lineage,
     files: Sequence[ObjectRef],
+    network: Network,
 ) -> str:
     """The card as Markdown. contract is contract.json; files are the package's others, keys relative to its folder."""
     told = catalog.load(config.workload).told(config.input)
@@ -52,10 +65,13 @@ def card(
         "## Training",
         _list(
             f"input {told.how}; what the model does to it first is a layer of it",
-            f"model {_settings(config.model.model_dump(mode='json'))}",
-            f"training {_settings(config.training.model_dump(mode='json'))}",
+            f"model {_settings(own_model.effective(config.model))}",
+            *_own(network),
+            f"training {_settings(_training(config, network))}",
             f"the final fit took {final.seconds:.1f} s{_ended(final)}",
         ),
+        "## Model",
+        *_layers(network.model),
         "## Cross-validation",
         f"Over {config.training.folds} {'stratified ' if snapshot.classes else ''}folds of the training examples; the "
         "standard deviation is the sample's. Its holdout metrics are in the report of each run that evaluated it.",
@@ -84,6 +100,43 @@ def _ended(final: FitResult) -> str:
 
 def _out(snapshot: SnapshotRef, told: Told) -> str:
     return f"one of {len(snapshot.classes)} classes" if snapshot.classes else told.out
+
+
+def _own(network: Network) -> list[str]:
+    """What of the user's own is in the model, besides code."""
+    files = [f"declared file {markdown(name)} sha256 {digest}" for name, digest in network.files.items()]
+    return [*files, *([] if network.compilation is None else [markdown(network.compilation)])]
+
+
+def _training(config: Pipeline, network: Network) -> dict[str, Any]:
+    """The section, without what had no effect on a model that its user compiles."""
+    given = config.training.model_dump(mode="json")
+    return given if network.compilation is None else {k: v for k, v in given.items() if k not in COMPILED}
+
+
+def _layers(model: Any) -> list[str]:
+    """The model's input, output and parameters, and its layers; a model within it counts as one."""
+    rows = [
+        (markdown(each.name), type(each).__name__, _shape(getattr(each, "output", None)), f"{_parameters(each):,}")
+        for each in model.layers[:MOST_LAYERS]
+    ]
+    goes, comes = (", ".join(map(_shape, getattr(model, ends, None) or ("-",))) for ends in ("inputs", "outputs"))
+    return [
+        f"{markdown(model.name)}: {goes} in, {comes} out, N examples each. {len(model.layers)} layers with "
+        f"{_parameters(model):,} parameters" + (":" if len(rows) == len(model.layers) else f"; the first {len(rows)}:"),
+        _table(("layer", "kind", "output", "parameters"), rows),
+    ]
+
+
+def _parameters(layer: Any) -> int:
+    return sum(math.prod(each.shape) for each in layer.weights)
+
+
+def _shape(tensor: Any) -> str:
+    """Such as (N, 28, 28, 1) uint8; of a layer with several outputs or none: -."""
+    if not hasattr(tensor, "shape"):
+        return "-"
+    return f"({', '.join('N' if size is None else str(size) for size in tensor.shape)}) {tensor.dtype}"
 
 
 def _classes(snapshot: SnapshotRef) -> list[str]:

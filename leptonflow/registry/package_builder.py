@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from leptonflow.core import clock, store_keys
+from leptonflow.core import clock, declared_files, store_keys
 from leptonflow.core.code_digests import code_digests, libraries
 from leptonflow.core.hashing import canonical, sha256
 from leptonflow.data.validation import contracts
@@ -20,9 +20,9 @@ from leptonflow.registry import lineage, model_cards, model_sources, packages
 from leptonflow.storage.objects import adopt, recorded
 from leptonflow.storage.store import Store
 from leptonflow.training import model_fits
-from leptonflow.training.workspace import Workspace
+from leptonflow.training.workspace import MODEL_LOCK, Workspace
 from leptonflow.workloads import catalog, user_model
-from schemas import constants
+from schemas import constants, own_model
 from schemas.config import Pipeline
 from schemas.errors import NotFound, TrainingError
 from schemas.records import FitResult, Lineage, ModelManifest, ObjectRef, PackageRef, Plan, SnapshotRef
@@ -65,7 +65,8 @@ def build(store: Store, config: Pipeline, plan: Plan, workspace: Workspace | Non
     origin = Lineage.model_validate_json(lying["lineage.json"])
     refs = tuple(_reference(name, data) for name, data in lying.items())
     contract = json.loads(lying["contract.json"])
-    card = model_cards.card(config, version, plan.run_id or "", snapshot, contract, cv, final, origin, refs)
+    network = model_cards.Network(model, declared_files.digests(config), _compilation(config, snapshot))
+    card = model_cards.card(config, version, plan.run_id or "", snapshot, contract, cv, final, origin, refs, network)
     refs = (*refs, _reference("model_card.md", put("model_card.md", card.encode())))
     manifest = ModelManifest(
         pipeline=config.name,
@@ -88,6 +89,14 @@ def build(store: Store, config: Pipeline, plan: Plan, workspace: Workspace | Non
         split_rule=constants.SPLIT_RULE,
     )
     return packages.package_ref(config.name, version, put("manifest.json", canonical(manifest)))
+
+
+def _compilation(config: Pipeline, snapshot: SnapshotRef) -> str | None:
+    """How the user's own code compiles the model; None where it does not."""
+    if not own_model.functions(config.model):
+        return None
+    with MODEL_LOCK:
+        return user_model.compilation(config, catalog.load(config.workload).build(config, snapshot.classes))
 
 
 def _finished_fits(store: Store, config: Pipeline, version: str) -> tuple[list[FitResult], FitResult]:

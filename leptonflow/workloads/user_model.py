@@ -69,6 +69,14 @@ def compiled(config: Pipeline, model: Any) -> bool:
     return True
 
 
+def compilation(config: Pipeline, model: Any) -> str | None:
+    """How the user's own code compiles a model that was just built, in words; None where it does not."""
+    if not compiled(config, model):
+        return None
+    loss = model.loss if isinstance(model.loss, str) else getattr(model.loss, "name", None) or repr(model.loss)
+    return f"compiled by the user's own code: optimizer {type(model.optimizer).__name__}, loss {loss}"
+
+
 def callbacks(config: Pipeline) -> list[Any]:
     """The Keras callbacks of one fit, as model.callbacks makes them; none without it. Raises ConfigurationError."""
     if "callbacks" not in own_model.functions(config.model):

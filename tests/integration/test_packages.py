@@ -175,6 +175,9 @@ def test_a_package_says_where_it_comes_from(store: Store, trained: Any) -> None:
     digests = (plan.snapshot.content, contracts.digest(config), manifest.files[0].sha256)
     for said in (*digests, *CLASSES, "Not filled in", lineage.finished_at):
         assert said in card
+    card = card.replace("\\", "")
+    assert "small_cnn: (N, 12, 12, 1) uint8 in, (N, 3) float32 out, N examples each. 8 layers with" in card
+    assert "| conv_1 | Conv2D | (N, 10, 10, 4) float32 | 40 |" in card
     mean = manifest.cv["accuracy"]["mean"]
     assert f"| accuracy | {mean:.4f} |" in card
 

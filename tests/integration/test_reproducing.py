@@ -295,3 +295,10 @@ def test_a_version_whose_source_was_edited_since_is_made_again(tmp_path: Path) -
     assert (document["equal"], document["differs"]) == (True, []), document
     card = store.get(store_keys.package_key(config.name, plan.version or "", "model_card.md")).decode()
     assert "| source.zip |" in card
+    for said in (
+        "model function edited_since:build, compile edited_since:compile", "declared file units.txt sha256",
+        "optimizer SGD, loss categorical_crossentropy", "(N, 12, 12, 1) float32 in, (N, 3) float32 out",
+        "4 layers with 743 parameters", "| Dense | (N, 5) float32 | 725 |",
+    ):  # fmt: skip
+        assert said in card.replace("\\", ""), said
+    assert "filters" not in card and "optimizer adam" not in card and "learning_rate" not in card
