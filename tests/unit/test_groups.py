@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from leptonflow.core.hashing import sha256
 from leptonflow.data.dataset import (
     admission,
     corrections,
@@ -339,6 +340,7 @@ def test_a_row_without_a_group_is_quarantined_and_comes_in_when_it_has_one(store
     assert (first["accepted"], first["reasons"]) == (11, {"missing-group": 1})
     second, warnings = intake.ingest(store, pipeline, texts(tmp_path / "b", rows), None)
     assert (second["accepted"], second["known"], second["reasons"]) == (1, 11, {})
+    assert any(line.startswith("the dataset has 3 groups, ") for line in warnings)
     # Known rows that come under another group keep their first, and that is told.
     moved = [(text, label, "dora") for text, label, _ in rows]
     third, warnings = intake.ingest(store, pipeline, texts(tmp_path / "c", moved), None)
@@ -411,6 +413,9 @@ def test_a_group_that_the_source_cannot_have_is_told_before_anything_is_landed(
     with pytest.raises(UsageError, match=told):
         landing.land(store, pipeline, source, None, landing.Index(group=pipeline.group))
     assert store.keys("landing") == []
+    if kind == "folder":  # what the dataset has keeps the group that it has, wherever it comes from again
+        known = {sha256(path.read_bytes()): "anna" for path in source.glob("*/*")}
+        landing.land(store, pipeline, source, None, landing.Index(group=pipeline.group, groups=known))
 
 
 def test_few_groups_are_told_when_they_arrive() -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from leptonflow.data.dataset import admission
 from leptonflow.data.ingest import rare_labels
+from leptonflow.storage.store import Store
+from tests.batches import CONFIG, land, put
 
 
 @pytest.mark.parametrize(
@@ -30,3 +35,15 @@ def test_what_is_told_of_them() -> None:
     assert rare_labels.warnings({"cat": 60, "dog": 5}, folds=5) == []
     many = rare_labels.warnings({f"{letter * 3}": 1 for letter in "abcdefgh"}, folds=2)
     assert len(many) == 6 and many[-1] == "3 more classes of few examples"
+
+
+@pytest.mark.usefixtures("admission_tools")
+def test_a_first_batch_tells_of_them(place: Store, source: Path) -> None:
+    put(source, *(f"{label}/{n}.png" for label in ("cat", "dog") for n in range(10)), "caat/0.png")
+    told = admission.admit(place, CONFIG, land(place, source, "first").batch).warnings
+    assert [line.partition(";")[0] for line in told] == [
+        "the class 'caat' has 1 example and is spelt nearly like 'cat', which has 10"
+    ]
+    put(source, "more/cat/11.png", seed=90)
+    again = land(place, source / "more", "second")
+    assert admission.admit(place, CONFIG, again.batch).warnings == ()

@@ -206,7 +206,7 @@ def _judged(
         known_at_landing=landed.known,
         fault=None if target.classes else target.fault,
     )
-    if target.classes and known is None:
+    if target.classes and history.head is None:
         accepted = Counter(str(row.label) for row in judgement.accepted)
         rare = rare_labels.warnings(accepted, config.training.folds)
         judgement = replace(judgement, warnings=(*judgement.warnings, *rare))

@@ -117,7 +117,7 @@ def few_groups(config: Pipeline, groups: Collection[str], fraction: float) -> li
     if len(groups) - held < config.training.folds:
         short.append(f"{config.training.folds} folds need at least {config.training.folds} to train on")
     if held < wanted:
-        short.append(f"the gate needs at least {wanted} in the holdout to compare a candidate with a champion")
+        short.append(f"the gate needs at least {wanted} in the holdout to tell a candidate from a champion")
     if not short:
         return []
     there = f"{counted(len(groups), 'group')}, {held} of them in the holdout"

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from leptonflow.core import capacity
 from leptonflow.core.hashing import canonical
 from leptonflow.core.store_keys import INGEST, READY, batch_folder, landed_key, landing_folder
-from leptonflow.data.ingest import example_groups, label_tables, landing_state, layouts, source_layout
+from leptonflow.data.ingest import label_tables, landing_state, layouts, source_layout
 from leptonflow.data.ingest.folder_walk import Refusal, walk
 from leptonflow.data.ingest.label_columns import DEFAULT, Columns, of_pipeline
 from leptonflow.data.ingest.layouts import ANY, Batch, Index, Item, Layout, default_name
@@ -93,7 +93,6 @@ def land(
             expected="a folder per class, or a table",
             received=str(source),
         )
-    example_groups.check(config.group, opened.layout.kind, opened.columns.cells is not None)
     arrival = arrive(opened, index, config.classes, progress)
     batch = name or default_name(_stem(source), arrival.listing.digest)
     ready = landed_key(config.name, batch, READY)

@@ -64,6 +64,10 @@ class Index:
         """Whether the dataset holds these bytes under this label."""
         return label is not None and self.known.get(sha256) == label
 
+    def ungrouped(self, sha256: Iterable[str]) -> bool:
+        """Whether there are groups, and none of these bytes is of an example that has one already."""
+        return self.group is not None and not any(each in self.groups for each in sha256)
+
 
 @dataclass(frozen=True)
 class Layout:

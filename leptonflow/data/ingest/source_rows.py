@@ -61,7 +61,8 @@ def _arrive_folder(source: Source, index: Index, progress: Progress) -> Arrival:
             rows.append(source_row(file.name, label, file.sha256, before))
         else:
             landed.append(file.landed())
-    if not known:
+    if index.ungrouped(file.sha256 for file in seen):
+        example_groups.check(index.group, "folders", inside=False)
         example_groups.check_names(index.group, ((file.name, label_of(file.name, roots)) for file in seen), roots)
     listing = Listing(
         digest=content,
@@ -83,6 +84,7 @@ def _arrive_folder(source: Source, index: Index, progress: Progress) -> Arrival:
 
 def _arrive_npy(source: Source, index: Index, classes: Sequence[str] | None, progress: Progress) -> Arrival:
     """The arrays are landed whole, unless each of their rows is known or was quarantined before."""
+    example_groups.check(index.group, "npy", inside=False)
     seen, refused = measured(source.files, progress)
     if refused:
         name, why = next(iter(refused.items()))

@@ -55,7 +55,8 @@ def arrive_table(source: Source, index: Index, classes: Sequence[str] | None, pr
     if found.cells is None and not rows.seen and source.columns.path is None:
         label_columns.check_no_texts(found.header)
     new = _new_rows(rows, itself, found, index)
-    if not new.known:
+    if index.ungrouped(row.sha256 for row in rows.rows if isinstance(row, Seen | Inside)):
+        example_groups.check(index.group, "table", inside=found.cells is not None)
         named = zip(rows.rows, found.labels, strict=True)
         example_groups.check_names(index.group, ((r.name, each) for r, each in named if isinstance(r, Seen)), None)
     landed = {file.found.name: file for file in new.files if file.found.name != itself.found.name}
