@@ -218,6 +218,7 @@ class FitResult(Record):
     files: tuple[ObjectRef, ...]
     seconds: float
     examples: int
+    precision: str | None = Field(default=None, exclude_if=lambda value: value is None)  # of training, or float32
     best_epoch: int | None = Field(default=None, exclude_if=lambda value: value is None)  # early stopping kept this one
 
 

@@ -82,6 +82,9 @@ class Training(Frozen):
     optimizer        a name, with `learning_rate` beside it, or a mapping that has its own (which is then None here)
     label_smoothing  the share of a label's probability that is spread over all classes
     class_weights    what an example of each class counts in the loss; a class that is not named counts 1
+    precision        what the network computes in while it is trained; auto: bfloat16 on a GPU that is fast in it. The
+                     weights, and the model that is evaluated and saved, are float32
+    deterministic    whether the backend may only use operations that give the same bits each time
     final_epochs     own: the final fit ends as a fold does; folds_median: after the median of the folds' best epochs
     """
 
@@ -99,6 +102,10 @@ class Training(Frozen):
     early_stopping: EarlyStopping | None = Field(default=None, exclude_if=lambda value: value is None)
     final_epochs: Literal["own", "folds_median"] = Field(default="own", exclude_if=lambda value: value == "own")
 
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        default="float32", exclude_if=lambda value: value == "float32"
+    )
+    deterministic: bool = Field(default=False, exclude_if=lambda value: not value)
     augment: tuple[Operation, ...] = Field(default=(), exclude_if=lambda value: value == ())
 
     @field_validator("augment", mode="before")

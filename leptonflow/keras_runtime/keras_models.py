@@ -126,6 +126,55 @@ def seed_all(seed: int) -> None:
         module.utils.set_random_seed(seed)
 
 
+def in_bfloat16(model: Any) -> Any:
+    """A copy that computes in bfloat16, but for its last layer; its weights are float32. It has the values of `model`.
+
+    It is of Keras's own layers, as a model that can be saved and loaded is.
+    """
+    module, last = keras(), model.layers[-1]
+
+    def copied(layer: Any) -> Any:
+        config = layer.get_config()
+        if layer is not last:  # probabilities and their logarithm need more digits
+            config["dtype"] = "mixed_bfloat16"
+        return type(layer).from_config(config)
+
+    copy = module.models.clone_model(model, clone_function=copied, recursive=True)
+    for new, old in zip(copy.variables, model.variables, strict=True):
+        new.assign(module.ops.copy(old.value))
+    return copy
+
+
+@contextmanager
+def deterministic(wanted: bool) -> Iterator[None]:
+    """In this block the backend uses only operations that give the same bits each time, if that is wanted.
+
+    Raises ConfigurationError where the backend cannot: PyTorch's, and JAX on a GPU without the flag of XLA.
+    """
+    if not wanted:
+        yield
+        return
+    module = keras()
+    if backend() == "tensorflow":
+        own = sys.modules["tensorflow.python.framework.config"]  # the public module cannot switch it off again
+        own.enable_op_determinism()
+        try:
+            yield
+        finally:
+            own.disable_op_determinism()
+        return
+    flag = "--xla_gpu_deterministic_ops=true"
+    cpu = backend() == "jax" and all(str(each).startswith("cpu") for each in module.distribution.list_devices())
+    if not cpu and (backend() != "jax" or flag not in os.environ.get("XLA_FLAGS", "")):
+        raise ConfigurationError(
+            "training.deterministic is true, which the backend is not ready for",
+            expected=f"TensorFlow, or JAX started with XLA_FLAGS={flag}",
+            received=f"KERAS_BACKEND={backend()}",
+            hint="Set the variable before the command starts, or remove training.deterministic",
+        )
+    yield
+
+
 class _Chance:
     """Python's `random` as one thread is to see it: a generator of its own. All others keep the global one."""
 

@@ -92,10 +92,11 @@ def card(
 
 
 def _ended(final: FitResult) -> str:
-    """After how many epochs, where early stopping or the folds decided."""
+    """After how many epochs, which weights early stopping kept, and what auto was as the precision."""
     last = max((each.epoch for each in final.epochs), default=0)
     kept = "" if final.best_epoch is None else f", the weights of epoch {final.best_epoch} were kept"
-    return f" and {last} epochs{kept}" if last else ""
+    computed = "" if final.precision is None else f", computed in {final.precision}"
+    return f" and {last} epochs{kept}{computed}" if last else ""
 
 
 def _out(snapshot: SnapshotRef, told: Told) -> str:

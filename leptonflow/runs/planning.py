@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from leptonflow.core import declared_files
+from leptonflow.core import accelerators, declared_files
 from leptonflow.core.code_digests import code_digests
 from leptonflow.core.hashing import digest, short
 from leptonflow.core.store_keys import package_key, run_key
@@ -23,6 +23,7 @@ def ids(
     config: Pipeline, snapshot: SnapshotRef, code: dict[str, str], attempt: int, files: Mapping[str, str] | None = None
 ) -> tuple[str, str]:
     """(version, run_id), 12 hex digits each. files: the sha256 of those that the model declares."""
+    resolved = [accelerators.precision(config.training)] if config.training.precision == "auto" else []
     values: list[Any] = [
         snapshot.content,
         snapshot.holdout,
@@ -31,6 +32,7 @@ def ids(
         config.input,
         config.model,
         config.training,
+        *resolved,
         code["train"],
     ]
     version = short(digest("version", *values, *([dict(files)] if files else []), *([attempt] if attempt else [])))

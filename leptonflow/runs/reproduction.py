@@ -101,6 +101,7 @@ def _reproduced(
     recorded: bytes,
     folds: bool,
 ) -> dict[str, Any]:
+    config = _as_trained(store, config, manifest)
     snapshot = _snapshot(store, config, manifest)
     before = _read(recorded, f"the holdout predictions of run {run_id}", config, manifest.classes)
     out_of_fold = _out_of_fold(store, config, manifest) if folds else None
@@ -208,6 +209,15 @@ def _snapshot(store: Store, config: Pipeline, manifest: ModelManifest) -> Snapsh
             hint="Put the missing records back from a backup",
         )
     return state.model_copy(update={"classes": manifest.classes})
+
+
+def _as_trained(store: Store, config: Pipeline, manifest: ModelManifest) -> Pipeline:
+    """The configuration with the precision that `auto` was on the machine that trained it."""
+    fit = model_fits.fit_result(store, config.name, manifest.version, None)
+    if config.training.precision != "auto" or fit is None or fit.precision is None:
+        return config
+    training = config.training.model_copy(update={"precision": fit.precision})
+    return config.model_copy(update={"training": training})
 
 
 def _same_device(manifest: ModelManifest) -> None:

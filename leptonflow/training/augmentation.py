@@ -52,6 +52,11 @@ def augmented(network: Any, workload: Workload, training: Training, seed: int) -
             self.changes = made
             self.network = network
 
+        def build(self, input_shape: Any = None) -> None:
+            for change in self.changes:
+                change.built = True  # none has weights
+            self.built = True
+
         @property
         def layers(self) -> Any:
             return self.network.layers

@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from leptonflow.core import progress
+from leptonflow.core import accelerators, progress
 from leptonflow.core.hashing import digest, sha256
 from leptonflow.core.store_keys import fit_key
 from leptonflow.data.dataset import holdout_split
@@ -64,7 +64,7 @@ def train_fold(
     numbers = holdout_split.folds(examples.labels, config.training.folds, config.training.seed, examples.groups)
     kept, held = (numbers != fold).nonzero()[0], (numbers == fold).nonzero()[0]
     started = time.perf_counter()
-    with MODEL_LOCK, user_model.blamed(config):
+    with MODEL_LOCK, user_model.blamed(config), keras_models.deterministic(config.training.deterministic):
         made = _learned(workspace, config, snapshot, examples, kept, held, fold)
         probabilities = epochs.finite(keras_models.predict(made.model, made.encoded[held]))
     labels = examples.labels[held]
@@ -84,6 +84,7 @@ def train_fold(
         seconds=time.perf_counter() - started,
         examples=len(kept),
         best_epoch=made.course.best,
+        precision=_precision(config),
     )
     return _commit(store, config.name, result)
 
@@ -109,7 +110,7 @@ def fit_final(
     workspace = workspace or Workspace()
     examples = workspace.examples(store, config, snapshot)
     started = time.perf_counter()
-    with MODEL_LOCK, user_model.blamed(config):
+    with MODEL_LOCK, user_model.blamed(config), keras_models.deterministic(config.training.deterministic):
         everything = np.arange(len(examples.labels))
         made = _learned(workspace, config, snapshot, examples, everything, everything[:0], None, most)
         epochs.finite(keras_models.predict(made.model, made.encoded[:1]))
@@ -131,6 +132,7 @@ def fit_final(
         seconds=time.perf_counter() - started,
         examples=len(examples.labels),
         best_epoch=made.course.best,
+        precision=_precision(config),
     )
     return _commit(store, config.name, result)
 
@@ -184,6 +186,11 @@ def planned(plan: Plan) -> tuple[str, SnapshotRef]:
             hint="`leptonflow ingest` adds a batch",
         )
     return plan.version, plan.snapshot
+
+
+def _precision(config: Pipeline) -> str | None:
+    """What the fit computed in, where the YAML says more than the default."""
+    return None if config.training.precision == "float32" else accelerators.precision(config.training)
 
 
 def _reused(done: FitResult, what: str) -> FitResult:

@@ -12,10 +12,21 @@ from collections.abc import Iterator, Sequence
 from io import BytesIO
 from typing import Any, NamedTuple
 
+from leptonflow.core import accelerators
 from leptonflow.data.dataset import example_sets
 from leptonflow.data.dataset.example_sets import Examples
 from leptonflow.keras_runtime import optimizers
-from leptonflow.keras_runtime.keras_models import _first_line, _own_chance, jit, load, save, seed_all, uncompiled
+from leptonflow.keras_runtime.keras_models import (
+    _first_line,
+    _own_chance,
+    in_bfloat16,
+    jit,
+    keras,
+    load,
+    save,
+    seed_all,
+    uncompiled,
+)
 from leptonflow.storage.store import Store
 from leptonflow.training import augmentation
 from leptonflow.workloads import user_model
@@ -44,6 +55,7 @@ class Models(NamedTuple):
         if self.model is not self.learner:
             copy_variables(self.learner.variables, self.model.variables)
             self.trainer.optimizer.finalize_variable_values(self.model.trainable_variables)
+            copy_variables(self.model.variables, self.model.variables)  # Keras has assigned the averages themselves
         return self.model
 
 
@@ -103,27 +115,30 @@ class Workspace:
 def _fresh(workload: Workload, config: Pipeline, classes: Sequence[str], seed: int, steps: int) -> Models:
     steering = config.training.steering
     seed_all(seed)
+    low = accelerators.precision(config.training) == "bfloat16"
     with _own_chance(seed):
-        learner = workload.build(config, classes)
-    trainer = learner
-    if config.training.augment:
-        _check_not_compiled(learner)
-        learner.jit_compile = jit() is not False  # it predicts, and is not compiled itself
-        trainer = augmentation.augmented(learner, workload, config.training, seed)
+        model = workload.build(config, classes)
+        if low or config.training.augment:
+            _check_not_compiled(model)
+            model.jit_compile = jit() is not False  # it predicts, and is not compiled itself
+        learner = in_bfloat16(model) if low else model
+    trainer = augmentation.augmented(learner, workload, config.training, seed) if config.training.augment else learner
     if not user_model.compiled(config, trainer):
         workload.compile(trainer, config, optimizers.optimizer(steering, steps))
     trainer.optimizer.build(trainer.trainable_variables)
-    return Models(trainer, learner, learner if steering.ema is None else untrained(workload, config, classes))
+    if steering.ema is not None and model is learner:
+        model = untrained(workload, config, classes)
+    return Models(trainer, learner, model)
 
 
 def _check_not_compiled(model: Any) -> None:
     """Raises ConfigurationError: what is compiled is another model than the one that model.function gives."""
     if model.compiled:
         raise ConfigurationError(
-            "model.function compiles the model, and training.augment trains another one, which has it inside",
+            "model.function compiles the model, but with training.augment or bfloat16 another one is trained",
             expected="model.compile: module:function, which is called with the model that is trained",
             received="a compiled model",
-            hint="Move the call of compile there, or remove training.augment",
+            hint="Move the call of compile there, or remove these keys of training",
         )
 
 
@@ -147,8 +162,9 @@ def copy_variables(source: Sequence[Any], target: Sequence[Any]) -> None:
             received=f"{len(shapes)} variables, then {len(target)} of other shapes",
             hint="Make model.function depend on its arguments alone",
         )
+    copy = keras().ops.copy  # JAX's steps reuse the memory of what they are given: no two variables may share it
     for new, old in zip(source, target, strict=True):
-        old.assign(new.value)
+        old.assign(copy(new.value))
 
 
 def check_loadable(workload: Workload, config: Pipeline, classes: Sequence[str]) -> None:

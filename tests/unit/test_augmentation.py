@@ -201,5 +201,5 @@ def test_a_compile_of_the_users_own_gets_the_model_that_is_trained(tmp_path: Pat
     assert float(models.trainer.optimizer.learning_rate) == 0.5 and models.learner is models.model
     assert models.learner.get_layer("last").bias.numpy().tolist() == [5.0] * 3
     refused = pipeline(model={"function": "my_own:built_compiled"}, folder=tmp_path, training=augmented)
-    with pytest.raises(ConfigurationError, match=r"model\.function compiles the model, and training\.augment"):
+    with pytest.raises(ConfigurationError, match=r"model\.function compiles the model, but with training\.augment"):
         workspace._fresh(workload, refused, CLASSES, 1, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ import pytest
 from pydantic import TypeAdapter
 from pydantic_core import PydanticCustomError
 
+from leptonflow.core import accelerators
 from leptonflow.core.hashing import digest
 from leptonflow.data.dataset import holdout_split
 from leptonflow.keras_runtime import keras_models, optimizers
 from leptonflow.registry import model_cards
+from leptonflow.runs import planning
 from leptonflow.storage.memory_store import MemoryStore
 from leptonflow.storage.store import Store
 from leptonflow.training import class_weights, model_fits
@@ -62,6 +65,8 @@ GIVEN = [
     {"label_smoothing": 0.1},
     {"class_weights": "balanced"},
     {"class_weights": {"cat": 2, 3: 0.5}},
+    {"precision": "bfloat16"},
+    {"precision": "auto", "deterministic": True},
     {"early_stopping": {}, "final_epochs": "folds_median"},
     {"early_stopping": {"metric": "recall[cat]", "patience": 3, "fraction": 0.2}},
 ]
@@ -103,6 +108,8 @@ def test_a_new_key_is_in_the_digest_and_the_document_is_read_again_as_it_was(giv
         ({"early_stopping": {"metric": "val_loss"}}, r"training\.early_stopping\.metric.*choose from accuracy"),
         ({"early_stopping": {"wait": 3}}, r"training\.early_stopping\.wait.*one of metric, patience, fraction"),
         ({"final_epochs": "folds_median"}, r"training\.final_epochs.*early_stopping beside"),
+        ({"precision": "float16"}, r"training\.precision.*'auto', 'float32' or 'bfloat16'.*'float16'"),
+        ({"deterministic": "yes"}, r"training\.deterministic.*boolean.*'yes'"),
         ({"final_epochs": 7}, r"training\.final_epochs.*'folds_median'.*7"),
         ({"class_weights": {"cat": float("inf")}}, r"training\.class_weights\.cat is not valid"),
     ],
@@ -254,3 +261,58 @@ def test_smoothing_and_weights_are_in_the_loss(store: Store) -> None:
     targets = np.eye(3)[examples.labels] * 0.7 + 0.1
     losses = -(targets * np.log(rows)).sum(axis=1) * np.where(examples.labels == 0, 3.0, 1.0)
     assert fit.epochs[0].metric == "loss" and fit.epochs[0].value == pytest.approx(losses.mean(), rel=1e-4)
+
+
+# --- precision and determinism -------------------------------------------------------------------
+
+
+def test_bfloat16_is_of_the_training_alone(store: Store) -> None:
+    made = pipeline(training={**TRAINING, "precision": "bfloat16", "optimizer": {"learning_rate": 0.01, "ema": 0.5}})
+    plan, workspace = land(store, made), Workspace()
+    fit = model_fits.fit_final(store, made, plan, workspace)
+    assert workspace._models is not None and fit.precision == "bfloat16"
+    learner = workspace._models.learner
+    assert {layer.compute_dtype for layer in learner.layers[:-1]} == {"bfloat16"}
+    assert learner.layers[-1].compute_dtype == "float32"
+    saved = keras_models.load(store.get(fit.files[0].key))
+    assert {layer.compute_dtype for layer in saved.layers} == {"float32"}
+    assert {variable.dtype for variable in learner.trainable_variables} == {"float32"}
+    fold = model_fits.train_fold(store, made, plan, 0, workspace)
+    assert fold.metrics["accuracy"] == pytest.approx(fold.epochs[-1].value)  # both of the float32 model
+
+
+def test_auto_is_bfloat16_where_every_gpu_is_fast_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = tmp_path / "nvidia-smi"
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    auto = Training(precision="auto")
+    for told, expected in (("9.0\n9.0", "bfloat16"), ("9.0\n7.5", "float32"), ("", "float32"), ("No GPU", "float32")):
+        driver.write_text(f"#!/bin/sh\nprintf '{told}\n'\n")
+        driver.chmod(0o755)
+        accelerators._capabilities.cache_clear()
+        assert accelerators.precision(auto) == expected
+    driver.write_text("#!/bin/sh\nprintf '9.0\n'\n")
+    accelerators._capabilities.cache_clear()
+    ids = []
+    for visible in ("0", "-1"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        snapshot = land(MemoryStore("memory://any"), pipeline(), count=3).snapshot
+        assert snapshot is not None
+        code = {"data": "d", "train": "t", "gate": "g"}
+        ids.append(planning.ids(pipeline(training={"precision": "auto"}), snapshot, code, 0))
+    assert ids[0] != ids[1], "the precision that was resolved is in the version"
+    accelerators._capabilities.cache_clear()
+
+
+def test_deterministic_is_for_the_fit_alone(store: Store) -> None:
+    from tensorflow.python.framework import config as tensorflow
+
+    seen = []
+    with keras_models.deterministic(True):
+        seen.append(tensorflow.is_op_determinism_enabled())
+    with keras_models.deterministic(False):
+        seen.append(tensorflow.is_op_determinism_enabled())
+    assert seen == [True, False]
+    made = pipeline(training={**TRAINING, "epochs": 1, "deterministic": True})
+    fit = model_fits.fit_final(store, made, land(store, made))
+    assert fit.epochs and not tensorflow.is_op_determinism_enabled()

@@ -57,19 +57,21 @@ def own(config: Pipeline, classes: Sequence[str]) -> Any:
 
 def augment(operations: Sequence[Operation], seeds: Sequence[int]) -> list[Any]:
     """Layers that make a share of a text's tokens unknown: int32 (N, L) -> the same."""
-    layers, ops = keras().layers, keras().ops
+    ops = keras().ops
 
     class TokenDropout(keras().layers.Layer):  # type: ignore[misc]
-        """`_some_unknown` as a layer with a seed of its own."""
+        """Like `_some_unknown`, with a seed of its own."""
 
         def __init__(self, share: float, seed: int) -> None:
             super().__init__()
-            self._dropout = layers.Dropout(share, seed=seed)
+            self._share = share
+            self._chance = keras().random.SeedGenerator(seed)
 
         def call(self, tokens: Any, training: bool = False) -> Any:
-            there = ops.not_equal(tokens, PAD)
-            kept = self._dropout(ops.cast(there, "float32"), training=training)
-            return ops.where(ops.logical_and(there, ops.equal(kept, 0.0)), UNKNOWN, tokens)
+            if not training:
+                return tokens
+            dropped = keras().random.uniform(ops.shape(tokens), seed=self._chance) < self._share
+            return ops.where(ops.logical_and(ops.not_equal(tokens, PAD), dropped), UNKNOWN, tokens)
 
     return [TokenDropout(operation.range, seed) for operation, seed in zip(operations, seeds, strict=True)]
 
