@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
 from schemas.own_model import OwnModel
 from schemas.rules import Count, ModelFunction
@@ -20,9 +20,15 @@ ImageInput = Annotated[
 
 
 class ImageModel(OwnModel):
-    """The classic small CNN, or a function of the user's own: `module:function`."""
+    """A small CNN, a residual network, or a function of the user's own. A key that a model does not read is ignored.
 
+    cnn     a 3x3 convolution for each of `filters`, and a hidden layer of `dense` units
+    resnet  a stage for each of `filters`, each of `blocks` residual blocks
+    """
+
+    kind: Literal["cnn", "resnet"] = Field(default="cnn", exclude_if=lambda value: value == "cnn")
     filters: tuple[Count, ...] = (32, 64, 64)
+    blocks: Annotated[int, Field(ge=1, le=64)] = Field(default=2, exclude_if=lambda value: value == 2)
     dense: Count = 64
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     function: ModelFunction | None = None
@@ -31,6 +37,13 @@ class ImageModel(OwnModel):
     @classmethod
     def _as_tuple(cls, value: Any) -> Any:
         return tuple(value) if isinstance(value, list) else value
+
+    @field_validator("filters")
+    @classmethod
+    def _some_filters(cls, value: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
+        if not value and info.data.get("kind") == "resnet":
+            raise ValueError("the filters of one stage or more")
+        return value
 
 
 def operations(given: tuple[int, int, int]) -> tuple[str, ...]:

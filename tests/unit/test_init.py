@@ -16,7 +16,7 @@ from leptonflow.data.ingest.label_columns import DEFAULT, Columns
 from leptonflow.data.ingest.source_summary import Summary, summarise
 from leptonflow.data.ingest.source_workload import choose
 from leptonflow.gate.proposed_margin import propose
-from leptonflow.workloads.image_classification.model import smallest_side
+from leptonflow.workloads.image_classification.cnn import smallest_side
 from schemas.errors import UsageError
 from tests.batches import put
 

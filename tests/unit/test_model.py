@@ -11,11 +11,14 @@ from numpy.typing import NDArray
 
 from leptonflow.keras_runtime import optimizers
 from leptonflow.keras_runtime.keras_models import keras
-from leptonflow.training import workspace
+from leptonflow.registry import package_builder, packages
+from leptonflow.storage.memory_store import MemoryStore
+from leptonflow.training import model_fits, workspace
+from leptonflow.training.workspace import Workspace
 from leptonflow.workloads import catalog
-from leptonflow.workloads.image_classification import model as models
+from leptonflow.workloads.image_classification import cnn
 from schemas.errors import ConfigurationError
-from tests.fit_examples import CLASSES, pipeline
+from tests.fit_examples import CLASSES, land, pipeline
 
 WORKLOAD = catalog.load("image_classification")
 
@@ -87,11 +90,45 @@ def test_the_classic_model_has_the_layers_of_the_yaml() -> None:
 
 @pytest.mark.parametrize("depth", [1, 2, 3, 4])
 def test_the_smallest_side_is_exact(depth: int) -> None:
-    least = models.smallest_side(depth)
+    least = cnn.smallest_side(depth)
     model = {"filters": [2] * depth, "dense": 2}
     WORKLOAD.build(pipeline(input=[least, least, 3], model=model), CLASSES)
     with pytest.raises(ConfigurationError, match=f"at least {least} x {least}, or at most {depth - 1} widths"):
         WORKLOAD.build(pipeline(input=[least, least - 1, 3], model=model), CLASSES)
+
+
+def test_the_residual_network_is_that_of_the_paper() -> None:
+    """ResNet-18 for 224 x 224 and 1000 classes has as many weights as torchvision's resnet18: 11,689,512."""
+    names = [str(number) for number in range(1000)]
+    large = {"kind": "resnet", "filters": [64, 128, 256, 512], "blocks": 2}
+    model = WORKLOAD.build(pipeline(input=[224, 224, 3], model=large), names)
+    assert sum(int(np.prod(each.shape)) for each in model.trainable_variables) == 11_689_512
+    assert model.get_layer("stage_4_block_2_out").output.shape == (None, 7, 7, 512)
+    small = WORKLOAD.build(pipeline(input=[32, 32, 3], model={**large, "filters": [16, 32, 64], "blocks": 3}), CLASSES)
+    assert len([each for each in small.layers if type(each).__name__ == "Conv2D"]) == 19 + 2  # and two shortcuts
+    assert small.get_layer("stage_3_block_3_out").output.shape == (None, 8, 8, 64)
+
+
+def test_a_residual_block_starts_as_the_identity() -> None:
+    model = WORKLOAD.build(pipeline(model={"kind": "resnet", "filters": [4], "blocks": 1, "dropout": 0.5}), CLASSES)
+    outputs = [model.get_layer(name).output for name in ("stem_relu", "stage_1_block_1_out", "probabilities")]
+    images = np.random.default_rng(0).integers(0, 256, (2, 12, 12, 1), np.uint8)
+    before, after, chances = keras().Model(model.inputs, outputs).predict_on_batch(images)
+    assert before.any() and np.array_equal(before, after)
+    assert chances.sum(1) == pytest.approx([1.0, 1.0])
+
+
+def test_a_residual_network_is_trained_and_packaged_like_any_other() -> None:
+    training = {"epochs": 5, "folds": 2, "batch_size": 8, "learning_rate": 0.01}
+    config = pipeline(model={"kind": "resnet", "filters": [4, 8], "blocks": 1}, training=training)
+    store, workspace = MemoryStore("memory://resnet"), Workspace()
+    plan = land(store, config)
+    for fold in range(2):
+        assert (model_fits.train_fold(store, config, plan, fold, workspace).metrics["accuracy"] or 0) > 0.6
+    model_fits.fit_final(store, config, plan, workspace)
+    package_builder.build(store, config, plan)
+    found = packages.load(store, config.name, plan.version or "").predict(np.zeros((1, 12, 12, 1), np.uint8))
+    assert found.sum() == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("name", sorted(optimizers.CLASSES))
