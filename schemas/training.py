@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidatorFunctionWrapHandler, field_validator, model_validator
 
 from schemas.augmentation import Operation
 from schemas.errors import ConfigurationError
@@ -126,9 +126,10 @@ class Training(Frozen):
             raise wrong("training.learning_rate", "a number greater than 0", None)
         return {**values, "learning_rate": None} if mapping else values
 
-    @field_validator("optimizer", mode="plain")
+    # Not plain validators: pydantic serializes what these give twice, and warns of it.
+    @field_validator("optimizer", mode="wrap")
     @classmethod
-    def _name_or_mapping(cls, value: Any) -> Any:
+    def _name_or_mapping(cls, value: Any, _: ValidatorFunctionWrapHandler) -> Any:
         if isinstance(value, Mapping):
             return Optimizer.model_validate(value)
         names = get_args(OptimizerName)
@@ -136,9 +137,9 @@ class Training(Frozen):
             raise ValueError(f"one of {', '.join(names)}, or a mapping of {', '.join(Optimizer.model_fields)}")
         return value
 
-    @field_validator("class_weights", mode="plain")
+    @field_validator("class_weights", mode="wrap")
     @classmethod
-    def _weights(cls, value: Any) -> Any:
+    def _weights(cls, value: Any, _: ValidatorFunctionWrapHandler) -> Any:
         if not isinstance(value, Mapping):
             if value not in ("none", "balanced"):
                 raise ValueError("none, balanced, or a mapping of classes to weights")

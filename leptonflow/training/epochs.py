@@ -177,6 +177,6 @@ def finite(numbers: NDArray[Any]) -> NDArray[Any]:
             "the training diverged: a loss or a weight is not a finite number",
             expected="a loss that falls",
             received="NaN or infinity",
-            hint="Lower training.learning_rate, for example to a tenth, or choose the optimizer adam",
+            hint="Lower learning_rate in training, for example to a tenth, or choose the optimizer adam",
         )
     return numbers

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,8 @@ GIVEN = [
 @pytest.mark.parametrize("given", GIVEN)
 def test_a_new_key_is_in_the_digest_and_the_document_is_read_again_as_it_was(given: dict[str, Any]) -> None:
     made = config(**given)
+    with warnings.catch_warnings(action="error"):  # pydantic's, of a value that is not what was declared
+        assert Pipeline.model_validate(made.model_dump(mode="json", exclude_defaults=True)).training == made.training
     assert digest(made.training) != digest(config().training)
     assert Pipeline.model_validate_json(made.model_dump_json()).training == made.training
     assert Training.model_validate(made.training.model_dump()) == made.training
@@ -131,6 +134,15 @@ def test_a_weight_for_a_class_that_is_not_there_is_an_error(store: Store) -> Non
     assert snapshot is not None
     with pytest.raises(ConfigurationError, match=r"class_weights\.top names a class.*left, middle, right.*top"):
         holdout_split.split(store, made, snapshot)
+
+
+def test_a_batch_larger_than_the_training_set_is_told(store: Store) -> None:
+    for size, told in ((30, 0), (64, 1)):
+        made = pipeline(training={**TRAINING, "batch_size": size})
+        snapshot = land(store, made, count=60).snapshot
+        assert snapshot is not None
+        found = holdout_split.split(store, made, snapshot)
+        assert len([each for each in found.warnings if "each epoch is a single step" in each]) == told
 
 
 @pytest.mark.parametrize("given", [{"label_smoothing": 0.1}, {"class_weights": "balanced"}])

@@ -85,6 +85,7 @@ def split(store: Store, config: Pipeline, snapshot: SnapshotRef) -> Split:
         warnings=(
             *_remarks(store, config, snapshot),
             *_few(len(held) if grouped else None),
+            *_large_batch(config, train.total()),
             *declared_files.undeclared(config),
         ),
         **grouped,
@@ -92,6 +93,14 @@ def split(store: Store, config: Pipeline, snapshot: SnapshotRef) -> Split:
     workload = catalog.load(config.workload)
     capacity.check_training(workload.codec.bytes(config.input), workload.told(config.input).how, found)
     return found
+
+
+def _large_batch(config: Pipeline, train: int) -> list[str]:
+    """A sentence where one step of a fit has all of its examples: few epochs then are hardly any training."""
+    size = config.training.batch_size
+    if not 0 < train < size:
+        return []
+    return [f"training.batch_size is {size}, but there are {train} training examples: each epoch is a single step"]
 
 
 def _check_classes(config: Pipeline, snapshot: SnapshotRef) -> None:
