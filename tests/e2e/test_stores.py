@@ -36,9 +36,11 @@ TEXTS: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory, admission_tools: admission.Tools) -> Iterator[Path]:
-    """The working folder of all commands here, and its Prefect server, held until the module ends."""
-    with working_folder(tmp_path_factory.mktemp("work")) as folder:
+def work(
+    tmp_path_factory: pytest.TempPathFactory, admission_tools: admission.Tools, prefect_folder: Path
+) -> Iterator[Path]:
+    """The working folder of all commands here."""
+    with working_folder(tmp_path_factory.mktemp("work"), prefect_folder) as folder:
         yield folder
 
 

@@ -17,9 +17,11 @@ from tests.e2e.helpers import digits, ingest, working_folder
 
 
 @pytest.fixture(scope="package")
-def work(tmp_path_factory: pytest.TempPathFactory, admission_tools: admission.Tools) -> Iterator[Path]:
-    """The working folder of all commands here; its Prefect server and one Great Expectations for all of them."""
-    with working_folder(tmp_path_factory.mktemp("work")) as folder:
+def work(
+    tmp_path_factory: pytest.TempPathFactory, admission_tools: admission.Tools, prefect_folder: Path
+) -> Iterator[Path]:
+    """The working folder of all commands here, one Great Expectations for all of them."""
+    with working_folder(tmp_path_factory.mktemp("work"), prefect_folder) as folder:
         yield folder
 
 

@@ -35,9 +35,9 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="package")
-def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[server.ApiHandle]:
-    """One Prefect server that stays up, whoever is killed."""
-    handle = server.start(tmp_path_factory.mktemp("prefect"))
+def api(prefect_folder: Path) -> Iterator[server.ApiHandle]:
+    """A Prefect server that stays up, whoever is killed."""
+    handle = server.start(prefect_folder)
     try:
         handle.wait()
         yield handle
