@@ -41,7 +41,7 @@ lint: $(READY) ## style, types, and who may import whom
 SIDE_BY_SIDE := --maxprocesses 4 --dist loadscope
 
 test: lint ## lint, types and every test but the slow ones
-	@$(BIN)/pytest -n $$(($$(nproc) * 3 / 2)) $(SIDE_BY_SIDE)  # more than cores: some wait for servers
+	@$(BIN)/pytest -n $$(($$(nproc) * 2)) $(SIDE_BY_SIDE)  # more than cores: some wait for servers
 
 test-all: lint ## the slow tests too: a kill at every write, every store
 	@$(BIN)/pytest -n auto $(SIDE_BY_SIDE) -m 'slow or not slow'

@@ -33,6 +33,11 @@ def pytest_configure() -> None:
     os.environ["XDG_CACHE_HOME"] = str(server_database.template().parent.parent)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The commands of the pages come first: in one file, they would keep one process busy after all others."""
+    items.sort(key=lambda item: item.path != HERE / "test_docs.py")
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """One process for an end-to-end folder whose conftest makes its places once, and for every other file.

@@ -45,9 +45,11 @@ ADMITTER = """
 pytestmark = pytest.mark.usefixtures("admission_tools")
 
 
-# A folder and one of the S3 servers are in every run: admission asks of a store what tests/contract holds on all.
-@pytest.fixture(params=["directory", pytest.param("memory", marks=pytest.mark.slow), "seaweedfs",
-                        pytest.param("minio", marks=pytest.mark.slow)])  # fmt: skip
+# A folder is in every run: admission asks of a store what tests/contract holds on all.
+SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("memory", "seaweedfs", "minio")]
+
+
+@pytest.fixture(params=["directory", *SLOW])
 def store(request: pytest.FixtureRequest) -> Store:
     return open_store(fresh_uri(request.param, request))
 

@@ -30,11 +30,11 @@ FILES = 6
 processes = multiprocessing.get_context("spawn")
 
 
-# A folder and one of the S3 servers are in every run: compaction asks of a store what tests/contract holds on all.
+# A folder is in every run: compaction asks of a store what tests/contract holds on all.
 SLOW = {kind: pytest.param(kind, marks=pytest.mark.slow) for kind in EVERY_STORE}
 
 
-@pytest.fixture(params=["directory", SLOW["memory"], "seaweedfs", SLOW["minio"]])
+@pytest.fixture(params=["directory", SLOW["memory"], SLOW["seaweedfs"], SLOW["minio"]])
 def store(request: pytest.FixtureRequest) -> Store:
     return open_store(fresh_uri(request.param, request))
 

@@ -319,6 +319,7 @@ def runs_flow(pid: int) -> bool:
     return b"prefect" in command and b"engine" in command
 
 
+@pytest.mark.slow  # a run whose process crashes is in every run: test_deployed_runs
 def test_a_run_whose_process_was_killed_is_named_by_its_worker_and_whoever_asked_is_told(
     prefect_server: PrefectServer, tmp_path: Path
 ) -> None:

@@ -212,6 +212,7 @@ def test_a_persons_own_login_is_the_servers(tmp_path: Path) -> None:
     user.communicate("")
 
 
+@pytest.mark.slow  # two full servers, one after the other
 def test_a_client_goes_on_after_the_login_was_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A watcher that was started by hand, and an `up` that is started again with another login on the same port."""
     for name in [name for name in os.environ if name.startswith("PREFECT_")]:

@@ -323,7 +323,7 @@ def test_a_command_that_runs_keeps_its_server_before_and_after(tmp_path: Path) -
             processes.send([each], signal.SIGKILL)
 
 
-@pytest.mark.slow  # two stacks; one client over a change of the login is in test_login
+@pytest.mark.slow  # two stacks
 def test_another_login_with_the_next_up(tmp_path: Path) -> None:
     with running(tmp_path) as up:
         first = up.login

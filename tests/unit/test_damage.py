@@ -155,7 +155,7 @@ def test_a_jpeg_with_a_scan_a_component() -> None:
 def test_thousands_of_scans_take_no_time() -> None:
     data = saved("JPEG", "L", {"progressive": True})
     at = data.index(b"\xff\xda")
-    refused(data[:at] + b"\xff\xda\0\x08\x01\x01\0\0\0\0" * 200_000)
+    refused(data[:at] + b"\xff\xda\0\x08\x01\x01\0\0\0\0" * 20_000)
 
 
 def test_a_png_without_its_end_or_with_a_wrong_checksum() -> None:

@@ -77,12 +77,12 @@ def test_moving_statistics_and_random_layers_are_reset_too(store: Store, tmp_pat
 def _independent(store: Store, config: Pipeline) -> None:
     plan = land(store, config)
     expected = {}
-    for fold in (1, 2, None):
+    for fold in (1, None):
         own = MemoryStore("memory://alone")
         _copy(store, own)
         expected[fold] = fitted(own, config, plan, fold, Workspace())
     workspace, traced = Workspace(), None
-    for fold in (0, 2, 1, None):  # in another order, after others
+    for fold in (0, 1, None):  # in another order, after others
         result, variables = fitted(store, config, plan, fold, workspace)
         traced = traced or workspace._models
         assert workspace._models is traced  # it was one model all along
@@ -93,8 +93,8 @@ def _independent(store: Store, config: Pipeline) -> None:
                 np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)
             assert [e.value for e in result.epochs] == pytest.approx([e.value for e in same.epochs], abs=1e-6)
             assert result.metrics == pytest.approx(same.metrics, abs=1e-6)
-    different = [np.abs(a - b).max() for a, b in zip(expected[1][1], expected[2][1], strict=True)]
-    assert max(different) > 1e-3  # and two folds are not the same fit
+    different = [np.abs(a - b).max() for a, b in zip(expected[1][1], expected[None][1], strict=True)]
+    assert max(different) > 1e-3  # and two fits are not the same
 
 
 @pytest.mark.slow
@@ -229,7 +229,7 @@ def test_the_same_code_trains_on_jax() -> None:
         "store, config = MemoryStore('memory://jax'), pipeline()\n"
         "plan = land(store, config)\n"
         "workspace = Workspace()\n"
-        "fits = [model_fits.train_fold(store, config, plan, k, workspace) for k in range(3)]\n"
+        "fits = [model_fits.train_fold(store, config, plan, k, workspace) for k in range(2)]\n"
         "model_fits.fit_final(store, config, plan, workspace)\n"
         "package_builder.build(store, config, plan, workspace)\n"
         "print(keras_models.keras().backend.backend(), model_fits.cross_validation(fits)['accuracy']['mean'])\n"

@@ -34,6 +34,7 @@ def more(place: Place, uri: str, batch: str) -> None:
     assert place.run(uri, "ingest", "tiny.yaml", batch, "--batch", batch).document["accepted"] > 0
 
 
+@pytest.mark.slow
 def test_a_rollback_after_a_kill_right_after_the_promotion_stands(
     place: Place, undisturbed: tuple[Scene, Scene], tmp_path: Path
 ) -> None:

@@ -19,8 +19,7 @@ from tests.e2e.killing import AFTER, BEFORE, WITHIN, Kill
 
 AT_ONCE = 2  # commands side by side: most of their time goes into imports, on one core each
 
-# The three writes of `make test`: the command, the key of the write, and when it is killed there. A fourth, the
-# promotion record, is in test_decisions.py.
+# The three writes of `make test`: the command, the key of the write, and when it is killed there.
 THREE = {
     "the snapshot record": (INGEST, AFTER, r"^snapshots/"),
     "a fold's manifest": (RETRAIN, BEFORE, r"/fold-1/manifest\.json$"),
