@@ -413,7 +413,7 @@ def many(store: Store, count: int) -> None:
 
 
 def test_a_thousand_files_answer_quickly(directory: Store) -> None:
-    """Measured on two cores: 0.2 s. A view that opened files one by one, or all tables' files, would take longer."""
+    """Measured: 0.2 s. A view that opened files one by one, or all tables' files, would take longer."""
     many(directory, 1000)
     assert seconds(lambda: ask(directory, "SELECT count(*) AS n FROM folds") == [{"n": 25_000}]) < 3
     assert seconds(lambda: ask(directory, "SELECT count(*) AS n FROM runs") == [{"n": 0}]) < 1
@@ -427,6 +427,7 @@ def test_a_thousand_files_of_a_bucket_answer(s3_server: Server) -> None:
 
 
 def seconds(true: Callable[[], bool]) -> float:
-    started = time.perf_counter()
+    """Of a processor: the clock's are also those of whatever else this machine does."""
+    started = time.process_time()
     assert true()
-    return time.perf_counter() - started
+    return time.process_time() - started
