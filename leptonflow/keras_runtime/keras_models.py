@@ -6,6 +6,7 @@ not belong here: examples, folds, stores, and which model a workload builds.
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import re
@@ -69,6 +70,8 @@ def keras(unused: Sequence[str] = UNUSED) -> Any:
                     received=" ".join(str(error).split()),
                     hint="`leptonflow doctor` says what this machine has; KERAS_BACKEND names the backend",
                 ) from error
+            # TensorFlow warns of many traces, each time a model is built anew: it is for who writes such code.
+            logging.getLogger("tensorflow").setLevel(logging.ERROR)
             # A ~/.keras/keras.json of the user's own must not change what a pipeline trains.
             module.config.set_image_data_format("channels_last")
             module.config.set_floatx("float32")
@@ -135,7 +138,8 @@ def in_bfloat16(model: Any) -> Any:
 
     def copied(layer: Any) -> Any:
         config = layer.get_config()
-        if layer is not last:  # probabilities and their logarithm need more digits
+        # Probabilities and their logarithm need more digits; an operation between layers has no precision.
+        if isinstance(layer, module.layers.Layer) and layer is not last:
             config["dtype"] = "mixed_bfloat16"
         return type(layer).from_config(config)
 

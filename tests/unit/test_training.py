@@ -244,12 +244,15 @@ def test_the_same_code_trains_on_jax() -> None:
     assert float(accuracy) > 0.5
 
 
-def test_importing_keras_prints_nothing() -> None:
+def test_importing_keras_prints_nothing_and_neither_do_many_models() -> None:
     script = (
         "import os\n"
+        "import numpy\n"
         "from leptonflow.keras_runtime.keras_models import keras\n"
         "os.write(2, b'before\\n')\n"
-        "keras()\n"
+        "layers = keras().layers\n"
+        "for _ in range(7):\n"
+        "    keras().Sequential([layers.Input((1,)), layers.Dense(1)]).predict_on_batch(numpy.zeros((1, 1)))\n"
         "os.write(2, b'after\\n')\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=200)

@@ -22,7 +22,9 @@ from leptonflow.runs import planning
 from leptonflow.storage.memory_store import MemoryStore
 from leptonflow.storage.store import Store
 from leptonflow.training import class_weights, model_fits
+from leptonflow.training import workspace as workspaces
 from leptonflow.training.workspace import Workspace
+from leptonflow.workloads import catalog
 from schemas import training as schemas_training
 from schemas import yaml_text
 from schemas.augmentation import Operation
@@ -328,3 +330,16 @@ def test_deterministic_is_for_the_fit_alone(store: Store) -> None:
     made = pipeline(training={**TRAINING, "epochs": 1, "deterministic": True})
     fit = model_fits.fit_final(store, made, land(store, made))
     assert fit.epochs and not tensorflow.is_op_determinism_enabled()
+
+
+def test_a_functional_model_of_operations_trains_in_bfloat16() -> None:
+    """The cnn of texts has Keras operations between its layers, which have no precision of their own."""
+    section = {"precision": "bfloat16", "augment": [{"token_dropout": 0.2}]}
+    given = {"workload": "text_classification", "input": {"length": 12, "vocabulary": 60}, "model": {"kind": "cnn"}}
+    made = pipeline(**given, training=section)
+    models = workspaces._fresh(catalog.load(made.workload), made, CLASSES, 1, 1)
+    tokens = np.random.default_rng(0).integers(0, 60, (8, 12), np.int32)
+    logs = models.trainer.train_on_batch(tokens, np.eye(3, dtype=np.float32)[np.arange(8) % 3], return_dict=True)
+    assert 0.5 < float(logs["loss"]) < 2
+    assert {layer.compute_dtype for layer in models.learner.layers} == {"bfloat16", "float32"}
+    assert keras_models.predict(models.settled(), tokens).sum(axis=1) == pytest.approx(np.ones(8), abs=1e-5)
