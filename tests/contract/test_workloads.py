@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 
 from leptonflow.data.validation import contracts
+from leptonflow.training import augmentation
 from leptonflow.workloads import catalog
 from leptonflow.workloads.base import Evaluated, Workload
 from schemas.config import WORKLOADS, Pipeline, parse
 from schemas.errors import ConfigurationError, LeptonflowError, TrainingError
+from schemas.training import Training
 from schemas.workloads import SECTIONS
 
 CLASSES = ("a", "b", "c")
@@ -111,6 +113,20 @@ def test_the_model_gives_a_probability_a_class(workload: Workload, config: Pipel
     outputs = np.asarray(workload.build(config, CLASSES)(encoded))
     assert outputs.shape == (2, len(CLASSES))
     assert outputs.sum(axis=1) == pytest.approx(1.0)
+
+
+def test_the_model_takes_what_every_augmentation_gives(workload: Workload, config: Pipeline) -> None:
+    examples = inputs(workload, config)
+    vocabulary = workload.vocabulary(examples, config.input) if workload.vocabulary else None
+    encoded = workload.encode(examples, vocabulary, config.input)
+    names = SECTIONS[workload.name].augment(config.input)
+    section = {"augment": [{name: "both" if name == "flip" else 0.2} for name in names]}
+    network = workload.build(config, CLASSES)
+    made = augmentation.augmented(network, workload, Training.model_validate(section), seed=1)
+    given = [encoded, np.full(2, 0.5, np.float32)] if "mixup" in names else encoded
+    changed, same = np.asarray(made(given, training=True)), np.asarray(made(given, training=False))
+    assert changed.shape == (2, len(CLASSES)) and changed.sum(axis=1) == pytest.approx(1.0)
+    np.testing.assert_allclose(same, np.asarray(network(encoded)), rtol=1e-5)
 
 
 def test_what_is_no_example_is_refused(workload: Workload, config: Pipeline) -> None:
