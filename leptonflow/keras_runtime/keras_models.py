@@ -134,7 +134,9 @@ def in_bfloat16(model: Any) -> Any:
 
     It is of Keras's own layers, as a model that can be saved and loaded is.
     """
-    module, last = keras(), model.layers[-1]
+    module, last = keras(), model
+    while getattr(last, "layers", None):  # a model may be the last layer of another
+        last = last.layers[-1]
 
     def copied(layer: Any) -> Any:
         config = layer.get_config()

@@ -343,3 +343,16 @@ def test_a_functional_model_of_operations_trains_in_bfloat16() -> None:
     assert 0.5 < float(logs["loss"]) < 2
     assert {layer.compute_dtype for layer in models.learner.layers} == {"bfloat16", "float32"}
     assert keras_models.predict(models.settled(), tokens).sum(axis=1) == pytest.approx(np.ones(8), abs=1e-5)
+
+
+def test_a_model_within_a_model_computes_in_bfloat16_but_for_the_very_last_layer() -> None:
+    layers = keras_models.keras().layers
+    inner = [layers.Input((6,)), layers.Dense(4, activation="relu"), layers.Dense(3, activation="softmax")]
+    head = keras_models.keras().Sequential(inner, name="head")
+    whole = keras_models.keras().Sequential([layers.Input((8,)), layers.Dense(6), head])
+    made = keras_models.in_bfloat16(whole)
+    assert [made.layers[0].compute_dtype, *(each.compute_dtype for each in made.layers[1].layers)] == [
+        "bfloat16", "bfloat16", "float32",
+    ]  # fmt: skip
+    given = np.random.default_rng(0).normal(size=(5, 8)).astype(np.float32)
+    np.testing.assert_allclose(made.predict_on_batch(given), whole.predict_on_batch(given), atol=0.02)
