@@ -26,7 +26,7 @@ SECTION = """\
 input: [{height}, {width}, {channels}]"""
 MODEL = """\
 # A small CNN: one 3x3 convolution per width, then a dense layer. Or your own: {{function: my_model:build}},
-# where build(input_shape, classes) returns a Keras model and my_model.py lies beside this file.
+# where build(input, classes) returns a Keras model and my_model.py lies beside this file.
 model: {{filters: {filters}, dense: 64, dropout: 0.0}}"""
 TRAINING = "training: {epochs: 10, batch_size: 32, folds: 5, seed: 0, optimizer: adam, learning_rate: 0.001}"
 BASELINE = """\
