@@ -33,6 +33,11 @@ def test_what_is_held_back_is_of_the_fits_own_examples() -> None:
     assert early_stopping.parted(EarlyStopping(fraction=0.3), kept, labels, None, 6)[1].tolist() != watched.tolist()
 
 
+def test_numbers_as_targets_are_held_back_at_random() -> None:
+    learned, watched = early_stopping.parted(EarlyStopping(), np.arange(50), np.linspace(0, 1, 50), None, 0)
+    assert (len(learned), len(watched)) == (45, 5)
+
+
 def test_a_group_is_held_back_as_a_whole() -> None:
     kept, labels = np.arange(100), np.arange(100) % 2
     groups = [f"patient {number // 7}" for number in range(100)]
@@ -78,12 +83,15 @@ def test_the_best_epochs_weights_are_kept_and_set_the_final_fits_epochs(store: S
 
 
 def test_without_folds_median_the_final_fit_stops_by_its_own_examples(store: Store) -> None:
-    still = {**TRAINING, "epochs": 50, "optimizer": "sgd", "learning_rate": 1e-12}  # nothing gets better
-    made = pipeline(training={**still, "early_stopping": {"patience": 2}})
-    fit = model_fits.fit_final(store, made, land(store, made))
-    assert fit.best_epoch == 1 and max(each.epoch for each in fit.epochs) == 3
-    told = model_cards._ended(fit)
-    assert told == " and 3 epochs, the weights of epoch 1 were kept"
+    still = {"name": "sgd", "learning_rate": 1e-12, "schedule": "plateau"}  # nothing gets better
+    made = pipeline(training={**TRAINING, "epochs": 50, "optimizer": still, "early_stopping": {"patience": 4}})
+    workspace = Workspace()
+    fit = model_fits.fit_final(store, made, land(store, made), workspace)
+    assert fit.best_epoch == 1 and max(each.epoch for each in fit.epochs) == 5
+    assert model_cards._ended(fit) == " and 5 epochs, the weights of epoch 1 were kept"
+    assert workspace._models is not None
+    rate = float(workspace._models.trainer.optimizer.learning_rate)
+    assert rate == pytest.approx(0.5e-12), "a plateau is one of the metric of early stopping"
 
 
 def test_the_median_of_an_even_number_of_folds_is_rounded_up() -> None:
