@@ -203,3 +203,48 @@ def test_a_compile_of_the_users_own_gets_the_model_that_is_trained(tmp_path: Pat
     refused = pipeline(model={"function": "my_own:built_compiled"}, folder=tmp_path, training=augmented)
     with pytest.raises(ConfigurationError, match=r"model\.function compiles the model, but with training\.augment"):
         workspace._fresh(workload, refused, CLASSES, 1, 1)
+
+
+UNFREEZING = """
+import keras
+
+def build(input_shape, classes):
+    layers = keras.layers
+    base = keras.Sequential([layers.Input((144,)), layers.Dense(4, activation="relu", name="inner")], name="base")
+    base.trainable = False
+    return keras.Sequential([
+        layers.Input(input_shape), layers.Rescaling(1 / 255), layers.Flatten(), base,
+        layers.Dense(len(classes), activation="softmax"),
+    ])
+
+def compiled(model, training):
+    model.compile(keras.optimizers.Adam(0.01), "categorical_crossentropy", metrics=["accuracy"])
+
+class Unfreeze(keras.callbacks.Callback):
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == 1:
+            self.model.get_layer("base").trainable = True
+            compiled(self.model, None)
+
+def callbacks(training):
+    return [Unfreeze()] if training.epochs > 2 else []
+"""
+
+
+def test_a_callback_of_the_users_own_finds_its_layers_in_the_model_that_is_trained(
+    tmp_path: Path, store: Store
+) -> None:
+    (tmp_path / "unfreezing.py").write_text(UNFREEZING)
+    model = {"function": "unfreezing:build", "compile": "unfreezing:compiled", "callbacks": "unfreezing:callbacks"}
+    inner = []
+    for epochs in (2, 3):
+        section = {**TRAINING, "epochs": epochs, "augment": [{"flip": "vertical"}], "precision": "bfloat16"}
+        made = pipeline(model=model, folder=tmp_path, training=section)
+        place = MemoryStore("memory://unfreezing")
+        fit = model_fits.fit_final(place, made, land(place, made))
+        start = workspace._fresh(
+            catalog.load(made.workload), made, CLASSES, model_fits.seed(0, "final", None), 1
+        ).model.get_layer("base")
+        saved = keras_models.load(place.get(fit.files[0].key)).get_layer("base")
+        inner.append(np.abs(np.asarray(saved.get_weights()[0]) - start.get_weights()[0]).max())
+    assert inner[0] == 0 and inner[1] > 1e-3, "frozen, then unfrozen by the callback"
