@@ -208,6 +208,27 @@ class EpochValue(Record):
     seconds: float  # of the whole epoch
 
 
+class FitCost(Record):
+    """What a fit took. Memory is in bytes; null is what the backend does not tell.
+
+    device              the backend's own name, such as cpu or gpu:0
+    compiled            whether a step was compiled, and not run operation by operation
+    examples_per_second those learned from, feeding included, evaluation not
+    waiting             the share of that time in which a batch was gathered, 0..1
+    peak_memory         the largest resident size of the process until the fit's end
+    device_seconds      of the fit, times its devices
+    """
+
+    device: str
+    compiled: bool
+    steps: int
+    examples_per_second: float
+    waiting: float
+    peak_memory: int
+    peak_device_memory: int | None
+    device_seconds: float
+
+
 class FitResult(Record):
     """The manifest of one fold (fold >= 0) or of the final fit (fold is null)."""
 
@@ -220,6 +241,7 @@ class FitResult(Record):
     examples: int
     precision: str | None = Field(default=None, exclude_if=lambda value: value is None)  # of training, or float32
     best_epoch: int | None = Field(default=None, exclude_if=lambda value: value is None)  # early stopping kept this one
+    cost: FitCost | None = Field(default=None, exclude_if=lambda value: value is None)  # null: of an earlier release
 
 
 class PackageRef(Record):

@@ -104,6 +104,27 @@ EPOCHS = _columns(
     seconds="float",
 )
 
+# A fold, or with a null fold the final fit. Memory is in bytes; what a release before did not record is null.
+FITS = _columns(
+    pipeline="text",
+    run_id="text",
+    version="text",
+    fold="int",
+    examples="int",
+    epochs="int",
+    best_epoch="int",
+    seconds="float",
+    precision="text",
+    device="text",
+    compiled="bool",
+    steps="int",
+    examples_per_second="float",
+    waiting="float",
+    peak_memory="int",
+    peak_device_memory="int",
+    device_seconds="float",
+)
+
 # What the version was trained with: a row for each key of its configuration, such as training.batch_size.
 CONFIGURATION = _columns(pipeline="text", run_id="text", version="text", name="text", value="text", number="float")
 
@@ -255,6 +276,7 @@ COLUMNS: dict[str, dict[str, str]] = {
     "runs": RUNS,
     "folds": FOLDS,
     "epochs": EPOCHS,
+    "fits": FITS,
     "predictions": PREDICTIONS,
     "outputs": OUTPUTS,
     "verdicts": VERDICTS,

@@ -22,6 +22,7 @@ from schemas.records import (
     EpochValue,
     Evaluation,
     Expectation,
+    FitCost,
     FitResult,
     HoldoutScores,
     InfraResult,
@@ -38,6 +39,10 @@ from schemas.records import (
 )
 
 CONTRACT = "c0ffee" * 10 + "c0ff"
+COST = FitCost(
+    device="gpu:0", compiled=True, steps=120, examples_per_second=1234.5, waiting=0.03, peak_memory=3 * 2**29,
+    peak_device_memory=2**30, device_seconds=7.5,
+)  # fmt: skip
 HOSTILE = "<script>alert(1)</script>\u202e$x^2$\n&amp;"
 
 
@@ -137,7 +142,7 @@ def make(
 
     fits = tuple(_fit(store, rng, plan, classes, fold, examples, accuracy) for fold in range(3))
     final = FitResult(version=version, fold=None, metrics={}, epochs=_epochs(rng, False), files=(), seconds=9.1,
-                      examples=examples * 4)  # fmt: skip
+                      examples=examples * 4, cost=COST)  # fmt: skip
     ids, labels, probabilities = _guesses(rng, examples, count, accuracy)
     key = f"runs/{pipeline}/{run_id}/holdout-predictions.parquet"
     names = [sources.format(label=classes[label], n=n) for n, label in enumerate(labels)]
@@ -262,7 +267,7 @@ def _fit(
     file = _put(store, key, predictions.write(ONE_CLASS, ids, labels, probabilities, classes, fold))
     return FitResult(
         version=str(plan.version), fold=fold, metrics=_overall(labels, probabilities), epochs=_epochs(rng, True),
-        files=(file,), seconds=8.0, examples=examples * 3,
+        files=(file,), seconds=8.0, examples=examples * 3, cost=COST,
     )  # fmt: skip
 
 

@@ -147,7 +147,7 @@ def batch_files(outcome: Outcome) -> list[tuple[str, pa.Table]]:
 def version_files(
     store: Store, manifest: ModelManifest, package: PackageRef, fits: Sequence[FitResult], final: FitResult
 ) -> list[tuple[str, pa.Table]]:
-    """The files that a version leaves once: models, folds, epochs and its out-of-fold predictions.
+    """The files that a version leaves once: models, folds, epochs, fits and its out-of-fold predictions.
 
     They carry the run that trained the version, as its manifest names it, whoever writes them.
     """
@@ -172,6 +172,7 @@ def version_files(
         (table_key("models", p, version), arrow("models", [model])),
         (table_key("folds", p, version), arrow("folds", folds)),
         (table_key("epochs", p, version), arrow("epochs", epochs)),
+        (table_key("fits", p, version), arrow("fits", [_fit(fit, same) for fit in (*fits, final)])),
         (table_key("configuration", p, version), arrow("configuration", _configuration(manifest.config, same))),
         *_of_examples(p, f"{version}-oof", [
             (_read(store, file), {**same, "split": "oof", "fold": fit.fold})
@@ -180,6 +181,19 @@ def version_files(
             if file.key.endswith("oof.parquet")
         ]),
     ]  # fmt: skip
+
+
+def _fit(fit: FitResult, same: Row) -> Row:
+    return {
+        **same,
+        "fold": fit.fold,
+        "examples": fit.examples,
+        "epochs": max((each.epoch for each in fit.epochs), default=0),
+        "best_epoch": fit.best_epoch,
+        "seconds": fit.seconds,
+        "precision": fit.precision or "float32",
+        **(fit.cost.model_dump() if fit.cost is not None else {}),
+    }
 
 
 def run_files(

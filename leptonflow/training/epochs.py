@@ -5,6 +5,7 @@ Which examples a fit learns from, and what becomes of its model, belongs to mode
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,13 +15,14 @@ from leptonflow.core import progress
 from leptonflow.keras_runtime import keras_models
 from leptonflow.training import augmentation
 from leptonflow.training.early_stopping import Watch
+from leptonflow.training.fit_cost import Meter
 from leptonflow.training.fit_hooks import FitHooks
 from leptonflow.training.workspace import Models
 from leptonflow.workloads import user_model
 from leptonflow.workloads.base import Workload
 from schemas.config import Pipeline
 from schemas.errors import TrainingError
-from schemas.records import EpochValue
+from schemas.records import EpochValue, FitCost
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 # A learning curve needs no more of the fold than this; all of it after each epoch would cost 15% of the fit.
 CURVE_EXAMPLES = 256
+SHOWN = 3  # examples that an error names
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class Material:
     kept     those that are learned from
     held     those of the fold, which are not
     watched  those of the fit's own that are held back for early stopping; none without
+    sources  N names, for messages
     weights  (K,) what an example of each class counts in the loss; None: 1
     """
 
@@ -47,6 +51,7 @@ class Material:
     kept: NDArray[np.int64]
     held: NDArray[np.int64]
     watched: NDArray[np.int64]
+    sources: Sequence[str]
     weights: NDArray[np.float32] | None = None
 
 
@@ -56,10 +61,11 @@ def steps(config: Pipeline, count: int, most: int | None = None) -> int:
 
 
 class Course(NamedTuple):
-    """The values of each epoch, and the epoch whose weights were kept: None for the last one, without a choice."""
+    """The values of each epoch, the epoch whose weights were kept (None: the last one, without a choice), the cost."""
 
     values: tuple[EpochValue, ...]
     best: int | None
+    cost: FitCost
 
 
 def run(
@@ -76,11 +82,11 @@ def run(
     hooks = FitHooks(user_model.callbacks(config), models.trainer, most, steps(config, len(of.kept), most))
     hooks.call("on_train_begin")
     values: list[EpochValue] = []
-    total = most * len(of.kept)
+    total, meter, began_fit = most * len(of.kept), Meter(), time.perf_counter()
     for epoch in range(1, most + 1):
         began = time.perf_counter()
         hooks.call("on_epoch_begin", epoch - 1)
-        found = _epoch(models.trainer, of, workload, config, start, epoch, (stage, total), hooks)
+        found = _epoch(models.trainer, of, workload, config, start, epoch, (stage, total), hooks, meter)
         hooks.call("on_epoch_end", epoch - 1, logs=found)  # without the fold's, which may decide nothing of its fit
         model = models.settled()
         _check_finite(model, found)
@@ -102,7 +108,8 @@ def run(
             break
     hooks.call("on_train_end")
     models.settled()  # a callback may have put other weights back
-    return Course(tuple(values), None if watch is None else watch.end())
+    cost = meter.cost(models.trainer, time.perf_counter() - began_fit)
+    return Course(tuple(values), None if watch is None else watch.end(), cost)
 
 
 def _epoch(
@@ -114,6 +121,7 @@ def _epoch(
     epoch: int,
     told: tuple[str, int],
     hooks: FitHooks,
+    meter: Meter,
 ) -> dict[str, float]:
     """The mean loss and metrics of one pass over the examples, the loss first.
 
@@ -130,18 +138,24 @@ def _epoch(
     sums: dict[str, float] = {}
     for first in range(0, count, size):
         batch = order[first : first + size]
-        given: Any = of.encoded[batch]
-        target = workload.target.fit(of.labels[batch], len(of.classes))
-        weights = None if of.weights is None else of.weights[of.labels[batch]]
-        if mixup is not None:
-            shares = chance.beta(mixup, mixup, len(batch)).astype(np.float32)
-            given, target = [given, shares], augmentation.mixed(shares, target)
-            weights = None if weights is None else augmentation.mixed(shares, weights)
+        with meter.gathering():
+            given: Any = of.encoded[batch]
+            target = workload.target.fit(of.labels[batch], len(of.classes))
+            weights = None if of.weights is None else of.weights[of.labels[batch]]
+            if mixup is not None:
+                shares = chance.beta(mixup, mixup, len(batch)).astype(np.float32)
+                given, target = [given, shares], augmentation.mixed(shares, target)
+                weights = None if weights is None else augmentation.mixed(shares, weights)
         hooks.call("on_train_batch_begin", first // size)
-        logs = trainer.train_on_batch(given, target, weights, return_dict=True)
+        with meter.step(len(batch)):
+            logs = {
+                name: float(value)
+                for name, value in trainer.train_on_batch(given, target, weights, return_dict=True).items()
+            }
+        _check_loss(logs, f"step {first // size + 1} of epoch {epoch}, {stage}", [of.sources[i] for i in batch])
         hooks.call("on_train_batch_end", first // size, logs=logs)
         for name, value in logs.items():
-            sums[name] = sums.get(name, 0.0) + float(value) * len(batch)
+            sums[name] = sums.get(name, 0.0) + value * len(batch)
         progress.report(stage, (epoch - 1) * count + first + len(batch), total)
     return {name: sums[name] / count for name in sorted(sums, key=lambda name: name != "loss")}
 
@@ -160,6 +174,15 @@ def _plateau(models: Models, config: Pipeline, watch: Watch | None) -> Any:
     return callback
 
 
+def _check_loss(logs: dict[str, float], where: str, examples: Sequence[str]) -> None:
+    """Raises TrainingError where a value of the step is not finite: the steps after it would change nothing more."""
+    wrong = {name: value for name, value in logs.items() if not math.isfinite(value)}
+    if wrong:
+        named = ", ".join(examples[:SHOWN]) + (f" and {len(examples) - SHOWN} more" if len(examples) > SHOWN else "")
+        name, value = next(iter(wrong.items()))
+        raise diverged(f"{name} {value} at {where}, on the examples {named}")
+
+
 def _check_finite(model: Any, found: dict[str, float]) -> None:
     import numpy as np
 
@@ -173,10 +196,15 @@ def finite(numbers: NDArray[Any]) -> NDArray[Any]:
     import numpy as np
 
     if not np.isfinite(numbers).all():
-        raise TrainingError(
-            "the training diverged: a loss or a weight is not a finite number",
-            expected="a loss that falls",
-            received="NaN or infinity",
-            hint="Lower learning_rate in training, for example to a tenth, or choose the optimizer adam",
-        )
+        raise diverged("NaN or infinity")
     return numbers
+
+
+def diverged(received: str) -> TrainingError:
+    """The error of a fit whose numbers are none any more."""
+    return TrainingError(
+        "the training diverged: a loss or a weight is not a finite number",
+        expected="a loss that falls",
+        received=received,
+        hint="Lower learning_rate in training, for example to a tenth, or choose the optimizer adam",
+    )

@@ -85,6 +85,7 @@ def train_fold(
         examples=len(kept),
         best_epoch=made.course.best,
         precision=_precision(config),
+        cost=made.course.cost,
     )
     return _commit(store, config.name, result)
 
@@ -133,6 +134,7 @@ def fit_final(
         examples=len(examples.labels),
         best_epoch=made.course.best,
         precision=_precision(config),
+        cost=made.course.cost,
     )
     return _commit(store, config.name, result)
 
@@ -171,7 +173,9 @@ def _learned(
         learned, watched = early_stopping.parted(training.early_stopping, kept, examples.labels, examples.groups, start)
     weights = class_weights.weights(training, examples.labels[learned], snapshot.classes)
     models = workspace.models(workload, config, snapshot.classes, start, epochs.steps(config, len(learned)))
-    material = epochs.Material(encoded, examples.labels, snapshot.classes, learned, held, watched, weights)
+    material = epochs.Material(
+        encoded, examples.labels, snapshot.classes, learned, held, watched, examples.sources, weights
+    )
     course = epochs.run(models, material, workload, config, start, stage, most or training.epochs)
     return _Learned(models.model, course, encoded, vocabulary)
 

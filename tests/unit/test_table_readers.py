@@ -18,7 +18,9 @@ from leptonflow.tables import queries, table_files
 from schemas.tables import COLUMNS
 from tests.run_examples import Run, make, outcome
 
-FROM_RUNS = ("runs", "folds", "epochs", "predictions", "verdicts", "metrics", "stages", "configuration", "models")
+FROM_RUNS = (
+    "runs", "folds", "epochs", "fits", "predictions", "verdicts", "metrics", "stages", "configuration", "models",
+)  # fmt: skip
 
 
 @pytest.fixture

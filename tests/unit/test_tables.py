@@ -179,7 +179,7 @@ def test_wrong_readings_leave_no_wrong_digest(memory: Store, monkeypatch: pytest
     assert model["manifest_sha256"] == run.package.manifest_sha256
 
 
-WRITES = 13  # the verdict, ten tables' files, the report, the manifest
+WRITES = 14  # the verdict, eleven tables' files, the report, the manifest
 
 
 @pytest.mark.parametrize("writes", range(WRITES))
@@ -196,7 +196,7 @@ def test_a_kill_before_any_write_and_a_second_call_leave_each_row_once(memory: S
     assert counts == {
         "batches": 0, "validations": 0, "quarantine": 0, "snapshots": 0, "promotions": 0, "discards": 0,
         "corrections": 0, "outputs": 0,
-        "runs": 1, "models": 1, "verdicts": 3, "folds": 15, "epochs": 84, "predictions": 1600,
+        "runs": 1, "models": 1, "verdicts": 3, "folds": 15, "epochs": 84, "fits": 4, "predictions": 1600,
         "metrics": 40, "stages": len(document["seconds"]), "configuration": 16,
     }  # fmt: skip
     before = everything(memory)
@@ -224,7 +224,7 @@ def test_a_second_run_of_a_version_adds_no_rows_of_the_version(memory: Store) ->
     recording.record(memory, first.config, first.plan, first.results())
     second = make(memory, run_id="d4" * 6, trained_by=first.verdict.run_id)
     recording.record(memory, second.config, second.plan, second.results())
-    for table in ("models", "folds", "epochs"):
+    for table in ("models", "folds", "epochs", "fits"):
         assert {r["run_id"] for r in rows(memory, table)} == {first.verdict.run_id}
     assert [r["run_id"] for r in rows(memory, "runs")] == [first.verdict.run_id, second.verdict.run_id]
     assert len(rows(memory, "predictions")) == 1200 + 2 * 400

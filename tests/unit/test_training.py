@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -160,6 +161,11 @@ def test_a_fold_leaves_its_predictions_and_its_curve(store: Store) -> None:
         ]
         # The curve's last point is of the whole fold where the fold is small.
         assert fit.epochs[-1].value == pytest.approx(fit.metrics["accuracy"])
+        cost = fit.cost
+        assert cost is not None and cost.steps == 2 * -(-fit.examples // 16)
+        assert (cost.device, cost.compiled, cost.peak_device_memory) == ("cpu", True, None)
+        assert cost.examples_per_second > 0 and 0 < cost.waiting < 1 and 0 < cost.device_seconds <= fit.seconds
+        assert cost.peak_memory > 100 * 2**20  # a process with TensorFlow
         assert fit.epochs[-2].value == pytest.approx(fit.metrics["log_loss"], rel=1e-4)
     assert sorted(seen) == examples.ids
     last = [r for r in told if r[0] == "fold 3"][-1]
@@ -207,6 +213,22 @@ def test_a_training_that_diverges_says_what_to_change(store: Store) -> None:
     plan = land(store, config)
     with pytest.raises(TrainingError, match="learning_rate"):
         model_fits.train_fold(store, config, plan, 0)
+    assert list(store.list("fits")) == []
+
+
+def test_a_loss_that_is_no_number_ends_the_fit_at_that_step_and_names_its_examples(
+    store: Store, tmp_path: Path
+) -> None:
+    (tmp_path / "no_number.py").write_text(f"""{OWN}
+def compile(model, training):
+    model.compile(optimizer="sgd", loss=lambda truth, found: keras.ops.sum(found) * float("nan"))
+""")
+    own = {"function": "no_number:build", "compile": "no_number:compile"}
+    config = pipeline(model=own, folder=tmp_path)
+    with pytest.raises(TrainingError, match="diverged") as caught:
+        model_fits.train_fold(store, config, land(store, config), 0)
+    named = r"loss nan at step 1 of epoch 1, fold 1, on the examples \d+\.png, \d+\.png, \d+\.png and 13 more"
+    assert re.fullmatch(named, str(caught.value.received))
     assert list(store.list("fits")) == []
 
 

@@ -1,0 +1,64 @@
+"""What a fit took: steps, throughput, the time without a batch, and the peaks of memory.
+
+What it is recorded in is `schemas.records.FitCost`; how long a fit took altogether is its manifest's `seconds`.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from leptonflow.keras_runtime import devices
+from schemas.records import FitCost
+
+
+@dataclass
+class Meter:
+    """Counts while a fit runs. waiting: seconds in which batches were gathered; stepping: of the steps themselves."""
+
+    steps: int = 0
+    examples: int = 0
+    waiting: float = 0.0
+    stepping: float = 0.0
+
+    @contextmanager
+    def gathering(self) -> Iterator[None]:
+        """The time in which there is no batch to train on."""
+        began = time.perf_counter()
+        yield
+        self.waiting += time.perf_counter() - began
+
+    @contextmanager
+    def step(self, examples: int) -> Iterator[None]:
+        """One step on so many examples."""
+        began = time.perf_counter()
+        yield
+        self.stepping += time.perf_counter() - began
+        self.steps += 1
+        self.examples += examples
+
+    def cost(self, trainer: Any, seconds: float) -> FitCost:
+        """Of a fit that took so many seconds of its device."""
+        spent = self.waiting + self.stepping
+        name, peak = devices.first()
+        return FitCost(
+            device=name,
+            compiled=not trainer.run_eagerly,
+            steps=self.steps,
+            examples_per_second=self.examples / spent if spent > 0 else 0.0,
+            waiting=self.waiting / spent if spent > 0 else 0.0,
+            peak_memory=_peak(),
+            peak_device_memory=peak,
+            device_seconds=seconds,
+        )
+
+
+def _peak() -> int:
+    """The largest resident size that this process has had, in bytes."""
+    found = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return found if sys.platform == "darwin" else found * 1024
