@@ -30,7 +30,7 @@ ONLY_IN = {
     "prefect": ("flows", "tasks", "deployments"),
     "keras": ("leptonflow.keras_runtime.keras_models",),
 }
-ONLY_IN["tensorflow"] = ONLY_IN["keras"]
+ONLY_IN["tensorflow"] = (*ONLY_IN["keras"], "leptonflow.keras_runtime.devices")  # a GPU's memory
 
 
 def sources() -> dict[str, Path]:
