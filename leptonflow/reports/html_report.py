@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from leptonflow.data.validation.drift import ClassShare, Drift
 from leptonflow.evaluation.metric_intervals import Between
 from leptonflow.reports import plots
-from leptonflow.reports.wording import bound, chance, duration, interval, label, number, signed, when
+from leptonflow.reports.wording import bound, chance, cost, duration, interval, label, number, signed, when
 from leptonflow.workloads import catalog
 from leptonflow.workloads.base import Shown
 from leptonflow.workloads.classification_errors import Analysis, Example, Group
@@ -143,7 +143,7 @@ def _view(c: Contents) -> dict[str, Any]:
         "comparison": _comparison(c),
         "metrics": names,
         "fold_count": len(c.fits),
-        "cost": _cost((*c.fits, c.final)),
+        "cost": cost([fit.cost for fit in (*c.fits, c.final)]),
         "folds_plot": Markup(plots.folds(cv, [name for name in names if not lower_is_better(name)])),
         "curves": curves,
         **({} if found is None else _errors(c, found)),
@@ -341,23 +341,6 @@ def _per_batch(c: Contents, found: Analysis) -> list[Group]:
     """The newest batches first, MOST_BATCHES at most."""
     age = {outcome.batch: number for number, outcome in enumerate(c.outcomes)}
     return sorted(found.per_batch, key=lambda group: -age.get(group.name, -1))[:MOST_BATCHES]
-
-
-def _cost(fits: Sequence[FitResult]) -> str | None:
-    """What the folds and the final fit took together, in one line; None where a fit of an earlier release is in it."""
-    costs = [fit.cost for fit in fits if fit.cost is not None]
-    if len(costs) < len(fits):
-        return None
-    seconds = sum(cost.device_seconds for cost in costs)
-    learned = sum(cost.examples_per_second * cost.device_seconds for cost in costs) / seconds if seconds else 0.0
-    waiting = sum(cost.waiting * cost.device_seconds for cost in costs) / seconds if seconds else 0.0
-    parts = [
-        f"{duration(seconds)} on {', '.join(sorted({cost.device for cost in costs}))}",
-        f"{learned:,.0f} examples/s, {waiting:.0%} of the time without a batch",
-        f"{max(cost.peak_memory for cost in costs) / 2**30:.1f} GiB of memory",
-    ]
-    device = [cost.peak_device_memory for cost in costs if cost.peak_device_memory is not None]
-    return ", ".join([*parts, f"{max(device) / 2**30:.1f} GiB of the device's"] if device else parts)
 
 
 def _lineage(found: Any) -> list[tuple[str, str]]:
