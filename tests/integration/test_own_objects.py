@@ -11,11 +11,13 @@ import pytest
 from leptonflow.evaluation import load_check
 from leptonflow.registry import package_builder, packages
 from leptonflow.storage.address import open_store
+from leptonflow.storage.store import Store
 from leptonflow.training import model_fits, workspace
 from leptonflow.training.workspace import Workspace
 from leptonflow.workloads import catalog
 from schemas.config import Pipeline
 from schemas.errors import ConfigurationError, TrainingError
+from schemas.records import Plan
 from tests.fit_examples import CLASSES, land, pipeline
 
 CODE = """
@@ -59,25 +61,36 @@ def own(folder: Path, code: str = CODE, **keys: Any) -> Pipeline:
     return pipeline(model={k: v for k, v in model.items() if v}, folder=folder, training=training)
 
 
-def test_a_package_runs_its_own_code_where_that_is_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store, config = open_store(str(tmp_path / "store")), own(tmp_path)
-    plan = land(store, config)
+def packaged(store: Store, config: Pipeline, plan: Plan) -> tuple[Store, str, str, str]:
+    """A trained version, as `packages.load` takes it."""
     shared = Workspace()
     for fold in range(2):
         model_fits.train_fold(store, config, plan, fold, shared)
     model_fits.fit_final(store, config, plan, shared)
     package = package_builder.build(store, config, plan, shared)
-    named = (store, config.name, package.version, package.manifest_sha256)
-    inputs, expected = packages.read_reference(store, packages.manifest(*named[:3]))
-    checked = load_check.validate(store, config, package.version, package.manifest_sha256)
+    return store, config.name, package.version, package.manifest_sha256
+
+
+def test_each_package_runs_its_own_code_where_that_is_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, config = open_store(str(tmp_path / "store")), own(tmp_path)
+    plan = land(store, config, count=60)
+    first = packaged(store, config, plan)
+    checked = load_check.validate(store, config, *first[2:])
     assert checked.passed, checked.sentence
+    own(tmp_path, CODE.replace("return x / 2", "return 1 - x"))
+    second = packaged(store, config, plan.model_copy(update={"version": "c" * 12}))
     own(tmp_path, "edited since")
     packages._models.clear()
-    assert np.abs(packages.load(*named, code=True).predict(inputs) - expected).max() <= load_check.TOLERANCE
+    for named in (first, second, first):
+        inputs, expected = packages.read_reference(store, packages.manifest(*named[:3]))
+        package = packages.load(*named, code=True)
+        assert np.abs(package.predict(inputs) - expected).max() <= load_check.TOLERANCE
+        assert float(package.model.layers[-2].activation(3.0)) == (1.5 if named is first else -2.0)
+        packages._models.clear()
     with pytest.raises(TrainingError, match=r"cannot be loaded without its own code, layered:objects.*source\.zip"):
-        packages.load(*named)
+        packages.load(*first)
     monkeypatch.setenv("LEPTONFLOW_PACKAGE_CODE", "1")
-    packages.load(*named)
+    packages.load(*first)
 
 
 def test_what_is_no_keras_layer_and_no_custom_object_is_told_before_training(tmp_path: Path) -> None:
