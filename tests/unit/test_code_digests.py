@@ -27,6 +27,8 @@ STARTS = {
     "leptonflow/workloads/user_weights.py": "train",
     "leptonflow/workloads/classification.py": "train",
     f"{WORKLOAD}model.py": "train",
+    f"{WORKLOAD}cnn.py": "train",
+    f"{WORKLOAD}resnet.py": "train",
     f"{WORKLOAD}augmentation.py": "train",
     "leptonflow/evaluation/": "gate",
     "leptonflow/gate/": "gate",

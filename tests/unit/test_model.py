@@ -118,6 +118,7 @@ def test_a_residual_block_starts_as_the_identity() -> None:
     assert chances.sum(1) == pytest.approx([1.0, 1.0])
 
 
+@pytest.mark.slow
 def test_a_residual_network_is_trained_and_packaged_like_any_other() -> None:
     training = {"epochs": 5, "folds": 2, "batch_size": 8, "learning_rate": 0.01}
     config = pipeline(model={"kind": "resnet", "filters": [4, 8], "blocks": 1}, training=training)
