@@ -50,6 +50,8 @@ def _stages(step: Steps, force: bool) -> Story:
     if plan.snapshot is None and all(outcome.outcome == "refused" for outcome in outcomes):
         return Story(step(reject_data, plan, None, outcomes, step.seconds), outcomes)
     snapshot = step(preprocess, step.limit("preprocess"))
+    workspace = Workspace()
+    workspace.check_own_files(step.config)  # before the ids that follow from them
     plan = step(discover, force)  # again: the ids follow from what was accepted
     if plan.finished:
         if _all_refused(outcomes):
@@ -61,7 +63,6 @@ def _stages(step: Steps, force: bool) -> Story:
 
     step.trains_on(snapshot.snapshot)
     started_at = step(begin, plan)
-    workspace = Workspace()
     with FreshProcess() as fresh:
         fresh.start()  # it imports Keras, at low priority, while the fits compute
         fits = step.fan_out(train_fold, range(step.config.training.folds), plan, workspace, step.limit("train"))

@@ -31,8 +31,14 @@ class Weights(Frozen):
     @classmethod
     def _of_a_file(cls, value: str) -> str:
         scheme, found, rest = value.partition("://")
-        if not found or scheme not in SCHEMES or not rest.partition("/")[2] or "@" in rest.partition("/")[0]:
-            raise ValueError(f"the address of a file, without credentials: {', '.join(SCHEMES)}://.../NAME")
+        host, _, path = rest.partition("/")
+        plain = value.isascii() and value.isprintable() and not re.search("[?#\\\\ ]", value)
+        named = path.rpartition("/")[2] not in ("", ".", "..")
+        if not found or scheme not in SCHEMES or not named or "@" in host or not plain:
+            raise ValueError(
+                f"the address of a file, {', '.join(SCHEMES)}://.../NAME: ASCII, other characters percent-encoded, "
+                "without credentials, ? and #"
+            )
         return value
 
     @field_validator("sha256")
@@ -81,6 +87,10 @@ class OwnModel(Frozen):
     def _below_the_folder(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         if value and not functions(info.data):
             raise ValueError(f"one of model.{', model.'.join(FUNCTIONS)} as well: nothing else reads the files")
+        for each in value:
+            parts = PurePosixPath(each).parts
+            if not parts or parts[-1] == "**" or any("**" in part and part != "**" for part in parts):
+                raise ValueError('patterns of files, such as "*.json" or "data/**/*.txt"')
         return tuple(_below(each) for each in value)
 
 

@@ -109,22 +109,49 @@ def _workload(name: str, *modules: str) -> tuple[str, ...]:
 def user_code(config: Pipeline) -> dict[str, Path]:
     """The `.py` files of the user's own functions, by the path that an import would find them at.
 
-    Every one of a function's top-level package, or the module and its siblings beside the YAML.
+    Every one of a function's top-level package, or the module and its siblings beside the YAML; and of what these
+    import that lies beside it too.
 
     Raises ConfigurationError where a module is neither beside the YAML nor installed, and where a file beside the
     YAML is none: a link that leads out of the folder, a pipe, a device.
     """
     found: dict[str, Path] = {}
     for key, function in own_model.functions(config.model).items():
-        found |= _module(config, f"model.{key} {function}", function.split(":")[0].split(".")[0])
+        what, waiting, seen = f"model.{key} {function}", [function.split(":")[0].split(".")[0]], set[str]()
+        while waiting:
+            top = waiting.pop()
+            if top in seen:
+                continue
+            seen.add(top)
+            new = _module(config, what, top)
+            found |= new
+            beside = [path for path in new.values() if path.is_relative_to(config.folder)]
+            waiting += [name for path in beside for name in _imports(path) if _beside_yaml(config, name)]
     return found
+
+
+def _beside_yaml(config: Pipeline, top: str) -> bool:
+    return (config.folder / f"{top}.py").exists() or any((config.folder / top).glob("*.py"))
+
+
+def _imports(path: Path) -> set[str]:
+    """The top-level names that a file imports, wherever in it."""
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError):  # told when it is imported
+        return set()
+    nodes = list(ast.walk(tree))
+    named = [each.name for node in nodes if isinstance(node, ast.Import) for each in node.names]
+    named += [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom) and not node.level]
+    return {name.split(".")[0] for name in named} - {""}
 
 
 def _module(config: Pipeline, what: str, top: str) -> dict[str, Path]:
     folder = config.folder
-    if (folder / top).is_dir():
+    alone = (folder / f"{top}.py").exists()  # a folder of that name may hold anything then, such as weights
+    if (folder / top).is_dir() and (not alone or (folder / top / "__init__.py").exists()):
         return _beside(config, what, [folder / top, *(folder / top).rglob("*")])
-    if (folder / f"{top}.py").exists():
+    if alone:
         return _beside(config, what, folder.glob("*.py"))
     spec = util.find_spec(top)
     if spec is None or spec.origin is None:

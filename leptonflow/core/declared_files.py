@@ -7,6 +7,7 @@ the user's code itself (code_digests), and weights that lie elsewhere (`workload
 from __future__ import annotations
 
 import ast
+import errno
 from pathlib import Path
 
 from leptonflow.core import files
@@ -26,7 +27,7 @@ def declared(config: Pipeline) -> dict[str, Path]:
     if isinstance(weights, str):
         found[weights] = _file(config, "model.weights", weights)
     for pattern in getattr(config.model, "files", ()):
-        there = sorted(path for path in config.folder.glob(pattern) if not path.is_dir())
+        there = _matches(config.folder, pattern)
         if not there:
             raise ConfigurationError(
                 f"model.files: nothing matches {pattern}", expected=f"a file in {config.folder}", received="none",
@@ -36,6 +37,17 @@ def declared(config: Pipeline) -> dict[str, Path]:
             name = path.relative_to(config.folder).as_posix()
             found[name] = _file(config, "model.files", name)
     return dict(sorted(found.items()))
+
+
+def _matches(folder: Path, pattern: str) -> list[Path]:
+    """Files, in order. What is hidden, such as .env, must be named with its dot, as in a shell."""
+
+    def hidden(path: Path) -> bool:
+        return any(part.startswith(".") for part in path.parts)
+
+    shown = not hidden(Path(pattern))
+    found = (path for path in folder.glob(pattern) if not path.is_dir())
+    return sorted(path for path in found if not (shown and hidden(path.relative_to(folder))))
 
 
 def digests(config: Pipeline) -> dict[str, str]:
@@ -76,11 +88,14 @@ def _lies_there(folder: Path, name: str) -> bool:
 
 def _file(config: Pipeline, key: str, name: str) -> Path:
     try:
+        if not name.isprintable():
+            raise OSError(errno.EINVAL, "no file of a package can have that name")
         return files.regular(files.below(config.folder, name))
     except OSError as error:
         raise ConfigurationError(
-            f"{key} {name} cannot be read",
+            f"{key} {printable(name)} cannot be read",
             expected=f"a file in {config.folder}, the folder of the pipeline's YAML",
             received=error.strerror or str(error),
-            hint="Put the file there; one that lies elsewhere is {uri: ..., sha256: ...}",
+            hint="Put the file there"
+            + ("; one that lies elsewhere is {uri: ..., sha256: ...}" if key == "model.weights" else ""),
         ) from None

@@ -50,11 +50,20 @@ def _portable(config: Pipeline, code: dict[str, Path]) -> dict[str, Path]:
     return kept
 
 
-def objects(data: bytes, manifest: ModelManifest) -> dict[str, Any]:
-    """The version's custom objects, of the code in its archive. Raises ConfigurationError where that does not run."""
+@contextmanager
+def objects(data: bytes, manifest: ModelManifest) -> Iterator[dict[str, Any]]:
+    """The version's custom objects, of the code in its archive; none of an empty one.
+
+    Its files lie there within the block: a layer may read one as it is made. Raises ConfigurationError where the code
+    does not run.
+    """
+    if not data:
+        yield {}
+        return
     where = f"the configuration of {manifest.version}"
-    with unpacked(data, parse(dict(manifest.config), where=where, folder=Path())) as config:
-        return user_model.objects(config)
+    recorded = parse(dict(manifest.config), where=where, folder=Path())
+    with unpacked(data, recorded) as config, user_model.importing(config):
+        yield user_model.objects(config)
 
 
 @contextmanager

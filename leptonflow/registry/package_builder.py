@@ -50,8 +50,9 @@ def build(store: Store, config: Pipeline, plan: Plan, workspace: Workspace | Non
     cv = model_fits.cross_validation(folds)
     put = partial(_adopted, store, config.name, version)
     workspace = workspace or Workspace()
-    workspace.check_own_files(config)
-    lying = {name: put(name, data) for name, data in _files(store, config, snapshot, cv, folds, final).items()}
+    files = _files(store, config, snapshot, cv, folds, final)
+    workspace.check_own_files(config)  # of which `files` has a copy now
+    lying = {name: put(name, data) for name, data in files.items()}
     examples = workspace.examples(store, config, snapshot)
     model = packages.loaded(lying["model.keras"], lying.get(packages.SOURCE, b""), user_model.objects(config))
     vocabulary = lying["vocabulary.json"].decode() if "vocabulary.json" in lying else None

@@ -147,12 +147,13 @@ def load(
     files = _files(store, found)
     needed = own_model.functions(dict(found.config.get("model") or {})).get("custom_objects")
     own = b"" if needed is None else _code(store, found, needed, code)
-    objects = model_sources.objects(own, found) if own else {}
+    with model_sources.objects(own, found) as objects:
+        model = loaded(files["model.keras"], own, objects)
     return Package(
         manifest=found,
         manifest_sha256=digest,
         preprocessing=json.loads(files["preprocessing.json"]),
-        model=loaded(files["model.keras"], own, objects),
+        model=model,
         vocabulary=files["vocabulary.json"].decode() if "vocabulary.json" in files else None,
     )
 

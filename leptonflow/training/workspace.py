@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import threading
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from typing import Any, NamedTuple
 
@@ -54,7 +54,11 @@ class Models(NamedTuple):
         """`model` with the weights as training has left them, averaged where the optimiser averages them."""
         if self.model is not self.learner:
             copy_variables(self.learner.variables, self.model.variables)
-            self.trainer.optimizer.finalize_variable_values(self.model.trainable_variables)
+            own = {id(old): new for old, new in zip(self.learner.variables, self.model.variables, strict=True)}
+            # A callback may have changed which of them are trained, or compiled again since the last step.
+            trained = [own[id(variable)] for variable in self.learner.trainable_variables]
+            if self.trainer.optimizer.built:
+                self.trainer.optimizer.finalize_variable_values(trained)
             copy_variables(self.model.variables, self.model.variables)  # Keras has assigned the averages themselves
         return self.model
 
@@ -126,7 +130,7 @@ def _fresh(workload: Workload, config: Pipeline, classes: Sequence[str], seed: i
     if not user_model.compiled(config, trainer):
         workload.compile(trainer, config, optimizers.optimizer(steering, steps))
     trainer.optimizer.build(trainer.trainable_variables)
-    if steering.ema is not None and model is learner:
+    if model is learner and trainer.optimizer.use_ema:  # the YAML's, or of the user's own compile
         model = untrained(workload, config, classes)
     return Models(trainer, learner, model)
 
@@ -181,8 +185,10 @@ def check_loadable(workload: Workload, config: Pipeline, classes: Sequence[str])
         user_model.callbacks(config)
         objects = user_model.objects(config)
         try:
-            data = save(uncompiled(model, objects))
-            foreign = sorted({name for name in _foreign(_layers(data)) if name.split(".")[-1] not in objects})
+            foreign = _foreign(model.get_config(), objects)  # before a compiled one is made again, which would fail
+            if not foreign:
+                data = save(uncompiled(model, objects))
+                foreign = _foreign(_layers(data), objects)
             if not foreign:
                 load(data, objects)
         except Exception as error:
@@ -196,7 +202,7 @@ def check_loadable(workload: Workload, config: Pipeline, classes: Sequence[str])
             raise ConfigurationError(
                 "the model could not be loaded without the code that built it",
                 expected="a model of Keras's own layers and functions, or of those in model.custom_objects",
-                received=", ".join(foreign),
+                received=", ".join(sorted(foreign)),
                 hint="Build it of keras.layers and keras.ops, or name what else it has in model.custom_objects",
             )
 
@@ -206,18 +212,18 @@ def _layers(data: bytes) -> Any:
         return json.loads(file.read("config.json"))
 
 
-def _foreign(node: Any) -> Iterator[str]:
-    """The names of all classes and functions in a model's configuration that are not Keras's own."""
+def _foreign(node: Any, objects: Mapping[str, Any]) -> set[str]:
+    """The classes and functions in a model's configuration that are neither Keras's own nor named in `objects`."""
     if isinstance(node, list):
-        for item in node:
-            yield from _foreign(item)
-    elif isinstance(node, dict):
-        if "class_name" in node and "config" in node and "module" in node:
-            module = node["module"] or ""
-            own = module == "keras" or module.startswith("keras.")
-            if node["class_name"] == "function" and not own:
-                yield str(node["config"])
-            elif not own and module not in ("", "builtins"):
-                yield f"{module}.{node['class_name']}"
-        for item in node.values():
-            yield from _foreign(item)
+        return set[str]().union(*(_foreign(item, objects) for item in node))
+    if not isinstance(node, dict):
+        return set()
+    found = set[str]().union(*(_foreign(item, objects) for item in node.values()))
+    if "class_name" in node and "config" in node and "module" in node:
+        module, name = node["module"] or "", str(node["class_name"])
+        own = module == "keras" or module.startswith("keras.")
+        if name == "function" and not own:
+            found |= {str(node["config"])} - {*objects}
+        elif not own and module not in ("", "builtins") and not {name, node.get("registered_name")} & {*objects}:
+            found.add(f"{module}.{name}")
+    return found

@@ -114,9 +114,13 @@ def changes_the_model(config: Pipeline) -> bool:
 
 @contextmanager
 def blamed(config: Pipeline) -> Iterator[None]:
-    """An error in this block, in which a model is trained, is told as one of the user's code, if there is any."""
+    """An error in this block, in which a model is trained, is told as one of the user's code, if there is any.
+
+    That code may import what lies beside the YAML in it, such as in a callback.
+    """
     try:
-        yield
+        with importing(config):
+            yield
     except LeptonflowError:
         raise
     except (Exception, SystemExit) as error:
@@ -130,6 +134,20 @@ def blamed(config: Pipeline) -> Iterator[None]:
             received=_told(config, error),
             hint="docs/your-own-model.md shows them",
         ) from error
+
+
+@contextmanager
+def importing(config: Pipeline) -> Iterator[None]:
+    """In this block the user's functions, layers and callbacks may import what lies beside the YAML."""
+    folder = str(config.folder)
+    if not own_model.functions(config.model):
+        yield
+        return
+    sys.path.append(folder)  # the last: other threads import too
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)
 
 
 def _call(config: Pipeline, key: str, expected: str, *given: Any, **named: Any) -> Any:

@@ -10,6 +10,7 @@ import os
 import tempfile
 import urllib.error
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -66,7 +67,7 @@ def _get(given: Weights) -> bytes:
         if error.code in (404, 410):
             raise _missing(given, f"HTTP status {error.code}") from None
         raise _unreachable(given, f"HTTP status {error.code}") from None
-    except OSError as error:  # urllib's URLError is one
+    except (OSError, HTTPException, ValueError) as error:  # urllib's URLError is an OSError; a port may be no number
         raise _unreachable(given, str(getattr(error, "reason", error))) from None
 
 

@@ -21,19 +21,21 @@ from schemas.records import Plan
 from tests.fit_examples import CLASSES, land, pipeline
 
 CODE = """
+from pathlib import Path
 import keras
+
+BY = Path(__file__).with_name("by.txt")
 
 def halved(x):
     return x / 2
 
+@keras.saving.register_keras_serializable(package="mine")
 class Scale(keras.layers.Layer):
-    def __init__(self, by=2.0, **others):
+    def __init__(self, **others):
         super().__init__(**others)
-        self.by = by
+        self.by = float(BY.read_text())
     def call(self, x):
         return x * self.by
-    def get_config(self):
-        return {**super().get_config(), "by": self.by}
 
 def build(input, classes):
     layers = keras.layers
@@ -44,7 +46,7 @@ def build(input, classes):
     model.compile(optimizer="adam", loss="categorical_crossentropy")
     return model
 
-OBJECTS = {"Scale": Scale, "halved": halved}
+OBJECTS = {"mine>Scale": Scale, "halved": halved}
 
 def objects():
     return OBJECTS
@@ -56,7 +58,8 @@ def no_objects():
 
 def own(folder: Path, code: str = CODE, **keys: Any) -> Pipeline:
     (folder / "layered.py").write_text(code)
-    model = {"function": "layered:build", "custom_objects": "layered:objects", **keys}
+    (folder / "by.txt").write_text("2.0")
+    model = {"function": "layered:build", "custom_objects": "layered:objects", "files": ["by.txt"], **keys}
     training = {"epochs": 1, "folds": 2}
     return pipeline(model={k: v for k, v in model.items() if v}, folder=folder, training=training)
 
@@ -80,6 +83,7 @@ def test_each_package_runs_its_own_code_where_that_is_allowed(tmp_path: Path, mo
     own(tmp_path, CODE.replace("return x / 2", "return 1 - x"))
     second = packaged(store, config, plan.model_copy(update={"version": "c" * 12}))
     own(tmp_path, "edited since")
+    (tmp_path / "by.txt").unlink()
     packages._models.clear()
     for named in (first, second, first):
         inputs, expected = packages.read_reference(store, packages.manifest(*named[:3]))
@@ -99,7 +103,7 @@ def test_what_is_no_keras_layer_and_no_custom_object_is_told_before_training(tmp
     plain = CODE.replace("    model.compile", "    # ")
     for code, objects, told in (
         (plain, None, r"without the code that built it.*halved, layered\.Scale.*model\.custom_objects"),
-        (CODE, None, r"cannot be saved and loaded.*Could not locate class 'Scale'.*model\.custom_objects"),
+        (CODE, None, r"without the code that built it.*halved, layered\.Scale.*model\.custom_objects"),
         (CODE, "layered:no_objects", r"model\.custom_objects .* is no such mapping.*\['Scale'\]"),
     ):
         with pytest.raises(ConfigurationError, match=told):

@@ -82,3 +82,17 @@ def test_the_digests_of_a_user_s_model_hold_it(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text("def build(shape, classes):  ...\n")
     after = code_digests.code_digests(config)
     assert {digest for digest in ORDER if after[digest] != before[digest]} == {"train", "gate"}
+
+
+def test_what_a_user_s_model_imports_from_beside_it_is_of_it_too(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text("def build(shape, classes):\n    from blocks.dense import units\n")
+    for name, text in {"blocks/dense.py": "import tables", "blocks/deep/more.py": "", "tables/__init__.py": ""}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    (tmp_path / "own").mkdir()  # such as weights of its own
+    (tmp_path / "unrelated").mkdir()
+    (tmp_path / "unrelated" / "tool.py").write_text("")
+    config = pipeline(model={"function": "own:build"}, folder=tmp_path)
+    assert [*sorted(code_digests.user_code(config))] == [
+        "blocks/deep/more.py", "blocks/dense.py", "own.py", "tables/__init__.py"
+    ]  # fmt: skip

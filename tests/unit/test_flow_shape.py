@@ -82,6 +82,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
         monkeypatch.setattr(module, "Steps", lambda store, config: script)
         monkeypatch.setattr(module, "load_config", lambda name: None)
         monkeypatch.setattr(module.FreshProcess, "start", lambda fresh: script.order.append("(fresh process)"))
+        monkeypatch.setattr(module.Workspace, "check_own_files", lambda *_: script.order.append("(own files)"))
         return script, module.retrain.fn("digits", "file:///nowhere")
 
     return run
@@ -103,7 +104,7 @@ ACCEPTED, REFUSED = Told(outcome="accepted"), Told(outcome="refused")
 
 def test_the_stages_come_in_their_order_each_long_one_within_its_limit(run: Run) -> None:
     script, story = run(discover=[plan(("a", "b")), plan()], validate=[ACCEPTED, REFUSED], **GOOD)
-    head = ["discover", "validate", "validate", "preprocess", "discover"]
+    head = ["discover", "validate", "validate", "preprocess", "(own files)", "discover"]
     training = [*TRAINING[:2], "(fresh process)", *TRAINING[2:]]
     assert script.order == [*head, *training, *WEIGHING, "record"]
     assert (story.document, story.outcomes) == ({"verdict": "promoted"}, [ACCEPTED, REFUSED])
@@ -120,7 +121,7 @@ def test_the_stages_come_in_their_order_each_long_one_within_its_limit(run: Run)
 
 def test_a_finished_run_is_unchanged_and_trains_nothing(run: Run) -> None:
     script, story = run(discover=plan(finished=True), **GOOD)
-    assert script.order == ["discover", "preprocess", "discover", "unchanged"]
+    assert script.order == ["discover", "preprocess", "(own files)", "discover", "unchanged"]
     assert (story.document["verdict"], story.trained) == ("unchanged", None)
 
 
@@ -138,7 +139,7 @@ def test_an_unfinished_run_goes_on_although_a_batch_was_refused(run: Run) -> Non
 
 def test_a_split_that_cannot_be_trained_is_rejected_data_and_begins_no_run(run: Run) -> None:
     script, story = run(discover=plan(), **{**GOOD, "split": Told(rejected="no holdout")})
-    assert script.order == ["discover", "preprocess", "discover", "split", "reject-data"]
+    assert script.order == ["discover", "preprocess", "(own files)", "discover", "split", "reject-data"]
     assert story.document["verdict"] == "rejected-data"
 
 

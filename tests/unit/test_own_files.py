@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 import zipfile
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -97,9 +98,11 @@ def test_another_file_is_another_version(folder: Path, weighed: Path) -> None:
     [
         ({"weights": "gone.h5"}, r"model\.weights gone\.h5 cannot be read.*No such file"),
         ({"files": ["*.csv"]}, r"model\.files: nothing matches \*\.csv"),
+        ({"files": ["*.latin"]}, r"model\.files \\udce4\.latin cannot be read.*can have that name"),
     ],
 )
 def test_a_missing_file_is_told_when_it_is_planned(folder: Path, keys: dict[str, Any], told: str) -> None:
+    (folder / os.fsdecode(b"\xe4.latin")).write_text("")
     with pytest.raises(ConfigurationError, match=told):
         declared_files.digests(own(folder, **keys))
 
@@ -111,10 +114,14 @@ def test_a_missing_file_is_told_when_it_is_planned(folder: Path, keys: dict[str,
         ("{files: ['*.h5']}", r"model\.files is not valid.*nothing else reads the files"),
         ("{function: 'm:b', weights: ../w.h5}", r"model\.weights.*stays below"),
         ("{function: 'm:b', files: [/etc/*]}", r"model\.files.*stays below"),
+        ("{function: 'm:b', files: ['**']}", r"model\.files.*patterns of files"),
+        ("{function: 'm:b', files: [.]}", r"model\.files.*patterns of files"),
         ("{function: 'm:b', weights: 's3://b/w.h5'}", r"model\.weights.*uri: \.\.\., sha256"),
         ("{function: 'm:b', weights: {uri: 's3://b/w.h5'}}", r"model\.weights\.sha256 is missing"),
         ("{function: 'm:b', weights: {uri: 's3://b/w.h5', sha256: abc}}", r"model\.weights\.sha256.*64 hex digits"),
         ("{function: 'm:b', weights: {uri: 'ftp://b/w', sha256: abc}}", r"model\.weights\.uri.*https, http, s3, file"),
+        ("{function: 'm:b', weights: {uri: 'https://h/w?token=x', sha256: abc}}", r"model\.weights\.uri.*without cred"),
+        ("{function: 'm:b', weights: {uri: 'https://h/a/..', sha256: abc}}", r"model\.weights\.uri.*NAME"),
         (f"{{function: 'm:b', weights: {{uri: 's3://b/w', sha256: {'a' * 64}, url: x}}}}", r"weights\.url.*sha256"),
     ],
 )
@@ -126,6 +133,16 @@ def test_wrong_keys_name_themselves(tmp_path: Path, model: str, told: str) -> No
     )
     with pytest.raises(ConfigurationError, match=told):
         pipeline_files.load_config(str(path))
+
+
+def test_a_pattern_leaves_out_what_is_hidden_unless_it_says_so(folder: Path) -> None:
+    (folder / ".env").write_text("PASSWORD=1")
+    (folder / ".cache").mkdir()
+    (folder / ".cache" / "old.json").write_text("4")
+    assert [*declared_files.declared(own(folder, files=["**/*.json", "*"]))] == [
+        "units.json", "w.weights.h5", "weighty.py"
+    ]  # fmt: skip
+    assert ".env" in declared_files.declared(own(folder, files=[".env"]))
 
 
 def test_a_file_that_the_code_names_and_nobody_declares_is_warned_about(folder: Path) -> None:
@@ -218,6 +235,8 @@ def test_weights_at_a_uri_are_fetched_once_and_held_against_their_digest(
         server.shutdown()
     with pytest.raises(StoreUnreachable, match="cannot be fetched"):
         user_weights.path(given(f"{here}/down.h5", "3" * 64))
+    with pytest.raises(StoreUnreachable, match="cannot be fetched"):
+        user_weights.path(given("http://127.0.0.1:none/w.h5", "3" * 64))
     packed = model_sources.archive(config)
     with model_sources.unpacked(packed, config) as again:
         assert user_weights.path(again) == again.folder / "fetched-weights" / "w.weights.h5"

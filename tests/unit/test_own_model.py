@@ -13,7 +13,7 @@ from leptonflow.core import pipeline_files
 from leptonflow.storage.memory_store import MemoryStore
 from leptonflow.training import model_fits, workspace
 from leptonflow.training.workspace import Workspace
-from leptonflow.workloads import catalog
+from leptonflow.workloads import catalog, user_model
 from schemas.config import Pipeline
 from schemas.errors import ConfigurationError
 from tests.fit_examples import CLASSES, land, pipeline
@@ -42,6 +42,7 @@ class Watch(keras.callbacks.Callback):
     def __init__(self, told):
         self.told = told
     def on_train_begin(self, logs=None):
+        import imported_late
         self.told.append(("begin", dict(self.params)))
     def on_epoch_begin(self, epoch, logs=None):
         if epoch == 1:  # unfreeze, as transfer learning does
@@ -72,6 +73,10 @@ def failing_callbacks(training):
 def sparse(model, training):
     model.compile(optimizer="sgd", loss="sparse_categorical_crossentropy")
 
+def averaged(model, training):
+    sgd = keras.optimizers.SGD(0.5, use_ema=True, ema_momentum=0.5)
+    model.compile(optimizer=sgd, loss="categorical_crossentropy")
+
 def nothing(model, training):
     pass
 
@@ -94,6 +99,7 @@ def placed(error: ConfigurationError) -> None:
 
 def own(folder: Path, model: dict[str, Any], **changes: Any) -> Pipeline:
     (folder / "mine_too.py").write_text(CODE)
+    (folder / "imported_late.py").write_text("")
     named = {key: f"mine_too:{value}" if key != "filters" else value for key, value in model.items()}
     return pipeline(**{"model": named, "folder": folder, "training": TRAINING, **changes})
 
@@ -109,6 +115,24 @@ def test_a_compiled_model_keeps_its_optimizer_loss_and_metrics(tmp_path: Path) -
         assert float(model.optimizer.learning_rate) == pytest.approx(rate)
     plain = Workspace().models(WORKLOAD, own(tmp_path, {"function": "build"}), CLASSES, 0, 9).trainer
     assert (plain.loss, type(plain.optimizer).__name__) == ("categorical_crossentropy", "Adam")
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_weights_that_the_users_optimizer_averages_are_evaluated(tmp_path: Path, precision: str) -> None:
+    config = own(
+        tmp_path, {"function": "build", "compile": "averaged"}, training={**TRAINING, "precision": precision}
+    )
+    models = Workspace().models(WORKLOAD, config, CLASSES, 0, 9)
+    models.learner.get_layer("first").trainable = False  # as a callback may, which compiles again
+    user_model.compiled(config, models.trainer)
+    images, targets = np.full((4, 12, 12, 1), 200, np.uint8), np.eye(3, dtype=np.float32)[[0, 0, 1, 2]]
+    kernels = []
+    for _ in range(2):
+        models.trainer.train_on_batch(images, targets)
+        kernels.append(models.learner.layers[-1].get_weights()[0].copy())
+    assert np.abs(kernels[1] - kernels[0]).max() > 0.001
+    averaged = models.settled().layers[-1].get_weights()[0]  # Keras's average begins with the first step
+    np.testing.assert_allclose(averaged, (kernels[0] + kernels[1]) / 2, atol=1e-5)
 
 
 @pytest.mark.parametrize(("key", "value"), [("learning_rate", 0.001), ("optimizer", "adam")])
