@@ -94,11 +94,12 @@ def _run_lines(pipeline: str, document: Mapping[str, Any]) -> Iterator[tuple[str
 
 def runs(found: Sequence[dict[str, Any]], rejected: Mapping[str, Any] | None = None) -> None:
     """One line per run: verdict, key metric, deciding reason, time; then what the last `retrain` was rejected for."""
-    columns = ("run_id", "verdict", "version", "metric", "when", "reason")
+    columns = ("run_id", "verdict", "version", "metric", "when", "cost", "reason")
     lines = [
-        {**run, "metric": metric(run["key_metric"]), "when": when(run["finished_at"]), "reason": _reason(run)}
+        {**run, "metric": metric(run["key_metric"]), "when": when(run["finished_at"]), "reason": _reason(run),
+         "cost": cost(run.get("cost"))}
         for run in found
-    ]
+    ]  # fmt: skip
     show.rows(lines, columns)
     if rejected:
         told = f"rejected data: `retrain` at {when(rejected['at'])} trained nothing: {rejected['sentence']}"
@@ -119,6 +120,11 @@ def models(found: Sequence[dict[str, Any]]) -> None:
 def metric(found: Mapping[str, Any] | None) -> str:
     """Such as: accuracy 0.9312 (holdout)."""
     return f"{found['name']} {show.figure(found['value'])} ({found['on']})" if found else "-"
+
+
+def cost(found: Mapping[str, Any] | None) -> str:
+    """Such as: 52 s cpu."""
+    return f"{found['device_seconds']:,.0f} s {found['device']}" if found else "-"
 
 
 def when(time: str | None) -> str:

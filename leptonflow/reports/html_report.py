@@ -18,6 +18,7 @@ from leptonflow.data.validation.drift import ClassShare, Drift
 from leptonflow.evaluation.metric_intervals import Between
 from leptonflow.reports import plots
 from leptonflow.reports.wording import bound, chance, cost, duration, interval, label, number, signed, when
+from leptonflow.training import fit_cost
 from leptonflow.workloads import catalog
 from leptonflow.workloads.base import Shown
 from leptonflow.workloads.classification_errors import Analysis, Example, Group
@@ -143,7 +144,7 @@ def _view(c: Contents) -> dict[str, Any]:
         "comparison": _comparison(c),
         "metrics": names,
         "fold_count": len(c.fits),
-        "cost": cost([fit.cost for fit in (*c.fits, c.final)]),
+        "cost": cost(spent) if (spent := fit_cost.together((*c.fits, c.final))) else None,
         "folds_plot": Markup(plots.folds(cv, [name for name in names if not lower_is_better(name)])),
         "curves": curves,
         **({} if found is None else _errors(c, found)),

@@ -6,8 +6,6 @@ In the report and in the artifacts of the Prefect UI. What does not belong here:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from schemas.records import FitCost
 from schemas.text import printable
 
@@ -51,21 +49,15 @@ def duration(value: float) -> str:
     return f"{value:.0f} s" if value < 120 else f"{value // 60:.0f} min {value % 60:.0f} s"
 
 
-def cost(fits: Sequence[FitCost | None]) -> str | None:
-    """What several fits took together, in one line; None where one of them recorded nothing."""
-    known = [each for each in fits if each is not None]
-    if len(known) < len(fits):
-        return None
-    seconds = sum(each.device_seconds for each in known)
-    learned = sum(each.examples_per_second * each.device_seconds for each in known) / seconds if seconds else 0.0
-    waiting = sum(each.waiting * each.device_seconds for each in known) / seconds if seconds else 0.0
+def cost(fits: FitCost) -> str:
+    """What the fits of a run took, in one line."""
     parts = [
-        f"{duration(seconds)} on {', '.join(sorted({each.device for each in known}))}",
-        f"{learned:,.0f} examples/s, {waiting:.0%} of the time without a batch",
-        f"{max(each.peak_memory for each in known) / 2**30:.1f} GiB of memory",
+        f"{duration(fits.device_seconds)} on {fits.device}",
+        f"{fits.examples_per_second:,.0f} examples/s, {fits.waiting:.0%} of the time without a batch",
+        f"{fits.peak_memory / 2**30:.1f} GiB of memory",
     ]
-    device = [each.peak_device_memory for each in known if each.peak_device_memory is not None]
-    return ", ".join([*parts, f"{max(device) / 2**30:.1f} GiB of the device's"] if device else parts)
+    device = fits.peak_device_memory
+    return ", ".join(parts if device is None else [*parts, f"{device / 2**30:.1f} GiB of the device's"])
 
 
 def when(text: str) -> str:

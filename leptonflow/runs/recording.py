@@ -26,10 +26,12 @@ from leptonflow.runs import planning
 from leptonflow.storage import commit_log as commits
 from leptonflow.storage.objects import BACK, adopt, parsed, steady
 from leptonflow.storage.store import Store
+from leptonflow.training import fit_cost
 from schemas.config import Pipeline
 from schemas.errors import Damaged, LeptonflowError
 from schemas.records import (
     Evaluation,
+    FitCost,
     FitResult,
     InfraResult,
     ModelManifest,
@@ -102,7 +104,8 @@ def record(store: Store, config: Pipeline, plan: Plan, results: Results) -> dict
     told = _run_record(verdict_json, key)
     package = packages.reference(store, config.name, version)
     manifest = packages.manifest(store, config.name, version)
-    document = _document(config, plan, told, results.evaluation, manifest.cv, results.split)
+    spent = fit_cost.together((*results.fits, results.final))
+    document = _document(config, plan, told, results.evaluation, manifest.cv, results.split, spent)
     row = _run_row(plan, told, results.split)
     rows = [
         *table_files.version_files(store, manifest, package, results.fits, results.final),
@@ -261,7 +264,13 @@ def _outcomes(store: Store, config: Pipeline, plan: Plan, told: RunRecord) -> tu
 
 
 def _document(
-    config: Pipeline, plan: Plan, told: RunRecord, evaluation: Evaluation, cv: dict[str, Any], split: Split
+    config: Pipeline,
+    plan: Plan,
+    told: RunRecord,
+    evaluation: Evaluation,
+    cv: dict[str, Any],
+    split: Split,
+    spent: FitCost | None,
 ) -> dict[str, Any]:
     """The document as it is recorded: its report is a key, which still holds after the store has moved."""
     verdict = told.verdict
@@ -280,6 +289,7 @@ def _document(
         "gate": [rule.model_dump() for rule in verdict.rules],
         "report": run_key(config.name, verdict.run_id, "report.html"),
         "seconds": told.seconds,
+        "cost": None if spent is None else spent.model_dump(),
         "sentence": verdict.sentence,
     }
 

@@ -44,5 +44,6 @@ def rejected_data(
         "gate": None,
         "report": None,
         "seconds": dict(seconds),
+        "cost": None,
         "sentence": why,
     }

@@ -8,13 +8,13 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from leptonflow.keras_runtime import devices
-from schemas.records import FitCost
+from schemas.records import FitCost, FitResult
 
 
 @dataclass
@@ -56,6 +56,26 @@ class Meter:
             peak_device_memory=peak,
             device_seconds=seconds,
         )
+
+
+def together(fits: Sequence[FitResult]) -> FitCost | None:
+    """What several fits took, one after another; None where one of them, of an earlier release, recorded nothing."""
+    known = [fit.cost for fit in fits if fit.cost is not None]
+    if not known or len(known) < len(fits):
+        return None
+    seconds = sum(each.device_seconds for each in known)
+    shares = [each.device_seconds / seconds if seconds else 0.0 for each in known]
+    device = [each.peak_device_memory for each in known if each.peak_device_memory is not None]
+    return FitCost(
+        device=", ".join(sorted({each.device for each in known})),
+        compiled=all(each.compiled for each in known),
+        steps=sum(each.steps for each in known),
+        examples_per_second=sum(s * each.examples_per_second for s, each in zip(shares, known, strict=True)),
+        waiting=sum(s * each.waiting for s, each in zip(shares, known, strict=True)),
+        peak_memory=max(each.peak_memory for each in known),
+        peak_device_memory=max(device, default=None),
+        device_seconds=seconds,
+    )
 
 
 def _peak() -> int:

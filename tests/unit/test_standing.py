@@ -112,3 +112,8 @@ def test_the_metrics_are_in_their_workloads_order_whatever_the_document_sorts() 
     assert summaries.key_metric({"holdout": found, "cv": None, "gate": None}) == {
         "name": "accuracy", "on": "holdout", "value": 0.5,
     }  # fmt: skip
+
+
+def test_a_run_tells_the_seconds_of_its_device() -> None:
+    assert standing.cost({"device_seconds": 1234.5, "device": "gpu:0"}) == "1,234 s gpu:0"
+    assert standing.cost(None) == "-"  # a run of an earlier release

@@ -122,7 +122,7 @@ def test_a_run_leaves_every_number(memory: Store) -> None:
     document = recording.record(memory, run.config, run.plan, run.results())
     assert list(document) == [
         "run_id", "verdict", "version", "champion", "snapshot", "batches", "examples", "warnings", "cv", "holdout",
-        "gate", "report", "seconds", "sentence",
+        "gate", "report", "seconds", "cost", "sentence",
     ]  # fmt: skip
     assert list(document["gate"][0])[:6] == ["rule", "metric", "value", "bound", "passed", "sentence"]
     assert document["cv"]["accuracy"]["folds"] == [fit.metrics["accuracy"] for fit in run.fits]
