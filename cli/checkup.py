@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from importlib import metadata
@@ -176,19 +174,13 @@ def _prefect() -> str:
 
 
 def _accelerator() -> str:
-    """Asked of the driver, not of TensorFlow, whose import takes seconds."""
-    if shutil.which("nvidia-smi") is None:
+    """Asked of the driver; whether Keras's backend sees it is asked only where there is one."""
+    from leptonflow.core import accelerators
+
+    if not accelerators.hidden():
+        accelerators.driver("name")  # one that fails is told of
+    found = accelerators.gpus()
+    if not found:
         return "none (training runs on the CPU)"
-    asked = subprocess.run(
-        ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"],
-        capture_output=True, text=True, timeout=20, check=False,
-    )  # fmt: skip
-    if asked.returncode != 0:
-        raise LeptonflowError(
-            "nvidia-smi fails", expected="a driver that answers", received=(asked.stderr or asked.stdout).strip()[:200]
-        )
-    try:
-        metadata.version("nvidia-cudnn-cu12")
-    except metadata.PackageNotFoundError:
-        return f"{asked.stdout.strip()}, unused: pip install 'leptonflow[gpu]' for CUDA"
-    return asked.stdout.strip()
+    why = accelerators.unused()
+    return ", ".join(found) + ("" if why is None else f", unused: training runs on the CPU. {why}")

@@ -86,6 +86,8 @@ class Training(Frozen):
                      weights, and the model that is evaluated and saved, are float32
     deterministic    whether the backend may only use operations that give the same bits each time
     final_epochs     own: the final fit ends as a fold does; folds_median: after the median of the folds' best epochs
+    devices          auto: the first accelerator that the backend sees, or the CPU; a number: so many accelerators
+    tensorboard      whether each fit writes its learning curve for TensorBoard
     """
 
     epochs: Count = 10
@@ -107,6 +109,9 @@ class Training(Frozen):
     )
     deterministic: bool = Field(default=False, exclude_if=lambda value: not value)
     augment: tuple[Operation, ...] = Field(default=(), exclude_if=lambda value: value == ())
+    # Where a fit is computed, and who watches it: no matter of what is made, hence in no document, id or digest.
+    devices: Literal["auto"] | Annotated[int, Field(ge=1, le=MOST)] = Field(default="auto", exclude=True)
+    tensorboard: bool = Field(default=False, exclude=True)
 
     @field_validator("augment", mode="before")
     @classmethod
@@ -137,6 +142,14 @@ class Training(Frozen):
             raise ValueError(f"one of {', '.join(names)}, or a mapping of {', '.join(Optimizer.model_fields)}")
         return value
 
+    @field_validator("devices", mode="wrap")
+    @classmethod
+    def _number_of_devices(cls, value: Any, _: ValidatorFunctionWrapHandler) -> Any:
+        number = isinstance(value, int) and not isinstance(value, bool)
+        if value != "auto" and (not number or not 1 <= value <= MOST):
+            raise ValueError("auto, or a number of devices from 1")
+        return value
+
     @field_validator("class_weights", mode="wrap")
     @classmethod
     def _weights(cls, value: Any, _: ValidatorFunctionWrapHandler) -> Any:
@@ -157,6 +170,13 @@ class Training(Frozen):
         if self.final_epochs == "folds_median" and self.early_stopping is None:
             expected = "training.early_stopping beside folds_median: it finds each fold's best epoch"
             raise wrong("training.final_epochs", expected, self.final_epochs)
+        return self
+
+    @model_validator(mode="after")
+    def _equal_shares(self) -> Training:
+        if self.devices != "auto" and self.batch_size % self.devices:
+            expected = f"a number that divides training.batch_size, {self.batch_size}: each takes an equal share"
+            raise wrong("training.devices", expected, self.devices)
         return self
 
     @property

@@ -54,7 +54,9 @@ def plan(store: Store, config: Pipeline, force: bool = False) -> Plan:
 
     With `force`: the newest attempt that is unfinished, or else a new one. An attempt whose package
     exists although this run never began was trained for another gate, and is passed over.
+    Raises ConfigurationError where this backend cannot train as the YAML wants.
     """
+    accelerators.check(config.training)
     history = snapshots(store, config.name, complete=True)
     snapshot = state(config, history)
     new = waiting(store, config, history)

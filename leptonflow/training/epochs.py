@@ -15,6 +15,7 @@ from leptonflow.core import progress
 from leptonflow.keras_runtime import keras_models
 from leptonflow.training import augmentation
 from leptonflow.training.early_stopping import Watch
+from leptonflow.training.event_files import Tell
 from leptonflow.training.fit_cost import Meter
 from leptonflow.training.fit_hooks import FitHooks
 from leptonflow.training.workspace import Models
@@ -69,11 +70,12 @@ class Course(NamedTuple):
 
 
 def run(
-    models: Models, of: Material, workload: Workload, config: Pipeline, start: int, stage: str, most: int
+    models: Models, of: Material, workload: Workload, config: Pipeline, start: int, stage: str, most: int, tell: Tell
 ) -> Course:
     """Train on `of.kept` for `most` epochs, or until early stopping ends it, and follow the curve on some of `of.held`.
 
-    start: the fit's seed. Raises TrainingError where a loss or a weight is not finite.
+    start: the fit's seed; tell: is told the values of each epoch. Raises TrainingError where a loss or a weight is not
+    finite.
     """
     curve = of.held[:CURVE_EXAMPLES]  # by id, which is a digest: a fair sample
     given = config.training.early_stopping
@@ -100,6 +102,7 @@ def run(
         values += [
             EpochValue(epoch=epoch, metric=name, value=float(value), seconds=seconds) for name, value in found.items()
         ]
+        tell(epoch, found)
         if plateau is not None:
             plateau.on_epoch_end(epoch - 1, dict(found))
         ended = watch is not None and watch.ends(epoch, found[f"stop_{watch.metric}"])

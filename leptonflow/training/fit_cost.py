@@ -43,18 +43,18 @@ class Meter:
         self.examples += examples
 
     def cost(self, trainer: Any, seconds: float) -> FitCost:
-        """Of a fit that took so many seconds of its device."""
+        """Of a fit that took so many seconds."""
         spent = self.waiting + self.stepping
-        name, peak = devices.first()
+        used = devices.used()
         return FitCost(
-            device=name,
+            device=used.name,
             compiled=not trainer.run_eagerly,
             steps=self.steps,
             examples_per_second=self.examples / spent if spent > 0 else 0.0,
             waiting=self.waiting / spent if spent > 0 else 0.0,
             peak_memory=_peak(),
-            peak_device_memory=peak,
-            device_seconds=seconds,
+            peak_device_memory=used.peak,
+            device_seconds=seconds * used.number,
         )
 
 

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from leptonflow.core import accelerators, progress
 from leptonflow.core.hashing import digest, sha256
 from leptonflow.core.store_keys import fit_key
 from leptonflow.data.dataset import holdout_split
-from leptonflow.keras_runtime import keras_models
+from leptonflow.keras_runtime import devices, keras_models
 from leptonflow.storage.objects import adopt, steady
 from leptonflow.storage.store import Store
-from leptonflow.training import class_weights, early_stopping, epochs
+from leptonflow.training import class_weights, early_stopping, epochs, event_files
 from leptonflow.training.workspace import MODEL_LOCK, Workspace, copy_variables, untrained
 from leptonflow.workloads import catalog, predictions, user_model
 from schemas.config import Pipeline
@@ -64,8 +65,8 @@ def train_fold(
     numbers = holdout_split.folds(examples.labels, config.training.folds, config.training.seed, examples.groups)
     kept, held = (numbers != fold).nonzero()[0], (numbers == fold).nonzero()[0]
     started = time.perf_counter()
-    with MODEL_LOCK, user_model.blamed(config), keras_models.deterministic(config.training.deterministic):
-        made = _learned(workspace, config, snapshot, examples, kept, held, fold)
+    with _computing(config):
+        made = _learned(workspace, config, plan, examples, kept, held, fold)
         probabilities = epochs.finite(keras_models.predict(made.model, made.encoded[held]))
     labels = examples.labels[held]
     ids, sources = ([of[i] for i in held] for of in (examples.ids, examples.sources))
@@ -111,9 +112,9 @@ def fit_final(
     workspace = workspace or Workspace()
     examples = workspace.examples(store, config, snapshot)
     started = time.perf_counter()
-    with MODEL_LOCK, user_model.blamed(config), keras_models.deterministic(config.training.deterministic):
+    with _computing(config):
         everything = np.arange(len(examples.labels))
-        made = _learned(workspace, config, snapshot, examples, everything, everything[:0], None, most)
+        made = _learned(workspace, config, plan, examples, everything, everything[:0], None, most)
         epochs.finite(keras_models.predict(made.model, made.encoded[:1]))
         bare = untrained(catalog.load(config.workload), config, snapshot.classes)
         copy_variables(made.model.variables, bare.variables)
@@ -139,6 +140,18 @@ def fit_final(
     return _commit(store, config.name, result)
 
 
+@contextmanager
+def _computing(config: Pipeline) -> Iterator[None]:
+    """One fit at a time, on its devices, with the operations that it may use."""
+    with (
+        MODEL_LOCK,
+        user_model.blamed(config),
+        keras_models.deterministic(config.training.deterministic),
+        devices.chosen(config.training),
+    ):
+        yield
+
+
 class _Learned(NamedTuple):
     """A model that was trained, and what it was trained with. encoded: all training examples, as it takes them."""
 
@@ -151,7 +164,7 @@ class _Learned(NamedTuple):
 def _learned(
     workspace: Workspace,
     config: Pipeline,
-    snapshot: SnapshotRef,
+    plan: Plan,
     examples: Examples,
     kept: NDArray[np.int64],
     held: NDArray[np.int64],
@@ -162,6 +175,7 @@ def _learned(
 
     most: the number of epochs, where that is not for the YAML or early stopping to say.
     """
+    version, snapshot = planned(plan)
     workload, training = catalog.load(config.workload), config.training
     vocabulary = workload.vocabulary(examples.inputs[kept], config.input) if workload.vocabulary else None
     encoded = workload.encode(examples.inputs, vocabulary, config.input)
@@ -176,7 +190,8 @@ def _learned(
     material = epochs.Material(
         encoded, examples.labels, snapshot.classes, learned, held, watched, examples.sources, weights
     )
-    course = epochs.run(models, material, workload, config, start, stage, most or training.epochs)
+    with event_files.opened(config, version, fold) as tell:
+        course = epochs.run(models, material, workload, config, start, stage, most or training.epochs, tell)
     return _Learned(models.model, course, encoded, vocabulary)
 
 

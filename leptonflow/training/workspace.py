@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from leptonflow.core import accelerators
 from leptonflow.data.dataset import example_sets
 from leptonflow.data.dataset.example_sets import Examples
-from leptonflow.keras_runtime import optimizers
+from leptonflow.keras_runtime import devices, optimizers
 from leptonflow.keras_runtime.keras_models import (
     _first_line,
     _own_chance,
@@ -105,6 +105,7 @@ class Workspace:
         """
         self.check_own_files(config)
         if self._models is None:
+            devices.tell_of_unused(config.training)
             check_loadable(workload, config, classes)
         fresh = _fresh(workload, config, classes, seed, steps)
         rescheduled = config.training.steering.scheduled and steps != self._steps

@@ -303,10 +303,10 @@ def test_auto_is_bfloat16_where_every_gpu_is_fast_in_it(tmp_path: Path, monkeypa
     for told, expected in (("9.0\n9.0", "bfloat16"), ("9.0\n7.5", "float32"), ("", "float32"), ("No GPU", "float32")):
         driver.write_text(f"#!/bin/sh\nprintf '{told}\n'\n")
         driver.chmod(0o755)
-        accelerators._capabilities.cache_clear()
+        accelerators._driver.cache_clear()
         assert accelerators.precision(auto) == expected
     driver.write_text("#!/bin/sh\nprintf '9.0\n'\n")
-    accelerators._capabilities.cache_clear()
+    accelerators._driver.cache_clear()
     ids = []
     for visible in ("0", "-1"):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
@@ -315,7 +315,7 @@ def test_auto_is_bfloat16_where_every_gpu_is_fast_in_it(tmp_path: Path, monkeypa
         code = {"data": "d", "train": "t", "gate": "g"}
         ids.append(planning.ids(pipeline(training={"precision": "auto"}), snapshot, code, 0))
     assert ids[0] != ids[1], "the precision that was resolved is in the version"
-    accelerators._capabilities.cache_clear()
+    accelerators._driver.cache_clear()
 
 
 def test_deterministic_is_for_the_fit_alone(store: Store) -> None:
