@@ -125,14 +125,14 @@ def _data_parallel(names: Sequence[str]) -> Any:
 
     So the last batch of an epoch is neither padded nor cut, and statistics and losses are those of one device.
     """
-    distribution = keras_models.keras().distribution
+    layout = keras_models.keras().distribution.TensorLayout
 
-    class Shares(distribution.DataParallel):  # type: ignore[misc]
+    class Shares(keras_models.keras().distribution.DataParallel):  # type: ignore[misc]
         """Keras's own, which refuses such a batch."""
 
         def get_data_layout(self, data_shape: Sequence[int]) -> Any:
             if data_shape and data_shape[0] % len(names) == 0:
                 return super().get_data_layout(data_shape)
-            return distribution.TensorLayout([None] * len(data_shape), self.device_mesh)
+            return layout([None] * len(data_shape), self.device_mesh)
 
     return Shares(devices=list(names))
