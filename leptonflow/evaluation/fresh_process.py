@@ -21,6 +21,7 @@ from functools import partial
 from typing import IO, Any
 
 from leptonflow.core.child_processes import python_path
+from leptonflow.core.code_digests import backend
 from leptonflow.core.deadlines import Limit
 from leptonflow.storage.address import open_store
 from leptonflow.storage.objects import steady
@@ -124,7 +125,8 @@ def main() -> None:
 def _prepare() -> None:
     from leptonflow.keras_runtime.keras_models import UNUSED, keras
 
-    keras(unused=(*UNUSED, "scipy", "sklearn"))  # it loads and predicts: 130 MB less beside the final fit
+    # It loads and predicts: 130 MB less beside the final fit. JAX cannot be imported without scipy.
+    keras(unused=(*UNUSED, "sklearn", *(() if backend() == "jax" else ("scipy",))))
     import pyarrow.parquet  # noqa: F401 - loaded while the parent still trains
 
     from leptonflow.registry import packages  # noqa: F401

@@ -166,6 +166,8 @@ def test_doctor_says_that_the_driver_fails(gpu: Path) -> None:
 
 SCRIPT = """
 import json, sys
+from leptonflow.evaluation import fresh_process
+fresh_process._prepare()  # what the load check does without must not be what JAX needs
 from leptonflow.keras_runtime import devices
 from leptonflow.storage.memory_store import MemoryStore
 from leptonflow.training import model_fits
