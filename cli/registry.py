@@ -134,7 +134,7 @@ def _compared(document: dict[str, Any]) -> None:
             document["versions"][0]: comparison.text(left.get(key)),
             document["versions"][1] + " ": comparison.text(right.get(key)),
         }
-        for key in {**left, **right}
+        for key in comparison.keys(left, right)
     ]
     columns = list(rows[0])
     show.rows(rows, columns, long=columns[2:])

@@ -6,6 +6,7 @@ Reads, and writes nothing. What does not belong here: which differences matter (
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from leptonflow.core.hashing import canonical
@@ -68,7 +69,7 @@ def compare(store: Store, config: Pipeline, left: str, right: str) -> dict[str, 
         "versions": [left, right],
         "differences": [
             {"key": key, "left": one.get(key), "right": other.get(key)}
-            for key in {**one, **other}
+            for key in keys(one, other)
             if one.get(key) != other.get(key)
         ],
         "left": documents[0],
@@ -93,6 +94,11 @@ def flat(document: dict[str, Any]) -> dict[str, Any]:
     for section in SECTIONS:
         walk(section, document[section])
     return found
+
+
+def keys(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """The keys of both, a section after the other."""
+    return sorted({**one, **other}, key=lambda key: SECTIONS.index(key.split(".")[0]))
 
 
 def text(value: Any) -> str:

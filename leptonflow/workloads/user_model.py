@@ -153,6 +153,7 @@ def importing(config: Pipeline) -> Iterator[None]:
 def _call(config: Pipeline, key: str, expected: str, *given: Any, **named: Any) -> Any:
     """What the function of that key gives for these arguments."""
     module_name, name = own_model.functions(config.model)[key].split(":")
+    keras()  # first: the user's own import of it would set neither its devices nor its types
     with _importable(config):
         try:
             module = importlib.import_module(module_name)

@@ -141,3 +141,7 @@ def test_a_manifest_keeps_its_lineage_through_json(store: Store, two: Run) -> No
     data = store.get(f"models/digits/{B}/manifest.json")
     manifest = ModelManifest.model_validate_json(data)
     assert manifest.lineage is not None and canonical(manifest) == data
+
+
+def test_what_one_side_alone_has_stands_in_its_section() -> None:
+    assert comparison.keys({"config.a": 1, "files.a": 1}, {"config.b": 2}) == ["config.a", "config.b", "files.a"]

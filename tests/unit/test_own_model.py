@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,8 @@ import numpy as np
 import pytest
 
 from leptonflow.core import pipeline_files
+from leptonflow.core.code_digests import ROOT
+from leptonflow.keras_runtime import keras_models
 from leptonflow.storage.memory_store import MemoryStore
 from leptonflow.training import model_fits, workspace
 from leptonflow.training.workspace import Workspace
@@ -172,6 +177,24 @@ def test_callbacks_are_called_as_keras_calls_them_and_may_end_the_fit(tmp_path: 
     assert {each.metric for each in final.epochs if each.epoch == 2} == {"loss"}
 
 
+def test_keras_is_set_up_before_code_is_imported_that_imports_it_too(tmp_path: Path) -> None:
+    """As `predict` does with a model of layers of its own: no other code has imported Keras by then."""
+    (tmp_path / "early.py").write_text(
+        'import os\nSEEN = os.environ["NVIDIA_TF32_OVERRIDE"]\ndef callbacks(training): return []'
+    )
+    program = (
+        "import sys; from pathlib import Path; from leptonflow.workloads import user_model;"
+        "from tests.fit_examples import pipeline;"
+        "user_model.callbacks(pipeline(model={'callbacks': 'early:callbacks'}, folder=Path(sys.argv[1])))"
+    )
+    environment = {key: value for key, value in os.environ.items() if key not in keras_models.DEVICE}
+    done = subprocess.run(
+        [sys.executable, "-c", program, tmp_path], env={**environment, "KERAS_BACKEND": "jax"}, cwd=ROOT,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize(
     ("keys", "told"),
     [
@@ -204,8 +227,6 @@ def test_what_fails_in_a_fit_is_the_users_to_change(tmp_path: Path, keys: dict[s
 
 
 def test_the_package_of_a_compiled_model_has_no_optimizer(tmp_path: Path) -> None:
-    from leptonflow.keras_runtime import keras_models
-
     config = own(tmp_path, {"function": "built_compiled"})
     store = MemoryStore("memory://compiled")
     plan = land(store, config)
