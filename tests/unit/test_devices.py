@@ -178,10 +178,12 @@ from tests.fit_examples import land, pipeline
 found = {}
 for number in json.loads(sys.argv[2]):
     training = {**json.loads(sys.argv[1]), "devices": number}
-    store, config, workspace = MemoryStore("memory://any"), pipeline(input=[12, 12, 3], training=training), Workspace()
+    store, workspace = MemoryStore("memory://any"), Workspace()
+    config = pipeline(input=[12, 12, 3], model={"filters": [4], "dense": 4, "dropout": 0.25}, training=training)
     plan = land(store, config, count=70)  # not a multiple of the batch
     fits = [model_fits.train_fold(store, config, plan, fold, workspace) for fold in range(int(sys.argv[3]))]
     fits.append(model_fits.fit_final(store, config, plan, workspace))
+    assert workspace._models.trainer.jit_compile, "the whole step is compiled"
     spread = {len(each.value.devices()) for each in workspace._models.trainer.variables}
     found[number] = {
         "values": [[each.metric, each.value] for fit in fits for each in fit.epochs], "device": fits[-1].cost.device,
@@ -194,7 +196,10 @@ except ConfigurationError as error:
     found["error"] = error.line()
 print(json.dumps(found))
 """
-SOME: dict[str, Any] = {"epochs": 2, "batch_size": 16, "folds": 2}
+SOME: dict[str, Any] = {
+    "epochs": 2, "batch_size": 16, "folds": 2, "optimizer": {"ema": 0.9, "warmup": 0.1},
+    "augment": [{"flip": "both"}, {"mixup": 0.2}],
+}  # fmt: skip
 ALL: dict[str, Any] = {
     **SOME, "epochs": 3, "class_weights": "balanced", "early_stopping": {"patience": 2, "fraction": 0.2},
     "optimizer": {"name": "adamw", "warmup": 0.1, "schedule": "cosine", "clip_norm": 1.0, "ema": 0.9},

@@ -239,7 +239,7 @@ def test_a_seed_depends_on_all_that_it_should() -> None:
     assert model_fits.seed(0, "fold", 0) == seeds[0]
 
 
-@pytest.mark.slow  # test_options_on_jax trains on it in every run
+@pytest.mark.slow  # test_devices trains on it in every run
 def test_the_same_code_trains_on_jax() -> None:
     pytest.importorskip("jax", reason="jax is not installed: `pip install jax` to run this")
     script = (
