@@ -96,7 +96,7 @@ def _ended(final: FitResult) -> str:
     last = max((each.epoch for each in final.epochs), default=0)
     kept = "" if final.best_epoch is None else f", the weights of epoch {final.best_epoch} were kept"
     computed = "" if final.precision is None else f", computed in {final.precision}"
-    return f" and {last} epochs{kept}{computed}" if last else ""
+    return f" and {counted(last, 'epoch')}{kept}{computed}" if last else ""
 
 
 def _out(snapshot: SnapshotRef, told: Told) -> str:

@@ -22,7 +22,7 @@ from leptonflow.training.workspace import Models
 from leptonflow.workloads import user_model
 from leptonflow.workloads.base import Workload
 from schemas.config import Pipeline
-from schemas.errors import TrainingError
+from schemas.errors import ConfigurationError, TrainingError
 from schemas.records import EpochValue, FitCost
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def _epoch(
         hooks.call("on_train_batch_begin", first // size)
         with meter.step(len(batch)):
             logs = {
-                name: float(value)
+                name: _number(name, value)
                 for name, value in trainer.train_on_batch(given, target, weights, return_dict=True).items()
             }
         _check_loss(logs, f"step {first // size + 1} of epoch {epoch}, {stage}", [of.sources[i] for i in batch])
@@ -161,6 +161,20 @@ def _epoch(
             sums[name] = sums.get(name, 0.0) + value * len(batch)
         progress.report(stage, (epoch - 1) * count + first + len(batch), total)
     return {name: sums[name] / count for name in sorted(sums, key=lambda name: name != "loss")}
+
+
+def _number(name: str, value: Any) -> float:
+    """The value of a loss or metric after a step. Raises ConfigurationError where it has several, as one per class."""
+    import numpy as np
+
+    if np.size(value) != 1:
+        raise ConfigurationError(
+            f"the metric {name} of the compiled model has several values",
+            expected="one number for all classes, such as F1Score(average='macro') gives",
+            received=f"{np.size(value)} numbers",
+            hint="Leave it out of model.compile, or average it",
+        )
+    return float(np.reshape(value, ()))
 
 
 def _plateau(models: Models, config: Pipeline, watch: Watch | None) -> Any:

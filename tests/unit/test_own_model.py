@@ -82,6 +82,9 @@ def averaged(model, training):
     sgd = keras.optimizers.SGD(0.5, use_ema=True, ema_momentum=0.5)
     model.compile(optimizer=sgd, loss="categorical_crossentropy")
 
+def of_each_class(model, training):
+    model.compile(optimizer="sgd", loss="categorical_crossentropy", metrics=[keras.metrics.F1Score()])
+
 def nothing(model, training):
     pass
 
@@ -215,6 +218,7 @@ def test_what_is_wrong_is_told_before_any_training(tmp_path: Path, keys: dict[st
     ("keys", "told"),
     [
         ({"function": "build", "callbacks": "failing_callbacks"}, r"RuntimeError: no more \(mine_too\.py:\d+\)"),
+        ({"function": "build", "compile": "of_each_class"}, r"metric f1_score .*has several values.*3 numbers"),
         ({"function": "build", "compile": "sparse"}, r"model\.compile mine_too:sparse.*one-hot rows"),
     ],
 )
