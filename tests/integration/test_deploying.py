@@ -351,7 +351,8 @@ def test_a_module_that_a_worker_would_take_for_ours_is_said(server: PrefectServe
 
 def test_prefect_deploy_and_this_one_register_the_same(server: PrefectServer, folder: Path) -> None:
     """Whoever uses both has nothing twice: schedule and trigger are recognised."""
-    for name in ("prefect.yaml", "pipelines/digits.yaml", "pipelines/cifar10.yaml", "pipelines/news.yaml"):
+    names = ("digits", "cifar10", "cifar10-resnet", "news")
+    for name in ("prefect.yaml", *(f"pipelines/{each}.yaml" for each in names)):
         (folder / name).parent.mkdir(exist_ok=True)
         shutil.copy(helpers.ROOT / name, folder / name)
     (folder / "empty").mkdir()
@@ -364,9 +365,9 @@ def test_prefect_deploy_and_this_one_register_the_same(server: PrefectServer, fo
         assert {first["retrain/digits"], first["retrain/cifar10"]} <= {"updated", "unchanged"}  # its labels
         assert first["digits: retrain when a batch arrives"] == "unchanged"
         assert set(deploy(server, folder).values()) == {"unchanged"}
-        for name in ("digits", "cifar10", "news"):
+        for name in names:
             assert len(deployment(server, name)["schedules"]) == 1
-        assert len(automation_names(server)) == 3 + LOST_RUNS
+        assert len(automation_names(server)) == len(names) + LOST_RUNS
 
 
 def test_a_server_that_is_gone_or_wants_credentials(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def test_every_kind_gives_probabilities_and_is_loaded_without_code(kind: str) ->
     assert found.shape == (6, 3) and found.dtype == np.float32
     assert np.isfinite(found).all() and found.sum(axis=1) == pytest.approx(1, abs=1e-6)
     data = keras_models.save(made)
-    assert not list(workspace._foreign(workspace._layers(data)))
+    assert not list(workspace._foreign(workspace._layers(data), {}))
     assert (keras_models.load(data).predict_on_batch(given) == found).all()
 
 
