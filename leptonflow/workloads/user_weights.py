@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import os
 import tempfile
-import urllib.error
-import urllib.request
-from http.client import HTTPException
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from leptonflow.core import declared_files, files
-from leptonflow.core.hashing import sha256
 from leptonflow.storage.address import open_store
 from schemas.config import Pipeline
 from schemas.errors import ConfigurationError, NotFound, StoreUnreachable
@@ -46,29 +43,33 @@ def _fetched(given: Weights) -> Path:
     kept = cache / "leptonflow" / given.sha256 / given.name
     if kept.is_file() and files.digest(kept) == given.sha256:
         return kept
-    data = _get(given)
-    _checked(given, kept, sha256(data))
     kept.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=kept.parent, delete=False) as file:
-        file.write(data)
-    return Path(file.name).replace(kept)
+    with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
+        part = Path(folder) / given.name
+        with part.open("wb") as file:
+            file.writelines(_pieces(given))
+        _checked(given, part, files.digest(part))
+        return part.replace(kept)
 
 
-def _get(given: Weights) -> bytes:
+def _pieces(given: Weights) -> Iterator[bytes]:
+    import httpx
+
     folder, _, name = given.uri.rpartition("/")
     try:
         if given.uri.startswith("s3://"):
-            return open_store(folder).get(name)
-        with urllib.request.urlopen(given.uri, timeout=SECONDS) as answer:
-            return bytes(answer.read())
+            yield open_store(folder).get(name)
+            return
+        with httpx.stream("GET", given.uri, timeout=SECONDS, follow_redirects=True) as answer:
+            answer.raise_for_status()
+            yield from answer.iter_bytes()
     except NotFound:
         raise _missing(given, "no such object") from None
-    except urllib.error.HTTPError as error:
-        if error.code in (404, 410):
-            raise _missing(given, f"HTTP status {error.code}") from None
-        raise _unreachable(given, f"HTTP status {error.code}") from None
-    except (OSError, HTTPException, ValueError) as error:  # urllib's URLError is an OSError; a port may be no number
-        raise _unreachable(given, str(getattr(error, "reason", error))) from None
+    except httpx.HTTPStatusError as error:
+        status = error.response.status_code
+        raise (_missing if status in (404, 410) else _unreachable)(given, f"HTTP status {status}") from None
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, ImportError) as error:  # the last two: of a proxy's address
+        raise _unreachable(given, str(error) or type(error).__name__) from None
 
 
 def _checked(given: Weights, local: Path, found: str) -> Path:
