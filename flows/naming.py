@@ -48,7 +48,7 @@ def sentence(document: Mapping[str, Any]) -> str:
 def line(stage: str, result: object) -> str:
     """A stage's result in a few words, for its log line; "" where there is nothing to add."""
     match result:
-        case [FitResult(), *_] as fits:
+        case [FitResult(fold=int()), *_] as fits:
             metrics = [fit.metrics for fit in fits if isinstance(fit, FitResult)]
             name = next(iter(overall(metrics[0])), "")
             return f"{name} {', '.join(number(each.get(name)) for each in metrics)}"
@@ -78,17 +78,20 @@ def some(count: int, one: str, more: str) -> str:
     return f"{number(count) if count else 'no'} {one if not count else noun(count, one, more)}"
 
 
-def moved(stage: str, done: int, total: int, folds: int) -> tuple[float, str] | None:
-    """(percent of all training, where it is), from a report of the engine; None for what is no training.
+def moved(shares: Mapping[str, float], folds: int) -> tuple[float, str] | None:
+    """(percent of all training, where it is) from how far each fit is that the engine has reported; None before one.
 
-    A fold trains on all but one part of the examples, the final fit on all of them.
+    A fold trains on all but one part of the examples, the final fit on all of them. Folds below the first one that was
+    reported are done already.
     """
-    share = done / total if total else 0.0
-    fold = re.fullmatch(r"fold (\d+)", stage)
-    weight = (folds - 1) / folds  # of a fold, where the final fit has 1: all of them together have `folds`
-    if fold:
-        return 100 * weight * (int(fold[1]) - 1 + share) / folds, f"fold {fold[1]} of {folds}"
-    if stage == "final fit":
+    if "final fit" in shares:
+        share = shares["final fit"]
         told = f"{folds} folds and the final fit are done" if share == 1 else f"{folds} folds are done, final fit"
         return 100 * (folds - 1 + share) / folds, told
-    return None
+    of = {int(found[1]): share for stage, share in shares.items() if (found := re.fullmatch(r"fold (\d+)", stage))}
+    if not of:
+        return None
+    weight = (folds - 1) / folds  # of a fold, where the final fit has 1: all of them together have `folds`
+    at = [str(number) for number, share in sorted(of.items()) if share < 1] or [str(max(of))]
+    done = min(of) - 1 + sum(of.values())
+    return 100 * weight * done / folds, f"{noun(len(at), 'fold', 'folds')} {', '.join(at)} of {folds}"

@@ -13,9 +13,8 @@ from typing import Any
 from prefect import State, flow
 from prefect.runtime import flow_run
 from prefect.states import Failed
-from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows import notifying
+from flows import fit_runners, notifying
 from flows.automations import MOST_LOSSES
 from flows.steps import Steps
 from flows.telling import Story, Trained
@@ -65,8 +64,10 @@ def _stages(step: Steps, force: bool) -> Story:
     started_at = step(begin, plan)
     with FreshProcess() as fresh:
         fresh.start()  # it imports Keras, at low priority, while the fits compute
-        fits = step.fan_out(train_fold, range(step.config.training.folds), plan, workspace, step.limit("train"))
-        final = step(fit_final, plan, workspace, step.limit("train"))
+        with fit_runners.opened(step.config, workspace) as on:
+            folds = [(number,) for number in range(step.config.training.folds)]
+            fits = step.fan_out(train_fold, folds, on, plan, on.fits, step.limit("train"))
+            (final,) = step.fan_out(fit_final, [()], on, plan, on.fits, step.limit("train"))
         version = step(package, plan, workspace)
         for attempt in range(ATTEMPTS):
             try:
@@ -99,10 +100,8 @@ def _all_refused(outcomes: list[Outcome]) -> bool:
     return bool(outcomes) and all(outcome.outcome == "refused" for outcome in outcomes)
 
 
-# One fold at a time: seeds and graphs belong to the process. A runner with a process for each may take more.
 @flow(
     name=FLOW,
-    task_runner=ThreadPoolTaskRunner(max_workers=1),  # type: ignore[arg-type]
     persist_result=False,
     on_failure=[notifying.failed],
     on_crashed=[notifying.failed],

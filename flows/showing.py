@@ -116,16 +116,18 @@ class Moving:
         self._page = page
         self._folds = folds
         self._now: tuple[float, str] | None = None
+        self._shares: dict[str, float] = {}  # of each stage
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
 
     def report(self, stage: str, done: int, total: int) -> None:
         """Take note of how far a fit is. Costs microseconds: it is called after every batch."""
-        now = naming.moved(stage, done, total, self._folds)
-        if now is None:
-            return
         with self._lock:
+            self._shares[stage] = done / total if total else 0.0
+            now = naming.moved(self._shares, self._folds)
+            if now is None:
+                return
             self._now = now
             if self._thread is None:
                 context = contextvars.copy_context()  # with the settings of the run's own thread

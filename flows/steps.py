@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from prefect import State, Task
 from prefect.states import Completed
+from prefect.utilities.callables import get_call_parameters
 
 from flows import naming, notifying, run_log, showing, telling
+from flows.fit_runners import Computing
 from flows.telling import Story
 from leptonflow.core import deadlines, garbage_collection, progress
 from leptonflow.core.deadlines import Limit
@@ -48,15 +50,18 @@ class Steps:
             told.append(naming.line(task.name, result))
         return result
 
-    def fan_out(self, task: Task[..., R], each: Iterable[int], *args: object) -> list[R]:
-        """One task for each number, given last; side by side as far as the flow's task runner allows."""
+    def fan_out(self, task: Task[..., R], each: Sequence[tuple[Any, ...]], on: Computing, *args: object) -> list[R]:
+        """One task for each of these last arguments; side by side as far as the runner of fits has room for them."""
         with self._timed(task.name) as told:
-            futures = [task.submit(self.store, self.config, *args, number) for number in each]
+            given = [(self.store, self.config, *args, *last) for last in each]
+            futures = [on.tasks.submit(task, get_call_parameters(task.fn, values, {})) for values in given]
             try:
-                results: list[R] = [future.result() for future in futures]
+                for future in on.completed(futures):
+                    future.result()
             except BaseException:
-                self._stop()  # the next one computes already, and would be waited for
+                self._stop()  # others compute already, and would be waited for
                 raise
+            results: list[R] = [future.result() for future in futures]
             told.append(naming.line(task.name, results))
         return results
 

@@ -22,6 +22,7 @@ from schemas.own_model import Weights
 from schemas.rules import KINDS as RULES
 from schemas.rules import MOST, Calibration, Frozen, Looks, Rule, Slices, wrong
 from schemas.rules import AgainstChampion as AgainstChampion
+from schemas.runner import Runner
 from schemas.text import nfc
 from schemas.training import EarlyStopping, Optimizer, Training
 from schemas.workloads import SECTIONS
@@ -279,6 +280,8 @@ def _valid_keys(path: list[Any], document: dict[Any, Any]) -> list[str]:
         return list(Operation.model_fields)
     if path[:2] == ["training", "optimizer"]:
         return list(Optimizer.model_fields)
+    if path[:2] == ["training", "runner"]:
+        return list(Runner.model_fields)
     if path[:2] == ["training", "early_stopping"]:
         return list(EarlyStopping.model_fields)
     if path[0] in sections:

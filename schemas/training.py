@@ -16,6 +16,7 @@ from schemas.augmentation import Operation
 from schemas.errors import ConfigurationError
 from schemas.metrics import class_of
 from schemas.rules import MOST, Count, Frozen, wrong
+from schemas.runner import Runner, RunnerName
 from schemas.text import nfc
 from schemas.workloads import Sections
 from schemas.yaml_text import Yaml
@@ -88,6 +89,7 @@ class Training(Frozen):
     final_epochs     own: the final fit ends as a fold does; folds_median: after the median of the folds' best epochs
     devices          auto: the first accelerator that the backend sees, or the CPU; a number: so many accelerators
     tensorboard      whether each fit writes its learning curve for TensorBoard
+    runner           where the fits are computed: a name, or a mapping with what each asks for
     """
 
     epochs: Count = 10
@@ -112,6 +114,7 @@ class Training(Frozen):
     # Where a fit is computed, and who watches it: no matter of what is made, hence in no document, id or digest.
     devices: Literal["auto"] | Annotated[int, Field(ge=1, le=MOST)] = Field(default="auto", exclude=True)
     tensorboard: bool = Field(default=False, exclude=True)
+    runner: Runner = Field(default=Runner(), exclude=True)
 
     @field_validator("augment", mode="before")
     @classmethod
@@ -141,6 +144,14 @@ class Training(Frozen):
         if not isinstance(value, Optimizer) and value not in names:
             raise ValueError(f"one of {', '.join(names)}, or a mapping of {', '.join(Optimizer.model_fields)}")
         return value
+
+    @field_validator("runner", mode="before")
+    @classmethod
+    def _runner_of_a_name(cls, value: Any) -> Any:
+        if isinstance(value, str) and value not in get_args(RunnerName):
+            names, keys = ", ".join(get_args(RunnerName)), ", ".join(Runner.model_fields)
+            raise ValueError(f"one of {names}, or a mapping of {keys}")
+        return {"name": value} if isinstance(value, str) else value
 
     @field_validator("devices", mode="wrap")
     @classmethod

@@ -6,9 +6,7 @@ from typing import Any
 
 from leptonflow.core import deadlines
 from leptonflow.core.deadlines import Limit
-from leptonflow.storage.address import open_store
-from leptonflow.training import model_fits
-from leptonflow.training.workspace import Workspace
+from leptonflow.training.runners.fit_runner import FitRunner
 from schemas.config import Pipeline
 from schemas.records import FitResult, Plan
 from tasks import stage
@@ -20,14 +18,14 @@ def _fold(parameters: dict[str, Any]) -> str:
 
 
 @stage("train-fold", run_name=_fold)
-def train_fold(store: str, config: Pipeline, plan: Plan, workspace: Workspace, limit: Limit, fold: int) -> FitResult:
+def train_fold(store: str, config: Pipeline, plan: Plan, runner: FitRunner, limit: Limit, fold: int) -> FitResult:
     """The manifest of one fold; what lies there already is returned."""
     with deadlines.within(limit):
-        return model_fits.train_fold(open_store(store), config, plan, fold, workspace)
+        return runner.fit(store, config, plan, fold)
 
 
 @stage("fit-final")
-def fit_final(store: str, config: Pipeline, plan: Plan, workspace: Workspace, limit: Limit) -> FitResult:
+def fit_final(store: str, config: Pipeline, plan: Plan, runner: FitRunner, limit: Limit) -> FitResult:
     """The manifest of the final fit; what lies there already is returned."""
     with deadlines.within(limit):
-        return model_fits.fit_final(open_store(store), config, plan, workspace)
+        return runner.fit(store, config, plan, None)

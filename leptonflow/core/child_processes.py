@@ -142,9 +142,26 @@ class Pool:
         finally:
             self._free.put(child)
         if "error" in reply:
-            kind = getattr(errors, reply["error"], LeptonflowError)
-            raise kind(reply["message"], expected=reply["expected"], received=reply["received"], hint=reply["hint"])
+            raise raised(reply)
         return reply["rows"], raw
+
+
+def told(error: Exception, what: str) -> Task:
+    """An error as JSON, which `raised` makes one again. what: what failed, of an error that is none of ours."""
+    if isinstance(error, LeptonflowError):
+        return {"error": type(error).__name__, **error.document()["error"]}
+    words = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    hint = "Please report this; `--debug` shows more"
+    return {"error": "LeptonflowError", "message": what, "expected": None, "received": words[:300], "hint": hint}
+
+
+def raised(reply: Task) -> LeptonflowError:
+    """The error that a child told."""
+    kind = getattr(errors, reply["error"], LeptonflowError)
+    error: LeptonflowError = kind(
+        reply["message"], expected=reply["expected"], received=reply["received"], hint=reply["hint"]
+    )
+    return error
 
 
 def python_path() -> str:
@@ -171,12 +188,8 @@ def serve(module: str) -> None:
         try:
             rows, raw = work.perform(task)
             reply: dict[str, Any] = {"rows": rows}
-        except LeptonflowError as error:
-            reply = {"error": type(error).__name__, **error.document()["error"]}
         except Exception as error:  # noqa: BLE001 - the parent raises it, in one line
-            words = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            reply = {"error": "LeptonflowError", "message": "an example could not be examined", "received": words[:300]}
-            reply |= {"expected": None, "hint": "Please report this; `--debug` shows more"}
+            reply = told(error, "an example could not be examined")
         try:
             _send(target, reply, raw)
         except BrokenPipeError:

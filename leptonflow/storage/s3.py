@@ -151,6 +151,11 @@ def patient(seconds: float) -> Iterator[None]:
         _patience.reset(token)
 
 
+def patience() -> float:
+    """The seconds for which stores opened here try again."""
+    return _patience.get()
+
+
 def connection() -> Connection:
     """The connection that AWS_* describes now. UsageError for an endpoint that is no http(s) address."""
     endpoint = (os.environ.get("AWS_ENDPOINT_URL") or "").rstrip("/") or None

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from leptonflow.core import machine
 from leptonflow.keras_runtime import devices
 from schemas.records import FitCost, FitResult
 
@@ -81,4 +82,4 @@ def together(fits: Sequence[FitResult]) -> FitCost | None:
 def _peak() -> int:
     """The largest resident size that this process has had, in bytes."""
     found = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return found if sys.platform == "darwin" else found * 1024
+    return machine.peak_memory() or (found if sys.platform == "darwin" else found * 1024)

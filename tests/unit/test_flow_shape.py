@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from schemas.training import Training
+
 TRAINING = ["split", "begin", "train-fold", "fit-final", "package"]
 WEIGHING = ["find-champion", "evaluate", "infra-validate", "gate", "promote"]
 
@@ -30,7 +32,7 @@ class Script:
         self.given: dict[str, tuple[Any, ...]] = {}
         self.seconds: dict[str, float] = {}
         self.store = "memory://flow-shape"
-        self.config = Told(name="digits", training=Told(folds=3))
+        self.config = Told(name="digits", training=Training(folds=3))
         self.names: list[str] = []
         self.story: Any = None
         self.fanned: Any = None
@@ -45,10 +47,12 @@ class Script:
             raise answer
         return answer
 
-    def fan_out(self, task: Any, each: Sequence[int], *args: Any) -> list[str]:
-        self.order.append(task.name)
+    def fan_out(self, task: Any, each: Sequence[tuple[Any, ...]], on: Any, *args: Any) -> list[str]:
         self.fanned = args[-1]
-        return [f"fold {number}" for number in each]
+        if task.name == "fit-final":
+            return [self(task, *args)]
+        self.order.append(task.name)
+        return [f"fold {number}" for (number,) in each]
 
     def limit(self, stage: str) -> str:
         return f"limit of {stage}"

@@ -68,10 +68,16 @@ def test_a_failed_run_keeps_what_its_name_said(before: str, after: str) -> None:
 
 def test_progress_runs_over_all_folds_and_the_final_fit_and_over_nothing_else() -> None:
     reports = [("fold 1", 0), ("fold 1", 50), ("fold 5", 100), ("final fit", 50), ("final fit", 100)]
-    percents = [found[0] for stage, done in reports if (found := naming.moved(stage, done, 100, 5))]
+    percents = [found[0] for stage, done in reports if (found := naming.moved({stage: done / 100}, 5))]
     assert percents == pytest.approx([0, 8, 80, 90, 100])
-    assert naming.moved("examining", 3, 4, 5) is None
-    assert naming.moved("fold 2", 1, 4, 5) == (pytest.approx(20.0), "fold 2 of 5")
+    assert naming.moved({"examining": 0.75}, 5) is None
+    assert naming.moved({"fold 1": 1, "fold 2": 0.25}, 5) == (pytest.approx(20.0), "fold 2 of 5")
+    assert naming.moved({"fold 2": 0.25}, 5) == (pytest.approx(20.0), "fold 2 of 5")  # fold 1 was done before
+
+
+def test_progress_of_folds_side_by_side_is_that_of_all_of_them() -> None:
+    shares = {"fold 1": 0.5, "fold 2": 1.0, "fold 3": 0.25}
+    assert naming.moved(shares, 5) == (pytest.approx(100 * 0.8 * 1.75 / 5), "folds 1, 3 of 5")
 
 
 def test_keys_have_the_characters_that_prefect_allows_and_no_two_pipelines_share_one() -> None:

@@ -1,0 +1,44 @@
+"""Where the fits of a run are computed: Prefect's task runner for the YAML's `training.runner`, and the engine's part.
+
+What does not belong here: a fit in a process of its own (leptonflow.training.runners).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from prefect.futures import PrefectFuture, as_completed
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from leptonflow.core import progress
+from leptonflow.training.runners import seats
+from leptonflow.training.runners.fit_process import Processes
+from leptonflow.training.runners.fit_runner import FitRunner, Here
+from leptonflow.training.workspace import Workspace
+from schemas.config import Pipeline
+
+Futures = Sequence[PrefectFuture[Any]]
+
+
+class Computing(NamedTuple):
+    """tasks: Prefect's runner, entered; fits: what its tasks call; completed: the futures as they come to their end."""
+
+    tasks: Any
+    fits: FitRunner
+    completed: Callable[[Futures], Iterator[PrefectFuture[Any]]]
+
+
+@contextmanager
+def opened(config: Pipeline, workspace: Workspace) -> Iterator[Computing]:
+    """Computes fits while the block runs. Raises ConfigurationError where the YAML asks for what is not there."""
+    fits: FitRunner = Here(workspace)
+    most = 1  # seeds and graphs belong to the process
+    if config.training.runner.name == "process":
+        given = seats.seats(config, config.training.folds)
+        progress.note(seats.told(config, given))
+        fits, most = Processes(given), len(given)
+    runner: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=most)
+    with runner as tasks:
+        yield Computing(tasks, fits, lambda futures: as_completed(list(futures)))
