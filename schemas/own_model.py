@@ -72,7 +72,7 @@ class OwnModel(Frozen):
         if info.data.get("function") is None:
             raise ValueError("model.function as well: it is given the path of the weights")
         if isinstance(value, str) and "://" not in value:
-            return _below(value)
+            return below(value)
         if isinstance(value, Mapping | Weights):
             return Weights.model_validate(value)
         raise ValueError("a file in the YAML's folder, or {uri: ..., sha256: ...} of one that lies elsewhere")
@@ -91,7 +91,7 @@ class OwnModel(Frozen):
             parts = PurePosixPath(each).parts
             if not parts or parts[-1] == "**" or any("**" in part and part != "**" for part in parts):
                 raise ValueError('patterns of files, such as "*.json" or "data/**/*.txt"')
-        return tuple(_below(each) for each in value)
+        return tuple(below(each) for each in value)
 
 
 def effective(model: Frozen) -> dict[str, Any]:
@@ -105,7 +105,8 @@ def runs_code(model: Any) -> bool:
     return "custom_objects" in functions(model)
 
 
-def _below(name: str) -> str:
+def below(name: str) -> str:
+    """The path, in its plain form. Raises ValueError where it leads out of the YAML's folder."""
     path = PurePosixPath(name)
     if not name or path.is_absolute() or ".." in path.parts or "\0" in name:
         raise ValueError("a path that stays below the YAML's folder")

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from schemas.groups import Group
+from schemas.starting import Start, Started
 from schemas.workloads import SECTIONS
 
 
@@ -199,6 +200,7 @@ class Plan(Record):
     waiting: tuple[str, ...]  # closed batches that neither the log nor a refusal names
     trained: bool  # the package of `version` is whole
     finished: bool  # the run's manifest lies on the store
+    start: Start | None = None  # null: from scratch
 
 
 class EpochValue(Record):
@@ -242,6 +244,7 @@ class FitResult(Record):
     precision: str | None = Field(default=None, exclude_if=lambda value: value is None)  # of training, or float32
     best_epoch: int | None = Field(default=None, exclude_if=lambda value: value is None)  # early stopping kept this one
     cost: FitCost | None = Field(default=None, exclude_if=lambda value: value is None)  # null: of an earlier release
+    start: Started | None = Field(default=None, exclude_if=lambda value: value is None)  # null: from scratch
 
 
 class PackageRef(Record):
@@ -277,6 +280,7 @@ class Lineage(Record):
     libraries: dict[str, str]
     started_at: str | None
     finished_at: str
+    start: Started | None = Field(default=None, exclude_if=lambda value: value is None)  # null: from scratch
 
 
 class ModelManifest(Record):

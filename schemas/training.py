@@ -7,6 +7,7 @@ that digests are those of before there was such a key. What a key does: `keras_r
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, get_args
 
@@ -15,12 +16,15 @@ from pydantic import Field, ValidatorFunctionWrapHandler, field_validator, model
 from schemas.augmentation import Operation
 from schemas.errors import ConfigurationError
 from schemas.metrics import class_of
+from schemas.own_model import below
 from schemas.rules import MOST, Count, Frozen, wrong
 from schemas.runner import Runner, RunnerName
 from schemas.text import nfc
 from schemas.workloads import Sections
 from schemas.yaml_text import Yaml
 
+VERSION = re.compile("[0-9a-f]{12}")
+MODEL_FILE = ".keras"
 OptimizerName = Literal["adam", "adamw", "sgd", "rmsprop", "nadam", "adagrad", "adamax"]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -90,6 +94,7 @@ class Training(Frozen):
     devices          auto: the first accelerator that the backend sees, or the CPU; a number: so many accelerators
     tensorboard      whether each fit writes its learning curve for TensorBoard
     runner           where the fits are computed: a name, or a mapping with what each asks for
+    start_from       whose weights the final fit starts with: scratch (none), champion, a version, or a .keras file
     """
 
     epochs: Count = 10
@@ -111,6 +116,7 @@ class Training(Frozen):
     )
     deterministic: bool = Field(default=False, exclude_if=lambda value: not value)
     augment: tuple[Operation, ...] = Field(default=(), exclude_if=lambda value: value == ())
+    start_from: str = Field(default="scratch", exclude_if=lambda value: value == "scratch")
     # Where a fit is computed, and who watches it: no matter of what is made, hence in no document, id or digest.
     devices: Literal["auto"] | Annotated[int, Field(ge=1, le=MOST)] = Field(default="auto", exclude=True)
     tensorboard: bool = Field(default=False, exclude=True)
@@ -176,10 +182,24 @@ class Training(Frozen):
                 raise wrong(f"training.class_weights.{name}", "a number greater than 0", weight)
         return {nfc(str(name)): float(weight) for name, weight in value.items()}  # a class may be called 3
 
+    @field_validator("start_from", mode="plain")
+    @classmethod
+    def _start(cls, value: Any) -> str:
+        if isinstance(value, int | float):
+            raise ValueError('a version in quotes, such as "120000000000": YAML reads it as a number')
+        if isinstance(value, str) and value.endswith(MODEL_FILE):
+            return below(value)
+        if not isinstance(value, str) or (value not in ("scratch", "champion") and not VERSION.fullmatch(value)):
+            raise ValueError(f"scratch, champion, a version (12 hex digits), or a file *{MODEL_FILE} beside the YAML")
+        return value
+
     @model_validator(mode="after")
     def _best_epochs(self) -> Training:
         if self.final_epochs == "folds_median" and self.early_stopping is None:
             expected = "training.early_stopping beside folds_median: it finds each fold's best epoch"
+            raise wrong("training.final_epochs", expected, self.final_epochs)
+        if self.final_epochs == "folds_median" and self.start_from != "scratch":
+            expected = "own beside training.start_from: the folds start from scratch, their best epochs are not its own"
             raise wrong("training.final_epochs", expected, self.final_epochs)
         return self
 
@@ -189,6 +209,11 @@ class Training(Frozen):
             expected = f"a number that divides training.batch_size, {self.batch_size}: each takes an equal share"
             raise wrong("training.devices", expected, self.devices)
         return self
+
+    @property
+    def start_file(self) -> str | None:
+        """The file of `start_from`, a path from the YAML's folder; None where it is no file."""
+        return self.start_from if self.start_from.endswith(MODEL_FILE) else None
 
     @property
     def steering(self) -> Optimizer:
@@ -235,6 +260,9 @@ def check(training: Training, workload: str, given: Any, sections: Sections, cla
     _check_augment(training, workload, sections.augment(given))
     for name in () if sections.classes else _set(training, OF_CLASSES):
         raise wrong(f"training.{name}", f"no such key: {workload} has no classes", getattr(training, name))
+    if sections.vocabulary and training.start_from != "scratch":
+        expected = f"scratch: each fit of {workload} has a vocabulary of its own, whose numbers mean other tokens"
+        raise wrong("training.start_from", expected, training.start_from)
     metric = training.early_stopping.metric if training.early_stopping else None
     if metric is not None and (fault := sections.metrics.fault(metric)):
         raise wrong("training.early_stopping.metric", fault, metric)

@@ -19,6 +19,7 @@ class Sections(NamedTuple):
     metrics  what a rule can name
     classes  whether a label is one of a closed set of names
     augment  the section `input` -> the operations of `training.augment` that its examples have
+    vocabulary  whether each fit learns a vocabulary from its own examples before the model
     """
 
     input: TypeAdapter[Any]
@@ -27,12 +28,14 @@ class Sections(NamedTuple):
     metrics: Metrics = CLASSIFICATION
     classes: bool = True
     augment: Callable[[Any], tuple[str, ...]] = lambda given: ()
+    vocabulary: bool = False
 
 
 SECTIONS = {
     "image_classification": Sections(TypeAdapter(ImageInput), ImageModel, augment=operations),
     "text_classification": Sections(
-        TypeAdapter(TextInput), TextModel, tuple(TextInput.model_fields), augment=lambda given: ("token_dropout",)
+        TypeAdapter(TextInput), TextModel, tuple(TextInput.model_fields), augment=lambda given: ("token_dropout",),
+        vocabulary=True,
     ),
 }
 

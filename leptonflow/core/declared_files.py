@@ -1,4 +1,4 @@
-"""The files beside a pipeline's YAML that its model declares: `model.weights` and `model.files`.
+"""The files beside a pipeline's YAML that it declares: `model.weights`, `model.files`, that of `training.start_from`.
 
 Which they are, their digests, and which the user's code names without declaring them. What does not belong here:
 the user's code itself (code_digests), and weights that lie elsewhere (`workloads.user_weights`).
@@ -26,6 +26,8 @@ def declared(config: Pipeline) -> dict[str, Path]:
     weights = getattr(config.model, "weights", None)
     if isinstance(weights, str):
         found[weights] = _file(config, "model.weights", weights)
+    if config.training.start_file is not None:
+        found[config.training.start_file] = _file(config, "training.start_from", config.training.start_file)
     for pattern in getattr(config.model, "files", ()):
         there = _matches(config.folder, pattern)
         if not there:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from leptonflow.core import store_keys
 from leptonflow.data.dataset import dataset_contents, dataset_state, identities, part_files
-from leptonflow.registry import packages
+from leptonflow.registry import ancestry, packages
 from leptonflow.storage.objects import recorded
 from leptonflow.storage.store import Store
 from leptonflow.training import model_fits
@@ -165,7 +165,23 @@ def _learned_elsewhere(
         other = packages.manifest(store, config.name, version)
     except (Damaged, NotFound) as error:
         return None, f"the champion {version} cannot be read: {error.line()}"
-    return other, not_held_out(mine, snapshot) or not_held_out(other, snapshot) or _copied(store, config, snapshot)
+    learned = (_ancestors_not_held_out(store, each, snapshot) for each in (mine, other))
+    return other, next(filter(None, learned), None) or _copied(store, config, snapshot)
+
+
+def _ancestors_not_held_out(store: Store, manifest: ModelManifest, snapshot: SnapshotRef) -> str | None:
+    """As `not_held_out`, of the version and of all that it started from: their weights are in it."""
+    version, seen = manifest.version, set[str]()
+    found: ModelManifest | None = manifest
+    while found is not None and found.version not in seen:
+        if why := not_held_out(found, snapshot):
+            return why if found.version == version else f"{why}, and {version} started from it"
+        seen.add(found.version)
+        try:
+            found = ancestry.parent(store, found)
+        except (Damaged, NotFound) as error:
+            return f"it is not proven what {version} learned from: {error.line()}"
+    return None
 
 
 def not_held_out(manifest: ModelManifest, snapshot: SnapshotRef) -> str | None:

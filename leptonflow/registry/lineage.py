@@ -22,6 +22,7 @@ from leptonflow.storage.store import Store
 from schemas.config import Pipeline
 from schemas.errors import NotFound
 from schemas.records import Hardware, Lineage, Plan, SnapshotRef
+from schemas.starting import Started
 
 LOCK = "requirements.lock"
 GIT_SECONDS = 5.0
@@ -29,10 +30,18 @@ GIT_SECONDS = 5.0
 OTHER_LIBRARIES = ("leptonflow", "numpy", "pillow", "pyarrow", "scikit-learn")
 
 
-def lineage(store: Store, config: Pipeline, plan: Plan, snapshot: SnapshotRef, code: dict[str, str]) -> Lineage:
+def lineage(
+    store: Store,
+    config: Pipeline,
+    plan: Plan,
+    snapshot: SnapshotRef,
+    code: dict[str, str],
+    start: Started | None = None,
+) -> Lineage:
     """What is known here and now of a version that was just trained.
 
-    started_at is when the plan's run began, null where that is not recorded; finished_at is now.
+    start: what its final fit started from; started_at is when the plan's run began, null where that is not recorded;
+    finished_at is now.
     """
     commit, dirty = git(config.folder)
     return Lineage(
@@ -46,6 +55,7 @@ def lineage(store: Store, config: Pipeline, plan: Plan, snapshot: SnapshotRef, c
         libraries=versions(),
         started_at=_started(store, plan),
         finished_at=clock.now(),
+        start=start,
     )
 
 

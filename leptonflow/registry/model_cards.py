@@ -66,6 +66,7 @@ def card(
         _list(
             f"input {told.how}; what the model does to it first is a layer of it",
             f"model {_settings(own_model.effective(config.model))}",
+            *_start(lineage),
             *_own(network),
             f"training {_settings(_training(config, network))}",
             f"the final fit took {final.seconds:.1f} s{_ended(final)}",
@@ -107,6 +108,17 @@ def _own(network: Network) -> list[str]:
     """What of the user's own is in the model, besides code."""
     files = [f"declared file {markdown(name)} sha256 {digest}" for name, digest in network.files.items()]
     return [*files, *([] if network.compilation is None else [markdown(network.compilation)])]
+
+
+def _start(lineage: Lineage) -> list[str]:
+    """What the final fit started from, and what of it did not fit."""
+    start = lineage.start
+    if start is None:
+        return []
+    name = f"the version {start.version}" if start.version else f"the file {markdown(start.file or '')}"
+    told = f"the final fit started from {name}, sha256 {start.sha256}: {start.layers} of {start.of} layers"
+    unknown = "" if start.version else "; what that learned from is not known here"
+    return [told + unknown, *(markdown(each) for each in start.mismatches[:MOST_LAYERS])]
 
 
 def _training(config: Pipeline, network: Network) -> dict[str, Any]:

@@ -61,7 +61,7 @@ def build(store: Store, config: Pipeline, plan: Plan, workspace: Workspace | Non
     )
     code = {name: value for name, value in code_digests(config).items() if name != "gate"}
     # A second writer was trained elsewhere and at another time: the card and the manifest tell of the first.
-    mine = lineage.lineage(store, config, plan, snapshot, code)
+    mine = lineage.lineage(store, config, plan, snapshot, code, final.start)
     lying["lineage.json"] = put("lineage.json", canonical(mine))
     origin = Lineage.model_validate_json(lying["lineage.json"])
     refs = tuple(_reference(name, data) for name, data in lying.items())

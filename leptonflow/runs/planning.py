@@ -14,15 +14,22 @@ from leptonflow.core.hashing import digest, short
 from leptonflow.core.store_keys import package_key, run_key
 from leptonflow.data.dataset.dataset_state import preprocessing, snapshots, state
 from leptonflow.data.ingest.pending_batches import waiting
+from leptonflow.registry import ancestry
 from leptonflow.storage.store import Store
 from schemas.config import Pipeline
 from schemas.records import Plan, SnapshotRef
+from schemas.starting import Start
 
 
 def ids(
-    config: Pipeline, snapshot: SnapshotRef, code: dict[str, str], attempt: int, files: Mapping[str, str] | None = None
+    config: Pipeline,
+    snapshot: SnapshotRef,
+    code: dict[str, str],
+    attempt: int,
+    files: Mapping[str, str] | None = None,
+    start: Start | None = None,
 ) -> tuple[str, str]:
-    """(version, run_id), 12 hex digits each. files: the sha256 of those that the model declares."""
+    """(version, run_id), 12 hex digits each. files: the sha256 of those that the YAML declares."""
     resolved = [accelerators.precision(config.training)] if config.training.precision == "auto" else []
     values: list[Any] = [
         snapshot.content,
@@ -35,7 +42,9 @@ def ids(
         *resolved,
         code["train"],
     ]
-    version = short(digest("version", *values, *([dict(files)] if files else []), *([attempt] if attempt else [])))
+    begun = [] if start is None or start.version is None else [{"start": start.version}]  # a file is one of `files`
+    also = [*([dict(files)] if files else []), *begun, *([attempt] if attempt else [])]
+    version = short(digest("version", *values, *also))
     rules = [rule.model_dump(mode="json") for rule in config.gate]
     return version, short(digest("run", version, rules, code["gate"]))
 
@@ -54,7 +63,7 @@ def plan(store: Store, config: Pipeline, force: bool = False) -> Plan:
 
     With `force`: the newest attempt that is unfinished, or else a new one. An attempt whose package
     exists although this run never began was trained for another gate, and is passed over.
-    Raises ConfigurationError where this backend cannot train as the YAML wants.
+    Raises ConfigurationError where this backend cannot train as the YAML wants, or where what it starts from is gone.
     """
     accelerators.check(config.training)
     history = snapshots(store, config.name, complete=True)
@@ -67,9 +76,10 @@ def plan(store: Store, config: Pipeline, force: bool = False) -> Plan:
     if snapshot is None or snapshot.preprocessing != preprocessing(config):
         return empty
     code, files = code_digests(config), declared_files.digests(config)
-    attempt = 0
+    start = ancestry.start(store, config, snapshot)
+    empty, attempt = empty.model_copy(update={"start": start}), 0
     while True:
-        version, run_id = ids(config, snapshot, code, attempt, files)
+        version, run_id = ids(config, snapshot, code, attempt, files, start)
         finished = store.size(run_key(config.name, run_id, "manifest.json")) is not None
         trained = store.size(package_key(config.name, version, "manifest.json")) is not None
         begun = store.size(run_key(config.name, run_id, "started.json")) is not None

@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from leptonflow.core import code_digests, pipeline_files, store_keys
 from leptonflow.data.dataset import dataset_state, example_sets
 from leptonflow.keras_runtime import keras_models
-from leptonflow.registry import lineage, model_sources, packages
+from leptonflow.registry import ancestry, lineage, model_sources, packages
 from leptonflow.runs import recording
 from leptonflow.storage.memory_store import MemoryStore
 from leptonflow.storage.objects import BACK, recorded
@@ -44,11 +44,11 @@ if TYPE_CHECKING:
 # Between two probabilities of one example. Retraining elsewhere adds up rounding over every step of the optimiser:
 # more than loading elsewhere does (infra.TOLERANCE), and far less than would turn a label that was not a toss-up.
 TOLERANCE = 1e-3
-READ = f"{store_keys.EXAMPLES}/"  # all that a fit reads of the store
+READ = (f"{store_keys.EXAMPLES}/", f"{store_keys.MODELS}/")  # a fit's examples, and the version that it starts from
 
 
 class Scratch(MemoryStore):
-    """Reads the dataset's parts from a store, and keeps whatever is created to itself. Sees no fit that was made."""
+    """Reads the dataset's parts and packages from a store, and keeps what is created to itself. Sees no fit of it."""
 
     def __init__(self, origin: Store) -> None:
         super().__init__(f"memory://reproduce-{uuid.uuid4().hex}")
@@ -106,7 +106,7 @@ def _reproduced(
     before = _read(recorded, f"the holdout predictions of run {run_id}", config, manifest.classes)
     out_of_fold = _out_of_fold(store, config, manifest) if folds else None
     _same_device(manifest)
-    again = _Again(Scratch(store), config, _plan(config, manifest, snapshot, run_id), snapshot)
+    again = _Again(Scratch(store), config, _plan(store, config, manifest, snapshot, run_id), snapshot)
     compared = _compare(before, _final(again, store))
     rows = None
     if out_of_fold is not None:
@@ -243,10 +243,12 @@ class _Again:
     workspace: Workspace = field(default_factory=Workspace)
 
 
-def _plan(config: Pipeline, manifest: ModelManifest, snapshot: SnapshotRef, run_id: str) -> Plan:
+def _plan(
+    store: Store, config: Pipeline, manifest: ModelManifest, snapshot: SnapshotRef, run_id: str
+) -> Plan:
     return Plan(
         pipeline=config.name, attempt=0, version=manifest.version, run_id=run_id, snapshot=snapshot, waiting=(),
-        trained=False, finished=False,
+        trained=False, finished=False, start=ancestry.recorded(store, manifest),
     )  # fmt: skip
 
 

@@ -26,6 +26,7 @@ from leptonflow.workloads import catalog, predictions, user_model
 from schemas.config import Pipeline
 from schemas.errors import TrainingError
 from schemas.records import FitResult, ObjectRef, Plan, SnapshotRef
+from schemas.starting import Started
 
 if TYPE_CHECKING:
     import numpy as np
@@ -66,7 +67,7 @@ def train_fold(
     kept, held = (numbers != fold).nonzero()[0], (numbers == fold).nonzero()[0]
     started = time.perf_counter()
     with _computing(config):
-        made = _learned(workspace, config, plan, examples, kept, held, fold)
+        made = _learned(store, workspace, config, plan, examples, kept, held, fold)
         probabilities = epochs.finite(keras_models.predict(made.model, made.encoded[held]))
     labels = examples.labels[held]
     ids, sources = ([of[i] for i in held] for of in (examples.ids, examples.sources))
@@ -114,7 +115,7 @@ def fit_final(
     started = time.perf_counter()
     with _computing(config):
         everything = np.arange(len(examples.labels))
-        made = _learned(workspace, config, plan, examples, everything, everything[:0], None, most)
+        made = _learned(store, workspace, config, plan, examples, everything, everything[:0], None, most)
         epochs.finite(keras_models.predict(made.model, made.encoded[:1]))
         bare = untrained(catalog.load(config.workload), config, snapshot.classes)
         copy_variables(made.model.variables, bare.variables)
@@ -136,6 +137,7 @@ def fit_final(
         best_epoch=made.course.best,
         precision=_precision(config),
         cost=made.course.cost,
+        start=made.start,
     )
     return _commit(store, config.name, result)
 
@@ -159,9 +161,11 @@ class _Learned(NamedTuple):
     course: epochs.Course
     encoded: NDArray[Any]
     vocabulary: str | None
+    start: Started | None
 
 
 def _learned(
+    store: Store,
     workspace: Workspace,
     config: Pipeline,
     plan: Plan,
@@ -186,13 +190,15 @@ def _learned(
     if training.early_stopping is not None and most is None:
         learned, watched = early_stopping.parted(training.early_stopping, kept, examples.labels, examples.groups, start)
     weights = class_weights.weights(training, examples.labels[learned], snapshot.classes)
-    models = workspace.models(workload, config, snapshot.classes, start, epochs.steps(config, len(learned)))
+    begun = workspace.start(store, workload, config, plan)  # asked for by folds too: nothing is trained in vain
+    begun = begun if fold is None else None
+    models = workspace.models(workload, config, snapshot.classes, start, epochs.steps(config, len(learned)), begun)
     material = epochs.Material(
         encoded, examples.labels, snapshot.classes, learned, held, watched, examples.sources, weights
     )
     with event_files.opened(config, version, fold) as tell:
         course = epochs.run(models, material, workload, config, start, stage, most or training.epochs, tell)
-    return _Learned(models.model, course, encoded, vocabulary)
+    return _Learned(models.model, course, encoded, vocabulary, begun and begun.started)
 
 
 def planned(plan: Plan) -> tuple[str, SnapshotRef]:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from io import BytesIO
 from typing import Any, NamedTuple
 
-from leptonflow.core import accelerators
+from leptonflow.core import accelerators, progress
 from leptonflow.data.dataset import example_sets
 from leptonflow.data.dataset.example_sets import Examples
 from leptonflow.keras_runtime import devices, optimizers
@@ -28,12 +28,13 @@ from leptonflow.keras_runtime.keras_models import (
     uncompiled,
 )
 from leptonflow.storage.store import Store
-from leptonflow.training import augmentation
+from leptonflow.training import augmentation, starting_weights
+from leptonflow.training.starting_weights import Weights
 from leptonflow.workloads import user_model
 from leptonflow.workloads.base import Workload
 from schemas.config import Pipeline
 from schemas.errors import ConfigurationError
-from schemas.records import SnapshotRef
+from schemas.records import Plan, SnapshotRef
 
 MODEL_LOCK = threading.RLock()  # Keras keeps seeds and graphs for the whole process: one fit at a time
 
@@ -74,6 +75,7 @@ class Workspace:
         self._models: Models | None = None
         self._steps = 0
         self._own: dict[str, str] | None = None
+        self._start: Weights | None = None
 
     def examples(self, store: Store, config: Pipeline, snapshot: SnapshotRef) -> Examples:
         """The plan's training set, read once."""
@@ -94,8 +96,32 @@ class Workspace:
                 hint="Run the same command again: it trains the model that they make now",
             )
 
-    def models(self, workload: Workload, config: Pipeline, classes: Sequence[str], seed: int, steps: int) -> Models:
+    def start(self, store: Store, workload: Workload, config: Pipeline, plan: Plan) -> Weights | None:
+        """What the plan's final fit starts with; None: from scratch. Said once. Hold MODEL_LOCK.
+
+        Raises ConfigurationError where nothing of it fits the model.
+        """
+        if self._start is None and plan.start is not None and plan.snapshot is not None:
+            classes = plan.snapshot.classes
+            self._start = starting_weights.matched(
+                store, config, plan.start, untrained(workload, config, classes), classes
+            )
+            for line in starting_weights.sentences(self._start.started, plan.start.name):
+                progress.note(line)
+        return self._start
+
+    def models(
+        self,
+        workload: Workload,
+        config: Pipeline,
+        classes: Sequence[str],
+        seed: int,
+        steps: int,
+        start: Weights | None = None,
+    ) -> Models:
         """The plan's one network, as new: as `seed` alone makes it, for a fit of so many steps. Hold MODEL_LOCK.
+
+        start: the weights that it has then.
 
         Tracing a model costs more than building one. So the first one is kept, and for each later fit
         every variable of a new one is copied into it: weights, moving statistics, the states of random
@@ -107,7 +133,7 @@ class Workspace:
         if self._models is None:
             devices.tell_of_unused(config.training)
             check_loadable(workload, config, classes)
-        fresh = _fresh(workload, config, classes, seed, steps)
+        fresh = _fresh(workload, config, classes, seed, steps, start)
         rescheduled = config.training.steering.scheduled and steps != self._steps
         if self._models is None or rescheduled or user_model.changes_the_model(config):
             self._models, self._steps = fresh, steps
@@ -117,12 +143,16 @@ class Workspace:
         return self._models
 
 
-def _fresh(workload: Workload, config: Pipeline, classes: Sequence[str], seed: int, steps: int) -> Models:
+def _fresh(
+    workload: Workload, config: Pipeline, classes: Sequence[str], seed: int, steps: int, start: Weights | None = None
+) -> Models:
     steering = config.training.steering
     seed_all(seed)
     low = accelerators.precision(config.training) == "bfloat16"
     with _own_chance(seed):
         model = workload.build(config, classes)
+        if start is not None:
+            start.assign(model)
         if low or config.training.augment:
             _check_not_compiled(model)
             model.jit_compile = jit() is not False  # it predicts, and is not compiled itself
