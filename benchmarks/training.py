@@ -23,6 +23,7 @@ def ours(images: Any, labels: Any, batch: int, augmented: bool) -> Callable[[int
     import numpy as np
 
     from leptonflow.training import epochs
+    from leptonflow.training.batches import Material
     from leptonflow.training.workspace import MODEL_LOCK, Workspace
     from leptonflow.workloads import catalog
     from schemas.config import Pipeline
@@ -37,7 +38,7 @@ def ours(images: Any, labels: Any, batch: int, augmented: bool) -> Callable[[int
     workload = catalog.load(config.workload)
     everything = np.arange(len(labels))
     nothing = everything[:0]
-    of = epochs.Material(images, labels, CLASSES, everything, nothing, nothing, [""] * len(labels))
+    of = Material(images, labels, CLASSES, everything, nothing, nothing, [""] * len(labels))
     with MODEL_LOCK:
         models = Workspace().models(workload, config, CLASSES, 0, epochs.steps(config, len(labels)))
 

@@ -30,8 +30,9 @@ ONLY_IN = {
     "prefect": ("flows", "tasks", "deployments"),
     "keras": ("leptonflow.keras_runtime.keras_models",),
 }
-ONLY_IN["tensorflow"] = (  # a GPU's memory; the format of TensorBoard's files
-    *ONLY_IN["keras"], "leptonflow.keras_runtime.devices", "leptonflow.training.event_files",
+ONLY_IN["tensorflow"] = (  # a GPU's memory; the loop over steps; the format of TensorBoard's files
+    *ONLY_IN["keras"], "leptonflow.keras_runtime.devices", "leptonflow.keras_runtime.tensorflow_steps",
+    "leptonflow.training.event_files",
 )  # fmt: skip
 
 

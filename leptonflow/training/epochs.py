@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from leptonflow.core import progress
 from leptonflow.keras_runtime import keras_models
-from leptonflow.training import augmentation
+from leptonflow.keras_runtime.train_steps import TrainSteps
+from leptonflow.training import augmentation, batches
+from leptonflow.training.batches import Call, Material, Order, Pace, calls
 from leptonflow.training.early_stopping import Watch
 from leptonflow.training.event_files import Tell
 from leptonflow.training.fit_cost import Meter
@@ -22,7 +24,7 @@ from leptonflow.training.workspace import Models
 from leptonflow.workloads import user_model
 from leptonflow.workloads.base import Workload
 from schemas.config import Pipeline
-from schemas.errors import ConfigurationError, TrainingError
+from schemas.errors import TrainingError
 from schemas.records import EpochValue, FitCost
 
 if TYPE_CHECKING:
@@ -32,28 +34,6 @@ if TYPE_CHECKING:
 # A learning curve needs no more of the fold than this; all of it after each epoch would cost 15% of the fit.
 CURVE_EXAMPLES = 256
 SHOWN = 3  # examples that an error names
-
-
-@dataclass(frozen=True)
-class Material:
-    """The examples of one fit: numbers of the N training examples of the plan.
-
-    encoded  (N, ...) what the model takes of each; labels: N true values; classes: K names
-    kept     those that are learned from
-    held     those of the fold, which are not
-    watched  those of the fit's own that are held back for early stopping; none without
-    sources  N names, for messages
-    weights  (K,) what an example of each class counts in the loss; None: 1
-    """
-
-    encoded: NDArray[Any]
-    labels: NDArray[Any]
-    classes: Sequence[str]
-    kept: NDArray[np.int64]
-    held: NDArray[np.int64]
-    watched: NDArray[np.int64]
-    sources: Sequence[str]
-    weights: NDArray[np.float32] | None = None
 
 
 def steps(config: Pipeline, count: int, most: int | None = None) -> int:
@@ -69,13 +49,37 @@ class Course(NamedTuple):
     cost: FitCost
 
 
+class Place(NamedTuple):
+    """A fit between two steps. epoch: the one under way, from 1; step: how many of its steps are done.
+
+    sums: of the loss and each metric over the examples of these steps.
+    """
+
+    epoch: int
+    step: int = 0
+    sums: Mapping[str, float] = MappingProxyType({})
+
+
+START = Place(1)
+
+
 def run(
-    models: Models, of: Material, workload: Workload, config: Pipeline, start: int, stage: str, most: int, tell: Tell
+    models: Models,
+    of: Material,
+    workload: Workload,
+    config: Pipeline,
+    start: int,
+    stage: str,
+    most: int,
+    tell: Tell,
+    begun: Place = START,
+    between: Callable[[Place], None] = lambda place: None,
 ) -> Course:
     """Train on `of.kept` for `most` epochs, or until early stopping ends it, and follow the curve on some of `of.held`.
 
-    start: the fit's seed; tell: is told the values of each epoch. Raises TrainingError where a loss or a weight is not
-    finite.
+    start: the fit's seed; tell: is told the values of each epoch; begun: where the fit goes on; between: is called
+    after every call of the backend, which is of one step or several, with the place that the fit has reached: the
+    values of all variables are those of that step. Raises TrainingError where a loss or a weight is not finite.
     """
     curve = of.held[:CURVE_EXAMPLES]  # by id, which is a digest: a fair sample
     given = config.training.early_stopping
@@ -85,10 +89,11 @@ def run(
     hooks.call("on_train_begin")
     values: list[EpochValue] = []
     total, meter, began_fit = most * len(of.kept), Meter(), time.perf_counter()
-    for epoch in range(1, most + 1):
+    fit = _fit(models, of, workload, config, start, (stage, total), hooks, meter, between)
+    for epoch in range(begun.epoch, most + 1):
         began = time.perf_counter()
         hooks.call("on_epoch_begin", epoch - 1)
-        found = _epoch(models.trainer, of, workload, config, start, epoch, (stage, total), hooks, meter)
+        found = _epoch(fit, begun if epoch == begun.epoch else Place(epoch))
         hooks.call("on_epoch_end", epoch - 1, logs=found)  # without the fold's, which may decide nothing of its fit
         model = models.settled()
         _check_finite(model, found)
@@ -115,66 +120,80 @@ def run(
     return Course(tuple(values), None if watch is None else watch.end(), cost)
 
 
-def _epoch(
-    trainer: Any,
+class _Fit(NamedTuple):
+    """What all epochs of a fit share. most: the steps of one call; single: each step is one.
+
+    between: is called after each call with the place that the fit has reached; all variables have their values then.
+    """
+
+    trainer: Any
+    steps: TrainSteps
+    of: Material
+    workload: Workload
+    config: Pipeline
+    start: int
+    told: tuple[str, int]  # the fit's name and the examples of all its epochs, for progress
+    hooks: FitHooks
+    meter: Meter
+    pace: Pace
+    most: int
+    single: bool
+    between: Callable[[Place], None]
+
+
+def _fit(
+    models: Models,
     of: Material,
     workload: Workload,
     config: Pipeline,
     start: int,
-    epoch: int,
     told: tuple[str, int],
     hooks: FitHooks,
     meter: Meter,
-) -> dict[str, float]:
+    between: Callable[[Place], None],
+) -> _Fit:
+    single = models.steps.one_by_one(models.trainer, hooks.each_step)
+    most = 1 if single else batches.most(of, workload, config.training.batch_size)
+    return _Fit(
+        models.trainer, models.steps, of, workload, config, start, told, hooks, meter, Pace(most), most, single, between
+    )
+
+
+def _epoch(fit: _Fit, begun: Place) -> dict[str, float]:
     """The mean loss and metrics of one pass over the examples, the loss first.
 
-    The order of the examples depends on the seed and the epoch alone, and never on what the process
-    did before. Batches are gathered from the one array, so a fold costs no copy of its examples.
-    told: the fit's name and the examples of all its epochs, for progress.
+    begun: where it goes on; step 0 is its beginning.
     """
-    import numpy as np
-
-    stage, total = told
-    size, count = config.training.batch_size, len(of.kept)
-    chance, mixup = np.random.default_rng([start, epoch]), augmentation.mixup(config.training)
-    order = of.kept[chance.permutation(count)]
-    sums: dict[str, float] = {}
-    for first in range(0, count, size):
-        batch = order[first : first + size]
-        with meter.gathering():
-            given: Any = of.encoded[batch]
-            target = workload.target.fit(of.labels[batch], len(of.classes))
-            weights = None if of.weights is None else of.weights[of.labels[batch]]
-            if mixup is not None:
-                shares = chance.beta(mixup, mixup, len(batch)).astype(np.float32)
-                given, target = [given, shares], augmentation.mixed(shares, target)
-                weights = None if weights is None else augmentation.mixed(shares, weights)
-        hooks.call("on_train_batch_begin", first // size)
-        with meter.step(len(batch)):
-            logs = {
-                name: _number(name, value)
-                for name, value in trainer.train_on_batch(given, target, weights, return_dict=True).items()
-            }
-        _check_loss(logs, f"step {first // size + 1} of epoch {epoch}, {stage}", [of.sources[i] for i in batch])
-        hooks.call("on_train_batch_end", first // size, logs=logs)
-        for name, value in logs.items():
-            sums[name] = sums.get(name, 0.0) + value * len(batch)
-        progress.report(stage, (epoch - 1) * count + first + len(batch), total)
+    of, (stage, total), (epoch, _, sums) = fit.of, fit.told, begun
+    sums = dict(sums)
+    size, count = fit.config.training.batch_size, len(of.kept)
+    order = Order.of(of.kept, fit.start, epoch, augmentation.mixup(fit.config.training))
+    resident = None if fit.single else fit.steps.resident(of.encoded)
+    waiting = calls(of, fit.workload, order, size, begun.step, resident, lambda: fit.pace.steps, fit.most)
+    while (call := _next(fit.meter, waiting)) is not None:
+        began = time.perf_counter()
+        fit.hooks.call("on_train_batch_begin", call.first)
+        with fit.meter.step(call.steps, call.numbers.size):
+            if fit.single:
+                found = fit.steps.run_one(fit.trainer, call.batches)
+            else:
+                found = fit.steps.run(fit.trainer, call.batches, call.steps)
+        for step in range(call.steps):
+            logs = {name: float(value[step]) for name, value in found.items()}
+            _check_loss(logs, f"step {call.first + step + 1} of epoch {epoch}, {stage}", of.sources, call.numbers[step])
+            for name, value in logs.items():
+                sums[name] = sums.get(name, 0.0) + value * call.numbers.shape[1]
+        fit.hooks.call("on_train_batch_end", call.first, logs=logs)
+        fit.pace.took(call.steps, time.perf_counter() - began)
+        done = call.first + call.steps
+        fit.between(Place(epoch, done, dict(sums)))
+        progress.report(stage, (epoch - 1) * count + min(done * size, count), total)
     return {name: sums[name] / count for name in sorted(sums, key=lambda name: name != "loss")}
 
 
-def _number(name: str, value: Any) -> float:
-    """The value of a loss or metric after a step. Raises ConfigurationError where it has several, as one per class."""
-    import numpy as np
-
-    if np.size(value) != 1:
-        raise ConfigurationError(
-            f"the metric {name} of the compiled model has several values",
-            expected="one number for all classes, such as F1Score(average='macro') gives",
-            received=f"{np.size(value)} numbers",
-            hint="Leave it out of model.compile, or average it",
-        )
-    return float(np.reshape(value, ()))
+def _next(meter: Meter, waiting: Iterator[Call]) -> Call | None:
+    with meter.gathering():
+        return next(waiting, None)
 
 
 def _plateau(models: Models, config: Pipeline, watch: Watch | None) -> Any:
@@ -191,10 +210,14 @@ def _plateau(models: Models, config: Pipeline, watch: Watch | None) -> Any:
     return callback
 
 
-def _check_loss(logs: dict[str, float], where: str, examples: Sequence[str]) -> None:
-    """Raises TrainingError where a value of the step is not finite: the steps after it would change nothing more."""
+def _check_loss(logs: dict[str, float], where: str, sources: Sequence[str], batch: NDArray[np.int64]) -> None:
+    """Raises TrainingError where a value of the step is not finite: the steps after it would change nothing more.
+
+    sources: the names of all examples; batch: the numbers of those of the step.
+    """
     wrong = {name: value for name, value in logs.items() if not math.isfinite(value)}
     if wrong:
+        examples = [sources[number] for number in batch]
         named = ", ".join(examples[:SHOWN]) + (f" and {len(examples) - SHOWN} more" if len(examples) > SHOWN else "")
         name, value = next(iter(wrong.items()))
         raise diverged(f"{name} {value} at {where}, on the examples {named}")

@@ -35,12 +35,12 @@ class Meter:
         self.waiting += time.perf_counter() - began
 
     @contextmanager
-    def step(self, examples: int) -> Iterator[None]:
-        """One step on so many examples."""
+    def step(self, steps: int, examples: int) -> Iterator[None]:
+        """So many steps in one call, on so many examples in all."""
         began = time.perf_counter()
         yield
         self.stepping += time.perf_counter() - began
-        self.steps += 1
+        self.steps += steps
         self.examples += examples
 
     def cost(self, trainer: Any, seconds: float) -> FitCost:

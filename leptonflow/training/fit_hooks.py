@@ -9,6 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from leptonflow.keras_runtime.keras_models import keras
+
+EACH_STEP = ("on_train_batch_begin", "on_train_batch_end", "on_batch_begin", "on_batch_end")
+
 
 class FitHooks:
     """epochs of the fit, and steps of all of them."""
@@ -28,6 +32,16 @@ class FitHooks:
         told = dict(logs or {})  # one for all: some of Keras's own add to it
         for each in self._callbacks:
             getattr(each, hook)(*at, told)
+
+    @property
+    def each_step(self) -> bool:
+        """Whether a callback has a hook of its own before or after a step."""
+        base = keras().callbacks.Callback
+        return any(
+            getattr(getattr(each, hook), "__func__", None) is not getattr(base, hook)
+            for each in self._callbacks
+            for hook in EACH_STEP
+        )
 
     @property
     def stopped(self) -> bool:

@@ -21,6 +21,7 @@ from leptonflow.keras_runtime import devices, keras_models
 from leptonflow.storage.objects import adopt, steady
 from leptonflow.storage.store import Store
 from leptonflow.training import class_weights, early_stopping, epochs, event_files
+from leptonflow.training.batches import Material
 from leptonflow.training.workspace import MODEL_LOCK, Workspace, copy_variables, untrained
 from leptonflow.workloads import catalog, predictions, user_model
 from schemas.config import Pipeline
@@ -48,9 +49,7 @@ def fit_result(store: Store, pipeline: str, version: str, fold: int | None) -> F
     return FitResult.model_validate_json(steady(store, key))
 
 
-def train_fold(
-    store: Store, config: Pipeline, plan: Plan, fold: int, workspace: Workspace | None = None
-) -> FitResult:
+def train_fold(store: Store, config: Pipeline, plan: Plan, fold: int, workspace: Workspace | None = None) -> FitResult:
     """Train on all folds but this one and predict this one: fold-<k>/oof.parquet, then manifest.json.
 
     workspace: the plan's in this process, by default one of this fit's own.
@@ -193,9 +192,7 @@ def _learned(
     begun = workspace.start(store, workload, config, plan)  # asked for by folds too: nothing is trained in vain
     begun = begun if fold is None else None
     models = workspace.models(workload, config, snapshot.classes, start, epochs.steps(config, len(learned)), begun)
-    material = epochs.Material(
-        encoded, examples.labels, snapshot.classes, learned, held, watched, examples.sources, weights
-    )
+    material = Material(encoded, examples.labels, snapshot.classes, learned, held, watched, examples.sources, weights)
     with event_files.opened(config, version, fold) as tell:
         course = epochs.run(models, material, workload, config, start, stage, most or training.epochs, tell)
     return _Learned(models.model, course, encoded, vocabulary, begun and begun.started)

@@ -27,6 +27,7 @@ from leptonflow.keras_runtime.keras_models import (
     seed_all,
     uncompiled,
 )
+from leptonflow.keras_runtime.train_steps import TrainSteps
 from leptonflow.storage.store import Store
 from leptonflow.training import augmentation, starting_weights
 from leptonflow.training.starting_weights import Weights
@@ -42,14 +43,16 @@ MODEL_LOCK = threading.RLock()  # Keras keeps seeds and graphs for the whole pro
 class Models(NamedTuple):
     """One network, as it is trained and as it is evaluated and saved.
 
-    trainer  compiled: what `train_on_batch` is called on
+    trainer  compiled: what is trained
     learner  the network in the trainer, which is the trainer itself where nothing is put before it
     model    what is evaluated and saved: the learner itself, where its weights are those that are evaluated
+    steps    trains the trainer
     """
 
     trainer: Any
     learner: Any
     model: Any
+    steps: TrainSteps
 
     def settled(self) -> Any:
         """`model` with the weights as training has left them, averaged where the optimiser averages them."""
@@ -76,6 +79,7 @@ class Workspace:
         self._steps = 0
         self._own: dict[str, str] | None = None
         self._start: Weights | None = None
+        self._train_steps = TrainSteps()
 
     def examples(self, store: Store, config: Pipeline, snapshot: SnapshotRef) -> Examples:
         """The plan's training set, read once."""
@@ -133,7 +137,7 @@ class Workspace:
         if self._models is None:
             devices.tell_of_unused(config.training)
             check_loadable(workload, config, classes)
-        fresh = _fresh(workload, config, classes, seed, steps, start)
+        fresh = _fresh(workload, config, classes, seed, steps, start)._replace(steps=self._train_steps)
         rescheduled = config.training.steering.scheduled and steps != self._steps
         if self._models is None or rescheduled or user_model.changes_the_model(config):
             self._models, self._steps = fresh, steps
@@ -163,7 +167,7 @@ def _fresh(
     trainer.optimizer.build(trainer.trainable_variables)
     if model is learner and trainer.optimizer.use_ema:  # the YAML's, or of the user's own compile
         model = untrained(workload, config, classes)
-    return Models(trainer, learner, model)
+    return Models(trainer, learner, model, TrainSteps())
 
 
 def _check_not_compiled(model: Any) -> None:
