@@ -65,6 +65,12 @@ def image_memory() -> int:
     return _size("LEPTONFLOW_IMAGE_MEMORY", IMAGE_MEMORY)
 
 
+def training_memory() -> int | None:
+    """The bytes of memory that the examples of a training may take: LEPTONFLOW_TRAINING_MEMORY; None where unset."""
+    name = "LEPTONFLOW_TRAINING_MEMORY"
+    return _size(name, "") if os.environ.get(name) else None
+
+
 def _size(name: str, default: str) -> int:
     given = os.environ.get(name) or default
     found = re.fullmatch(r"(\d{1,9}(?:\.\d+)?) ?([KMGT]B)", given, re.IGNORECASE)

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from leptonflow.core import progress
+from leptonflow.core import progress, spools
 from leptonflow.core.code_digests import backend
 from schemas.errors import ConfigurationError, TrainingError
 from schemas.settings import quiet
@@ -217,21 +217,22 @@ def batch_size(encoded: NDArray[Any]) -> int:
     return min(256, max(16, 2**20 // max(1, area)))
 
 
-def predict(model: Any, encoded: NDArray[Any]) -> NDArray[np.float64]:
-    """Outputs N x K of N encoded examples, the first axis N.
+def predict(model: Any, encoded: NDArray[Any], numbers: NDArray[np.int64] | None = None) -> NDArray[np.float64]:
+    """Outputs N x K of N encoded examples, the first axis N; numbers: of N of them.
 
     Every batch has the same shape, the last one padded with zeros, so that nothing is traced twice.
     """
     import numpy as np
 
     size = batch_size(encoded)
+    numbers = np.arange(len(encoded)) if numbers is None else numbers
     found: list[NDArray[np.float64]] = []
-    for start in range(0, len(encoded), size):
+    for start in range(0, len(numbers), size):
         progress.pulse()
-        batch = encoded[start : start + size]
-        count = len(batch)
-        if count < size:
-            batch = np.concatenate([batch, np.zeros((size - count, *encoded.shape[1:]), encoded.dtype)])
+        chosen = numbers[start : start + size]
+        count = len(chosen)
+        batch = np.zeros((size, *encoded.shape[1:]), encoded.dtype)
+        spools.gather(encoded, chosen, batch[:count])
         found.append(np.asarray(model.predict_on_batch(batch), np.float64)[:count])
     return np.concatenate(found) if found else np.zeros((0, model.output_shape[-1]), np.float64)
 

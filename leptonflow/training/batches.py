@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from leptonflow.core import spools
 from leptonflow.keras_runtime.step_batches import Batches
 from leptonflow.training import augmentation
 from leptonflow.workloads.base import Workload
@@ -145,7 +146,7 @@ def _call(
             weights = np.stack([augmentation.mixed(*each) for each in zip(shares, weights, strict=True)])
     if resident is None:
         examples = np.empty((room * shape[1], *of.encoded.shape[1:]), of.encoded.dtype)
-        np.take(of.encoded, chosen, axis=0, out=examples[: len(chosen)], mode="clip")  # else it copies once more
+        spools.gather(of.encoded, chosen, examples[: len(chosen)])
         numbers = np.arange(len(chosen))
     else:
         examples, numbers = resident, chosen

@@ -98,10 +98,10 @@ def run(
         model = models.settled()
         _check_finite(model, found)
         if len(curve):
-            rows = finite(keras_models.predict(model, of.encoded[curve]))
+            rows = finite(keras_models.predict(model, of.encoded, curve))
             found |= {f"val_{name}": value for name, value in workload.target.curve(of.labels[curve], rows).items()}
         if watch is not None:
-            rows = finite(keras_models.predict(model, of.encoded[of.watched]))
+            rows = finite(keras_models.predict(model, of.encoded, of.watched))
             found[f"stop_{watch.metric}"] = watch.value(workload, of.labels[of.watched], rows, of.classes)
         seconds = time.perf_counter() - began
         values += [

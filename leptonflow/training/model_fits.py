@@ -67,7 +67,7 @@ def train_fold(store: Store, config: Pipeline, plan: Plan, fold: int, workspace:
     started = time.perf_counter()
     with _computing(config):
         made = _learned(store, workspace, config, plan, examples, kept, held, fold)
-        probabilities = epochs.finite(keras_models.predict(made.model, made.encoded[held]))
+        probabilities = epochs.finite(keras_models.predict(made.model, made.encoded, held))
     labels = examples.labels[held]
     ids, sources = ([of[i] for i in held] for of in (examples.ids, examples.sources))
     groups = None if examples.groups is None else [examples.groups[i] for i in held]

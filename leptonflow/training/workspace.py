@@ -13,7 +13,7 @@ from io import BytesIO
 from typing import Any, NamedTuple
 
 from leptonflow.core import accelerators, progress
-from leptonflow.data.dataset import example_sets
+from leptonflow.data.dataset import example_sets, holdout_split
 from leptonflow.data.dataset.example_sets import Examples
 from leptonflow.keras_runtime import devices, optimizers
 from leptonflow.keras_runtime.keras_models import (
@@ -84,6 +84,7 @@ class Workspace:
     def examples(self, store: Store, config: Pipeline, snapshot: SnapshotRef) -> Examples:
         """The plan's training set, read once."""
         if self._examples is None:
+            progress.note(f"the examples: {holdout_split.example_place(config, snapshot).told}")
             self._examples = example_sets.training_set(store, config, snapshot)
         return self._examples
 

@@ -7,13 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from leptonflow.core import capacity, machine
+from leptonflow.core import capacity, machine, spools
 from leptonflow.data.dataset import admission, dataset_state, holdout_split
 from leptonflow.storage.store import Store
 from leptonflow.workloads.image_classification.panels import remarks
 from schemas.config import Pipeline
 from schemas.errors import ConfigurationError, UsageError
-from schemas.records import Split
 from tests.batches import CONFIG, image, land, npy, put, random_rows
 
 WIDE: Pipeline = CONFIG.model_copy(update={"input": (224, 224, 3)})
@@ -29,20 +28,30 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "groups" / "memory.max").write_text(str(600 << 20))
 
 
-def counts(train: int, holdout: int) -> Split:
-    return Split(train=train, holdout=holdout, train_per_class={}, holdout_per_class={}, rejected=None)
-
-
 @pytest.mark.usefixtures("small")
-def test_a_training_set_that_does_not_fit_is_exit_2_with_the_numbers() -> None:
-    capacity.check_training(224 * 224 * 3, "224 x 224 x 3", counts(300, 60))
-    with pytest.raises(ConfigurationError) as caught:
-        capacity.check_training(224 * 224 * 3, "224 x 224 x 3", counts(4000, 1000))
-    line = caught.value.line()
-    said = ("5000 examples of 224 x 224 x 3 need about 1.4 GB", "4000 of them are held twice", "0.6 GB", "`input`")
-    assert all(words in line for words in said), line
-    assert caught.value.exit_status == 2
-    capacity.check_training(8 * 8 * 3, "8 x 8 x 3", counts(4000, 1000))
+def test_a_training_set_lies_in_memory_or_in_a_file_or_is_exit_2_with_the_numbers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wide, small = (224 * 224 * 3, "224 x 224 x 3"), (8 * 8 * 3, "8 x 8 x 3")
+    found = capacity.place(*small, 5000, spoolable=True)
+    assert found.in_memory and "5000 examples of 8 x 8 x 3 take 1.0 MB and lie in memory" in found.told
+    found = capacity.place(*wide, 5000, spoolable=True)
+    said = ("5000 examples of 224 x 224 x 3 take 0.8 GB", "0.6 GB that this machine", spools.folder(), "batch by batch")
+    assert not found.in_memory and all(words in found.told for words in said), found.told
+    for examples, spoolable in ((5000, False), (10**10, True)):
+        with pytest.raises(ConfigurationError) as caught:
+            capacity.place(*wide, examples, spoolable)
+        line = caught.value.line()
+        told = (f"{examples} examples of 224 x 224 x 3 take", "more than", "0.6 GB", "`input`")
+        assert all(words in line for words in told), line
+        assert caught.value.exit_status == 2 and ("TMPDIR" in line) == spoolable
+    monkeypatch.setenv("LEPTONFLOW_TRAINING_MEMORY", "2MB")
+    assert capacity.place(*small, 5000, spoolable=True).in_memory
+    found = capacity.place(*small, 5500, spoolable=True)
+    assert not found.in_memory and "more than 2.0 MB of memory (LEPTONFLOW_TRAINING_MEMORY)" in found.told
+    monkeypatch.setenv("LEPTONFLOW_TRAINING_MEMORY", "much")
+    with pytest.raises(UsageError, match="LEPTONFLOW_TRAINING_MEMORY"):
+        capacity.place(*small, 1, spoolable=True)
 
 
 @pytest.mark.usefixtures("small")

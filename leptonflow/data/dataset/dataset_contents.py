@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from leptonflow.core import parquet
 from leptonflow.core.hashing import canonical
-from leptonflow.data.dataset.part_files import read_columns, read_part
+from leptonflow.data.dataset.part_files import read_columns, read_part, read_rows
 from leptonflow.storage.commit_log import Entry
 from leptonflow.storage.objects import recorded
 from leptonflow.storage.store import Store
@@ -50,16 +50,21 @@ def tables(
     columns: Sequence[str],
     *,
     verified: bool = False,
+    rows: int | None = None,
 ) -> Iterator[pa.Table]:
     """Some columns of each part, `id` among them, as the records say: newer labels, and nothing that was retracted.
 
-    verified: the whole part is read at once, for its examples.
+    verified: the whole part is read at once, for its examples; rows: so many of its rows at a time.
     """
     import pyarrow as pa
 
     changed = read_changes(store, changes)
-    for part in parts:
-        table = (read_part if verified else read_columns)(store, part, columns)
+    read = read_part if verified else read_columns
+    for table in (
+        table
+        for part in parts
+        for table in ([read(store, part, columns)] if rows is None else read_rows(store, part, columns, rows))
+    ):
         ids = table["id"].to_pylist() if changed else []
         touched = any(example in changed for example in ids)
         if "label" in columns:

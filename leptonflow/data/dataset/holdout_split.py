@@ -90,9 +90,19 @@ def split(store: Store, config: Pipeline, snapshot: SnapshotRef) -> Split:
         ),
         **grouped,
     )
-    workload = catalog.load(config.workload)
-    capacity.check_training(workload.codec.bytes(config.input), workload.told(config.input).how, found)
+    example_place(config, snapshot)
     return found
+
+
+def example_place(config: Pipeline, snapshot: SnapshotRef) -> capacity.Place:
+    """Where the examples of training and holdout lie while models are trained and evaluated, by what all of them take.
+
+    Raises ConfigurationError where they fit nowhere.
+    """
+    workload = catalog.load(config.workload)
+    spoolable = workload.codec.empty(0, config.input).dtype != object
+    each, how = workload.codec.bytes(config.input), workload.told(config.input).how
+    return capacity.place(each, how, snapshot.examples, spoolable)
 
 
 def _large_batch(config: Pipeline, train: int) -> list[str]:

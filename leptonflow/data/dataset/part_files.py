@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from leptonflow.core import parquet, store_keys
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 IDENTITY = ("id", "sha256", "label", "batch")
+BUFFER = 1 << 20  # bytes that are read of a column at a time, where a part is read by rows
 
 
 class Accepted(NamedTuple):
@@ -119,10 +121,31 @@ def read_columns(store: Store, part: PartRef, columns: Sequence[str]) -> pa.Tabl
     """Some small columns of a part, held against its sha256 too; of a local file no examples are kept in memory."""
     import pyarrow.parquet as pq
 
-    path = store.path(part.key)
-    if path is not None and path.is_file():
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if found == part.sha256:
-            return pq.ParquetFile(path).read(columns=list(columns), use_threads=False)
+    path = _intact(store, part)
+    if path is not None:
+        return pq.ParquetFile(path).read(columns=list(columns), use_threads=False)
     return read_part(store, part, columns)  # read again, then refused
+
+
+def read_rows(store: Store, part: PartRef, columns: Sequence[str], count: int) -> Iterator[pa.Table]:
+    """Some columns of a part, `count` rows at a time, its bytes held against the recorded sha256 first.
+
+    Of a local file no more than these rows are in memory. Raises Damaged.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = _intact(store, part)
+    source = pa.BufferReader(recorded(store, part.key, part.sha256)) if path is None else path
+    with pq.ParquetFile(source, buffer_size=BUFFER) as file:
+        for batch in file.iter_batches(count, columns=list(columns), use_threads=False):
+            yield pa.Table.from_batches([batch]).select(list(columns))
+
+
+def _intact(store: Store, part: PartRef) -> Path | None:
+    """The local file of a part that is as it was recorded; None where there is no such file."""
+    path = store.path(part.key)
+    if path is None or not path.is_file():
+        return None
+    with path.open("rb") as file:
+        return path if hashlib.file_digest(file, "sha256").hexdigest() == part.sha256 else None
