@@ -18,6 +18,7 @@ from cli import asking, batches, dataset, output, registry
 from cli import gate as gates
 from cli import query as queries
 from cli import report as reports
+from cli import tuning as tunings
 from cli.common import DEBUG, JSON, PIPELINE, STORE, Answer, looked_at
 from cli.common import answer as _answer
 from cli.ending import leave
@@ -163,6 +164,7 @@ def _override(
     return _answer(Answer(document, lambda: show.overridden(document)), as_json)
 
 
+app.command()(tunings.tune)
 app.command()(gates.gate)
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import difflib
 import re
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from schemas import cron, training
+from schemas import cron, training, tuning
 from schemas.augmentation import Operation
 from schemas.errors import ConfigurationError
 from schemas.groups import Group, of_text
@@ -133,6 +134,7 @@ class Pipeline(Frozen):
     limits: Limits = Field(default=Limits(), exclude=True)
     notify: Notify | None = Field(default=None, exclude=True)
     looks: Looks = Field(default=Looks(), exclude=True)
+    tune: Any = Field(default=None, exclude=True)  # a schemas.tuning.Tune
     folder: Path = Field(default=Path("."), exclude=True)
 
     @field_validator("workload")
@@ -156,6 +158,11 @@ class Pipeline(Frozen):
     @classmethod
     def _as_tuple(cls, value: Any) -> Any:
         return tuple(value) if isinstance(value, list) else value
+
+    @field_validator("tune", mode="plain")
+    @classmethod
+    def _ranges(cls, value: Any) -> Any:
+        return tuning.of_yaml(value)
 
     @field_validator("group", mode="before")
     @classmethod
@@ -189,7 +196,13 @@ class Pipeline(Frozen):
         sections = SECTIONS[self.workload]
         if self.classes is not None and not sections.classes:
             raise wrong("classes", f"no such key: {self.workload} has no classes", list(self.classes))
-        training.check(self.training, self.workload, self.input, sections, self.classes)
+        of_workload = partial(
+            training.check, workload=self.workload, given=self.input, sections=sections, classes=self.classes
+        )
+        of_workload(self.training)
+        if self.tune is not None:
+            tuning.check(self.tune, self.training, self.model, sections, of_workload)
+            tuning.check_class(self.tune, self.classes)
         for number, rule in enumerate(self.gate):
             metric = getattr(rule, "metric", None)
             if isinstance(rule, Slices | Calibration):

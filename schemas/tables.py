@@ -160,6 +160,27 @@ OUTPUTS = _columns(
     value="float",
 )
 
+# --- read from the records of studies: they are the only truth ------------------------------------
+
+# A trial of `leptonflow tune`. `folds` were trained; `value` is the mean of the metric over them; parameters: JSON.
+TRIALS = _columns(
+    pipeline="text",
+    study="text",
+    trial="int",
+    version="text",
+    state="text",
+    metric="text",
+    value="float",
+    std="float",
+    folds="int",
+    parameters="text",
+    sentence="text",
+    snapshot="text",
+    started_at="time",
+    finished_at="time",
+    seconds="float",
+)
+
 # --- written once per run, under <run_id> --------------------------------------------------------
 
 RUNS = _columns(
@@ -286,4 +307,5 @@ COLUMNS: dict[str, dict[str, str]] = {
     "models": MODELS,
     "promotions": PROMOTIONS,
     "discards": DISCARDS,
+    "trials": TRIALS,
 }

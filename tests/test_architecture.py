@@ -19,7 +19,10 @@ from leptonflow.core import store_keys
 
 ROOT = Path(__file__).parent.parent
 FLOORS = {"schemas": 0, "leptonflow": 1, "tasks": 2, "serving": 2, "flows": 3, "cli": 4}
-HEAVY = {"tensorflow", "keras", "great_expectations", "prefect", "duckdb", "pandas", "sklearn", "matplotlib", "scipy"}
+HEAVY = {
+    "tensorflow", "keras", "great_expectations", "prefect", "duckdb", "pandas", "sklearn", "matplotlib", "scipy",
+    "optuna",
+}  # fmt: skip
 PICKLES = {"pickle", "_pickle", "cPickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}
 WORKLOAD_NAMES = ("image_classification", "text_classification")
 
@@ -27,6 +30,7 @@ WORKLOAD_NAMES = ("image_classification", "text_classification")
 ONLY_IN = {
     "great_expectations": ("leptonflow.data.validation.contracts",),
     "duckdb": ("leptonflow.tables.queries",),
+    "optuna": ("leptonflow.tuning.search_space",),
     "prefect": ("flows", "tasks", "deployments"),
     "keras": ("leptonflow.keras_runtime.keras_models",),
 }

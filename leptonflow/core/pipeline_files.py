@@ -28,7 +28,7 @@ def available(folder: Path = PIPELINES) -> dict[str, Path]:
     found: dict[str, Path] = {}
     nested: dict[str, Path] = {}
     for path in sorted(path for pattern in PATTERNS for path in folder.glob(pattern)):
-        if path.name.endswith(".contract.yaml") or path.name.startswith("."):  # of an editor, or of macOS
+        if path.name.endswith((".contract.yaml", ".tuned.yaml")) or path.name.startswith("."):  # of an editor, macOS
             continue
         if path.parent == folder:
             found[path.stem] = path

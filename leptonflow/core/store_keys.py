@@ -68,6 +68,7 @@ RUNS = "runs"
 PROMOTIONS = "promotions"
 TABLES = "tables"
 COMPACTIONS = "compactions"
+STUDIES = "studies"
 
 READY = "_READY"  # closes a batch
 INGEST = "_INGEST"  # begins one that `ingest` lands
@@ -221,3 +222,23 @@ def table_key(table: str, pipeline: str, name: str) -> str:
 def compacted_key(table: str, sha256: str) -> str:
     """A table's file that a compaction made."""
     return f"{COMPACTIONS}/{table}/{sha256}.parquet"
+
+
+def study_key(pipeline: str, study: str, name: str) -> str:
+    """A file of a study."""
+    return f"{STUDIES}/{pipeline}/{study}/{name}"
+
+
+def trials_folder(pipeline: str, study: str) -> str:
+    """The folder of a study's trials."""
+    return study_key(pipeline, study, "trials")
+
+
+def trial_key(pipeline: str, study: str, number: int) -> str:
+    """The record of a trial, from 1."""
+    return record_key(trials_folder(pipeline, study), number)
+
+
+def is_trial(key: str) -> bool:
+    """Whether the record of a trial lies there."""
+    return re.fullmatch(rf"{STUDIES}/[^/]+/[^/]+/trials/\d{{8}}\.json", key) is not None

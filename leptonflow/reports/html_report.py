@@ -11,13 +11,12 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leptonflow.data.validation.drift import ClassShare, Drift
 from leptonflow.evaluation.metric_intervals import Between
-from leptonflow.reports import plots
-from leptonflow.reports.wording import bound, chance, cost, duration, interval, label, number, signed, when
+from leptonflow.reports import pages, plots
+from leptonflow.reports.wording import cost, when
 from leptonflow.training import fit_cost
 from leptonflow.workloads import catalog
 from leptonflow.workloads.base import Shown
@@ -25,7 +24,7 @@ from leptonflow.workloads.classification_errors import Analysis, Example, Group
 from schemas.config import Pipeline
 from schemas.metrics import CLASSIFICATION
 from schemas.records import Evaluation, FitResult, InfraResult, ModelManifest, Outcome, RuleResult, Split, Verdict
-from schemas.text import noun, printable
+from schemas.text import printable
 from schemas.workloads import lower_is_better, overall
 
 if TYPE_CHECKING:
@@ -89,21 +88,7 @@ class Contents:
 
 def render(contents: Contents) -> bytes:
     """The report as one HTML file (UTF-8) with no reference to anything outside itself."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        number=number, bound=bound, signed=signed, seconds=duration, when=when, printable=printable, p=chance,
-        label=label, noun=noun,
-    )  # fmt: skip
-    environment.globals["interval"] = interval
-    return environment.get_template("report.html.j2").render(**_view(contents)).encode("utf-8", "replace")
+    return pages.environment().get_template("report.html.j2").render(**_view(contents)).encode("utf-8", "replace")
 
 
 # --- what the template sees ----------------------------------------------------------------------

@@ -61,7 +61,7 @@ def everything(store: Store, names: Sequence[str], found: Verified) -> Iterator[
         yield from _runs(store, name, found)
         yield from _promotions(store, name, found)
         yield from _packages(store, name, found)
-        for folder in (store_keys.RUNS, store_keys.FITS, store_keys.MODELS, store_keys.DISCARDED):
+        for folder in (store_keys.RUNS, store_keys.FITS, store_keys.MODELS, store_keys.DISCARDED, store_keys.STUDIES):
             yield from _documents(store, f"{folder}/{name}")
     yield from _compactions(store, found)
 
@@ -264,7 +264,7 @@ def _told_digest(store: Store, key: str) -> str | None:
 
 
 def _documents(store: Store, prefix: str) -> Iterator[Named]:
-    """Every JSON document of runs, fits, load checks and discarded batches, and what it names."""
+    """Every JSON document of runs, fits, load checks, discarded batches and studies, and what it names."""
     for key in store.keys(prefix):
         if key.endswith(".json") and (not prefix.startswith(f"{store_keys.MODELS}/") or store_keys.is_load_check(key)):
             yield _json(key)

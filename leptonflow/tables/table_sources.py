@@ -227,9 +227,36 @@ def _corrections(store: Store) -> list[table_files.Row]:
     ]
 
 
+def _trials(store: Store) -> list[table_files.Row]:
+    from schemas.trials import Study, Trial
+
+    there = sorted(key for key in store.keys(store_keys.STUDIES) if key.endswith(".json"))
+    data = dict(zip(there, store.get_many(there), strict=True))
+    studies = {
+        found.study: found
+        for key, each in data.items()
+        if not store_keys.is_trial(key)
+        for found in [read_model(Study, key, each, "the record of a study")]
+    }
+    trials = [read_model(Trial, key, data[key], "the record of a trial") for key in there if store_keys.is_trial(key)]
+    same = ("pipeline", "study", "version", "state", "value", "std", "sentence", "started_at", "finished_at", "seconds")
+    return [
+        {
+            **{name: getattr(trial, name) for name in same},
+            "trial": trial.number,
+            "folds": len(trial.values),
+            "parameters": json.dumps(trial.parameters, ensure_ascii=False),
+            "metric": studies[trial.study].metric if trial.study in studies else None,
+            "snapshot": studies[trial.study].snapshot if trial.study in studies else None,
+        }
+        for trial in trials
+    ]
+
+
 _LOGS: dict[str, Callable[[Store], list[table_files.Row]]] = {
     "snapshots": _snapshots,
     "corrections": _corrections,
     "promotions": _promotions,
     "discards": _discards,
+    "trials": _trials,
 }
