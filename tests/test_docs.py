@@ -42,6 +42,7 @@ ELSEWHERE = {
     "leptonflow deploy": "tests/integration/test_deploying.py",
     "leptonflow watch digits": "tests/integration/test_watching.py",
     f"leptonflow reproduce {SOME_ID} --folds": "below, where its keys are looked up",
+    "leptonflow tune digits --trials 20": "below, with two",
     "make bench": "python -m benchmarks.overhead --quick and its siblings",
 }
 SERVICES = {"up", "down", "logs", "watch"}  # they run on, and have no one document to print
@@ -158,7 +159,7 @@ def test_the_commands_of_a_page_run(page: Path, newcomer: tuple[Path, dict[str, 
 ASKED = (
     "status digits", "runs digits", "models digits", f"models digits --show {SOME_ID}", "history digits",
     f"models digits --diff {SOME_ID} {SOME_ID}", "explain digits", f"reproduce {SOME_ID} --folds",
-    "gate digits --simulate --discordance 0.05 --holdout 2000",
+    "gate digits --simulate --discordance 0.05 --holdout 2000", "tune digits --trials 2",
 )  # fmt: skip
 
 
@@ -175,7 +176,7 @@ def test_every_key_of_an_answer_is_on_its_page(
     assert done.status == 0, done.told()
     document = done.document
     records = document if isinstance(document, list) else [document]
-    inner = [row for record in records for name in ("would_change", "folds", "gate", "curve", "differences")
+    inner = [row for record in records for name in ("would_change", "folds", "gate", "curve", "differences", "trials")
              for row in record.get(name) or ()]  # fmt: skip
     text = re.sub("^```.*?^```", "", (ROOT / "docs" / "commands.md").read_text(encoding="utf-8"), flags=re.M | re.S)
     named = set(re.findall(r"\w+", " ".join(re.findall(r"`[^`]+`", text))))
