@@ -25,9 +25,11 @@ from leptonflow.storage.store import Store
 from leptonflow.tables import formats, queries, table_files
 from leptonflow.tables.allowance import Allowance
 from leptonflow.tables.views import VIEWS
+from leptonflow.tuning import study_records
 from schemas.errors import Damaged, LeptonflowError, UsageError
 from schemas.records import QuarantineRef
 from schemas.tables import COLUMNS, schema
+from schemas.trials import Study, Trial
 from tests.conftest import EVERY_STORE, fresh_uri
 from tests.run_examples import CONTRACT, make, outcome
 from tests.servers import SECRET_KEY, Server
@@ -55,7 +57,7 @@ def commit(store: Store, prefix: str, kind: str, body: dict[str, Any]) -> None:
 
 
 def fill(store: Store, pipeline: str = "digits") -> None:
-    """One accepted batch, one that was refused and discarded, two runs, one promotion."""
+    """One accepted batch, one that was refused and discarded, two runs, one promotion, a study of two trials."""
     counts = {"arrived": 100, "accepted": 90, "quarantined": 7, "known": 3, "ignored": 1}
     done = outcome(pipeline, "first", quarantine=quarantined(store, pipeline, "first"))
     body = {"batch": "first", "snapshot": done.snapshot, "examples": 90, "counts": counts}
@@ -70,6 +72,18 @@ def fill(store: Store, pipeline: str = "digits") -> None:
     promotion = {"version": "a1" * 6, "previous": None, "run_id": "b2" * 6, "manifest_sha256": "f" * 64,
                  "snapshot": "5aa5" * 3, "snapshot_number": 1}  # fmt: skip
     commit(store, f"promotions/{pipeline}/log", "promotion", promotion)
+    study = Study(
+        pipeline=pipeline, study="e5" * 6, version="a1" * 6, snapshot="5aa5" * 3, metric="accuracy", folds=3,
+        higher_is_better=True, ranges={"epochs": [1, 9]}, created_at="2026-11-24T10:00:00.000000Z",
+    )  # fmt: skip
+    store.create(f"studies/{pipeline}/{study.study}/study.json", study.model_dump_json().encode())
+    for number, state in enumerate(("complete", "failed"), start=1):
+        trial = Trial(
+            pipeline=pipeline, study=study.study, number=number, state=state, parameters={"epochs": number},
+            version="a1" * 6, values=(0.9, 0.8), value=0.85, std=0.07, sentence=None, seconds=2.5,
+            started_at="2026-11-24T10:00:00.000000Z", finished_at="2026-11-24T10:00:02.500000Z",
+        )  # fmt: skip
+        assert study_records.record(store, trial)
 
 
 @functools.cache
