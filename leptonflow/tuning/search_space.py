@@ -55,7 +55,7 @@ def suggestion(study: Study, config: Pipeline, trials: Sequence[Trial]) -> Sugge
 
     def hopeless(fold: int, mean: float) -> bool:
         trial.report(mean, fold)
-        return trial.should_prune()
+        return bool(trial.should_prune())
 
     parameters = {key: _value(config.tune.ranges[key], trial.params[key]) for key in space}
     return Suggestion(parameters, hopeless)
