@@ -44,27 +44,25 @@ class Place(NamedTuple):
 def place(each: int, how: str, examples: int, spoolable: bool) -> Place:
     """In memory where they fit, and else in a file, if they are of a kind that can be read from one.
 
-    each: bytes of one; how: the pipeline's input, as a person reads it. In memory they lie twice while they are put in
-    order. Raises ConfigurationError where they fit nowhere.
+    each: bytes of one; how: the pipeline's input, as a person reads it. There must be twice the memory, as they lie
+    there twice while they are put in order. Raises ConfigurationError where they fit nowhere.
     """
-    need, size, given = 2 * examples * each, examples * each, settings.training_memory()
-    granted = machine.memory()
+    size, given, granted = examples * each, settings.training_memory(), machine.memory()
     share = SHARE if spoolable else 1.0
-    limit = given or max(0, int(share * (granted - PROCESS_BYTES)))
-    times = f"{_times(examples, how)} take {_size(size)}"
-    of = "LEPTONFLOW_TRAINING_MEMORY" if given else f"of the {_size(granted)} that this machine or container grants"
-    if need <= limit:
-        return Place(True, f"{times} and lie in memory: twice as much is free for them, up to {_size(limit)} ({of})")
-    short = f"twice as much, while they are put in order, is more than {_size(limit)} of memory ({of})"
+    room = (given or max(0, int(share * (granted - PROCESS_BYTES)))) // 2
+    part = f"{'a quarter' if spoolable else 'half'} of the {_size(granted)} of this machine or container"
+    why = f"up to {_size(room)} may lie in memory, {'half of LEPTONFLOW_TRAINING_MEMORY' if given else part}"
+    what = f"{_times(examples, how)} ({_size(size)})"
+    if size <= room:
+        return Place(True, f"{what} lie in memory; {why}")
     free = shutil.disk_usage(spools.folder()).free
     if spoolable and size < free:
-        return Place(False, f"{times}; {short}: they lie in a file in {spools.folder()} and are read batch by batch")
-    disk = f", and {spools.folder()} has {_size(free)} left" if spoolable else ""
-    besides = f", or {_size(size)} on the disk" if spoolable else ""
+        return Place(False, f"{what} lie in a file in {spools.folder()} and are read batch by batch; {why}")
+    disk = f"; {spools.folder()} has {_size(free)} left" if spoolable else ""
     raise ConfigurationError(
-        f"the training set does not fit into memory: {times}; {short}{disk}",
-        expected=f"at most {_size(limit)} for them in memory{besides}",
-        received=f"{_size(need)} in memory{besides}",
+        f"the training set does not fit into memory{' or onto the disk' if spoolable else ''}: {what}",
+        expected=f"less: {why}{disk}",
+        received=_size(size),
         hint="Make `input` smaller in the pipeline's YAML, or give it more memory"
         + (", or a TMPDIR with more room" if spoolable else ""),
     )
@@ -75,7 +73,7 @@ def _times(examples: int, told: str) -> str:
 
 
 def _size(size: int) -> str:
-    return _gb(size) if size >= 10**8 else f"{size / 1e6:.1f} MB"
+    return _gb(size) if size >= 10**8 else f"{size / 1e6:.1f} MB" if size >= 10**5 else f"{size / 1e3:.1f} kB"
 
 
 def _gb(size: int) -> str:
