@@ -52,16 +52,24 @@ def progress() -> Iterator[None]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    named, detailed = TextColumn("{task.description}"), TextColumn("{task.fields[detail]}", markup=False)
+    columns = (named, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), detailed)
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
         shown: dict[str, Any] = {}
 
         def report(stage: str, done: int, total: int) -> None:
             if stage not in shown:
-                shown[stage] = bars.add_task(STAGES.get(stage, stage), total=total or None)
+                shown[stage] = bars.add_task(STAGES.get(stage, stage), total=total or None, detail="")
             bars.update(shown[stage], completed=done, total=total or None)
 
-        with reports.listen(report, lambda text: bars.console.print(f"leptonflow: {advice(text)}", highlight=False)):
+        def note(text: str) -> None:
+            bars.console.print(f"leptonflow: {advice(text)}", highlight=False)
+
+        def detail(stage: str, text: str) -> None:
+            if stage in shown:
+                bars.update(shown[stage], detail=text)
+
+        with reports.listen(report, note, detail):
             yield
 
 

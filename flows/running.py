@@ -132,7 +132,7 @@ def _interruptible() -> Iterator[None]:
 
         signal.signal(signal.SIGINT, stop)
         try:
-            with waking(signal.SIGINT):
+            with waking(signal.SIGINT, signal.SIGTERM):  # Prefect's own handler raises in the main thread
                 yield
         finally:
             signal.signal(signal.SIGINT, signal.default_int_handler)

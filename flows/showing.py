@@ -109,7 +109,7 @@ class Page:
 class Moving:
     """A progress artifact that follows the training, written by a thread of its own once a second at most.
 
-    `report` is a listener of leptonflow.core.progress. The artifact begins with the first report of a fit.
+    `report` and `detail` are listeners of leptonflow.core.progress. The artifact begins with the first report of a fit.
     """
 
     def __init__(self, page: Page, folds: int) -> None:
@@ -117,6 +117,7 @@ class Moving:
         self._folds = folds
         self._now: tuple[float, str] | None = None
         self._shares: dict[str, float] = {}  # of each stage
+        self._details: dict[str, str] = {}  # of each stage: what it is at
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
@@ -128,11 +129,17 @@ class Moving:
             now = naming.moved(self._shares, self._folds)
             if now is None:
                 return
-            self._now = now
+            under_way = (each for each, share in self._shares.items() if share < 1 and each in self._details)
+            self._now = now[0], "; ".join((now[1], *(f"{each}: {self._details[each]}" for each in under_way)))
             if self._thread is None:
                 context = contextvars.copy_context()  # with the settings of the run's own thread
                 self._thread = threading.Thread(target=context.run, args=(self._follow,), name="progress", daemon=True)
                 self._thread.start()
+
+    def detail(self, stage: str, text: str) -> None:
+        """Take note of what a fit is at: the next report says it too."""
+        with self._lock:
+            self._details[stage] = text
 
     def close(self) -> None:
         """Write where it stands. A server that does not answer is not waited for."""

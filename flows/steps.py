@@ -83,7 +83,8 @@ class Steps:
                 page.log.info("this log is kept in %s", path.absolute())
             moving = showing.Moving(page, self.config.training.folds)
             stack.callback(moving.close)
-            self._stop = stack.enter_context(progress.listen(moving.report, lambda text: page.log.info("%s", text)))
+            told = progress.listen(moving.report, lambda text: page.log.info("%s", text), moving.detail)
+            self._stop = stack.enter_context(told)
             stack.enter_context(run_lock.one_at_a_time(open_store(self.store), self.config.name))
             yield
 

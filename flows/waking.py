@@ -56,20 +56,20 @@ class Stop:
 
 
 @contextmanager
-def waking(number: signal.Signals) -> Iterator[None]:
-    """For as long as the block lasts, this signal wakes the main thread (which enters the block) from any wait."""
+def waking(*numbers: signal.Signals) -> Iterator[None]:
+    """For as long as the block lasts, these signals wake the main thread (which enters the block) from any wait."""
     main = threading.get_ident()
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
 
     def nudge() -> None:
         while received := os.read(reader, 64):  # the numbers of the signals that came, a byte each
-            if number in received:
+            if set(numbers) & set(received):
                 signal.pthread_kill(main, NUDGE)
 
     handler = signal.signal(NUDGE, lambda number, frame: None)
     before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    thread = threading.Thread(target=nudge, name=f"wakes for {number.name}", daemon=True)
+    thread = threading.Thread(target=nudge, name="wakes for signals", daemon=True)
     thread.start()
     try:
         yield

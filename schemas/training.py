@@ -81,6 +81,12 @@ class EarlyStopping(Frozen):
         return value and nfc(value)
 
 
+class Checkpoint(Frozen):
+    """How often a fit under way is saved, to go on from there in another process. minutes: at least, between two."""
+
+    minutes: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 5.0
+
+
 class Training(Frozen):
     """How each fold and the final fit are computed.
 
@@ -95,6 +101,7 @@ class Training(Frozen):
     tensorboard      whether each fit writes its learning curve for TensorBoard
     runner           where the fits are computed: a name, or a mapping with what each asks for
     start_from       whose weights the final fit starts with: scratch (none), champion, a version, or a .keras file
+    checkpoint       how often a fit under way is saved
     """
 
     epochs: Count = 10
@@ -121,6 +128,7 @@ class Training(Frozen):
     devices: Literal["auto"] | Annotated[int, Field(ge=1, le=MOST)] = Field(default="auto", exclude=True)
     tensorboard: bool = Field(default=False, exclude=True)
     runner: Runner = Field(default=Runner(), exclude=True)
+    checkpoint: Checkpoint = Field(default=Checkpoint(), exclude=True)
 
     @field_validator("augment", mode="before")
     @classmethod

@@ -17,10 +17,11 @@ from leptonflow.core import deadlines
 
 Report = Callable[[str, int, int], None]  # stage, done, total (0: not known)
 Note = Callable[[str], None]  # one line of news for a person
+Detail = Callable[[str, str], None]  # stage, what it is at
 
 
 class _Work(NamedTuple):
-    listeners: tuple[tuple[Report | None, Note | None], ...] = ()
+    listeners: tuple[tuple[Report | None, Note | None, Detail | None], ...] = ()
     ended: threading.Event | None = None  # of the outermost listener
 
 
@@ -35,7 +36,7 @@ class Stopped(BaseException):
 def report(stage: str, done: int, total: int) -> None:
     """Say that `done` of `total` of this stage is done. Raises as `pulse` does."""
     pulse()
-    for tell, _ in _work.get().listeners:
+    for tell, _, _ in _work.get().listeners:
         if tell is not None:
             tell(stage, done, total)
 
@@ -50,21 +51,30 @@ def pulse() -> None:
 
 def note(text: str) -> None:
     """Say one line of news, such as that another command is being waited for."""
-    for _, tell in _work.get().listeners:
+    for _, tell, _ in _work.get().listeners:
         if tell is not None:
             tell(text)
 
 
+def detail(stage: str, text: str) -> None:
+    """Say in a few words what a stage is at, such as its epoch and loss: what is said next replaces it."""
+    for _, _, tell in _work.get().listeners:
+        if tell is not None:
+            tell(stage, text)
+
+
 @contextmanager
-def listen(to_report: Report | None = None, to_note: Note | None = None) -> Iterator[Callable[[], None]]:
-    """Within this block, reports and notes go to these callbacks too.
+def listen(
+    to_report: Report | None = None, to_note: Note | None = None, to_detail: Detail | None = None
+) -> Iterator[Callable[[], None]]:
+    """Within this block, reports, notes and details go to these callbacks too.
 
     Yields what ends the work of the outermost such block, in all its threads, at their next report: a computing thread
     cannot be interrupted otherwise.
     """
     work = _work.get()
     ended = work.ended or threading.Event()
-    token = _work.set(_Work((*work.listeners, (to_report, to_note)), ended))
+    token = _work.set(_Work((*work.listeners, (to_report, to_note, to_detail)), ended))
     try:
         yield ended.set
     finally:

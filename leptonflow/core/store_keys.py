@@ -46,6 +46,13 @@ def new_key(key: str) -> str:
     return key
 
 
+def scratch_key(key: str) -> str:
+    """`key`, if it may be removed: it lies under SCRATCH."""
+    if not new_key(key).startswith(f"{SCRATCH}/"):
+        raise UsageError("nothing is removed from a store", expected=f"a key under {SCRATCH}/", received=repr(key))
+    return key
+
+
 def _names_one(segment: str) -> bool:
     return 0 < len(segment.encode()) <= LONGEST_SEGMENT and not TEMPORARY.fullmatch(segment)
 
@@ -69,6 +76,7 @@ PROMOTIONS = "promotions"
 TABLES = "tables"
 COMPACTIONS = "compactions"
 STUDIES = "studies"
+SCRATCH = "scratch"
 
 READY = "_READY"  # closes a batch
 INGEST = "_INGEST"  # begins one that `ingest` lands
@@ -151,7 +159,46 @@ def fits_folder(pipeline: str, version: str) -> str:
 
 def fit_key(pipeline: str, version: str, fold: int | None, name: str) -> str:
     """A file of a fold (or, with None, of the final fit)."""
-    return f"{FITS}/{pipeline}/{version}/{'final' if fold is None else f'fold-{fold}'}/{name}"
+    return f"{FITS}/{pipeline}/{version}/{_fit(fold)}/{name}"
+
+
+def scratch_folder(pipeline: str, version: str) -> str:
+    """The folder of what the fits of a version keep while they are under way."""
+    return f"{SCRATCH}/{pipeline}/{version}"
+
+
+def scratch_pipeline_folder(pipeline: str) -> str:
+    """The folder of what the fits of a pipeline keep while they are under way."""
+    return f"{SCRATCH}/{pipeline}"
+
+
+def fit_status_folder(pipeline: str, version: str, fold: int | None) -> str:
+    """The folder of how far a fit under way is."""
+    return f"{SCRATCH}/{pipeline}/{version}/{_fit(fold)}/status"
+
+
+def fit_status_key(pipeline: str, version: str, fold: int | None, step: int) -> str:
+    """How far a fit under way is, after so many steps in all: the newest one is the last by name."""
+    return f"{fit_status_folder(pipeline, version, fold)}/{step:012d}.json"
+
+
+def is_fit_status(key: str) -> bool:
+    """Whether it says how far a fit under way is."""
+    return re.fullmatch(rf"{SCRATCH}/[^/]+/[^/]+/[^/]+/status/\d+\.json", key) is not None
+
+
+def checkpoints_folder(pipeline: str, version: str, fold: int | None) -> str:
+    """The folder of the checkpoints of a fit that is under way."""
+    return f"{SCRATCH}/{pipeline}/{version}/{_fit(fold)}/checkpoints"
+
+
+def checkpoint_key(pipeline: str, version: str, fold: int | None, epoch: int, step: int, sha256: str) -> str:
+    """A checkpoint: epoch (from 1) and its steps that are done, so that the newest one is the last by name."""
+    return f"{checkpoints_folder(pipeline, version, fold)}/{epoch:06d}-{step:09d}-{sha256}.npz"
+
+
+def _fit(fold: int | None) -> str:
+    return "final" if fold is None else f"fold-{fold}"
 
 
 def packages_folder(pipeline: str) -> str:

@@ -15,8 +15,10 @@ from leptonflow.storage.commit_log import Log
 from leptonflow.storage.objects import BACK
 from leptonflow.storage.store import Store
 from leptonflow.storage.store_identity import exists
+from leptonflow.training import fit_status
 from schemas.config import Pipeline
 from schemas.errors import Damaged, NotFound
+from schemas.fit_status import FitStatus
 from schemas.records import ModelManifest
 from schemas.text import counted
 
@@ -84,7 +86,17 @@ def rejected(store: Store, config: Pipeline, finished: Sequence[dict[str, Any]])
 
 def _unfinished(store: Store, pipeline: str) -> dict[str, Any]:
     running, lost = unfinished.runs(store, pipeline)
-    return {"running": running.document() if running else None, "lost": [run.document() for run in lost]}
+    told = None
+    if running is not None:
+        at = fit_status.newest(store, pipeline, running.version) if running.version else None
+        told = {**running.document(), "progress": None if at is None else _fit(at)}
+    return {"running": told, "lost": [run.document() for run in lost]}
+
+
+def _fit(at: FitStatus) -> dict[str, Any]:
+    stage = "final fit" if at.fold is None else f"fold {at.fold + 1}"
+    elsewhere = {"pipeline", "version", "run_id", "values"}  # beside it, and in the table `epochs`
+    return {**at.model_dump(exclude=elsewhere), "sentence": f"{stage}, {fit_status.words(at)}"}
 
 
 def _told(run: dict[str, Any]) -> dict[str, Any]:

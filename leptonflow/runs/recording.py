@@ -26,7 +26,7 @@ from leptonflow.runs import planning
 from leptonflow.storage import commit_log as commits
 from leptonflow.storage.objects import BACK, adopt, parsed, steady
 from leptonflow.storage.store import Store
-from leptonflow.training import fit_cost
+from leptonflow.training import checkpoints, fit_cost
 from schemas.config import Pipeline
 from schemas.errors import Damaged, LeptonflowError
 from schemas.records import (
@@ -123,7 +123,8 @@ def record(store: Store, config: Pipeline, plan: Plan, results: Results) -> dict
     files += _documents(store, told.verdict, config.name, key)
     manifest_key = run_key(config.name, run_id, "manifest.json")
     data = adopt(store, manifest_key, _manifest_bytes(config, plan, told, document, files))
-    compaction.after_run(store)  # the run is whole
+    checkpoints.sweep(store, config.name, version)  # the run is whole
+    compaction.after_run(store)
     return _openable(store, _manifest(data, manifest_key)["document"])
 
 

@@ -78,5 +78,6 @@ def _one(store: Store, pipeline: str, key: str, data: bytes) -> Unfinished:
     places = [store_keys.run_folder(pipeline, run_id)]
     if version:
         places += [store_keys.fits_folder(pipeline, version), store_keys.package_folder(pipeline, version)]
+        places.append(store_keys.scratch_folder(pipeline, version))
     changes = [when for when in map(store.modified, places) if when is not None]
     return Unfinished(run_id, version, at, max(changes, default=None), number)

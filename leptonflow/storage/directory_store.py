@@ -19,7 +19,7 @@ from pathlib import Path
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from leptonflow.core.concurrency import in_order
-from leptonflow.core.store_keys import TEMPORARY, Names, checked_key, checked_prefix, new_key
+from leptonflow.core.store_keys import TEMPORARY, Names, checked_key, checked_prefix, new_key, scratch_key
 from leptonflow.storage.store import STORE_KEY, already_exists, not_found
 from schemas.errors import AlreadyExists, StoreUnreachable
 
@@ -67,6 +67,21 @@ class DirectoryStore:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
         self._barrier({os.path.dirname(path)})
+
+    def remove_scratch(self, key: str) -> None:
+        path = self._file(scratch_key(key))
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise self._said(error, path, "removed") from error
+        folder = os.path.dirname(path)
+        with contextlib.suppress(OSError):  # it still holds something
+            while folder != self.root:
+                os.rmdir(folder)
+                self._known.discard(folder)
+                folder = os.path.dirname(folder)
 
     def create_many(self, items: Iterable[tuple[str, bytes]]) -> Names:
         folders: set[str] = set()

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from leptonflow.core.store_keys import Names, checked_key, checked_prefix, new_key
+from leptonflow.core.store_keys import Names, checked_key, checked_prefix, new_key, scratch_key
 from leptonflow.storage.store import STORE_KEY, already_exists, not_found
 from schemas.errors import AlreadyExists
 
@@ -30,6 +30,10 @@ class MemoryStore:
     def replace_identity(self, data: bytes) -> None:
         with self._lock:
             self._objects[STORE_KEY] = bytes(data)
+
+    def remove_scratch(self, key: str) -> None:
+        with self._lock:
+            self._objects.pop(scratch_key(key), None)
 
     def create_many(self, items: Iterable[tuple[str, bytes]]) -> Names:
         existing = []

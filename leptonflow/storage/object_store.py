@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 from leptonflow.core.concurrency import in_order
-from leptonflow.core.store_keys import Names, checked_key, checked_prefix, new_key
+from leptonflow.core.store_keys import Names, checked_key, checked_prefix, new_key, scratch_key
 from leptonflow.storage.s3 import conflicted, connection, interrupted, no_bucket, unreachable
 from leptonflow.storage.store import STORE_KEY, already_exists, not_found, overwrites
 from schemas.errors import AlreadyExists, NotFound
@@ -104,6 +104,16 @@ class ObjectStore:
         self._require_conditions()
         with self._translated(STORE_KEY):
             self._again(lambda: obstore.put(self._client, self._full(STORE_KEY), data, use_multipart=False))
+
+    def remove_scratch(self, key: str) -> None:
+        import obstore
+
+        full = self._full(scratch_key(key))
+        try:
+            with self._translated(key):
+                self._again(lambda: obstore.delete(self._client, full))
+        except NotFound:  # S3 itself does not say
+            return
 
     def create_many(self, items: Iterable[tuple[str, bytes]]) -> Names:
         def one(item: tuple[str, bytes]) -> str | None:

@@ -1,9 +1,9 @@
 """The one boundary to storage: a small verb set over a directory, a memory or an S3 bucket.
 
-Nothing is overwritten and nothing is deleted; `store.json` alone is replaced, when a store of an older format is first
-written to. `create` is the only thing that concurrency relies on: of any number of writers of one key, exactly one
-succeeds, and a reader sees the whole object or none. What does not belong here: what the objects mean, and in which
-order they are written.
+Nothing is overwritten and nothing is deleted, except what lies under `scratch/`, which no record names; `store.json`
+alone is replaced, when a store of an older format is first written to. `create` is the only thing that concurrency
+relies on: of any number of writers of one key, exactly one succeeds, and a reader sees the whole object or none. What
+does not belong here: what the objects mean, and in which order they are written.
 """
 
 from __future__ import annotations
@@ -33,6 +33,9 @@ class Store(Protocol):
 
     def replace_identity(self, data: bytes) -> None:
         """Overwrite `store.json`, and nothing else: atomic, and durable when this returns."""
+
+    def remove_scratch(self, key: str) -> None:
+        """Remove an object under `scratch/`, if it is there. Raises UsageError for every other key."""
 
     def create_many(self, items: Iterable[tuple[str, bytes]]) -> Names:
         """Write many objects at once; returns the keys that existed already, which are left as they are.

@@ -177,7 +177,7 @@ def _open(con: DuckDBPyConnection, store: Store, sql: str) -> tuple[list[str], l
         if table not in mentioned and not listed:
             continue
         keys, rows = sources.get(table, ([], None))
-        if rows is not None:
+        if rows is not None and not keys:
             con.register("rows", rows)
             con.execute(f"CREATE TABLE {table} AS FROM rows")
             con.unregister("rows")
@@ -187,7 +187,7 @@ def _open(con: DuckDBPyConnection, store: Store, sql: str) -> tuple[list[str], l
         allowed += {*paths, *patterns}  # DuckDB asks for the pattern first and then for what it matched
         files += keys
         try:
-            _create_view(con, table, patterns)
+            _create_view(con, table, patterns, rows)
         except (duckdb.OutOfMemoryException, duckdb.InterruptException):
             raise
         except duckdb.Error as error:
@@ -211,13 +211,13 @@ def _unreadable(table: str, error: Exception) -> LeptonflowError:
 def _sources(
     con: DuckDBPyConnection, store: Store, mentioned: Sequence[str]
 ) -> dict[str, tuple[list[str], pa.Table | None]]:
-    """Of each table its files' keys, or its rows where DuckDB cannot open them."""
+    """Of each table its files' keys, and its rows that DuckDB cannot read from files."""
 
     def one(table: str) -> tuple[list[str], pa.Table | None]:
-        keys, rows = table_sources.files(store, table), table_sources.from_log(store, table)
+        keys, rows = table_sources.files_and_under_way(store, table)
         if keys and store.uri.startswith("memory:"):
-            rows = table_sources.in_memory(store, table, keys)
-        return keys, rows
+            keys, rows = [], table_sources.in_memory(store, table, keys, rows)
+        return keys, table_sources.from_log(store, table) if rows is None else rows
 
     if not store.uri.startswith("s3:") or not set(mentioned) & set(table_sources.with_files()):
         return {table: one(table) for table in mentioned}
@@ -229,8 +229,11 @@ def _sources(
         return {table: found.result() for table, found in waiting.items()}
 
 
-def _create_view(con: DuckDBPyConnection, table: str, paths: Sequence[str]) -> None:
-    """A view with the declared columns and types, whatever an older or a newer release wrote."""
+def _create_view(con: DuckDBPyConnection, table: str, paths: Sequence[str], rows: pa.Table | None) -> None:
+    """A view with the declared columns and types, whatever an older or a newer release wrote.
+
+    With rows that are in no file it is a table: a view cannot hold them.
+    """
     types = _types(table)
     empty = ", ".join(f'NULL::{kind} AS "{name}"' for name, kind in types.items())
     source = f"SELECT {empty} LIMIT 0"
@@ -239,7 +242,12 @@ def _create_view(con: DuckDBPyConnection, table: str, paths: Sequence[str]) -> N
         read = f"FROM read_parquet([{_strings(paths)}], union_by_name=true, hive_partitioning=false)"
         source = f"({read}) UNION ALL BY NAME ({source})"
     columns = ", ".join(f'CAST("{name}" AS {kind}) AS "{name}"' for name, kind in types.items())
-    con.execute(f"CREATE VIEW {table} AS SELECT {columns} FROM ({source})")
+    if rows is None:
+        con.execute(f"CREATE VIEW {table} AS SELECT {columns} FROM ({source})")
+        return
+    con.register("rows", rows)
+    con.execute(f"CREATE TABLE {table} AS SELECT {columns} FROM ({source} UNION ALL BY NAME FROM rows)")
+    con.unregister("rows")
 
 
 def _types(table: str) -> dict[str, str]:

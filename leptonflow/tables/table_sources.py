@@ -19,7 +19,7 @@ from leptonflow.core.store_keys import PROMOTIONS, SNAPSHOTS
 from leptonflow.storage import commit_log
 from leptonflow.storage.objects import BACK, parsed, read_model, recorded
 from leptonflow.storage.store import Store
-from leptonflow.tables import table_files
+from leptonflow.tables import fits_under_way, table_files
 from schemas.errors import Damaged, NotFound
 
 if TYPE_CHECKING:
@@ -46,15 +46,28 @@ class Sources:
 
 def files(store: Store, table: str) -> list[str]:
     """The keys of a table's files: an explicit list, never a glob. Empty for a table that comes from a log."""
+    return _files(store, table)[0]
+
+
+def files_and_under_way(store: Store, table: str) -> tuple[list[str], pa.Table | None]:
+    """As `files`, and the rows of what is under way and has no file yet; None where there are none."""
+    under_way = fits_under_way.epochs(store) if table == "epochs" else {}  # first: what ends meanwhile has its file
+    keys, replaced = _files(store, table)
+    rows = [row for key, own in under_way.items() if key not in replaced and key not in keys for row in own]
+    return keys, table_files.arrow(table, rows) if rows else None
+
+
+def _files(store: Store, table: str) -> tuple[list[str], set[str]]:
+    """(what to read, what compactions have replaced)."""
     if table in _LOGS:
-        return []
+        return [], set()
     compacted = _in_force(store, table, None)
     replaced = {key for source in compacted for key in source.replaces}
     if table == "quarantine":
         there = [key for key, _ in _quarantine_parts(store)]
     else:
         there = [key for key in store.keys(store_keys.table_folder(table)) if key.endswith(".parquet")]
-    return [*(source.key for source in compacted), *(key for key in there if key not in replaced)]
+    return [*(source.key for source in compacted), *(key for key in there if key not in replaced)], replaced
 
 
 def sources(store: Store, table: str, history: commit_log.Log | None = None) -> Sources:
@@ -117,14 +130,15 @@ def from_log(store: Store, table: str) -> pa.Table | None:
     return table_files.arrow(table, _LOGS[table](store)) if table in _LOGS else None
 
 
-def in_memory(store: Store, table: str, keys: Sequence[str]) -> pa.Table:
-    """The rows of a table's files, for a store whose files have no path that DuckDB could open."""
+def in_memory(store: Store, table: str, keys: Sequence[str], rows: pa.Table | None = None) -> pa.Table:
+    """The rows of a table's files, and others, for a store whose files have no path that DuckDB could open."""
     import pyarrow as pa
 
     from schemas.tables import schema
 
     found = [table_files.decode(data, key) for key, data in zip(keys, store.get_many(keys), strict=True)]
     empty = schema(table).empty_table()
+    found += [] if rows is None else [rows]
     return pa.concat_tables([empty, *found], promote_options="default").select(empty.column_names)
 
 

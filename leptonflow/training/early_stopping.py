@@ -56,16 +56,16 @@ class Watch:
     """Keras's EarlyStopping on the examples that were held back: one for each fit."""
 
     def __init__(self, given: EarlyStopping, config: Pipeline, model: Any) -> None:
-        """model: the one that is evaluated. It has the weights of the best epoch after `end`."""
+        """model: the one that is evaluated. It has the weights of the best epoch after `end`. callback: Keras's."""
         self.metric = given.metric or SECTIONS[config.workload].metrics.names[0]
         self.mode = "min" if lower_is_better(self.metric) else "max"
         self._model = model
-        self._callback = keras_models.keras().callbacks.EarlyStopping(
+        self.callback = keras_models.keras().callbacks.EarlyStopping(
             "value", patience=given.patience, mode=self.mode, restore_best_weights=True
         )
         model.stop_training = False
-        self._callback.set_model(model)
-        self._callback.on_train_begin()
+        self.callback.set_model(model)
+        self.callback.on_train_begin()
 
     def value(self, workload: Workload, labels: NDArray[Any], outputs: NDArray[Any], classes: Sequence[str]) -> float:
         """The metric. Raises ConfigurationError where it has no value, as the recall of a class without examples."""
@@ -81,13 +81,13 @@ class Watch:
 
     def ends(self, epoch: int, value: float) -> bool:
         """Whether the fit ends with this epoch, counted from 1."""
-        self._callback.on_epoch_end(epoch - 1, {"value": value})
+        self.callback.on_epoch_end(epoch - 1, {"value": value})
         return bool(self._model.stop_training)
 
     def end(self) -> int:
         """The best epoch, whose weights the model has from now on."""
-        self._callback.on_train_end()
-        return int(self._callback.best_epoch) + 1
+        self.callback.on_train_end()
+        return int(self.callback.best_epoch) + 1
 
 
 def median_epoch(fits: Sequence[FitResult | None]) -> int:

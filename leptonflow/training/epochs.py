@@ -7,19 +7,19 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from leptonflow.core import progress
 from leptonflow.keras_runtime import keras_models
-from leptonflow.keras_runtime.train_steps import TrainSteps
 from leptonflow.training import augmentation, batches
 from leptonflow.training.batches import Call, Material, Order, Pace, calls
+from leptonflow.training.checkpoints import Keeper
 from leptonflow.training.early_stopping import Watch
 from leptonflow.training.event_files import Tell
 from leptonflow.training.fit_cost import Meter
 from leptonflow.training.fit_hooks import FitHooks
+from leptonflow.training.fit_state import FitState
 from leptonflow.training.workspace import Models
 from leptonflow.workloads import user_model
 from leptonflow.workloads.base import Workload
@@ -42,25 +42,15 @@ def steps(config: Pipeline, count: int, most: int | None = None) -> int:
 
 
 class Course(NamedTuple):
-    """The values of each epoch, the epoch whose weights were kept (None: the last one, without a choice), the cost."""
+    """The values of each epoch, the epoch whose weights were kept (None: the last one, without a choice), the cost.
+
+    before: seconds of the fit in the processes that it went on from
+    """
 
     values: tuple[EpochValue, ...]
     best: int | None
     cost: FitCost
-
-
-class Place(NamedTuple):
-    """A fit between two steps. epoch: the one under way, from 1; step: how many of its steps are done.
-
-    sums: of the loss and each metric over the examples of these steps.
-    """
-
-    epoch: int
-    step: int = 0
-    sums: Mapping[str, float] = MappingProxyType({})
-
-
-START = Place(1)
+    before: float
 
 
 def run(
@@ -72,28 +62,29 @@ def run(
     stage: str,
     most: int,
     tell: Tell,
-    begun: Place = START,
-    between: Callable[[Place], None] = lambda place: None,
+    keeper: Keeper | None = None,
 ) -> Course:
     """Train on `of.kept` for `most` epochs, or until early stopping ends it, and follow the curve on some of `of.held`.
 
-    start: the fit's seed; tell: is told the values of each epoch; begun: where the fit goes on; between: is called
-    after every call of the backend, which is of one step or several, with the place that the fit has reached: the
-    values of all variables are those of that step. Raises TrainingError where a loss or a weight is not finite.
+    start: the fit's seed; tell: is told the values of each epoch; keeper: knows where the fit goes on, and is called
+    after every call of the backend, which is of one step or several, when the values of all variables are those of the
+    last one. Raises TrainingError where a loss or a weight is not finite.
     """
     curve = of.held[:CURVE_EXAMPLES]  # by id, which is a digest: a fair sample
     given = config.training.early_stopping
     watch = Watch(given, config, models.model) if given is not None and len(of.watched) else None
     plateau = _plateau(models, config, watch)
-    hooks = FitHooks(user_model.callbacks(config), models.trainer, most, steps(config, len(of.kept), most))
+    total, every = most * len(of.kept), steps(config, len(of.kept), most)
+    hooks = FitHooks(user_model.callbacks(config), models.trainer, most, every)
     hooks.call("on_train_begin")
-    values: list[EpochValue] = []
-    total, meter, began_fit = most * len(of.kept), Meter(), time.perf_counter()
-    fit = _fit(models, of, workload, config, start, (stage, total), hooks, meter, between)
-    for epoch in range(begun.epoch, most + 1):
-        began = time.perf_counter()
+    followers = [each for each in (watch and watch.callback, plateau) if each is not None]
+    state = FitState(models, followers, (most, every // most))
+    if keeper is not None:
+        keeper.resume(state)
+    fit = _fit(state, of, workload, config, start, (stage, total), hooks, keeper)
+    for epoch in range(state.epoch, most + 1):
         hooks.call("on_epoch_begin", epoch - 1)
-        found = _epoch(fit, begun if epoch == begun.epoch else Place(epoch))
+        found = _epoch(fit)
         hooks.call("on_epoch_end", epoch - 1, logs=found)  # without the fold's, which may decide nothing of its fit
         model = models.settled()
         _check_finite(model, found)
@@ -103,8 +94,8 @@ def run(
         if watch is not None:
             rows = finite(keras_models.predict(model, of.encoded, of.watched))
             found[f"stop_{watch.metric}"] = watch.value(workload, of.labels[of.watched], rows, of.classes)
-        seconds = time.perf_counter() - began
-        values += [
+        seconds = time.perf_counter() - state.epoch_began
+        state.values += [
             EpochValue(epoch=epoch, metric=name, value=float(value), seconds=seconds) for name, value in found.items()
         ]
         tell(epoch, found)
@@ -114,70 +105,62 @@ def run(
         if ended or hooks.stopped:
             progress.report(stage, total, total)
             break
+        state.next_epoch()
+        if keeper is not None:
+            keeper.between(state)
     hooks.call("on_train_end")
     models.settled()  # a callback may have put other weights back
-    cost = meter.cost(models.trainer, time.perf_counter() - began_fit)
-    return Course(tuple(values), None if watch is None else watch.end(), cost)
+    cost = state.meter.cost(models.trainer, time.perf_counter() - state.began)
+    return Course(tuple(state.values), None if watch is None else watch.end(), cost, state.before)
 
 
 class _Fit(NamedTuple):
-    """What all epochs of a fit share. most: the steps of one call; single: each step is one.
+    """What all epochs of a fit share. most: the steps of one call; single: each step is one."""
 
-    between: is called after each call with the place that the fit has reached; all variables have their values then.
-    """
-
-    trainer: Any
-    steps: TrainSteps
+    state: FitState
     of: Material
     workload: Workload
     config: Pipeline
     start: int
     told: tuple[str, int]  # the fit's name and the examples of all its epochs, for progress
     hooks: FitHooks
-    meter: Meter
     pace: Pace
     most: int
     single: bool
-    between: Callable[[Place], None]
+    keeper: Keeper | None
 
 
 def _fit(
-    models: Models,
+    state: FitState,
     of: Material,
     workload: Workload,
     config: Pipeline,
     start: int,
     told: tuple[str, int],
     hooks: FitHooks,
-    meter: Meter,
-    between: Callable[[Place], None],
+    keeper: Keeper | None,
 ) -> _Fit:
-    single = models.steps.one_by_one(models.trainer, hooks.each_step)
+    single = state.models.steps.one_by_one(state.models.trainer, hooks.each_step)
     most = 1 if single else batches.most(of, workload, config.training.batch_size)
-    return _Fit(
-        models.trainer, models.steps, of, workload, config, start, told, hooks, meter, Pace(most), most, single, between
-    )
+    return _Fit(state, of, workload, config, start, told, hooks, Pace(most), most, single, keeper)
 
 
-def _epoch(fit: _Fit, begun: Place) -> dict[str, float]:
-    """The mean loss and metrics of one pass over the examples, the loss first.
-
-    begun: where it goes on; step 0 is its beginning.
-    """
-    of, (stage, total), (epoch, _, sums) = fit.of, fit.told, begun
-    sums = dict(sums)
+def _epoch(fit: _Fit) -> dict[str, float]:
+    """The mean loss and metrics of one pass over the examples, or of what is left of it; the loss first."""
+    state, of, (stage, total) = fit.state, fit.of, fit.told
+    epoch, sums, trainer, steps = state.epoch, state.sums, state.models.trainer, state.models.steps
     size, count = fit.config.training.batch_size, len(of.kept)
     order = Order.of(of.kept, fit.start, epoch, augmentation.mixup(fit.config.training))
-    resident = None if fit.single else fit.steps.resident(of.encoded)
-    waiting = calls(of, fit.workload, order, size, begun.step, resident, lambda: fit.pace.steps, fit.most)
-    while (call := _next(fit.meter, waiting)) is not None:
+    resident = None if fit.single else steps.resident(of.encoded)
+    waiting = calls(of, fit.workload, order, size, state.step, resident, lambda: fit.pace.steps, fit.most)
+    while (call := _next(state.meter, waiting)) is not None:
         began = time.perf_counter()
         fit.hooks.call("on_train_batch_begin", call.first)
-        with fit.meter.step(call.steps, call.numbers.size):
+        with state.meter.step(call.steps, call.numbers.size):
             if fit.single:
-                found = fit.steps.run_one(fit.trainer, call.batches)
+                found = steps.run_one(trainer, call.batches)
             else:
-                found = fit.steps.run(fit.trainer, call.batches, call.steps)
+                found = steps.run(trainer, call.batches, call.steps)
         for step in range(call.steps):
             logs = {name: float(value[step]) for name, value in found.items()}
             _check_loss(logs, f"step {call.first + step + 1} of epoch {epoch}, {stage}", of.sources, call.numbers[step])
@@ -185,9 +168,11 @@ def _epoch(fit: _Fit, begun: Place) -> dict[str, float]:
                 sums[name] = sums.get(name, 0.0) + value * call.numbers.shape[1]
         fit.hooks.call("on_train_batch_end", call.first, logs=logs)
         fit.pace.took(call.steps, time.perf_counter() - began)
-        done = call.first + call.steps
-        fit.between(Place(epoch, done, dict(sums)))
-        progress.report(stage, (epoch - 1) * count + min(done * size, count), total)
+        state.step = call.first + call.steps
+        state.seen = min(state.step * size, count)
+        if fit.keeper is not None:
+            fit.keeper.between(state)
+        progress.report(stage, (epoch - 1) * count + state.seen, total)
     return {name: sums[name] / count for name in sorted(sums, key=lambda name: name != "loss")}
 
 

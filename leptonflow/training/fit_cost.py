@@ -53,7 +53,7 @@ class Meter:
             steps=self.steps,
             examples_per_second=self.examples / spent if spent > 0 else 0.0,
             waiting=self.waiting / spent if spent > 0 else 0.0,
-            peak_memory=_peak(),
+            peak_memory=peak_memory(),
             peak_device_memory=used.peak,
             device_seconds=seconds * used.number,
         )
@@ -79,7 +79,7 @@ def together(fits: Sequence[FitResult]) -> FitCost | None:
     )
 
 
-def _peak() -> int:
+def peak_memory() -> int:
     """The largest resident size that this process has had, in bytes."""
     found = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return machine.peak_memory() or (found if sys.platform == "darwin" else found * 1024)

@@ -22,8 +22,11 @@ from leptonflow.storage.objects import adopt, steady
 from leptonflow.storage.store import Store
 from leptonflow.training import class_weights, early_stopping, epochs, event_files
 from leptonflow.training.batches import Material
+from leptonflow.training.checkpoints import Keeper
+from leptonflow.training.fit_state import FitPlace
 from leptonflow.training.workspace import MODEL_LOCK, Workspace, copy_variables, untrained
 from leptonflow.workloads import catalog, predictions, user_model
+from schemas import own_model
 from schemas.config import Pipeline
 from schemas.errors import TrainingError
 from schemas.records import FitResult, ObjectRef, Plan, SnapshotRef
@@ -56,6 +59,7 @@ def train_fold(store: Store, config: Pipeline, plan: Plan, fold: int, workspace:
     Returns what lies there where the fold is finished. Raises TrainingError where the loss is not finite.
     """
     version, snapshot = planned(plan)
+    progress.pulse()
     done = fit_result(store, config.name, version, fold)
     if done is not None:
         return _reused(done, f"fold {fold + 1}")
@@ -64,9 +68,9 @@ def train_fold(store: Store, config: Pipeline, plan: Plan, fold: int, workspace:
     examples = workspace.examples(store, config, snapshot)
     numbers = holdout_split.folds(examples.labels, config.training.folds, config.training.seed, examples.groups)
     kept, held = (numbers != fold).nonzero()[0], (numbers == fold).nonzero()[0]
-    started = time.perf_counter()
+    keeper, started = _keeper(store, config, plan, fold), time.perf_counter()
     with _computing(config):
-        made = _learned(store, workspace, config, plan, examples, kept, held, fold)
+        made = _learned(store, workspace, config, plan, examples, kept, held, fold, keeper)
         probabilities = epochs.finite(keras_models.predict(made.model, made.encoded, held))
     labels = examples.labels[held]
     ids, sources = ([of[i] for i in held] for of in (examples.ids, examples.sources))
@@ -82,13 +86,13 @@ def train_fold(store: Store, config: Pipeline, plan: Plan, fold: int, workspace:
         metrics=workload.score(labels, probabilities, snapshot.classes),
         epochs=made.course.values,
         files=(ObjectRef(key=key, sha256=sha256(lies_there), bytes=len(lies_there)),),
-        seconds=time.perf_counter() - started,
+        seconds=time.perf_counter() - started + made.course.before,
         examples=len(kept),
         best_epoch=made.course.best,
         precision=_precision(config),
         cost=made.course.cost,
     )
-    return _commit(store, config.name, result)
+    return _commit(store, config.name, result, keeper)
 
 
 def fit_final(
@@ -111,10 +115,10 @@ def fit_final(
         most = early_stopping.median_epoch([fit_result(origin or store, config.name, version, n) for n in numbers])
     workspace = workspace or Workspace()
     examples = workspace.examples(store, config, snapshot)
-    started = time.perf_counter()
+    keeper, started = _keeper(store, config, plan, None), time.perf_counter()
     with _computing(config):
         everything = np.arange(len(examples.labels))
-        made = _learned(store, workspace, config, plan, examples, everything, everything[:0], None, most)
+        made = _learned(store, workspace, config, plan, examples, everything, everything[:0], None, keeper, most)
         epochs.finite(keras_models.predict(made.model, made.encoded[:1]))
         bare = untrained(catalog.load(config.workload), config, snapshot.classes)
         copy_variables(made.model.variables, bare.variables)
@@ -131,14 +135,14 @@ def fit_final(
         metrics={},
         epochs=made.course.values,
         files=tuple(files),
-        seconds=time.perf_counter() - started,
+        seconds=time.perf_counter() - started + made.course.before,
         examples=len(examples.labels),
         best_epoch=made.course.best,
         precision=_precision(config),
         cost=made.course.cost,
         start=made.start,
     )
-    return _commit(store, config.name, result)
+    return _commit(store, config.name, result, keeper)
 
 
 @contextmanager
@@ -172,6 +176,7 @@ def _learned(
     kept: NDArray[np.int64],
     held: NDArray[np.int64],
     fold: int | None,
+    keeper: Keeper,
     most: int | None = None,
 ) -> _Learned:
     """The plan's model, trained on `kept`, its curve followed on `held`. Hold MODEL_LOCK.
@@ -182,9 +187,7 @@ def _learned(
     workload, training = catalog.load(config.workload), config.training
     vocabulary = workload.vocabulary(examples.inputs[kept], config.input) if workload.vocabulary else None
     encoded = workload.encode(examples.inputs, vocabulary, config.input)
-    start, stage = seed(training.seed, "final", None), "final fit"
-    if fold is not None:
-        start, stage = seed(training.seed, "fold", fold), f"fold {fold + 1}"
+    start = seed(training.seed, "final" if fold is None else "fold", fold)
     learned, watched = kept, kept[:0]
     if training.early_stopping is not None and most is None:
         learned, watched = early_stopping.parted(training.early_stopping, kept, examples.labels, examples.groups, start)
@@ -193,8 +196,9 @@ def _learned(
     begun = begun if fold is None else None
     models = workspace.models(workload, config, snapshot.classes, start, epochs.steps(config, len(learned)), begun)
     material = Material(encoded, examples.labels, snapshot.classes, learned, held, watched, examples.sources, weights)
-    with event_files.opened(config, version, fold) as tell:
-        course = epochs.run(models, material, workload, config, start, stage, most or training.epochs, tell)
+    with event_files.opened(config, version, fold) as tell, keeper.guarding():
+        most = most or training.epochs
+        course = epochs.run(models, material, workload, config, start, keeper.stage, most, tell, keeper)
     return _Learned(models.model, course, encoded, vocabulary, begun and begun.started)
 
 
@@ -220,9 +224,17 @@ def _reused(done: FitResult, what: str) -> FitResult:
     return done
 
 
-def _commit(store: Store, pipeline: str, result: FitResult) -> FitResult:
+def _commit(store: Store, pipeline: str, result: FitResult, keeper: Keeper) -> FitResult:
     key = fit_key(pipeline, result.version, result.fold, "manifest.json")
-    return FitResult.model_validate_json(adopt(store, key, result.model_dump_json().encode()))
+    committed = FitResult.model_validate_json(adopt(store, key, result.model_dump_json().encode()))
+    keeper.clear()
+    return committed
+
+
+def _keeper(store: Store, config: Pipeline, plan: Plan, fold: int | None) -> Keeper:
+    whole = "callbacks" not in own_model.functions(config.model)
+    place = FitPlace(store, config.name, planned(plan)[0], plan.run_id, fold)
+    return Keeper(place, config.training.checkpoint.minutes, whole)
 
 
 def cross_validation(fits: Sequence[FitResult]) -> dict[str, dict[str, Any]]:

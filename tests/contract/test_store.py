@@ -125,6 +125,22 @@ def test_create_many_leaves_what_exists_and_says_so(store: Store) -> None:
     assert list(store.get_many([key for key, _ in items])) == [b"new", b"old", b"new", b"new"]
 
 
+def test_nothing_but_scratch_is_removed(store: Store) -> None:
+    for key in ("scratch/p/a/1.npz", "scratch/p/a/2.npz", "fits/p/a.json"):
+        store.create(key, b"data")
+    for key in ("fits/p/a.json", "scratch", "scratchy/a", "scratch/../fits/p/a.json", "store.json"):
+        with pytest.raises(UsageError):
+            store.remove_scratch(key)
+    store.remove_scratch("scratch/p/a/1.npz")
+    store.remove_scratch("scratch/p/a/1.npz")  # it is gone
+    store.remove_scratch("scratch/p/b/1.npz")
+    assert store.keys("scratch") == ["scratch/p/a/2.npz"]
+    store.remove_scratch("scratch/p/a/2.npz")
+    assert store.keys("") == ["fits/p/a.json"]
+    store.create("scratch/p/a/1.npz", b"again")
+    assert store.get("scratch/p/a/1.npz") == b"again"
+
+
 def test_get_many_raises_at_the_missing_one(store: Store) -> None:
     store.create("g/1", b"1")
     got = store.get_many(["g/1", "g/2", "g/1"])

@@ -48,6 +48,10 @@ def gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ({"devices": 2.0}, r"training\.devices is not valid.*Received: 2\.0"),
         ({"devices": 3}, r"training\.devices is not valid.*divides training\.batch_size, 16.*Received: 3"),
         ({"tensorboard": "yes"}, r"training\.tensorboard.*boolean.*'yes'"),
+        ({"checkpoint": 5}, r"training\.checkpoint is not valid.*Received: 5"),
+        ({"checkpoint": {"minutes": 0}}, r"training\.checkpoint\.minutes.*greater than 0.*Received: 0"),
+        ({"checkpoint": {"minutes": float("inf")}}, r"training\.checkpoint\.minutes.*finite"),
+        ({"checkpoint": {"hours": 1}}, r"training\.checkpoint\.hours.*Received: hours"),
     ],
 )
 def test_a_wrong_value_is_named(training: dict[str, Any], told: str) -> None:
@@ -60,8 +64,9 @@ def test_a_wrong_value_is_named(training: dict[str, Any], told: str) -> None:
 
 def test_where_a_fit_is_computed_and_watched_is_in_no_version() -> None:
     plain = pipeline()
-    several = pipeline(training={**plain.training.model_dump(), "devices": 4, "tensorboard": True})
-    assert several.training.devices == 4 and several.training.tensorboard
+    others = {"devices": 4, "tensorboard": True, "checkpoint": {"minutes": 1}}
+    several = pipeline(training={**plain.training.model_dump(), **others})
+    assert several.training.devices == 4 and several.training.tensorboard and several.training.checkpoint.minutes == 1
     assert several.model_dump_json() == plain.model_dump_json() and digest(several.training) == digest(plain.training)
     snapshot = land(MemoryStore("memory://any"), plain, count=3).snapshot
     assert snapshot is not None

@@ -103,6 +103,8 @@ class Processes:
                     continue
                 if "at" in told:
                     progress.report(*told["at"])
+                elif "detail" in told:
+                    progress.detail(*told["detail"])
                 elif "note" in told:
                     self._note(told["note"])
                 else:
@@ -208,7 +210,7 @@ def main(answers: int) -> None:
             last[stage] = now
             tell(at=[stage, done, total])
 
-    with progress.listen(report, lambda text: tell(note=text)) as end:
+    with progress.listen(report, lambda text: tell(note=text), lambda *said: tell(detail=said)) as end:
         threading.Thread(target=_end_with_the_parent, args=(end, last), daemon=True).start()
         try:
             tell(result=_fit(request).model_dump(mode="json"))
