@@ -19,7 +19,7 @@ from leptonflow.core.hashing import sha256
 from leptonflow.storage.address import open_store
 from leptonflow.storage.memory_store import MemoryStore
 from leptonflow.storage.store import Store
-from leptonflow.training import checkpoints, model_fits
+from leptonflow.training import batches, checkpoints, model_fits
 from leptonflow.training.fit_state import FitPlace, FitState
 from leptonflow.training.workspace import Workspace
 from leptonflow.workloads import catalog
@@ -79,6 +79,13 @@ def values(made: FitResult) -> list[tuple[int, str, float]]:
     return [(each.epoch, each.metric, each.value) for each in made.epochs]
 
 
+@pytest.fixture
+def single(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One step in a call of the backend, so that where a fit is stopped does not depend on how fast it is."""
+    monkeypatch.setattr(batches, "MOST", 1)
+
+
+@pytest.mark.usefixtures("single")
 def test_a_fit_that_was_stopped_twice_ends_as_one_that_never_was() -> None:
     config, workspace = pipeline(training=EVERYTHING), Workspace()  # one, to trace the model once: a fit starts anew
     whole, predictions, noted = finished(config, workspace)
@@ -111,6 +118,7 @@ def stopped(config: Pipeline, workspace: Workspace, steps: int = 4) -> tuple[Mem
     return store, plan, key
 
 
+@pytest.mark.usefixtures("single")
 def test_a_checkpoint_that_is_damaged_or_of_another_fit_is_ignored(workspace: Workspace) -> None:
     config, hostile = pipeline(training=PLAIN), b"hostile"
     store, plan, key = stopped(config, workspace)
