@@ -34,11 +34,12 @@ def text(source: str, config: Pipeline, trial: Trial, comment: str) -> str:
     """
     wanted = tuning.changed(trial.parameters, config.training, config.model)
     found = dict(tuning.places(config.tune, config.training, config.model))
+    values = {found[key]: value for key, value in trial.parameters.items()}
     made = source
-    for key, value in trial.parameters.items():
-        made = _with(made, found[key], value)
+    for place, value in values.items():
+        made = _with(made, place, value)
     if not _says(made, config, wanted):
-        made = _anew(source, {found[key]: value for key, value in trial.parameters.items()})
+        made = _anew(source, values)
     return f"# {comment}\n{made}"
 
 
@@ -76,7 +77,10 @@ def _anew(source: str, values: Mapping[tuple[str, ...], Any]) -> str:
 
 def _with(source: str, place: tuple[str, ...], value: Any) -> str:
     """The text with this value at a path of keys, which is added where it is not there."""
-    node = yaml.compose(source, yaml_text.Loader)
+    try:
+        node = yaml.compose(source, yaml_text.Loader)
+    except yaml.YAMLError:  # what an earlier value has made of it: it is written anew
+        return source
     for depth, key in enumerate(place):
         if not isinstance(node, yaml.MappingNode):
             return _replaced(source, node, _nested(place[depth:], value))
@@ -102,6 +106,8 @@ def _replaced(source: str, node: yaml.Node | None, value: Any) -> str:
         return source
     start, end = node.start_mark.index, _end(node)
     space = "" if source[start - 1].isspace() else " "  # a key without a value ends at its colon
+    if isinstance(node, yaml.CollectionNode) and not node.flow_style:
+        space = "  "  # the dashes of a list may stand right below its key, a list in one line may not
     return f"{source[:start]}{space}{_flow(value)}{source[end:]}"
 
 

@@ -25,6 +25,11 @@ BLOCK = (
     "training:\n  # how long\n  epochs: 3\n  batch_size: 8   # small\n\n"
     "model:\n  filters:\n    - 4\n  # after the filters\n  dense: 8\n"
 )
+DUMPED = (
+    "model:\n  dense: 8\n  filters:  # few\n  - 4\n  - 8\n  dropout: 0.1\n"
+    "training:\n  epochs: 3\n  learning_rate: 0.01\n"
+)
+LIMITED = f"{FLOW}limits: {{train: 77}}\n"
 
 
 def trial(parameters: dict[str, Any]) -> Trial:
@@ -46,7 +51,7 @@ def tuned(folder: Path, text: str, parameters: dict[str, Any]) -> tuple[str, Pip
     return made, pipeline_files.load_config(str(target)), changed(config, parameters)
 
 
-@pytest.mark.parametrize("sections", [FLOW, BLOCK, "", "training: {}\nmodel:\n", f"{FLOW}limits: {{train: 77}}\n"])
+@pytest.mark.parametrize("sections", [FLOW, BLOCK, DUMPED, "", "training: {}\nmodel:\n", LIMITED])
 def test_the_text_with_other_values_is_the_trial_and_keeps_its_comments(tmp_path: Path, sections: str) -> None:
     source = HEAD + sections + TUNE + TAIL
     made, found, wanted = tuned(tmp_path, source, VALUES)
