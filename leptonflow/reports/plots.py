@@ -160,18 +160,18 @@ def operating_curve(curve: Curve) -> str:
         return _svg(figure, "operating")
 
 
-def study(values: Sequence[float | None], metric: str, higher_is_better: bool) -> str:
-    """The value of each trial by its number, and the best so far as a line; "" without values. None: it has none."""
+def study(complete: Mapping[int, float], pruned: Mapping[int, float], metric: str, higher_is_better: bool) -> str:
+    """The value of each trial by its number, and the best complete one so far as a line; "" without values."""
     from matplotlib.ticker import MaxNLocator
 
-    known = [(number, value) for number, value in enumerate(values, start=1) if value is not None]
-    if not known:
+    if not complete and not pruned:
         return ""
     best = max if higher_is_better else min
-    so_far = [best(value for _, value in known[: count + 1]) for count in range(len(known))]
+    numbers, values = list(complete), list(complete.values())
     with _axes("study", height=_HEIGHT) as (figure, axes):
-        numbers = [number for number, _ in known]
-        axes.plot(numbers, [value for _, value in known], "o", color=_FOLD, markersize=5, alpha=0.75, label="trial")
+        axes.plot(numbers, values, "o", color=_FOLD, markersize=5, alpha=0.75, label="complete")
+        axes.plot(list(pruned), list(pruned.values()), "x", color=_INK, markersize=5, label="pruned")
+        so_far = [best(values[: count + 1]) for count in range(len(values))]
         axes.step(numbers, so_far, where="post", color=_TRAIN, linewidth=1.6, label="best so far")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("trial")

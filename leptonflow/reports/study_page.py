@@ -22,7 +22,11 @@ def render(study: Study, trials: Sequence[Trial], best: Trial | None) -> bytes:
 
     complete = [each for each in trials if each.state == "complete" and each.value is not None]
     complete.sort(key=lambda each: -(each.value or 0.0) if study.higher_is_better else each.value or 0.0)
-    values = [None if each.state == "failed" else each.value for each in trials]
+    metric = study.metric.partition("[")[0]  # without a class, whose name comes from outside
+    whole, pruned = (
+        {each.number: each.value for each in trials if each.state == state and each.value is not None}
+        for state in ("complete", "pruned")
+    )
     view = {
         "study": study,
         "trials": trials,
@@ -31,9 +35,9 @@ def render(study: Study, trials: Sequence[Trial], best: Trial | None) -> bytes:
         "keys": list(study.ranges),
         "shown": complete[:BEST],
         "states": _states(trials),
-        "ranges": {key: text(each) for key, each in study.ranges.items()},
+        "ranges": {key: _told(each) for key, each in study.ranges.items()},
         # The plot is ours, made of numbers and of a metric's name: it is markup and not text.
-        "plot": Markup(plots.study(values, study.metric.partition("[")[0], study.higher_is_better)),
+        "plot": Markup(plots.study(whole, pruned, metric, study.higher_is_better)),
     }
     made = pages.environment()
     made.filters["value"] = text
@@ -45,6 +49,13 @@ def text(value: Any) -> str:
     if isinstance(value, str):
         return value
     return f"{value:.6g}" if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
+
+
+def _told(of: Any) -> str:
+    """A range, as the YAML has it, in words."""
+    if isinstance(of, dict):
+        return f"one of {text(of['choices'])}"
+    return f"{text(of[0])} to {text(of[1])}{', by factors' if len(of) > 2 else ''}"
 
 
 def _states(trials: Sequence[Trial]) -> str:

@@ -88,6 +88,12 @@ class Workspace:
             self._examples = example_sets.training_set(store, config, snapshot)
         return self._examples
 
+    def for_other_values(self) -> Workspace:
+        """For a plan on the same snapshot with other values: of this one it has the examples alone."""
+        other = Workspace()
+        other._examples = self._examples
+        return other
+
     def check_own_files(self, config: Pipeline) -> None:
         """Raises ConfigurationError where the user's code or files are others than at the first call."""
         found = user_model.contents(config)

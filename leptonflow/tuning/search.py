@@ -18,6 +18,7 @@ from leptonflow.storage.objects import adopt
 from leptonflow.storage.store import Store
 from leptonflow.storage.store_identity import upgrade
 from leptonflow.training.model_fits import planned
+from leptonflow.training.workspace import Workspace
 from leptonflow.tuning import search_space, study_records, trials
 from schemas import tuning
 from schemas.config import Pipeline
@@ -42,11 +43,12 @@ def tune(store: Store, config: Pipeline, wanted: int, seconds: float | None = No
     plan = _ready(store, config)
     study = study_records.begin(store, config, plan)
     ends = None if seconds is None else time.monotonic() + seconds
-    done = study_records.trials(store, study)
+    done, workspace = study_records.trials(store, study), Workspace()
     if done:
         progress.note(f"the study {study.study} goes on after {counted(len(done), 'trial')}")
     while len(done) < wanted and (ends is None or time.monotonic() < ends):
-        trial = _next(store, config, plan, study, done)
+        workspace = workspace.for_other_values()
+        trial = _next(store, config, plan, study, done, workspace)
         if study_records.record(store, trial):
             done.append(trial)
             progress.note(_line(study, trial, done, wanted))
@@ -79,13 +81,15 @@ def _ready(store: Store, config: Pipeline) -> Plan:
     return plan
 
 
-def _next(store: Store, config: Pipeline, plan: Plan, study: Study, done: Sequence[Trial]) -> Trial:
+def _next(
+    store: Store, config: Pipeline, plan: Plan, study: Study, done: Sequence[Trial], workspace: Workspace
+) -> Trial:
     number = len(done) + 1
     if number == trials.FIRST:
         own = {key: tuning.current(key, config.training, config.model) for key in config.tune.ranges}
-        return trials.run(store, config, plan, study, number, own, lambda fold, mean: False)
+        return trials.run(store, config, plan, study, number, own, lambda fold, mean: False, workspace)
     found = search_space.suggestion(study, config, done)
-    return trials.run(store, config, plan, study, number, found.parameters, found.hopeless)
+    return trials.run(store, config, plan, study, number, found.parameters, found.hopeless, workspace)
 
 
 def _line(study: Study, trial: Trial, done: list[Trial], wanted: int) -> str:

@@ -44,6 +44,7 @@ def run(
     number: int,
     parameters: Mapping[str, Any],
     hopeless: Callable[[int, float], bool],
+    workspace: Workspace,
 ) -> Trial:
     """Train the folds with these values. A fit that diverges, or a model that cannot be built, is a failed trial.
 
@@ -56,14 +57,13 @@ def run(
         mine = config if number == FIRST else changed(config, parameters)
         plan = _plan(mine, plan)
         version = plan.version
-        workspace = Workspace()
         with deadlines.within(deadlines.start(mine, "train")):
             for fold in range(study.folds):
                 values.append(model_fits.train_fold(store, mine, plan, fold, workspace).metrics[study.metric])
                 mean = _mean(values)
                 last = fold == study.folds - 1
                 if mean is not None and hopeless(fold, mean) and not last:
-                    state, sentence = "pruned", f"after {counted(fold + 1, 'fold')} no better than half of the trials"
+                    state, sentence = "pruned", f"worse than the median after {counted(fold + 1, 'fold')}"
                     break
         if state == "complete" and _mean(values) is None:
             state, sentence = "failed", f"{study.metric} has no value in any fold"

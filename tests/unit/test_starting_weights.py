@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from leptonflow.core import pipeline_files, store_keys
+from leptonflow.core import declared_files, pipeline_files, store_keys
 from leptonflow.core.hashing import canonical, sha256
 from leptonflow.gate import evidence
 from leptonflow.keras_runtime import keras_models
-from leptonflow.registry import ancestry, champion_log
+from leptonflow.registry import ancestry, champion_log, model_sources
 from leptonflow.runs import planning
 from leptonflow.storage import commit_log as commits
 from leptonflow.storage.memory_store import MemoryStore
@@ -152,6 +152,19 @@ def test_layers_are_matched_by_name_and_shape_and_every_mismatch_is_told(tmp_pat
     (tmp_path / "other.keras").write_bytes(b"another")
     with pytest.raises(Damaged, match="changed since the run was planned"):
         starting_weights.matched(MemoryStore("memory://x"), config, start, mine, CLASSES)
+
+
+def test_a_file_is_part_of_the_version_and_lies_in_the_package(tmp_path: Path) -> None:
+    _, start = saved(pipeline(), tmp_path)
+    config = starting("other.keras", folder=tmp_path)
+    assert declared_files.digests(config) == {"other.keras": start.sha256}
+    packed = model_sources.archive(config)
+    (tmp_path / "other.keras").unlink()
+    with pytest.raises(ConfigurationError, match=r"training\.start_from other\.keras cannot be read"):
+        declared_files.digests(config)
+    with model_sources.unpacked(packed, config) as own:  # as `reproduce` does
+        model = untrained(WORKLOAD, own, CLASSES)
+        assert starting_weights.matched(MemoryStore("memory://x"), own, start, model, CLASSES).started.layers == 4
 
 
 def test_outputs_of_other_classes_are_not_taken(tmp_path: Path) -> None:

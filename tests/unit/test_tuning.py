@@ -17,6 +17,7 @@ from leptonflow.storage.memory_store import MemoryStore
 from leptonflow.storage.store import Store
 from leptonflow.tables import table_sources
 from leptonflow.training import model_fits
+from leptonflow.training.workspace import Workspace
 from leptonflow.tuning import search, search_space, study_records, trials
 from leptonflow.tuning.trials import changed
 from leptonflow.workloads import predictions
@@ -225,11 +226,11 @@ def test_a_study_goes_on_elsewhere_and_loses_at_most_the_running_trial(tmp_path:
 
 def _failed_trials_are_recorded(store: Store, config: Pipeline) -> None:
     plan = planning.plan(store, config)
-    study = study_records.begin(store, config, plan)
-    diverged = trials.run(store, config, plan, study, 5, {"learning_rate": 1e30}, lambda fold, mean: False)
+    study, never = study_records.begin(store, config, plan), lambda fold, mean: False
+    diverged = trials.run(store, config, plan, study, 5, {"learning_rate": 1e30}, never, Workspace())
     assert (diverged.state, diverged.value) == ("failed", None) and "diverged" in str(diverged.sentence)
     together = {"early_stopping.patience": 0}
-    wrong = trials.run(store, config, plan, study, 6, together, lambda fold, mean: False)
+    wrong = trials.run(store, config, plan, study, 6, together, never, Workspace())
     assert wrong.state == "failed" and wrong.version is None and "greater than or equal to 1" in str(wrong.sentence)
     assert study_records.record(store, diverged) and not study_records.record(store, diverged), "each number once"
 
