@@ -118,5 +118,5 @@ def _document(store: Store, study: Study, done: Sequence[Trial], best: Trial, wh
         "default": first.value if first is not None else None,
         "best": best.model_dump(mode="json", exclude={"pipeline", "study", "state", "sentence"}),
         "seconds": sum(trial.seconds for trial in done),
-        "report": where if path is None else str(path),
+        "report": f"{store.uri}/{where}" if path is None else str(path),
     }
