@@ -18,8 +18,11 @@ from flows import fit_runners, notifying
 from flows.automations import MOST_LOSSES
 from flows.steps import Steps
 from flows.telling import Story, Trained
+from leptonflow.core import machine
 from leptonflow.core.pipeline_files import load_config
 from leptonflow.evaluation.fresh_process import FreshProcess
+from leptonflow.storage.address import open_store
+from leptonflow.training import fit_status
 from leptonflow.training.workspace import Workspace
 from schemas.arrivals import FLOW
 from schemas.errors import LeptonflowError, Overtaken
@@ -39,6 +42,7 @@ from tasks.split import split
 from tasks.train import fit_final, train_fold
 from tasks.validate import validate
 
+MB = 10**6
 ATTEMPTS = 3  # to evaluate the candidate, each against the champion of another run's promotion
 
 
@@ -85,13 +89,15 @@ def _stages(step: Steps, force: bool) -> Story:
     return Story(document, outcomes, Trained(plan.snapshot or snapshot, evaluation, fits, final, verdict))
 
 
-def _not_in_vain(starts: int) -> None:
+def _not_in_vain(starts: int, uri: str, name: str) -> None:
     """Raise LeptonflowError for a run that kills its process each time: restarted for ever, it would block others."""
     if starts > MOST_LOSSES:
+        largest = fit_status.largest_memory(open_store(uri), name)
+        held = f", whose fits had up to {largest // MB} MB of memory" if largest else ""
         raise LeptonflowError(
             f"this run lost its process or its worker {MOST_LOSSES} times and is not started again",
             expected="a run that finishes",
-            received=f"start {starts} of the same run",
+            received=f"start {starts} of the same run{held}, and this process may have {machine.memory() // MB} MB",
             hint="The worker's machine may be short of memory; a new run resumes from what is on the store",
         )
 
@@ -118,8 +124,9 @@ def retrain(pipeline: PipelineName, store: StoreUri = None, force: bool = False)
         force: a new attempt although nothing is new
     """
     try:
-        _not_in_vain(flow_run.get_run_count())
-        step = Steps(store_uri(store), load_config(pipeline))
+        uri, config = store_uri(store), load_config(pipeline)
+        _not_in_vain(flow_run.get_run_count(), uri, config.name)
+        step = Steps(uri, config)
         with step.at_work():
             return step.end(_stages(step, force))
     except LeptonflowError as error:

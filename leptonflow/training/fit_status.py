@@ -91,10 +91,21 @@ def words(status: FitStatus) -> str:
 
 def newest(store: Store, pipeline: str, version: str) -> FitStatus | None:
     """What the fits of a version said last; None where none is under way, or none was for long enough."""
+    found = _said(store, store_keys.scratch_folder(pipeline, version))
+    return max(found, key=lambda status: status.at, default=None)
+
+
+def largest_memory(store: Store, pipeline: str) -> int | None:
+    """The largest memory of a process, in bytes, that a fit said which was never finished; None where none did."""
+    found = _said(store, store_keys.scratch_pipeline_folder(pipeline))
+    return max((status.peak_memory for status in found), default=None)
+
+
+def _said(store: Store, folder: str) -> list[FitStatus]:
     found: list[FitStatus] = []
     with suppress(StoreError):
-        for key in store.keys(store_keys.scratch_folder(pipeline, version)):
+        for key in store.keys(folder):
             if store_keys.is_fit_status(key):
                 with suppress(StoreError, ValueError):  # replaced meanwhile, or none that this release knows
                     found.append(FitStatus.model_validate_json(store.get(key)))
-    return max(found, key=lambda status: status.at, default=None)
+    return found

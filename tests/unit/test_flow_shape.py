@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
 
 import pytest
 
+from leptonflow.core import store_keys
+from leptonflow.storage.address import open_store
+from schemas.errors import LeptonflowError
+from schemas.fit_status import FitStatus
 from schemas.training import Training
 
 TRAINING = ["split", "begin", "train-fold", "fit-final", "package"]
@@ -190,3 +195,18 @@ def test_every_task_tries_again_where_the_store_is_out_of_reach_and_keeps_nothin
         assert task.retry_condition_fn(task, None, Failed(data=StoreUnreachable("gone")))
         for final in (Damaged("not what was recorded"), StoreRefused("wrong credentials"), TimeLimit("too long")):
             assert not task.retry_condition_fn(task, None, Failed(data=final))
+
+
+def test_a_run_that_is_lost_again_and_again_fails_with_the_numbers(tmp_path: Path) -> None:
+    module, store = import_module("flows.retrain"), open_store(tmp_path.as_uri())
+    said = FitStatus(
+        pipeline="digits", version="c3" * 6, run_id=None, fold=0, at="2026-11-28T12:00:00.000000Z", epoch=1, epochs=2,
+        done=0.1, loss=None, metric=None, value=None, examples_per_second=1.0, seconds=1.0, left=None,
+        peak_memory=5 * 10**9, values=(),
+    )  # fmt: skip
+    store.create(store_keys.fit_status_key("digits", said.version, 0, 7), said.model_dump_json().encode())
+    module._not_in_vain(6, store.uri, "digits")
+    with pytest.raises(LeptonflowError, match=r"6 times.*start 7 .*up to 5000 MB of memory, and .* may have \d+ MB"):
+        module._not_in_vain(7, store.uri, "digits")
+    with pytest.raises(LeptonflowError, match=r"start 7 of the same run, and this process may have \d+ MB"):
+        module._not_in_vain(7, store.uri, "others")
