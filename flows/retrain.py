@@ -25,6 +25,7 @@ from leptonflow.storage.address import open_store
 from leptonflow.training import fit_status
 from leptonflow.training.workspace import Workspace
 from schemas.arrivals import FLOW
+from schemas.config import Pipeline
 from schemas.errors import LeptonflowError, Overtaken
 from schemas.parameters import PipelineName, StoreUri
 from schemas.records import Outcome
@@ -89,10 +90,10 @@ def _stages(step: Steps, force: bool) -> Story:
     return Story(document, outcomes, Trained(plan.snapshot or snapshot, evaluation, fits, final, verdict))
 
 
-def _not_in_vain(starts: int, uri: str, name: str) -> None:
+def _not_in_vain(starts: int, uri: str, config: Pipeline) -> None:
     """Raise LeptonflowError for a run that kills its process each time: restarted for ever, it would block others."""
     if starts > MOST_LOSSES:
-        largest = fit_status.largest_memory(open_store(uri), name)
+        largest = fit_status.largest_memory(open_store(uri), config.name)
         held = f", whose fits had up to {largest // MB} MB of memory" if largest else ""
         raise LeptonflowError(
             f"this run lost its process or its worker {MOST_LOSSES} times and is not started again",
@@ -125,7 +126,7 @@ def retrain(pipeline: PipelineName, store: StoreUri = None, force: bool = False)
     """
     try:
         uri, config = store_uri(store), load_config(pipeline)
-        _not_in_vain(flow_run.get_run_count(), uri, config.name)
+        _not_in_vain(flow_run.get_run_count(), uri, config)
         step = Steps(uri, config)
         with step.at_work():
             return step.end(_stages(step, force))

@@ -205,8 +205,8 @@ def test_a_run_that_is_lost_again_and_again_fails_with_the_numbers(tmp_path: Pat
         peak_memory=5 * 10**9, values=(),
     )  # fmt: skip
     store.create(store_keys.fit_status_key("digits", said.version, 0, 7), said.model_dump_json().encode())
-    module._not_in_vain(6, store.uri, "digits")
+    module._not_in_vain(6, store.uri, Told(name="digits"))
     with pytest.raises(LeptonflowError, match=r"6 times.*start 7 .*up to 5000 MB of memory, and .* may have \d+ MB"):
-        module._not_in_vain(7, store.uri, "digits")
+        module._not_in_vain(7, store.uri, Told(name="digits"))
     with pytest.raises(LeptonflowError, match=r"start 7 of the same run, and this process may have \d+ MB"):
-        module._not_in_vain(7, store.uri, "others")
+        module._not_in_vain(7, store.uri, Told(name="others"))
