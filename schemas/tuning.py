@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
 from schemas.metrics import class_of
@@ -146,7 +146,14 @@ def current(key: str, given: Training, model: Any) -> Any:
         value, path = given.steering, path[1:]
     for name in path:
         value = None if value is None else getattr(value, name)
-    return list(value) if isinstance(value, tuple) else value
+    return _plain(value)
+
+
+def _plain(value: Any) -> Any:
+    """As the YAML has it: without what is at its default."""
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json", exclude_defaults=True)
+    return [_plain(each) for each in value] if isinstance(value, tuple | list) else value
 
 
 def places(tune: Tune, given: Training, model: Any) -> Iterator[tuple[str, Path]]:
