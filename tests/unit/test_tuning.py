@@ -80,9 +80,9 @@ def test_a_value_goes_to_its_place(tmp_path: Path) -> None:
     mapping = loaded(tmp_path, "training: {optimizer: {name: sgd, clip_norm: 1}}\ntune: {learning_rate: [0.1, 1]}")
     assert changed(mapping, {"learning_rate": 0.5}).training.steering.learning_rate == 0.5
     assert tuning.current("learning_rate", mapping.training, mapping.model) == 0.001
-    more = loaded(tmp_path, "training: {early_stopping: {patience: 3}, augment: [{shift: 0.1}]}")
+    more = loaded(tmp_path, "training: {early_stopping: {patience: 3}, augment: [{shift: [-0.1, 0.1]}]}")
     found = [tuning.current(key, more.training, more.model) for key in ("early_stopping", "augment", "filters")]
-    assert found == [{"patience": 3}, [{"shift": 0.1}], [32, 64, 64]], "as a choice is written"
+    assert found == [{"patience": 3}, [{"shift": [-0.1, 0.1]}], [32, 64, 64]], "as a choice is written"
 
 
 def test_the_section_is_in_no_version_and_in_no_document(tmp_path: Path) -> None:
