@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from leptonflow.core import declared_files, pipeline_files, store_keys
+from leptonflow.core import declared_files, pipeline_files, progress, store_keys
 from leptonflow.core.hashing import canonical, sha256
 from leptonflow.gate import evidence
 from leptonflow.keras_runtime import keras_models
@@ -206,6 +206,13 @@ def test_the_final_fit_starts_from_it_and_folds_do_not(store: Store, tmp_path: P
     made = keras_models.load(store.get(final.files[0].key))
     for ours, given in zip(made.get_weights(), theirs.get_weights(), strict=True):
         np.testing.assert_allclose(ours, given, atol=1e-6)
+
+
+def test_without_a_champion_it_is_said_that_the_fit_starts_from_scratch(store: Store) -> None:
+    config, notes = starting("champion"), list[str]()
+    with progress.listen(None, notes.append):
+        final = model_fits.fit_final(store, config, land(store, config))
+    assert final.start is None and [note for note in notes if "no champion of another snapshot" in note]
 
 
 def test_nothing_is_trained_where_nothing_fits(store: Store, tmp_path: Path) -> None:
