@@ -48,7 +48,7 @@ def new_key(key: str) -> str:
 
 def scratch_key(key: str) -> str:
     """`key`, if it may be removed: it lies under SCRATCH."""
-    if not new_key(key).startswith(f"{SCRATCH}/"):
+    if not checked_key(key).startswith(f"{SCRATCH}/"):
         raise UsageError("nothing is removed from a store", expected=f"a key under {SCRATCH}/", received=repr(key))
     return key
 
@@ -177,9 +177,9 @@ def fit_status_folder(pipeline: str, version: str, fold: int | None) -> str:
     return f"{SCRATCH}/{pipeline}/{version}/{_fit(fold)}/status"
 
 
-def fit_status_key(pipeline: str, version: str, fold: int | None, step: int) -> str:
-    """How far a fit under way is, after so many steps in all: the newest one is the last by name."""
-    return f"{fit_status_folder(pipeline, version, fold)}/{step:012d}.json"
+def fit_status_key(pipeline: str, version: str, fold: int | None, number: int) -> str:
+    """How far a fit under way is; the number grows with it, so that the newest one is the last by name."""
+    return f"{fit_status_folder(pipeline, version, fold)}/{number:012d}.json"
 
 
 def is_fit_status(key: str) -> bool:

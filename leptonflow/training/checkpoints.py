@@ -26,7 +26,7 @@ from leptonflow.training.fit_cost import Meter
 from leptonflow.training.fit_state import FitPlace, FitState
 from leptonflow.training.fit_status import Teller
 from leptonflow.training.workspace import Models
-from schemas.errors import AlreadyExists, Damaged, StoreError, TimeLimit, TrainingError
+from schemas.errors import AlreadyExists, Damaged, NotFound, StoreError, TimeLimit, TrainingError
 from schemas.records import EpochValue
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Keeper:
             try:
                 data = recorded(self._place.store, key, _digest(key), NOTHING_LOST)
                 _restore(_decoded(data, key), state, key)
-            except (Damaged, StoreError) as error:
+            except (Damaged, NotFound) as error:  # a store that is away is waited for by who asked for the fit
                 progress.note(f"a checkpoint of {self._place.stage} is ignored: {error.line()}")
                 continue
             self.newest, self._saved = key, (state.epoch, state.step)
@@ -111,21 +111,20 @@ class Keeper:
         where = (place.pipeline, place.version, place.fold)
         key = store_keys.checkpoint_key(*where, state.epoch, state.step, sha256(data))
         try:
-            before = [each for each in self._keys() if each != key]
             with suppress(AlreadyExists):  # under this name lie these bytes
                 place.store.create(key, data)
-            for each in before:
-                place.store.remove_scratch(each)
         except StoreError as error:
             progress.note(f"a checkpoint of {place.stage} could not be written: {error.line()}")
             return
         self.newest, self._saved = key, (state.epoch, state.step)
+        self.clear(but=key)
 
-    def clear(self) -> None:
-        """Remove the checkpoints of a fit that is finished."""
+    def clear(self, but: str | None = None) -> None:
+        """Remove the checkpoints, all of them where the fit is finished."""
         try:
             for key in self._keys():
-                self._place.store.remove_scratch(key)
+                if key != but:
+                    self._place.store.remove_scratch(key)
         except StoreError as error:
             progress.note(f"a checkpoint of {self._place.stage} could not be removed: {error.line()}")
 

@@ -51,6 +51,11 @@ class FitState:
         """Those of all epochs that are done."""
         return (self.epoch - 1) * self.extent[1] + self.step
 
+    @property
+    def number(self) -> int:
+        """It grows with every step, and with the end of an epoch."""
+        return self.steps + self.epoch
+
 
 class FitPlace(NamedTuple):
     """Which fit it is, and the store that it leaves things on. fold: None is the final fit."""

@@ -49,7 +49,7 @@ class Teller:
     def write(self, state: FitState) -> None:
         """Write it, and remove what was written before. A store that does not take it is not told of."""
         place = self._place
-        key = fit_status_key(place.pipeline, place.version, place.fold, state.steps)
+        key = fit_status_key(place.pipeline, place.version, place.fold, state.number)
         with suppress(StoreError):  # nothing depends on it
             with suppress(AlreadyExists):  # of another process that computes the same
                 place.store.create(key, _status(place, state).model_dump_json().encode())

@@ -18,7 +18,7 @@ from leptonflow.core.code_digests import code_digests
 from leptonflow.keras_runtime import keras_models
 from leptonflow.runs import planning
 from leptonflow.storage.store import Store
-from leptonflow.training import model_fits
+from leptonflow.training import checkpoints, model_fits
 from leptonflow.training.workspace import Workspace
 from schemas import tuning
 from schemas.config import Pipeline
@@ -75,6 +75,8 @@ def run(
         state, sentence = "failed", str(error.errors(include_url=False)[0]["msg"])
     finally:
         keras_models.keras().utils.clear_session()  # else each trial's graphs stay in memory
+    if version is not None:
+        checkpoints.sweep(store, config.name, version)
     known = [value for value in values if value is not None]
     return Trial(
         pipeline=config.name,
