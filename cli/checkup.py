@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 from collections.abc import Callable
 from importlib import metadata
@@ -31,6 +33,7 @@ def checks(uri: str, fix: bool) -> list[dict[str, Any]]:
         ("arrivals", lambda: _arrivals(uri, fix)),
         ("prefect", _prefect),
         ("accelerator", _accelerator),
+        ("ray", _ray),
     ]
     found = []
     away = False  # an unreachable store is waited for once, and its error printed once
@@ -184,3 +187,21 @@ def _accelerator() -> str:
         return "none (training runs on the CPU)"
     why = accelerators.unused()
     return ", ".join(found) + ("" if why is None else f", unused: training runs on the CPU. {why}")
+
+
+def _ray() -> str:
+    """Every cluster that RAY_ADDRESS or a pipeline of this folder names takes a run, asked in a process of its own."""
+    from flows import ray_cluster
+    from leptonflow.core import pipeline_files
+
+    named = [os.environ.get("RAY_ADDRESS")]
+    for path in pipeline_files.available().values():
+        with contextlib.suppress(UsageError):  # whoever uses it is told
+            config = pipeline_files.load_config(str(path))
+            named.append(config.training.runner.address)
+    addresses = sorted({each for each in named if each and each not in ray_cluster.NAMED})
+    for each in addresses:
+        ray_cluster.check_answers(each)  # before Ray is imported for one
+    for each in addresses:
+        ray_cluster.check_takes_drivers(each)
+    return f"{', '.join(addresses)} answers" if addresses else "no cluster is named"

@@ -14,7 +14,7 @@ from prefect import State, flow
 from prefect.runtime import flow_run
 from prefect.states import Failed
 
-from flows import fit_runners, notifying
+from flows import fit_runners, notifying, ray_cluster
 from flows.automations import MOST_LOSSES
 from flows.steps import Steps
 from flows.telling import Story, Trained
@@ -69,7 +69,7 @@ def _stages(step: Steps, force: bool) -> Story:
     started_at = step(begin, plan)
     with FreshProcess() as fresh:
         fresh.start()  # it imports Keras, at low priority, while the fits compute
-        with fit_runners.opened(step.config, workspace) as on:
+        with fit_runners.opened(step.store, step.config, plan, workspace) as on:
             folds = [(number,) for number in range(step.config.training.folds)]
             fits = step.fan_out(train_fold, folds, on, plan, on.fits, step.limit("train"))
             (final,) = step.fan_out(fit_final, [()], on, plan, on.fits, step.limit("train"))
@@ -128,6 +128,7 @@ def retrain(pipeline: PipelineName, store: StoreUri = None, force: bool = False)
         uri, config = store_uri(store), load_config(pipeline)
         _not_in_vain(flow_run.get_run_count(), uri, config)
         step = Steps(uri, config)
+        ray_cluster.check(config)
         with step.at_work():
             return step.end(_stages(step, force))
     except LeptonflowError as error:

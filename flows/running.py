@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import Any
 
-from flows import addresses, credentials, server
+from flows import addresses, credentials, ray_cluster, server
 from flows.waking import waking
 from leptonflow.core import garbage_collection, progress
 from leptonflow.data.dataset import admission, dataset_state
@@ -52,6 +52,7 @@ def retrain(config: Pipeline, pipeline: str, store: str, force: bool = False) ->
 
         keras_models.keras()
 
+    ray_cluster.check(config)
     with ExitStack() as stack:
         opened = open_store(store)
         if pending_batches.waiting(opened, config, dataset_state.snapshots(opened, config.name)):

@@ -129,6 +129,10 @@ class ServerError(LeptonflowError):
     """The Prefect server does not answer."""
 
 
+class ClusterError(LeptonflowError):
+    """The Ray cluster does not answer."""
+
+
 class TimeLimit(LeptonflowError):
     """A stage took longer than `limits` in the pipeline's YAML allows."""
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from leptonflow.core import progress
 from leptonflow.data.dataset import admission
 from tests.e2e.helpers import call, good, ingest, pipeline, rows, working_folder
 
@@ -64,3 +67,59 @@ def same(mine: dict[str, Any], local: dict[str, Any]) -> None:
 @pytest.mark.slow
 def test_folds_in_processes_of_their_own_are_those_of_one_process(work: Path, local: dict[str, Any]) -> None:
     same(retrained(work, "process", {"name": "process", "memory": "100MB"}), local)
+
+
+# --- ray -----------------------------------------------------------------------------------------
+
+RAY = "ray is not installed: `pip install -r requirements-ray.lock` to run this"
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """The address of a cluster whose head computes nothing, with two workers of one CPU each."""
+    pytest.importorskip("prefect_ray", reason=RAY)
+    from ray.cluster_utils import Cluster
+
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    room = {"object_store_memory": 100 << 20, "memory": 8 << 30}
+    found = Cluster(True, head_node_args={"num_cpus": 0, "include_dashboard": False, **room})
+    try:
+        for _ in range(2):
+            found.add_node(num_cpus=1, **room)
+        yield found.address
+    finally:
+        found.shutdown()
+
+
+def computing() -> list[int]:
+    """The processes that compute a fold on the cluster."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with_name = b""
+        try:
+            with_name = path.read_bytes()
+        except OSError:  # it has ended
+            continue
+        if with_name.startswith(b"ray::train-fold"):
+            found.append(int(path.parent.name))
+    return found
+
+
+@pytest.mark.slow
+def test_folds_on_two_workers_of_a_ray_cluster_one_of_them_killed_are_those_of_one_process(
+    work: Path, local: dict[str, Any], cluster: str
+) -> None:
+    killed: list[int] = []
+    most = [0]
+
+    def kill_one(stage: str, done: int, total: int) -> None:
+        there = computing()
+        most[0] = max(most[0], len(there))
+        if stage.startswith("fold") and not killed and there:
+            killed.append(there[0])
+            os.kill(there[0], signal.SIGKILL)
+
+    with progress.listen(kill_one):
+        mine = retrained(work, "ray", {"name": "ray", "address": cluster, "memory": "500MB"})
+    same(mine, local)
+    assert killed and most[0] == 2

@@ -19,7 +19,6 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic_core import to_jsonable_python
@@ -131,7 +130,7 @@ def _request(store: str, config: Pipeline, plan: Plan, fold: int | None) -> Requ
     document = config.model_dump(mode="json")
     document["training"] |= {key: to_jsonable_python(getattr(training, key)) for key in apart}
     return {
-        "store": store if "://" in store else str(Path(store).absolute()),
+        "store": store,
         "config": {**document, "folder": str(config.folder.absolute())},
         "plan": plan.model_dump(mode="json"),
         "fold": fold,
