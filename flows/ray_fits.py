@@ -59,7 +59,7 @@ class Workers:
                 received=f"none at {opened.uri}",
             )
         data = None if self.source is None else recorded(opened, self.source.key, self.source.sha256)
-        with model_sources.unpacked(data, config) as own, progress.listen(self._report, self._note):
+        with model_sources.unpacked(data, config) as own, progress.listen(self._report, self._note, self._detail):
             return Here(Workspace()).fit(store, own, plan, fold)
 
     def _report(self, stage: str, done: int, total: int) -> None:
@@ -70,6 +70,12 @@ class Workers:
 
     def _note(self, text: str) -> None:
         self._say("note", text)
+
+    def _detail(self, stage: str, text: str) -> None:
+        now = time.monotonic()
+        if now - self._last.get(f"{stage} at", -REPORTS) >= REPORTS:
+            self._last[f"{stage} at"] = now
+            self._say("detail", stage, text)
 
     def _say(self, *words: Any) -> None:
         from ray.exceptions import RayError
@@ -110,6 +116,8 @@ def completed(futures: Sequence[Any], news: Any) -> Iterator[Any]:
         for kind, *words in news.get_nowait_batch(news.qsize()):
             if kind == "report":
                 progress.report(*words)
+            elif kind == "detail":
+                progress.detail(*words)
             elif words[0] not in told:  # each worker says it
                 told.add(words[0])
                 progress.note(words[0])
