@@ -350,11 +350,11 @@ def as_text(table: pa.Table) -> str:
 
 
 def deployed(document: dict[str, Any]) -> None:
-    """Each deployment with its schedule, and each automation."""
+    """Each deployment with its schedule, each automation, and the limit of this host's GPUs."""
     columns = ("name", "schedule", "debounce", "outcome")
     rows(document["deployments"], columns)
-    for automation in document["automations"]:
-        print(f"{automation['outcome']:<10} {printable(automation['name'])}")
+    for each in (*document["automations"], *document["limits"]):
+        print(f"{each['outcome']:<10} {printable(each['name'])}")
 
 
 def checks(found: Sequence[dict[str, Any]]) -> None:

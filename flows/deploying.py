@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from flows import automations, deployable, pool, registering
+from flows import automations, deployable, gpu_host, pool, registering
 from flows.deployable import Deployable
 from schemas.arrivals import FLOW, POOL, TAG
 from schemas.errors import ConfigurationError, UsageError
@@ -91,10 +91,11 @@ def _deploy(folder: Path, api: str) -> Document:
             triggers.append(registering.automation(client, wish, registering.named(client, wish["name"])))
         if ours and not was_closed:
             registering.close_pool(client, pools[POOL], wishes)
+        limits = gpu_host.limit(client)
         registering.watch_runs(client)
     for error in wrong.values():
         raise error
-    return {"deployments": lines, "automations": triggers}
+    return {"deployments": lines, "automations": triggers, "limits": limits}
 
 
 def _line(name: str, outcome: str, each: Deployable | None = None) -> Document:

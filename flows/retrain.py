@@ -14,7 +14,7 @@ from prefect import State, flow
 from prefect.runtime import flow_run
 from prefect.states import Failed
 
-from flows import fit_runners, notifying, ray_cluster
+from flows import fit_runners, gpu_host, notifying, ray_cluster
 from flows.automations import MOST_LOSSES
 from flows.steps import Steps
 from flows.telling import Story, Trained
@@ -66,8 +66,8 @@ def _stages(step: Steps, force: bool) -> Story:
         return Story(step(reject_data, plan, parts, outcomes, step.seconds), outcomes)
 
     step.trains_on(snapshot.snapshot)
-    started_at = step(begin, plan)
-    with FreshProcess() as fresh:
+    with gpu_host.alone(step.config), FreshProcess() as fresh:
+        started_at = step(begin, plan)
         fresh.start()  # it imports Keras, at low priority, while the fits compute
         with fit_runners.opened(step.store, step.config, plan, workspace) as on:
             folds = [(number,) for number in range(step.config.training.folds)]

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -18,7 +21,8 @@ from urllib.error import HTTPError
 import pytest
 import yaml
 
-from flows import deploying
+from flows import deploying, gpu_host
+from leptonflow.core.pipeline_files import load_config
 from schemas.arrivals import FLOW, POOL
 from schemas.errors import ConfigurationError, ServerError
 from tests.e2e import helpers
@@ -149,6 +153,57 @@ def test_what_a_person_paused_stays_paused(server: PrefectServer, folder: Path) 
     assert (cats["paused"], cats["schedules"][0]["active"]) == (True, False)
     assert cats["schedules"][0]["schedule"]["timezone"] == "UTC"
     assert not [each for each in server.call("POST", "/automations/filter", {}) if each["enabled"]]
+
+
+def gpu(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let this machine's driver tell of a GPU."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    folder.mkdir()
+    (folder / "nvidia-smi").write_text("#!/bin/sh\necho 'NVIDIA H100'\n")
+    (folder / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+
+def test_a_host_with_a_gpu_trains_one_pipeline_at_a_time(
+    server: PrefectServer, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    path = pipeline(folder, "cats")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    assert deploying.deploy(folder, server.url)["limits"] == []
+
+    gpu(folder / "driver", monkeypatch)
+    name = f"leptonflow-gpus-{socket.gethostname()}"
+    assert deploying.deploy(folder, server.url)["limits"] == [{"name": name, "outcome": "created"}]
+    assert deploying.deploy(folder, server.url)["limits"] == [{"name": name, "outcome": "unchanged"}]
+
+    config, order = load_config(str(path)), list[str]()
+
+    def train(who: str, begun: threading.Event, may_end: threading.Event) -> None:
+        with temporary_settings({PREFECT_API_URL: server.url}), gpu_host.alone(config):
+            order.append(f"{who} begins")
+            begun.set()
+            may_end.wait(60)
+            order.append(f"{who} ends")
+
+    first, second, end = (threading.Event() for _ in range(3))
+    with ThreadPoolExecutor(2) as pool:
+        pool.submit(train, "first", first, end)
+        assert first.wait(30)
+        waiting = pool.submit(train, "second", second, end)
+        assert server.call("GET", f"/v2/concurrency_limits/{name}")["active_slots"] == 1
+        assert not second.wait(3)
+        end.set()
+        waiting.result(60)
+    assert order == ["first begins", "first ends", "second begins", "second ends"]
+    eventually(lambda: server.call("GET", f"/v2/concurrency_limits/{name}")["active_slots"] == 0)
+
+    server.call("PATCH", f"/v2/concurrency_limits/{name}", {"limit": 2})  # a person's
+    assert deploying.deploy(folder, server.url)["limits"] == [{"name": name, "outcome": "unchanged"}]
+    assert server.call("GET", f"/v2/concurrency_limits/{name}")["limit"] == 2
+    monkeypatch.setenv(gpu_host.VARIABLE, "rack-7")
+    assert deploying.deploy(folder, server.url)["limits"][0]["name"] == "leptonflow-gpus-rack-7"
 
 
 def test_a_changed_debounce_replaces_the_trigger(server: PrefectServer, folder: Path) -> None:
