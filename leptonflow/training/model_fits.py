@@ -17,7 +17,7 @@ from leptonflow.core import accelerators, progress
 from leptonflow.core.hashing import digest, sha256
 from leptonflow.core.store_keys import fit_key
 from leptonflow.data.dataset import holdout_split
-from leptonflow.keras_runtime import devices, keras_models
+from leptonflow.keras_runtime import device_memory, devices, keras_models
 from leptonflow.storage.objects import adopt, steady
 from leptonflow.storage.store import Store
 from leptonflow.training import class_weights, early_stopping, epochs, event_files
@@ -153,6 +153,7 @@ def _computing(config: Pipeline) -> Iterator[None]:
         user_model.blamed(config),
         keras_models.deterministic(config.training.deterministic),
         devices.chosen(config.training),
+        device_memory.enough(config.training),
     ):
         yield
 
