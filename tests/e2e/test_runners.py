@@ -80,7 +80,8 @@ def cluster() -> Iterator[str]:
     pytest.importorskip("prefect_ray", reason=RAY)
     from ray.cluster_utils import Cluster
 
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    # Its workers would have the lowest priority, and starve beside other tests.
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
     room = {"object_store_memory": 100 << 20, "memory": 8 << 30}
     found = Cluster(True, head_node_args={"num_cpus": 0, "include_dashboard": False, **room})
     try:
@@ -106,6 +107,7 @@ def computing() -> list[int]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # each of its processes imports Keras, on two cores
 def test_folds_on_two_workers_of_a_ray_cluster_one_of_them_killed_are_those_of_one_process(
     work: Path, local: dict[str, Any], cluster: str
 ) -> None:
