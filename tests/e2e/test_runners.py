@@ -124,4 +124,4 @@ def test_folds_on_two_workers_of_a_ray_cluster_one_of_them_killed_are_those_of_o
     with progress.listen(kill_one):
         mine = retrained(work, "ray", {"name": "ray", "address": cluster, "memory": "500MB"})
     same(mine, local)
-    assert killed and most[0] == 2
+    assert killed and most[0] >= 2  # the one that replaces it may be there already
