@@ -128,7 +128,7 @@ def retrain(pipeline: PipelineName, store: StoreUri = None, force: bool = False)
         uri, config = store_uri(store), load_config(pipeline)
         _not_in_vain(flow_run.get_run_count(), uri, config)
         step = Steps(uri, config)
-        ray_cluster.check(config)
+        ray_cluster.check(step.config)
         with step.at_work():
             return step.end(_stages(step, force))
     except LeptonflowError as error:
