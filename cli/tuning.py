@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -37,7 +38,7 @@ def tune(
         document, best = search.tune(opened, config, trials, timeout)
     value, default = document["best"]["value"], document["default"]
     as_it_is = "" if default is None else f", {default:.4f} as it was"
-    comment = f"Tuned by the study {document['study']}: {document['metric']} {value:.4f} over the folds{as_it_is}."
+    comment = f"{document['study']}: {document['metric']} {value:.4f} over the folds{as_it_is}."
     text = tuned_yaml.text(source, config, best, comment)
     target = tuned_yaml.path(path)
     document["difference"] = tuned_yaml.difference(source, text, path.name)[1:]  # without the comment
@@ -57,9 +58,13 @@ def _written(target: Path, text: str, as_json: bool) -> str | None:
 
 def _show(document: dict[str, Any], pipeline: str, path: Path, target: Path) -> None:
     from cli import show
+    from leptonflow.reports.study_page import text
 
     best, metric = document["best"], document["metric"]
-    shown = [{**each, "trial": each["number"], **each["parameters"]} for each in document["trials"]]
+    shown = [
+        {**each, "trial": each["number"], **{key: text(value) for key, value in each["parameters"].items()}}
+        for each in document["trials"]
+    ]
     show.rows(shown[-20:], ("trial", "state", "value", "std", "seconds", *best["parameters"]))
     number = counted(len(shown), "trial")
     as_it_is = "" if document["default"] is None else f"; with the YAML as it is {document['default']:.4f}"
@@ -73,6 +78,6 @@ def _show(document: dict[str, Any], pipeline: str, path: Path, target: Path) -> 
         print(f"\n{target} exists and was kept: move it away, and run the same command again to write this one.")
         return
     print(f"\nwrote {target}: look at it, then replace {path} by it and retrain:")
-    for step in (f"mv {target} {path}", show.typed(f"retrain {pipeline}")):
+    for step in (f"mv {shlex.quote(str(target))} {shlex.quote(str(path))}", show.typed(f"retrain {shlex.quote(pipeline)}")):
         print(f"  {printable(step)}")
     print("Its folds are trained already. The gate decides on the holdout, which no trial has seen.")

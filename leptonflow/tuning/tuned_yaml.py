@@ -18,6 +18,7 @@ from schemas.config import Pipeline, parse
 from schemas.errors import ConfigurationError
 from schemas.trials import Trial
 
+TUNED = "Tuned by the study"
 SUFFIX = ".tuned.yaml"  # which is no pipeline of its own: core.pipeline_files
 
 
@@ -27,7 +28,7 @@ def path(of: Path) -> Path:
 
 
 def text(source: str, config: Pipeline, trial: Trial, comment: str) -> str:
-    """The YAML with the trial's values, below a comment.
+    """The YAML with the trial's values, below a comment that begins with TUNED and goes on with `comment`.
 
     Where its text cannot be changed value by value (an anchor, an optimizer that becomes a mapping), it is written anew
     and has no comments.
@@ -40,7 +41,9 @@ def text(source: str, config: Pipeline, trial: Trial, comment: str) -> str:
         made = _with(made, place, value)
     if not _says(made, config, wanted):
         made = _anew(source, values)
-    return f"# {comment}\n{made}"
+    if made.startswith(f"# {TUNED}"):  # of the study before
+        made = made.partition("\n")[2]
+    return f"# {TUNED} {comment}\n{made}"
 
 
 def difference(before: str, after: str, name: str) -> list[str]:

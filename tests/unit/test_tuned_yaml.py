@@ -44,7 +44,7 @@ def tuned(folder: Path, text: str, parameters: dict[str, Any]) -> tuple[str, Pip
     path = folder / "squares.yaml"
     path.write_text(text)
     config = pipeline_files.load_config(str(path))
-    made = tuned_yaml.text(text, config, trial(parameters), "Tuned.")
+    made = tuned_yaml.text(text, config, trial(parameters), "s.")
     target = tuned_yaml.path(path)
     target.write_text(made)
     assert target.name == "squares.tuned.yaml"
@@ -59,9 +59,14 @@ def test_the_text_with_other_values_is_the_trial_and_keeps_its_comments(tmp_path
     assert [line for line in source.splitlines() if "#" in line and line.lstrip().startswith("#")] == [
         line for line in made.splitlines() if line.lstrip().startswith("#")
     ][1:]
-    assert made.startswith("# Tuned.\n") and "# pixels" in made and "# low" in made
+    assert made.startswith("# Tuned by the study s.\n# squares\n") and "# pixels" in made and "# low" in made
     lines = tuned_yaml.difference(source, made, "squares.yaml")
-    assert lines[0] == "+# Tuned." and 2 < len(lines) < 9 and any("1.5e-05" in line for line in lines)
+    assert lines[0] == "+# Tuned by the study s." and 2 < len(lines) < 9 and any("1.5e-05" in line for line in lines)
+
+
+def test_the_comment_of_an_earlier_study_is_replaced(tmp_path: Path) -> None:
+    made, _, _ = tuned(tmp_path, "# Tuned by the study r.\n" + HEAD + FLOW + TUNE + TAIL, VALUES)
+    assert made.startswith("# Tuned by the study s.\n# squares\n")
 
 
 def test_what_cannot_be_changed_in_its_text_is_written_anew(tmp_path: Path) -> None:
