@@ -41,7 +41,7 @@ def tune(
     comment = f"{document['study']}: {document['metric']} {value:.4f} over the folds{as_it_is}."
     text = tuned_yaml.text(source, config, best, comment)
     target = tuned_yaml.path(path)
-    document["difference"] = tuned_yaml.difference(source, text, path.name)[1:]  # without the comment
+    document["difference"] = tuned_yaml.difference(source, text)
     document["yaml"] = None if best.number == 1 else _written(target, text, as_json)
     return answer(Answer(document, lambda: _show(document, pipeline, path, target)), as_json)
 
@@ -78,6 +78,6 @@ def _show(document: dict[str, Any], pipeline: str, path: Path, target: Path) -> 
         print(f"\n{target} exists and was kept: move it away, and run the same command again to write this one.")
         return
     print(f"\nwrote {target}: look at it, then replace {path} by it and retrain:")
-    for step in (f"mv {shlex.quote(str(target))} {shlex.quote(str(path))}", show.typed(f"retrain {shlex.quote(pipeline)}")):
-        print(f"  {printable(step)}")
+    given = [shlex.quote(str(each)) for each in (target, path, pipeline)]
+    print(f"  {printable(f'mv {given[0]} {given[1]}')}\n  {printable(show.typed(f'retrain {given[2]}'))}")
     print("Its folds are trained already. The gate decides on the holdout, which no trial has seen.")

@@ -16,6 +16,7 @@ import yaml
 from schemas import tuning, yaml_text
 from schemas.config import Pipeline, parse
 from schemas.errors import ConfigurationError
+from schemas.text import printable
 from schemas.trials import Trial
 
 TUNED = "Tuned by the study"
@@ -43,13 +44,13 @@ def text(source: str, config: Pipeline, trial: Trial, comment: str) -> str:
         made = _anew(source, values)
     if made.startswith(f"# {TUNED}"):  # of the study before
         made = made.partition("\n")[2]
-    return f"# {TUNED} {comment}\n{made}"
+    return f"# {TUNED} {printable(comment)}\n{made}"
 
 
-def difference(before: str, after: str, name: str) -> list[str]:
-    """The lines that differ, as a unified diff without context."""
-    lines = difflib.unified_diff(before.splitlines(), after.splitlines(), name, name, lineterm="", n=0)
-    return [line for line in lines if not line.startswith(("@@", "---", "+++"))]
+def difference(before: str, after: str) -> list[str]:
+    """The lines that differ, as a unified diff without context; the comment is not one of them."""
+    lines = list(difflib.unified_diff(before.splitlines(), after.splitlines(), lineterm="", n=0))[2:]
+    return [line for line in lines if not line.startswith(("@@", f"+# {TUNED}", f"-# {TUNED}"))]
 
 
 def _says(made: str, config: Pipeline, wanted: tuning.Changed) -> bool:
