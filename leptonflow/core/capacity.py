@@ -8,10 +8,11 @@ from __future__ import annotations
 import shutil
 from typing import NamedTuple
 
-from leptonflow.core import machine, spools
+from leptonflow.core import accelerators, machine, spools
 from schemas import settings
 from schemas.errors import ConfigurationError, UsageError
 from schemas.text import counted
+from schemas.training import Training
 
 BATCH_COPIES = 5  # of a batch's examples while its part is written: rows, column, pages, compressed pages, file
 PROCESS_BYTES = 500 << 20  # what a process takes that trains nothing yet
@@ -44,7 +45,7 @@ class Place(NamedTuple):
 def place(each: int, how: str, examples: int, spoolable: bool) -> Place:
     """In memory where they fit, and else in a file, if they are of a kind that can be read from one.
 
-    each: bytes of one; how: the pipeline's input, as a person reads it. There must be twice the memory, as they lie
+    each: bytes of one; how: the pipeline's input, as a person reads it. There must be twice the room, as they lie
     there twice while they are put in order. Raises ConfigurationError where they fit nowhere.
     """
     size, given, granted = examples * each, settings.training_memory(), machine.memory()
@@ -56,9 +57,9 @@ def place(each: int, how: str, examples: int, spoolable: bool) -> Place:
     if size <= room:
         return Place(True, f"{what} lie in memory; {why}")
     free = shutil.disk_usage(spools.folder()).free
-    if spoolable and size < free:
+    if spoolable and 2 * size < free:
         return Place(False, f"{what} lie in a file in {spools.folder()} and are read batch by batch; {why}")
-    disk = f"; {spools.folder()} has {_size(free)} left" if spoolable else ""
+    disk = f"; {spools.folder()} has {_size(free)} left, and twice their size is needed" if spoolable else ""
     raise ConfigurationError(
         f"the training set does not fit into memory{' or onto the disk' if spoolable else ''}: {what}",
         expected=f"less: {why}{disk}",
@@ -66,6 +67,22 @@ def place(each: int, how: str, examples: int, spoolable: bool) -> Place:
         hint="Make `input` smaller in the pipeline's YAML, or give it more memory"
         + (", or a TMPDIR with more room" if spoolable else ""),
     )
+
+
+def check_step(need: int, how: str, training: Training) -> None:
+    """Raises ConfigurationError where one step of training cannot be computed in the machine's memory.
+
+    need: its bytes at least, 0 where nobody knows. An accelerator has its own memory, which only the backend knows.
+    """
+    granted = machine.memory()
+    if need + PROCESS_BYTES > granted and not accelerators.gpus():
+        raise ConfigurationError(
+            f"a step of training does not fit into memory: a batch of {_times(training.batch_size, how)} needs at "
+            f"least {_gb(need)} within the model",
+            expected=f"less than the {_gb(granted)} that this machine or container grants",
+            received=f"{_gb(need + PROCESS_BYTES)} with the process itself",
+            hint="Lower training.batch_size, or make `input` smaller in the pipeline's YAML",
+        )
 
 
 def _times(examples: int, told: str) -> str:

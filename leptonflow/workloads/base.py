@@ -322,6 +322,8 @@ class Workload:
     # ^ an example that a person wrote on a command line or in a notebook, input; None: there are only files
     vocabulary: Callable[[NDArray[Any], Any], str] | None = None
     # ^ what is learned from a fit's own training examples before the model is: a JSON that `encode` takes
+    step_bytes: Callable[[Pipeline], int] = lambda config: 0
+    # ^ the memory of one step of training at least, in bytes; 0: not known
     augment: Callable[[Sequence[Operation], Sequence[int]], list[Any]] | None = None
     # ^ operations of `training.augment` but mixup, a seed for each -> Keras layers, one after another, from examples as
     #   the model takes them to such examples; they are called in training alone

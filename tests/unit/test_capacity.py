@@ -10,11 +10,13 @@ import pytest
 from leptonflow.core import capacity, machine, spools
 from leptonflow.data.dataset import admission, dataset_state, holdout_split
 from leptonflow.storage.store import Store
+from leptonflow.workloads import catalog
 from leptonflow.workloads.image_classification.panels import remarks
-from schemas.config import Pipeline
+from schemas.config import Pipeline, parse
 from schemas.errors import ConfigurationError, UsageError
 from tests.batches import CONFIG, image, land, npy, put, random_rows
 
+BASE = {"name": "p", "workload": "image_classification", "gate": [{"rule": "at_least", "metric": "f1", "value": 0}]}
 WIDE: Pipeline = CONFIG.model_copy(update={"input": (224, 224, 3)})
 
 
@@ -52,6 +54,24 @@ def test_a_training_set_lies_in_memory_or_in_a_file_or_is_exit_2_with_the_number
     monkeypatch.setenv("LEPTONFLOW_TRAINING_MEMORY", "much")
     with pytest.raises(UsageError, match="LEPTONFLOW_TRAINING_MEMORY"):
         capacity.place(*small, 1, spoolable=True)
+
+
+@pytest.mark.usefixtures("small")
+def test_a_step_that_does_not_fit_is_exit_2_before_anything_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    for kind in ("cnn", "resnet"):
+        model = {"kind": kind, "filters": [32, 64, 64]}
+        wide = parse({**BASE, "input": [4096, 4096, 3], "model": model}, where="p.yaml", folder=Path("."))
+        need = catalog.load(wide.workload).step_bytes(wide)
+        with pytest.raises(ConfigurationError) as caught:
+            capacity.check_step(need, "4096 x 4096 x 3", wide.training)
+        line = caught.value.line()
+        said = ("a batch of 32 examples of 4096 x 4096 x 3 needs at least", "0.6 GB", "Lower training.batch_size")
+        assert all(words in line for words in said), line
+        assert caught.value.exit_status == 2 and need > 10**10
+        least = parse({**BASE, "input": [32, 32, 3], "model": model}, where="p.yaml", folder=Path("."))
+        assert 10**6 < catalog.load(least.workload).step_bytes(least) < 10**8
+        capacity.check_step(catalog.load(least.workload).step_bytes(least), "32 x 32 x 3", least.training)
 
 
 @pytest.mark.usefixtures("small")

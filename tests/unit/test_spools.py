@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +55,8 @@ def test_what_lies_in_a_file_is_what_would_lie_in_memory(
     store: Store = open_store(tmp_path.as_uri()) if local else MemoryStore("memory://spools")
     snapshot = land(store, config, count=200).snapshot
     assert snapshot is not None
-    monkeypatch.setattr(example_sets, "ROWS", 7)
+    monkeypatch.setattr(example_sets, "READ", 7 * 64 * 64)
+    monkeypatch.setattr(spools, "MAPPED", 11 * spools.AROUND)
     snapshot = snapshot.model_copy(update={"changes": (changed(store, config, snapshot),)})
     before = [read(store, config, snapshot) for read in (example_sets.training_set, example_sets.holdout_set)]
     few(monkeypatch)
@@ -97,17 +100,21 @@ def test_folds_take_no_more_memory_than_the_first_of_them() -> None:
 
 def test_the_file_has_no_name_and_its_memory_is_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    rows = spools.create((4000, 64, 64), np.uint8)
+    pieces = (np.full((1600, 64, 64), 7 * n, np.uint8) for n in range(10))  # 64 MB
+    rows = spools.write(pieces, (64, 64), np.uint8)
     assert os.listdir(tmp_path) == [], "nothing is left of it, however the process ends"
-    rows[:] = (np.arange(4000) % 251).astype(np.uint8)[:, None, None]
-    spools.release(rows)
-    numbers = np.random.default_rng(0).permutation(4000)
-    out = np.empty((4000, 64, 64), np.uint8)
-    out[:] = 0  # its own memory is there before
-    before = _resident()
-    spools.gather(rows, numbers, out)
-    assert _resident() - before < 4 << 20, "16 MB were read"
-    np.testing.assert_array_equal(out[:, 3, 5], numbers % 251)
+    monkeypatch.setattr(spools, "MAPPED", 8 << 20)
+    numbers = np.random.default_rng(0).permutation(16_000)
+    out = np.zeros((4000, 64, 64), np.uint8)
+    out[:] = 1  # its own memory is there before
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    held = np.ones(before * 1024 - _resident() + (1 << 20), np.uint8)  # up to the largest that this process has been
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for start in range(0, 16_000, 4000):
+        spools.gather(rows, numbers[start : start + 4000], out)
+        np.testing.assert_array_equal(out[:, 3, 5], numbers[start : start + 4000] // 1600 * 7)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 24 << 10, "of 64 MB that were read"
+    assert held[-1] == 1
 
 
 def _resident() -> int:
@@ -121,9 +128,9 @@ def test_a_disk_that_is_full_is_exit_2_with_the_numbers(monkeypatch: pytest.Monk
     assert snapshot is not None
     few(monkeypatch)
 
-    def full(fd: int, offset: int, size: int) -> None:
-        raise OSError(28, "No space left on device")
+    def full(pieces: object, shape: object, dtype: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(os, "posix_fallocate", full)  # it can be taken between the look at the disk and this
+    monkeypatch.setattr(spools, "write", full)  # it can fill up between the look at the disk and this
     with pytest.raises(ConfigurationError, match=r"neither into memory nor onto the disk.*No space left.*TMPDIR"):
         example_sets.training_set(store, config, snapshot)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import errno
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
-ROWS = 1024  # of a part, that are in memory while they go into a file
+READ = 32 << 20  # bytes of a part's examples that are in memory at once while they go into a file
 
 
 @dataclass(frozen=True)
@@ -57,20 +59,25 @@ def _load(store: Store, config: Pipeline, snapshot: SnapshotRef, keep: Callable[
 
     workload = catalog.load(config.workload)
     codec, in_memory = workload.codec, example_place(config, snapshot).in_memory
-    blocks: list[NDArray[Any]] = []
-    kept: list[pa.Array] = []
     unit = "id" if snapshot.group is None else "group"
     columns = ("id", "label", "batch", "source", *(() if unit == "id" else (unit,)))
-    read = (*columns, codec.column) if in_memory else columns
+    count = None if in_memory else max(1, READ // codec.bytes(config.input))
     parts: list[pa.Table] = []
-    for table in tables(store, snapshot.parts, snapshot.changes, read, verified=in_memory):
-        kept.append(pa.array([keep(each) for each in table[unit].to_pylist()], pa.bool_()))
-        table = table.filter(kept[-1])
-        parts.append(table.select(columns).cast(pa.schema([(name, pa.string()) for name in columns])))
-        blocks += [codec.read(chunk, config.input) for chunk in table[codec.column].chunks] if in_memory else ()
-    rows = pa.concat_tables(parts)
-    order = pc.sort_indices(rows["id"]).to_numpy()  # as Python sorts them: by code points
-    inputs = _ordered(order, blocks, codec, config) if in_memory else _spooled(store, config, snapshot, kept, order)
+
+    def pieces() -> Iterator[NDArray[Any]]:
+        found = tables(store, snapshot.parts, snapshot.changes, (*columns, codec.column), verified=True, rows=count)
+        for table in found:
+            progress.pulse()
+            table = table.filter(pa.array([keep(each) for each in table[unit].to_pylist()], pa.bool_()))
+            parts.append(table.select(columns).cast(pa.schema([(name, pa.string()) for name in columns])))
+            yield from (codec.read(chunk, config.input) for chunk in table[codec.column].chunks)
+
+    one = codec.empty(0, config.input)
+    with _room(2 * snapshot.examples * codec.bytes(config.input)):
+        blocks = list(pieces()) if in_memory else [spools.write(pieces(), one.shape[1:], one.dtype)]
+        rows = pa.concat_tables(parts)
+        order = pc.sort_indices(rows["id"]).to_numpy()  # as Python sorts them: by code points
+        inputs = _ordered(order, blocks, codec, config) if in_memory else spools.ordered(blocks.pop(), order)
     rows = rows.take(order)
     return Examples(
         ids=rows["id"].to_pylist(),
@@ -82,53 +89,32 @@ def _load(store: Store, config: Pipeline, snapshot: SnapshotRef, keep: Callable[
     )
 
 
-def _places(order: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Where each row, in the order of the parts, belongs."""
-    import numpy as np
-
-    places = np.empty(len(order), np.int64)
-    places[order] = np.arange(len(order))
-    return places
+@contextmanager
+def _room(size: int) -> Iterator[None]:
+    """A disk that has no room for so many bytes any more, in this block, is the user's to change."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise ConfigurationError(
+            "the training set fits neither into memory nor onto the disk",
+            expected=f"{size / 1e9:.1f} GB in {spools.folder()}",
+            received=str(error),
+            hint="Set TMPDIR to a folder with more room, or make `input` smaller in the pipeline's YAML",
+        ) from error
 
 
 def _ordered(order: NDArray[np.int64], blocks: list[NDArray[Any]], codec: Codec, config: Pipeline) -> NDArray[Any]:
     """The examples in that order, in memory. Takes the blocks out of their list."""
-    inputs, places = codec.empty(len(order), config.input), _places(order)
+    import numpy as np
+
+    inputs = codec.empty(len(order), config.input)
+    places = np.empty(len(order), np.int64)  # where each row, in the order of the parts, belongs
+    places[order] = np.arange(len(order))
     done = 0
     while blocks:  # examples are the bulk of the memory: each block goes as soon as it is copied
         block = blocks.pop(0)
         inputs[places[done : done + len(block)]] = block
         done += len(block)
-    return inputs
-
-
-def _spooled(
-    store: Store, config: Pipeline, snapshot: SnapshotRef, kept: Sequence[pa.Array], order: NDArray[np.int64]
-) -> NDArray[Any]:
-    """The examples in that order, in a file: read from the parts in small pieces. kept: which rows of each part.
-
-    Raises ConfigurationError where the disk is full.
-    """
-    codec, places = catalog.load(config.workload).codec, _places(order)
-    one = codec.empty(0, config.input)
-    try:
-        inputs = spools.create((len(order), *one.shape[1:]), one.dtype)
-    except OSError as error:
-        raise ConfigurationError(
-            "the training set fits neither into memory nor onto the disk",
-            expected=f"{len(order) * codec.bytes(config.input) / 1e9:.1f} GB in {spools.folder()}",
-            received=str(error),
-            hint="Set TMPDIR to a folder with more room, or make `input` smaller in the pipeline's YAML",
-        ) from error
-    done = 0
-    for part, chosen in zip(snapshot.parts, kept, strict=True):
-        start = 0
-        for table in tables(store, (part,), snapshot.changes, ("id", codec.column), rows=ROWS):
-            progress.pulse()
-            mine = table.filter(chosen[start : start + len(table)])
-            start += len(table)
-            for chunk in mine[codec.column].chunks:
-                inputs[places[done : done + len(chunk)]] = codec.read(chunk, config.input)
-                done += len(chunk)
-            spools.release(inputs)
     return inputs

@@ -40,7 +40,8 @@ def in_holdout(group: str, fraction: float) -> bool:
 def split(store: Store, config: Pipeline, snapshot: SnapshotRef) -> Split:
     """Counts of training and holdout examples, and the sentence that says why they cannot be trained.
 
-    Raises ConfigurationError where they do not fit into memory, and where `training` names a class that is none.
+    Raises ConfigurationError where they or one step do not fit into memory, and where `training` names a class that is
+    none.
     """
     _check_classes(config, snapshot)
     kinds = snapshot.classes or ALL
@@ -91,6 +92,8 @@ def split(store: Store, config: Pipeline, snapshot: SnapshotRef) -> Split:
         **grouped,
     )
     example_place(config, snapshot)
+    workload = catalog.load(config.workload)
+    capacity.check_step(workload.step_bytes(config), workload.told(config.input).how, config.training)
     return found
 
 

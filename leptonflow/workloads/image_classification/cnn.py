@@ -19,6 +19,19 @@ def smallest_side(depth: int) -> int:
     return side
 
 
+def step_bytes(model: ImageModel, shape: tuple[int, int, int], batch: int) -> int:
+    """The bytes of one step at least: what the convolutions give, the hidden layer's weights and their gradient."""
+    height, width, _ = shape
+    values = 0
+    for number, filters in enumerate(model.filters, start=1):
+        height, width = height - 2, width - 2
+        values += batch * height * width * filters
+        if number < len(model.filters):
+            height, width = height // 2, width // 2
+    flat = height * width * (model.filters[-1] if model.filters else shape[2])
+    return 4 * (values + 2 * flat * model.dense)
+
+
 def build(model: ImageModel, shape: tuple[int, int, int], classes: int) -> Any:
     """An uncompiled keras.Model: uint8 (N, H, W, C) with values 0..255 -> (N, classes) probabilities.
 

@@ -10,8 +10,17 @@ from leptonflow.workloads.image_classification import cnn, resnet
 from leptonflow.workloads.image_classification.augmentation import layers as augment
 from schemas.config import Pipeline
 
-__all__ = ["augment", "build", "compile"]
+__all__ = ["augment", "build", "compile", "step_bytes"]
 KINDS = {"cnn": cnn.build, "resnet": resnet.build}
+STEPS = {"cnn": cnn.step_bytes, "resnet": resnet.step_bytes}
+
+
+def step_bytes(config: Pipeline) -> int:
+    """The memory of one step of training at least, in bytes; 0: not known, as of the user's own model."""
+    if config.model.function is not None:
+        return 0
+    low = 1 if config.training.precision == "float32" else 2
+    return STEPS[config.model.kind](config.model, config.input, config.training.batch_size) // low
 
 
 def build(config: Pipeline, classes: Sequence[str]) -> Any:

@@ -14,6 +14,14 @@ from schemas.image_classification import ImageModel
 LARGE = 96  # from this side on the stem takes a quarter of it, as the paper's networks for 224 x 224 do
 
 
+def step_bytes(model: ImageModel, shape: tuple[int, int, int], batch: int) -> int:
+    """The bytes of one step at least: what the stem's convolution and the first stage's give."""
+    stem = batch * shape[0] * shape[1] * model.filters[0]
+    if min(shape[:2]) < LARGE:
+        return 4 * stem * (1 + 2 * model.blocks)
+    return 4 * (stem // 4 + 2 * model.blocks * stem // 16)
+
+
 def build(model: ImageModel, shape: tuple[int, int, int], classes: int) -> Any:
     """An uncompiled keras.Model: uint8 (N, H, W, C) with values 0..255 -> (N, classes) probabilities."""
     from leptonflow.keras_runtime.keras_models import keras

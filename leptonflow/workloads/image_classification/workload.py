@@ -26,6 +26,7 @@ WORKLOAD = Workload(
     encode_accepted=examples.encode_accepted,
     encode=examples.encode,
     build=model.build,
+    step_bytes=model.step_bytes,
     compile=model.compile,
     augment=model.augment,
     target=scoring.TARGET,
