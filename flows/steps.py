@@ -12,10 +12,11 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from prefect import State, Task
+from prefect.futures import PrefectFuture
 from prefect.states import Completed
 from prefect.utilities.callables import get_call_parameters
 
-from flows import naming, notifying, run_log, showing, telling
+from flows import naming, notifying, preemption, run_log, showing, telling
 from flows.fit_runners import Computing
 from flows.telling import Story
 from leptonflow.core import deadlines, garbage_collection, progress
@@ -42,6 +43,7 @@ class Steps:
         self._limits: dict[str, Limit] = {}
         self._page = showing.Page(config.name)
         self._stop: Callable[[], None] = lambda: None  # ends the work of the tasks, while `at_work`
+        self._fits: set[PrefectFuture[Any]] = set()  # those under way
 
     def __call__(self, task: Task[Concatenate[str, Pipeline, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         """The task's result, computed here and now. Raises what the engine raises."""
@@ -55,6 +57,9 @@ class Steps:
         with self._timed(task.name) as told:
             given = [(self.store, self.config, *args, *last) for last in each]
             futures = [on.tasks.submit(task, get_call_parameters(task.fn, values, {})) for values in given]
+            self._fits.update(futures)
+            for future in futures:
+                future.add_done_callback(self._fits.discard)
             try:
                 for future in on.completed(futures):
                     future.result()
@@ -85,8 +90,16 @@ class Steps:
             stack.callback(moving.close)
             told = progress.listen(moving.report, lambda text: page.log.info("%s", text), moving.detail)
             self._stop = stack.enter_context(told)
+            stack.enter_context(preemption.heard(self._save))
             stack.enter_context(run_lock.one_at_a_time(open_store(self.store), self.config.name))
             yield
+
+    def _save(self) -> None:
+        """End the fits, each at its next step, where it saves itself; not waited for longer than a worker does."""
+        self._stop()
+        deadline = time.monotonic() + preemption.SAVE_SECONDS
+        while self._fits and time.monotonic() < deadline:
+            time.sleep(preemption.LOOK)
 
     @contextmanager
     def prepared(self, plan: Plan) -> Iterator[None]:

@@ -25,11 +25,12 @@ from schemas.errors import UsageError
 
 PIPELINES = Path("pipelines")
 NO_PIPELINES = "none under pipelines/: `leptonflow init NAME` writes one there"
+SAVE_SECONDS = 1.5  # in which the fits may save themselves: the worker has CLIENT_SECONDS to end (supervising)
 # The programs of our own that `up` runs: a module and its arguments.
 PROGRAMS: dict[str, tuple[str, ...]] = {
     "bucket": ("flows.stack.s3",),
     "deploy": ("cli.main", "deploy"),
-    "worker": ("flows.stack.worker",),
+    "worker": ("flows.stack.worker", str(SAVE_SECONDS)),
     "watcher": ("cli.main", "watch"),
 }
 

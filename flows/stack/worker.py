@@ -10,10 +10,12 @@ import asyncio
 import contextlib
 import os
 import signal
+import sys
+import time
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from flows import pool
+from flows import pool, preemption
 from flows.stack import processes
 from schemas.arrivals import POOL
 
@@ -30,14 +32,17 @@ ENVIRONMENT = {
 }
 
 
-def main(name: str = POOL) -> None:
-    """Take runs from the pool until SIGTERM or SIGINT, which end the runs too and schedule them again."""
+def main(name: str = POOL, saving: float = preemption.SAVE_SECONDS) -> None:
+    """Take runs from the pool until SIGTERM or SIGINT, which end the runs too and schedule them again.
+
+    saving: seconds in which their fits may save themselves first; a second signal ends them at once.
+    """
     for variable, value in ENVIRONMENT.items():
         os.environ.setdefault(variable, value)
-    asyncio.run(_work(name))
+    asyncio.run(_work(name, saving))
 
 
-async def _work(name: str) -> None:
+async def _work(name: str, saving: float) -> None:
     from prefect.workers.process import ProcessJobConfiguration, ProcessWorker
 
     taken: list[UUID] = []
@@ -58,12 +63,26 @@ async def _work(name: str) -> None:
     worker.job_configuration = Configuration  # of this one: a subclass would take the type's name in Prefect's registry
     task = asyncio.ensure_future(worker.start())
 
+    ends: list[asyncio.Task[None]] = []
+
     def end() -> None:
         task.cancel()
         processes.send(processes.descendants(os.getpid()), signal.SIGKILL)  # Prefect would wait for the runs
 
+    async def save_and_end() -> None:
+        runs = preemption.ask(processes.descendants(os.getpid()))
+        deadline = time.monotonic() + saving
+        while time.monotonic() < deadline and any(map(preemption.hears, runs)):
+            await asyncio.sleep(preemption.LOOK)
+        end()
+
+    def wish() -> None:
+        ends.append(asyncio.ensure_future(save_and_end()))
+        if len(ends) > 1:
+            end()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, end)
+        asyncio.get_running_loop().add_signal_handler(number, wish)
     with contextlib.suppress(asyncio.CancelledError):
         await task
     if taken:
@@ -87,4 +106,4 @@ async def _put_back(taken: list[UUID]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(saving=float(sys.argv[1]) if len(sys.argv) > 1 else preemption.SAVE_SECONDS)

@@ -25,7 +25,8 @@ class Teller:
 
     def __init__(self, place: FitPlace) -> None:
         self._place = place
-        self._told_at = self._written_at = time.monotonic()
+        self._told_at: float | None = None
+        self._written_at = 0.0
         self._written: str | None = None
 
     def begin(self) -> None:
@@ -38,6 +39,8 @@ class Teller:
     def tell(self, state: FitState) -> None:
         """Say and write it, if it is time to. Call it between two dispatches."""
         now = time.monotonic()
+        if self._told_at is None:  # the first step, which traced the model
+            self._told_at = self._written_at = now
         if now - self._told_at < TOLD_SECONDS:
             return
         self._told_at = now

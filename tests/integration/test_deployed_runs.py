@@ -256,3 +256,39 @@ def test_a_plain_worker_runs_it_in_the_users_folder_and_a_second_run_waits(
     assert waited == {run for run, verdict in verdicts.items() if verdict == "unchanged"}
     assert json.loads((folder / ".leptonflow" / "store.json").read_text())  # the store is the folder's own
     assert server.call("GET", f"/deployments/{deployment}")["global_concurrency_limit"]["active_slots"] == 0
+
+
+@pytest.mark.slow
+def test_our_worker_has_the_fit_saved_and_schedules_its_run_again(server: PrefectServer, tmp_path: Path) -> None:
+    """It ends within 10 seconds, the run is called neither failed nor crashed, and the next worker goes on with it."""
+    training = {"epochs": 100_000, "folds": 2, "checkpoint": {"minutes": 600}}
+    gate = [{"rule": "at_least", "metric": "accuracy", "value": 0.0}]
+    model = {"filters": [4], "dense": 4}
+    deployment = deployed(server, tmp_path, "preempted", training=training, model=model, gate=gate)
+    helpers.good(tmp_path / "source", ["a", "b"], 20)
+    assert helpers.command("ingest", "preempted", tmp_path / "source", "--json", cwd=tmp_path).status == 0
+    run, scratch = started(server, deployment), tmp_path / ".leptonflow" / "scratch"
+    saved: list[str] = []
+    for _ in range(2):
+        for old in scratch.rglob("status/*.json"):
+            old.unlink()
+        with (tmp_path / "worker.log").open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "flows.stack.worker"], cwd=tmp_path, stdout=log, stderr=log,
+                env={**server.environment, "PYTHONPATH": str(helpers.ROOT)}, start_new_session=True,
+            )  # fmt: skip
+        try:
+            eventually(lambda: list(scratch.rglob("status/*.json")), 120)
+            process.terminate()
+            assert process.wait(timeout=10) == 0
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        (checkpoint,) = scratch.rglob("*.npz")
+        saved.append(checkpoint.name[:6])
+    assert saved[0] < saved[1]
+    assert [name for name in history(server, run) if name in ("Running", "AwaitingRetry", "Crashed", "Failed")] == [
+        "Running", "AwaitingRetry", "Running", "AwaitingRetry",
+    ]  # fmt: skip
+    logs = "".join(path.read_text() for path in (tmp_path / ".leptonflow" / "logs").iterdir())
+    assert f"fold 1 goes on from a checkpoint: epoch {int(saved[0])}, " in logs
