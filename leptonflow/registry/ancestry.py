@@ -17,8 +17,8 @@ from schemas.starting import Start
 def start(store: Store, config: Pipeline, snapshot: SnapshotRef) -> Start | None:
     """What a run on this snapshot starts from; None: from scratch.
 
-    `champion` is the newest champion that learned from another snapshot. A version that became champion on this one
-    is passed over: otherwise each promotion would be a reason to train again, although no data came.
+    `champion` is the current one or, once a version of this snapshot has become champion, the one before it: neither
+    that promotion nor a rollback of it is a reason to train again, as no data came.
 
     Raises ConfigurationError where the version or the file is not there, Damaged where its manifest is garbage.
     """
@@ -73,5 +73,10 @@ def parent(store: Store, manifest: ModelManifest) -> ModelManifest | None:
 
 def _champion(store: Store, pipeline: str, snapshot: str) -> str | None:
     log = champion_log.promotions(store, pipeline, complete=True)
-    bodies = (champion_log.promotion(log, entry) for entry in reversed(log.entries))
-    return next((body.version for body in bodies if body.snapshot != snapshot), None)
+    before = None
+    for entry in log.entries:
+        body = champion_log.promotion(log, entry)
+        if body.snapshot == snapshot:
+            break
+        before = body.version
+    return before

@@ -196,7 +196,7 @@ def _learned(
     begun = workspace.start(store, workload, config, plan)  # asked for by folds too: nothing is trained in vain
     begun = begun if fold is None else None
     if fold is None and begun is None and training.start_from != "scratch":
-        progress.note("start_from: no champion of another snapshot is there yet, so the final fit starts from scratch")
+        progress.note("start_from: there was no champion before this snapshot, so the final fit starts from scratch")
     models = workspace.models(workload, config, snapshot.classes, start, epochs.steps(config, len(learned)), begun)
     material = Material(encoded, examples.labels, snapshot.classes, learned, held, watched, examples.sources, weights)
     with event_files.opened(config, version, fold) as tell, keeper.guarding():

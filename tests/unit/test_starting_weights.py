@@ -94,15 +94,16 @@ def test_without_the_key_a_version_is_what_it_was(store: Store) -> None:
     assert len({before, *(planning.ids(pipeline(), plan.snapshot, code, 0, None, each) for each in starts)}) == 3
 
 
-def promote(store: Store, version: str, number: int) -> None:
-    """The record of a champion that learned from snapshot s<number>; its package lies there."""
-    digest = put(store, version, number)
+def promote(store: Store, version: str, number: int, times: int = 1) -> None:
+    """The record of a champion that learned from snapshot s<number>; its package lies there, for the first time."""
+    digest = put(store, version, number) if times == 1 else "0" * 64
     body = champion_log.Promotion(
         version=version, previous=None, run_id=None, manifest_sha256=digest, snapshot=f"s{number}",
         snapshot_number=number,
     )  # fmt: skip
     log = champion_log.promotions(store, "digits")
-    commits.commit(store, log, id=version, kind="override", body=body.model_dump(mode="json"), who="kim", why="good")
+    told = body.model_dump(mode="json")
+    commits.commit(store, log, id=f"{version} {times}", kind="override", body=told, who="kim", why="good")
 
 
 def on(number: int) -> SnapshotRef:
@@ -112,8 +113,8 @@ def on(number: int) -> SnapshotRef:
     )  # fmt: skip
 
 
-def test_the_champion_is_the_newest_that_learned_from_another_snapshot(store: Store) -> None:
-    """Its own promotion is no reason to train again on the same data."""
+def test_the_champion_is_the_one_before_the_first_of_this_snapshot(store: Store) -> None:
+    """Neither a promotion nor a rollback of it is a reason to train again on the same data."""
     config = starting("champion", name="digits")
     assert ancestry.start(store, config, on(1)) is None, "no champion yet: from scratch"
     promote(store, A, 1)
@@ -124,10 +125,15 @@ def test_the_champion_is_the_newest_that_learned_from_another_snapshot(store: St
     assert ancestry.start(store, config, on(2)) == found, "promoted: the same plan as before"
     later = ancestry.start(store, config, on(3))
     assert later is not None and later.version == B
+    promote(store, C, 3)
+    promote(store, A, 1, times=2)
+    assert ancestry.start(store, config, on(3)) == later, "rolled back by two: the same plan as before"
+    newest = ancestry.start(store, config, on(4))
+    assert newest is not None and newest.version == A, "new data starts from the current champion"
     chosen = ancestry.start(store, starting(A, name="digits"), on(3))
     assert chosen == found
     with pytest.raises(ConfigurationError, match="names no version of the pipeline digits"):
-        ancestry.start(store, starting(C, name="digits"), on(3))
+        ancestry.start(store, starting("d" * 12, name="digits"), on(3))
 
 
 def test_layers_are_matched_by_name_and_shape_and_every_mismatch_is_told(tmp_path: Path) -> None:
@@ -212,7 +218,7 @@ def test_without_a_champion_it_is_said_that_the_fit_starts_from_scratch(store: S
     config, notes = starting("champion"), list[str]()
     with progress.listen(None, notes.append):
         final = model_fits.fit_final(store, config, land(store, config))
-    assert final.start is None and [note for note in notes if "no champion of another snapshot" in note]
+    assert final.start is None and [note for note in notes if "no champion before this snapshot" in note]
 
 
 def test_nothing_is_trained_where_nothing_fits(store: Store, tmp_path: Path) -> None:
