@@ -162,6 +162,7 @@ def test_a_run_that_lost_its_worker_is_scheduled_again_and_no_other_is(
     assert history(server, run["terminal"])[-1] == "Running"  # in a terminal there is no worker to lose
 
 
+@pytest.mark.slow
 def test_a_run_that_crashed_is_scheduled_again_unless_it_was_cancelled_and_not_for_ever(
     server: PrefectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -84,7 +84,8 @@ def tasks_of(server: PrefectServer, run: Mapping[str, Any]) -> list[tuple[str, s
     return sorted((task["name"], task["state"]["type"], task["run_count"]) for task in found)
 
 
-@pytest.mark.parametrize("away", [0, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("away", [0, 60])
 def test_the_prefect_server_is_killed_and_started_again_in_the_middle_of_a_run(
     away: int, prefect_server: PrefectServer, tmp_path: Path
 ) -> None:

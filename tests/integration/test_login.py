@@ -170,6 +170,7 @@ def test_a_websocket_asks_for_the_login_too(served: tuple[Served, str]) -> None:
     assert asyncio.run(answer("/events/in", login)) == "auth_success"
 
 
+@pytest.mark.slow
 def test_nobody_else_reads_the_login_or_the_database(tmp_path: Path) -> None:
     """The login is in no command line; what an earlier release left readable is so no more."""
     folder = tmp_path / ".leptonflow/prefect"
@@ -201,6 +202,7 @@ def test_links_lead_to_the_pages_that_come_back_after_the_login(tmp_path: Path) 
     assert link == "http://127.0.0.1:4200/v2/runs/flow-run/3f1b7a4e-6f0a-4d8e-9a77-0d9d2f6f1c11"
 
 
+@pytest.mark.slow
 def test_a_persons_own_login_is_the_servers(tmp_path: Path) -> None:
     user = python(USER, tmp_path, PREFECT_SERVER_API_AUTH_STRING="ada:lovelace")
     api = Served(line(user))
@@ -234,6 +236,7 @@ def test_a_client_goes_on_after_the_login_was_changed(tmp_path: Path, monkeypatc
             process.wait(30)
 
 
+@pytest.mark.slow
 def test_a_configured_server_that_is_this_folders_needs_no_more(tmp_path: Path) -> None:
     first = python(USER, tmp_path)
     url = line(first)

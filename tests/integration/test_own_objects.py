@@ -74,6 +74,7 @@ def packaged(store: Store, config: Pipeline, plan: Plan) -> tuple[Store, str, st
     return store, config.name, package.version, package.manifest_sha256
 
 
+@pytest.mark.slow
 def test_each_package_runs_its_own_code_where_that_is_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store, config = open_store(str(tmp_path / "store")), own(tmp_path)
     plan = land(store, config, count=60)

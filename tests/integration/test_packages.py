@@ -337,6 +337,7 @@ def test_a_fresh_process_that_dies_is_a_rule_that_did_not_pass(store: Store, tra
     assert "status -9" in result.sentence
 
 
+@pytest.mark.slow
 def test_a_record_that_is_no_pass_of_these_bytes_is_made_again(validated: Any, trained: Any) -> None:
     """It neither counts as a pass nor bars the version for ever."""
     _, config, plan = trained

@@ -129,6 +129,7 @@ def test_users_of_a_folder_share_one_server_which_ends_with_the_last_of_them_eve
     assert (out, err) == ("", "")
 
 
+@pytest.mark.slow
 def test_a_server_whose_starter_was_killed_at_once_ends_too(tmp_path: Path) -> None:
     script = (
         "import os; from flows import server\n"
@@ -176,6 +177,7 @@ def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.slow
 def test_an_embedded_server_is_nobodys_to_find_alone_on_its_database_and_ends_without_its_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -255,6 +255,7 @@ def test_a_stack_from_its_start_to_its_end(tmp_path: Path) -> None:
         each.close()
 
 
+@pytest.mark.slow
 def test_kill_9_of_up_ends_its_children(tmp_path: Path) -> None:
     with running(tmp_path) as up:
         up.end(signal.SIGKILL)
@@ -262,6 +263,7 @@ def test_kill_9_of_up_ends_its_children(tmp_path: Path) -> None:
         until(lambda: up.left() == [], up, seconds=END_SECONDS)
 
 
+@pytest.mark.slow
 def test_detached_then_logs_then_down(tmp_path: Path) -> None:
     project(tmp_path)
     process = python(["-m", "tests.stack_programs", "up", "--detach"], tmp_path)
@@ -297,6 +299,7 @@ def test_detached_then_logs_then_down(tmp_path: Path) -> None:
             processes.send([each], signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_a_command_that_runs_keeps_its_server_before_and_after(tmp_path: Path) -> None:
     """`up` waits for an embedded server to end; and a command that joined `up`'s keeps it until it has ended."""
     project(tmp_path)
@@ -351,7 +354,8 @@ def test_what_cannot_be_started_ends_all_with_its_reason_and_status(tmp_path: Pa
     assert up.left() == [] and "Ready" not in up.told()
 
 
-@pytest.mark.parametrize("kind", [pytest.param("minio", marks=pytest.mark.slow), "seaweedfs"])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["minio", "seaweedfs"])
 def test_an_s3_server_with_it_and_what_was_stored_is_there_again(kind: str, tmp_path: Path) -> None:
     """Killed in between, and on another port the second time. Here without a pipeline, as on a first day."""
     path = os.environ["PATH"]

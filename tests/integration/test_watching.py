@@ -246,6 +246,7 @@ def test_where_there_are_no_file_system_events_it_looks_more_often(
     watcher.says("batch a has arrived, 0 files, 0 bytes (poll): event raised")
 
 
+@pytest.mark.slow
 def test_nothing_is_lost_while_the_watcher_or_the_server_is_away(
     tmp_path: Path, prefect: PrefectServer, watch: Callable[..., Watching], name: str
 ) -> None:

@@ -212,9 +212,10 @@ ALL: dict[str, Any] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("training", "numbers", "folds"),
-    [(SOME, ["auto", 4], 0), pytest.param(ALL, ["auto", 1, 2, 4], 2, marks=pytest.mark.slow)],
+    [(SOME, ["auto", 4], 0), (ALL, ["auto", 1, 2, 4], 2)],
 )
 def test_several_devices_learn_what_one_does(training: dict[str, Any], numbers: list[Any], folds: int) -> None:
     pytest.importorskip("jax", reason="jax is not installed: `pip install jax` to run this")

@@ -118,7 +118,11 @@ def test_a_damaged_log_is_named_and_makes_nobody_champion(champions: Place) -> N
     ("rule", "told"),
     [
         ({"rule": "latency", "value": 0.0001}, "95 of 100 predictions take up to .* ms, at most 0.0001 is required"),
-        ({"rule": "size", "value": 0.0001}, "the package has .* MB, at most 0.0001 is required"),
+        pytest.param(
+            {"rule": "size", "value": 0.0001},
+            "the package has .* MB, at most 0.0001 is required",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_no_override_skips_the_budgets(champions: Place, rule: dict[str, object], told: str) -> None:

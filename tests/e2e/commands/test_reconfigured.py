@@ -11,6 +11,7 @@ from tests.e2e.commands.places import EACH, Place, retrained
 from tests.e2e.helpers import call, listing, rows
 
 
+@pytest.mark.slow
 def test_another_input_encodes_the_examples_again_and_still_weighs_the_champion(copy: Place) -> None:
     copy.configure(input=[10, 10, 1])
     document = retrained(copy("retrain"), 0)

@@ -198,6 +198,7 @@ def test_a_refused_batch_on_an_empty_store(work: Path, tmp_path: Path) -> None:
     assert (document["verdict"], document["snapshot"], document["champion"]) == ("rejected-data", None, None)
 
 
+@pytest.mark.slow
 def test_two_at_once_on_one_folder(copy: Place, work: Path) -> None:
     """The second waits, says so, and finds nothing left to do."""
     copy.configure(gate=[{"rule": "at_least", "metric": "accuracy", "value": 0.4}])
@@ -213,6 +214,7 @@ def test_two_at_once_on_one_folder(copy: Place, work: Path) -> None:
     assert rows(copy.store, "select count(*) as n from verdicts") == [{"n": 8 + 5}]
 
 
+@pytest.mark.slow
 def test_hostile_class_names_go_all_the_way(work: Path, tmp_path: Path) -> None:
     """From a folder's name to the end table, the report, a query and a prediction."""
     place = Place(tmp_path, {})

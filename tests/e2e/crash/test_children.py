@@ -11,6 +11,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import pytest
+
 from tests.e2e.crash.scenes import INGEST, RETRAIN, YAML, Place
 from tests.e2e.killing import AFTER, HOLD, Kill
 
@@ -42,6 +44,7 @@ def noted(record: Path, pattern: str) -> bool:
     return record.exists() and re.search(pattern, record.read_text(), re.MULTILINE) is not None
 
 
+@pytest.mark.slow  # each kind of child by itself: test_prefect_server, test_packages, test_contracts
 def test_kill_9_of_a_retrain_leaves_no_process_behind(source: Path, tmp_path: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(YAML)
     (tmp_path / "first").symlink_to(source / "first")

@@ -1,4 +1,4 @@
-"""A kill at a write, then the same command again: at three writes in `make test`, at every one in `make test-all`."""
+"""A kill at a write, then the same command again: at one write in `make test`, at every one in `make test-all`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.e2e.killing import AFTER, BEFORE, WITHIN, Kill
 
 AT_ONCE = 2  # commands side by side: most of their time goes into imports, on one core each
 
-# The three writes of `make test`: the command, the key of the write, and when it is killed there.
+# Three writes: the command, the key of the write, and when it is killed there. The first is that of `make test`.
 THREE = {
     "the snapshot record": (INGEST, AFTER, r"^snapshots/"),
     "a fold's manifest": (RETRAIN, BEFORE, r"/fold-1/manifest\.json$"),
@@ -50,7 +50,9 @@ def three(
 # --- make test -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("write", THREE)
+@pytest.mark.parametrize(
+    "write", [pytest.param(name, marks=[pytest.mark.slow] if number else []) for number, name in enumerate(THREE)]
+)
 def test_a_kill_at_three_writes_loses_nothing(write: str, three: dict[str, Future[str]]) -> None:
     three[write].result()
 
