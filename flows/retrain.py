@@ -8,6 +8,8 @@ It needs a Prefect API: `flows.running` brings one in a terminal, a worker has i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from prefect import State, flow
@@ -21,6 +23,7 @@ from flows.telling import Story, Trained
 from leptonflow.core import machine
 from leptonflow.core.pipeline_files import load_config
 from leptonflow.evaluation.fresh_process import FreshProcess
+from leptonflow.gate import early_refusal
 from leptonflow.storage.address import open_store
 from leptonflow.training import fit_status
 from leptonflow.training.workspace import Workspace
@@ -28,7 +31,7 @@ from schemas.arrivals import FLOW
 from schemas.config import Pipeline
 from schemas.errors import LeptonflowError, Overtaken
 from schemas.parameters import PipelineName, StoreUri
-from schemas.records import Outcome
+from schemas.records import FitResult, Outcome
 from schemas.settings import store_uri
 from tasks.begin import begin
 from tasks.discover import discover
@@ -38,7 +41,7 @@ from tasks.infra_validate import infra_validate
 from tasks.package import package
 from tasks.preprocess import preprocess
 from tasks.promote import promote
-from tasks.record import record, reject_data, unchanged
+from tasks.record import record, refuse_early, reject_data, unchanged
 from tasks.split import split
 from tasks.train import fit_final, train_fold
 from tasks.validate import validate
@@ -71,7 +74,13 @@ def _stages(step: Steps, force: bool) -> Story:
         fresh.start()  # it imports Keras, at low priority, while the fits compute
         with fit_runners.opened(step.store, step.config, plan, workspace) as on:
             folds = [(number,) for number in range(step.config.training.folds)]
-            fits = step.fan_out(train_fold, folds, on, plan, on.fits, step.limit("train"))
+            limit = step.limit("train")
+            fits = step.fan_out(train_fold, folds, on, plan, on.fits, limit, enough=partial(_hopeless, step.config))
+            refused = early_refusal.judged(step.config, fits)
+            if refused is not None:
+                seconds = dict(step.seconds)
+                document = step(refuse_early, plan, refused, fits, parts, outcomes, started_at, seconds)
+                return Story(document, outcomes)
             (final,) = step.fan_out(fit_final, [()], on, plan, on.fits, step.limit("train"))
         version = step(package, plan, workspace)
         for attempt in range(ATTEMPTS):
@@ -101,6 +110,10 @@ def _not_in_vain(starts: int, uri: str, config: Pipeline) -> None:
             received=f"start {starts} of the same run{held}, and this process may have {machine.memory() // MB} MB",
             hint="The worker's machine may be short of memory; a new run resumes from what is on the store",
         )
+
+
+def _hopeless(config: Pipeline, fits: Sequence[FitResult]) -> bool:
+    return early_refusal.judged(config, fits) is not None
 
 
 def _all_refused(outcomes: list[Outcome]) -> bool:

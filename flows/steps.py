@@ -52,21 +52,32 @@ class Steps:
             told.append(naming.line(task.name, result))
         return result
 
-    def fan_out(self, task: Task[..., R], each: Sequence[tuple[Any, ...]], on: Computing, *args: object) -> list[R]:
-        """One task for each of these last arguments; side by side as far as the runner of fits has room for them."""
-        with self._timed(task.name) as told:
+    def fan_out(
+        self, task: Task[..., R], each: Sequence[tuple[Any, ...]], on: Computing, *args: object,
+        enough: Callable[[Sequence[R]], bool] = lambda results: False,
+    ) -> list[R]:  # fmt: skip
+        """One task for each of these last arguments; side by side as far as the runner of fits has room for them.
+
+        Once `enough` says so of the results so far, the other tasks are ended, and these results are all.
+        """
+        with self._timed(task.name) as told, progress.part() as end:
             given = [(self.store, self.config, *args, *last) for last in each]
             futures = [on.tasks.submit(task, get_call_parameters(task.fn, values, {})) for values in given]
             self._fits.update(futures)
             for future in futures:
                 future.add_done_callback(self._fits.discard)
             try:
+                results: list[R] = []
+                finished: dict[int, R] = {}
                 for future in on.completed(futures):
-                    future.result()
+                    finished[futures.index(future)] = future.result()
+                    results = [result for _, result in sorted(finished.items(), key=lambda of: of[0])]
+                    if enough(results):
+                        end()
+                        break
             except BaseException:
                 self._stop()  # others compute already, and would be waited for
                 raise
-            results: list[R] = [future.result() for future in futures]
             told.append(naming.line(task.name, results))
         return results
 

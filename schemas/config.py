@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from schemas import cron, training, tuning
+from schemas import cron, stopping, training, tuning
 from schemas.augmentation import Operation
 from schemas.errors import ConfigurationError
 from schemas.groups import Group, of_text
@@ -24,6 +24,7 @@ from schemas.rules import KINDS as RULES
 from schemas.rules import MOST, Calibration, Frozen, Looks, Rule, Slices, wrong
 from schemas.rules import AgainstChampion as AgainstChampion
 from schemas.runner import Runner
+from schemas.stopping import StopEarly
 from schemas.text import nfc
 from schemas.training import EarlyStopping, Optimizer, Training
 from schemas.workloads import SECTIONS
@@ -128,6 +129,7 @@ class Pipeline(Frozen):
     group: Group | None = Field(default=None, exclude_if=lambda value: value is None)
     model: Any = Field(default=None, validate_default=True)  # likewise
     training: Training = Training()
+    stop_early_if: StopEarly | None = Field(default=None, exclude_if=lambda value: value is None)
     schedule: Schedule | None = None
     debounce: Annotated[float, Field(ge=0, le=MOST)] = 30
     # How long, and who is told: no matter of what is made, hence in no document, id or digest.
@@ -203,6 +205,8 @@ class Pipeline(Frozen):
         if self.tune is not None:
             tuning.check(self.tune, self.training, self.model, sections, of_workload)
             tuning.check_class(self.tune, self.classes)
+        if self.stop_early_if is not None:
+            stopping.check(self.stop_early_if, self.training, sections, self.classes)
         for number, rule in enumerate(self.gate):
             metric = getattr(rule, "metric", None)
             if isinstance(rule, Slices | Calibration):
@@ -288,6 +292,7 @@ def _valid_keys(path: list[Any], document: dict[Any, Any]) -> list[str]:
         "limits": Limits,
         "notify": Notify,
         "looks": Looks,
+        "stop_early_if": StopEarly,
     }
     if path[:2] == ["training", "augment"]:
         return list(Operation.model_fields)

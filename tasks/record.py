@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from leptonflow.runs import recording, untrained, verdicts
+from leptonflow.runs import early_refusals, recording, untrained, verdicts
 from leptonflow.storage.address import open_store
 from schemas.config import Pipeline
-from schemas.records import Evaluation, FitResult, InfraResult, Outcome, Plan, Split, Verdict
+from schemas.records import Evaluation, FitResult, InfraResult, Outcome, Plan, RuleResult, Split, Verdict
 from tasks import stage
 
 Document = dict[str, Any]
@@ -37,6 +37,23 @@ def record(
         started_at=started_at, seconds=seconds,
     )  # fmt: skip
     return recording.record(opened, config, plan, results)
+
+
+@stage("record")
+def refuse_early(
+    store: str,
+    config: Pipeline,
+    plan: Plan,
+    row: RuleResult,
+    fits: Sequence[FitResult],
+    split: Split,
+    outcomes: Sequence[Outcome],
+    started_at: str,
+    seconds: dict[str, float],
+) -> Document:
+    """The document of a run that its first folds ended."""
+    batches = [outcome.batch for outcome in outcomes]
+    return early_refusals.record(open_store(store), config, plan, row, fits, split, batches, started_at, seconds)
 
 
 @stage("unchanged")

@@ -22,7 +22,7 @@ Detail = Callable[[str, str], None]  # stage, what it is at
 
 class _Work(NamedTuple):
     listeners: tuple[tuple[Report | None, Note | None, Detail | None], ...] = ()
-    ended: threading.Event | None = None  # of the outermost listener
+    ended: tuple[threading.Event, ...] = ()  # of the outermost listener, then of each part that can end by itself
 
 
 _NOBODY = _Work()
@@ -43,8 +43,7 @@ def report(stage: str, done: int, total: int) -> None:
 
 def pulse() -> None:
     """A point where the work may end. Raises Stopped once it shall, TimeLimit past the stage's deadline."""
-    ended = _work.get().ended
-    if ended is not None and ended.is_set():
+    if any(event.is_set() for event in _work.get().ended):
         raise Stopped("the run ends")
     deadlines.check()
 
@@ -73,9 +72,20 @@ def listen(
     cannot be interrupted otherwise.
     """
     work = _work.get()
-    ended = work.ended or threading.Event()
+    ended = work.ended or (threading.Event(),)
     token = _work.set(_Work((*work.listeners, (to_report, to_note, to_detail)), ended))
     try:
-        yield ended.set
+        yield ended[0].set
+    finally:
+        _work.reset(token)
+
+
+@contextmanager
+def part() -> Iterator[Callable[[], None]]:
+    """Yields what ends the work of this block alone, in all its threads, at their next report."""
+    work, own = _work.get(), threading.Event()
+    token = _work.set(work._replace(ended=(*work.ended, own)))
+    try:
+        yield own.set
     finally:
         _work.reset(token)

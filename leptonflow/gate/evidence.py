@@ -235,9 +235,14 @@ def not_same_folds(mine: ModelManifest, other: ModelManifest) -> str | None:
 
 
 def looks(store: Store, pipeline: str, run_id: str | None = None) -> int:
-    """The pipeline's finished verdicts but that of `run_id`: each has looked at the holdout. Never resets."""
+    """The pipeline's finished verdicts but that of `run_id`: each has looked at the holdout. Never resets.
+
+    A run that was stopped early has not.
+    """
     own = store_keys.run_key(pipeline, run_id or "", "verdict.json")
-    verdicts = (key for key in store.keys(store_keys.runs_folder(pipeline)) if key.endswith("/verdict.json"))
+    keys = store.keys(store_keys.runs_folder(pipeline))
+    early = {key.removesuffix(constants.EARLY) for key in keys if key.endswith(f"/{constants.EARLY}")}
+    verdicts = (key for key in keys if key.endswith("/verdict.json") and key.removesuffix("verdict.json") not in early)
     return sum(key.count("/") == 3 and key != own for key in verdicts)
 
 

@@ -23,6 +23,7 @@ AT_LEAST = frozenset(
 )
 # In every verdict, never in a YAML.
 ALWAYS = frozenset({"infra_validate", "same-predictions", "stale-snapshot", "rolled-back"})
+EARLY = "stop_early_if"  # the one rule of a run that its first folds ended
 AS_SAID = "what its sentence requires"
 Measured = Mapping[str, float | None]
 NOTHING: Measured = MappingProxyType({})
@@ -63,6 +64,8 @@ def paragraph(pipeline: str, verdict: Verdict, measured: Measured = NOTHING) -> 
     """
     promoted = verdict.verdict == PROMOTED
     same = verdict.champion == verdict.version
+    if any(rule.rule == EARLY for rule in verdict.rules):
+        return _stopped(verdict)
     opening = f"Run {verdict.run_id} evaluated version {verdict.version} "
     if verdict.champion is None:
         opening += "while there was no champion"
@@ -106,6 +109,14 @@ def would_change(verdict: Verdict, measured: Measured = NOTHING) -> list[Change]
     failed = [rule for rule in verdict.rules if rule.passed is False]
     idle = [rule for rule in verdict.rules if rule.passed is None and rule.rule not in ALWAYS]
     return [_change(rule, measured) for rule in failed or idle]
+
+
+def _stopped(verdict: Verdict) -> str:
+    kept = f"the champion {verdict.champion} stays" if verdict.champion else "there is no champion"
+    told = [f"Run {verdict.run_id} was stopped early and refused", *(rule.sentence for rule in verdict.rules), kept]
+    told.append("no package was made, and the holdout was not read")
+    told.append("Without stop_early_if in the YAML the same command goes on with the folds that are left")
+    return " ".join(f"{each[:1].upper()}{each[1:].rstrip('.')}." for each in told)
 
 
 def _outcome(verdict: Verdict, promoted: bool) -> str:

@@ -46,12 +46,14 @@ def ids(
     also = [*([dict(files)] if files else []), *begun, *([attempt] if attempt else [])]
     version = short(digest("version", *values, *also))
     rules = [rule.model_dump(mode="json") for rule in config.gate]
+    if config.stop_early_if is not None:
+        rules.append({"stop_early_if": config.stop_early_if.model_dump(mode="json")})
     return version, short(digest("run", version, rules, code["gate"]))
 
 
 def asked(config: Pipeline, content: str) -> str:
     """The digest of the data and the configuration that a run is asked for, code and what is at its default apart."""
-    parts = {"workload", "input", "classes", "model", "training", "gate"}
+    parts = {"workload", "input", "classes", "model", "training", "gate", "stop_early_if"}
     values = config.model_dump(mode="json", include=parts, exclude_defaults=True)
     files = declared_files.digests(config)
     given = {name: value for name, value in values.items() if value != {}}

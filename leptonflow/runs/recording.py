@@ -106,7 +106,7 @@ def record(store: Store, config: Pipeline, plan: Plan, results: Results) -> dict
     manifest = packages.manifest(store, config.name, version)
     spent = fit_cost.together((*results.fits, results.final))
     document = _document(config, plan, told, results.evaluation, manifest.cv, results.split, spent)
-    row = _run_row(plan, told, results.split)
+    row = run_row(plan, told, results.split)
     rows = [
         *table_files.version_files(store, manifest, package, results.fits, results.final),
         *table_files.run_files(
@@ -119,10 +119,10 @@ def record(store: Store, config: Pipeline, plan: Plan, results: Results) -> dict
         html = adopt(store, page, _report(store, config, plan, results, told, manifest, document))
     else:
         html = steady(store, page)
-    files = [_reference(key, verdict_json), _reference(page, html), *written, results.evaluation.predictions]
+    files = [reference_to(key, verdict_json), reference_to(page, html), *written, results.evaluation.predictions]
     files += _documents(store, told.verdict, config.name, key)
     manifest_key = run_key(config.name, run_id, "manifest.json")
-    data = adopt(store, manifest_key, _manifest_bytes(config, plan, told, document, files))
+    data = adopt(store, manifest_key, manifest_bytes(config, plan, told, document, files))
     checkpoints.sweep(store, config.name, version)  # the run is whole
     compaction.after_run(store)
     return _openable(store, _manifest(data, manifest_key)["document"])
@@ -156,7 +156,7 @@ def _report(
     return html_report.render(contents)
 
 
-def _manifest_bytes(
+def manifest_bytes(
     config: Pipeline, plan: Plan, told: RunRecord, document: dict[str, Any], files: Sequence[ObjectRef]
 ) -> bytes:
     """The run's manifest.json, in the order that a person reads, and without the NaN that JSON does not know."""
@@ -274,7 +274,19 @@ def _document(
     spent: FitCost | None,
 ) -> dict[str, Any]:
     """The document as it is recorded: its report is a key, which still holds after the store has moved."""
+    return {
+        **common(plan, told, split),
+        "cv": cv,
+        "holdout": evaluation.candidate_scores.metrics,
+        "report": run_key(config.name, told.verdict.run_id, "report.html"),
+        "cost": None if spent is None else spent.model_dump(),
+    }
+
+
+def common(plan: Plan, told: RunRecord, split: Split) -> dict[str, Any]:
+    """What the document says of every run that has a verdict."""
     verdict = told.verdict
+    keys = ("cv", "holdout", "gate", "report", "seconds", "cost")
     return {
         "run_id": verdict.run_id,
         "verdict": verdict.verdict,
@@ -285,17 +297,14 @@ def _document(
         "examples": {"train": split.train, "holdout": split.holdout},
         **split.groups,
         "warnings": list(split.warnings),
-        "cv": cv,
-        "holdout": evaluation.candidate_scores.metrics,
+        **dict.fromkeys(keys),  # in their order
         "gate": [rule.model_dump() for rule in verdict.rules],
-        "report": run_key(config.name, verdict.run_id, "report.html"),
         "seconds": told.seconds,
-        "cost": None if spent is None else spent.model_dump(),
         "sentence": verdict.sentence,
     }
 
 
-def _run_row(plan: Plan, told: RunRecord, split: Split) -> dict[str, Any]:
+def run_row(plan: Plan, told: RunRecord, split: Split) -> dict[str, Any]:
     started, ended = (datetime.fromisoformat(text) for text in (told.started_at, told.finished_at))
     return {
         "verdict": told.verdict.verdict,
@@ -312,7 +321,7 @@ def _run_row(plan: Plan, told: RunRecord, split: Split) -> dict[str, Any]:
     }
 
 
-def _reference(key: str, data: bytes) -> ObjectRef:
+def reference_to(key: str, data: bytes) -> ObjectRef:
     return ObjectRef(key=key, sha256=sha256(data), bytes=len(data))
 
 
@@ -335,7 +344,7 @@ def _documents(store: Store, verdict: Verdict, pipeline: str, besides: str) -> l
     folders = (store_keys.run_folder(pipeline, verdict.run_id), store_keys.fits_folder(pipeline, verdict.version))
     there = [key for folder in folders for key in store.keys(folder)]
     wanted = [key for key in there if key.endswith(".json") and key != besides]
-    return [_reference(key, data) for key, data in zip(wanted, in_order(partial(steady, store), wanted), strict=True)]
+    return [reference_to(key, data) for key, data in zip(wanted, in_order(partial(steady, store), wanted), strict=True)]
 
 
 def read_manifest(store: Store, key: str) -> dict[str, Any]:

@@ -30,6 +30,11 @@ def document(store: Store, config: Pipeline) -> dict[str, Any] | None:
 
 def why_not_champion(pipeline: str, document: dict[str, Any]) -> str | None:
     """The line for a run that is unchanged although its version is not the champion."""
+    if document["version"] is None:
+        return (
+            f"nothing new: the same run was stopped early before ({document.get('sentence') or 'see the report'}). "
+            "Other data, another configuration or `leptonflow retrain` with --force is another attempt"
+        )
     if document["version"] == document["champion"]:
         return None
     held = f"the champion is {document['champion']}" if document["champion"] else "there is no champion"

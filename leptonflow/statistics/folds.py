@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 
 from leptonflow.statistics import checks
+from leptonflow.statistics.intervals import Interval
 
 
 def corrected_t(differences: Sequence[float], train: int, test: int, margin: float) -> tuple[float, float]:
@@ -46,3 +47,28 @@ def corrected_t(differences: Sequence[float], train: int, test: int, margin: flo
         return t, 0.5 if above == 0 else float(above < 0)
     t = above / spread
     return t, float(stdtr(k - 1, -t))
+
+
+def interval(values: Sequence[float], train: int, test: int, confidence: float) -> Interval:
+    """Of the mean over all folds, by those that are finished: mean +- t * sqrt((1 / k + test / train) * s^2).
+
+    values       a metric of each of k finished folds
+    train, test  examples that a fold learned from and was scored on, or their ratio
+
+    The variance and the k - 1 degrees of freedom are those of `corrected_t`, whose hypothesis the ends are the limits
+    of. Raises LeptonflowError with fewer than 2 folds, a value that is not finite, or a confidence outside (0, 1).
+    """
+    from scipy.special import stdtrit
+
+    checks.proportion("a confidence", confidence)
+    checks.size(train)
+    checks.size(test)
+    k = len(values)
+    if k < 2:
+        raise checks.refuse("a number of folds", "2 or more", k)
+    for value in values:
+        checks.finite("a fold's value", value)
+    mean = math.fsum(values) / k
+    variance = math.fsum((value - mean) ** 2 for value in values) / (k - 1)
+    half = float(stdtrit(k - 1, (1 + confidence) / 2)) * math.sqrt((1 / k + test / train) * variance)
+    return Interval(mean - half, mean + half, confidence, "corrected resampled t", k)

@@ -200,31 +200,35 @@ def run_files(
     store: Store,
     pipeline: str,
     verdict: Verdict,
-    evaluation: Evaluation,
+    evaluation: Evaluation | None,
     run: Row,
     cv: Mapping[str, Mapping[str, Any]],
     seconds: Mapping[str, float],
 ) -> list[tuple[str, pa.Table]]:
     """The files that a run leaves once: runs, verdicts, metrics, stages and its holdout predictions.
 
-    run: its row in `runs`; cv: {metric: {mean, std}} of the candidate, from its manifest; seconds: of each stage.
+    evaluation: None of a run that was stopped early; run: its row in `runs`; cv: {metric: {mean, std}} of the
+    candidate; seconds: of each stage.
     """
     same = {"pipeline": pipeline, "run_id": verdict.run_id, "version": verdict.version}
     rules = [{**same, "number": n, **rule.model_dump()} for n, rule in enumerate(verdict.rules, start=1)]
     stages = [{**same, "stage": stage, "seconds": spent} for stage, spent in seconds.items()]
-    found = _read(store, evaluation.predictions), {**same, "split": "holdout", "fold": None}
+    predictions = []
+    if evaluation is not None:
+        found = _read(store, evaluation.predictions), {**same, "split": "holdout", "fold": None}
+        predictions = _of_examples(pipeline, f"{verdict.run_id}-holdout", [found])
     return [
         (table_key("runs", pipeline, verdict.run_id), arrow("runs", [{**same, **run}])),
         (table_key("verdicts", pipeline, verdict.run_id), arrow("verdicts", rules)),
         (table_key("metrics", pipeline, verdict.run_id), arrow("metrics", _metrics(evaluation, cv, same))),
         (table_key("stages", pipeline, verdict.run_id), arrow("stages", stages)),
-        *_of_examples(pipeline, f"{verdict.run_id}-holdout", [found]),
+        *predictions,
     ]
 
 
-def _metrics(evaluation: Evaluation, cv: Mapping[str, Mapping[str, Any]], same: Row) -> list[Row]:
+def _metrics(evaluation: Evaluation | None, cv: Mapping[str, Mapping[str, Any]], same: Row) -> list[Row]:
     """The candidate's metrics, those over the folds first; the champion's beside those of the same holdout."""
-    champion = evaluation.champion_scores
+    champion = evaluation.champion_scores if evaluation is not None else None
     told = {"champion": champion.version} if champion else {}
     theirs = champion.metrics if champion else {}
     folded = [
@@ -234,7 +238,7 @@ def _metrics(evaluation: Evaluation, cv: Mapping[str, Mapping[str, Any]], same: 
     held_out = [
         {**same, **told, "split": "holdout", "metric": metric, "label": _label(metric), "value": value,
          "champion_value": theirs.get(metric)}
-        for metric, value in evaluation.candidate_scores.metrics.items()
+        for metric, value in (evaluation.candidate_scores.metrics if evaluation is not None else {}).items()
     ]  # fmt: skip
     return [*folded, *held_out]
 

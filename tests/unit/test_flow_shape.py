@@ -37,7 +37,7 @@ class Script:
         self.given: dict[str, tuple[Any, ...]] = {}
         self.seconds: dict[str, float] = {}
         self.store = "memory://flow-shape"
-        self.config = Told(name="digits", training=Training(folds=3))
+        self.config = Told(name="digits", training=Training(folds=3), stop_early_if=None)
         self.names: list[str] = []
         self.story: Any = None
         self.fanned: Any = None
@@ -52,7 +52,7 @@ class Script:
             raise answer
         return answer
 
-    def fan_out(self, task: Any, each: Sequence[tuple[Any, ...]], on: Any, *args: Any) -> list[str]:
+    def fan_out(self, task: Any, each: Sequence[tuple[Any, ...]], on: Any, *args: Any, enough: Any = None) -> Any:
         self.fanned = args[-1]
         if task.name == "fit-final":
             return [self(task, *args)]
