@@ -40,6 +40,7 @@ class Optimizer(Frozen):
     weight_decay   None: Keras's own for that optimizer, which is 0.004 for adamw and none for the others
     clip_norm      the largest norm of all gradients of a step together
     ema            the momentum of a moving average of the weights: the average is evaluated and saved
+    gradient_accumulation  the batches whose gradients are averaged for one change of the weights
     """
 
     name: OptimizerName = "adam"
@@ -49,12 +50,22 @@ class Optimizer(Frozen):
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     clip_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    gradient_accumulation: Annotated[int, Field(ge=2, le=MOST)] | None = Field(
+        default=None, exclude_if=lambda value: value is None
+    )
 
     @model_validator(mode="after")
     def _no_warmup_before_a_plateau(self) -> Optimizer:
         if self.schedule == "plateau" and self.warmup:
             expected = "warmup with the schedule constant, cosine or steps: plateau sets the learning rate by the epoch"
             raise wrong("training.optimizer.warmup", expected, self.warmup)
+        return self
+
+    @model_validator(mode="after")
+    def _no_average_of_weights_that_stand_still(self) -> Optimizer:
+        if self.ema is not None and self.gradient_accumulation is not None:  # Keras averages after every batch
+            expected = "no ema with training.optimizer.gradient_accumulation"
+            raise wrong("training.optimizer.ema", expected, self.ema)
         return self
 
     @property

@@ -27,8 +27,8 @@ def enough(training: Training) -> Iterator[None]:
             f"out of memory on {devices.used().name}",
             expected=f"a model that trains on batches of {training.batch_size} examples (training.batch_size)",
             received=" ".join(f"{type(error).__name__}: {error}".split())[:SHOWN],
-            hint="Lower training.batch_size, for example to half, make the input or the model smaller, or let nothing "
-            "else use the device",
+            hint="Lower training.batch_size, for example to half; training.optimizer.gradient_accumulation: 2 then "
+            "changes the weights as the whole batch would. Or make the input or the model smaller",
         ) from error
 
 

@@ -18,16 +18,18 @@ CLASSES = {
 
 
 def optimizer(given: Optimizer, steps: int) -> Any:
-    """A new keras.optimizers.Optimizer for a fit of that many steps."""
+    """A new keras.optimizers.Optimizer for a fit of that many steps, each of one batch."""
     options: dict[str, Any] = {
         "weight_decay": given.weight_decay,
         "global_clipnorm": given.clip_norm,
         "use_ema": None if given.ema is None else True,
         "ema_momentum": given.ema,
+        "gradient_accumulation_steps": given.gradient_accumulation,
     }
     kind = getattr(keras().optimizers, CLASSES[given.name])
     set_ones = {name: value for name, value in options.items() if value is not None}
-    return kind(learning_rate=_rate(given, steps), **set_ones)
+    changes = max(1, steps // (given.gradient_accumulation or 1))  # of the weights: what a schedule counts
+    return kind(learning_rate=_rate(given, changes), **set_ones)
 
 
 def _rate(given: Optimizer, steps: int) -> Any:
