@@ -18,6 +18,7 @@ def work(tmp_path: Path, admission_tools: admission.Tools, prefect_folder: Path)
         yield folder
 
 
+@pytest.mark.slow
 def test_a_hopeless_candidate_is_refused_by_its_first_folds(work: Path) -> None:
     good(work / "source", ("cat", "dog"), 30)
     keys: dict[str, Any] = {"training": {"folds": 5, "epochs": 1}, "model": {"filters": [4], "dense": 4}}

@@ -22,7 +22,7 @@ PLAIN = {"name": "sgd", "learning_rate": 0.1}
 
 def weights(name: str, batch_size: int, optimizer: dict[str, Any]) -> list[Any]:
     """Of the final fit on a number of examples that every batch size here divides."""
-    training = {"epochs": 2, "folds": 2, "batch_size": batch_size, "optimizer": {**PLAIN, **optimizer}}
+    training = {"epochs": 1, "folds": 2, "batch_size": batch_size, "optimizer": {**PLAIN, **optimizer}}
     config = pipeline(training=training, model={"filters": [4], "dense": 8, "dropout": 0.0}, holdout={"fraction": 0.01})
     store = MemoryStore(f"memory://{name}")
     plan = land(store, config, count=98)  # 96 without the holdout

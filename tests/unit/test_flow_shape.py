@@ -15,6 +15,8 @@ from leptonflow.core import store_keys
 from leptonflow.storage.address import open_store
 from schemas.errors import LeptonflowError
 from schemas.fit_status import FitStatus
+from schemas.records import FitResult
+from schemas.stopping import StopEarly
 from schemas.training import Training
 
 TRAINING = ["split", "begin", "train-fold", "fit-final", "package"]
@@ -38,6 +40,7 @@ class Script:
         self.seconds: dict[str, float] = {}
         self.store = "memory://flow-shape"
         self.config = Told(name="digits", training=Training(folds=3), stop_early_if=None)
+        self.config = answers.pop("config", self.config)
         self.names: list[str] = []
         self.story: Any = None
         self.fanned: Any = None
@@ -57,7 +60,8 @@ class Script:
         if task.name == "fit-final":
             return [self(task, *args)]
         self.order.append(task.name)
-        return [f"fold {number}" for (number,) in each]
+        fits = self.answers.get(task.name) or [f"fold {number}" for (number,) in each]
+        return next((fits[:count] for count in range(1, len(fits)) if enough(fits[:count])), fits)
 
     def limit(self, stage: str) -> str:
         return f"limit of {stage}"
@@ -150,6 +154,20 @@ def test_a_split_that_cannot_be_trained_is_rejected_data_and_begins_no_run(run: 
     script, story = run(discover=plan(), **{**GOOD, "split": Told(rejected="no holdout")})
     assert script.order == ["discover", "preprocess", "(own files)", "discover", "split", "reject-data"]
     assert story.document["verdict"] == "rejected-data"
+
+
+def test_the_first_folds_of_a_hopeless_candidate_end_the_run(run: Run) -> None:
+    fits = [
+        FitResult(version="v", fold=n, metrics={"accuracy": 0.1}, epochs=(), files=(), seconds=1, examples=9)
+        for n in range(5)
+    ]
+    rule = StopEarly(metric="accuracy", below=0.5)
+    given = Told(name="digits", training=Training(folds=5), stop_early_if=rule)
+    answers = {**GOOD, "train_fold": fits, "config": given, "record": {"verdict": "refused"}}
+    script, story = run(discover=plan(), **answers)
+    assert script.order[-3:] == ["(fresh process)", "train-fold", "record"]
+    row, done = script.given["record"][1:3]
+    assert (row.rule, done, story.trained) == ("stop_early_if", fits[:3], None)
 
 
 def test_an_overtaken_decision_is_weighed_again_three_times_at_most(run: Run) -> None:

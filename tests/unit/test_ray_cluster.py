@@ -5,8 +5,10 @@ What a cluster computes is in tests/e2e/test_runners.py.
 
 from __future__ import annotations
 
+import re
 import socket
 import time
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -59,6 +61,9 @@ def test_a_cluster_that_does_not_answer_is_one_line_within_seconds(
 
 def test_the_lock_of_the_extra_has_the_versions_that_are_tested() -> None:
     mine, tested = pins(ROOT / "requirements-ray.lock"), pins(ROOT / "requirements.lock")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needed = [*project["dependencies"], *project["optional-dependencies"]["ray"]]
+    assert {re.split(r"[^\w.-]", each, maxsplit=1)[0] for each in needed} <= mine.keys()
     assert {"ray", "prefect-ray"} <= mine.keys() - tested.keys()
     assert {name: version for name, version in mine.items() if tested.get(name, version) != version} == {}
 
