@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from flows.stack import processes
 from leptonflow.core import progress, store_keys
 from leptonflow.core.hashing import sha256
 from leptonflow.storage.address import open_store
@@ -21,6 +22,8 @@ from leptonflow.storage.memory_store import MemoryStore
 from leptonflow.storage.store import Store
 from leptonflow.training import batches, checkpoints, model_fits
 from leptonflow.training.fit_state import FitPlace, FitState
+from leptonflow.training.runners.fit_process import Processes
+from leptonflow.training.runners.seats import Seat
 from leptonflow.training.workspace import Workspace
 from leptonflow.workloads import catalog
 from schemas.config import Pipeline
@@ -230,3 +233,20 @@ def test_after_kill_9_a_fit_ends_in_the_same_weights(tmp_path: Path, backend: st
     again, noted = trained(tmp_path / "killed", backend, kills)
     assert len(noted) == 1 and noted[0].startswith("fold 1 goes on from a checkpoint: epoch ")
     assert again == whole
+
+
+@pytest.mark.slow  # two processes that import Keras
+def test_the_process_of_a_fit_that_is_killed_is_followed_by_one_that_goes_on(tmp_path: Path) -> None:
+    store, config = open_store(tmp_path.as_uri()), pipeline(training={**PLAIN, "epochs": 30, "batch_size": 4})
+    plan, noted = land(store, config, count=120), list[str]()
+
+    def report(stage: str, done: int, total: int) -> None:
+        if saved(store) and not noted:
+            for pid in processes.descendants(os.getpid()):
+                os.kill(pid, signal.SIGKILL)
+
+    with progress.listen(report, lambda text: noted.extend([text] if "fold 1" in text else [])):
+        made = Processes([Seat()]).fit(store.uri, config, plan, 0)
+    assert noted[0].startswith("the process of fold 1 was killed by signal 9") and " MB of the machine's " in noted[0]
+    assert noted[1].startswith("fold 1 goes on from a checkpoint: epoch ")
+    assert made.cost is not None and made.cost.steps == 30 * 11 and not saved(store)
