@@ -85,10 +85,7 @@ def spooled(images: Any) -> Any:
     """The same images in a file."""
     from leptonflow.core import spools
 
-    rows = spools.write([images], images.shape[1:], images.dtype)
-    rows[:] = images
-    spools.release(rows)
-    return rows
+    return spools.write([images], images.shape[1:], images.dtype)
 
 
 def compared(

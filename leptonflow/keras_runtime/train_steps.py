@@ -46,7 +46,8 @@ class TrainSteps:
         """(M, ...): the examples where the steps read them themselves; None where each call is handed its own."""
         if self._examples[0] is not encoded:
             self._examples = (None, None)  # the memory of the ones before
-            self._examples = (encoded, BACKENDS[backend()].resident(encoded))
+            found = BACKENDS[backend()].resident(encoded)
+            self._examples = (None if found is None else encoded, found)
         return self._examples[1]
 
     def run(self, trainer: Any, of: Batches, count: int) -> Values:
