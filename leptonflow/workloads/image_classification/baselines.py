@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from leptonflow.core import spools
 from leptonflow.workloads.image_classification.scoring import score
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def thumbnails(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
     found = []
     for start in range(0, len(pixels), 1000):  # floats take eight times the bytes
         grey = pixels[start : start + 1000].mean(axis=3)
+        spools.release(pixels)
         sums = np.add.reduceat(np.add.reduceat(grey, rows, axis=1), columns, axis=2)
         heights, widths = np.diff([*rows, height]), np.diff([*columns, width])
         found.append((sums / (heights[:, None] * widths[None, :]) / 255).reshape(len(grey), -1))
