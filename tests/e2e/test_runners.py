@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -75,19 +76,21 @@ RAY = "ray is not installed: `pip install -r requirements-ray.lock` to run this"
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[str]:
-    """The address of a cluster whose head computes nothing, with two workers of one CPU each."""
+def cluster() -> Iterator[tuple[str, str]]:
+    """A cluster whose head computes nothing, with two workers of one CPU each: its address, and that for clients."""
     pytest.importorskip("prefect_ray", reason=RAY)
     from ray.cluster_utils import Cluster
 
     # Its workers would have the lowest priority, and starve beside other tests.
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
     room = {"object_store_memory": 100 << 20, "memory": 8 << 30}
-    found = Cluster(True, head_node_args={"num_cpus": 0, "include_dashboard": False, **room})
+    found = Cluster(True, head_node_args={"num_cpus": 0, "ray_client_server_port": port, **room})
     try:
         for _ in range(2):
             found.add_node(num_cpus=1, **room)
-        yield found.address
+        yield found.address, f"ray://127.0.0.1:{port}"
     finally:
         found.shutdown()
 
@@ -109,7 +112,7 @@ def computing() -> list[int]:
 @pytest.mark.slow
 @pytest.mark.timeout(900)  # each of its processes imports Keras, on two cores
 def test_folds_on_two_workers_of_a_ray_cluster_one_of_them_killed_are_those_of_one_process(
-    work: Path, local: dict[str, Any], cluster: str
+    work: Path, local: dict[str, Any], cluster: tuple[str, str]
 ) -> None:
     killed: list[int] = []
     most = [0]
@@ -122,6 +125,14 @@ def test_folds_on_two_workers_of_a_ray_cluster_one_of_them_killed_are_those_of_o
             os.kill(there[0], signal.SIGKILL)
 
     with progress.listen(kill_one):
-        mine = retrained(work, "ray", {"name": "ray", "address": cluster, "memory": "500MB"})
+        mine = retrained(work, "ray", {"name": "ray", "address": cluster[0], "memory": "500MB"})
     same(mine, local)
     assert killed and most[0] >= 2  # the one that replaces it may be there already
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_cluster_is_reached_by_its_address_for_clients(
+    work: Path, local: dict[str, Any], cluster: tuple[str, str]
+) -> None:
+    same(retrained(work, "client", {"name": "ray", "address": cluster[1], "memory": "500MB"}), local)
