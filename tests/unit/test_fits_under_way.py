@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +11,13 @@ import pytest
 
 from leptonflow.core import store_keys
 from leptonflow.core.hashing import canonical
-from leptonflow.runs import pipeline_status, recording
+from leptonflow.runs import pipeline_status
 from leptonflow.storage import run_lock
 from leptonflow.storage.address import open_store
 from leptonflow.storage.memory_store import MemoryStore
 from leptonflow.storage.store import Store
-from leptonflow.tables import compaction, queries
+from leptonflow.tables import compaction, queries, table_files
+from leptonflow.training import checkpoints
 from schemas.fit_status import FitStatus
 from schemas.records import EpochValue
 from tests import run_examples
@@ -44,12 +47,16 @@ def rows(store: Store) -> list[tuple[Any, ...]]:
     return [tuple(row.values()) for row in queries.query(store, SQL).to_pylist()]
 
 
+def write(store: Store, version: str, run_id: str, fold: int | None = 0) -> None:
+    """The file of a recorded version in `epochs`, with one row."""
+    row = {"pipeline": "digits", "version": version, "run_id": run_id, "fold": fold, "epoch": 1, "metric": "loss"}
+    key = store_keys.table_key("epochs", "digits", version)
+    table_files.write(store, [(key, table_files.arrow("epochs", [{**row, "value": 4.0, "seconds": 1.0}]))])
+
+
 def test_the_rows_of_a_run_under_way_become_those_of_its_file(store: Store) -> None:
-    earlier = run_examples.make(store)
-    recording.record(store, earlier.config, earlier.plan, earlier.results())
-    before = rows(store)
-    assert len(before) == 24
-    same = ("d4" * 6, "c3" * 6)
+    write(store, "a1" * 6, "b2" * 6)
+    before, same = [("b2" * 6, "a1" * 6, 0, 1, 4.0)], ("d4" * 6, "c3" * 6)
     assert rows(store) == before
     older = say(store, 0, 1)
     assert rows(store) == [*before, (*same, 0, 1, 1.0)]
@@ -58,21 +65,31 @@ def test_the_rows_of_a_run_under_way_become_those_of_its_file(store: Store) -> N
     store.remove_scratch(older)
     say(store, None, 1)
 
-    later = run_examples.make(store, version="c3" * 6, run_id="d4" * 6, seed=1)
-    for fit in later.fits[:2]:
+    for fit in run_examples.make(store, version="c3" * 6, run_id="d4" * 6).fits[:2]:
         store.create(store_keys.fit_key("digits", fit.version, fit.fold, "manifest.json"), canonical(fit))
     found = rows(store)
     assert [row[:4] for row in found if row[1] == "c3" * 6] == [
         *[(*same, fold, epoch) for fold in (0, 1) for epoch in range(1, 7)], (*same, None, 1),
     ]  # fmt: skip
-    assert ("d4" * 6, "c3" * 6, 0, 2, 0.5) not in found, "a finished fit's own values"
+    assert (*same, 0, 2, 0.5) not in found, "a finished fit's own values"
 
-    recorded = recording.record(store, later.config, later.plan, later.results())
-    assert recorded["verdict"] == "promoted" and not store.keys(store_keys.SCRATCH)
-    say(store, None, 1)  # as of a process that was slower
-    assert len(rows(store)) == 48
+    write(store, "c3" * 6, "d4" * 6)  # what it still said by then is not read any more
+    after = [*before, (*same, 0, 1, 4.0)]
+    assert rows(store) == after
     assert compaction.compact(store, "epochs", most=1)
-    assert len(rows(store)) == 48
+    assert rows(store) == after
+
+
+def test_what_a_recorded_version_left_and_what_is_abandoned_is_swept(tmp_path: Path) -> None:
+    store = open_store(tmp_path.as_uri())
+    keys = {version: f"scratch/digits/{version}/fold-0/checkpoints/1.npz" for version in ("done", "fresh", "old")}
+    for key in keys.values():
+        store.create(key, b"data")
+    week = time.time() - checkpoints.ABANDONED.total_seconds()
+    os.utime(tmp_path / keys["old"], (week - 60, week - 60))
+    os.utime(tmp_path / keys["fresh"], (week + 3600, week + 3600))
+    checkpoints.sweep(store, "digits", "done")
+    assert store.keys(store_keys.SCRATCH) == [keys["fresh"]]
 
 
 def test_a_status_that_cannot_be_read_is_no_row(store: Store) -> None:
