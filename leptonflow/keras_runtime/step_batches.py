@@ -16,7 +16,7 @@ Values = dict[str, "NDArray[np.float32]"]  # the loss and each metric, of S step
 
 
 class Batches(NamedTuple):
-    """S batches of B examples each, in the order in which they are trained on; the last of the S may be padding.
+    """S batches of B examples each, in the order in which they are trained on.
 
     examples  (M, ...) as the model takes them
     indices   (S, B) their numbers among these
@@ -30,6 +30,12 @@ class Batches(NamedTuple):
     targets: Any
     weights: Any = None
     shares: Any = None
+
+    def batch(self, number: Any) -> tuple[Any, Any, Any]:
+        """The examples, targets and weights of one of them, as Keras takes them."""
+        examples = self.examples[self.indices[number]]
+        given = examples if self.shares is None else [examples, self.shares[number]]
+        return given, self.targets[number], None if self.weights is None else self.weights[number]
 
 
 def values(logs: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ def resident(encoded: Any) -> Any:
 
 
 def compiled(trainer: Any) -> Any:
-    """A function that trains on the first `count` of some batches, and gives the values of loss and metrics of each.
+    """A function that trains on some batches, at most `room`, and gives the values of loss and metrics of each.
 
     What it computes is what `train_on_batch` does, bit for bit on a CPU.
     """
@@ -33,22 +33,28 @@ def compiled(trainer: Any) -> Any:
 
     one = tf.function(step, jit_compile=True, autograph=False) if trainer.jit_compile else step
 
-    def loop(of: Batches, count: Any) -> Any:
+    def loop(given: dict[str, Any]) -> Any:
+        of, count = Batches(**given), tf.shape(given["indices"])[0]
+
         def body(number: Any, found: Any) -> Any:
             examples = tf.gather(of.examples, of.indices[number])
-            given = examples if of.shares is None else [examples, of.shares[number]]
+            inputs = examples if of.shares is None else [examples, of.shares[number]]
             weights = None if of.weights is None else of.weights[number]
-            return number + 1, found.write(number, one(given, of.targets[number], weights))
+            return number + 1, found.write(number, one(inputs, of.targets[number], weights))
 
         begun = [tf.constant(0), tf.TensorArray(tf.float32, size=count)]
         _, found = tf.while_loop(lambda number, _: number < count, body, begun, parallel_iterations=1)
         return found.stack()
 
-    traced = tf.function(loop, reduce_retracing=True, autograph=False)
+    traced: dict[int, Any] = {}  # by the size of the batches, whatever their number
 
-    def run(of: Batches, count: int) -> Values:
-        given = Batches(*(None if each is None else tf.convert_to_tensor(each) for each in of))
-        found = traced(given, tf.constant(count)).numpy()
+    def run(of: Batches, room: int) -> Values:
+        given = {name: tf.convert_to_tensor(each) for name, each in of._asdict().items() if each is not None}
+        size = of.indices.shape[1]
+        if size not in traced:
+            kinds = {name: tf.TensorSpec([None, *each.shape[1:]], each.dtype) for name, each in given.items()}
+            traced[size] = tf.function(loop, input_signature=[kinds], autograph=False)
+        found = traced[size](given).numpy()
         return {name: found[:, column] for column, name in enumerate(names)}
 
     return run

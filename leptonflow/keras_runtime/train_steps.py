@@ -50,26 +50,22 @@ class TrainSteps:
             self._examples = (None if found is None else encoded, found)
         return self._examples[1]
 
-    def run(self, trainer: Any, of: Batches, count: int) -> Values:
-        """Train on the first `count` of these batches. Raises ConfigurationError for a metric of several values."""
+    def run(self, trainer: Any, of: Batches, room: int) -> Values:
+        """Train on these batches; a call has `room` of them at most.
+
+        Raises ConfigurationError for a metric of several values.
+        """
         trainer.make_train_function()
         if self._function is not trainer.train_function:
             self._function = trainer.train_function
-            trainer._symbolic_build(data_batch=_batch(of, 0))  # as `train_on_batch` does: metrics get their variables
+            trainer._symbolic_build(data_batch=of.batch(0))  # as `train_on_batch` does: metrics get their variables
             self._compiled = BACKENDS[backend()].compiled(trainer)
-        found: Values = self._compiled(of, count)
+        found: Values = self._compiled(of, room)
         return found
 
     def run_one(self, trainer: Any, of: Batches) -> Values:
         """Train on the first of these batches alone, through Keras's `train_on_batch`."""
         import numpy as np
 
-        logs = values(trainer.train_on_batch(*_batch(of, 0), return_dict=True))
+        logs = values(trainer.train_on_batch(*of.batch(0), return_dict=True))
         return {name: np.reshape(value, 1) for name, value in logs.items()}
-
-
-def _batch(of: Batches, number: int) -> tuple[Any, Any, Any]:
-    """The examples, targets and weights of one of them, as Keras takes them."""
-    examples = of.examples[of.indices[number]]
-    given = examples if of.shares is None else [examples, of.shares[number]]
-    return given, of.targets[number], None if of.weights is None else of.weights[number]

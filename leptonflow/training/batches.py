@@ -110,14 +110,14 @@ def calls(
     """The batches of an epoch from its step `first` on, `pace()` of them a call: the last, smaller one by itself.
 
     They are gathered in a thread, one call ahead. resident: `of.encoded`, where the steps read the examples
-    themselves. room: as many batches as the arrays of a call have room for, so that all have one shape.
+    themselves. room: the most batches of a call.
     """
     full, count = len(order.numbers) // size, -(-len(order.numbers) // size)
 
     def gathered(step: int) -> Call:
         stop = min(full, step + max(1, min(pace(), room))) if step < full else count
         rows = slice(step * size, min(stop * size, len(order.numbers)))
-        return _call(of, workload, order, rows, step, stop - step, resident, room)
+        return _call(of, workload, order, rows, step, stop - step, resident)
 
     with ThreadPoolExecutor(1) as beside:
         ahead = beside.submit(gathered, first) if first < count else None
@@ -128,9 +128,7 @@ def calls(
             yield call
 
 
-def _call(
-    of: Material, workload: Workload, order: Order, rows: slice, first: int, steps: int, resident: Any, room: int
-) -> Call:
+def _call(of: Material, workload: Workload, order: Order, rows: slice, first: int, steps: int, resident: Any) -> Call:
     import numpy as np
 
     chosen = order.numbers[rows]
@@ -145,17 +143,10 @@ def _call(
         if weights is not None:
             weights = np.stack([augmentation.mixed(*each) for each in zip(shares, weights, strict=True)])
     if resident is None:
-        examples = np.empty((room * shape[1], *of.encoded.shape[1:]), of.encoded.dtype)
-        spools.gather(of.encoded, chosen, examples[: len(chosen)])
+        examples = np.empty((len(chosen), *of.encoded.shape[1:]), of.encoded.dtype)
+        spools.gather(of.encoded, chosen, examples)
         numbers = np.arange(len(chosen))
     else:
         examples, numbers = resident, chosen
-    padded = [_padded(numbers.astype(np.int32).reshape(shape), room), _padded(targets, room)]
-    besides = [None if each is None else _padded(each, room) for each in (weights, shares)]
-    return Call(first, chosen.reshape(shape), Batches(examples, *padded, *besides))
-
-
-def _padded(rows: NDArray[Any], room: int) -> NDArray[Any]:
-    import numpy as np
-
-    return np.concatenate([rows, np.zeros((room - len(rows), *rows.shape[1:]), rows.dtype)])
+    indices = numbers.astype(np.int32).reshape(shape)
+    return Call(first, chosen.reshape(shape), Batches(examples, indices, targets, weights, shares))

@@ -160,7 +160,7 @@ def _epoch(fit: _Fit) -> dict[str, float]:
             if fit.single:
                 found = steps.run_one(trainer, call.batches)
             else:
-                found = steps.run(trainer, call.batches, call.steps)
+                found = steps.run(trainer, call.batches, fit.most)
         for step in range(call.steps):
             logs = {name: float(value[step]) for name, value in found.items()}
             _check_loss(logs, f"step {call.first + step + 1} of epoch {epoch}, {stage}", of.sources, call.numbers[step])

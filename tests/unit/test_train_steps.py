@@ -53,7 +53,7 @@ def test_what_several_steps_in_a_call_learn_is_what_they_learn_one_by_one(traini
     assert not steps.one_by_one(many.trainer, hooks=False)
     for call in gathered(config, of, 1):
         losses.append(steps.run_one(one.trainer, call.batches)["loss"][0])
-    found = [steps.run(many.trainer, call.batches, call.steps)["loss"] for call in gathered(config, of, 4)]
+    found = [steps.run(many.trainer, call.batches, 4)["loss"] for call in gathered(config, of, 4)]
     assert [len(each) for each in found] == [4, 4, 1, 1]  # 145 examples: the last, smaller batch by itself
     np.testing.assert_allclose(np.concatenate(found), losses, rtol=1e-5)
     for ours, theirs in zip(many.trainer.variables, one.trainer.variables, strict=True):
@@ -126,7 +126,7 @@ def test_a_callback_of_each_step_makes_the_fit_go_step_by_step_which_is_said_onc
 SCRIPT = """
 import json, sys
 import numpy as np
-from leptonflow.keras_runtime import jax_steps, train_steps
+from leptonflow.keras_runtime import jax_steps
 from leptonflow.keras_runtime.train_steps import TrainSteps
 from leptonflow.training import workspace
 from leptonflow.workloads import catalog
@@ -138,10 +138,10 @@ steps, found = TrainSteps(), []
 assert not steps.one_by_one(made[1].trainer, hooks=False)
 found.append([float(steps.run_one(made[0].trainer, call.batches)["loss"][0]) for call in gathered(config, of, 1)])
 calls = gathered(config, of, 3)
-found.append([float(x) for call in calls for x in steps.run(made[1].trainer, call.batches, call.steps)["loss"]])
-made[2].trainer._symbolic_build(data_batch=train_steps._batch(calls[0].batches, 0))
+found.append([float(x) for call in calls for x in steps.run(made[1].trainer, call.batches, 3)["loss"]])
+made[2].trainer._symbolic_build(data_batch=calls[0].batches.batch(0))
 looped = jax_steps.compiled(made[2].trainer, looped=True)
-found.append([float(x) for call in calls for x in looped(call.batches, call.steps)["loss"]])
+found.append([float(x) for call in calls for x in looped(call.batches, 3)["loss"]])
 weights = [[np.asarray(each, np.float32).ravel().tolist() for each in one.trainer.variables] for one in made]
 print(json.dumps([found, weights]))
 """
