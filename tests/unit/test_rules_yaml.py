@@ -26,8 +26,10 @@ def gate(*rules: dict[str, Any], **keys: Any) -> Pipeline:
 
 def test_the_documented_gate_is_one_and_names_every_rule() -> None:
     text = (ROOT / "docs" / "gate-rules.md").read_text()
-    (block,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
-    config = parse(yaml_text.load(block.encode(), "docs").value, where="docs", folder=Path())
+    found = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    blocks = [yaml_text.load(block.encode(), "docs").value for block in found]
+    config = parse({key: value for block in blocks for key, value in block.items()}, where="docs", folder=Path())
+    assert config.stop_early_if is not None
     assert {rule.rule for rule in config.gate} == set(KINDS)
     assert set(EVALUATE) == set(KINDS.values()), "each kind of rule is evaluated"
     for name, kind in KINDS.items():
