@@ -75,7 +75,7 @@ def _run_lines(pipeline: str, document: Mapping[str, Any]) -> Iterator[tuple[str
     if running:
         begun = f"{running['run_id']}, started {when(running['started_at'])}"
         yield "in progress", begun if running["run_id"] else "a run that is preparing its data"
-        if running["progress"]:
+        if running.get("progress"):
             yield "", f"{running['progress']['sentence']} (at {when(running['progress']['at'])})"
     # A lost run that a later run replaced does not matter: its data or configuration are no longer current.
     lost = [run for run in lost if not last or (run["last_change"] or "")[:19] > last["finished_at"][:19]]
