@@ -26,7 +26,7 @@ from schemas.rules import AgainstChampion as AgainstChampion
 from schemas.runner import Runner
 from schemas.stopping import StopEarly
 from schemas.text import nfc
-from schemas.training import EarlyStopping, Optimizer, Training
+from schemas.training import Checkpoint, EarlyStopping, Optimizer, Training
 from schemas.workloads import SECTIONS
 from schemas.yaml_text import Yaml
 
@@ -302,6 +302,8 @@ def _valid_keys(path: list[Any], document: dict[Any, Any]) -> list[str]:
         return list(Runner.model_fields)
     if path[:2] == ["training", "early_stopping"]:
         return list(EarlyStopping.model_fields)
+    if path[:2] == ["training", "checkpoint"]:
+        return list(Checkpoint.model_fields)
     if path[0] in sections:
         return [field.alias or name for name, field in sections[path[0]].model_fields.items()]
     if path[0] == "gate" and len(path) > 1:

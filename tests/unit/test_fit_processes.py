@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import threading
@@ -25,6 +26,7 @@ from leptonflow.training.workspace import Workspace
 from schemas.config import Pipeline, parse
 from schemas.errors import ConfigurationError, TimeLimit, TrainingError
 from schemas.records import Plan
+from schemas.training import compiled_keys
 from tests.fit_examples import land, pipeline
 
 OWN = """
@@ -99,6 +101,22 @@ def test_a_fit_in_a_process_of_its_own_is_the_fit_in_this_one(
 
     assert Processes([Seat()]).fit(uri, config, plan, 1) == found  # it lies on the store: no process starts
     assert started.read_text() == ".."
+
+
+def test_a_process_gets_the_configuration_as_the_yaml_has_it() -> None:
+    plan = Plan(
+        pipeline="squares", attempt=0, version="a" * 12, run_id=None, snapshot=None, waiting=(), trained=False,
+        finished=False,
+    )  # fmt: skip
+    steered = {"optimizer": {"name": "sgd"}, "augment": [{"flip": "both"}], "early_stopping": {"patience": 2}}
+    for training in ({"epochs": 1}, {**steered, "devices": 2, "checkpoint": {"minutes": 1}, "runner": "process"}):
+        config = pipeline(training=training, folder=Path.cwd())
+        data = json.dumps(fit_process._request("/s", config, plan, 0)["config"])
+        found = Pipeline.model_validate_json(data)
+        assert found.training == config.training.model_copy(update={"runner": found.training.runner})
+        assert found.model_dump() == config.model_dump() and found.folder == config.folder
+        # What the YAML leaves out stays out: it is wrong where the user's own code compiles the model.
+        assert compiled_keys(found.training) == compiled_keys(config.training)
 
 
 def test_a_process_that_is_killed_each_time_is_a_failure_with_the_numbers(
@@ -253,6 +271,12 @@ def test_more_than_the_machine_has_is_a_wrong_configuration(
 def test_a_wrong_value_is_named(runner: Any, told: str) -> None:
     document = pipeline().model_dump(mode="json") | {"training": {"batch_size": 16, "runner": runner}}
     with pytest.raises(ConfigurationError, match=told):
+        parse(document, where="p.yaml", folder=Path("."))
+
+
+def test_a_wrong_key_of_checkpoint_is_named() -> None:
+    document = pipeline().model_dump(mode="json") | {"training": {"checkpoint": {"minute": 1}}}
+    with pytest.raises(ConfigurationError, match=r"checkpoint\.minute\..*one of minutes\..*Did you mean minutes"):
         parse(document, where="p.yaml", folder=Path("."))
 
 

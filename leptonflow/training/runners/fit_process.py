@@ -126,9 +126,10 @@ def _request(store: str, config: Pipeline, plan: Plan, fold: int | None) -> Requ
     limit = deadlines.current()
     training = config.training
     # In no document, as they change no number; the process needs them all the same.
-    apart = {key for key, field in type(training).model_fields.items() if field.exclude and key != "runner"}
-    document = config.model_dump(mode="json")
-    document["training"] |= {key: to_jsonable_python(getattr(training, key)) for key in apart}
+    apart = {key for key in training.model_fields_set - {"runner"} if type(training).model_fields[key].exclude}
+    # Without what the YAML leaves out: a default that is written there is wrong where the user compiles the model.
+    document = config.model_dump(mode="json", exclude_unset=True)
+    document.setdefault("training", {}).update({key: to_jsonable_python(getattr(training, key)) for key in apart})
     return {
         "store": store,
         "config": {**document, "folder": str(config.folder.absolute())},
