@@ -129,13 +129,18 @@ def changed(values: Mapping[str, Any], given: Training, model: Any) -> Changed:
     """Both sections with these values by their keys. Raises pydantic's ValidationError."""
     new = _set_values(given)
     inner = _set_values(model)
-    for key, value in values.items():
+    for key, value in in_order(values):
         section, *path = _place(key, given, model)
         target = new if section == "training" else inner
         if len(path) == 2:
             target[path[0]] = _mapping(path[0], target)
         (target[path[0]] if len(path) == 2 else target)[path[-1]] = value
     return Changed(Training.model_validate(new), type(model).model_validate(inner))
+
+
+def in_order(values: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """The values in the order in which they are set: `optimizer` and `learning_rate` before `optimizer.KEY`."""
+    return sorted(values.items())
 
 
 def current(key: str, given: Training, model: Any) -> Any:

@@ -103,7 +103,7 @@ class Keeper:
         self._saved_at = time.monotonic()
         place = self._place
         if not self._whole:
-            progress.note(f"{place.stage} cannot be saved on its way: model.callbacks may have a state of their own")
+            progress.note(f"no checkpoint of {place.stage}: model.callbacks may have state that it cannot hold")
             return
         data = _encoded(state)
         if data is None:  # it has diverged: the checkpoint before is the last good one
@@ -135,15 +135,33 @@ class Keeper:
 
 def sweep(store: Store, pipeline: str, version: str) -> None:
     """Remove what the fits of a recorded version left under `scratch/`, and what nobody has gone on with for long."""
-    try:
+    with _tolerated():
         for other in store.folders(store_keys.scratch_pipeline_folder(pipeline)):
             folder = store_keys.scratch_folder(pipeline, other)
             changed = None if other == version else store.modified(folder)
             if other == version or (changed is not None and datetime.now(UTC) - changed > ABANDONED):
-                for key in store.keys(folder):
-                    store.remove_scratch(key)
+                _remove_all(store, folder)
+
+
+def sweep_folds(store: Store, pipeline: str, version: str, folds: int) -> None:
+    """Remove what so many folds left there, and nothing of the final fit: a run of that version may go on with it."""
+    with _tolerated():
+        for fold in range(folds):
+            _remove_all(store, store_keys.checkpoints_folder(pipeline, version, fold))
+            _remove_all(store, store_keys.fit_status_folder(pipeline, version, fold))
+
+
+@contextmanager
+def _tolerated() -> Iterator[None]:
+    try:
+        yield
     except StoreError as error:
-        progress.note(f"what the fits kept on their way could not be removed: {error.line()}")
+        progress.note(f"old checkpoints could not be removed: {error.line()}")
+
+
+def _remove_all(store: Store, folder: str) -> None:
+    for key in store.keys(folder):
+        store.remove_scratch(key)
 
 
 def _digest(key: str) -> str:
@@ -249,4 +267,4 @@ def _as_of(array: NDArray[Any], variable: Any) -> NDArray[Any]:
 
 
 def _not_this_fits(key: str, expected: str, received: str) -> Damaged:
-    return Damaged(f"{key} is none of this fit", expected=expected, received=received, hint=NOTHING_LOST)
+    return Damaged(f"{key} is not a checkpoint of this fit", expected=expected, received=received, hint=NOTHING_LOST)

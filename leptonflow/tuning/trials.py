@@ -76,7 +76,7 @@ def run(
     finally:
         keras_models.keras().utils.clear_session()  # else each trial's graphs stay in memory
     if version is not None:
-        checkpoints.sweep(store, config.name, version)
+        checkpoints.sweep_folds(store, config.name, version, study.folds)
     known = [value for value in values if value is not None]
     return Trial(
         pipeline=config.name,

@@ -36,7 +36,7 @@ def text(source: str, config: Pipeline, trial: Trial, comment: str) -> str:
     """
     wanted = tuning.changed(trial.parameters, config.training, config.model)
     found = dict(tuning.places(config.tune, config.training, config.model))
-    values = {found[key]: value for key, value in trial.parameters.items()}
+    values = {found[key]: value for key, value in tuning.in_order(trial.parameters)}
     made = source
     for place, value in values.items():
         made = _with(made, place, value)

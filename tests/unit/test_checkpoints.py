@@ -169,7 +169,7 @@ def test_a_fit_with_callbacks_of_the_user_starts_anew_and_says_so(tmp_path: Path
     store = MemoryStore("memory://own")
     made, noted = fit(store, config, land(store, config, count=120), Workspace(), stop_after=3)
     assert made is None and saved(store) == []
-    assert set(noted) == {"fold 1 cannot be saved on its way: model.callbacks may have a state of their own"}
+    assert set(noted) == {"no checkpoint of fold 1: model.callbacks may have state that it cannot hold"}
 
 
 class Full(MemoryStore):

@@ -71,7 +71,7 @@ def test_the_comment_of_an_earlier_study_is_replaced(tmp_path: Path) -> None:
 
 def test_what_cannot_be_changed_in_its_text_is_written_anew(tmp_path: Path) -> None:
     source = HEAD + "training: {optimizer: adamw, learning_rate: 0.01, devices: 2}\n" + TUNE + TAIL
-    made, found, wanted = tuned(tmp_path, source, {**VALUES, "optimizer.weight_decay": 0.05})
+    made, found, wanted = tuned(tmp_path, source, {"optimizer.weight_decay": 0.05, **VALUES})
     assert (found.training, found.model) == (wanted.training, wanted.model)
     assert found.training.devices == 2 and found.training.steering.weight_decay == 0.05 and "# pixels" not in made
     anchored = HEAD + "model: &m {filters: [4]}\ntraining: {epochs: 3}\n" + TUNE + TAIL

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from leptonflow.core import pipeline_files, progress, store_keys
-from leptonflow.data.dataset import dataset_state, example_sets
+from leptonflow.data.dataset import dataset_state, example_sets, holdout_split
 from leptonflow.reports import study_page
 from leptonflow.runs import inventory, planning
 from leptonflow.storage import commit_log as commits
@@ -77,6 +77,11 @@ def test_a_value_goes_to_its_place(tmp_path: Path) -> None:
     steering = made.training.steering
     assert (steering.name, steering.learning_rate, steering.weight_decay) == ("adamw", 0.01, 0.05)
     assert (made.training.batch_size, made.training.devices, made.model.filters) == (8, 2, (8,))
+    both = loaded(tmp_path, "tune: {optimizer.clip_norm: [1, 2], learning_rate: [0.1, 1]}")
+    values = {"optimizer.clip_norm": 1.0, "optimizer": "sgd", "learning_rate": 0.2}
+    for order in (values, dict(reversed(values.items()))):
+        steering = changed(both, order).training.steering
+        assert (steering.name, steering.clip_norm, steering.learning_rate) == ("sgd", 1.0, 0.2), "in whatever order"
     mapping = loaded(tmp_path, "training: {optimizer: {name: sgd, clip_norm: 1}}\ntune: {learning_rate: [0.1, 1]}")
     assert changed(mapping, {"learning_rate": 0.5}).training.steering.learning_rate == 0.5
     assert tuning.current("learning_rate", mapping.training, mapping.model) == 0.001
@@ -201,6 +206,8 @@ def test_a_study_goes_on_elsewhere_and_loses_at_most_the_running_trial(tmp_path:
     config = small()
     here = open_store(str(tmp_path / "here"))
     plan = dataset(here, config)
+    final = store_keys.checkpoint_key(config.name, str(planning.plan(here, config).version), None, 1, 1, "a" * 64)
+    here.create(final, b"of a run that was stopped in its final fit")
     with progress.listen(stopping_at("fold 2", 2)), pytest.raises(KeyboardInterrupt):
         search.tune(here, config, 3)
     assert plan.snapshot is not None
@@ -213,6 +220,7 @@ def test_a_study_goes_on_elsewhere_and_loses_at_most_the_running_trial(tmp_path:
         document, best = search.tune(store, config, 4)
     after = contents(store)
     assert {key: after[key] for key in before} == before, "nothing that lay there was written again"
+    assert [key for key in after if key.startswith("scratch/")] == [final], "nothing of the folds is left there"
     assert any("goes on after 1 trial" in note for note in notes)
     assert any("fold 1 reused" in note for note in notes), "even of the trial that was lost"
     assert [each["number"] for each in document["trials"]] == [1, 2, 3, 4]
@@ -265,6 +273,22 @@ def test_what_cannot_be_tuned_is_told_before_anything_is_trained(tmp_path: Path)
         search.tune(store, pipeline(), 3)
     with pytest.raises(TrainingError, match="nothing to train on yet"):
         search.tune(store, small(), 3)
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        {"tune": {"dropout": [0, 0.5], "metric": "recall[nine]"}},
+        {"stop_early_if": {"metric": "recall[nine]", "below": 0.5}, "training": {"folds": 5}},
+    ],
+)
+def test_a_metric_of_a_class_that_the_data_do_not_have_is_told(tmp_path: Path, section: dict[str, Any]) -> None:
+    store, config = open_store(str(tmp_path)), pipeline(**section)
+    plan = dataset(store, config)
+    assert plan.snapshot is not None
+    told = rf"{next(iter(section))}\.metric names a class that is not there.*nine"
+    with pytest.raises(ConfigurationError, match=told):
+        holdout_split.split(store, config, plan.snapshot)
 
 
 def test_no_time_no_trial(tmp_path: Path) -> None:

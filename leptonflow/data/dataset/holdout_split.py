@@ -14,6 +14,7 @@ from leptonflow.storage.store import Store
 from leptonflow.workloads import catalog
 from schemas.config import AgainstChampion, Pipeline
 from schemas.errors import ConfigurationError
+from schemas.metrics import class_of
 from schemas.records import SnapshotRef, Split
 from schemas.text import counted
 from schemas.training import unknown_classes
@@ -40,8 +41,8 @@ def in_holdout(group: str, fraction: float) -> bool:
 def split(store: Store, config: Pipeline, snapshot: SnapshotRef) -> Split:
     """Counts of training and holdout examples, and the sentence that says why they cannot be trained.
 
-    Raises ConfigurationError where they or one step do not fit into memory, and where `training` names a class that is
-    none.
+    Raises ConfigurationError where they or one step do not fit into memory, and where `training`, `stop_early_if` or
+    `tune` names a class that is none.
     """
     _check_classes(config, snapshot)
     kinds = snapshot.classes or ALL
@@ -117,7 +118,11 @@ def _large_batch(config: Pipeline, train: int) -> list[str]:
 
 
 def _check_classes(config: Pipeline, snapshot: SnapshotRef) -> None:
-    for key, name in unknown_classes(config.training, snapshot.classes):
+    unknown = unknown_classes(config.training, snapshot.classes)
+    for section in ("stop_early_if", "tune"):
+        name = class_of(getattr(getattr(config, section), "metric", None))
+        unknown += [] if name is None or name in snapshot.classes else [(f"{section}.metric", name)]
+    for key, name in unknown:
         raise ConfigurationError(
             f"{key} names a class that is not there",
             expected=f"one of the classes {', '.join(snapshot.classes)}",
