@@ -36,7 +36,7 @@ def check_batch(each: int, told: str, examples: int) -> None:
 
 
 class Place(NamedTuple):
-    """Where the training examples lie while models are trained. told: where, why and how much, for a person."""
+    """Where the training examples lie while models are trained. told: where and how much, for a person."""
 
     in_memory: bool
     told: str
@@ -52,17 +52,17 @@ def place(each: int, how: str, examples: int, spoolable: bool) -> Place:
     share = SHARE if spoolable else 1.0
     room = (given or max(0, int(share * (granted - PROCESS_BYTES)))) // 2
     part = f"{'a quarter' if spoolable else 'half'} of the {_size(granted)} of this machine or container"
-    why = f"up to {_size(room)} may lie in memory, {'half of LEPTONFLOW_TRAINING_MEMORY' if given else part}"
+    most = f"{_size(room)} ({'half of LEPTONFLOW_TRAINING_MEMORY' if given else part})"
     what = f"{_times(examples, how)} ({_size(size)})"
     if size <= room:
-        return Place(True, f"{what} lie in memory; {why}")
+        return Place(True, f"{what} are kept in memory")
     free = shutil.disk_usage(spools.folder()).free
     if spoolable and 2 * size < free:
-        return Place(False, f"{what} lie in a file in {spools.folder()} and are read batch by batch; {why}")
-    disk = f"; {spools.folder()} has {_size(free)} left, and twice their size is needed" if spoolable else ""
+        return Place(False, f"{what} are read from a file in {spools.folder()}, as they take more than {most}")
+    disk = f", or {_size(2 * size)} of disk in {spools.folder()}, which has {_size(free)}" if spoolable else ""
     raise ConfigurationError(
         f"the training set does not fit into memory{' or onto the disk' if spoolable else ''}: {what}",
-        expected=f"less: {why}{disk}",
+        expected=f"at most {most}{disk}",
         received=_size(size),
         hint="Make `input` smaller in the pipeline's YAML, or give it more memory"
         + (", or a TMPDIR with more room" if spoolable else ""),

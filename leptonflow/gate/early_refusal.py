@@ -13,7 +13,6 @@ from leptonflow.statistics import folds
 from schemas.config import Pipeline
 from schemas.constants import REFUSED
 from schemas.records import FitResult, RuleResult, Verdict
-from schemas.text import noun
 
 
 def judged(config: Pipeline, fits: Sequence[FitResult]) -> RuleResult | None:
@@ -41,9 +40,9 @@ def judged(config: Pipeline, fits: Sequence[FitResult]) -> RuleResult | None:
     numbers = ", ".join(str((fit.fold or 0) + 1) for fit in done)
     shown, bound = figures(end, rule.bound)
     told = (
-        f"{rule.metric} of {noun(len(done), 'fold', 'folds')} {numbers} of {count} is {figures(mean, mean)[0]} on "
-        f"average; the {'upper' if low else 'lower'} end of its {rule.confidence:g} interval is {shown}, and "
-        f"{'below' if low else 'above'} {bound} the run stops"
+        f"{rule.metric} is {figures(mean, mean)[0]} on average in folds {numbers} of {count}; the "
+        f"{'upper' if low else 'lower'} end of its {rule.confidence:g} interval is {shown}, "
+        f"{'below' if low else 'above'} {bound}"
     )
     return result(
         EARLY, rule.metric, mean, rule.bound, False, told, low=found.low, high=found.high, confidence=rule.confidence,

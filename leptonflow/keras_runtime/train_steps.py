@@ -31,12 +31,12 @@ class TrainSteps:
         hooks: whether a callback is called at each step.
         """
         spread = keras_models.keras().distribution.distribution() is not None
-        why = "a callback of model.callbacks is called at each of them" if hooks else None
+        why = "a callback of model.callbacks has a hook for each batch" if hooks else None
         if why is None and spread:
             why = "each batch is shared by several devices"
         if why is not None and why not in self._said:
             self._said.add(why)
-            progress.note(f"training runs step by step, and not many steps in one call: {why}")
+            progress.note(f"training makes one call per step, which is slower: {why}")
         unable = trainer.run_eagerly or not hasattr(trainer, "_symbolic_build")
         return (
             why is not None or unable or backend() not in BACKENDS or (backend() == "jax" and not trainer.jit_compile)

@@ -61,7 +61,7 @@ def matched(store: Store, config: Pipeline, start: Start, model: Any, classes: S
             mismatches.append(f"{name} is of other classes in {start.name}")
         else:
             taken[name] = theirs[name].get_weights()
-    mismatches += [f"{name} is in {start.name} alone" for name in theirs if name not in mine]
+    mismatches += [f"{name} is only in {start.name}" for name in theirs if name not in mine]
     if not taken:
         raise _nothing(config, start, mismatches)
     return Weights(
@@ -75,7 +75,8 @@ def matched(store: Store, config: Pipeline, start: Start, model: Any, classes: S
 
 def sentences(started: Started, name: str) -> list[str]:
     """What a person is told of it, a line each: how many layers, and every mismatch."""
-    first = f"the final fit starts from {name}: {started.layers} of {started.of} layers with weights; folds do not"
+    taken = f"{started.layers} of {started.of} layers"
+    first = f"the final fit starts with {taken} from {name}; the folds start from scratch"
     return [first, *(f"start_from: {each}" for each in started.mismatches)]
 
 

@@ -171,7 +171,7 @@ def test_two_at_once_on_s3(data: Path, work: Path, s3_server: servers.Server) ->
     assert {d["verdict"] for d in documents} <= {"promoted", "unchanged"}
     # Whoever is second adopts what the first left, and says so; no library has a word.
     same = "reused: same data, same config, same code"
-    told = [line for result in results for line in result.err.splitlines() if "lie in memory" not in line]
+    told = [line for result in results for line in result.err.splitlines() if "kept in memory" not in line]
     assert all(line.endswith(same) for line in told)
     assert len(call("history", data, "--store", uri, "--json").document) == 1
     assert rows(uri, "select count(*) as n from runs") == [{"n": 1}]

@@ -36,21 +36,22 @@ def test_a_training_set_lies_in_memory_or_in_a_file_or_is_exit_2_with_the_number
 ) -> None:
     wide, small = (224 * 224 * 3, "224 x 224 x 3"), (8 * 8 * 3, "8 x 8 x 3")
     found = capacity.place(*small, 5000, spoolable=True)
-    assert found.in_memory and "5000 examples of 8 x 8 x 3 (1.0 MB) lie in memory; up to 26.2 MB may" in found.told
+    assert found.in_memory and found.told == "5000 examples of 8 x 8 x 3 (1.0 MB) are kept in memory"
     found = capacity.place(*wide, 5000, spoolable=True)
-    said = ("examples of 224 x 224 x 3 (0.8 GB) lie in a file in", spools.folder(), "a quarter of the 0.6 GB of this")
+    where = f"are read from a file in {spools.folder()}, as they take more than 26.2 MB (a quarter of the 0.6 GB of"
+    said = ("5000 examples of 224 x 224 x 3 (0.8 GB)", where)
     assert not found.in_memory and all(words in found.told for words in said), found.told
     for examples, spoolable in ((5000, False), (10**10, True)):
         with pytest.raises(ConfigurationError) as caught:
             capacity.place(*wide, examples, spoolable)
         line = caught.value.line()
-        told = (f"{examples} examples of 224 x 224 x 3 (", "up to", "of the 0.6 GB of this machine", "`input`")
+        told = (f"{examples} examples of 224 x 224 x 3 (", "at most", "of the 0.6 GB of this machine", "`input`")
         assert all(words in line for words in told), line
         assert caught.value.exit_status == 2 and ("TMPDIR" in line) == spoolable
     monkeypatch.setenv("LEPTONFLOW_TRAINING_MEMORY", "2MB")
     assert capacity.place(*small, 5000, spoolable=True).in_memory
     found = capacity.place(*small, 5500, spoolable=True)
-    assert not found.in_memory and "up to 1.0 MB may lie in memory, half of LEPTONFLOW_TRAINING_MEMORY" in found.told
+    assert not found.in_memory and "more than 1.0 MB (half of LEPTONFLOW_TRAINING_MEMORY)" in found.told
     monkeypatch.setenv("LEPTONFLOW_TRAINING_MEMORY", "much")
     with pytest.raises(UsageError, match="LEPTONFLOW_TRAINING_MEMORY"):
         capacity.place(*small, 1, spoolable=True)

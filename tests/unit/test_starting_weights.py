@@ -148,9 +148,9 @@ def test_layers_are_matched_by_name_and_shape_and_every_mismatch_is_told(tmp_pat
     assert [*weights.started.mismatches] == [
         "conv_2 is 3x3x4x8 + 8 in the file other.keras and 3x3x4x6 + 6 here",
         "dense is 32x8 + 8 in the file other.keras and 54x8 + 8 here",
-        "conv_3 is in the file other.keras alone",
+        "conv_3 is only in the file other.keras",
     ]
-    assert "2 of 4 layers with weights" in starting_weights.sentences(weights.started, start.name)[0]
+    assert "2 of 4 layers from the file" in starting_weights.sentences(weights.started, start.name)[0]
     none = starting("other.keras", model={"filters": [5], "dense": 9}, folder=tmp_path)
     with pytest.raises(ConfigurationError, match=r"no layer matches the file other\.keras.*conv_1 is 3x3x1x4"):
         other = untrained(WORKLOAD, none, ("a", "b"))

@@ -64,7 +64,7 @@ def test_folds_refuse_only_what_is_shown_to_be_hopeless(values: tuple[float | No
     if row is not None:
         assert (row.rule, row.passed, row.bound, row.n) == ("stop_early_if", False, 0.6, 3)
         assert row.value == pytest.approx(0.3) and row.high is not None and row.high < 0.6
-        assert row.sentence.startswith("accuracy of folds 1, 2, 3 of 5 is 0.3000 on average; the upper end of its 0.99")
+        assert row.sentence.startswith("accuracy is 0.3000 on average in folds 1, 2, 3 of 5; the upper end of its 0.99")
 
 
 def test_a_metric_that_is_better_when_lower_has_its_bound_above() -> None:
@@ -121,7 +121,7 @@ def test_a_stopped_run_is_a_finished_one_without_a_version() -> None:
     assert (document["verdict"], document["version"], document["holdout"]) == ("refused", None, None)
     assert document["cv"]["accuracy"]["folds"] == [0.3, 0.31, 0.29]
     assert [each["rule"] for each in document["gate"]] == ["stop_early_if"]
-    assert document["sentence"].startswith("stopped early and refused by stop_early_if: accuracy of folds 1, 2, 3")
+    assert document["sentence"].startswith("stopped early and refused by stop_early_if: accuracy is 0.3000 on average")
     (finished,) = recording.runs(store, given.name)
     assert finished["run_id"] == plan.run_id
 
@@ -130,7 +130,7 @@ def test_a_stopped_run_is_a_finished_one_without_a_version() -> None:
     verdict = recording.standing(store, given.name, plan.run_id)
     assert verdict is not None
     told = explanation.paragraph(given.name, verdict)
-    assert "was stopped early and refused. Accuracy of folds 1, 2, 3 of 5" in told and "promote" not in told
+    assert "was stopped early and refused. Accuracy is 0.3000 on average" in told and "promote" not in told
     (change,) = explanation.would_change(verdict)
     assert change.rule == "stop_early_if"
     assert evidence.looks(store, given.name) == 0  # the holdout was not read
@@ -138,7 +138,7 @@ def test_a_stopped_run_is_a_finished_one_without_a_version() -> None:
     assert told is not None and "was stopped early before" in told
     (listed,) = pipeline_status.runs(store, given)
     assert listed["key_metric"] == {"name": "accuracy", "on": "cv", "value": pytest.approx(0.3)}
-    assert listed["reason"].startswith("stop_early_if: accuracy of folds 1, 2, 3 of 5")
+    assert listed["reason"].startswith("stop_early_if: accuracy is 0.3000 on average in folds 1, 2, 3 of 5")
 
 
 def test_a_part_of_the_work_ends_by_itself() -> None:

@@ -117,9 +117,8 @@ def test_a_callback_of_each_step_makes_the_fit_go_step_by_step_which_is_said_onc
     seen: list[int] = hooked.SEEN
     assert seen == [*range(steps)] * 4
     assert curves[0] == pytest.approx(curves[1], rel=1e-5)
-    assert [line for line in said if "step by step" in line] == [
-        "training runs step by step, and not many steps in one call: "
-        "a callback of model.callbacks is called at each of them"
+    assert [line for line in said if "per step" in line] == [
+        "training makes one call per step, which is slower: a callback of model.callbacks has a hook for each batch"
     ]
 
 

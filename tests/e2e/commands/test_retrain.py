@@ -231,7 +231,7 @@ def test_hostile_class_names_go_all_the_way(work: Path, tmp_path: Path) -> None:
     assert shown.status == 0, shown.told()
     place_told, warning = shown.err.splitlines()
     assert "promoted" in shown.out and warning.startswith("leptonflow: 48 of 48 images are smaller than the input")
-    assert place_told.startswith("leptonflow: 48 examples of 14 x 14 x 1 (9.4 kB) lie in memory")
+    assert place_told.startswith("leptonflow: 48 examples of 14 x 14 x 1 (9.4 kB) are kept in memory")
     run = place("runs").document[0]
     assert f"recall[{names[0].decode()}]" in run["holdout"] and "recall[new\nline \\xff]" in run["holdout"]
     assert "<script" not in Path(run["report"]).read_text(encoding="utf-8")
