@@ -146,7 +146,8 @@ print(json.dumps([found, weights]))
 """
 
 
-@pytest.mark.parametrize("training", [PLAIN, pytest.param(ALL, marks=pytest.mark.slow)])
+@pytest.mark.slow  # a process that compiles three times
+@pytest.mark.parametrize("training", [PLAIN, ALL])
 def test_the_loop_on_jax_learns_the_same(training: dict[str, Any]) -> None:
     pytest.importorskip("jax", reason="jax is not installed: `pip install jax` to run this")
     done = subprocess.run(
