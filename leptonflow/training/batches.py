@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SECONDS = 0.5  # of one call: signals and limits are heard between two of them
-MOST = 32  # steps of one call; more save nothing that can be measured
+MOST = 32  # steps of one call; more save nothing that can be measured on a CPU
+MOST_RESIDENT = 512  # where the examples lie on the accelerator: a step of a small model takes it under a millisecond
 MOST_BYTES = 64 << 20  # of the examples or targets of one call
 
 
@@ -90,11 +91,11 @@ class Call(NamedTuple):
         return len(self.numbers)
 
 
-def most(of: Material, workload: Workload, size: int) -> int:
-    """The most steps of one call with batches of that size."""
-    target = workload.target.fit(of.labels[:1], len(of.classes))
-    each = size * max(of.encoded[:1].nbytes, target.nbytes)
-    return max(1, min(MOST, MOST_BYTES // max(1, each)))
+def most(of: Material, workload: Workload, size: int, resident: Any) -> int:
+    """The most steps of one call with batches of that size. resident: as in `calls`."""
+    example = 0 if resident is not None else of.encoded[:1].nbytes
+    each = size * max(1, example, workload.target.fit(of.labels[:1], len(of.classes)).nbytes)
+    return max(1, min(MOST if resident is None else MOST_RESIDENT, MOST_BYTES // each))
 
 
 def calls(

@@ -115,7 +115,7 @@ def run(
 
 
 class _Fit(NamedTuple):
-    """What all epochs of a fit share. most: the steps of one call; single: each step is one."""
+    """What all epochs of a fit share. most: steps of one call; single: each step is one; resident: as in `calls`."""
 
     state: FitState
     of: Material
@@ -127,6 +127,7 @@ class _Fit(NamedTuple):
     pace: Pace
     most: int
     single: bool
+    resident: Any
     keeper: Keeper | None
 
 
@@ -141,8 +142,9 @@ def _fit(
     keeper: Keeper | None,
 ) -> _Fit:
     single = state.models.steps.one_by_one(state.models.trainer, hooks.each_step)
-    most = 1 if single else batches.most(of, workload, config.training.batch_size)
-    return _Fit(state, of, workload, config, start, told, hooks, Pace(most), most, single, keeper)
+    resident = None if single else state.models.steps.resident(of.encoded)
+    most = 1 if single else batches.most(of, workload, config.training.batch_size, resident)
+    return _Fit(state, of, workload, config, start, told, hooks, Pace(most), most, single, resident, keeper)
 
 
 def _epoch(fit: _Fit) -> dict[str, float]:
@@ -151,8 +153,7 @@ def _epoch(fit: _Fit) -> dict[str, float]:
     epoch, sums, trainer, steps = state.epoch, state.sums, state.models.trainer, state.models.steps
     size, count = fit.config.training.batch_size, len(of.kept)
     order = Order.of(of.kept, fit.start, epoch, augmentation.mixup(fit.config.training))
-    resident = None if fit.single else steps.resident(of.encoded)
-    waiting = calls(of, fit.workload, order, size, state.step, resident, lambda: fit.pace.steps, fit.most)
+    waiting = calls(of, fit.workload, order, size, state.step, fit.resident, lambda: fit.pace.steps, fit.most)
     while (call := _next(state.meter, waiting)) is not None:
         began = time.perf_counter()
         fit.hooks.call("on_train_batch_begin", call.first)
