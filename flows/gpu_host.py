@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from leptonflow.core import accelerators
+from leptonflow.core import accelerators, progress
 from schemas.config import Pipeline
 
 if TYPE_CHECKING:
@@ -54,7 +54,13 @@ def alone(config: Pipeline) -> Iterator[None]:
     if name is None:
         yield
         return
+    from prefect.client.orchestration import get_client
     from prefect.concurrency.sync import concurrency
+    from prefect.exceptions import ObjectNotFound
 
+    with suppress(ObjectNotFound), get_client(sync_client=True) as client:
+        found = client.read_global_concurrency_limit_by_name(name)
+        if found.active_slots >= found.limit:
+            progress.note(f"another retraining uses the GPUs of this host ({name}); waiting for it to end")
     with concurrency(name, raise_on_lease_renewal_failure=False):
         yield

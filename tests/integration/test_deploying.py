@@ -22,6 +22,7 @@ import pytest
 import yaml
 
 from flows import deploying, gpu_host
+from leptonflow.core import progress
 from leptonflow.core.pipeline_files import load_config
 from schemas.arrivals import FLOW, POOL
 from schemas.errors import ConfigurationError, ServerError
@@ -178,10 +179,11 @@ def test_a_host_with_a_gpu_trains_one_pipeline_at_a_time(
     assert deploying.deploy(folder, server.url)["limits"] == [{"name": name, "outcome": "created"}]
     assert deploying.deploy(folder, server.url)["limits"] == [{"name": name, "outcome": "unchanged"}]
 
-    config, order = load_config(str(path)), list[str]()
+    config, order, said = load_config(str(path)), list[str](), list[str]()
 
     def train(who: str, begun: threading.Event, may_end: threading.Event) -> None:
-        with temporary_settings({PREFECT_API_URL: server.url}), gpu_host.alone(config):
+        heard = progress.listen(None, said.append)
+        with temporary_settings({PREFECT_API_URL: server.url}), heard, gpu_host.alone(config):
             order.append(f"{who} begins")
             begun.set()
             may_end.wait(60)
@@ -197,6 +199,7 @@ def test_a_host_with_a_gpu_trains_one_pipeline_at_a_time(
         end.set()
         waiting.result(60)
     assert order == ["first begins", "first ends", "second begins", "second ends"]
+    assert said == [f"another retraining uses the GPUs of this host ({name}); waiting for it to end"]
     eventually(lambda: server.call("GET", f"/v2/concurrency_limits/{name}")["active_slots"] == 0)
 
     server.call("PATCH", f"/v2/concurrency_limits/{name}", {"limit": 2})  # a person's
