@@ -106,7 +106,8 @@ class Keeper:
             progress.note(f"no checkpoint of {place.stage}: model.callbacks may have state that it cannot hold")
             return
         data = _encoded(state)
-        if data is None:  # it has diverged: the checkpoint before is the last good one
+        if data is None:  # the checkpoint before is the last good one
+            progress.note(f"no checkpoint of {place.stage}: a weight or an optimizer value is not a finite number")
             return
         where = (place.pipeline, place.version, place.fold)
         key = store_keys.checkpoint_key(*where, state.epoch, state.step, sha256(data))

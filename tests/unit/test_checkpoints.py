@@ -145,8 +145,13 @@ def test_a_checkpoint_that_is_damaged_or_of_another_fit_is_ignored(workspace: Wo
     models = Workspace().models(catalog.load(wider.workload), wider, CLASSES, 0, 6)
     state = FitState(models, [], (3, 3))
     with progress.listen(None, noted.append):
-        checkpoints.Keeper(FitPlace(store, "squares", "a" * 12, "b" * 12, 0), 1).resume(state)
-    assert (state.epoch, state.step) == (1, 0) and "variables of the model's shapes" in noted[-1]
+        keeper = checkpoints.Keeper(FitPlace(store, "squares", "a" * 12, "b" * 12, 0), 1)
+        keeper.resume(state)
+        assert (state.epoch, state.step) == (1, 0) and "variables of the model's shapes" in noted[-1]
+        weights = models.trainer.trainable_variables[0]
+        weights.assign(np.full(weights.shape, np.inf))
+        keeper.save(state)
+    assert "no checkpoint of fold 1: a weight or an optimizer value is not a finite number" in noted[-1]
 
 
 def test_a_fit_that_diverges_leaves_the_last_good_checkpoint_and_names_it(workspace: Workspace) -> None:
