@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
-from leptonflow.core import progress, store_keys
+from leptonflow.core import accelerators, progress, store_keys
 from leptonflow.core.code_digests import code_digests
 from leptonflow.core.hashing import sha256
 from leptonflow.registry import model_sources
@@ -32,12 +32,13 @@ class Workers:
     """Computes a fit in the process where it is called, which shares no folder with that of the run.
 
     source: the user's own code and files on the store, None where there are none; code: the digest of the code that
-    trains; news: the queue that takes what a fit says to the run.
+    trains; precision: what `auto` is for the run; news: the queue that takes what a fit says to the run.
     """
 
-    def __init__(self, source: ObjectRef | None, code: str, news: Any) -> None:
+    def __init__(self, source: ObjectRef | None, code: str, precision: str, news: Any) -> None:
         self.source = source
         self.code = code
+        self.precision = precision
         self.news = news
         self._last: dict[str, float] = {}
 
@@ -60,7 +61,7 @@ class Workers:
             )
         data = None if self.source is None else recorded(opened, self.source.key, self.source.sha256)
         with model_sources.unpacked(data, config) as own, progress.listen(self._report, self._note, self._detail):
-            return Here(Workspace()).fit(store, own, plan, fold)
+            return Here(Workspace()).fit(store, accelerators.fixed(own, self.precision), plan, fold)
 
     def _report(self, stage: str, done: int, total: int) -> None:
         now = time.monotonic()
@@ -94,7 +95,8 @@ def workers(store: str, config: Pipeline, plan: Plan) -> Workers:
         key = store_keys.fit_key(config.name, version, None, "source.zip")
         lies_there = adopt(open_store(store), key, data)
         source = ObjectRef(key=key, sha256=sha256(lies_there), bytes=len(lies_there))
-    return Workers(source, _code(config), Queue(actor_options={"num_cpus": 0}))
+    precision = accelerators.precision(config.training)
+    return Workers(source, _code(config), precision, Queue(actor_options={"num_cpus": 0}))
 
 
 def _code(config: Pipeline) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from leptonflow.core.code_digests import backend
+from schemas.config import Pipeline
 from schemas.errors import ConfigurationError, LeptonflowError
 from schemas.training import Training
 
@@ -34,6 +35,11 @@ def precision(training: Training) -> str:
     except (LeptonflowError, ValueError):  # a driver that fails, or that answers otherwise
         found = ()
     return "bfloat16" if found and min(found) >= BFLOAT16 else "float32"
+
+
+def fixed(config: Pipeline, precision: str) -> Pipeline:
+    """The pipeline with that precision in place of auto, for a fit that may see other GPUs than its run does."""
+    return config.model_copy(update={"training": config.training.model_copy(update={"precision": precision})})
 
 
 def check(training: Training) -> None:

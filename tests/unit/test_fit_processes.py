@@ -226,6 +226,21 @@ def test_a_gpu_is_shared_only_where_the_yaml_asks_for_a_fraction(small: Callable
     assert len(none) == 5 and none[0].environment() == {"CUDA_VISIBLE_DEVICES": ""}
 
 
+def test_auto_precision_is_that_of_the_run_for_a_fit_that_sees_no_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver = tmp_path / "nvidia-smi"
+    driver.write_text("#!/bin/sh\necho 9.0\n")
+    driver.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    plan = land(MemoryStore("memory://precision"), pipeline())
+    request = fit_process._request("/s", pipeline(training={"precision": "auto"}), plan, 0)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    found = Pipeline.model_validate_json(json.dumps(request["config"]))
+    assert accelerators.precision(found.training) == "bfloat16"
+
+
 def test_each_fit_sees_its_own_gpus(small: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
     small(64, 512, gpus=5)
     assert [seat.gpus for seat in seats.seats(of("process"), 5)] == [("0",), ("1",), ("2",), ("3",), ("4",)]

@@ -110,7 +110,7 @@ def test_a_worker_without_the_runs_code_or_store_says_so(tmp_path: Path) -> None
     store = open_store(str(tmp_path / "store"))
     plan = land(store, config)
     with pytest.raises(TrainingError, match=r"another leptonflow, Keras or backend.*Expected: code aaaaaaaaaaaa"):
-        ray_fits.Workers(None, "a" * 64, None).fit(store.uri, config, plan, 0)
-    mine = ray_fits.Workers(None, ray_fits._code(config), None)
+        ray_fits.Workers(None, "a" * 64, "float32", None).fit(store.uri, config, plan, 0)
+    mine = ray_fits.Workers(None, ray_fits._code(config), "float32", None)
     with pytest.raises(TrainingError, match=r"does not find the store.*every machine of the cluster reaches"):
         mine.fit((tmp_path / "elsewhere").as_uri(), config, plan, 0)

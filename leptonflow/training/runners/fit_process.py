@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from pydantic_core import to_jsonable_python
 
-from leptonflow.core import child_processes, deadlines, machine, progress
+from leptonflow.core import accelerators, child_processes, deadlines, machine, progress
 from leptonflow.core.deadlines import Limit
 from leptonflow.storage import s3
 from leptonflow.storage.address import open_store
@@ -124,6 +124,8 @@ class Processes:
 
 def _request(store: str, config: Pipeline, plan: Plan, fold: int | None) -> Request:
     limit = deadlines.current()
+    if config.training.precision == "auto":  # the version says what it is
+        config = accelerators.fixed(config, accelerators.precision(config.training))
     training = config.training
     # In no document, as they change no number; the process needs them all the same.
     apart = {key for key in training.model_fields_set - {"runner"} if type(training).model_fields[key].exclude}
