@@ -229,6 +229,14 @@ class Training(Frozen):
             raise wrong("training.devices", expected, self.devices)
         return self
 
+    @model_validator(mode="after")
+    def _no_idle_gpu(self) -> Training:
+        used = 1 if self.devices == "auto" else self.devices
+        if self.runner.gpus is not None and self.runner.gpus > used:
+            expected = f"at most {used}: a fit computes on so many (training.devices is {self.devices})"
+            raise wrong("training.runner.gpus", expected, self.runner.gpus)
+        return self
+
     @property
     def start_file(self) -> str | None:
         """The file of `start_from`, a path from the YAML's folder; None where it is no file."""

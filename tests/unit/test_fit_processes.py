@@ -244,7 +244,7 @@ def test_auto_precision_is_that_of_the_run_for_a_fit_that_sees_no_gpu(
 def test_each_fit_sees_its_own_gpus(small: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
     small(64, 512, gpus=5)
     assert [seat.gpus for seat in seats.seats(of("process"), 5)] == [("0",), ("1",), ("2",), ("3",), ("4",)]
-    pairs = seats.seats(of({"name": "process", "gpus": 2}), 5)
+    pairs = seats.seats(of({"name": "process", "gpus": 2}, devices=2), 5)
     assert [seat.environment() for seat in pairs] == [{"CUDA_VISIBLE_DEVICES": each} for each in ("0,1", "2,3")]
     assert seats.seats(of("process", devices=2), 5) == pairs
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-aa,GPU-bb")
@@ -266,7 +266,7 @@ def test_more_than_the_machine_has_is_a_wrong_configuration(
 ) -> None:
     small(8, 16, gpus=1)
     with pytest.raises(ConfigurationError, match=told):
-        seats.seats(of({"name": "process", **runner}), 5)
+        seats.seats(of({"name": "process", **runner}, devices=runner.get("gpus", "auto")), 5)
 
 
 @pytest.mark.parametrize(
@@ -278,6 +278,7 @@ def test_more_than_the_machine_has_is_a_wrong_configuration(
         ({"name": "process", "memory": 4}, r"training\.runner\.memory.*string.*4"),
         ({"name": "process", "memory": "4"}, r"training\.runner\.memory.*a size such as 500MB or 4GB.*'4'"),
         ({"name": "process", "gpus": 1.5}, r"training\.runner\.gpus.*a share of one such as 0\.5.*1\.5"),
+        ({"name": "process", "gpus": 2}, r"training\.runner\.gpus.*at most 1:.*training\.devices is auto"),
         ({"name": "process", "address": "auto"}, r"training\.runner\.address.*no such key with the runner process"),
         ({"cpus": 2}, r"training\.runner\.cpus.*no such key with the runner local"),
         ({"name": "ray", "address": "http://x"}, r"training\.runner\.address.*ray://host:port.*http://x"),
