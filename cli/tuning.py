@@ -24,7 +24,7 @@ def tune(
     as_json: JSON = False,
     debug: DEBUG = False,
 ) -> int:
-    """Try other values of the YAML's section tune in cross-validation. The holdout is never read."""
+    """Try other values in cross-validation. Which, says the YAML's section tune; the holdout is never read."""
     from cli import show
     from leptonflow.core import pipeline_files
     from leptonflow.storage.address import open_store

@@ -237,8 +237,9 @@ def test_data_that_was_refused_is_told_with_its_rules(told: Told) -> None:
 def test_the_log_has_one_line_a_stage(told: Told) -> None:
     messages = [log["message"] for log in told.logs(0)]
     assert [m.split(" took ")[0] for m in messages if " took " in m] == list(STAGES)
-    first, kept, last = [m for m in messages if " took " not in m]
+    first, kept, examples, last = [m for m in messages if " took " not in m]
     assert first.startswith("Beginning flow run") and last.startswith("Finished in state")
+    assert examples.endswith("are kept in memory")
     assert Path(kept.removeprefix("this log is kept in ")).is_file()
 
 

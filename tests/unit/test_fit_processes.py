@@ -44,6 +44,8 @@ import os, signal, sys, time
 if "leptonflow.training.runners.fit_process" in sys.orig_argv:
     with open({file!r}, "a") as file:
         file.write(".")
+    with open({file!r} + ".pids", "a") as file:
+        print(os.getpid(), file=file)
     if os.path.getsize({file!r}) <= {times}:
         {what}
 """
@@ -164,8 +166,11 @@ def test_a_run_that_ends_takes_its_processes_with_it(
         with pytest.raises(progress.Stopped):
             Processes([Seat()]).fit(uri, config, plan, 0)
         thread.join()
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+    pids = started.with_suffix(".pids").read_text().split()
+    assert len(pids) == 2
+    for process in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(process), 0)
 
 
 @pytest.mark.slow
