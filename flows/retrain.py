@@ -77,11 +77,12 @@ def _stages(step: Steps, force: bool) -> Story:
             limit = step.limit("train")
             fits = step.fan_out(train_fold, folds, on, plan, on.fits, limit, enough=partial(_hopeless, step.config))
             refused = early_refusal.judged(step.config, fits)
-            if refused is not None:
-                seconds = dict(step.seconds)
-                document = step(refuse_early, plan, refused, fits, parts, outcomes, started_at, seconds)
-                return Story(document, outcomes)
-            (final,) = step.fan_out(fit_final, [()], on, plan, on.fits, step.limit("train"))
+            if refused is None:
+                (final,) = step.fan_out(fit_final, [()], on, plan, on.fits, step.limit("train"))
+        if refused is not None:  # the fits that were ended are over now, and leave nothing after what is recorded
+            seconds = dict(step.seconds)
+            document = step(refuse_early, plan, refused, fits, parts, outcomes, started_at, seconds)
+            return Story(document, outcomes)
         version = step(package, plan, workspace)
         for attempt in range(ATTEMPTS):
             try:

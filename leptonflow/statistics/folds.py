@@ -29,19 +29,11 @@ def corrected_t(differences: Sequence[float], train: int, test: int, margin: flo
     from scipy.special import stdtr
 
     checks.margin(margin)
-    checks.size(train)
-    checks.size(test)
     k = len(differences)
-    if k < 2:
-        raise checks.refuse("a number of folds", "2 or more", k)
-    for value in differences:
-        checks.finite("a fold's difference", value)
-    mean = math.fsum(differences) / k
-    variance = math.fsum((value - mean) ** 2 for value in differences) / (k - 1)
+    mean, spread = _corrected("a fold's difference", differences, train, test)
     above = mean + margin
     if abs(above) <= 1e-12:
         above = 0.0
-    spread = math.sqrt((1 / k + test / train) * variance)
     if spread <= 1e-12:
         t = math.copysign(math.inf, above) if above else 0.0
         return t, 0.5 if above == 0 else float(above < 0)
@@ -61,14 +53,21 @@ def interval(values: Sequence[float], train: int, test: int, confidence: float) 
     from scipy.special import stdtrit
 
     checks.proportion("a confidence", confidence)
+    k = len(values)
+    mean, spread = _corrected("a fold's value", values, train, test)
+    half = float(stdtrit(k - 1, (1 + confidence) / 2)) * spread
+    return Interval(mean - half, mean + half, confidence, "corrected resampled t", k)
+
+
+def _corrected(what: str, values: Sequence[float], train: int, test: int) -> tuple[float, float]:
+    """The mean of the folds' values, and its standard error for folds that share their training examples."""
     checks.size(train)
     checks.size(test)
     k = len(values)
     if k < 2:
         raise checks.refuse("a number of folds", "2 or more", k)
     for value in values:
-        checks.finite("a fold's value", value)
+        checks.finite(what, value)
     mean = math.fsum(values) / k
     variance = math.fsum((value - mean) ** 2 for value in values) / (k - 1)
-    half = float(stdtrit(k - 1, (1 + confidence) / 2)) * math.sqrt((1 / k + test / train) * variance)
-    return Interval(mean - half, mean + half, confidence, "corrected resampled t", k)
+    return mean, math.sqrt((1 / k + test / train) * variance)

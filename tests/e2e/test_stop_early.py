@@ -29,6 +29,7 @@ def test_a_hopeless_candidate_is_refused_by_its_first_folds(work: Path) -> None:
     assert refused.status == 4, refused.told()
     document = refused.document
     assert (document["verdict"], document["version"], document["champion"]) == ("refused", None, None)
+    assert not [*(store / "scratch").rglob("*.*")]  # what the fold left that was ended
     assert len(document["cv"]["accuracy"]["folds"]) == 3 and document["gate"][0]["rule"] == "stop_early_if"
     assert Path(document["report"]).read_text().count("<tr>") >= 4
 
