@@ -18,6 +18,7 @@ from cli import asking, batches, dataset, output, registry
 from cli import gate as gates
 from cli import query as queries
 from cli import report as reports
+from cli import serve as serving
 from cli import tuning as tunings
 from cli.common import DEBUG, JSON, PIPELINE, STORE, Answer, looked_at
 from cli.common import answer as _answer
@@ -189,6 +190,7 @@ def predict(
     return _answer(Answer(predictions, lambda: show.predicted(predictions), 1 if failed else 0), as_json)
 
 
+app.command()(serving.serve)
 app.command()(queries.query)
 
 

@@ -24,6 +24,7 @@ from schemas.rules import KINDS as RULES
 from schemas.rules import MOST, Calibration, Frozen, Looks, Rule, Slices, wrong
 from schemas.rules import AgainstChampion as AgainstChampion
 from schemas.runner import Runner
+from schemas.serving import Serving
 from schemas.stopping import StopEarly
 from schemas.text import nfc
 from schemas.training import Checkpoint, EarlyStopping, Optimizer, Training
@@ -136,6 +137,7 @@ class Pipeline(Frozen):
     limits: Limits = Field(default=Limits(), exclude=True)
     notify: Notify | None = Field(default=None, exclude=True)
     looks: Looks = Field(default=Looks(), exclude=True)
+    serving: Serving = Field(default=Serving(), exclude=True)
     tune: Any = Field(default=None, exclude=True)  # a schemas.tuning.Tune
     folder: Path = Field(default=Path("."), exclude=True)
 
@@ -292,6 +294,7 @@ def _valid_keys(path: list[Any], document: dict[Any, Any]) -> list[str]:
         "limits": Limits,
         "notify": Notify,
         "looks": Looks,
+        "serving": Serving,
         "stop_early_if": StopEarly,
     }
     if path[:2] == ["training", "augment"]:

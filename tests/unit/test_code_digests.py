@@ -11,7 +11,7 @@ from leptonflow.core import code_digests
 from leptonflow.core.code_digests import ROOT
 from tests.fit_examples import pipeline
 
-PACKAGES = ("leptonflow", "schemas", "tasks", "flows", "cli")
+PACKAGES = ("leptonflow", "schemas", "serving", "tasks", "flows", "cli")
 WORKLOAD = "leptonflow/workloads/image_classification/"
 # The first digest that a file belongs to; each later one holds it too.
 STARTS = {
