@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def _columns(**kinds: str) -> dict[str, str]:
-    """name: text, int (64 bits), float (64 bits), bool or time (UTC, microseconds)."""
+    """name: text, int (64 bits), float (64 bits), bool, time (UTC, microseconds), floats (32 bits each) or bytes."""
     return kinds
 
 
@@ -27,7 +27,7 @@ def schema(table: str) -> pa.Schema:
 
     types = {
         "text": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_(),
-        "time": pa.timestamp("us", tz="UTC"),
+        "time": pa.timestamp("us", tz="UTC"), "floats": pa.list_(pa.float32()), "bytes": pa.binary(),
     }  # fmt: skip
     return pa.schema([(name, types[kind]) for name, kind in COLUMNS[table].items()])
 
@@ -288,6 +288,26 @@ PROMOTIONS = _columns(
 # Batches that a person set aside: the records are the table's only source.
 DISCARDS = _columns(pipeline="text", batch="text", reason="text", who="text", at="time")
 
+# --- what was served, under served/ ---------------------------------------------------------------
+
+# A prediction. `metadata` is JSON; `features` are those of the model's penultimate layer, `inputs` the example as a
+# part holds it, where the pipeline asks for it. A column that the server does not know is null.
+SERVED = _columns(
+    pipeline="text",
+    request_id="text",
+    at="time",
+    version="text",
+    predicted="text",
+    probability="float",
+    outputs="floats",
+    metadata="text",
+    features="floats",
+    inputs="bytes",
+    seconds="float",
+    runtime="text",
+    source="text",
+)
+
 COLUMNS: dict[str, dict[str, str]] = {
     "batches": BATCHES,
     "validations": VALIDATIONS,
@@ -308,4 +328,5 @@ COLUMNS: dict[str, dict[str, str]] = {
     "promotions": PROMOTIONS,
     "discards": DISCARDS,
     "trials": TRIALS,
+    "served": SERVED,
 }

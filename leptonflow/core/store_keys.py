@@ -76,6 +76,7 @@ PROMOTIONS = "promotions"
 TABLES = "tables"
 COMPACTIONS = "compactions"
 STUDIES = "studies"
+SERVED = "served"
 SCRATCH = "scratch"
 
 READY = "_READY"  # closes a batch
@@ -264,6 +265,16 @@ def table_folder(table: str, pipeline: str | None = None) -> str:
 def table_key(table: str, pipeline: str, name: str) -> str:
     """A table's file for one run, version or batch."""
     return f"{TABLES}/{table}/pipeline={pipeline}/{name}.parquet"
+
+
+def served_folder(pipeline: str, date: str | None = None) -> str:
+    """The folder of a pipeline's prediction log, or of what it has of one date (UTC, YYYY-MM-DD)."""
+    return f"{SERVED}/{pipeline}" if date is None else f"{SERVED}/{pipeline}/date={date}"
+
+
+def served_key(pipeline: str, date: str, name: str) -> str:
+    """A file of the prediction log."""
+    return f"{served_folder(pipeline, date)}/{name}.parquet"
 
 
 def compacted_key(table: str, sha256: str) -> str:

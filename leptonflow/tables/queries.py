@@ -219,7 +219,7 @@ def _sources(
             keys, rows = [], table_sources.in_memory(store, table, keys, rows)
         return keys, table_sources.from_log(store, table) if rows is None else rows
 
-    if not store.uri.startswith("s3:") or not set(mentioned) & set(table_sources.with_files()):
+    if not store.uri.startswith("s3:") or all(table_sources.in_memory_alone(table) for table in mentioned):
         return {table: one(table) for table in mentioned}
     # The listings wait for the network while the extension is loaded, and pyarrow, which the answer needs.
     with ThreadPoolExecutor(max_workers=len(mentioned)) as pool:
@@ -254,6 +254,7 @@ def _types(table: str) -> dict[str, str]:
     from schemas.tables import COLUMNS
 
     kinds = {"text": "VARCHAR", "int": "BIGINT", "float": "DOUBLE", "bool": "BOOLEAN", "time": "TIMESTAMPTZ"}
+    kinds |= {"floats": "FLOAT[]", "bytes": "BLOB"}
     return {name: kinds[kind] for name, kind in COLUMNS[table].items()}
 
 

@@ -61,6 +61,8 @@ def _files(store: Store, table: str) -> tuple[list[str], set[str]]:
     """(what to read, what compactions have replaced)."""
     if table in _LOGS:
         return [], set()
+    if table in _NEVER_COMPACTED:
+        return [key for key in store.keys(_NEVER_COMPACTED[table]) if key.endswith(".parquet")], set()
     compacted = _in_force(store, table, None)
     replaced = {key for source in compacted for key in source.replaces}
     if table == "quarantine":
@@ -79,10 +81,15 @@ def sources(store: Store, table: str, history: commit_log.Log | None = None) -> 
 
 
 def with_files() -> tuple[str, ...]:
-    """The tables that have files; the others come from a log."""
+    """The tables whose files a compaction may merge."""
     from schemas.tables import COLUMNS
 
-    return tuple(table for table in COLUMNS if table not in _LOGS)
+    return tuple(table for table in COLUMNS if table not in _LOGS and table not in _NEVER_COMPACTED)
+
+
+def in_memory_alone(table: str) -> bool:
+    """Whether the table has no files of its own: its rows come from a log or from records."""
+    return table in _LOGS
 
 
 def _in_force(store: Store, table: str, history: commit_log.Log | None) -> tuple[Source, ...]:
@@ -266,6 +273,9 @@ def _trials(store: Store) -> list[table_files.Row]:
         for trial in trials
     ]
 
+
+# By the folder of their files, which the bucket's lifecycle may delete when they are old.
+_NEVER_COMPACTED = {"served": store_keys.SERVED}
 
 _LOGS: dict[str, Callable[[Store], list[table_files.Row]]] = {
     "snapshots": _snapshots,

@@ -1,0 +1,173 @@
+"""The prediction log: what was served, in Parquet files on the store. A server adds rows, one thread writes them.
+
+A row is lost rather than an answer delayed: rows wait in memory up to a bound, what is beyond it is counted as dropped.
+While the store cannot be written, the rows at hand are tried again. Reading the files belongs to `served_log`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+import threading
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from datetime import UTC
+from typing import Any
+
+from leptonflow.core import store_keys
+from leptonflow.storage.store import Store
+from leptonflow.tables import table_files
+from schemas.errors import AlreadyExists, LeptonflowError
+from schemas.served import REQUEST_ID, Served, requested_at
+
+ROWS = 5_000  # a file is written when so many wait,
+SECONDS = 10.0  # or when the oldest has waited so long
+MOST_ROWS = 50_000  # in memory, those that are being written among them
+MOST_BYTES = 64 * 2**20
+ROW_BYTES = 1_000  # of a row besides its arrays, about
+
+
+class PredictionLog:
+    """Rows for the prediction log of every pipeline of a store, written by a thread of its own until `close`.
+
+    dropped  rows that were not written and never will be
+    written  rows that lie on the store
+    problem  why rows could not be written at the last attempt, in one line; None: it went well
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        rows: int = ROWS,
+        seconds: float = SECONDS,
+        most_rows: int = MOST_ROWS,
+        most_bytes: int = MOST_BYTES,
+    ) -> None:
+        self._store, self._rows, self._seconds = store, rows, seconds
+        self._most_rows, self._most_bytes = most_rows, most_bytes
+        self._changed = threading.Condition()
+        self._waiting: list[Served] = []
+        self._writing: list[tuple[str, list[Served]]] = []  # files by their keys, tried again until they are there
+        self._held, self._bytes = 0, 0  # of both
+        self._closing = False
+        self.dropped, self.written = 0, 0
+        self.problem: str | None = None
+        self._thread = threading.Thread(target=self._write, name="prediction-log", daemon=True)
+        self._thread.start()
+
+    def add(self, row: Served) -> None:
+        """Keep the row for the next file. Never waits for the store, never raises; a full buffer drops the row."""
+        size = _bytes(row)
+        with self._changed:
+            full = self._held >= self._most_rows or self._bytes + size > self._most_bytes
+            if full or self._closing or not REQUEST_ID.fullmatch(row.request_id):
+                self.dropped += 1
+                return
+            self._waiting.append(row)
+            self._held += 1
+            self._bytes += size
+            if len(self._waiting) in (1, self._rows):
+                self._changed.notify()
+
+    @property
+    def waiting(self) -> int:
+        """Rows that are not written yet."""
+        return self._held
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Write what waits, for `timeout` seconds at most; what is not written then counts as dropped."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join(timeout)
+        with self._changed:
+            self.dropped += self._held
+            self._held = self._bytes = 0
+
+    def _write(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._writing or self._closing)
+                self._changed.wait_for(lambda: len(self._waiting) >= self._rows or self._closing, self._seconds)
+                rows, self._waiting, closing = self._waiting, [], self._closing
+            self._writing += _files(rows)
+            self._try()
+            if closing:
+                return
+
+    def _try(self) -> None:
+        """Write the files at hand, in order, until one fails: that and the others are tried again."""
+        while self._writing:
+            key, rows = self._writing[0]
+            try:
+                good = self._create(key, rows)
+            except (LeptonflowError, OSError, MemoryError) as error:
+                problem = error.line() if isinstance(error, LeptonflowError) else f"{type(error).__name__}: {error}"
+                if self.problem is None:
+                    logging.getLogger(__name__).warning("the prediction log cannot be written: %s", problem)
+                self.problem = problem
+                return
+            self.problem = None
+            self._writing.pop(0)
+            with self._changed:
+                if self._held:  # else `close` has given them up, and counted them
+                    self.written += good
+                    self.dropped += len(rows) - good
+                    self._held -= len(rows)
+                    self._bytes -= sum(map(_bytes, rows))
+
+    def _create(self, key: str, rows: Sequence[Served]) -> int:
+        """Write one file; how many of its rows could be written at all."""
+        try:
+            table = table_files.arrow("served", [_row(row) for row in rows])
+        except (ValueError, TypeError, OverflowError):  # pyarrow's own errors are of these
+            rows = [row for row in rows if _fits(row)]
+            table = table_files.arrow("served", [_row(row) for row in rows])
+        if rows:
+            with suppress(AlreadyExists):  # the name is random: it is this file, and the reply was lost
+                self._store.create(key, table_files.encode(table))
+        return len(rows)
+
+
+def _files(rows: Iterable[Served]) -> list[tuple[str, list[Served]]]:
+    """(key, rows) of the files to write: one for each pipeline and date."""
+    found: dict[tuple[str, str], list[Served]] = {}
+    for row in rows:
+        found.setdefault((row.pipeline, row.at.astimezone(UTC).strftime("%Y-%m-%d")), []).append(row)
+    return [(store_keys.served_key(pipeline, date, _name(of)), of) for (pipeline, date), of in found.items()]
+
+
+def _name(rows: Sequence[Served]) -> str:
+    """The times of the first and last request, by which the file of a request is found, and a name of its own."""
+    times = [requested_at(row.request_id) for row in rows]
+    return f"{min(times):013d}-{max(times):013d}-{secrets.token_hex(8)}"
+
+
+def _bytes(row: Served) -> int:
+    arrays = (row.outputs, row.features)
+    return ROW_BYTES + len(row.inputs or b"") + sum(each.nbytes for each in arrays if each is not None)
+
+
+def _row(row: Served) -> dict[str, Any]:
+    """The row of the table `served`."""
+    import numpy as np
+
+    found: dict[str, Any] = {name: getattr(row, name) for name in Served.__slots__}
+    features = None if row.features is None else np.asarray(row.features, np.float32)
+    return {
+        **found,
+        "at": row.at.isoformat(),
+        "metadata": json.dumps(dict(row.metadata), sort_keys=True),
+        "outputs": np.asarray(row.outputs, np.float32),
+        "features": features,
+    }
+
+
+def _fits(row: Served) -> bool:
+    try:
+        table_files.arrow("served", [_row(row)])
+    except (ValueError, TypeError, OverflowError):
+        return False
+    return True
