@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli import asking, batches, dataset, output, registry
+from cli import asking, batches, dataset, monitoring, output, registry
 from cli import gate as gates
 from cli import query as queries
 from cli import report as reports
@@ -191,6 +191,8 @@ def predict(
 
 
 app.command()(serving.serve)
+app.command()(monitoring.label)
+app.command()(monitoring.labels)
 app.command()(queries.query)
 
 

@@ -61,6 +61,11 @@ def requested_at(request_id: str) -> int:
     return int(request_id[:_TIME], 16)
 
 
+def date_of(milliseconds: int) -> str:
+    """The date (UTC) of a time, which is the folder of the log."""
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d")
+
+
 def inputs_chosen(request_id: str, rate: float) -> bool:
     """Whether the inputs of this request are logged: a share `rate` (0..1) of all, by their ids alone."""
     return int(request_id[_TIME:], 16) < rate * 16.0 ** (32 - _TIME)

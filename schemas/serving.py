@@ -9,6 +9,12 @@ from pydantic import Field
 from schemas.rules import Frozen
 
 
+class LogInputs(Frozen):
+    """Of which share of the requests the prediction log keeps the example too."""
+
+    rate: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
 class Serving(Frozen):
     """What one request may ask, and how many wait.
 
@@ -17,6 +23,7 @@ class Serving(Frozen):
     queue     examples that wait for the model; a request beyond is answered 429
     batch     examples that the model predicts at once, at most
     seconds   from a request's first byte to its answer
+    log_inputs  None: the prediction log keeps no example
     """
 
     examples: Annotated[int, Field(ge=1, le=10_000)] = 64
@@ -24,3 +31,4 @@ class Serving(Frozen):
     queue: Annotated[int, Field(ge=1, le=100_000)] = 256
     batch: Annotated[int, Field(ge=1, le=4096)] = 32
     seconds: Annotated[float, Field(gt=0, le=600, allow_inf_nan=False)] = 10
+    log_inputs: LogInputs | None = None

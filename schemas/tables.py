@@ -308,6 +308,21 @@ SERVED = _columns(
     source="text",
 )
 
+# A label that came later, with what was predicted. The newest of a request counts; the earlier ones stay.
+LABELS = _columns(
+    pipeline="text",
+    request_id="text",
+    label="text",
+    who="text",
+    at="time",
+    version="text",
+    predicted="text",
+    probability="float",
+    outputs="floats",
+    metadata="text",
+    served_at="time",
+)
+
 COLUMNS: dict[str, dict[str, str]] = {
     "batches": BATCHES,
     "validations": VALIDATIONS,
@@ -329,4 +344,5 @@ COLUMNS: dict[str, dict[str, str]] = {
     "discards": DISCARDS,
     "trials": TRIALS,
     "served": SERVED,
+    "labels": LABELS,
 }

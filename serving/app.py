@@ -12,6 +12,7 @@ from fastapi.responses import PlainTextResponse, Response
 
 from leptonflow.storage.store import Store
 from schemas.config import Pipeline
+from serving import labels
 
 
 def create_app(store: Store, pipelines: Sequence[Pipeline]) -> FastAPI:
@@ -20,6 +21,7 @@ def create_app(store: Store, pipelines: Sequence[Pipeline]) -> FastAPI:
     app.state.store = store
     app.state.pipelines = {config.name: config for config in pipelines}
     app.add_api_route("/healthz", healthz, methods=["GET"], summary="The process runs")
+    app.include_router(labels.router)
     _include_pages(app)
     return app
 

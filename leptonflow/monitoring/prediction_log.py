@@ -12,17 +12,16 @@ import secrets
 import threading
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from datetime import UTC
 from typing import Any
 
 from leptonflow.core import store_keys
 from leptonflow.storage.store import Store
 from leptonflow.tables import table_files
 from schemas.errors import AlreadyExists, LeptonflowError
-from schemas.served import REQUEST_ID, Served, requested_at
+from schemas.served import REQUEST_ID, Served, date_of, requested_at
 
 ROWS = 5_000  # a file is written when so many wait,
-SECONDS = 10.0  # or when the oldest has waited so long
+SECONDS = 30.0  # or when the oldest has waited so long
 MOST_ROWS = 50_000  # in memory, those that are being written among them
 MOST_BYTES = 64 * 2**20
 ROW_BYTES = 1_000  # of a row besides its arrays, about
@@ -135,7 +134,7 @@ def _files(rows: Iterable[Served]) -> list[tuple[str, list[Served]]]:
     """(key, rows) of the files to write: one for each pipeline and date."""
     found: dict[tuple[str, str], list[Served]] = {}
     for row in rows:
-        found.setdefault((row.pipeline, row.at.astimezone(UTC).strftime("%Y-%m-%d")), []).append(row)
+        found.setdefault((row.pipeline, date_of(requested_at(row.request_id))), []).append(row)
     return [(store_keys.served_key(pipeline, date, _name(of)), of) for (pipeline, date), of in found.items()]
 
 

@@ -261,8 +261,8 @@ def test_a_run_compacts_what_has_grown_and_nothing_else(directory: Store) -> Non
     run = make(directory)
     recording.record(directory, run.config, run.plan, run.results())
     made = {key.split("/")[1] for key, _ in directory.list("compactions")}
-    # `outputs` has rows only where something else than classes is predicted.
-    assert made == set(table_sources.with_files()) - {"batches", "validations", "quarantine", "outputs"}
+    # `outputs` has rows only where something else than classes is predicted; a run adds no labels.
+    assert made == set(table_sources.with_files()) - {"batches", "validations", "quarantine", "outputs", "labels"}
     assert len(table_sources.files(directory, "runs")) == 1
     found = queries.query(directory, f"SELECT verdict FROM runs WHERE run_id = '{run.verdict.run_id}'").to_pylist()
     assert found == [{"verdict": "promoted"}]

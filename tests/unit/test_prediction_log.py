@@ -57,7 +57,8 @@ def store(tmp_path: Path) -> Store:
 def test_what_was_added_is_in_the_table_served(store: Store) -> None:
     log = PredictionLog(store)
     other = row(
-        pipeline="cats", at=AT.replace(day=27), probability=None, features=None, inputs=b"\0\1", metadata={},
+        pipeline="cats", request_id=new_request_id(AT.replace(day=27)), probability=None, features=None,
+        inputs=b"\0\1", metadata={},
     )  # fmt: skip
     first = row()
     log.add(first)

@@ -142,16 +142,16 @@ def slices(rule: Slices, evidence: Evidence) -> Iterator[Slice]:
             for number, name in enumerate(evidence.classes):
                 yield Slice(f"class={name}", evidence.labels == number)
         elif kind == "batch":
-            yield from _values("batch", "batches", batches)
+            yield from of_values("batch", "batches", batches)
         elif kind == "newest":
             yield Slice("newest", batches == evidence.newest)
         elif evidence.facts[kind].dtype == object:
-            yield from _values(kind, "values", evidence.facts[kind])
+            yield from of_values(kind, "values", evidence.facts[kind])
         else:
-            yield from _buckets(kind, evidence.facts[kind], rule.buckets)
+            yield from of_buckets(kind, evidence.facts[kind], rule.buckets)
 
 
-def _values(name: str, many: str, values: NDArray[np.object_]) -> Iterator[Slice]:
+def of_values(name: str, many: str, values: NDArray[np.object_]) -> Iterator[Slice]:
     """A slice for each of the MOST largest values, one of all the others; None is `missing`."""
     import numpy as np
 
@@ -165,7 +165,7 @@ def _values(name: str, many: str, values: NDArray[np.object_]) -> Iterator[Slice
         yield Slice(f"{name}: {len(rest)} smaller {many}", np.isin(told.astype(str), rest), judged=False)
 
 
-def _buckets(name: str, values: NDArray[np.float64], buckets: int) -> Iterator[Slice]:
+def of_buckets(name: str, values: NDArray[np.float64], buckets: int) -> Iterator[Slice]:
     """Buckets of about as many examples each, by the holdout's own quantiles; what has no such fact apart.
 
     A quantile that is the least value itself (most examples are of one size) cuts above it.

@@ -1,0 +1,68 @@
+"""The subcommands about what is served: label, labels. Thin: parse, call, print."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cli.common import DEBUG, JSON, PIPELINE, STORE, Answer, answer, looked_at
+from schemas.settings import store_uri
+from schemas.text import counted, printable
+
+
+def label(
+    pipeline: PIPELINE,
+    file: Annotated[Path, typer.Argument(metavar="FILE.csv", help="columns request_id, label and, if you like, who")],
+    store: STORE = None,
+    as_json: JSON = False,
+    debug: DEBUG = False,
+) -> int:
+    """Give labels to predictions that were served, by the ids of their requests."""
+    from leptonflow.core import person, pipeline_files
+    from leptonflow.monitoring import label_files
+    from leptonflow.monitoring import labels as recorded
+    from leptonflow.storage.address import open_store
+
+    config = pipeline_files.load_config(pipeline)
+    given = label_files.read(file)
+    document = recorded.record(open_store(store_uri(store)), config.name, given, person.person())
+    return answer(Answer(document, lambda: _labelled(document), 1 if document["refused"] else 0), as_json)
+
+
+def labels(
+    pipeline: PIPELINE,
+    store: STORE = None,
+    as_json: JSON = False,
+    debug: DEBUG = False,
+) -> int:
+    """How good the served predictions are that have a label: each version, and its slices."""
+    from leptonflow.core import pipeline_files
+    from leptonflow.monitoring import live_quality
+
+    config = pipeline_files.load_config(pipeline)
+    document = {"pipeline": config.name, "quality": live_quality.measure(looked_at(store), config)}
+    return answer(Answer(document, lambda: _quality(document)), as_json)
+
+
+def _labelled(document: dict[str, Any]) -> None:
+    from cli import show
+
+    print(f"{counted(document['accepted'], 'label')} recorded")
+    for row in document["rows"]:
+        show.warn(printable(f"row {row['row']}, {row['request_id']!r}: {row['sentence']}"))
+    if more := document["refused"] - len(document["rows"]):
+        show.warn(f"and {more} more rows were refused")
+
+
+def _quality(document: dict[str, Any]) -> None:
+    if not document["quality"]:
+        print("no served prediction has a label yet")
+    for row in document["quality"]:
+        told = []
+        for name, found in row["metrics"].items():
+            ends = "" if found["low"] is None else f" ({found['low']:.4f} to {found['high']:.4f})"
+            told.append(f"{name} {found['value']:.4f}{ends}")
+        of = row["slice"] or "all"
+        print(printable(f"{row['version']}  {of}  {counted(row['n'], 'label')}  {', '.join(told)}"))

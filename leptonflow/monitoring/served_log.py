@@ -1,0 +1,98 @@
+"""Reading the prediction log: the rows of some requests, or the newest rows. Writing it belongs to `prediction_log`."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from leptonflow.core import parquet, store_keys
+from leptonflow.storage.store import Store
+from schemas.errors import NotFound
+from schemas.served import date_of, requested_at
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+PREDICTED = ("request_id", "at", "version", "predicted", "probability", "outputs", "metadata")
+
+
+class File(NamedTuple):
+    """A file of the log, with the times of its first and last request in milliseconds since 1970."""
+
+    key: str
+    first: int
+    last: int
+
+
+def files(store: Store, pipeline: str, date: str) -> list[File]:
+    """The files of one date, in the order of their first requests; what is named otherwise is not the log's."""
+    found = []
+    for key in store.keys(store_keys.served_folder(pipeline, date)):
+        first, _, rest = key.rsplit("/", 1)[1].partition("-")
+        last = rest.partition("-")[0]
+        if key.endswith(".parquet") and first.isdecimal() and last.isdecimal():
+            found.append(File(key, int(first), int(last)))
+    return sorted(found, key=lambda each: (each.first, each.key))
+
+
+def find(
+    store: Store, pipeline: str, request_ids: Sequence[str], columns: Sequence[str] = PREDICTED
+) -> dict[str, dict[str, Any]]:
+    """The row of each request that the log has, by its id. Ids are well-formed; whether they are forged is told here.
+
+    A file is read only where the time in an id lies within it, so that ids that were made up cost next to nothing.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    wanted = sorted(set(request_ids))
+    times = [requested_at(each) for each in wanted]  # sorted too: the time comes first in an id
+    found: dict[str, dict[str, Any]] = {}
+    there = set(store.folders(store_keys.served_folder(pipeline)))
+    for date in sorted({date_of(each) for each in times if each < _LATEST}):
+        if f"date={date}" not in there:
+            continue
+        for file in files(store, pipeline, date):
+            inside = wanted[bisect_left(times, file.first) : bisect_left(times, file.last + 1)]
+            if inside:
+                rows = _read(store, file.key, columns)
+                chosen = rows.filter(pc.is_in(rows["request_id"], value_set=pa.array(inside, pa.string())))
+                found |= {row["request_id"]: row for row in chosen.to_pylist()}
+    return found
+
+
+_LATEST = 253_402_300_799_000  # the last second of the year 9999, after which there is no date
+
+
+def newest(store: Store, pipeline: str, columns: Sequence[str], most: int, since: int = 0) -> Iterator[pa.Table]:
+    """The newest rows, the newest files first, until there are `most`; none of requests before `since` (milliseconds).
+
+    Each table is of one file, and the last may go beyond `most`.
+    """
+    import pyarrow.compute as pc
+
+    left = most
+    dates = [name.removeprefix("date=") for name in store.folders(store_keys.served_folder(pipeline))]
+    for date in sorted((each for each in dates if each >= date_of(since)), reverse=True):
+        for file in reversed(files(store, pipeline, date)):
+            if left <= 0:
+                return
+            if file.last < since:
+                continue
+            rows = _read(store, file.key, columns)
+            if file.first < since:
+                own = pc.utf8_slice_codeunits(rows["request_id"], 0, 12)
+                rows = rows.filter(pc.greater_equal(own, f"{since:012x}"))
+            left -= len(rows)
+            yield rows
+
+
+def _read(store: Store, key: str, columns: Sequence[str]) -> pa.Table:
+    """These columns of a file; no row where the bucket's lifecycle has just deleted it."""
+    from schemas.tables import schema
+
+    try:
+        return parquet.read(store.get(key), columns)
+    except NotFound:
+        return schema("served").empty_table().select(list(columns))

@@ -1,0 +1,159 @@
+"""Labels that come after the prediction: recorded by request id, forged ids refused cheaply, quality per version."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+
+from leptonflow.monitoring import label_files, labels, live_quality, served_log
+from leptonflow.monitoring.labels import Given
+from leptonflow.monitoring.prediction_log import PredictionLog
+from leptonflow.storage.address import open_store
+from leptonflow.storage.store import Store
+from leptonflow.tables import compaction, queries
+from schemas.errors import UsageError
+from schemas.served import Served, new_request_id
+from serving.app import create_app
+from tests import run_examples
+
+AT = datetime(2026, 11, 28, 12, tzinfo=UTC)
+VERSION = "a1" * 6
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return open_store((tmp_path / "store").as_uri())
+
+
+def serve(store: Store, count: int, minute: int = 0, right: float = 1.0) -> list[Served]:
+    """`count` logged predictions of the digits, 1 ms apart, the true label the number modulo 10."""
+    rows = []
+    log = PredictionLog(store, seconds=600)
+    for number in range(count):
+        at = AT + timedelta(minutes=minute, milliseconds=number)
+        said = number % 10 if number < right * count else (number + 1) % 10
+        rows.append(Served(
+            pipeline="digits", request_id=new_request_id(at), at=at, version=VERSION, predicted=str(said),
+            probability=0.91, outputs=np.where(np.arange(10) == said, 0.91, 0.01), metadata={"brightness": number},
+            features=np.ones(8, np.float32), seconds=0.001, runtime="keras", source="predict",
+        ))  # fmt: skip
+        log.add(rows[-1])
+    log.close(30)
+    assert log.written == count
+    return rows
+
+
+def test_a_label_is_recorded_with_what_was_predicted_and_a_later_one_supersedes_it(store: Store) -> None:
+    run_examples.make(store)
+    one, two, *_ = serve(store, 3)
+    given = [Given(one.request_id, "0"), Given(two.request_id, "5", "ada")]
+    found = labels.record(store, "digits", given, "bob")
+    assert (found["accepted"], found["refused"], found["rows"]) == (2, 0, [])
+    labels.record(store, "digits", [Given(two.request_id, "1")], "carol")
+    rows = queries.query(store, 'FROM labels ORDER BY "at", request_id').to_pylist()
+    assert [(row["label"], row["who"], row["predicted"]) for row in rows] == [
+        ("0", "bob", "0"), ("5", "ada", "1"), ("1", "carol", "1"),
+    ]  # fmt: skip
+    assert rows[0]["served_at"] == AT and rows[0]["version"] == VERSION and rows[0]["outputs"][0] == pytest.approx(0.91)
+    assert [(row["label"], row["who"]) for row in labels.current(store, "digits").to_pylist()] == [
+        ("0", "bob"), ("1", "carol"),
+    ]  # fmt: skip
+    assert compaction.compact(store, "labels", 0)
+    assert [row["label"] for row in labels.current(store, "digits").to_pylist()] == ["0", "1"]
+
+
+def test_each_wrong_row_is_refused_with_its_reason_and_the_others_count(store: Store) -> None:
+    run_examples.make(store)
+    (one,) = serve(store, 1)
+    given = [
+        Given("../../store.json", "1"), Given(new_request_id(AT), "1"), Given(one.request_id, "cat"),
+        Given(one.request_id, "1"), Given("f" * 32, "1"), Given(new_request_id(AT + timedelta(days=9)), "1"),
+    ]  # fmt: skip
+    found = labels.record(store, "digits", given, "bob")
+    assert (found["accepted"], found["refused"]) == (1, 5)
+    assert found["reasons"] == {"malformed-id": 1, "unknown-id": 3, "wrong-label": 1}
+    assert [row["row"] for row in found["rows"]] == [1, 2, 3, 5, 6]
+    assert "expected one of 0, 1" in found["rows"][2]["sentence"]
+
+
+def test_ten_thousand_forged_ids_read_each_file_of_their_time_once(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for minute in range(3):
+        serve(store, 5, minute)
+    reads: list[str] = []
+    get = store.get
+    monkeypatch.setattr(store, "get", lambda key: reads.append(key) or get(key))
+    random = np.random.default_rng(0)
+    times = [AT + timedelta(milliseconds=int(n)) for n in random.integers(0, 86_400_000, 10_000 - 1)]
+    given = [Given(new_request_id(at), "1") for at in [AT + timedelta(milliseconds=2), *times]]
+    began = time.monotonic()
+    found = labels.record(store, "digits", given, "eve")
+    assert time.monotonic() - began < 5
+    assert (found["accepted"], found["refused"], len(found["rows"])) == (0, 10_000, 100)
+    assert len(reads) <= 3
+    assert not list(store.list("tables"))
+
+
+def test_live_quality_is_that_of_the_workload_s_scoring_with_intervals(store: Store) -> None:
+    config = run_examples.make(store).config
+    rows = serve(store, 400, right=0.9)
+    labels.record(store, "digits", [Given(row.request_id, str(n % 10)) for n, row in enumerate(rows)], "ada")
+    every, *slices = live_quality.measure(store, config)
+    assert (every["version"], every["slice"], every["n"]) == (VERSION, None, 400)
+    accuracy = every["metrics"]["accuracy"]
+    assert accuracy["value"] == 0.9
+    assert (accuracy["low"], accuracy["high"]) == pytest.approx((0.8667, 0.9257), abs=1e-3)  # Wilson's
+    assert {"log_loss", "f1"} <= every["metrics"].keys()
+    assert [each["slice"] for each in slices] == [f"class={n}" for n in range(10)]
+    assert all(list(each["metrics"]) == ["accuracy"] and each["n"] == 40 for each in slices)
+    by = config.model_copy(update={"gate": (*config.gate, slices_rule("brightness"))})
+    assert [each["n"] for each in live_quality.measure(store, by)[1:]] == [100] * 4
+
+
+def slices_rule(*by: str) -> Any:
+    from schemas.rules import Slices
+
+    return Slices(rule="slices", by=by)
+
+
+def test_the_newest_rows_come_first_and_none_before_a_time(store: Store) -> None:
+    serve(store, 5, 0)
+    later = serve(store, 5, 1)
+    (table,) = served_log.newest(store, "digits", ["request_id", "predicted"], 5)
+    assert table["request_id"].to_pylist() == [row.request_id for row in later]
+    since = int((AT + timedelta(milliseconds=3)).timestamp() * 1000)
+    found = [len(each) for each in served_log.newest(store, "digits", ["request_id"], 100, since)]
+    assert found == [5, 2]
+
+
+def test_a_csv_of_labels_is_read_or_refused_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text("\ufeffwho,label,request_id\nada,cat, ab \n,dog,cd\n", encoding="utf-8")
+    assert label_files.read(path) == [Given("ab", "cat", "ada"), Given("cd", "dog", None)]
+    for content in (b"", b"id,label\n1,2\n", b"request_id,label\n\xff,1\n"):
+        path.write_bytes(content)
+        with pytest.raises(UsageError, match="not a file of labels"):
+            label_files.read(path)
+    path.write_text("request_id,label\nab\n")
+    assert label_files.read(path) == [Given("ab", "", None)]
+
+
+def test_labels_over_http(store: Store) -> None:
+    config = run_examples.make(store).config
+    (one,) = serve(store, 1)
+    with TestClient(create_app(store, [config])) as client:
+        body = {"labels": [{"request_id": one.request_id, "label": "3"}, {"request_id": "x", "label": "3"}]}
+        answer = client.post("/v1/digits/labels", json=body)
+        assert answer.status_code == 200, answer.text
+        assert (answer.json()["accepted"], answer.json()["reasons"]) == (1, {"malformed-id": 1})
+        assert client.post("/v1/cats/labels", json=body).status_code == 404
+        for wrong in ({}, {"labels": []}, {"labels": [{"request_id": "x"}]}, {"labels": [{}] * 10_001}):
+            assert client.post("/v1/digits/labels", json=wrong).status_code == 422
+    assert labels.current(store, "digits")["label"].to_pylist() == ["3"]
