@@ -2,25 +2,55 @@
 
 from __future__ import annotations
 
+import time
 from typing import Annotated
 
 import typer
 
 from cli.common import DEBUG, STORE
+from schemas.errors import UsageError
 from schemas.settings import store_uri
+from schemas.text import printable
+
+
+def _new_key(name: str | None) -> None:
+    if name is not None:
+        from serving import api_keys
+
+        key, entry = api_keys.new(name)
+        print(f"key, for the client, shown once: {key}\nentry, for the server:           {entry}")
+        raise typer.Exit()
 
 
 def serve(
     pipelines: Annotated[list[str], typer.Argument(metavar="PIPELINE...", help="names under pipelines/, or paths")],
     host: Annotated[str, typer.Option("--host", help="the address to listen on")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 8080,
+    pin: Annotated[str | None, typer.Option("--pin", metavar="V", help="serve this version, not the champion")] = None,
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="of --pin; recorded")] = "",
+    insecure: Annotated[bool, typer.Option("--insecure", help="no keys although other machines can ask")] = False,
+    new_key: Annotated[
+        str | None,
+        typer.Option("--new-key", metavar="NAME", callback=_new_key, is_eager=True, help="print an API key, and end"),
+    ] = None,
     store: STORE = None,
     debug: DEBUG = False,
 ) -> int:
     """Serve the champions' predictions over HTTP, until Ctrl-C."""
-    from leptonflow.core import pipeline_files
+    from leptonflow.core import person, pipeline_files
+    from leptonflow.registry import serving_decisions
     from leptonflow.storage.address import open_store
-    from serving import running
+    from serving import api_keys, running
 
     configs = [pipeline_files.load_config(name) for name in pipelines]
-    return running.run(open_store(store_uri(store)), configs, host, port)
+    if pin is not None and len(configs) > 1:
+        raise UsageError("--pin is of one pipeline", expected="one pipeline", received=", ".join(pipelines))
+    if pin is None and reason:
+        raise UsageError("--reason is the reason of --pin", expected="--pin V --reason TEXT", received="no --pin")
+    pinned = serving_decisions.checked(pin, person.person(), reason) if pin is not None else None
+    rules = running.rules(host, api_keys.configured(), insecure)
+    return running.run(open_store(store_uri(store)), configs, host, port, rules, pinned, _say)
+
+
+def _say(line: str) -> None:
+    print(printable(f"{time.strftime('%H:%M:%S')} {line}"), flush=True)

@@ -1,34 +1,135 @@
 """The HTTP application: its routes, and what lives as long as it does.
 
-How a model is watched, loaded and called does not belong here.
+`app.state`: store, pipelines and services by the pipelines' names, decoders, metrics. What a
+route does does not belong here (predictions, inference_protocol, probes, labels).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
 
 from fastapi import FastAPI
-from fastapi.responses import PlainTextResponse, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
 
+from leptonflow.registry import serving_decisions
 from leptonflow.storage.store import Store
 from schemas.config import Pipeline
-from serving import labels
+from schemas.text import printable
+from serving import api_description, inference_protocol, labels, predictions, probes
+from serving.access import Access, Rules
+from serving.champion_watch import POLL, Watch
+from serving.metrics import Metrics
+from serving.predicting import decoders
+from serving.problems import response, told
+from serving.service import Log, Service
 
 
-def create_app(store: Store, pipelines: Sequence[Pipeline]) -> FastAPI:
-    """The application over that store. Its state: `store`, `pipelines` by their names."""
-    app = FastAPI(title="leptonflow", docs_url=None, redoc_url=None)
-    app.state.store = store
+@dataclass(frozen=True)
+class Options:
+    """How the application is run.
+
+    rules    who may ask
+    pin      the version that is served, with who decided it and why; None: the champion
+    poll     seconds between two looks at the promotions logs
+    say      told what happens, a line each
+    """
+
+    rules: Rules = field(default_factory=lambda: Rules({}, None))
+    pin: serving_decisions.Pin | None = None
+    poll: float = POLL
+    say: Callable[[str], None] = print
+
+
+def create_app(
+    store: Store, pipelines: Sequence[Pipeline], options: Options | None = None, log: Log | None = None
+) -> FastAPI:
+    """The application over that store. It loads nothing before it is started; `log` is closed when it ends."""
+    options = options or Options()
+    version = options.pin.version if options.pin else None
+    services = {config.name: Service(config, log, version) for config in pipelines}
+
+    def pinned(service: Service) -> None:
+        if options.pin is not None:
+            serving_decisions.record(store, service.name, options.pin)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        watch = Watch(store, list(services.values()), options.say, pinned, options.poll)
+        watch.start()
+        try:
+            yield
+        finally:
+            await run_in_threadpool(_close, watch, list(services.values()), log)
+            app.state.decoders.shutdown(wait=False, cancel_futures=True)
+
+    app = FastAPI(title="leptonflow", docs_url=None, redoc_url=None, lifespan=lifespan)
+    app.state.store, app.state.services = store, services
     app.state.pipelines = {config.name: config for config in pipelines}
-    app.add_api_route("/healthz", healthz, methods=["GET"], summary="The process runs")
+    app.state.decoders, app.state.metrics = decoders(), Metrics(list(services.values()), log)
+    _include_predictions(app)
     app.include_router(labels.router)
     _include_pages(app)
+    api_description.include(app)
+    app.add_exception_handler(HTTPException, _refused)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_middleware(Access, rules=options.rules)
     return app
+
+
+def _close(watch: Watch, services: Sequence[Service], log: Log | None) -> None:
+    """After the last request was answered: what still waits is predicted, then the log is written."""
+    watch.stop()
+    for service in services:
+        service.batcher.close()
+    if log is not None:
+        log.close()
+
+
+def _include_predictions(app: FastAPI) -> None:
+    """Plain routes: what they take and give is described by api_description."""
+    routes: dict[str, tuple[str, Any]] = {
+        "/healthz": ("GET", probes.healthz),
+        "/readyz": ("GET", probes.readyz),
+        "/metrics": ("GET", probes.metrics),
+        "/v1": ("GET", predictions.listing),
+        "/v1/{pipeline}": ("GET", predictions.show),
+        "/v1/{pipeline}/predict": ("POST", predictions.predict),
+        "/v2": ("GET", inference_protocol.server),
+        "/v2/health/live": ("GET", inference_protocol.live),
+        "/v2/health/ready": ("GET", probes.readyz),
+        "/v2/models/{pipeline}": ("GET", inference_protocol.model),
+        "/v2/models/{pipeline}/ready": ("GET", inference_protocol.model_ready),
+        "/v2/models/{pipeline}/infer": ("POST", inference_protocol.infer),
+        "/v2/models/{pipeline}/versions/{version}": ("GET", inference_protocol.model),
+        "/v2/models/{pipeline}/versions/{version}/ready": ("GET", inference_protocol.model_ready),
+        "/v2/models/{pipeline}/versions/{version}/infer": ("POST", inference_protocol.infer),
+    }
+    for path, (method, endpoint) in routes.items():
+        app.router.add_route(path, endpoint, methods=[method])
 
 
 def _include_pages(app: FastAPI) -> None:
     """The routers of the pages: `app.include_router(...)` of serving.board belongs here."""
 
 
-async def healthz() -> Response:
-    return PlainTextResponse("ok\n")
+async def _refused(request: Request, error: Exception) -> Response:
+    """What no route takes, in the words of every other error."""
+    assert isinstance(error, HTTPException)
+    problem = told(error.status_code, str(error.detail), hint="/docs lists what there is")
+    problem.headers.update(error.headers or {})
+    return response(problem)
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    """A body that is not what a described route takes."""
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return response(told(422, printable(f"{where} is not valid"[:200]), expected=printable(str(first["msg"])[:200])))

@@ -2,25 +2,67 @@
 
 from __future__ import annotations
 
+import ipaddress
+import resource
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 
 import uvicorn
 
+from leptonflow.monitoring.prediction_log import PredictionLog
+from leptonflow.registry.serving_decisions import Pin
 from leptonflow.storage.store import Store
 from schemas.config import Pipeline
-from serving.app import create_app
+from schemas.errors import UsageError
+from serving import api_keys
+from serving.access import LOOPBACK, Rules
+from serving.app import Options, create_app
+from serving.connections import Protocol
+
+CONNECTIONS = 2048  # at once; beyond them a request is answered 503
+STOP_SECONDS = 30  # for the requests that have begun
 
 
-def run(store: Store, pipelines: Sequence[Pipeline], host: str, port: int) -> int:
+def rules(host: str, keys: Mapping[str, bytes], insecure: bool) -> Rules:
+    """Who may ask a server at that address. Raises UsageError for an open address without keys."""
+    loopback = _loopback(host)
+    if not (loopback or keys or insecure):
+        raise UsageError(
+            f"{host} can be reached from other machines, and there are no API keys",
+            expected=f"keys in {api_keys.VARIABLE} or {api_keys.FILE}",
+            received="none",
+            hint="`leptonflow serve --new-key NAME` makes one; --insecure serves without",
+        )
+    # Without keys, a page in a browser could ask under a name of its own that leads here.
+    hosts = LOOPBACK | {host.lower()} if loopback and not keys else None
+    return Rules(keys, hosts)
+
+
+def _loopback(host: str) -> bool:
+    if host.lower() == "localhost":
+        return True
+    with suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return False
+
+
+def run(
+    store: Store, pipelines: Sequence[Pipeline], host: str, port: int, rules: Rules, pin: Pin | None,
+    say: Callable[[str], None],
+) -> int:  # fmt: skip
     """Serve until SIGTERM or Ctrl-C; requests that have begun are answered. 0, or 1 where it could not listen."""
+    _many_connections()
+    options = Options(rules, pin, say=say)
     server = uvicorn.Server(
         uvicorn.Config(
-            create_app(store, pipelines), host=host, port=port, loop="uvloop", http="httptools", ws="none",
-            access_log=False, server_header=False, log_level="warning", timeout_graceful_shutdown=30,
+            create_app(store, pipelines, options, PredictionLog(store)), host=host, port=port, loop="uvloop",
+            http=Protocol, ws="none", access_log=False, server_header=False, log_level="warning",
+            limit_concurrency=CONNECTIONS, timeout_keep_alive=30, timeout_graceful_shutdown=STOP_SECONDS,
         )
     )  # fmt: skip
+    say(f"listening on http://{host}:{port}, {'with' if rules.keys else 'without'} keys")
     before = {}
     if threading.current_thread() is threading.main_thread():
         # uvicorn raises the signal that stopped it once more when it has ended; to be stopped is no failure here.
@@ -31,3 +73,10 @@ def run(store: Store, pipelines: Sequence[Pipeline], host: str, port: int) -> in
         for number, handler in before.items():
             signal.signal(number, handler)
     return 0 if server.started else 1
+
+
+def _many_connections() -> None:
+    """Each connection is a file: as many as this process may have."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -77,6 +77,7 @@ TABLES = "tables"
 COMPACTIONS = "compactions"
 STUDIES = "studies"
 SERVED = "served"
+PINS = "pins"
 SCRATCH = "scratch"
 
 READY = "_READY"  # closes a batch
@@ -275,6 +276,11 @@ def served_folder(pipeline: str, date: str | None = None) -> str:
 def served_key(pipeline: str, date: str, name: str) -> str:
     """A file of the prediction log."""
     return f"{served_folder(pipeline, date)}/{name}.parquet"
+
+
+def pins_log(pipeline: str) -> str:
+    """The commit log of the versions that were served in the champion's place."""
+    return log_folder(PINS, pipeline)
 
 
 def compacted_key(table: str, sha256: str) -> str:

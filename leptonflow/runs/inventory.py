@@ -60,6 +60,7 @@ def everything(store: Store, names: Sequence[str], found: Verified) -> Iterator[
         yield from _dataset(store, name, found)
         yield from _runs(store, name, found)
         yield from _promotions(store, name, found)
+        _log(store, store_keys.pins_log(name), found)
         yield from _packages(store, name, found)
         for folder in (store_keys.RUNS, store_keys.FITS, store_keys.MODELS, store_keys.DISCARDED, store_keys.STUDIES):
             yield from _documents(store, f"{folder}/{name}")

@@ -1,13 +1,334 @@
-"""The HTTP application without a server."""
+"""The HTTP application: what it answers to which request, and that it answers as `predict` does."""
 
 from __future__ import annotations
 
+import base64
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
 from starlette.testclient import TestClient
 
+from leptonflow.evaluation import champion_predictions
+from leptonflow.registry import champion_log, serving_decisions
+from leptonflow.storage.directory_store import DirectoryStore
 from leptonflow.storage.memory_store import MemoryStore
-from serving.app import create_app
+from leptonflow.storage.store import Store
+from schemas.served import REQUEST_ID, Served
+from serving.access import Rules
+from serving.app import Options, create_app
+from tests import served_champions
+from tests.served_champions import NAME, SHAPE, png, until
+
+URL = f"/v1/{NAME}/predict"
+TOLERANCE = 1e-5
 
 
-def test_the_process_says_that_it_runs() -> None:
-    with TestClient(create_app(MemoryStore("memory://serving"), [])) as client:
-        assert client.get("/healthz").text == "ok\n"
+class Kept:
+    """A prediction log in memory."""
+
+    dropped = 0
+
+    def __init__(self) -> None:
+        self.rows: list[Served] = []
+        self.closed = False
+
+    def add(self, row: Served) -> None:
+        self.rows.append(row)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture(scope="module")
+def models() -> list[Any]:
+    return [served_champions.model(seed) for seed in (1, 2)]
+
+
+@pytest.fixture(scope="module")
+def store(models: list[Any]) -> MemoryStore:
+    store = MemoryStore("memory://serving-app")
+    served_champions.promote(store, "one", models[0])
+    return store
+
+
+@pytest.fixture(scope="module")
+def log() -> Kept:
+    return Kept()
+
+
+@pytest.fixture(scope="module")
+def client(store: Store, log: Kept) -> Iterator[TestClient]:
+    app = create_app(store, [served_champions.config(examples=8, body_mb=1)], Options(poll=0.05), log)
+    with TestClient(app) as client:
+        until(lambda: client.get("/readyz").status_code == 200)
+        yield client
+    assert log.closed
+
+
+def offline(store: Store, folder: Path, images: list[bytes]) -> list[dict[str, Any]]:
+    """What `predict --json` says of the same files."""
+    paths = [folder / f"{number}.png" for number in range(len(images))]
+    for path, image in zip(paths, images, strict=True):
+        path.write_bytes(image)
+    return champion_predictions.predict(store, served_champions.config(), paths)
+
+
+def same(served: dict[str, Any], told: dict[str, Any]) -> None:
+    for key in ("label", "version", "error"):
+        assert served[key] == told[key]
+    if told["probability"] is not None:
+        assert served["probability"] == pytest.approx(told["probability"], abs=TOLERANCE)
+        assert max(served["probabilities"].values()) == served["probability"]
+
+
+def test_the_process_says_that_it_runs(client: TestClient) -> None:
+    assert client.get("/healthz").text == "ok\n"
+
+
+def test_it_predicts_what_predict_does(client: TestClient, store: Store, tmp_path: Path, log: Kept) -> None:
+    """Raw bytes, a form, JSON: the same rows, those that cannot be read among them, in their places."""
+    images = [png(1), b"no image", png(2, size=100), png(3)]
+    told = offline(store, tmp_path, images)
+    log.rows.clear()
+    one = client.post(URL, content=images[0], headers={"content-type": "image/png"})
+    assert one.status_code == 200
+    assert one.json()["version"] == one.headers["x-model-version"] == "one"
+    same(one.json()["predictions"][0], told[0])
+    form = client.post(URL, files=[("file", (f"{n}.png", image)) for n, image in enumerate(images)])
+    bodies = {"examples": [base64.b64encode(images[0]).decode(), *({"base64": base64.b64encode(i).decode()}
+                                                                  for i in images[1:])]}  # fmt: skip
+    as_json = client.post(URL, json=bodies)
+    for response in (form, as_json):
+        assert response.status_code == 200
+        for served, row in zip(response.json()["predictions"], told, strict=True):
+            same(served, row)
+    assert [row["file"] for row in form.json()["predictions"]] == ["0.png", "1.png", "2.png", "3.png"]
+    until(lambda: len(log.rows) == 7)
+    assert {row.request_id for row in log.rows} <= {
+        row["request_id"] for each in (one, form, as_json) for row in each.json()["predictions"]
+    }
+    first = log.rows[0]
+    assert (first.version, first.source, first.predicted) == ("one", "predict", told[0]["label"])
+    assert first.metadata["width"] == 12 and first.features is not None
+
+
+def test_arrays_are_read_as_those_of_a_file(client: TestClient, store: Store) -> None:
+    array = np.random.default_rng(4).integers(0, 256, (3, *SHAPE[:2]), np.uint8)
+    champion = champion_predictions.current(store, NAME)
+    told = champion_predictions.predict_array(store, NAME, champion, array)
+    served = client.post(URL, json={"examples": [{"array": each.tolist()} for each in array]}).json()
+    for row, expected in zip(served["predictions"], told, strict=True):
+        same(row, expected)
+    tensor = {"name": "x", "datatype": "UINT8", "shape": list(array.shape), "data": array.ravel().tolist()}
+    reply = client.post(f"/v2/models/{NAME}/infer", json={"id": "mine", "inputs": [tensor]}).json()
+    outputs = {each["name"]: each for each in reply["outputs"]}
+    assert (reply["id"], reply["model_version"]) == ("mine", "one")
+    assert outputs["label"]["data"] == [each["label"] for each in told]
+    assert outputs["outputs"]["shape"] == [3, 2]
+    np.testing.assert_allclose(outputs["probability"]["data"], [each["probability"] for each in told], atol=TOLERANCE)
+
+
+def test_tensors_of_bytes_hold_one_example_each(client: TestClient, store: Store, tmp_path: Path) -> None:
+    images = [png(5), png(6)]
+    data = [base64.b64encode(image).decode() for image in images]
+    tensor = {"name": "x", "datatype": "BYTES", "shape": [2], "data": data}
+    asked = {"inputs": [tensor], "outputs": [{"name": "label"}]}
+    reply = client.post(f"/v2/models/{NAME}/versions/one/infer", json=asked).json()
+    assert [each["name"] for each in reply["outputs"]] == ["label"]
+    assert reply["outputs"][0]["data"] == [each["label"] for each in offline(store, tmp_path, images)]
+    tensor["data"][1] = base64.b64encode(b"no image").decode()
+    refused = client.post(f"/v2/models/{NAME}/infer", json={"inputs": [tensor]})
+    assert refused.status_code == 422 and "example 1 " in refused.json()["line"]
+
+
+def test_ids_are_the_server_s(client: TestClient) -> None:
+    """A client's own id is given back under another name, and only where it is a harmless one."""
+    for given, back in (("mine-1", "mine-1"), ("a b", None), ("x" * 200, None), ('"><script>', None)):
+        response = client.post(URL, content=png(1), headers={"x-request-id": given})
+        assert REQUEST_ID.fullmatch(response.headers["x-request-id"])
+        assert response.headers["x-request-id"] == response.json()["predictions"][0]["request_id"]
+        assert response.headers.get("x-client-request-id") == back
+
+
+WRONG = {
+    "no JSON": (400, b"{", "application/json"),
+    "deep": (400, b"[" * 100_000, "application/json"),
+    "no examples": (400, b'{"examples": []}', "application/json"),
+    "a number": (400, b"7", "application/json"),
+    "not UTF-8": (400, b'["\xff"]', "application/json"),
+    "a huge number": (422, b'[{"array": [[1e999, 1], [2, 3]]}]', "application/json"),
+    "a very long number": (400, b'[{"array": [[' + b"9" * 5000 + b"]]}]", "application/json"),
+    "ragged": (422, b'[{"array": [[1, 2], [3]]}]', "application/json"),
+    "objects": (422, b'[{"array": [[{}, {}], [{}, {}]]}]', "application/json"),
+    "two keys": (422, b'[{"text": "a", "base64": "b"}]', "application/json"),
+    "no base64": (422, b'["%%%"]', "application/json"),
+    "a text": (422, b'[{"text": "a"}]', "application/json"),
+    "too many": (413, b"[" + b"1," * 8 + b"1]", "application/json"),
+    "no boundary": (400, b"x", "multipart/form-data"),
+    "no form": (400, b"x", "multipart/form-data; boundary=b"),
+    "a form of nothing": (400, b"--b--\r\n", "multipart/form-data; boundary=b"),
+    "XML": (415, b"<a/>", "application/xml"),
+    "no image": (422, b"no image", "image/png"),
+    "nothing": (422, b"", "image/png"),
+    "too large": (413, b"x" * 1_000_001, "image/png"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_body_is_told_in_one_line(client: TestClient, case: str) -> None:
+    status, body, kind = WRONG[case]
+    response = client.post(URL, content=body, headers={"content-type": kind})
+    assert response.status_code == status, response.text
+    document = response.json()
+    assert document["error"]["message"] and "\n" not in document["line"]
+    assert "Traceback" not in response.text
+    assert client.post(URL, content=png(1)).status_code == 200
+
+
+TENSORS: dict[str, tuple[int, Any]] = {
+    "no inputs": (400, {}),
+    "a list": (400, []),
+    "lies about its shape": (400, {"datatype": "UINT8", "shape": [1, 12, 12], "data": [1, 2, 3]}),
+    "a shape of texts": (400, {"datatype": "UINT8", "shape": ["1"], "data": [1]}),
+    "a negative shape": (400, {"datatype": "UINT8", "shape": [-1, 1, 1], "data": [1]}),
+    "a vast shape": (413, {"datatype": "UINT8", "shape": [2**30, 2**30], "data": [1]}),
+    "a vast image": (400, {"datatype": "UINT8", "shape": [1, 2**30, 2**30], "data": [1]}),
+    "many axes": (400, {"datatype": "UINT8", "shape": [1] * 40, "data": [1]}),
+    "values beyond its type": (400, {"datatype": "UINT8", "shape": [1, 2, 2], "data": [1, 2, 3, 256]}),
+    "texts as numbers": (400, {"datatype": "UINT8", "shape": [1, 1, 1], "data": ["7"]}),
+    "no such type": (400, {"datatype": "COMPLEX", "shape": [1], "data": [1]}),
+    "numbers as bytes": (400, {"datatype": "BYTES", "shape": [1], "data": [1]}),
+    "no rows": (400, {"datatype": "BYTES", "shape": [0], "data": []}),
+    "a binary tensor": (400, {"datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": 3}}),
+    "another rank": (422, {"datatype": "UINT8", "shape": [1, 4], "data": [1, 2, 3, 4]}),
+}
+
+
+@pytest.mark.parametrize("case", TENSORS)
+def test_a_wrong_tensor_is_told_in_one_line(client: TestClient, case: str) -> None:
+    status, tensor = TENSORS[case]
+    asked = {"inputs": [{"name": "x", **tensor}]} if tensor else tensor
+    response = client.post(f"/v2/models/{NAME}/infer", json=asked)
+    assert response.status_code == status, response.text
+    assert response.json()["line"] and "Traceback" not in response.text
+
+
+def test_a_bomb_is_refused_from_its_header(client: TestClient) -> None:
+    import struct
+    import zlib
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 0, 0, 0, 0)
+    pixels = chunk(b"IDAT", zlib.compress(bytes(10**6)))
+    bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + pixels + chunk(b"IEND", b"")
+    response = client.post(URL, content=bomb)
+    assert response.status_code == 422 and "too-large" in response.json()["line"]
+
+
+def test_a_name_from_outside_names_nothing(client: TestClient) -> None:
+    for path in ("/v1/..%2f..%2fetc/predict", "/v1/nobody/predict", "/v1/%00/predict", "/v1/%0d%0aa:b/predict"):
+        response = client.post(path, content=png(1))
+        assert response.status_code == 404 and response.json()["line"]
+    assert client.get(URL).status_code == 405
+    assert client.get("/v2/models/digits/versions/other").status_code == 404
+    assert client.get("/nothing").json()["error"]["message"] == "Not Found"
+
+
+def test_a_large_example_is_decoded_beside_the_queue(client: TestClient, store: Store, tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    pixels = np.random.default_rng(7).integers(0, 256, (300, 300, 3), np.uint8)
+    Image.fromarray(pixels).save(buffer, "PNG")
+    response = client.post(URL, content=buffer.getvalue())
+    same(response.json()["predictions"][0], offline(store, tmp_path, [buffer.getvalue()])[0])
+
+
+def test_metrics_count_requests_by_version_and_status(client: TestClient) -> None:
+    client.post(URL, content=png(1))
+    text = client.get("/metrics").text
+    assert f'leptonflow_requests_total{{pipeline="{NAME}",status="200",version="one"}}' in text
+    assert f'leptonflow_served_info{{pipeline="{NAME}",runtime=' in text
+    assert f'leptonflow_champion_info{{pipeline="{NAME}",version="one"}} 1.0' in text
+    assert f'leptonflow_serves_champion{{pipeline="{NAME}"}} 1.0' in text
+    for name in ("request_seconds_bucket", "batch_examples_bucket", "queue_examples", "log_rows_dropped_total"):
+        assert f"leptonflow_{name}" in text
+
+
+def test_what_is_served_is_told(client: TestClient) -> None:
+    (row,) = client.get("/v1").json()["pipelines"]
+    assert (row["version"], row["champion"], row["problem"]) == ("one", "one", None)
+    assert client.get(f"/v2/models/{NAME}").json()["versions"] == ["one"]
+    assert client.get(f"/v2/models/{NAME}/ready").json()["ready"] is True
+    assert client.get("/v2/health/live").json() == {"live": True}
+    assert URL.replace(NAME, "{pipeline}") in client.get("/docs").text
+    assert set(client.get("/openapi.json").json()["paths"]) > {"/v1/{pipeline}/predict", "/v2/models/{pipeline}/infer"}
+
+
+def test_a_key_opens_what_is_not_a_probe(store: Store) -> None:
+    from serving import api_keys
+
+    key, entry = api_keys.new("alice")
+    keys = api_keys.configured({api_keys.VARIABLE: entry})
+    app = create_app(store, [served_champions.config()], Options(Rules(keys, None), poll=0.05))
+    with TestClient(app) as client:
+        until(lambda: client.get("/readyz").status_code == 200)
+        for headers in ({}, {"authorization": "Bearer wrong"}, {"x-api-key": entry}, {"authorization": f"Basic {key}"}):
+            response = client.post(URL, content=png(1), headers=headers)
+            assert response.status_code == 401 and key not in response.text
+            assert client.get("/metrics", headers=headers).status_code == 401
+        for headers in ({"authorization": f"Bearer {key}"}, {"x-api-key": key}):
+            assert client.post(URL, content=png(1), headers=headers).status_code == 200
+            assert client.get("/metrics", headers=headers).status_code == 200
+
+
+def test_a_server_of_this_machine_answers_to_its_own_name_alone(store: Store) -> None:
+    """A page that a browser shows could lead a name of its own here."""
+    from serving import running
+
+    app = create_app(store, [served_champions.config()], Options(running.rules("127.0.0.1", {}, False)))
+    with TestClient(app) as client:
+        assert client.get("/healthz", headers={"host": "evil.example"}).status_code == 421
+        for host in ("127.0.0.1:8080", "localhost", "[::1]:8080"):
+            assert client.get("/healthz", headers={"host": host}).status_code == 200
+
+
+def test_a_version_that_is_pinned_is_served_and_recorded(store: MemoryStore, models: list[Any]) -> None:
+    served_champions.promote(store, "two", models[1])
+    pin = serving_decisions.checked("one", "alice", "two is slow")
+    for _ in range(2):  # a second server of the same decision
+        app = create_app(store, [served_champions.config()], Options(pin=pin, poll=0.05))
+        with TestClient(app) as client:
+            until(lambda client=client: client.get("/readyz").status_code == 200)  # type: ignore[misc]
+            assert client.post(URL, content=png(1)).json()["version"] == "one"
+            text = client.get("/metrics").text
+            assert f'leptonflow_serves_champion{{pipeline="{NAME}"}} 0.0' in text
+            assert f'leptonflow_pinned{{pipeline="{NAME}"}} 1.0' in text
+    (row,) = serving_decisions.history(store, NAME)
+    assert (row["version"], row["champion"], row["who"], row["reason"]) == ("one", "two", "alice", "two is slow")
+    champion = champion_log.champion(champion_log.promotions(store, NAME))
+    assert champion is not None and champion.version == "two"
+
+
+def test_a_store_that_is_away_is_told_until_it_is_there(tmp_path: Path, models: list[Any]) -> None:
+    store = DirectoryStore((tmp_path / "store").as_uri())
+    app = create_app(store, [served_champions.config()], Options(poll=0.05))
+    with TestClient(app) as client:
+        until(lambda: "no store" in client.get("/readyz").text)
+        response = client.post(URL, content=png(1))
+        assert response.status_code == 503 and "no store" in response.json()["line"]
+        assert response.headers["retry-after"]
+        assert client.get(f"/v2/models/{NAME}/ready").status_code == 503
+        served_champions.promote(store, "one", models[0])
+        until(lambda: client.get("/readyz").status_code == 200)
+        (tmp_path / "store").rename(tmp_path / "away")
+        until(lambda: client.get("/v1").json()["pipelines"][0]["store"] is not None)
+        assert client.post(URL, content=png(1)).status_code == 200
+        assert client.get("/readyz").status_code == 200
+        (tmp_path / "away").rename(tmp_path / "store")
+        until(lambda: client.get("/v1").json()["pipelines"][0]["store"] is None)

@@ -1,0 +1,74 @@
+"""Versions that a person has served in the champion's place (`serve --pin`): a commit log of its own per pipeline.
+
+The champion stays who it is (champion_log). What is served at this moment does not belong here: the server tells it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from leptonflow.core import store_keys
+from leptonflow.core.hashing import digest
+from leptonflow.registry import champion_log, packages
+from leptonflow.storage import commit_log as commits
+from leptonflow.storage.commit_log import Log, LostRace
+from leptonflow.storage.store import Store
+from schemas.errors import UsageError
+
+PIN = "pin"
+ATTEMPTS = 3
+
+
+@dataclass(frozen=True)
+class Pin:
+    """The version that is served, whatever the champion is."""
+
+    version: str
+    who: str
+    reason: str
+
+
+def checked(version: str, who: str, reason: str) -> Pin:
+    """Raises UsageError for no version's name, and for no reason."""
+    packages.named("--pin", version)
+    if not reason.strip():
+        expected = "a few words that explain why it is served"
+        raise UsageError("--reason is empty", expected=expected, received=repr(reason))
+    return Pin(version, who, reason.strip())
+
+
+def record(store: Store, pipeline: str, pin: Pin) -> None:
+    """Write down that it is served, unless the last record says so. Raises NotFound, Damaged, Overtaken."""
+    for attempt in range(1, ATTEMPTS + 1):
+        log = commits.read(store, store_keys.pins_log(pipeline))
+        if log.head is not None and _says(log, pin):
+            return
+        champion = champion_log.champion(champion_log.promotions(store, pipeline, complete=True))
+        body = {
+            "version": pin.version,
+            "manifest_sha256": packages.reference(store, pipeline, pin.version).manifest_sha256,
+            "champion": champion.version if champion else None,
+        }
+        id = digest(PIN, pin.version, pin.who, pin.reason, log.number)
+        try:
+            commits.commit(store, log, id=id, kind=PIN, body=body, who=pin.who, why=pin.reason)
+            return
+        except LostRace:
+            if attempt == ATTEMPTS:
+                raise
+
+
+def _says(log: Log, pin: Pin) -> bool:
+    head = log.entries[-1]
+    return (head.body.get("version"), head.who, head.why) == (pin.version, pin.who, pin.reason)
+
+
+def history(store: Store, pipeline: str) -> list[dict[str, Any]]:
+    """Every pin, oldest first: number, version, champion (then), who, reason, at."""
+    log = commits.read(store, store_keys.pins_log(pipeline))
+    return [
+        {"number": each.number, "version": each.body.get("version"), "champion": each.body.get("champion"),
+         "who": each.who, "reason": each.why, "at": each.at}
+        for each in log.entries
+    ]  # fmt: skip

@@ -1,0 +1,136 @@
+"""The gate before every route: who asks, by which address, and nothing that goes wrong leaves as a traceback.
+
+The name of the key is `request.state.who`, None without one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serving.api_keys import Keys, owner
+from serving.problems import Problem, response, told
+
+OPEN = frozenset(("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"))
+LOOPBACK = frozenset(("localhost", "127.0.0.1", "[::1]", "::1"))
+READS = ("GET", "HEAD")
+OWN_LIMITS = ("/predict", "/infer")  # how large and slow a body may be is the pipeline's to say there
+BODY_BYTES, BODY_SECONDS = 16_000_000, 30.0
+HEADERS = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
+
+
+@dataclass(frozen=True)
+class Rules:
+    """keys: who may ask; none: everybody may. hosts: the names in a Host header that are served; None: every one.
+
+    readable: prefixes of pages that anybody may read, with GET and HEAD.
+    """
+
+    keys: Keys
+    hosts: frozenset[str] | None
+    readable: tuple[str, ...] = ()
+
+
+class Access:
+    """ASGI middleware around the whole application."""
+
+    def __init__(self, app: ASGIApp, rules: Rules) -> None:
+        self._app, self._rules = app, rules
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = False
+        body = _Body(receive)
+
+        async def answered(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                message["headers"] = [*message["headers"], *_missing(message["headers"])]
+                if body.cut:
+                    message["headers"].append((b"connection", b"close"))
+            await send(message)
+
+        try:
+            self._admit(scope)
+            limited = scope["method"] not in READS and not scope["path"].endswith(OWN_LIMITS)
+            await self._app(scope, body.receive if limited else receive, answered)
+        except Problem as problem:
+            await response(problem)(scope, receive, answered)
+        except Exception:  # the last net: a client learns nothing of it, the log everything
+            logging.getLogger("leptonflow.serving").exception("a request failed")
+            if started:
+                raise
+            failed = told(500, "the server failed", hint="Its log says why", close=True)
+            await response(failed)(scope, receive, answered)
+
+    def _admit(self, scope: Scope) -> None:
+        """Raises Problem: 421 for a name that is not served, 401 for a missing or unknown key."""
+        host = key = None
+        for name, value in scope["headers"]:
+            if name == b"host":
+                host = value
+            elif name == b"x-api-key":
+                key = value
+            elif name == b"authorization" and value[:7].lower() == b"bearer ":
+                key = value[7:].strip()
+        hosts = self._rules.hosts
+        if hosts is not None and _name(host) not in hosts:
+            raise told(
+                421, "this server is not called so", expected="localhost, or the address that it listens on",
+                received="another Host", close=True,
+            )  # fmt: skip
+        who = owner(self._rules.keys, key) if key and self._rules.keys else None
+        scope.setdefault("state", {})["who"] = who
+        if not self._rules.keys or who is not None or scope["path"] in OPEN:
+            return
+        if scope["method"] in READS and scope["path"].startswith(self._rules.readable or ("\0",)):
+            return
+        problem = told(
+            401, "a key is required" if not key else "no such key",
+            expected="the header Authorization: Bearer KEY, or X-API-Key", close=True,
+        )  # fmt: skip
+        problem.headers["www-authenticate"] = "Bearer"
+        raise problem
+
+
+class _Body:
+    """The body of a request, of so many bytes and within so many seconds. cut: it had more, or did not come."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive, self._size, self._until = receive, 0, asyncio.get_running_loop().time() + BODY_SECONDS
+        self._more, self.cut = True, False
+
+    async def receive(self) -> Message:
+        """As ASGI's. Raises Problem 408, 413."""
+        if not self._more:
+            return await self._receive()
+        try:
+            async with asyncio.timeout_at(self._until):
+                message = await self._receive()
+        except TimeoutError:
+            self.cut = True
+            raise told(408, "the body did not come in time", close=True) from None
+        self._size += len(message.get("body", b""))
+        self._more = bool(message.get("more_body"))
+        if self._size > BODY_BYTES:
+            self.cut = True
+            raise told(413, "the body is too large", expected=f"at most {BODY_BYTES} bytes", close=True)
+        return message
+
+
+def _name(host: bytes | None) -> str:
+    """The name in a Host header, without its port."""
+    text = (host or b"").decode("latin-1").lower()
+    return text.partition("]")[0] + "]" if text.startswith("[") else text.partition(":")[0]
+
+
+def _missing(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    there = {name for name, _ in headers}
+    return [each for each in HEADERS if each[0] not in there]

@@ -1,0 +1,103 @@
+"""From the examples of a request to their predictions: ids, the queue, time limits, and what failed as a status.
+
+The routes that show them are predictions and inference_protocol.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from leptonflow.workloads.base import Examined
+from schemas.errors import LeptonflowError, TrainingError
+from schemas.served import new_request_id
+from serving.batching import QueueFull, TooLate
+from serving.live_models import Live
+from serving.problems import Problem, told
+from serving.request_bodies import Example, Look
+from serving.service import Answer, Asked, NotReady, Service
+
+INLINE = 8_192  # bytes: what is larger is decoded beside the queue's thread, which decodes what is smaller itself
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A request: its id, when it came, and until when it must be answered (of time.monotonic)."""
+
+    request_id: str
+    at: datetime
+    began: float
+    deadline: float
+
+
+def arrived(seconds: float) -> Arrival:
+    """A request that comes now and may take so long."""
+    at, began = datetime.now(UTC), time.monotonic()
+    return Arrival(new_request_id(at), at, began, began + seconds)
+
+
+def decoders() -> ThreadPoolExecutor:
+    """Threads for large examples."""
+    return ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1), thread_name_prefix="decode")
+
+
+async def predicted(
+    service: Service, pool: ThreadPoolExecutor, arrival: Arrival, examples: Sequence[Example], source: str
+) -> list[tuple[str, str, Answer]]:
+    """(request id, name, answer) of each example. The first has the request's id, each other one its own.
+
+    Raises Problem: 503 where no version is loaded, 429 where the queue is full, 504 where time ran out, 500.
+    """
+    if why := service.why_not():
+        raise not_ready(service, why)
+    ids = [arrival.request_id, *(new_request_id(arrival.at) for _ in examples[1:])]
+    try:
+        async with asyncio.timeout_at(_of_loop(arrival.deadline)):
+            asked = [
+                Asked(id, each.name, await _look(service, pool, each), source, arrival.at, arrival.began)
+                for id, each in zip(ids, examples, strict=True)
+            ]
+            answers = await service.batcher.submit(asked, arrival.deadline)
+    except QueueFull as error:
+        raise Problem(429, error, {"retry-after": str(max(1, round(error.seconds)))}) from None
+    except NotReady as error:
+        raise not_ready(service, error.line()) from None
+    except (TimeoutError, TooLate):
+        limit = service.config.serving.seconds
+        raise told(
+            504, "the prediction took too long", expected=f"an answer within {limit:g} seconds",
+            hint="Try again, with fewer examples in one request", retry_after=1,
+        ) from None  # fmt: skip
+    except TrainingError as error:
+        raise Problem(500, error) from None
+    return list(zip(ids, (each.name for each in examples), answers, strict=True))
+
+
+def not_ready(service: Service, why: str) -> Problem:
+    """503: nothing is loaded."""
+    error = LeptonflowError(f"the pipeline {service.name} cannot be served now", received=why, hint="Try again later")
+    return Problem(503, error, {"retry-after": "1"})
+
+
+async def _look(service: Service, pool: ThreadPoolExecutor, example: Example) -> Look:
+    """How the queue's thread gets the example: of a large one, what was decoded here."""
+    live = service.live
+    if example.size is None or example.size <= INLINE or live is None:
+        return example.look
+    seen = await asyncio.get_running_loop().run_in_executor(pool, example.look, live)
+
+    def look(other: Live) -> Examined:
+        same = other.workload is live.workload and other.served.manifest.input == live.served.manifest.input
+        return seen if same else example.look(other)
+
+    return look
+
+
+def _of_loop(deadline: float) -> float:
+    """A time of time.monotonic by the event loop's clock."""
+    return asyncio.get_running_loop().time() + deadline - time.monotonic()

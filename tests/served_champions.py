@@ -1,0 +1,56 @@
+"""Champions of a few weights for the tests of serving: 12 x 12 grey images of two classes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from leptonflow.keras_runtime.keras_models import keras
+from leptonflow.registry import manual_decisions
+from leptonflow.storage.store import Store
+from leptonflow.workloads.image_classification import cnn
+from schemas.config import Pipeline
+from schemas.image_classification import ImageModel
+from tests import small_packages
+from tests.fit_examples import pipeline
+
+NAME = small_packages.PIPELINE
+SHAPE = (12, 12, 1)
+
+
+def config(**serving: Any) -> Pipeline:
+    """The pipeline, with its section `serving`."""
+    return pipeline(name=NAME, input=list(SHAPE), serving=serving)
+
+
+def model(seed: int) -> Any:
+    """Another model for each seed."""
+    keras().utils.set_random_seed(seed)
+    return cnn.build(ImageModel(filters=(4, 8), dense=6), SHAPE, 2)
+
+
+def promote(store: Store, version: str, made: Any) -> None:
+    """A new version that becomes champion."""
+    small_packages.put_model(store, version, made, SHAPE)
+    manual_decisions.promote(store, NAME, version, "better", "tester", small_packages.fit_to_run)
+
+
+def png(seed: int, size: int = 12) -> bytes:
+    """A grey image as a file."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (size, size), np.uint8)
+    data = BytesIO()
+    Image.fromarray(pixels).save(data, "PNG")
+    return data.getvalue()
+
+
+def until(true: Callable[[], bool], seconds: float = 60) -> None:
+    """Wait for it."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.01)
