@@ -141,7 +141,9 @@ def bring_texts(path: Path) -> None:
 ran: set[str] = set()  # a command that two pages show is run once
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name_of)
+@pytest.mark.parametrize(
+    "page", [PAGES[0], *(pytest.param(page, marks=pytest.mark.slow) for page in PAGES[1:])], ids=map(name_of, PAGES)
+)
 def test_the_commands_of_a_page_run(page: Path, newcomer: tuple[Path, dict[str, str]]) -> None:
     """Every command of every page ends well, in the order in which a reader meets it."""
     folder, ids = newcomer
@@ -158,8 +160,10 @@ def test_the_commands_of_a_page_run(page: Path, newcomer: tuple[Path, dict[str, 
 
 ASKED = (
     "status digits", "runs digits", "models digits", f"models digits --show {SOME_ID}", "history digits",
-    f"models digits --diff {SOME_ID} {SOME_ID}", "explain digits", f"reproduce {SOME_ID} --folds",
-    "gate digits --simulate --discordance 0.05 --holdout 2000", "tune digits --trials 2",
+    f"models digits --diff {SOME_ID} {SOME_ID}", "explain digits",
+    "gate digits --simulate --discordance 0.05 --holdout 2000",
+    pytest.param(f"reproduce {SOME_ID} --folds", marks=pytest.mark.slow),
+    pytest.param("tune digits --trials 2", marks=pytest.mark.slow),
 )  # fmt: skip
 
 

@@ -73,7 +73,8 @@ SOURCES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("kind", "batches"), [("table", 1), pytest.param("folder", 2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "batches"), [("table", 1), ("folder", 2)])
 def test_from_ingest_to_a_verdict_that_speaks_of_groups(kind: str, batches: int, work: Path) -> None:
     make, keys = SOURCES[kind]
     folder = work / kind

@@ -29,6 +29,8 @@ from schemas.errors import ConfigurationError, ServerError
 from tests.e2e import helpers
 from tests.prefect_servers import PrefectServer, full_server
 
+pytestmark = pytest.mark.slow  # a full server of their own; tests/e2e/stack/test_arrivals.py is in every run
+
 SCHEDULE = {"cron": "0 3 * * 1", "timezone": "Europe/Berlin"}
 LOST_RUNS = 5
 

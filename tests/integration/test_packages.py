@@ -182,6 +182,7 @@ def test_a_package_says_where_it_comes_from(store: Store, trained: Any) -> None:
     assert f"| accuracy | {mean:.4f} |" in card
 
 
+@pytest.mark.slow
 def test_the_card_says_how_to_load_it(store: Store, trained: Any, tmp_path: Path) -> None:
     """The code in the card, run in the package's folder by a process that knows nothing of leptonflow."""
     _, config, plan = trained

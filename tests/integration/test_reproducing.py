@@ -100,6 +100,7 @@ def test_a_run_is_reproduced_bit_for_bit_and_nothing_is_written(store: Store, tr
     assert contents(store) == before
 
 
+@pytest.mark.slow
 def test_predictions_within_the_tolerance_and_beyond_it(store: Store, trained: Trained) -> None:
     _, config, _ = trained
     key = store_keys.run_key(config.name, RUN, "holdout-predictions.parquet")
@@ -209,6 +210,7 @@ def test_every_fold_once_more(store: Store, trained: Trained) -> None:
     assert f"the {sum(map(len, ids))} out-of-fold predictions of 3 folds are equal bit for bit" in document["sentence"]
 
 
+@pytest.mark.slow
 def test_a_fold_that_differs_is_told_beside_a_holdout_that_does_not(store: Store, trained: Trained) -> None:
     """As after a change that only the folds' fits see: the recorded fold, its manifest with it, is another one."""
     _, config, plan = trained

@@ -189,6 +189,7 @@ def taken(*ports: int) -> list[socket.socket]:
     return held
 
 
+@pytest.mark.slow
 def test_a_stack_from_its_start_to_its_end(tmp_path: Path) -> None:
     folder = tmp_path / "a folder's #1 name?%20"
     held = taken(4200)

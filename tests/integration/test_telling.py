@@ -20,6 +20,8 @@ from flows import naming
 from tests.e2e import helpers
 from tests.prefect_servers import PrefectServer, full_server
 
+pytestmark = pytest.mark.slow  # a full server of their own; tests/e2e/stack/test_arrivals.py is in every run
+
 ROOT = Path(__file__).resolve().parents[2]
 SECRETS = ("aws-s3cret-of-the-store", "hook-s3cret-of-the-block")
 WATCHED = {"block": "custom-webhook/ops", "on": ["failure", "refused", "promoted", "rejected-data"]}

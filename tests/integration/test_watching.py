@@ -334,6 +334,7 @@ def test_a_deployment_that_comes_later_gets_a_run_for_what_came_before(
     assert watcher.told().count(f"no deployment {FLOW}/{name}") == 1
 
 
+@pytest.mark.slow
 def test_an_event_that_the_server_forgot_is_raised_again(
     tmp_path: Path, prefect: PrefectServer, watch: Callable[..., Watching], name: str
 ) -> None:

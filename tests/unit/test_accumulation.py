@@ -32,6 +32,7 @@ def weights(name: str, batch_size: int, optimizer: dict[str, Any]) -> list[Any]:
     return [np.asarray(each) for each in model.get_weights()]
 
 
+@pytest.mark.slow
 def test_the_weights_change_as_with_the_whole_batch() -> None:
     whole = weights("whole", 32, {"clip_norm": 1.0})
     parts = weights("parts", 8, {"clip_norm": 1.0, "gradient_accumulation": 4})

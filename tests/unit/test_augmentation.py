@@ -152,6 +152,7 @@ TRAINING = {"epochs": 2, "batch_size": 16, "folds": 3, "class_weights": "balance
 AUGMENT = [{"flip": "vertical"}, {"shift": 0.1}, {"crop": [0.8, 1.0]}, {"mixup": 0.2}]
 
 
+@pytest.mark.slow
 def test_a_package_has_no_augmentation_and_a_fold_is_its_own_in_a_shared_workspace(store: Store) -> None:
     made = pipeline(training={**TRAINING, "augment": AUGMENT})
     plan, together = land(store, made), Workspace()
@@ -231,6 +232,7 @@ def callbacks(training):
 """
 
 
+@pytest.mark.slow
 def test_a_callback_of_the_users_own_finds_its_layers_in_the_model_that_is_trained(
     tmp_path: Path, store: Store
 ) -> None:

@@ -98,6 +98,7 @@ def test_the_champion_itself_has_the_same_scores(store: Store, trained: Any) -> 
     assert store.size(f"runs/{config.name}/{plan.run_id}/evaluation-4.json")
 
 
+@pytest.mark.slow
 def test_another_champion_is_scored_on_the_same_holdout(store: Store, trained: Any) -> None:
     _, config, plan, sha = trained
     again = pipeline(training={**FOLDS, "epochs": 1})
@@ -122,6 +123,7 @@ def test_a_champion_with_its_classes_in_another_order_is_scored_by_name(store: S
     assert found.champion_scores.metrics == pytest.approx(alone.candidate_scores.metrics)
 
 
+@pytest.mark.slow
 def test_a_champion_with_other_preprocessing_is_scored_through_its_own(
     store: Store, trained: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

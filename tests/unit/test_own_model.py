@@ -157,6 +157,7 @@ def test_keys_without_effect_are_errors_even_at_their_defaults(tmp_path: Path, k
         pipeline_files.load_config(str(path))
 
 
+@pytest.mark.slow
 def test_callbacks_are_called_as_keras_calls_them_and_may_end_the_fit(tmp_path: Path) -> None:
     config = own(tmp_path, {"function": "build", "callbacks": "callbacks"})
     store = MemoryStore("memory://hooks")

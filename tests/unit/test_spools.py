@@ -88,6 +88,7 @@ def test_a_fit_from_a_file_learns_what_it_learns_from_memory(monkeypatch: pytest
     assert "(0.6 MB) are read from a file in" in told[1] and "LEPTONFLOW_TRAINING_MEMORY" in told[1]
 
 
+@pytest.mark.slow
 def test_folds_take_no_more_memory_than_the_first_of_them() -> None:
     model = {"filters": [1], "dense": 2, "dropout": 0.0}
     config = pipeline(input=[64, 64, 3], model=model, training={"epochs": 1, "batch_size": 256, "folds": 4})

@@ -196,7 +196,9 @@ def test_layers_without_a_name_of_their_own_are_counted() -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("training", [{}, {"optimizer": {"ema": 0.5}, "precision": "bfloat16"}])
+@pytest.mark.parametrize(
+    "training", [{}, pytest.param({"optimizer": {"ema": 0.5}, "precision": "bfloat16"}, marks=pytest.mark.slow)]
+)
 def test_the_final_fit_starts_from_it_and_folds_do_not(store: Store, tmp_path: Path, training: dict[str, Any]) -> None:
     rate = {"optimizer": {"learning_rate": 1e-12, **training.pop("optimizer", {})}, **training}
     theirs, start = saved(pipeline(), tmp_path)

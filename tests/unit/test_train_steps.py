@@ -44,7 +44,7 @@ def gathered(config: Pipeline, of: Material, steps: int, first: int = 0) -> list
     return list(batches.calls(of, catalog.load(config.workload), order, 16, first, None, lambda: steps, steps))
 
 
-@pytest.mark.parametrize("training", [PLAIN, ALL])
+@pytest.mark.parametrize("training", [PLAIN, pytest.param(ALL, marks=pytest.mark.slow)])
 def test_what_several_steps_in_a_call_learn_is_what_they_learn_one_by_one(training: dict[str, Any]) -> None:
     config, of = pipeline(training={**TRAINING, **training}), material()
     workload = catalog.load(config.workload)
@@ -90,6 +90,7 @@ def test_a_call_lasts_half_a_second_by_what_the_last_ones_took() -> None:
     assert pace.steps == 1
 
 
+@pytest.mark.slow
 def test_a_callback_of_each_step_makes_the_fit_go_step_by_step_which_is_said_once(tmp_path: Path) -> None:
     (tmp_path / "hooked.py").write_text(
         "import keras\n"

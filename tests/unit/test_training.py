@@ -69,6 +69,7 @@ def test_a_fold_in_a_shared_workspace_is_the_fold_alone(store: Store, optimizer:
     _independent(store, config)
 
 
+@pytest.mark.slow
 def test_moving_statistics_and_random_layers_are_reset_too(store: Store, tmp_path: Path) -> None:
     (tmp_path / "batch_normal.py").write_text(OWN)
     training_section = {"epochs": 2, "batch_size": 16, "folds": 3}

@@ -66,6 +66,7 @@ def test_the_page_s_model_starts_frozen_and_its_callback_unfreezes_it(tmp_path: 
     assert float(model.optimizer.learning_rate) == pytest.approx(1e-5)
 
 
+@pytest.mark.slow
 def test_weights_of_another_width_are_told(tmp_path: Path, weights: Path) -> None:
     path = example(tmp_path, weights)
     (tmp_path / "mobilenet.py").write_text((tmp_path / "mobilenet.py").read_text().replace("alpha=0.35", "alpha=0.5"))

@@ -202,6 +202,7 @@ def contents(store: Store) -> dict[str, bytes]:
     return {key: store.get(key) for key, _ in store.list("")}
 
 
+@pytest.mark.slow
 def test_a_study_goes_on_elsewhere_and_loses_at_most_the_running_trial(tmp_path: Path) -> None:
     config = small()
     here = open_store(str(tmp_path / "here"))

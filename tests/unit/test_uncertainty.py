@@ -105,6 +105,7 @@ def test_the_same_predictions_have_the_same_intervals() -> None:
     assert between(labels, mine, its) == between(labels, mine, its)
 
 
+@pytest.mark.slow
 def test_the_cost_is_bounded_in_numbers_drawn() -> None:
     """A large holdout with as many cells as there can be: some seconds of this process's own time, not minutes."""
     random = np.random.default_rng(0)

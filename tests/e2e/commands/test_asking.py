@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from tests.e2e.commands.places import Place, flip, retrained
 from tests.e2e.helpers import call, command, listing, rows
 
@@ -69,6 +71,7 @@ def test_why_a_candidate_was_promoted_and_refused(champions: Place) -> None:
     assert result.status == 1 and a["run_id"] in str(result.error["expected"])
 
 
+@pytest.mark.slow
 def test_a_run_is_reproduced_bit_for_bit_and_nothing_is_written(champions: Place) -> None:
     before = listing(champions.store)
     champions.configure(training={"epochs": 1, "folds": 2})  # today's YAML is not what the run was trained by

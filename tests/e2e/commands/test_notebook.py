@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.e2e.commands.places import Place
 
 NOTEBOOK = json.loads((Path(__file__).parents[3] / "docs" / "notebook.ipynb").read_text(encoding="utf-8"))
@@ -18,6 +20,7 @@ assert predicted["label"].tolist() == [holdout["predicted"].iloc[0]]
 """
 
 
+@pytest.mark.slow
 def test_the_notebook_runs_in_docs_beside_the_store(first: Place, tmp_path: Path) -> None:
     """Its code cells in one namespace, as a kernel has them; what they leave agrees with each other."""
     cells = [cell for cell in NOTEBOOK["cells"] if cell["cell_type"] == "code"]

@@ -64,6 +64,7 @@ def build(input_shape, classes):
 """
 
 
+@pytest.mark.slow
 def test_a_model_of_the_users_own(copy: Place) -> None:
     (copy.folder / "p" / "mine.py").write_text("from widths import WIDTH\n" + MODEL)
     (copy.folder / "p" / "widths.py").write_text("WIDTH = 16\n")

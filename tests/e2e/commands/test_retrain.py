@@ -107,6 +107,7 @@ def test_what_ran_before_another_configuration_is_unchanged_and_says_why(third: 
     assert listing(third.store) == before
 
 
+@pytest.mark.slow
 def test_a_forced_run_with_the_same_predictions_leaves_the_champion(copy: Place) -> None:
     document = retrained(copy("retrain", "--force"), 4)
     assert document["champion"] == copy.told["A"]["version"] != document["version"]

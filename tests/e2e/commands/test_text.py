@@ -161,6 +161,7 @@ def test_tables_and_the_prefect_ui_have_a_run_of_texts(place: Any, work: Path) -
     assert there >= {f"{kind}-reports" for kind in ("summary", "report", "gate", "curves", "confusion")}
 
 
+@pytest.mark.slow
 def test_known_texts_are_not_ingested_again_and_new_ones_are_weighed_against_the_champion(place: Any) -> None:
     again = place("ingest", table(place.folder / "second.csv", 240, 0), "--batch", "second").document
     assert (again["known"], again["accepted"]) == (240, 0)
