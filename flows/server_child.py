@@ -69,9 +69,12 @@ def for_this_machine(app: ASGIApp) -> ASGIApp:
     own = os.environ.get(ORIGINS, "").encode().split(b",")
 
     async def choose(scope: Scope, receive: Receive, send: Send) -> None:
-        origins = [value for name, value in scope.get("headers", ()) if name == b"origin"]
+        headers = scope.get("headers", ())
+        origins = [value for name, value in headers if name == b"origin"]
         if scope.get("path") in PROBES:
             await app(scope, receive, send)
+        elif sum(name == b"host" for name, _ in headers) > 1:  # RFC 9112, 3.2; uvicorn's parser does not ask
+            await PlainTextResponse("Invalid host header", 400)(scope, receive, send)
         elif any(origin not in own for origin in origins):
             await PlainTextResponse("Invalid origin header", 400)(scope, receive, send)
         else:
