@@ -24,7 +24,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent.parent
 PRESENT = ("jax", "numpy", "pyarrow", "scikit-learn", "pillow", "pip")
-UNUSED = {"tensorflow", "tokenizers", "onnx", "onnxruntime", "tf2onnx"}  # it trains on JAX, images alone, and serves none
+UNUSED = {"tensorflow", "tokenizers", "onnx", "onnxruntime", "tf2onnx"}  # images alone, on JAX, not served
 THERE = {
     "python_version": "3.12", "python_full_version": "3.12.3", "sys_platform": "linux", "platform_machine": "x86_64",
 }  # fmt: skip
