@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli import asking, batches, dataset, monitoring, output, registry
+from cli import approvals, asking, batches, dataset, monitoring, output, registry
 from cli import gate as gates
 from cli import query as queries
 from cli import report as reports
@@ -36,7 +36,7 @@ app = typer.Typer(
 COMPLETES = "_LEPTONFLOW_COMPLETE"  # set by a shell that completes a command line
 
 INTERRUPTED = 130
-VERDICT_STATUS = {"promoted": 0, "unchanged": 0, "rejected-data": 3, "refused": 4}
+VERDICT_STATUS = {"promoted": 0, "unchanged": 0, "rejected-data": 3, "refused": 4, "waiting": 5}
 
 
 def _version(asked: bool) -> None:
@@ -165,6 +165,8 @@ def _override(
     return _answer(Answer(document, lambda: show.overridden(document)), as_json)
 
 
+app.command()(approvals.approve)
+app.command()(approvals.reject)
 app.command()(tunings.tune)
 app.command()(gates.gate)
 

@@ -208,7 +208,8 @@ def retrained(store: Store, config: Pipeline, pipeline: str, document: dict[str,
     data = ", ".join(f"{sum(c[n] for c in counts)} {name}" for n, name in COUNTS.items())
     data += f" in {counted(len(counts), 'accepted batch', 'accepted batches')}"
     console.print()
-    colours = {"promoted": "green", "unchanged": "blue", "refused": "yellow", "rejected-data": "red"}
+    colours = {"promoted": "green", "unchanged": "blue", "refused": "yellow", "rejected-data": "red",
+               "waiting": "magenta"}  # fmt: skip
     verdict = document["verdict"]
     sentence = (document.get("sentence") or "").removeprefix(verdict)
     if verdict == "unchanged":
@@ -250,6 +251,8 @@ def retrained(store: Store, config: Pipeline, pipeline: str, document: dict[str,
         f"history {given}",
         f"query \"select version, fold, value from folds {where} and metric = '{next(iter(metrics), None)}'\"",
     ]
+    if verdict == "waiting":
+        commands[:0] = [f"approve {given} {document['run_id']}", f"reject {given} {document['run_id']} --reason TEXT"]
     if verdict == "rejected-data":
         commands = [f"status {given}", f'query "select batch, source, rule, reason from quarantine {where}"']
     for number, text in enumerate(commands):

@@ -90,6 +90,8 @@ def _run_lines(pipeline: str, document: Mapping[str, Any]) -> Iterator[tuple[str
     used = {(each or {}).get("snapshot") for each in (last, rejected)}
     if document["snapshot"] and not running and document["snapshot"] not in used:
         yield "not trained", f"no finished run used this dataset yet: `{_command('retrain', pipeline)}`"
+    if document.get("approval"):
+        yield "approval", f"run {document['approval']['run_id']} is {document['approval']['sentence']}"
     ended = last and f"{last['run_id']} {last['verdict']} at {when(last['finished_at'])}: {_reason(last)}"
     yield "last run", ended or "none"
 

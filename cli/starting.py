@@ -68,7 +68,8 @@ gate:
 # limits: {{validate: 3600, preprocess: 3600, train: 86400, evaluate: 3600, infra_validate: 600}}
 
 # Which Prefect notification block is notified of which outcomes of a run (rejected-data is one more).
-# notify: {{block: custom-webhook/ops, on: [failure, refused, promoted]}}
+# notify: {{block: custom-webhook/ops, on: [failure, refused, promoted, waiting]}}
+# promotion: {{approve: none, timeout: 3d}}  # a person approves what the gate passed; approve: [ana, bo]: one of these
 """
 
 

@@ -27,6 +27,7 @@ from leptonflow.runs import pipeline_status
 from leptonflow.storage import run_lock
 from leptonflow.storage.address import open_store
 from schemas.config import Pipeline
+from schemas.constants import WAITING
 from schemas.records import Plan
 
 P = ParamSpec("P")
@@ -137,7 +138,8 @@ class Steps:
             if champion is not None:
                 page.show_changed(champion)
         page.name(document["snapshot"], document["verdict"], end=document["verdict"])
-        notifying.notify(self.config, document["verdict"], why, page.run, page.log)
+        if document["verdict"] != WAITING or story.trained:  # once, not at each run that finds it waiting still
+            notifying.notify(self.config, document["verdict"], why, page.run, page.log)
         return Completed(name=document["verdict"], message=why, data=document)
 
     @contextmanager

@@ -82,6 +82,8 @@ def summary(pipeline: str, story: Story) -> str:
     if document["verdict"] == "unchanged":
         line = unchanged.why_not_champion(pipeline, dict(document))
         parts += [markdown(line)] if line else []
+    if document.get("approval"):
+        parts.append(markdown(str(document["approval"]["sentence"])))
     parts.append(_table(("", ""), [(name, value) for name, value in _facts(story) if value]))
     if story.outcomes:
         parts += ["## Data in", _batches(story.outcomes), _reasons(story.outcomes)]

@@ -20,6 +20,7 @@ from schemas.errors import ConfigurationError
 from schemas.groups import Group, of_text
 from schemas.metrics import class_of
 from schemas.own_model import Weights
+from schemas.promotion import Approval
 from schemas.rules import KINDS as RULES
 from schemas.rules import MOST, Calibration, Frozen, Looks, Rule, Slices, wrong
 from schemas.rules import AgainstChampion as AgainstChampion
@@ -93,7 +94,9 @@ class Notify(Frozen):
     """Which Prefect notification block is notified of which outcomes of a run."""
 
     block: str
-    on: tuple[Literal["failure", "refused", "promoted", "rejected-data"], ...] = ("failure", "refused", "promoted")
+    on: tuple[Literal["failure", "refused", "promoted", "waiting", "rejected-data"], ...] = (
+        "failure", "refused", "promoted", "waiting",
+    )  # fmt: skip
 
     @field_validator("on", mode="before")
     @classmethod
@@ -104,7 +107,7 @@ class Notify(Frozen):
     @classmethod
     def _some_end(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if not value:
-            raise ValueError("at least one of failure, refused, promoted, rejected-data")
+            raise ValueError("at least one of failure, refused, promoted, waiting, rejected-data")
         return value
 
     @field_validator("block")
@@ -136,6 +139,7 @@ class Pipeline(Frozen):
     # How long, and who is told: no matter of what is made, hence in no document, id or digest.
     limits: Limits = Field(default=Limits(), exclude=True)
     notify: Notify | None = Field(default=None, exclude=True)
+    promotion: Approval | None = Field(default=None, exclude=True)  # what becomes of a verdict, not the verdict
     looks: Looks = Field(default=Looks(), exclude=True)
     serving: Serving = Field(default=Serving(), exclude=True)
     tune: Any = Field(default=None, exclude=True)  # a schemas.tuning.Tune
@@ -293,6 +297,7 @@ def _valid_keys(path: list[Any], document: dict[Any, Any]) -> list[str]:
         "schedule": Schedule,
         "limits": Limits,
         "notify": Notify,
+        "promotion": Approval,
         "looks": Looks,
         "serving": Serving,
         "stop_early_if": StopEarly,

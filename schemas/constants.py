@@ -1,6 +1,6 @@
 """Values that several rooms share, and that records on a store hold."""
 
-PROMOTED, REFUSED = "promoted", "refused"  # verdicts
+PROMOTED, REFUSED, WAITING = "promoted", "refused", "waiting"  # verdicts; waiting: for approval
 EARLY = "early-refusal.json"  # in the folder of a run that was stopped early: its folds
 BEST = "against_best_champion"  # the rule that is added to every `against_champion`
 RESERVED = ("class", "batch", "newest")  # what slices may name besides metadata

@@ -385,7 +385,7 @@ class Verdict(Record):
 
     run_id: str
     version: str
-    verdict: str  # promoted, refused
+    verdict: str  # promoted, refused, waiting
     rules: tuple[RuleResult, ...]
     sentence: str
     champion: str | None  # before the decision

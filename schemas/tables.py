@@ -288,6 +288,20 @@ PROMOTIONS = _columns(
 # Batches that a person set aside: the records are the table's only source.
 DISCARDS = _columns(pipeline="text", batch="text", reason="text", who="text", at="time")
 
+# Runs that wait for approval, or did: the records are the table's only source. A null outcome: none is recorded yet.
+APPROVALS = _columns(
+    pipeline="text",
+    run_id="text",
+    version="text",
+    outcome="text",
+    who="text",
+    reason="text",
+    requested_at="time",
+    expires_at="time",
+    decided_at="time",
+    sentence="text",
+)
+
 # --- what was served, under served/ ---------------------------------------------------------------
 
 # A prediction. `metadata` is JSON; `features` are those of the model's penultimate layer, `inputs` the example as a
@@ -341,6 +355,7 @@ COLUMNS: dict[str, dict[str, str]] = {
     "configuration": CONFIGURATION,
     "models": MODELS,
     "promotions": PROMOTIONS,
+    "approvals": APPROVALS,
     "discards": DISCARDS,
     "trials": TRIALS,
     "served": SERVED,

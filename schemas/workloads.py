@@ -34,7 +34,10 @@ class Sections(NamedTuple):
 SECTIONS = {
     "image_classification": Sections(TypeAdapter(ImageInput), ImageModel, augment=operations),
     "text_classification": Sections(
-        TypeAdapter(TextInput), TextModel, tuple(TextInput.model_fields), augment=lambda given: ("token_dropout",),
+        TypeAdapter(TextInput),
+        TextModel,
+        tuple(TextInput.model_fields),
+        augment=lambda given: ("token_dropout",),
         vocabulary=True,
     ),
 }

@@ -73,6 +73,7 @@ FITS = "fits"
 MODELS = "models"
 RUNS = "runs"
 PROMOTIONS = "promotions"
+APPROVALS = "approvals"
 TABLES = "tables"
 COMPACTIONS = "compactions"
 STUDIES = "studies"
@@ -256,6 +257,16 @@ def rejection_key(pipeline: str, name: str) -> str:
 def decision_key(pipeline: str, run_id: str, number: int) -> str:
     """A run's decision against record `number` of the promotions log."""
     return run_key(pipeline, run_id, f"decisions/{number}.json")
+
+
+def approvals_folder(pipeline: str) -> str:
+    """The folder of a pipeline's approvals."""
+    return f"{APPROVALS}/{pipeline}"
+
+
+def approval_key(pipeline: str, run_id: str, name: str) -> str:
+    """Of a run that waits for approval, or did: request.json, decision.json, refusal.json."""
+    return f"{APPROVALS}/{pipeline}/{run_id}/{name}"
 
 
 def table_folder(table: str, pipeline: str | None = None) -> str:

@@ -15,7 +15,7 @@ from leptonflow.gate.rules.scores import units
 from leptonflow.gate.rules.words import promote_command
 from schemas import rules as yaml_rules
 from schemas.config import Pipeline
-from schemas.constants import PROMOTED, REFUSED
+from schemas.constants import PROMOTED, REFUSED, WAITING
 from schemas.errors import ConfigurationError, LeptonflowError
 from schemas.metrics import class_of
 from schemas.records import Evaluation, InfraResult, RuleResult, Verdict
@@ -62,7 +62,8 @@ def decide(
     infra       whether the packaged candidate reproduced its own predictions
     proven      metric: the best proven champion by it (registry.proven_champions), where that is not the last
 
-    The verdict is `promoted` iff no rule is false and at least one of the YAML's own rules is true.
+    The verdict is `promoted` iff no rule is false and at least one of the YAML's own rules is true; `waiting` instead
+    where the YAML has `promotion` and another version would become the champion.
     Raises LeptonflowError where the measurements are not of this candidate and this champion.
     """
     _same_subject(version, champion, evaluation, infra)
@@ -76,13 +77,15 @@ def decide(
         always.stale_snapshot(case, snapshot_number, champion_snapshot_number),
         always.rolled_back(case, history),
     )
-    promoted = all(r.passed is not False for r in rules) and any(r.passed for r in own)
+    passed = all(r.passed is not False for r in rules) and any(r.passed for r in own)
+    waits = passed and config.promotion is not None and not (champion and champion.version == version)
     warnings = (*dict.fromkeys(w.note for w in evaluated if w.note), *_worn(evidence.looks, config.looks.warn))
-    sentence = _sentence(config.name, version, own, rules, promoted, champion)
+    word = WAITING if waits else PROMOTED if passed else REFUSED
+    sentence = _sentence(config.name, version, own, rules, word, champion)
     return Verdict(
         run_id=run_id,
         version=version,
-        verdict=PROMOTED if promoted else REFUSED,
+        verdict=word,
         rules=rules,
         sentence="; ".join([sentence, *(told for told in warnings if told not in sentence)]),
         champion=champion.version if champion else None,
@@ -131,7 +134,7 @@ def _sentence(
     version: str,
     own: Sequence[RuleResult],
     rules: Sequence[RuleResult],
-    promoted: bool,
+    verdict: str,
     champion: Champion | None,
 ) -> str:
     """Why, in one line."""
@@ -140,7 +143,7 @@ def _sentence(
     failed = [f"{r.rule}: {r.sentence}" for r in rules if r.passed is False]
     if failed:
         return f"refused by {'; '.join(failed)}{stays}"
-    if not promoted:
+    if verdict == REFUSED:
         why = f"refused: none of the gate's own rules could be evaluated ({'; '.join(r.sentence for r in own)})"
         way_out = "add an `at_least` rule to the gate"
         return f"{why}; {way_out}" + ("" if same else f" or run {promote_command(pipeline, version)}") + stays
@@ -148,6 +151,9 @@ def _sentence(
     passed = f"{len(rules) - idle} of {len(rules)} rules passed" + (f", {idle} did not apply" if idle else "")
     if same:
         return f"the champion {version} passes its gate again and stays: {passed}"
+    if verdict == WAITING:
+        over = f"to replace the champion {champion.version}" if champion else "to be the first champion"
+        return f"waiting for approval {over}: {passed}"
     return f"promoted over {champion.version}: {passed}" if champion else f"promoted, the first champion: {passed}"
 
 

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from leptonflow.gate import reachable
-from leptonflow.gate.rules.words import promote_command
-from schemas.constants import PROMOTED
+from leptonflow.gate.rules.words import approve_command, promote_command
+from schemas.constants import PROMOTED, WAITING
 from schemas.records import Record, RuleResult, Verdict
 from schemas.workloads import lower_is_better
 
@@ -21,6 +21,7 @@ AT_MOST = frozenset({"at_most", "fold_spread", "calibration", "overfit", "latenc
 AT_LEAST = frozenset(
     {"at_least", "against_champion", "against_best_champion", "against_champion_cv", "baseline", "slices"}
 )
+PASSED = (PROMOTED, WAITING)
 # In every verdict, never in a YAML.
 ALWAYS = frozenset({"infra_validate", "same-predictions", "stale-snapshot", "rolled-back"})
 EARLY = "stop_early_if"  # the one rule of a run that its first folds ended
@@ -62,7 +63,7 @@ def paragraph(pipeline: str, verdict: Verdict, measured: Measured = NOTHING) -> 
 
     measured: the candidate's metrics on the holdout, which tell what no candidate can reach.
     """
-    promoted = verdict.verdict == PROMOTED
+    promoted = verdict.verdict in PASSED
     same = verdict.champion == verdict.version
     if any(rule.rule == EARLY for rule in verdict.rules):
         return _stopped(verdict)
@@ -74,6 +75,7 @@ def paragraph(pipeline: str, verdict: Verdict, measured: Measured = NOTHING) -> 
     else:
         opening += f"against the champion {verdict.champion}"
     decided = "promoted it" if promoted and not same else "kept it" if promoted else "refused it"
+    decided = "passed it, for a person to approve" if verdict.verdict == WAITING else decided
     sentences = [f"{opening} and {decided}", *_reasons(verdict, promoted)]
     sentences += _changes(verdict, promoted, measured)
     if not promoted:
@@ -90,7 +92,7 @@ def paragraph(pipeline: str, verdict: Verdict, measured: Measured = NOTHING) -> 
 
 def summary(pipeline: str, verdict: Verdict, measured: Measured = NOTHING) -> str:
     """The verdict, the reason that decided and what would change it: at most three sentences, one line."""
-    promoted = verdict.verdict == PROMOTED
+    promoted = verdict.verdict in PASSED
     turn = _turn(pipeline, verdict, promoted, measured)
     sentences = [_outcome(verdict, promoted), _decisive(verdict, promoted), turn]
     # A rule's sentence may hold several; here it is a part of one.
@@ -103,7 +105,7 @@ def would_change(verdict: Verdict, measured: Measured = NOTHING) -> list[Change]
 
     A verdict refused without a failed rule lists those of the YAML that did not apply: one had to hold.
     """
-    if verdict.verdict == PROMOTED:
+    if verdict.verdict in PASSED:
         held = [_change(rule, measured) for rule in verdict.rules if rule.passed and rule.rule not in ALWAYS]
         return sorted((c for c in held if c.by is not None), key=_slack)
     failed = [rule for rule in verdict.rules if rule.passed is False]
@@ -124,6 +126,9 @@ def _outcome(verdict: Verdict, promoted: bool) -> str:
     if champion == version:
         passes = "passes its gate again and stays" if promoted else "was refused by its gate, and stays"
         return f"the champion {version} {passes}"
+    if verdict.verdict == WAITING:
+        stays = f"the champion {champion} stays until then" if champion else "there is no champion"
+        return f"version {version} passed its gate and waits for approval; {stays}"
     if champion is None:
         ended = "was promoted, the first champion" if promoted else "was refused; there is no champion"
         return f"version {version} {ended}"
@@ -152,6 +157,8 @@ def _decisive(verdict: Verdict, promoted: bool) -> str:
 
 def _turn(pipeline: str, verdict: Verdict, promoted: bool, measured: Measured) -> str:
     """What would have changed the outcome, and what a person can do."""
+    if verdict.verdict == WAITING:
+        return approve_command(pipeline, verdict.run_id)
     if promoted:
         return "".join(_changes(verdict, promoted, measured))
     failed, way = _failed(verdict), _way_out(pipeline, verdict)

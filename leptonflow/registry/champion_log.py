@@ -169,6 +169,22 @@ def settle(
     verdict = _decision(key, adopt(store, key, canonical(verdict)), verdict.run_id, number)
     if verdict.verdict != PROMOTED or verdict.version == verdict.champion or log.number > number:
         return verdict, log
+    log = _promoted(store, plan, log, verdict, manifest_sha256, who or f"run {verdict.run_id}", verdict.sentence)
+    return verdict, log
+
+
+def approve(store: Store, plan: Plan, log: Log, verdict: Verdict, manifest_sha256: str, who: str, why: str) -> Log:
+    """Make the version of a run champion that a person approved, by its verdict against the head of `log`.
+
+    Safe to repeat. Returns the log with the record. Raises LostRace where another record came after that head.
+    """
+    adopt(store, store_keys.decision_key(plan.pipeline, verdict.run_id, log.number), canonical(verdict))
+    return _promoted(store, plan, log, verdict, manifest_sha256, who, why)
+
+
+def _promoted(
+    store: Store, plan: Plan, log: Log, verdict: Verdict, manifest_sha256: str, who: str, why: str
+) -> Log:
     body = Promotion(
         version=verdict.version,
         previous=verdict.champion,
@@ -176,16 +192,8 @@ def settle(
         manifest_sha256=manifest_sha256,
         **_data(plan),
     )
-    log = commits.commit(
-        store,
-        log,
-        id=own,
-        kind=PROMOTION,
-        body=body.model_dump(mode="json"),
-        who=who or f"run {verdict.run_id}",
-        why=verdict.sentence,
-    )
-    return verdict, log
+    id = digest("promotion", verdict.run_id, log.number)
+    return commits.commit(store, log, id=id, kind=PROMOTION, body=body.model_dump(mode="json"), who=who, why=why)
 
 
 def standing_decision(store: Store, plan: Plan, log: Log) -> Verdict | None:

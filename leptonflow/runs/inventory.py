@@ -27,6 +27,9 @@ from schemas.errors import Damaged, NotFound
 from schemas.records import Outcome, PartRef
 
 GONE = "no such object"
+DOCUMENTS = (
+    store_keys.RUNS, store_keys.FITS, store_keys.MODELS, store_keys.DISCARDED, store_keys.STUDIES, store_keys.APPROVALS
+)  # fmt: skip
 
 
 class Named(NamedTuple):
@@ -62,7 +65,7 @@ def everything(store: Store, names: Sequence[str], found: Verified) -> Iterator[
         yield from _promotions(store, name, found)
         _log(store, store_keys.pins_log(name), found)
         yield from _packages(store, name, found)
-        for folder in (store_keys.RUNS, store_keys.FITS, store_keys.MODELS, store_keys.DISCARDED, store_keys.STUDIES):
+        for folder in DOCUMENTS:
             yield from _documents(store, f"{folder}/{name}")
     yield from _compactions(store, found)
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from leptonflow.core import store_keys
+from leptonflow.core import clock, store_keys
 from leptonflow.data.dataset import dataset_state, identities, known_examples
 from leptonflow.data.ingest import batch_state
 from leptonflow.registry import champion_log, intact_champions, packages
-from leptonflow.runs import recording, rejections, summaries, unfinished
+from leptonflow.runs import approvals, recording, rejections, summaries, unfinished
 from leptonflow.storage.commit_log import Log
 from leptonflow.storage.objects import BACK
 from leptonflow.storage.store import Store
@@ -43,6 +43,7 @@ def status(store: Store, config: Pipeline) -> dict[str, Any]:
         damage = error
     promotions = champion_log.promotions(store, config.name, complete=True)
     champion = champion_log.champion(promotions)
+    waited = approvals.every(store, config.name, clock.now(), promotions)
     versions, damaged = packages.readable(store, config.name)
     damage = (
         shortened(promotions, finished)
@@ -67,7 +68,8 @@ def status(store: Store, config: Pipeline) -> dict[str, Any]:
         **stands,
         "warnings": [*stands["warnings"], *known_examples.left_behind(store, config, log)],
         "conflicts": identities.conflicts(store, log),
-        "last_run": _told(finished[-1]) if finished else None,
+        "last_run": _told(finished[-1], waited) if finished else None,
+        "approval": next((a.document() for a in waited.values() if a.state in approvals.UNDECIDED), None),
         "rejected": rejected(store, config, finished),
         **_unfinished(store, config.name),
         "store": {"uri": store.uri, "exists": exists(store)},
@@ -99,7 +101,8 @@ def _fit(at: FitStatus) -> dict[str, Any]:
     return {**at.model_dump(exclude=elsewhere), "sentence": f"{stage}, {fit_status.words(at)}"}
 
 
-def _told(run: dict[str, Any]) -> dict[str, Any]:
+def _told(run: dict[str, Any], waited: Mapping[str, approvals.Approval]) -> dict[str, Any]:
+    run = approvals.today(run, waited)
     return {**run, "key_metric": summaries.key_metric(run), "reason": summaries.reason(run)}
 
 
@@ -119,7 +122,8 @@ def shortened(log: Log, finished: Sequence[dict[str, Any]]) -> Damaged | None:
 
 def runs(store: Store, config: Pipeline) -> list[dict[str, Any]]:
     """One record for each finished run, newest last; with its key metric and what decided."""
-    return [_told(run) for run in recording.runs(store, config.name)]
+    waited = approvals.every(store, config.name, clock.now())
+    return [_told(run, waited) for run in recording.runs(store, config.name)]
 
 
 def models(store: Store, config: Pipeline) -> list[dict[str, Any]]:
@@ -133,7 +137,8 @@ def models(store: Store, config: Pipeline) -> list[dict[str, Any]]:
     told: dict[str, dict[str, Any]] = {}
     found, damaged = packages.readable(store, config.name)
     with suppress(Damaged):  # told by `status`; the versions are there all the same
-        told = {run["version"]: _told(run) for run in recording.runs(store, config.name)}
+        waited = approvals.every(store, config.name, clock.now())
+        told = {run["version"]: _told(run, waited) for run in recording.runs(store, config.name)}
     rows = [_model(manifest, manifest.version == now, told.get(manifest.version)) for manifest in found]
     lost = [
         {**dict.fromkeys(MODEL), "version": v, "champion": v == now, "damage": e.line()} for v, e in damaged.items()

@@ -22,7 +22,7 @@ from leptonflow.core.concurrency import in_order
 from leptonflow.core.hashing import canonical, sha256
 from leptonflow.core.store_keys import run_key
 from leptonflow.data.dataset.batch_outcomes import newest_outcome, read_outcome, recorded_outcomes
-from leptonflow.runs import planning
+from leptonflow.runs import approvals, planning
 from leptonflow.storage import commit_log as commits
 from leptonflow.storage.objects import BACK, adopt, parsed, steady
 from leptonflow.storage.store import Store
@@ -121,11 +121,13 @@ def record(store: Store, config: Pipeline, plan: Plan, results: Results) -> dict
         html = steady(store, page)
     files = [reference_to(key, verdict_json), reference_to(page, html), *written, results.evaluation.predictions]
     files += _documents(store, told.verdict, config.name, key)
+    approvals.ask(store, config, plan, told.verdict, told.number, told.finished_at)
     manifest_key = run_key(config.name, run_id, "manifest.json")
     data = adopt(store, manifest_key, manifest_bytes(config, plan, told, document, files))
     checkpoints.sweep(store, config.name, version)  # the run is whole
     compaction.after_run(store)
-    return _openable(store, _manifest(data, manifest_key)["document"])
+    whole = _openable(store, _manifest(data, manifest_key)["document"])
+    return {**approvals.told(store, config.name, whole, clock.now()), "verdict": whole["verdict"]}
 
 
 def _report(

@@ -102,7 +102,7 @@ def _reproduced(
     folds: bool,
 ) -> dict[str, Any]:
     config = _as_trained(store, config, manifest)
-    snapshot = _snapshot(store, config, manifest)
+    snapshot = snapshot_of(store, config, manifest)
     before = _read(recorded, f"the holdout predictions of run {run_id}", config, manifest.classes)
     out_of_fold = _out_of_fold(store, config, manifest) if folds else None
     _same_device(manifest)
@@ -196,10 +196,12 @@ def _version(store: Store, pipeline: str, run_id: str) -> str | None:
         ) from None  # fmt: skip
 
 
-def _snapshot(store: Store, config: Pipeline, manifest: ModelManifest) -> SnapshotRef:
-    """The dataset as of the recorded snapshot number, whatever came later."""
+def snapshot_of(
+    store: Store, config: Pipeline, manifest: ModelManifest, number: int | None = None
+) -> SnapshotRef:
+    """The dataset as of the recorded snapshot number (by default the one in the manifest), whatever came later."""
     log = dataset_state.snapshots(store, config.name)
-    number = manifest.snapshot_number
+    number = manifest.snapshot_number if number is None else number
     state = dataset_state.state(config, replace(log, entries=log.entries[:number]))
     if state is None or log.number < number:
         raise Damaged(

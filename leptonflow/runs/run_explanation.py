@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from leptonflow.core import store_keys
-from leptonflow.gate.explanation import paragraph, would_change
-from leptonflow.runs import recording
+from leptonflow.core import clock, store_keys
+from leptonflow.gate import explanation
+from leptonflow.runs import approvals, recording
 from leptonflow.storage.objects import BACK
 from leptonflow.storage.store import Store
 from schemas.config import NAME, Pipeline
@@ -35,14 +35,18 @@ def explain(store: Store, config: Pipeline, run_id: str | None = None) -> dict[s
             hint=BACK,
         )
     measured = run.get("holdout") or {}
+    now = approvals.told(store, config.name, run, clock.now())
+    approval = now.get("approval")
+    paragraph = explanation.paragraph(config.name, verdict, measured)
     return {
         "run_id": verdict.run_id,
         "version": verdict.version,
-        "verdict": verdict.verdict,
+        "verdict": now["verdict"],
         "champion": run["champion"],
         "against": verdict.champion,
-        "paragraph": paragraph(config.name, verdict, measured),
-        "would_change": [change.model_dump() for change in would_change(verdict, measured)],
+        "paragraph": paragraph if approval is None else f"{paragraph} Approval: {approval['sentence']}.",
+        "would_change": [change.model_dump() for change in explanation.would_change(verdict, measured)],
+        **({"approval": approval} if approval is not None else {}),
         **({"groups": run["groups"]} if "groups" in run else {}),
     }
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from leptonflow.core import clock
 from leptonflow.data.dataset import batch_outcomes
 from leptonflow.gate.rules.words import promote_command
 from leptonflow.registry import champion_log
-from leptonflow.runs import planning, recording
+from leptonflow.runs import approvals, planning, recording
 from leptonflow.storage.store import Store
 from schemas.config import Pipeline
 
@@ -15,7 +16,8 @@ from schemas.config import Pipeline
 def document(store: Store, config: Pipeline) -> dict[str, Any] | None:
     """The earlier run's document with the verdict `unchanged`, or None where there is something to do.
 
-    Only rows that a crash left out are written; where nothing is missing, nothing is.
+    Where it waits for approval its verdict stays `waiting`. Only what a crash left out is written, and that a run
+    waits for approval no more; where nothing is missing, nothing is.
     """
     plan = planning.plan(store, config)
     if plan.waiting or not plan.finished or plan.run_id is None:
@@ -25,7 +27,8 @@ def document(store: Store, config: Pipeline) -> dict[str, Any] | None:
         return None
     batch_outcomes.repair_batches(store, config.name)
     champion = champion_log.champion(champion_log.promotions(store, config.name, complete=True))
-    return {**earlier, "verdict": "unchanged", "champion": champion.version if champion else None}
+    found = approvals.again(store, config.name, earlier, clock.now())
+    return {**found, "champion": champion.version if champion else None}
 
 
 def why_not_champion(pipeline: str, document: dict[str, Any]) -> str | None:
@@ -37,6 +40,8 @@ def why_not_champion(pipeline: str, document: dict[str, Any]) -> str | None:
         )
     if document["version"] == document["champion"]:
         return None
+    if document.get("approval"):
+        return f"nothing new since run {document['run_id']}, which was {document['sentence']}"
     held = f"the champion is {document['champion']}" if document["champion"] else "there is no champion"
     return (
         f"nothing new, and {held}: version {document['version']} was evaluated before and is not it "

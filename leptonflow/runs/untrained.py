@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from leptonflow.runs import recording, rejections, verdicts
+from leptonflow.core import clock
+from leptonflow.runs import approvals, recording, rejections, verdicts
 from leptonflow.storage.store import Store
 from schemas.errors import Damaged
 from schemas.records import Outcome, Plan, Split
 
 
 def unchanged(store: Store, plan: Plan) -> dict[str, Any]:
-    """The finished run's document again, with the current champion."""
+    """The finished run's document again, with the current champion: `unchanged`, or still `waiting` for approval."""
     assert plan.run_id is not None
     earlier = recording.finished(store, plan.pipeline, plan.run_id)
     if earlier is None:
         raise Damaged(f"the manifest of the run {plan.run_id} is gone", hint="Put it back from a copy of the store")
-    return {**earlier, "verdict": "unchanged", "champion": verdicts.champion_after(store, plan.pipeline)}
+    found = approvals.again(store, plan.pipeline, earlier, clock.now())
+    return {**found, "champion": verdicts.champion_after(store, plan.pipeline)}
 
 
 def rejected_data(

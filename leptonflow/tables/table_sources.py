@@ -228,6 +228,26 @@ def _discards(store: Store) -> list[table_files.Row]:
     return [read_model(Discard, key, data, "the record of a discarded batch").model_dump() for key, data in found]
 
 
+def _approvals(store: Store) -> list[table_files.Row]:
+    from schemas.approvals import ApprovalDecision, ApprovalRequest
+
+    keys = [key for key in store.keys(store_keys.APPROVALS) if key.endswith(("/request.json", "/decision.json"))]
+    data = dict(zip(keys, store.get_many(keys), strict=True))
+    found = []
+    for key in (key for key in keys if key.endswith("/request.json")):
+        request, own = read_model(ApprovalRequest, key, data[key], "a request for approval"), None
+        at = store_keys.approval_key(request.pipeline, request.run_id, "decision.json")
+        if at in data:
+            own = read_model(ApprovalDecision, at, data[at], "a decision about a run")
+        found.append({
+            "pipeline": request.pipeline, "run_id": request.run_id, "version": request.version,
+            "outcome": own and own.outcome, "who": own and own.who, "reason": own and own.reason,
+            "requested_at": request.at, "expires_at": request.expires_at, "decided_at": own and own.at,
+            "sentence": own.sentence if own else request.sentence,
+        })  # fmt: skip
+    return found
+
+
 def _corrections(store: Store) -> list[table_files.Row]:
     return [
         {
@@ -281,6 +301,7 @@ _LOGS: dict[str, Callable[[Store], list[table_files.Row]]] = {
     "snapshots": _snapshots,
     "corrections": _corrections,
     "promotions": _promotions,
+    "approvals": _approvals,
     "discards": _discards,
     "trials": _trials,
 }

@@ -88,9 +88,9 @@ def test_the_greatest_seed_is_one_that_the_folds_take() -> None:
     assert holdout_split.folds(np.array([0, 0, 1, 1]), 2, greatest.seed).tolist().count(0) == 2
 
 
-def test_notify_has_three_ends_by_default() -> None:
+def test_notify_has_four_ends_by_default() -> None:
     found = config(notify={"block": "custom-webhook/ops"}).notify
-    assert found is not None and found.on == ("failure", "refused", "promoted")
+    assert found is not None and found.on == ("failure", "refused", "promoted", "waiting")
     assert config().notify is None
 
 

@@ -22,6 +22,12 @@ def promote_command(pipeline: str, version: str) -> str:
     return f"`leptonflow promote {pipeline} --version {version} --reason TEXT`"
 
 
+def approve_command(pipeline: str, run_id: str) -> str:
+    """The commands by which a person decides about a run that waits for approval."""
+    approve = f"`leptonflow approve {pipeline} {run_id}` makes it the champion"
+    return f"{approve}, `leptonflow reject {pipeline} {run_id} --reason TEXT` does not"
+
+
 def result(
     rule: str,
     metric: str | None,
