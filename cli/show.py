@@ -244,19 +244,25 @@ def retrained(store: Store, config: Pipeline, pipeline: str, document: dict[str,
     if document["report"]:
         console.print(Text(f"report    {document['report']}"), soft_wrap=True)
     console.print(Text(f"tables    {store.uri}/tables"), soft_wrap=True)
-    given = shlex.quote(pipeline)
+    commands = _next(config, pipeline, document, next(iter(metrics), None))
+    for number, text in enumerate(commands):
+        console.print(Text(f"{'' if number else 'next':<10}{typed(text)}"), soft_wrap=True)
+
+
+def _next(config: Pipeline, pipeline: str, document: Mapping[str, Any], metric: str | None) -> list[str]:
+    """The commands that a person may want after a retraining. metric: the one of its folds."""
+    given, verdict = shlex.quote(pipeline), document["verdict"]
     where = f"where pipeline = '{config.name}'"
+    if verdict == "rejected-data":
+        return [f"status {given}", f'query "select batch, source, rule, reason from quarantine {where}"']
     commands = [
         f"{'explain' if verdict == 'refused' else 'status'} {given}",
         f"history {given}",
-        f"query \"select version, fold, value from folds {where} and metric = '{next(iter(metrics), None)}'\"",
+        f"query \"select version, fold, value from folds {where} and metric = '{metric}'\"",
     ]
     if verdict == "waiting":
         commands[:0] = [f"approve {given} {document['run_id']}", f"reject {given} {document['run_id']} --reason TEXT"]
-    if verdict == "rejected-data":
-        commands = [f"status {given}", f'query "select batch, source, rule, reason from quarantine {where}"']
-    for number, text in enumerate(commands):
-        console.print(Text(f"{'' if number else 'next':<10}{typed(text)}"), soft_wrap=True)
+    return commands
 
 
 def _gate_table(rules: Sequence[dict[str, Any]]) -> Table:

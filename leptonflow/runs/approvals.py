@@ -175,15 +175,15 @@ def today(run: Mapping[str, Any], found: Mapping[str, Approval]) -> dict[str, An
     return {**run, "verdict": approval.state, **told, "approval": approval.document()}
 
 
-def told(store: Store, pipeline: str, run: dict[str, Any], now: str) -> dict[str, Any]:
-    """As `today`; nothing is read where the run never waited."""
-    return today(run, every(store, pipeline, now)) if run["verdict"] == WAITING else run
+def told(store: Store, pipeline: str, run: dict[str, Any]) -> dict[str, Any]:
+    """As `today`, now; nothing is read where the run never waited."""
+    return today(run, every(store, pipeline, clock.now())) if run["verdict"] == WAITING else run
 
 
-def again(store: Store, pipeline: str, earlier: dict[str, Any], now: str) -> dict[str, Any]:
+def again(store: Store, pipeline: str, earlier: dict[str, Any]) -> dict[str, Any]:
     """The document of a `retrain` that finds this run finished: `unchanged`, or still waiting."""
     if earlier["verdict"] != WAITING:
         return {**earlier, "verdict": "unchanged"}
-    close(store, pipeline, now)
-    found = told(store, pipeline, earlier, now)
+    close(store, pipeline, clock.now())
+    found = told(store, pipeline, earlier)
     return {**found, "verdict": WAITING if found["verdict"] in UNDECIDED else "unchanged"}

@@ -127,7 +127,7 @@ def record(store: Store, config: Pipeline, plan: Plan, results: Results) -> dict
     checkpoints.sweep(store, config.name, version)  # the run is whole
     compaction.after_run(store)
     whole = _openable(store, _manifest(data, manifest_key)["document"])
-    return {**approvals.told(store, config.name, whole, clock.now()), "verdict": whole["verdict"]}
+    return {**approvals.told(store, config.name, whole), "verdict": whole["verdict"]}
 
 
 def _report(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from leptonflow.core import clock, store_keys
+from leptonflow.core import store_keys
 from leptonflow.gate import explanation
 from leptonflow.runs import approvals, recording
 from leptonflow.storage.objects import BACK
@@ -35,7 +35,7 @@ def explain(store: Store, config: Pipeline, run_id: str | None = None) -> dict[s
             hint=BACK,
         )
     measured = run.get("holdout") or {}
-    now = approvals.told(store, config.name, run, clock.now())
+    now = approvals.told(store, config.name, run)
     approval = now.get("approval")
     paragraph = explanation.paragraph(config.name, verdict, measured)
     return {

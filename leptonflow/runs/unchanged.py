@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from leptonflow.core import clock
 from leptonflow.data.dataset import batch_outcomes
 from leptonflow.gate.rules.words import promote_command
 from leptonflow.registry import champion_log
@@ -27,7 +26,7 @@ def document(store: Store, config: Pipeline) -> dict[str, Any] | None:
         return None
     batch_outcomes.repair_batches(store, config.name)
     champion = champion_log.champion(champion_log.promotions(store, config.name, complete=True))
-    found = approvals.again(store, config.name, earlier, clock.now())
+    found = approvals.again(store, config.name, earlier)
     return {**found, "champion": champion.version if champion else None}
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from leptonflow.core import clock
 from leptonflow.runs import approvals, recording, rejections, verdicts
 from leptonflow.storage.store import Store
 from schemas.errors import Damaged
@@ -18,7 +17,7 @@ def unchanged(store: Store, plan: Plan) -> dict[str, Any]:
     earlier = recording.finished(store, plan.pipeline, plan.run_id)
     if earlier is None:
         raise Damaged(f"the manifest of the run {plan.run_id} is gone", hint="Put it back from a copy of the store")
-    found = approvals.again(store, plan.pipeline, earlier, clock.now())
+    found = approvals.again(store, plan.pipeline, earlier)
     return {**found, "champion": verdicts.champion_after(store, plan.pipeline)}
 
 

@@ -233,7 +233,7 @@ def _approvals(store: Store) -> list[table_files.Row]:
 
     keys = [key for key in store.keys(store_keys.APPROVALS) if key.endswith(("/request.json", "/decision.json"))]
     data = dict(zip(keys, store.get_many(keys), strict=True))
-    found = []
+    found: list[table_files.Row] = []
     for key in (key for key in keys if key.endswith("/request.json")):
         request, own = read_model(ApprovalRequest, key, data[key], "a request for approval"), None
         at = store_keys.approval_key(request.pipeline, request.run_id, "decision.json")

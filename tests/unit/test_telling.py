@@ -217,3 +217,13 @@ def test_the_same_curves_are_drawn_once(store: Store) -> None:
     again = plots.curves([fit.model_copy() for fit in run.fits], run.final.model_copy(), "loss")
     assert first and again is first
     assert plots.curves(run.fits, run.final, "accuracy") != first
+
+
+def test_a_run_that_waits_for_approval_says_how_to_decide(store: Store) -> None:
+    _, story = told(store, run_id="e5" * 6)
+    sentence = "waiting for approval until tomorrow: `leptonflow approve digits e5` makes it the champion"
+    waits = {**story.document, "verdict": "waiting", "approval": {"sentence": sentence}}
+    assert naming.tags(["promoted"], "digits", "waiting") == ["digits", "leptonflow", "waiting"]
+    assert naming.failed_name("digits-3fa2c1d07e55-waiting", "digits", "failed") == "digits-3fa2c1d07e55-failed"
+    assert lines(telling.summary("digits", Story(waits, (), story.trained)))[0] == "# waiting"
+    assert "leptonflow approve digits e5" in telling.summary("digits", Story(waits))
