@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 import uvicorn
+from fastapi import FastAPI
 
 from leptonflow.monitoring.prediction_log import PredictionLog
 from leptonflow.registry.serving_decisions import Pin
@@ -54,25 +55,29 @@ def run(
 ) -> int:  # fmt: skip
     """Serve until SIGTERM or Ctrl-C; requests that have begun are answered. 0, or 1 where it could not listen."""
     _many_connections()
-    options = Options(rules, pin, say=say)
-    server = uvicorn.Server(
-        uvicorn.Config(
-            create_app(store, pipelines, options, PredictionLog(store)), host=host, port=port, loop="uvloop",
-            http=Protocol, ws="none", access_log=False, server_header=False, log_level="warning",
-            limit_concurrency=CONNECTIONS, timeout_keep_alive=30, timeout_graceful_shutdown=STOP_SECONDS,
-        )
-    )  # fmt: skip
+    made = server(create_app(store, pipelines, Options(rules, pin, say=say), PredictionLog(store)), host, port)
     say(f"listening on http://{host}:{port}, {'with' if rules.keys else 'without'} keys")
     before = {}
     if threading.current_thread() is threading.main_thread():
         # uvicorn raises the signal that stopped it once more when it has ended; to be stopped is no failure here.
         before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        server.run()
+        made.run()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    return 0 if server.started else 1
+    return 0 if made.started else 1
+
+
+def server(app: FastAPI, host: str, port: int) -> uvicorn.Server:
+    """uvicorn with that application, not started. port 0: one that is free."""
+    return uvicorn.Server(
+        uvicorn.Config(
+            app, host=host, port=port, loop="uvloop", http=Protocol, ws="none", access_log=False, server_header=False,
+            log_level="warning", limit_concurrency=CONNECTIONS, timeout_keep_alive=30,
+            timeout_graceful_shutdown=STOP_SECONDS,
+        )
+    )  # fmt: skip
 
 
 def _many_connections() -> None:

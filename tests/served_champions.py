@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from typing import Any
 
 import numpy as np
+from fastapi import FastAPI
 from PIL import Image
 
 from leptonflow.keras_runtime.keras_models import keras
@@ -16,6 +19,7 @@ from leptonflow.storage.store import Store
 from leptonflow.workloads.image_classification import cnn
 from schemas.config import Pipeline
 from schemas.image_classification import ImageModel
+from serving import running
 from tests import small_packages
 from tests.fit_examples import pipeline
 
@@ -54,3 +58,18 @@ def until(true: Callable[[], bool], seconds: float = 60) -> None:
     while not true():
         assert time.monotonic() < end, "it never came"
         time.sleep(0.01)
+
+
+@contextmanager
+def listening(app: FastAPI) -> Iterator[int]:
+    """A real server on this machine, in a thread; yields its port."""
+    server = running.server(app, "127.0.0.1", 0)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    until(lambda: server.started)
+    try:
+        yield int(server.servers[0].sockets[0].getsockname()[1])
+    finally:
+        server.should_exit = True
+        thread.join(30)
+        assert not thread.is_alive()
