@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from cli import approvals, asking, batches, dataset, monitoring, output, registry
+from cli import board as boards
 from cli import gate as gates
 from cli import query as queries
 from cli import report as reports
@@ -195,6 +196,7 @@ def predict(
 app.command()(serving.serve)
 app.command()(monitoring.label)
 app.command()(monitoring.labels)
+app.command()(boards.board)
 app.command()(queries.query)
 
 

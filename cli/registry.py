@@ -36,10 +36,10 @@ def models(
     config = pipeline_files.load_config(pipeline)
     opened = looked_at(store)
     if show is not None:
-        document = comparison.version(opened, config, show)
+        document = comparison.version(opened, config.name, show)
         return answer(Answer(document, lambda: _version(document)), as_json)
     if diff is not None:
-        compared = comparison.compare(opened, config, *diff)
+        compared = comparison.compare(opened, config.name, *diff)
         return answer(Answer(compared, lambda: _compared(compared)), as_json)
     rows = pipeline_status.models(opened, config)
     for row in rows:

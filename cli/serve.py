@@ -49,8 +49,8 @@ def serve(
         raise UsageError("--reason is the reason of --pin", expected="--pin V --reason TEXT", received="no --pin")
     pinned = serving_decisions.checked(pin, person.person(), reason) if pin is not None else None
     rules = running.rules(host, api_keys.configured(), insecure)
-    return running.run(open_store(store_uri(store)), configs, host, port, rules, pinned, _say)
+    return running.run(open_store(store_uri(store)), configs, host, port, rules, pinned, say)
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
     print(printable(f"{time.strftime('%H:%M:%S')} {line}"), flush=True)

@@ -6,8 +6,10 @@ The name of the key is `request.state.who`, None without one.
 from __future__ import annotations
 
 import asyncio
+import base64
 import logging
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -20,6 +22,8 @@ LOOPBACK = frozenset(("localhost", "127.0.0.1", "[::1]", "::1"))
 READS = ("GET", "HEAD")
 OWN_LIMITS = ("/predict", "/infer")  # how large and slow a body may be is the pipeline's to say there
 BODY_BYTES, BODY_SECONDS = 16_000_000, 30.0
+PAGES = ("/", "/p/", "/board.css")
+BROWSER = 'Basic realm="leptonflow", charset="UTF-8"'
 HEADERS = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
 
 
@@ -27,7 +31,7 @@ HEADERS = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-stor
 class Rules:
     """keys: who may ask; none: everybody may. hosts: the names in a Host header that are served; None: every one.
 
-    readable: prefixes of pages that anybody may read, with GET and HEAD.
+    readable: prefixes of pages that anybody may read, with GET and HEAD; "/" is the first page alone.
     """
 
     keys: Keys
@@ -80,6 +84,8 @@ class Access:
                 key = value
             elif name == b"authorization" and value[:7].lower() == b"bearer ":
                 key = value[7:].strip()
+            elif name == b"authorization" and value[:6].lower() == b"basic ":
+                key = _password(value[6:])
         hosts = self._rules.hosts
         if hosts is not None and _name(host) not in hosts:
             raise told(
@@ -90,13 +96,14 @@ class Access:
         scope.setdefault("state", {})["who"] = who
         if not self._rules.keys or who is not None or scope["path"] in OPEN:
             return
-        if scope["method"] in READS and scope["path"].startswith(self._rules.readable or ("\0",)):
+        if scope["method"] in READS and _among(scope["path"], self._rules.readable):
             return
         problem = told(
             401, "a key is required" if not key else "no such key",
             expected="the header Authorization: Bearer KEY, or X-API-Key", close=True,
         )  # fmt: skip
-        problem.headers["www-authenticate"] = "Bearer"
+        # A browser asks a person for the key, as the password of any name.
+        problem.headers["www-authenticate"] = BROWSER if _among(scope["path"], PAGES) else "Bearer"
         raise problem
 
 
@@ -123,6 +130,17 @@ class _Body:
             self.cut = True
             raise told(413, "the body is too large", expected=f"at most {BODY_BYTES} bytes", close=True)
         return message
+
+
+def _among(path: str, prefixes: Iterable[str]) -> bool:
+    return any(path == each or (each != "/" and path.startswith(each)) for each in prefixes)
+
+
+def _password(encoded: bytes) -> bytes | None:
+    """That of a browser's login, None of what is none."""
+    with suppress(ValueError):
+        return base64.b64decode(encoded.strip(), validate=True).partition(b":")[2]
+    return None
 
 
 def _name(host: bytes | None) -> str:

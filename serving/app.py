@@ -24,6 +24,7 @@ from schemas.config import Pipeline
 from schemas.text import printable
 from serving import api_description, inference_protocol, labels, predictions, probes
 from serving.access import Access, Rules
+from serving.board import router
 from serving.champion_watch import POLL, Watch
 from serving.metrics import Metrics
 from serving.predicting import decoders
@@ -116,7 +117,8 @@ def _include_predictions(app: FastAPI) -> None:
 
 
 def _include_pages(app: FastAPI) -> None:
-    """The routers of the pages: `app.include_router(...)` of serving.board belongs here."""
+    """The pages that people look at."""
+    app.include_router(router.make(app.state.store))
 
 
 async def _refused(request: Request, error: Exception) -> Response:

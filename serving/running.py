@@ -18,7 +18,7 @@ from leptonflow.storage.store import Store
 from schemas.config import Pipeline
 from schemas.errors import UsageError
 from serving import api_keys
-from serving.access import LOOPBACK, Rules
+from serving.access import LOOPBACK, PAGES, Rules
 from serving.app import Options, create_app
 from serving.connections import Protocol
 
@@ -38,7 +38,7 @@ def rules(host: str, keys: Mapping[str, bytes], insecure: bool) -> Rules:
         )
     # Without keys, a page in a browser could ask under a name of its own that leads here.
     hosts = LOOPBACK | {host.lower()} if loopback and not keys else None
-    return Rules(keys, hosts)
+    return Rules(keys, hosts, PAGES if loopback else ())
 
 
 def _loopback(host: str) -> bool:

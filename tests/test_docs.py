@@ -45,7 +45,7 @@ ELSEWHERE = {
     "leptonflow tune digits --trials 20": "below, with two",
     "make bench": "python -m benchmarks.overhead --quick and its siblings",
 }
-SERVICES = {"up", "down", "logs", "watch", "serve"}  # they run on, and have no one document to print
+SERVICES = {"board", "up", "down", "logs", "watch", "serve"}  # they run on, and have no one document to print
 NEEDS_S3 = re.compile(r"AWS_|s3://")  # tests/integration: the same commands on real servers
 
 

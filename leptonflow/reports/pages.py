@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 
-def environment() -> Environment:
-    """Made anew for each page."""
+def environment(*others: Path) -> Environment:
+    """Made anew at each call. others: folders with more templates."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     made = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        loader=FileSystemLoader([Path(__file__).parent / "templates", *others]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -6,7 +6,7 @@ Reads, and writes nothing. What does not belong here: which differences matter (
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from leptonflow.core.hashing import canonical
@@ -15,7 +15,6 @@ from leptonflow.registry import champion_log, intact_champions, packages
 from leptonflow.runs import recording
 from leptonflow.storage.commit_log import Log
 from leptonflow.storage.store import Store
-from schemas.config import Pipeline
 from schemas.errors import Damaged, NotFound
 from schemas.records import ModelManifest
 
@@ -23,27 +22,32 @@ from schemas.records import ModelManifest
 SECTIONS = ("workload", "input", "classes", "config", "data", "metrics", "lineage", "files")
 
 
-def version(store: Store, config: Pipeline, name: str) -> dict[str, Any]:
+def version(
+    store: Store, pipeline: str, name: str, evaluated: Sequence[Mapping[str, Any]] | None = None
+) -> dict[str, Any]:
     """Everything that is known of one version.
 
     Keys: version, champion, run_id, created_at, damage (null, or the line that names the first file that
     is not what was recorded), promotions (its records in the log), verdict (the newest finished run's that
     evaluated it, else null), and SECTIONS; metrics are {cv, holdout}, lineage is null where the package is
-    older than that. Raises UsageError for no name, NotFound for an unknown version, Damaged where its
+    older than that. evaluated: those runs' documents, newest last, where the caller has them.
+
+    Raises UsageError for no name, NotFound for an unknown version, Damaged where its
     manifest is garbage.
     """
-    manifest = packages.known(store, config.name, name, "the version")
-    log = champion_log.promotions(store, config.name, complete=True)
+    manifest = packages.known(store, pipeline, name, "the version")
+    log = champion_log.promotions(store, pipeline, complete=True)
     champion = champion_log.champion(log)
     rows = champion_log.history(log)
-    evaluated = [run for run in recording.runs(store, config.name) if run["version"] == name]
+    if evaluated is None:
+        evaluated = [run for run in recording.runs(store, pipeline) if run["version"] == name]
     newest = evaluated[-1] if evaluated else None
     return {
         "version": name,
         "champion": bool(champion and champion.version == name),
         "run_id": manifest.run_id,
         "created_at": manifest.created_at,
-        "damage": _damage(store, config.name, log, name),
+        "damage": _damage(store, pipeline, log, name),
         "promotions": [row for row in rows if row["version"] == name],
         "verdict": {key: newest[key] for key in ("run_id", "verdict", "sentence")} if newest else None,
         "workload": manifest.workload,
@@ -57,13 +61,19 @@ def version(store: Store, config: Pipeline, name: str) -> dict[str, Any]:
     }
 
 
-def compare(store: Store, config: Pipeline, left: str, right: str) -> dict[str, Any]:
+def compare(
+    store: Store,
+    pipeline: str,
+    left: str,
+    right: str,
+    evaluated: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+) -> dict[str, Any]:
     """{versions, differences: [{key, left, right}], left, right}: the last two are as `version` gives them.
 
     A key is the path into a version's document, such as config.training.epochs; a value that one side
-    lacks is null there. Raises what `version` raises.
+    lacks is null there. evaluated: as `version` takes it, by version. Raises what `version` raises.
     """
-    documents = [version(store, config, name) for name in (left, right)]
+    documents = [version(store, pipeline, name, (evaluated or {}).get(name)) for name in (left, right)]
     one, other = (flat(document) for document in documents)
     return {
         "versions": [left, right],

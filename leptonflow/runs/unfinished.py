@@ -6,7 +6,7 @@ Looks and writes nothing. What does not belong here: finished runs (recording), 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -36,13 +36,18 @@ class Unfinished:
         return {"run_id": self.run_id, "version": self.version, "started_at": self.started_at, "last_change": changed}
 
 
-def runs(store: Store, pipeline: str) -> tuple[Unfinished | None, list[Unfinished]]:
+def runs(
+    store: Store, pipeline: str, finished: Collection[str] | None = None
+) -> tuple[Unfinished | None, list[Unfinished]]:
     """(the run that is under way, the lost ones: begun, not finished and held by nobody), the oldest first.
+
+    finished: the ids of the finished runs, where the caller knows them; their folders are not looked into.
 
     On a directory the lock says whether one is under way: it may not be begun yet, and then has no id. Elsewhere it is
     the one that has written last, within the last hour.
     """
-    begun = sorted(_begun(store, pipeline), key=lambda run: (run.number, run.changed or _NEVER, run.started_at or ""))
+    begun = _begun(store, pipeline, finished)
+    begun.sort(key=lambda run: (run.number, run.changed or _NEVER, run.started_at or ""))
     held = run_lock.held(store, pipeline)
     if held is None:
         newest = begun[-1].changed if begun else None
@@ -55,13 +60,21 @@ def runs(store: Store, pipeline: str) -> tuple[Unfinished | None, list[Unfinishe
 _NEVER = datetime.min.replace(tzinfo=UTC)
 
 
-def _begun(store: Store, pipeline: str) -> list[Unfinished]:
-    keys = set(store.keys(store_keys.runs_folder(pipeline)))
+def _begun(store: Store, pipeline: str, finished: Collection[str] | None) -> list[Unfinished]:
+    keys = _keys(store, pipeline, finished)
     started = [
         key for key in sorted(keys)
         if key.endswith("/started.json") and key.replace("/started.json", "/manifest.json") not in keys
     ]  # fmt: skip
     return list(in_order(lambda found: _one(store, pipeline, *found), _with_data(store, started)))
+
+
+def _keys(store: Store, pipeline: str, finished: Collection[str] | None) -> set[str]:
+    """What lies in the folders of the runs that are not known to be finished."""
+    if finished is None:
+        return set(store.keys(store_keys.runs_folder(pipeline)))
+    left = [name for name in store.folders(store_keys.runs_folder(pipeline)) if name not in finished]
+    return {key for name in left for key in store.keys(store_keys.run_folder(pipeline, name))}
 
 
 def _with_data(store: Store, keys: Sequence[str]) -> list[tuple[str, bytes]]:

@@ -57,19 +57,19 @@ def two(store: Store) -> Run:
 
 
 def test_everything_of_one_version(store: Store, two: Run) -> None:
-    found = comparison.version(store, two.config, B)
+    found = comparison.version(store, two.config.name, B)
     assert (found["version"], found["champion"], found["damage"]) == (B, True, None)
     assert [(row["number"], row["previous"], row["against"]) for row in found["promotions"]] == [(2, A, 1)]
     assert found["metrics"] == {"cv": two.manifest.cv, "holdout": two.evaluation.candidate_scores.metrics}
     assert found["verdict"]["run_id"] == "b2" * 6
     assert found["lineage"]["git_commit"] == "decade"
     assert found["files"] == {"model.keras": {"bytes": 11, "sha256": two.manifest.files[0].sha256}}
-    assert not comparison.version(store, two.config, A)["champion"]
+    assert not comparison.version(store, two.config.name, A)["champion"]
     json.dumps(found, allow_nan=False)
 
 
 def test_two_versions_side_by_side(store: Store, two: Run) -> None:
-    found = comparison.compare(store, two.config, A, B)
+    found = comparison.compare(store, two.config.name, A, B)
     assert found["versions"] == [A, B]
     differing = {each["key"]: (each["left"], each["right"]) for each in found["differences"]}
     assert differing["lineage.git_commit"] == ("c0ffee", "decade")
@@ -79,26 +79,26 @@ def test_two_versions_side_by_side(store: Store, two: Run) -> None:
     assert not [key for key in differing if key.startswith(("config.", "data.", "classes", "files."))], (
         "these are equal"
     )
-    assert comparison.compare(store, two.config, B, B)["differences"] == []
+    assert comparison.compare(store, two.config.name, B, B)["differences"] == []
 
 
 def test_a_version_from_before_lineage_was_kept(store: Store, two: Run) -> None:
     make(store, version="c1" * 6, run_id="c2" * 6)
-    found = comparison.version(store, two.config, "c1" * 6)
+    found = comparison.version(store, two.config.name, "c1" * 6)
     assert (found["lineage"], found["verdict"], found["metrics"]["holdout"]) == (None, None, None)
-    differing = {each["key"] for each in comparison.compare(store, two.config, A, "c1" * 6)["differences"]}
+    differing = {each["key"] for each in comparison.compare(store, two.config.name, A, "c1" * 6)["differences"]}
     assert "lineage.git_commit" in differing
 
 
 def test_damage_is_said_and_does_not_hide_the_rest(store: Store, two: Run) -> None:
     objects = store._objects  # type: ignore[attr-defined]
     objects[f"models/digits/{B}/model.keras"] = b"other bytes"
-    found = comparison.version(store, two.config, B)
+    found = comparison.version(store, two.config.name, B)
     assert f"models/digits/{B}/model.keras" in found["damage"]
     assert found["metrics"]["cv"] == two.manifest.cv
     objects[f"models/digits/{B}/manifest.json"] = b"garbage"
     with pytest.raises(Damaged, match=r"manifest\.json"):
-        comparison.version(store, two.config, B)
+        comparison.version(store, two.config.name, B)
 
 
 def test_another_manifest_than_the_one_that_became_champion_is_damage(store: Store, two: Run) -> None:
@@ -106,15 +106,15 @@ def test_another_manifest_than_the_one_that_became_champion_is_damage(store: Sto
     key = f"models/digits/{A}/manifest.json"
     other = json.loads(store.get(key)) | {"created_at": "2026-01-01T00:00:00+00:00"}
     store._objects[key] = canonical(other)  # type: ignore[attr-defined]
-    assert f"{key} is not what was recorded" in comparison.version(store, two.config, A)["damage"]
+    assert f"{key} is not what was recorded" in comparison.version(store, two.config.name, A)["damage"]
     with pytest.raises(Damaged, match="is not what was recorded"):
         manual_decisions.rollback(store, "digits", A, "because", "kim@lab", fit_to_run)
 
 
 def test_an_unknown_version_is_answered_with_those_that_there_are(store: Store, two: Run) -> None:
     for ask in (
-        lambda v: comparison.version(store, two.config, v),
-        lambda v: comparison.compare(store, two.config, A, v),
+        lambda v: comparison.version(store, two.config.name, v),
+        lambda v: comparison.compare(store, two.config.name, A, v),
     ):
         with pytest.raises(NotFound, match=f"one of .*{A}"):
             ask("0" * 12)

@@ -77,10 +77,10 @@ def lying(store: Store, pipeline: str) -> Lying:
     """Lines that begin with the pipeline's name. A refused batch is named whatever contract refused it."""
     history = commit_log.read(store, store_keys.dataset_log(pipeline))
     there = accepted(history)
-    refused = _refused(store, pipeline, {each.batch for each in there})
+    turned_away = refused(store, pipeline, {each.batch for each in there})
     opened = landing_state.open_batches(store, pipeline)
     # What `ingest` landed and was accepted is held against its listing below, file by file.
-    late = landing_state.late(store, pipeline, [*(each for each in there if each.listing is None), *refused])
+    late = landing_state.late(store, pipeline, [*(each for each in there if each.listing is None), *turned_away])
     never = [
         *stray(store, pipeline),
         *(f"{pipeline}/{name} (not a valid batch name)" for name in misnamed(store, pipeline)),
@@ -89,13 +89,13 @@ def lying(store: Store, pipeline: str) -> Lying:
         *(f"{pipeline}/{name}" for name in landed_changes.changed(store, pipeline)),
     ]
     told = [
-        *(f"refused: {pipeline}/{each.batch}" for each in refused),
+        *(f"refused: {pipeline}/{each.batch}" for each in turned_away),
         *(f"open: {pipeline}/{each.batch} ({counted(each.files, 'file')})" for each in opened if not each.wrong),
     ]
     return Lying(tuple(never), tuple(told))
 
 
-def _refused(store: Store, pipeline: str, besides: Collection[str]) -> list[Outcome]:
+def refused(store: Store, pipeline: str, besides: Collection[str]) -> list[Outcome]:
     """The newest outcome of each closed batch that was neither accepted nor discarded."""
     gone = discards.names(store, pipeline)
     left = [b for b in landing.closed_batches(store, pipeline, besides) if b not in gone]

@@ -1,0 +1,26 @@
+"""`board`: the pages about a store, until it is stopped. `serving` makes them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cli.common import DEBUG, STORE
+from cli.serve import say
+from schemas.settings import store_uri
+
+
+def board(
+    host: Annotated[str, typer.Option("--host", help="the address to listen on")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 8090,
+    insecure: Annotated[bool, typer.Option("--insecure", help="no keys although other machines can ask")] = False,
+    store: STORE = None,
+    debug: DEBUG = False,
+) -> int:
+    """Show pipelines, runs, reports and quarantine as web pages, until Ctrl-C."""
+    from leptonflow.storage.address import open_store
+    from serving import api_keys, running
+
+    rules = running.rules(host, api_keys.configured(), insecure)
+    return running.run(open_store(store_uri(store)), [], host, port, rules, None, say)

@@ -1,0 +1,176 @@
+"""Where a pipeline stands, as the pages show it: champion, runs, data, and what a person should look at.
+
+Every part is read by itself: what one part's record is damaged by is told, and the rest is shown. What does not belong
+here: single batches, versions and examples, and how anything looks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from leptonflow.core import store_keys
+from leptonflow.data.ingest import batch_state, discards, landing, landing_state
+from leptonflow.registry import champion_log, packages
+from leptonflow.runs import pipeline_status, rejections, unfinished
+from leptonflow.storage import commit_log
+from leptonflow.storage.commit_log import Entry
+from leptonflow.storage.store import Store
+from schemas.config import NAME
+from schemas.errors import Damaged, NotFound
+from serving.board.drift_records import DriftRecord, newest
+from serving.board.run_records import Found, Run, RunRecords
+
+GROWTH = 60  # records of the dataset's log that a chart shows
+Part = TypeVar("Part")
+
+
+@dataclass(frozen=True)
+class Grown:
+    """A record of the dataset's log: how many examples there were after it."""
+
+    number: int
+    kind: str
+    batch: str | None
+    examples: int
+    at: str
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Batches that are not in the dataset. refused: (batch, the sentence)."""
+
+    waiting: tuple[str, ...] = ()
+    refused: tuple[tuple[str, str], ...] = ()
+    open: tuple[landing_state.Open, ...] = ()
+
+
+@dataclass(frozen=True)
+class PipelineRecord:
+    """promotions: the promotions log, newest first; its first row names the champion.
+
+    growth: the newest records of the dataset's log, oldest first. running: when the run that is under way was started.
+    lost: run ids. damage: lines about what could not be read.
+    """
+
+    name: str
+    runs: tuple[Run, ...]
+    promotions: tuple[dict[str, Any], ...]
+    growth: tuple[Grown, ...]
+    folders: Folders
+    rejected: str | None
+    running: str | None
+    lost: tuple[str, ...]
+    drift: DriftRecord | None
+    damage: tuple[str, ...]
+
+    @property
+    def champion(self) -> dict[str, Any] | None:
+        return self.promotions[0] if self.promotions else None
+
+    @property
+    def champion_run(self) -> Run | None:
+        """The newest run that evaluated the champion."""
+        version = self.champion["version"] if self.champion else None
+        return next((run for run in self.runs if run.version == version), None)
+
+    @property
+    def seconds(self) -> float | None:
+        """Of all trainings together."""
+        spent = [run.seconds for run in self.runs if run.seconds is not None]
+        return sum(spent) if spent else None
+
+    @property
+    def wants_attention(self) -> bool:
+        found = self.folders
+        waits = self.damage or found.refused or self.lost or self.rejected or (self.drift and self.drift.found)
+        return bool(waits or any(each.wrong for each in found.open))
+
+
+def names(store: Store) -> list[str]:
+    """The pipelines that the store has anything of, sorted."""
+    roots = (store_keys.LANDING, store_keys.SNAPSHOTS, store_keys.RUNS, store_keys.PROMOTIONS, store_keys.BATCHES)
+    found = {name for root in roots for name in store.folders(root)}
+    return sorted(name for name in found if NAME.fullmatch(name))
+
+
+def read(store: Store, pipeline: str, records: RunRecords) -> PipelineRecord:
+    """What is known of one pipeline. Raises StoreUnreachable; damage is told in the record."""
+    damage: list[str] = []
+
+    def part(look: Callable[[], Part], otherwise: Part) -> Part:
+        try:
+            return look()
+        except (Damaged, NotFound) as error:
+            damage.append(error.line())
+            return otherwise
+
+    runs = records.of(pipeline)
+    damage += runs.damage
+    promotions: tuple[dict[str, Any], ...] = part(lambda: _promotions(store, pipeline, runs), ())
+    entries: tuple[Entry, ...] = part(lambda: commit_log.read(store, store_keys.dataset_log(pipeline)).entries, ())
+    running, lost = unfinished.runs(store, pipeline, {run.run_id for run in runs.runs})
+    if promotions:
+        part(lambda: _check_package(store, pipeline, promotions[0]["version"]), None)
+    return PipelineRecord(
+        name=pipeline,
+        runs=runs.runs,
+        promotions=promotions,
+        growth=tuple(map(_grown, entries[-GROWTH:])),
+        folders=part(lambda: _folders(store, pipeline, entries), Folders()),
+        rejected=part(lambda: _rejected(store, pipeline, runs), None),
+        running=None if running is None else running.started_at or "",
+        lost=tuple(run.run_id or "" for run in lost),
+        drift=part(lambda: newest(store, pipeline), None),
+        damage=tuple(damage),
+    )
+
+
+def _promotions(store: Store, pipeline: str, found: Found) -> tuple[dict[str, Any], ...]:
+    """Newest first. Raises Damaged, also where the log has lost its last records."""
+    log = champion_log.promotions(store, pipeline, complete=True)
+    shorter = pipeline_status.shortened(
+        log, [{"champion": run.champion, "run_id": run.run_id} for run in reversed(found.runs)]
+    )
+    if shorter is not None:
+        raise shorter
+    return tuple(reversed(champion_log.history(log)))
+
+
+def _check_package(store: Store, pipeline: str, version: str) -> None:
+    """Whether the champion's files are there with their sizes: `verify` reads them. Raises Damaged, NotFound."""
+    for file in packages.manifest(store, pipeline, version).files:
+        key = store_keys.package_key(pipeline, version, file.key)
+        size = store.size(key)
+        if size != file.bytes:
+            raise Damaged(
+                f"{key} is not what was recorded", expected=f"{file.bytes} bytes",
+                received="no such object" if size is None else f"{size} bytes",
+                hint=f"`leptonflow status {pipeline}` names the newest undamaged champion",
+            )  # fmt: skip
+
+
+def _grown(entry: Entry) -> Grown:
+    batch = entry.body.get("batch")
+    return Grown(entry.number, entry.kind, batch, int(entry.body["examples"]), entry.at)
+
+
+def _folders(store: Store, pipeline: str, entries: Sequence[Entry]) -> Folders:
+    accepted = {entry.body["batch"] for entry in entries if entry.kind == "batch"}
+    gone = discards.names(store, pipeline)
+    closed = [name for name in landing.closed_batches(store, pipeline, accepted) if name not in gone]
+    refused = batch_state.refused(store, pipeline, accepted)
+    named = {each.batch for each in refused}
+    return Folders(
+        waiting=tuple(name for name in closed if name not in named),
+        refused=tuple((each.batch, each.sentence) for each in refused),
+        open=tuple(landing_state.open_batches(store, pipeline)),
+    )
+
+
+def _rejected(store: Store, pipeline: str, found: Found) -> str | None:
+    """Why the last retraining trained nothing, if no run has finished since."""
+    last = rejections.newest(store, pipeline)
+    newer: Sequence[Run] = found.runs[:1]
+    return None if last is None or any(run.finished_at > last.at for run in newer) else last.sentence

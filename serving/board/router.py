@@ -1,0 +1,289 @@
+"""The pages over HTTP: addresses to records to HTML. Everything is only read, and needs no script.
+
+What does not belong here: what a page shows (the records), and how it looks (pages).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import wraps
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from leptonflow.core import store_keys
+from leptonflow.registry import packages
+from leptonflow.storage.store import Store
+from schemas.config import NAME
+from schemas.errors import Damaged, LeptonflowError, NotFound, StoreError, StoreUnreachable, UsageError
+from schemas.workloads import lower_is_better
+from serving.board import (
+    batch_records,
+    holdout_examples,
+    landed_pictures,
+    pages,
+    pipeline_records,
+    version_comparison,
+)
+from serving.board.pipeline_records import PipelineRecord
+from serving.board.run_records import Run, RunRecords
+
+RUNS_OF_A_PAGE = 50
+EXAMPLES_OF_A_PAGE = 36
+MOST_CHANGED = 18  # examples of each kind that a comparison shows
+MOST_ROWS = 50  # of promotions and of batches
+RUN_ID = re.compile(r"[0-9a-f]{12}")
+DIGEST = re.compile(r"[0-9a-f]{64}")
+STUDY_PAGE = re.compile(r"[0-9A-Za-z._-]{1,80}\.html")
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; "
+    "base-uri 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+# A report brings its own style, and may do nothing else.
+REPORT = {
+    **HEADERS, "Content-Security-Policy": "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:",
+}  # fmt: skip
+PICTURE = {
+    **HEADERS, "Content-Security-Policy": "sandbox; default-src 'none'", "Cache-Control": "private, max-age=3600",
+}  # fmt: skip
+
+Page = Callable[..., Response]
+
+
+class Board:
+    """The pages of one store, and what they keep of it while the process lives."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.records = RunRecords(store)
+        self.templates = pages.environment()
+        self.style = pages.render(self.templates, "board.css.j2")
+
+    def page(self, template: str, trail: list[tuple[str, str]], status: int = 200, **view: Any) -> Response:
+        """A page; trail: (text, address) of the pages above it, then itself with no address."""
+        now = datetime.now(UTC)
+        html = pages.render(self.templates, template, trail=trail, store=self.store.uri, now=now, **view)
+        return Response(html, status, HEADERS, "text/html; charset=utf-8")
+
+    def problem(self, status: int, title: str, line: str) -> Response:
+        return self.page("problem.html.j2", [], status, title=title, line=line)
+
+    def named(self, request: Request) -> str:
+        """The name of a pipeline that the store holds. Raises NotFound."""
+        name = str(request.path_params["name"])
+        if not NAME.fullmatch(name) or name not in pipeline_records.names(self.store):
+            raise NotFound("the store holds no such pipeline", expected="one of the pipelines of the first page")
+        return name
+
+    def known(self, request: Request) -> PipelineRecord:
+        return pipeline_records.read(self.store, self.named(request), self.records)
+
+    def run(self, name: str, run_id: str) -> Run:
+        """A finished run. Raises NotFound."""
+        found = next((run for run in self.records.of(name).runs if run.run_id == run_id), None)
+        if found is None:
+            raise NotFound("no finished run has that id", expected="a run of the pipeline's page")
+        return found
+
+
+def make(store: Store) -> APIRouter:
+    """The router of the pages of that store."""
+    board = Board(store)
+    router = APIRouter(include_in_schema=False)
+    for address, page in (
+        ("/", overview),
+        ("/board.css", style),
+        ("/p/{name}", pipeline),
+        ("/p/{name}/compare", compare),
+        ("/p/{name}/quarantine", quarantine),
+        ("/p/{name}/batches/{batch}", batch),
+        ("/p/{name}/batches/{batch}/files/{digest}", landed_file),
+        ("/p/{name}/runs/{run_id}/report.html", report),
+        ("/p/{name}/runs/{run_id}/holdout", holdout),
+        ("/p/{name}/studies/{study}/{file}", study_page),
+    ):
+        router.add_api_route(address, _bound(board, page), methods=["GET", "HEAD"])
+    return router
+
+
+def _bound(board: Board, page: Page) -> Callable[[Request], Response]:
+    """The page of this board; what goes wrong is a page too, which says why."""
+
+    @wraps(page)
+    def answer(request: Request) -> Response:
+        try:
+            return page(board, request)
+        except StoreUnreachable as error:
+            return board.problem(503, "The store cannot be reached", error.line())
+        except (NotFound, UsageError) as error:
+            return board.problem(404, "Not found", error.line())
+        except Damaged as error:
+            return board.problem(500, "A record is damaged", error.line())
+        except (StoreError, LeptonflowError) as error:
+            return board.problem(500, "This page cannot be shown", error.line())
+
+    answer.__annotations__ = {"request": Request, "return": Response}
+    del answer.__wrapped__  # its signature would be taken for the request's parameters
+    return answer
+
+
+# --- the pages -----------------------------------------------------------------------------------
+
+
+def overview(board: Board, request: Request) -> Response:
+    found = [pipeline_records.read(board.store, name, board.records) for name in pipeline_records.names(board.store)]
+    found.sort(key=lambda p: not p.wants_attention)
+    troubled = sum(p.wants_attention for p in found)
+    return board.page("overview.html.j2", [], pipelines=found, troubled=troubled, latest=pages.LATEST)
+
+
+def style(board: Board, request: Request) -> Response:
+    return Response(board.style, headers={**HEADERS, "Cache-Control": "max-age=3600"}, media_type="text/css")
+
+
+def pipeline(board: Board, request: Request) -> Response:
+    found = board.known(request)
+    page, count, runs = _paged(request, found.runs, RUNS_OF_A_PAGE)
+    batches = batch_records.outcomes(board.store, found.name)
+    told = {run.version: f"{pages.day(run.finished_at)} · {run.verdict}" for run in reversed(found.runs)}
+    versions = [(version, f"{version} · {text}") for version, text in reversed(told.items())]
+    return board.page(
+        "pipeline.html.j2", [(found.name, "")], p=found, runs=runs, page=page, pages=count, batches=batches,
+        batch_count=sum(each.outcome == "accepted" for each in batches), shown_batches=MOST_ROWS,
+        shown_promotions=MOST_ROWS, versions=versions[:MOST_ROWS], before=_before(found, versions),
+        studies=_studies(board.store, found.name),
+    )  # fmt: skip
+
+
+def _before(found: PipelineRecord, versions: list[tuple[str, str]]) -> str | None:
+    """What a comparison begins with beside the newest version: the champion, or the one before it."""
+    champion = found.champion or {"version": None, "previous": None}
+    newest = versions[0][0] if versions else None
+    second = versions[1][0] if len(versions) > 1 else None
+    return (champion["version"] if champion["version"] != newest else champion["previous"]) or second
+
+
+def compare(board: Board, request: Request) -> Response:
+    name = board.named(request)
+    runs = board.records.of(name).runs
+    left, right = (request.query_params.get(side, "") for side in ("left", "right"))
+    for side in (left, right):
+        packages.named("a version of the comparison", side)
+    c = version_comparison.compare(board.store, name, left, right, runs)
+    lost, won = c.lost[:MOST_CHANGED], c.won[:MOST_CHANGED]
+    manifest = holdout_examples.manifest_of(board.store, name, right)
+    shown = holdout_examples.shown(board.store, manifest, [pair.right.example_id for pair in (*lost, *won)])
+    return board.page(
+        "compare.html.j2", [(name, f"/p/{pages.path(name)}"), ("compare", "")], p=name, c=c, lost=lost, won=won,
+        shown=shown, texts=any(each.text is not None for each in shown.values()), lower=lower_is_better,
+    )  # fmt: skip
+
+
+def quarantine(board: Board, request: Request) -> Response:
+    name = board.named(request)
+    outcomes = batch_records.outcomes(board.store, name)
+    trail = [(name, f"/p/{pages.path(name)}"), ("quarantine", "")]
+    return _quarantined(board, request, name, outcomes, trail, title=f"{name}: quarantine", outcomes=[])
+
+
+def batch(board: Board, request: Request) -> Response:
+    name, of = board.named(request), request.path_params["batch"]
+    if not NAME.fullmatch(of):
+        raise NotFound("no batch of that name has been validated")
+    outcomes = batch_records.of_batch(board.store, name, of)
+    trail = [(name, f"/p/{pages.path(name)}"), (of, "")]
+    return _quarantined(board, request, name, outcomes[:1], trail, title=of, outcomes=outcomes)
+
+
+def _quarantined(
+    board: Board, request: Request, name: str, of: list[Any], trail: list[tuple[str, str]], **view: Any
+) -> Response:
+    """A page about quarantined rows: of one batch, or of all."""
+    rows, damage = batch_records.quarantined(board.store, of)
+    counts = Counter(row.rule for row in rows)
+    asked = request.query_params.get("rule")
+    only = asked if asked in counts else None
+    kept = [row for row in rows if only in (None, row.rule)]
+    page, count, some = _paged(request, kept, EXAMPLES_OF_A_PAGE)
+    linked = [(row, _file_address(name, row)) for row in some]
+    return board.page(
+        "batch.html.j2", trail, rows=linked, damage=damage, page=page, pages=count, here=request.url.path,
+        rules=counts.most_common(), only=only, **view,
+    )  # fmt: skip
+
+
+def _file_address(pipeline: str, row: batch_records.Row) -> str | None:
+    if not row.sha256 or not DIGEST.fullmatch(row.sha256):
+        return None
+    base = f"/p/{pages.path(pipeline)}/batches/{pages.path(row.batch)}/files/{row.sha256}"
+    return f"{base}?source={pages.path(row.source)}"
+
+
+def landed_file(board: Board, request: Request) -> Response:
+    name, of, digest = (request.path_params[key] for key in ("name", "batch", "digest"))
+    if not (NAME.fullmatch(name) and NAME.fullmatch(of) and DIGEST.fullmatch(digest)):
+        raise NotFound("no such file was landed")
+    data, kind = landed_pictures.landed(board.store, name, of, digest, request.query_params.get("source", ""))
+    return Response(data, headers=PICTURE, media_type=kind)
+
+
+def report(board: Board, request: Request) -> Response:
+    name, run_id = request.path_params["name"], request.path_params["run_id"]
+    if not (NAME.fullmatch(name) and RUN_ID.fullmatch(run_id)):
+        raise NotFound("no finished run has that id")
+    data = board.store.get(store_keys.run_key(name, run_id, "report.html"))
+    return Response(data, headers=REPORT, media_type="text/html; charset=utf-8")
+
+
+def holdout(board: Board, request: Request) -> Response:
+    name, run_id = board.named(request), request.path_params["run_id"]
+    run = board.run(name, run_id)
+    which = holdout_examples.UNCERTAIN if request.query_params.get("show") == "uncertain" else holdout_examples.WRONG
+    every = holdout_examples.predictions(board.store, name, run_id)
+    page, count, some = _paged(request, holdout_examples.chosen(every, which), EXAMPLES_OF_A_PAGE)
+    damage = []
+    shown: dict[str, Any] = {}
+    try:
+        manifest = holdout_examples.manifest_of(board.store, name, run.version)
+        shown = holdout_examples.shown(board.store, manifest, [each.example_id for each in some])
+    except (Damaged, NotFound) as error:
+        damage.append(error.line())
+    return board.page(
+        "holdout.html.j2", [(name, f"/p/{pages.path(name)}"), ("holdout", "")], p=name, run=run, which=which,
+        found=some, shown=shown, texts=any(each.text is not None for each in shown.values()), damage=damage,
+        total=len(every), wrong=sum(not each.right for each in every), page=page, pages=count, here=request.url.path,
+    )  # fmt: skip
+
+
+def study_page(board: Board, request: Request) -> Response:
+    name, study, file = (request.path_params[key] for key in ("name", "study", "file"))
+    if not (NAME.fullmatch(name) and NAME.fullmatch(study) and STUDY_PAGE.fullmatch(file)):
+        raise NotFound("no study has that page")
+    data = board.store.get(store_keys.study_key(name, study, file))
+    return Response(data, headers=REPORT, media_type="text/html; charset=utf-8")
+
+
+def _studies(store: Store, pipeline: str) -> list[tuple[str, str]]:
+    """Each study and the name of its newest page."""
+    prefix = f"{store_keys.STUDIES}/{pipeline}"
+    found = {}
+    for key in store.keys(prefix):
+        study, _, file = key.removeprefix(f"{prefix}/").partition("/")
+        if STUDY_PAGE.fullmatch(file):
+            found[study] = file
+    return list(found.items())
+
+
+def _paged(request: Request, found: Any, size: int) -> tuple[int, int, Any]:
+    """(the page that is asked for, how many there are, what is on it); a number that is none is the first page."""
+    asked = request.query_params.get("page", "1")
+    count = max(1, -(-len(found) // size))
+    page = min(int(asked), count) if re.fullmatch(r"[1-9]\d{0,8}", asked) else 1
+    return page, count, found[(page - 1) * size : page * size]

@@ -1,0 +1,239 @@
+"""The pages of the board as HTTP gives them: made-up runs, and a store of an earlier release with pictures."""
+
+from __future__ import annotations
+
+import io
+import re
+import subprocess
+import sys
+import tarfile
+import uuid
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+from leptonflow.core import store_keys
+from leptonflow.registry import manual_decisions
+from leptonflow.runs import recording
+from leptonflow.storage.address import open_store
+from leptonflow.storage.store import Store
+from serving.app import create_app
+from serving.board import charts, landed_pictures
+from serving.board.run_records import RunRecords
+from tests.run_examples import HOSTILE, Run, make
+from tests.small_packages import fit_to_run
+
+ROOT = Path(__file__).parents[2]
+EARLIER = ROOT / "tests" / "stores" / "0.1.0-format-1.tar.gz"
+A, B, C = "a1" * 6, "b1" * 6, "c1" * 6
+
+
+@pytest.fixture
+def store() -> Store:
+    return open_store(f"memory://{uuid.uuid4().hex}")
+
+
+@pytest.fixture(scope="module")
+def earlier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a store with accepted, quarantined and refused batches, and a rollback."""
+    folder = tmp_path_factory.mktemp("earlier")
+    with tarfile.open(EARLIER) as file:
+        file.extractall(folder, filter="data")
+    return next(folder.rglob("store.json")).parent
+
+
+def client(store: Store) -> TestClient:
+    return TestClient(create_app(store, []))
+
+
+def finish(store: Store, run: Run, **changed: object) -> None:
+    recording.record(store, run.config, run.plan, run.results(**changed))
+
+
+def text(page: str) -> str:
+    """What a person reads of a page, in one line."""
+    return " ".join(re.sub(r"<[^>]+>", " ", page).split())
+
+
+@pytest.fixture(scope="module")
+def made() -> Store:
+    """A was promoted, then B was refused, then a person promoted B."""
+    store = open_store(f"memory://{uuid.uuid4().hex}")
+    finish(store, make(store, version=A, run_id="a2" * 6))
+    manual_decisions.promote(store, "digits", A, "the first", "kim@lab", fit_to_run)
+    finish(store, make(store, version=B, run_id="b2" * 6, seed=1, promoted=False, champion=A), champion_after=A)
+    manual_decisions.promote(store, "digits", B, "seen on the floor", "kim@lab", fit_to_run)
+    return store
+
+
+@pytest.fixture
+def two(store: Store, made: Store) -> Store:
+    """What `made` holds, to be changed by one test."""
+    store._objects.update(made._objects)  # type: ignore[attr-defined]
+    return store
+
+
+def test_the_first_page_of_an_empty_store_says_what_to_do(store: Store) -> None:
+    page = client(store).get("/")
+    assert page.status_code == 200
+    assert "This store holds no pipeline yet" in page.text
+
+
+def test_the_first_page_shows_each_pipelines_champion_metric_and_runs(two: Store) -> None:
+    finish(two, make(two, pipeline="cats", version=C, run_id="c2" * 6, promoted=False), champion_after=None)
+    page = text(client(two).get("/").text)
+    assert "2 pipelines" in page
+    assert re.search(rf"Champion {B} .* override by kim@lab", page)
+    assert re.search(r"accuracy, cross-validation 0\.\d{4} 0\.\d{4} to \d\.\d{4}", page)
+    assert "none 1 finished run, none promoted" in page
+
+
+def test_a_pipelines_page_tells_its_runs_with_the_reason_and_its_promotions(two: Store) -> None:
+    page = text(client(two).get("/p/digits").text)
+    assert page.index("at_least: accuracy over 3 folds") < page.index(f"{A} becomes the champion")  # the newest first
+    assert re.search(rf"2 .{{10,40}} override {B} {A} kim@lab seen on the floor", page)
+
+
+def test_runs_are_paged_and_read_once(two: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.board.router.RUNS_OF_A_PAGE", 1)
+    web = client(two)
+    first, second = web.get("/p/digits").text, web.get("/p/digits?page=2").text
+    assert "page 1 of 2" in first and "page 2 of 2" in second
+    assert f'{"b2" * 6}/report.html">report' in first and f'{"a2" * 6}/report.html">report' in second
+    assert web.get("/p/digits?page=-1").text == web.get("/p/digits?page=x").text == web.get("/p/digits").text
+    records = RunRecords(two, most=1)
+    assert [run.number for run in records.of("digits").runs] == [2, 1]
+    assert len(records._kept) == 1
+
+
+def test_a_run_whose_record_is_damaged_is_told_and_the_others_are_shown(two: Store) -> None:
+    web = client(two)
+    key = store_keys.run_key("digits", "a2" * 6, "manifest.json")
+    two._objects[key] = b"{}"  # type: ignore[attr-defined]
+    for _ in range(2):
+        page = web.get("/p/digits")
+        assert page.status_code == 200
+        assert f"Damaged {key} is not what leptonflow writes there" in text(page.text)
+        assert "b2" * 6 in page.text
+    assert key in web.get("/").text
+
+
+def test_a_promotions_log_with_a_gap_leaves_the_champion_unknown(two: Store) -> None:
+    del two._objects[store_keys.record_key(store_keys.promotions_log("digits"), 1)]  # type: ignore[attr-defined]
+    page = text(client(two).get("/p/digits").text)
+    assert "Damaged" in page and "Champion none" in page and "Runs" in page
+
+
+def test_names_from_outside_are_text(store: Store) -> None:
+    run = make(store, classes=("cat", HOSTILE, "dog"), sources=HOSTILE + "{n}", promoted=False)
+    finish(store, run, champion_after=None)
+    web = client(store)
+    for path in ("/", "/p/digits", f"/p/digits/runs/{'b2' * 6}/holdout", "/p/digits/runs/" + "b2" * 6 + "/report.html"):
+        page = web.get(path)
+        assert page.status_code == 200, path
+        assert "<script" not in page.text and "\u202e" not in page.text
+    assert "&lt;script&gt;" in web.get(f"/p/digits/runs/{'b2' * 6}/holdout").text
+
+
+@pytest.mark.parametrize("path", [
+    "/p/%2e%2e%2fstore.json", "/p/nothing", "/p/digits/runs/..%2f..%2fstore.json/report.html",
+    "/p/digits/runs/0123456789ab/report.html", "/p/digits/runs/%00/holdout", "/p/digits/batches/..%2f..",
+    "/p/digits/batches/no", "/p/digits/batches/first/files/%2e%2e", "/p/digits/studies/..%2fx/page.html",
+    "/p/digits/compare", "/p/digits/compare?left=../../x&right=..", f"/p/digits/compare?left={'0' * 12}&right={A}", "/p/digits/nothing",
+])  # fmt: skip
+def test_what_is_not_there_and_what_leads_elsewhere_is_not_found(two: Store, path: str) -> None:
+    page = client(two).get(path)
+    assert page.status_code == 404
+    assert "Traceback" not in page.text
+
+
+def test_every_page_is_read_only_and_may_run_nothing(two: Store) -> None:
+    web = client(two)
+    before = dict(two._objects)  # type: ignore[attr-defined]
+    for path in ("/", "/p/digits", f"/p/digits/compare?left={A}&right={B}", f"/p/digits/runs/{'a2' * 6}/report.html"):
+        page = web.get(path)
+        policy = page.headers["content-security-policy"]
+        assert "default-src 'none'" in policy and "script-src" not in policy
+        assert page.headers["x-content-type-options"] == "nosniff"
+        assert web.post(path).status_code == 405
+        assert web.head(path).status_code == 200
+    assert "style=" not in web.get("/p/digits").text.replace('rel="stylesheet', "")
+    assert two._objects == before  # type: ignore[attr-defined]
+
+
+def test_a_store_that_is_away_is_a_503_with_the_reason(tmp_path: Path) -> None:
+    folder = tmp_path / "store"
+    web = client(open_store(folder.as_uri()))
+    folder.write_text("not a folder")
+    page = web.get("/")
+    assert page.status_code == 503
+    assert "The store cannot be reached" in page.text and "cannot be read" in page.text
+    folder.unlink()
+    assert web.get("/").status_code == 200
+
+
+def test_two_versions_are_compared_on_the_same_examples(store: Store) -> None:
+    finish(store, make(store, version=A, run_id="a2" * 6, accuracy=0.8))
+    finish(store, make(store, version=B, run_id="b2" * 6, accuracy=0.8, batch_size=64))  # the same draws
+    finish(store, make(store, version=C, run_id="c2" * 6, seed=1))  # other examples
+    web = client(store)
+    page = text(web.get(f"/p/digits/compare?left={A}&right={B}").text)
+    assert "on the 400 examples" in page
+    assert "Right before, wrong after (0)" in page
+    assert "config.training.batch_size 32 64" in page
+    assert re.search(r"accuracy 0\.\d{4} 0\.\d{4} to 0\.\d{4} 0\.\d{4} 0\.\d{4} to 0\.\d{4} \+0\.0000", page)
+    other = text(web.get(f"/p/digits/compare?left={A}&right={C}").text)
+    assert "no holdout example in common" in other
+
+
+def test_a_store_of_an_earlier_release_has_every_page_with_its_pictures(earlier: Path) -> None:
+    web = client(open_store(earlier.as_uri()))
+    first = web.get("/").text
+    seen, waiting = set(), ["/"]
+    while waiting:
+        path = waiting.pop()
+        page = web.get(path)
+        seen.add(path)
+        assert page.status_code == 200 or "/files/" in path, path
+        if "sandbox" not in page.headers["content-security-policy"]:
+            found = set(re.findall(r'(?:href|src)="(/[^"]*)"', page.text))
+            waiting += sorted({link.replace("&amp;", "&") for link in found} - seen - set(waiting))
+    assert "/p/pets" in first
+    kinds = {path.split("/")[3] for path in seen if path.count("/") > 2}
+    assert {"runs", "batches", "quarantine"} <= {kind.partition("?")[0] for kind in kinds}
+    holdouts = [web.get(path).text for path in seen if path.endswith("/holdout")]
+    assert any("data:image/png;base64," in page for page in holdouts)
+    files = [web.get(path) for path in seen if "/files/" in path]
+    assert any(file.status_code == 200 and file.headers["content-type"].startswith("image/") for file in files)
+
+
+def test_no_page_imports_a_training_library(earlier: Path) -> None:
+    code = (
+        "import sys; from fastapi.testclient import TestClient; from serving.app import create_app\n"
+        "from leptonflow.storage.address import open_store\n"
+        f"web = TestClient(create_app(open_store({earlier.as_uri()!r}), []))\n"
+        "assert all(web.get(path).status_code == 200 for path in ('/', '/p/pets', '/p/pets/quarantine'))\n"
+        "print([m for m in ('tensorflow', 'keras', 'prefect', 'great_expectations', 'duckdb') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+def test_only_pictures_are_sent_as_they_landed() -> None:
+    from PIL import Image
+
+    sink = io.BytesIO()
+    Image.new("L", (4, 4)).save(sink, "PNG")
+    assert landed_pictures.media_type(sink.getvalue()) == "image/png"
+    for data in (b"<svg onload=alert(1)>", b"<html><script>", b"%PDF-1.7", b"", b"GIF8", b"RIFF1234WAVE"):
+        assert landed_pictures.media_type(data) is None
+
+
+def test_a_chart_draws_what_it_is_given() -> None:
+    assert charts.metric([], 300, 80) == "" and charts.growth([], 300, 80) == ""
+    one = charts.Point(0.5, None, None, "promoted", HOSTILE, '"><script>')
+    drawn = charts.metric([one, charts.Point(0.5, 0.4, 0.6, "refused", "b", "/")], 300, 80)
+    assert drawn.count("<circle") == 2 and drawn.count("whisker") == 1
+    assert "<script" not in drawn
+    assert "NaN" not in charts.metric([one], 300, 80) and charts.growth([0, 0], 300, 80)
