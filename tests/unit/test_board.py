@@ -9,16 +9,20 @@ import sys
 import tarfile
 import uuid
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from httpx import Response
 
 from leptonflow.core import store_keys
 from leptonflow.registry import manual_decisions
 from leptonflow.runs import recording
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
-from serving.app import create_app
+from schemas.errors import UsageError
+from serving import api_keys, running
+from serving.app import Options, create_app
 from serving.board import charts, landed_pictures
 from serving.board.run_records import RunRecords
 from tests.run_examples import HOSTILE, Run, make
@@ -140,7 +144,8 @@ def test_names_from_outside_are_text(store: Store) -> None:
     "/p/%2e%2e%2fstore.json", "/p/nothing", "/p/digits/runs/..%2f..%2fstore.json/report.html",
     "/p/digits/runs/0123456789ab/report.html", "/p/digits/runs/%00/holdout", "/p/digits/batches/..%2f..",
     "/p/digits/batches/no", "/p/digits/batches/first/files/%2e%2e", "/p/digits/studies/..%2fx/page.html",
-    "/p/digits/compare", "/p/digits/compare?left=../../x&right=..", f"/p/digits/compare?left={'0' * 12}&right={A}", "/p/digits/nothing",
+    "/p/digits/compare", "/p/digits/compare?left=../../x&right=..", "/p/digits/nothing",
+    f"/p/digits/compare?left={'0' * 12}&right={A}",
 ])  # fmt: skip
 def test_what_is_not_there_and_what_leads_elsewhere_is_not_found(two: Store, path: str) -> None:
     page = client(two).get(path)
@@ -160,6 +165,26 @@ def test_every_page_is_read_only_and_may_run_nothing(two: Store) -> None:
         assert web.head(path).status_code == 200
     assert "style=" not in web.get("/p/digits").text.replace('rel="stylesheet', "")
     assert two._objects == before  # type: ignore[attr-defined]
+
+
+def test_who_may_read_the_pages(store: Store) -> None:
+    key, entry = api_keys.new("kim")
+    keys = api_keys.configured({api_keys.VARIABLE: entry})
+
+    def ask(host: str, **given: Any) -> Response:
+        rules = running.rules(host, keys, insecure=False)
+        return TestClient(create_app(store, [], Options(rules)), base_url=f"http://{host}").get("/", **given)
+
+    assert ask("127.0.0.1").status_code == 200
+    refused = ask("10.1.2.3")
+    assert refused.status_code == 401 and refused.headers["www-authenticate"].startswith("Basic")
+    assert ask("10.1.2.3", auth=("anybody", key)).status_code == 200
+    assert ask("10.1.2.3", auth=(key, "anybody")).status_code == 401
+    assert ask("10.1.2.3", headers={"Authorization": "Basic %%%"}).status_code == 401
+    rules = running.rules("127.0.0.1", {}, insecure=False)  # a page in a browser under a name that leads here
+    assert TestClient(create_app(store, [], Options(rules)), base_url="http://evil.test").get("/").status_code == 421
+    with pytest.raises(UsageError, match="can be reached from other machines"):
+        running.rules("0.0.0.0", {}, insecure=False)
 
 
 def test_a_store_that_is_away_is_a_503_with_the_reason(tmp_path: Path) -> None:
