@@ -294,6 +294,11 @@ def pins_log(pipeline: str) -> str:
     return log_folder(PINS, pipeline)
 
 
+def fold_table_key(table: str, pipeline: str, version: str, fold: int | None) -> str:
+    """A table's file for one fold of a version whose run was stopped early."""
+    return table_key(table, pipeline, f"{version}-{_fit(fold)}")
+
+
 def compacted_key(table: str, sha256: str) -> str:
     """A table's file that a compaction made."""
     return f"{COMPACTIONS}/{table}/{sha256}.parquet"

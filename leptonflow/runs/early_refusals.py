@@ -69,6 +69,7 @@ def record(
         store, config.name, told.verdict, None, recording.run_row(plan, told, split), cv, told.seconds
     )
     files = [recording.reference_to(key, data) for key, data in written.items()]
+    tables += table_files.fold_files(store, config.name, version, plan.run_id, fits)
     files += table_files.write(store, tables)
     key = run_key(config.name, plan.run_id, "manifest.json")
     adopt(store, key, recording.manifest_bytes(config, plan, told, document, files))

@@ -1,7 +1,7 @@
 """The rows of fits whose version is not recorded yet: what their statuses under `scratch/` and their manifests say.
 
-Once the version has its file in a table, these rows are that file's. So whoever reads both reads these first, and
-leaves out those of a version that has its file by then: each row is read once. What does not belong here: the files
+Once the version, or one of its folds, has its file in a table, these rows are that file's. So whoever reads both reads
+these first, and leaves out those that have a file by then: each row is read once. What does not belong here: the files
 (`table_sources`).
 """
 
@@ -22,26 +22,29 @@ if TYPE_CHECKING:
 LOOKS = 3  # at a status, which is replaced every few seconds
 
 
-def epochs(store: Store) -> dict[str, list[Row]]:
-    """The rows of `epochs` of each version with a fit under way, by the key that their file will have."""
-    found: dict[str, list[Row]] = {}
+def epochs(store: Store) -> dict[tuple[str, str], list[Row]]:
+    """The rows of `epochs` of each fit of a version with one under way, by the keys that their file can have."""
+    found: dict[tuple[str, str], list[Row]] = {}
     for pipeline in store.folders(store_keys.SCRATCH):
         for version in store.folders(store_keys.scratch_pipeline_folder(pipeline)):
             statuses = _statuses(store, pipeline, version)
             if statuses:
-                key = store_keys.table_key("epochs", pipeline, version)
-                found[key] = _rows(statuses, _finished(store, pipeline, version))
+                whole = store_keys.table_key("epochs", pipeline, version)
+                for fold, rows in _rows(statuses, _finished(store, pipeline, version)):
+                    found[whole, store_keys.fold_table_key("epochs", pipeline, version, fold)] = rows
     return found
 
 
-def _rows(statuses: dict[int | None, FitStatus], finished: dict[int | None, FitResult]) -> list[Row]:
+def _rows(
+    statuses: dict[int | None, FitStatus], finished: dict[int | None, FitResult]
+) -> list[tuple[int | None, list[Row]]]:
     """Of a fit that is finished by now its manifest's, of the others those of its status."""
     any_one = next(iter(statuses.values()))
     same = {"pipeline": any_one.pipeline, "version": any_one.version, "run_id": any_one.run_id}
     values = {fold: status.values for fold, status in statuses.items()}
     values |= {fold: fit.epochs for fold, fit in finished.items()}
     ordered = sorted(values.items(), key=lambda each: (each[0] is None, each[0] or 0))
-    return [{**same, "fold": fold, **value.model_dump()} for fold, of in ordered for value in of]
+    return [(fold, [{**same, "fold": fold, **value.model_dump()} for value in of]) for fold, of in ordered]
 
 
 def _statuses(store: Store, pipeline: str, version: str) -> dict[int | None, FitStatus]:

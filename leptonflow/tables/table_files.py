@@ -8,13 +8,13 @@ comes second adopts what is there. Reading them as SQL belongs to `queries`; the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from leptonflow.core import parquet
 from leptonflow.core.hashing import canonical, sha256, short
-from leptonflow.core.store_keys import table_key
+from leptonflow.core.store_keys import fold_table_key, table_folder, table_key
 from leptonflow.storage.objects import BACK, adopt, recorded
 from leptonflow.storage.store import Store
 from schemas.errors import Damaged
@@ -167,12 +167,10 @@ def version_files(
         for fit in fits
         for metric, value in fit.metrics.items()
     ]
-    epochs = [{**same, "fold": fit.fold, **epoch.model_dump()} for fit in (*fits, final) for epoch in fit.epochs]
     return [
         (table_key("models", p, version), arrow("models", [model])),
         (table_key("folds", p, version), arrow("folds", folds)),
-        (table_key("epochs", p, version), arrow("epochs", epochs)),
-        (table_key("fits", p, version), arrow("fits", [_fit(fit, same) for fit in (*fits, final)])),
+        *(_other_fits(store, table, same, (*fits, final)) for table in _OF_FITS),
         (table_key("configuration", p, version), arrow("configuration", _configuration(manifest.config, same))),
         *_of_examples(p, f"{version}-oof", [
             (_read(store, file), {**same, "split": "oof", "fold": fit.fold})
@@ -183,8 +181,36 @@ def version_files(
     ]  # fmt: skip
 
 
-def _fit(fit: FitResult, same: Row) -> Row:
-    return {
+def fold_files(
+    store: Store, pipeline: str, version: str, run_id: str, fits: Sequence[FitResult]
+) -> list[tuple[str, pa.Table]]:
+    """The files of `epochs` and `fits` of a run that was stopped early, one for each of its folds.
+
+    A later run of the same version uses these folds again: `version_files` leaves out what has a file here.
+    """
+    same = {"pipeline": pipeline, "version": version, "run_id": run_id}
+    return [
+        (fold_table_key(table, pipeline, version, fit.fold), arrow(table, rows(fit, same)))
+        for table, rows in _OF_FITS.items()
+        if store.size(table_key(table, pipeline, version)) is None
+        for fit in fits
+    ]
+
+
+def _other_fits(store: Store, table: str, same: Row, fits: Sequence[FitResult]) -> tuple[str, pa.Table]:
+    """The version's file of `epochs` or `fits`: of all fits but the folds that have a file of their own."""
+    p, version = same["pipeline"], same["version"]
+    there = set(store.keys(table_folder(table, p)))
+    others = [fit for fit in fits if fold_table_key(table, p, version, fit.fold) not in there]
+    return table_key(table, p, version), arrow(table, [row for fit in others for row in _OF_FITS[table](fit, same)])
+
+
+def _epochs(fit: FitResult, same: Row) -> list[Row]:
+    return [{**same, "fold": fit.fold, **epoch.model_dump()} for epoch in fit.epochs]
+
+
+def _fit(fit: FitResult, same: Row) -> list[Row]:
+    row = {
         **same,
         "fold": fit.fold,
         "examples": fit.examples,
@@ -194,6 +220,10 @@ def _fit(fit: FitResult, same: Row) -> Row:
         "precision": fit.precision or "float32",
         **(fit.cost.model_dump() if fit.cost is not None else {}),
     }
+    return [row]
+
+
+_OF_FITS: Mapping[str, Callable[[FitResult, Row], list[Row]]] = {"epochs": _epochs, "fits": _fit}
 
 
 def run_files(

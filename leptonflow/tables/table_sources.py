@@ -53,7 +53,8 @@ def files_and_under_way(store: Store, table: str) -> tuple[list[str], pa.Table |
     """As `files`, and the rows of what is under way and has no file yet; None where there are none."""
     under_way = fits_under_way.epochs(store) if table == "epochs" else {}  # first: what ends meanwhile has its file
     keys, replaced = _files(store, table)
-    rows = [row for key, own in under_way.items() if key not in replaced and key not in keys for row in own]
+    written = replaced.union(keys)
+    rows = [row for either, own in under_way.items() if written.isdisjoint(either) for row in own]
     return keys, table_files.arrow(table, rows) if rows else None
 
 

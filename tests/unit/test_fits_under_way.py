@@ -80,6 +80,35 @@ def test_the_rows_of_a_run_under_way_become_those_of_its_file(store: Store) -> N
     assert rows(store) == after
 
 
+def test_the_folds_of_a_run_that_was_stopped_early_have_their_rows_once(store: Store) -> None:
+    """Also where a later run of the same version uses them again, with the others under way and then recorded."""
+    run = run_examples.make(store, version="c3" * 6, run_id="d4" * 6)
+
+    def stopped(run_id: str, folds: int) -> None:
+        fits = run.fits[:folds]
+        table_files.write(store, table_files.fold_files(store, "digits", run.verdict.version, run_id, fits))
+
+    def found(table: str) -> list[tuple[Any, ...]]:
+        sql = f"select fold, run_id, count(*) as rows from {table} group by all order by fold"
+        return [tuple(row.values()) for row in queries.query(store, sql).to_pylist()]
+
+    stopped("e5" * 6, 1)
+    stopped("f6" * 6, 2)  # by another bound
+    assert compaction.compact(store, "epochs", most=1)
+    first = [(0, "e5" * 6, 24), (1, "f6" * 6, 24)]
+    assert found("epochs") == first
+    say(store, 1, 1)  # the run that uses them again
+    say(store, 2, 2)
+    assert found("epochs") == [*first, (2, "d4" * 6, 2)]
+
+    table_files.write(
+        store, table_files.version_files(store, run.manifest, run.package, run.fits, run.final)
+    )
+    stopped("a7" * 6, 3)
+    assert found("epochs") == [*first, (2, "d4" * 6, 24), (None, "d4" * 6, 12)]
+    assert found("fits") == [(0, "e5" * 6, 1), (1, "f6" * 6, 1), (2, "d4" * 6, 1), (None, "d4" * 6, 1)]
+
+
 def test_what_a_recorded_version_left_and_what_is_abandoned_is_swept(tmp_path: Path) -> None:
     store = open_store(tmp_path.as_uri())
     keys = {version: f"scratch/digits/{version}/fold-0/checkpoints/1.npz" for version in ("done", "fresh", "old")}

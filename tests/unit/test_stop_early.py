@@ -13,9 +13,10 @@ from leptonflow.gate import early_refusal, evidence, explanation
 from leptonflow.runs import early_refusals, pipeline_status, planning, recording, unchanged
 from leptonflow.statistics import folds
 from leptonflow.storage.memory_store import MemoryStore
+from leptonflow.tables import queries
 from schemas.config import Pipeline, parse
 from schemas.errors import ConfigurationError
-from schemas.records import FitResult, Split
+from schemas.records import EpochValue, FitResult, Split
 from tests.fit_examples import land, pipeline
 
 TRAINING = {"epochs": 1, "batch_size": 16, "folds": 5}
@@ -26,8 +27,9 @@ def config(**rule: Any) -> Pipeline:
 
 
 def fit(fold: int, value: float | None, metric: str = "accuracy") -> FitResult:
+    epochs = (EpochValue(epoch=1, metric="loss", value=0.5, seconds=2.0),)
     return FitResult(
-        version="a" * 12, fold=fold, metrics={metric: value}, epochs=(), files=(), seconds=2.5, examples=80
+        version="a" * 12, fold=fold, metrics={metric: value}, epochs=epochs, files=(), seconds=2.5, examples=80
     )
 
 
@@ -124,6 +126,9 @@ def test_a_stopped_run_is_a_finished_one_without_a_version() -> None:
     assert document["sentence"].startswith("stopped early and refused by stop_early_if: accuracy is 0.3000 on average")
     (finished,) = recording.runs(store, given.name)
     assert finished["run_id"] == plan.run_id
+    joined = "select fold, e.value, f.seconds from fits f join epochs e using (run_id, version, fold) order by fold"
+    told = [{"fold": fold, "value": 0.5, "seconds": 2.5} for fold in range(3)]
+    assert queries.query(store, joined).to_pylist() == told
 
     page = store.get(f"runs/{given.name}/{plan.run_id}/report.html").decode()
     assert "3 of 5 folds trained" in page and "0.31" in page
