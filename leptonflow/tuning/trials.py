@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from leptonflow.core import clock, deadlines, declared_files
 from leptonflow.core.code_digests import code_digests
+from leptonflow.data.dataset import holdout_split
 from leptonflow.keras_runtime import keras_models
 from leptonflow.runs import planning
 from leptonflow.storage.store import Store
@@ -46,7 +47,7 @@ def run(
     hopeless: Callable[[int, float], bool],
     workspace: Workspace,
 ) -> Trial:
-    """Train the folds with these values. A fit that diverges, or a model that cannot be built, is a failed trial.
+    """Train the folds with these values. What diverges, cannot be built or needs too much memory is a failed trial.
 
     Raises ConfigurationError where the first trial, of the YAML as it is, cannot be trained.
     """
@@ -55,6 +56,7 @@ def run(
     state, sentence, version = "complete", None, None
     try:
         mine = config if number == FIRST else changed(config, parameters)
+        holdout_split.check_step(mine)
         plan = _plan(mine, plan)
         version = plan.version
         with deadlines.within(deadlines.start(mine, "train")):

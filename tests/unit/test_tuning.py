@@ -244,6 +244,9 @@ def _failed_trials_are_recorded(store: Store, config: Pipeline) -> None:
     together = {"early_stopping.patience": 0}
     wrong = trials.run(store, config, plan, study, 6, together, never, Workspace())
     assert wrong.state == "failed" and wrong.version is None and "greater than or equal to 1" in str(wrong.sentence)
+    large = trials.run(store, config, plan, study, 6, {"filters": [2**22], "batch_size": 90}, never, Workspace())
+    assert large.state == "failed" and large.version is None
+    assert "a step of training does not fit into memory: a batch of 90 examples" in str(large.sentence)
     assert study_records.record(store, diverged) and not study_records.record(store, diverged), "each number once"
 
 

@@ -93,9 +93,14 @@ def split(store: Store, config: Pipeline, snapshot: SnapshotRef) -> Split:
         **grouped,
     )
     example_place(config, snapshot)
+    check_step(config)
+    return found
+
+
+def check_step(config: Pipeline) -> None:
+    """Raises ConfigurationError where one step of the pipeline's training cannot be computed in the memory."""
     workload = catalog.load(config.workload)
     capacity.check_step(workload.step_bytes(config), workload.told(config.input).how, config.training)
-    return found
 
 
 def example_place(config: Pipeline, snapshot: SnapshotRef) -> capacity.Place:
