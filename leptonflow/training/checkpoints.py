@@ -10,12 +10,14 @@ from __future__ import annotations
 import json
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from contextvars import copy_context
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from leptonflow.core import progress, store_keys
 from leptonflow.core.hashing import sha256
@@ -41,7 +43,10 @@ NOTHING_LOST = "The fit starts from its beginning instead"
 
 
 class Keeper:
-    """The checkpoints of one fit: the newest one alone is kept, and none of a fit that is finished."""
+    """The checkpoints of one fit: the newest one alone is kept, and none of a fit that is finished.
+
+    A thread writes them, one at a time, while the fit goes on: the fit waits only for the copy that is written.
+    """
 
     def __init__(self, place: FitPlace, minutes: float, whole: bool = True) -> None:
         """whole: whether a checkpoint could hold the state of the fit; it cannot hold that of callbacks of the user."""
@@ -53,6 +58,8 @@ class Keeper:
         self._saved: tuple[int, int] | None = None
         self._teller = Teller(place)
         self._state: FitState | None = None  # while it is under way
+        self._writer = ThreadPoolExecutor(1, "checkpoint")
+        self._pending: Future[None] | None = None
         self.newest: str | None = None
 
     def resume(self, state: FitState) -> None:
@@ -72,13 +79,16 @@ class Keeper:
             return
 
     def between(self, state: FitState) -> None:
-        """Save the fit and say how far it is, each if it is time to.
+        """Begin to save the fit and say how far it is, each if it is time to.
 
-        Call it between two dispatches, when the variables are those of `state`.
+        Call it between two dispatches, when the variables are those of `state`. What the last write raised is raised
+        here, or at the end.
         """
         self._teller.tell(state)
-        if time.monotonic() - self._saved_at >= self._seconds:
-            self.save(state)
+        if self._pending is not None and self._pending.done():
+            self.settle()
+        if self._pending is None and time.monotonic() - self._saved_at >= self._seconds:
+            self._begin(state)
 
     @contextmanager
     def guarding(self) -> Iterator[None]:
@@ -88,36 +98,55 @@ class Keeper:
         """
         try:
             yield
+            self.settle()
         except (progress.Stopped, TimeLimit):
+            self.settle()
             state = self._state
             if state is not None and (state.epoch, state.step) not in ((1, 0), self._saved):
                 self.save(state)
             raise
         except TrainingError as error:
+            self.settle()
             if self.newest is not None:
                 error.hint = f"{error.hint}. The last checkpoint before it is {self.newest}"
             raise
+        finally:
+            self._writer.shutdown()
 
     def save(self, state: FitState) -> None:
         """Write a checkpoint and remove those before it. A store that does not take it is told of, and no more."""
+        self.settle()
+        self._begin(state)
+        self.settle()
+
+    def settle(self) -> None:
+        """Wait until nothing is being written. Raises what the write raised."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def _begin(self, state: FitState) -> None:
         self._saved_at = time.monotonic()
-        place = self._place
         if not self._whole:
-            progress.note(f"no checkpoint of {place.stage}: model.callbacks may have state that it cannot hold")
+            progress.note(f"no checkpoint of {self.stage}: model.callbacks may have state that it cannot hold")
             return
-        data = _encoded(state)
-        if data is None:  # the checkpoint before is the last good one
+        where = (state.epoch, state.step)
+        self._pending = self._writer.submit(copy_context().run, self._write, _copied(state), where)
+
+    def _write(self, copied: _Copied, at: tuple[int, int]) -> None:
+        place = self._place
+        if not copied.finite():  # the checkpoint before is the last good one
             progress.note(f"no checkpoint of {place.stage}: a weight or an optimizer value is not a finite number")
             return
-        where = (place.pipeline, place.version, place.fold)
-        key = store_keys.checkpoint_key(*where, state.epoch, state.step, sha256(data))
+        data = copied.encoded()
+        key = store_keys.checkpoint_key(place.pipeline, place.version, place.fold, *at, sha256(data))
         try:
             with suppress(AlreadyExists):  # under this name lie these bytes
                 place.store.create(key, data)
         except StoreError as error:
             progress.note(f"a checkpoint of {place.stage} could not be written: {error.line()}")
             return
-        self.newest, self._saved = key, (state.epoch, state.step)
+        self.newest, self._saved = key, at
         self.clear(but=key)
 
     def clear(self, but: str | None = None) -> None:
@@ -176,17 +205,37 @@ def _variables(models: Models) -> Iterator[tuple[str, Any]]:
         yield f"optimizer-{number}", variable
 
 
-def _encoded(state: FitState) -> bytes | None:
-    """The checkpoint as an .npz file, without pickles; None where a number in it is not finite."""
+class _Copied(NamedTuple):
+    """A fit as it stood, which does not change with it. learned: the names of what a step of training writes."""
+
+    arrays: Arrays
+    learned: Sequence[str]
+
+    def finite(self) -> bool:
+        """Whether what is learned is; a layer's constants, such as a mask of -inf, are what they are."""
+        import numpy as np
+
+        return all(np.isfinite(self.arrays[name]).all() for name in self.learned)
+
+    def encoded(self) -> bytes:
+        """The checkpoint as an .npz file, without pickles."""
+        import numpy as np
+
+        sink = BytesIO()
+        np.savez(sink, allow_pickle=False, **self.arrays)
+        return sink.getvalue()
+
+
+def _copied(state: FitState) -> _Copied:
     import numpy as np
 
     convert = keras_models.keras().ops.convert_to_numpy
-    arrays: Arrays = {name: np.asarray(convert(variable)) for name, variable in _variables(state.models)}
+    variables = dict(_variables(state.models))
+    arrays: Arrays = {name: _own(convert(variable)) for name, variable in variables.items()}
+    learned = [name for name, variable in variables.items() if name.startswith("optimizer-") or variable.trainable]
     for number, follower in enumerate(state.followers):
         for place, array in enumerate(getattr(follower, "best_weights", None) or ()):
             arrays[f"best-{number}-{place}"] = array
-    if not all(np.isfinite(array).all() for array in arrays.values()):
-        return None
     now = time.perf_counter()
     told = {
         "extent": state.extent, "epoch": state.epoch, "step": state.step, "sums": state.sums,
@@ -195,9 +244,11 @@ def _encoded(state: FitState) -> bytes | None:
         "followers": [_followed(each) for each in state.followers],
     }  # fmt: skip
     arrays["state"] = np.frombuffer(json.dumps(told).encode(), np.uint8)
-    sink = BytesIO()
-    np.savez(sink, allow_pickle=False, **arrays)
-    return sink.getvalue()
+    return _Copied(arrays, learned)
+
+
+def _own(array: NDArray[Any]) -> NDArray[Any]:
+    return array if array.flags.owndata else array.copy()  # some backends give a view of what they write into
 
 
 def _followed(follower: Any) -> dict[str, float | None]:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -151,7 +152,10 @@ def test_a_checkpoint_that_is_damaged_or_of_another_fit_is_ignored(workspace: Wo
         weights = models.trainer.trainable_variables[0]
         weights.assign(np.full(weights.shape, np.inf))
         keeper.save(state)
-    assert "no checkpoint of fold 1: a weight or an optimizer value is not a finite number" in noted[-1]
+        assert "no checkpoint of fold 1: a weight or an optimizer value is not a finite number" in noted[-1]
+        next(layer for layer in models.trainer.layers if layer.trainable_variables).trainable = False
+        keeper.save(state)  # a mask of a layer, say
+        assert keeper.newest is not None and saved(store) == [keeper.newest]
 
 
 def test_a_fit_that_diverges_leaves_the_last_good_checkpoint_and_names_it(workspace: Workspace) -> None:
@@ -191,6 +195,58 @@ def test_a_store_that_takes_no_checkpoint_stops_no_fit(workspace: Workspace) -> 
     made, noted = fit(store, config, land(store, config, count=120), workspace)
     assert made is not None
     assert set(noted) == {"a checkpoint of fold 1 could not be written: no space left on device."}
+
+
+class Slow(MemoryStore):
+    """Takes its time for the first checkpoint, and refuses the others."""
+
+    def __init__(self) -> None:
+        super().__init__("memory://slow")
+        self.writing, self.go = threading.Event(), threading.Event()
+
+    def create(self, key: str, data: bytes) -> None:
+        if key.endswith(".npz"):
+            if self.writing.is_set():
+                raise StoreUnreachable("too many checkpoints")
+            self.writing.set()
+            assert self.go.wait(60), "the fit waits for it"
+        super().create(key, data)
+
+
+@pytest.mark.usefixtures("single")
+def test_a_fit_goes_on_while_its_checkpoint_is_written_which_does_not_change_with_it(workspace: Workspace) -> None:
+    config, store = pipeline(training=PLAIN), Slow()
+    plan, made, noted = land(store, config, count=120), list[int](), list[str]()
+
+    def report(stage: str, done: int, total: int) -> None:
+        made.append(done)
+        if len(made) == 4:
+            assert store.writing.is_set() and not saved(store)
+            store.go.set()
+        if len(made) == 5:
+            raise RuntimeError("an error of the user's code")
+
+    with progress.listen(report, noted.append), pytest.raises(RuntimeError):
+        model_fits.train_fold(store, config, plan, 0, workspace)
+    (key,) = saved(store)
+    assert "/000001-000000001-" in key
+    resumed, said = fit(store, config, plan, workspace)
+    assert "fold 1 goes on from a checkpoint: epoch 1, step 1 of 3" in said
+    assert resumed is not None
+    whole, predictions, _ = finished(config, workspace)
+    assert store.get(resumed.files[0].key) == predictions and values(resumed) == values(whole)
+
+
+def test_what_the_write_of_a_checkpoint_raises_is_raised_by_the_fit(workspace: Workspace) -> None:
+    class Short(MemoryStore):
+        def create(self, key: str, data: bytes) -> None:
+            if key.endswith(".npz"):
+                raise MemoryError("for a checkpoint")
+            super().create(key, data)
+
+    config, store = pipeline(training=PLAIN), Short("memory://short")
+    with pytest.raises(TrainingError, match="MemoryError: for a checkpoint"):
+        model_fits.train_fold(store, config, land(store, config, count=120), 0, workspace)
 
 
 CHILD = """
