@@ -100,6 +100,11 @@ def effective(model: Frozen) -> dict[str, Any]:
     return {k: v for k, v in given.items() if k in OwnModel.model_fields} if given.get("function") else given
 
 
+def unread(model: Frozen) -> list[str]:
+    """The keys of the built-in models that a section `model:` sets, beside a function that builds the model."""
+    return sorted(model.model_fields_set - OwnModel.model_fields.keys()) if functions(model).get("function") else []
+
+
 def runs_code(model: Any) -> bool:
     """Whether the YAML lets code be run that lies in a package: its models cannot be loaded without."""
     return "custom_objects" in functions(model)

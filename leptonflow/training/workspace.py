@@ -167,6 +167,8 @@ def _fresh(
         if low or config.training.augment:
             _check_not_compiled(model)
             model.jit_compile = jit() is not False  # it predicts, and is not compiled itself
+        if low:
+            _check_copyable(model)
         learner = in_bfloat16(model) if low else model
     trainer = augmentation.augmented(learner, workload, config.training, seed) if config.training.augment else learner
     if not user_model.compiled(config, trainer):
@@ -185,6 +187,17 @@ def _check_not_compiled(model: Any) -> None:
             expected="model.compile: module:function, which is called with the model that is trained",
             received="a compiled model",
             hint="Move the call of compile there, or remove these keys of training",
+        )
+
+
+def _check_copyable(model: Any) -> None:
+    """Raises ConfigurationError where the layers of the model are its own code's to call."""
+    if not isinstance(model, keras().Sequential | keras().Function):
+        raise ConfigurationError(
+            "model.function gives a model that cannot be trained in bfloat16",
+            expected="a Sequential or functional model, whose layers can be built again in bfloat16",
+            received=f"{type(model).__name__}, a subclass of keras.Model with a call of its own",
+            hint="Use training.precision: float32, or build the model of its layers by keras.Model(inputs, outputs)",
         )
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from leptonflow.core import pipeline_files
 from leptonflow.core.code_digests import ROOT
+from leptonflow.data.dataset import holdout_split
 from leptonflow.keras_runtime import keras_models
 from leptonflow.storage.memory_store import MemoryStore
 from leptonflow.training import model_fits, workspace
@@ -34,6 +35,24 @@ def build(input, classes):
         layers.Input(input), layers.Rescaling(1 / 255), layers.Flatten(), layers.Dense(4, name="first"),
         layers.Dense(len(classes), activation="softmax"),
     ])
+
+@keras.saving.register_keras_serializable()
+class Sub(keras.Model):
+    def __init__(self, count, **given):
+        super().__init__(**given)
+        self.count, self.flat, self.out = count, keras.layers.Flatten(), keras.layers.Dense(count, "softmax")
+    def build(self, shape):
+        self.out.build((None, 144))
+    def call(self, images):
+        return self.out(self.flat(images) / 255)
+    def get_config(self):
+        return {**super().get_config(), "count": self.count}
+
+def subclassed(input, classes):
+    return Sub(len(classes))
+
+def objects():
+    return {"Sub": Sub}
 
 def built_compiled(input, classes):
     model = build(input, classes)
@@ -141,6 +160,29 @@ def test_weights_that_the_users_optimizer_averages_are_evaluated(tmp_path: Path,
     assert np.abs(kernels[1] - kernels[0]).max() > 0.001
     averaged = models.settled().layers[-1].get_weights()[0]  # Keras's average begins with the first step
     np.testing.assert_allclose(averaged, (kernels[0] + kernels[1]) / 2, atol=1e-5)
+
+
+def test_a_subclassed_model_trains_and_is_told_to_be_none_for_bfloat16(tmp_path: Path) -> None:
+    keys = {"function": "subclassed", "custom_objects": "objects"}
+    assert Workspace().models(WORKLOAD, own(tmp_path, keys), CLASSES, 0, 9).trainer.count == 3
+    low = own(tmp_path, keys, training={**TRAINING, "precision": "bfloat16"})
+    told = r"cannot be trained in bfloat16.*a Sequential or functional model.*Received: Sub, a subclass.*float32"
+    with pytest.raises(ConfigurationError, match=told):
+        Workspace().models(WORKLOAD, low, CLASSES, 0, 9)
+
+
+def test_keys_of_the_built_in_models_beside_a_function_are_told(tmp_path: Path) -> None:
+    store = MemoryStore("memory://unread")
+    for keys, told in (
+        ({"function": "build", "filters": [4]}, ["not read, because model.function builds the model: model.filters"]),
+        ({"function": "build"}, []),
+        ({"compile": "compile", "filters": [4]}, []),
+    ):  # fmt: skip
+        config = own(tmp_path, keys)
+        snapshot = land(store, config).snapshot
+        assert snapshot is not None
+        found = holdout_split.split(store, config, snapshot).warnings
+        assert [line for line in found if "model" in line] == told
 
 
 @pytest.mark.parametrize(("key", "value"), [("learning_rate", 0.001), ("optimizer", "adam")])

@@ -12,6 +12,7 @@ from leptonflow.data.dataset.dataset_contents import tables
 from leptonflow.data.dataset.part_files import read_columns
 from leptonflow.storage.store import Store
 from leptonflow.workloads import catalog
+from schemas import own_model
 from schemas.config import AgainstChampion, Pipeline
 from schemas.errors import ConfigurationError
 from schemas.metrics import class_of
@@ -88,6 +89,7 @@ def split(store: Store, config: Pipeline, snapshot: SnapshotRef) -> Split:
             *_remarks(store, config, snapshot),
             *_few(len(held) if grouped else None),
             *_large_batch(config, train.total()),
+            *_unread(config),
             *declared_files.undeclared(config),
         ),
         **grouped,
@@ -120,6 +122,12 @@ def _large_batch(config: Pipeline, train: int) -> list[str]:
     if not 0 < train < size:
         return []
     return [f"training.batch_size is {size}, but there are {train} training examples: each epoch is a single step"]
+
+
+def _unread(config: Pipeline) -> list[str]:
+    """A sentence where the YAML sets keys of the built-in models, and a function of the user builds the model."""
+    keys = [f"model.{name}" for name in own_model.unread(config.model)]
+    return [f"not read, because model.function builds the model: {', '.join(keys)}"] if keys else []
 
 
 def _check_classes(config: Pipeline, snapshot: SnapshotRef) -> None:
