@@ -140,18 +140,25 @@ def test_the_champion_is_served_to_who_has_a_key(stack: Stack, tmp_path: Path) -
 
     def ready() -> bool:
         try:
-            return bool(opener.open(f"{stack.served}/readyz", timeout=30).status == 200)
+            return bool(opener.open(f"{stack.url('serve')}/readyz", timeout=30).status == 200)
         except urllib.error.HTTPError:
             return False
 
     until(ready, lambda: stack.said("serve"))
-    request = urllib.request.Request(f"{stack.served}/v1/tiny/predict", picture, {"X-API-Key": KEY})
+    request = urllib.request.Request(f"{stack.url('serve')}/v1/tiny/predict", picture, {"X-API-Key": KEY})
     with opener.open(request, timeout=30) as response:
         (prediction,) = json.load(response)["predictions"]
     assert prediction["label"] in {"0", "1", "2"} and prediction["error"] is None
     with pytest.raises(urllib.error.HTTPError) as refused:
         opener.open(urllib.request.Request(request.full_url, picture), timeout=30)
     assert refused.value.code == 401
+
+
+def test_the_board_shows_it(stack: Stack) -> None:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    request = urllib.request.Request(f"{stack.url('board')}/p/tiny", headers={"X-API-Key": KEY})
+    with opener.open(request, timeout=30) as page:
+        assert "promoted" in page.read().decode()
 
 
 def test_the_schedule_is_in_postgresql(stack: Stack, database: Database) -> None:
