@@ -90,9 +90,9 @@ class PipelineRecord:
     @property
     def wants_attention(self) -> bool:
         found = self.folders
-        waits = self.damage or found.refused or self.lost or self.rejected or self.waiting
-        waits = waits or (self.drift and self.drift.found)
-        return bool(waits or any(each.wrong for each in found.open))
+        drifted = self.drift is not None and self.drift.found
+        folders = bool(found.refused) or any(each.wrong for each in found.open)
+        return bool(self.damage or self.lost or self.rejected or self.waiting) or drifted or folders
 
 
 def names(store: Store) -> list[str]:
@@ -117,7 +117,7 @@ def read(store: Store, pipeline: str, records: RunRecords) -> PipelineRecord:
     damage += runs.damage
     promotions: tuple[dict[str, Any], ...] = part(lambda: _promotions(store, pipeline, runs), ())
     entries: tuple[Entry, ...] = part(lambda: commit_log.read(store, store_keys.dataset_log(pipeline)).entries, ())
-    waited = part(lambda: approvals.every(store, pipeline, clock.now()), {})
+    waited: dict[str, Approval] = part(lambda: approvals.every(store, pipeline, clock.now()), {})
     running, lost = unfinished.runs(store, pipeline, {run.run_id for run in runs.runs})
     if promotions:
         part(lambda: _check_package(store, pipeline, promotions[0]["version"]), None)
