@@ -14,14 +14,14 @@ from typing import Annotated, Any
 
 import typer
 
-from cli import approvals, asking, batches, dataset, monitoring, output, registry
+from cli import approvals, asking, batches, dataset, monitoring, output, predictions, registry
 from cli import board as boards
 from cli import gate as gates
 from cli import query as queries
 from cli import report as reports
 from cli import serve as serving
 from cli import tuning as tunings
-from cli.common import DEBUG, JSON, PIPELINE, STORE, Answer, looked_at
+from cli.common import DEBUG, JSON, PIPELINE, STORE, Answer
 from cli.common import answer as _answer
 from cli.ending import leave
 from schemas.errors import LeptonflowError, UsageError
@@ -172,27 +172,7 @@ app.command()(tunings.tune)
 app.command()(gates.gate)
 
 
-@app.command()
-def predict(
-    pipeline: PIPELINE,
-    examples: Annotated[
-        list[str], typer.Argument(metavar="EXAMPLE...", help="files, folders of them; texts, or tables of texts")
-    ],
-    store: STORE = None,
-    as_json: JSON = False,
-    debug: DEBUG = False,
-) -> int:
-    """The champion's prediction for each image or text."""
-    from cli import show
-    from leptonflow.core import pipeline_files
-    from leptonflow.evaluation import champion_predictions
-
-    config = pipeline_files.load_config(pipeline)
-    predictions = champion_predictions.predict(looked_at(store), config, examples)
-    failed = any(a["error"] for a in predictions)
-    return _answer(Answer(predictions, lambda: show.predicted(predictions), 1 if failed else 0), as_json)
-
-
+app.command()(predictions.predict)
 app.command()(serving.serve)
 app.command()(monitoring.label)
 app.command()(monitoring.labels)

@@ -19,7 +19,7 @@ def label(
     as_json: JSON = False,
     debug: DEBUG = False,
 ) -> int:
-    """Give labels to served predictions, by the ids of their requests."""
+    """Give labels to served predictions, by request id."""
     from leptonflow.core import person, pipeline_files
     from leptonflow.monitoring import label_files
     from leptonflow.monitoring import labels as recorded
@@ -37,7 +37,7 @@ def labels(
     as_json: JSON = False,
     debug: DEBUG = False,
 ) -> int:
-    """How good the served predictions with a label are, by version and slice."""
+    """How good served predictions with a label are."""
     from leptonflow.core import pipeline_files
     from leptonflow.monitoring import live_quality
 

@@ -12,8 +12,11 @@ from numpy.typing import NDArray
 
 from leptonflow.gate import decision
 from leptonflow.gate.evidence import Evidence
+from leptonflow.registry import champion_log
 from leptonflow.registry.champion_log import Champion
+from leptonflow.storage import commit_log
 from leptonflow.storage.commit_log import Entry, Log
+from leptonflow.storage.store import Store
 from leptonflow.workloads import catalog
 from leptonflow.workloads.classification import ONE_CLASS
 from schemas.config import Pipeline, parse
@@ -139,3 +142,12 @@ def decide(config: Pipeline, **changes: Any) -> Verdict:
 def only(verdict: Verdict, name: str) -> RuleResult:
     (found,) = [rule for rule in verdict.rules if rule.rule == name]
     return found
+
+
+def promoted_by_hand(store: Store, pipeline: str, version: str, manifest_sha256: str) -> None:
+    """Make a version champion, as a person may."""
+    body = champion_log.Promotion(
+        version=version, previous=None, run_id=None, manifest_sha256=manifest_sha256, snapshot="s", snapshot_number=1
+    )  # fmt: skip
+    log = champion_log.promotions(store, pipeline)
+    commit_log.commit(store, log, id=version, kind="override", body=body.model_dump(), who="me", why="urgent")

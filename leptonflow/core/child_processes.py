@@ -19,7 +19,7 @@ import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -121,7 +121,7 @@ class Pool:
             with contextlib.suppress(BrokenPipeError):
                 process.stdin.close()
 
-    def map(self, tasks: Sequence[Task]) -> Iterator[Answer]:
+    def map(self, tasks: Iterable[Task]) -> Iterator[Answer]:
         """The answer to each task, in order. Raises what a task raised, ExaminerLost where a process died."""
         self.start()
         return in_order(self._ask, tasks, 2 * self.count)

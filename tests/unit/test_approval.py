@@ -28,6 +28,7 @@ from schemas.errors import ConfigurationError, LeptonflowError, NotFound, UsageE
 from schemas.records import Verdict
 from tests import run_examples
 from tests.e2e.helpers import call
+from tests.verdicts import promoted_by_hand
 
 SOON, LATE = "2026-11-25T00:00:00.000000Z", "2100-01-01T00:00:00.000000Z"
 NOW = clock.now()
@@ -293,11 +294,7 @@ def test_what_the_run_does_not_know_of_is_not_decided_without_an_evaluation(stor
     with pytest.raises(LeptonflowError, match="the gate, the input or the model of digits is no longer that"):
         approval.approve(store, other, verdict.run_id, "ana", "", NOW)
     sha256 = run_examples.make(store, version="c" * 12, run_id="d" * 12, seed=9).package.manifest_sha256
-    body = champion_log.Promotion(
-        version="c" * 12, previous=None, run_id=None, manifest_sha256=sha256, snapshot="s", snapshot_number=1
-    )  # fmt: skip
-    log = champion_log.promotions(store, "digits")
-    commit_log.commit(store, log, id="x", kind="override", body=body.model_dump(), who="me", why="urgent")
+    promoted_by_hand(store, "digits", "c" * 12, sha256)
     with pytest.raises(LeptonflowError, match=r"the promotions log has changed since the run.*this process loads no"):
         approval.approve(store, config, verdict.run_id, "ana", "", NOW, evaluates=False)
     assert approvals.pending(store, "digits", NOW) is not None  # it waits still
@@ -306,11 +303,7 @@ def test_what_the_run_does_not_know_of_is_not_decided_without_an_evaluation(stor
 def test_a_version_that_a_person_promoted_meanwhile_waits_no_more(store: Interrupted) -> None:
     config, verdict = waiting(store)
     sha256 = run_examples.make(store, version=verdict.version, run_id=verdict.run_id, seed=1).package.manifest_sha256
-    body = champion_log.Promotion(
-        version=verdict.version, previous=None, run_id=None, manifest_sha256=sha256, snapshot="s", snapshot_number=1
-    )  # fmt: skip
-    log = champion_log.promotions(store, "digits")
-    commit_log.commit(store, log, id="x", kind="override", body=body.model_dump(), who="me", why="urgent")
+    promoted_by_hand(store, "digits", verdict.version, sha256)
     assert approvals.pending(store, "digits", NOW) is None
     found = approval.approve(store, config, verdict.run_id, "ana", "", NOW)
     assert (found["outcome"], found["record"], found["champion"]) == ("promoted", None, verdict.version)

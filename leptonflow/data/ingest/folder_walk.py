@@ -10,6 +10,7 @@ import errno
 import hashlib
 import os
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from leptonflow.data.ingest.layouts import is_hidden, shown
@@ -71,6 +72,37 @@ def walk(root: str) -> Walk:
                 found.refused[prefix[:-1]] = Refusal("unreadable-file", f"the folder: {_words(error)}")
     found.files.sort(key=lambda file: (shown(file.name), file.name))
     return found
+
+
+def ordered(root: str) -> Iterator[tuple[str, Found | Refusal]]:
+    """(name, the file or why it is not read) of every file under `root`, by name; of one folder at a time in memory.
+
+    Raises OSError where the root itself cannot be listed.
+    """
+    real = os.path.realpath(root)
+
+    def visit(prefix: str) -> Iterator[tuple[str, Found | Refusal]]:
+        try:
+            with os.scandir(os.path.join(real, prefix)) as entries:
+                # a folder's files come where its own name with a slash does
+                there = sorted((each.name + "/" * each.is_dir(follow_symlinks=False), each) for each in entries)
+        except OSError as error:
+            if not prefix:
+                raise
+            yield prefix[:-1], Refusal("unreadable-file", f"the folder: {_words(error)}")
+            return
+        for name, entry in there:
+            if is_hidden(prefix + entry.name):
+                continue
+            if name.endswith("/"):
+                yield from visit(prefix + name)
+                continue
+            one = Walk(real)
+            _visit(one, entry, prefix + name, [])
+            yield from ((each.name, each) for each in one.files)
+            yield from one.refused.items()
+
+    return visit("")
 
 
 def _visit(found: Walk, entry: os.DirEntry[str], name: str, waiting: list[str]) -> None:

@@ -183,6 +183,13 @@ def group_column(header: Sequence[str], columns: Columns) -> int | None:
     return None if columns.group is None else list(map(nfc, header)).index(columns.group)
 
 
+def joined(row: Sequence[Any]) -> bytes:
+    """The cells of a row that hold the example, as one."""
+    text = "\n\n".join(filter(None, ("" if each is None else str(each).strip() for each in row))) or "\n"
+    # JSON can spell half of a surrogate pair: then that row is no UTF-8, and not the table.
+    return text.encode("utf-8", "surrogatepass")
+
+
 def of_texts(
     header: Sequence[str],
     rows: Iterable[Sequence[Any] | None],
@@ -190,10 +197,7 @@ def of_texts(
     ragged: Mapping[int, Rule] | None = None,
 ) -> LabelTable:
     """A table whose rows hold the example: the cells of its columns, as UTF-8, joined by a blank line."""
-    cells = [None if row is None else ["" if each is None else str(each).strip() for each in row] for row in rows]
-    joined = [None if row is None else "\n\n".join(filter(None, row)) or "\n" for row in cells]
-    # JSON can spell half of a surrogate pair: then that row is no UTF-8, and not the table.
-    texts = [None if text is None else text.encode("utf-8", "surrogatepass") for text in joined]
+    texts = [None if row is None else joined(row) for row in rows]
     found = of_cells(header, [None] * len(texts), labels, ragged)
     return replace(found, cells=texts)
 

@@ -68,7 +68,7 @@ def has_columns(name: str, data: bytes, columns: Columns = DEFAULT) -> bool:
 
     try:
         schema = pq.read_schema(pa.BufferReader(data))
-        return None not in (find_texts if columns.cells is not None else _find_parquet)(
+        return None not in (find_texts if columns.cells is not None else find_in_parquet)(
             schema.names if columns.cells is not None else schema, columns
         )
     except (ValueError, OSError):
@@ -133,13 +133,13 @@ def _read_parquet(data: bytes, columns: Columns, classes: Sequence[str] | None) 
         raise ValueError(f"it tells of {file.metadata.num_rows} rows; a table has {bounded_parquet.MOST_ROWS} at most")
     if columns.cells is not None:
         return _read_texts(data, schema, columns, classes, file.metadata.num_rows)
-    path, label_at = _find_parquet(schema, columns)
+    path, label_at = find_in_parquet(schema, columns)
     if path is None or label_at is None or lacks_group(header, columns):
         return lacking(header, columns, file.metadata.num_rows)
     # Only these columns are read: the others may be anything.
     table = _columns(data, header, (path, label_at, group_column(header, columns)))
     cells, labels = table.column(header[path]).to_pylist(), table.column(header[label_at]).to_pylist()
-    inside = _files(schema.types[path], cells)
+    inside = files_inside(schema.types[path], cells)
     if inside is None:
         return _grouped(of_cells(header, cells, labels), table, columns)
     names = _class_names(schema, header[label_at])
@@ -179,7 +179,8 @@ def _read_texts(
     return _grouped(of_texts(header, cells, labels), table, columns)
 
 
-def _find_parquet(schema: pa.Schema, columns: Columns) -> tuple[int | None, int | None]:
+def find_in_parquet(schema: pa.Schema, columns: Columns) -> tuple[int | None, int | None]:
+    """Where the column of files, or of paths, and that of labels stand."""
     path, label_at = find_columns(schema.names, columns)
     if path is None and columns.path is None:  # a column of files may have any name
         path = next((at for at, each in enumerate(schema.types) if _is_struct(each)), None)
@@ -192,7 +193,7 @@ def _is_struct(kind: pa.DataType) -> bool:
     return bool(pa.types.is_struct(kind)) and kind.get_field_index("bytes") >= 0
 
 
-def _files(kind: pa.DataType, cells: list[Any]) -> list[bytes | None] | None:
+def files_inside(kind: pa.DataType, cells: list[Any]) -> list[bytes | None] | None:
     """The bytes of each row's file; None where the column holds paths. Structs of paths alone become paths."""
     if _is_struct(kind):
         if any(cell and cell["bytes"] for cell in cells):
@@ -271,7 +272,7 @@ def _read_csv(data: bytes, columns: Columns) -> LabelTable:
     texts = find_texts(header, columns)[0] if columns.cells is not None else None
     if (path if columns.cells is None else texts) is None or label_at is None or lacks_group(header, columns):
         return lacking(header, columns, len(body))
-    ragged = {n: _ragged(len(header), len(row)) for n, row in enumerate(body) if len(row) != len(header)}
+    ragged = {n: ragged_row(len(header), len(row)) for n, row in enumerate(body) if len(row) != len(header)}
     ragged |= {number - 1: rule for number, rule in broken.items()}
     whole = [None if number in ragged else row for number, row in enumerate(body)]
     assert label_at is not None
@@ -285,6 +286,7 @@ def _read_csv(data: bytes, columns: Columns) -> LabelTable:
     return found if group_at is None else found.grouped(row and row[group_at] for row in whole)
 
 
-def _ragged(columns: int, cells: int) -> Rule:
+def ragged_row(columns: int, cells: int) -> Rule:
+    """The rule of a row with more or fewer cells than the header has columns."""
     way = "quote a cell that holds the separator" if cells > columns else "a cell is missing"
     return "ragged-row", f"the header has {counted(columns, 'column')}, this row {counted(cells, 'cell')}: {way}"

@@ -98,7 +98,7 @@ class Paths:
         self._source = source
         self.places: dict[str, str | Refusal] = {}
         self.spelt: set[str] = set()
-        self.rows = [self._row(path) for path in paths]
+        self.rows = [self.find(path) for path in paths]
 
     @cached_property
     def _names(self) -> Names:
@@ -111,7 +111,8 @@ class Paths:
         table = self._source.layout.table or ""
         return "" if os.path.isabs(table) else table
 
-    def _row(self, path: str | None) -> tuple[str | None, Rule | None]:
+    def find(self, path: str | None) -> tuple[str | None, Rule | None]:
+        """(name relative to the source, which is then one of `places`; None), or (None, the rule)."""
         path = self._relative(path)
         name, rule = name_of(path)
         if name is None or path is None:

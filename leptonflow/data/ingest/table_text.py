@@ -41,7 +41,7 @@ def csv_rows(data: bytes) -> CsvRows:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         for row in reader:
-            if row and not clean and (rule := _rule(line, row, rows[0] if rows else ())):
+            if row and not clean and (rule := cells_rule(line, row, rows[0] if rows else ())):
                 broken[len(rows)] = rule
             line = reader.line_num + 1
             if row:
@@ -63,7 +63,7 @@ def lines(data: bytes) -> list[tuple[int, str]]:
 
 def line_rule(number: int, line: str) -> Rule | None:
     """The rule of a line that is not text."""
-    return _rule(number, (line,), ())
+    return cells_rule(number, (line,), ())
 
 
 def encoded(text: str) -> bytes:
@@ -71,7 +71,8 @@ def encoded(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
-def _rule(line: int, cells: Sequence[str], header: Sequence[str]) -> Rule | None:
+def cells_rule(line: int, cells: Sequence[str], header: Sequence[str]) -> Rule | None:
+    """The rule of cells that are not text, which stand in that line of a table."""
     for at, cell in enumerate(cells):
         found = _BROKEN.search(cell)
         if found is not None:
