@@ -164,6 +164,16 @@ def raised(reply: Task) -> LeptonflowError:
     return error
 
 
+@contextlib.contextmanager
+def without_interrupts() -> Iterator[None]:
+    """A process that this thread starts in this block never hears Ctrl-C, which is its parent's to handle."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def python_path() -> str:
     """The PYTHONPATH with which a child finds this project first."""
     root = str(Path(__file__).resolve().parents[2])

@@ -138,8 +138,12 @@ def test_a_process_that_is_killed_each_time_is_a_failure_with_the_numbers(
     assert failed.value.exit_status == 1
 
 
+INTERRUPT = "signal.signal(signal.SIGINT, signal.default_int_handler); os.kill(os.getpid(), signal.SIGINT)"
+
+
 def test_a_process_that_ends_by_itself_is_not_started_again(tmp_path: Path, befall: Callable[[str, int], Path]) -> None:
-    config, started = pipeline(), befall("os._exit(7)", 9)
+    """A Ctrl-C while it imports does nothing: its parent ends it."""
+    config, started = pipeline(), befall(f"{INTERRUPT}; os._exit(7)", 9)
     uri, plan = landed(tmp_path, config)
     with pytest.raises(TrainingError, match=r"ended before the fit did.*Received: exit status 7"):
         Processes([Seat()]).fit(uri, config, plan, 0)

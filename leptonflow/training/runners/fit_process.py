@@ -85,10 +85,11 @@ class Processes:
         """Start a process and follow it to its end. Raises what `progress.pulse` raises, once the process has ended."""
         answers, its = os.pipe()
         environment = {**os.environ, **seat.environment(), "PYTHONPATH": child_processes.python_path()}
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", __spec__.name if __spec__ else __name__, str(its)],
-            stdin=subprocess.PIPE, pass_fds=(its,), env=environment,
-        )  # fmt: skip
+        with child_processes.without_interrupts():  # even while it imports
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", __spec__.name if __spec__ else __name__, str(its)],
+                stdin=subprocess.PIPE, pass_fds=(its,), env=environment,
+            )  # fmt: skip
         os.close(its)
         assert process.stdin is not None
         word, peak = None, 0
@@ -196,7 +197,6 @@ def _lost(fold: int | None, ended: Ended, times: int) -> TrainingError:
 
 def main(answers: int) -> None:
     """Compute the fit that standard input asks for, and end. A standard input that ends, ends the fit."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     os.set_inheritable(answers, False)
     request = json.loads(sys.stdin.buffer.readline())
     lock = threading.Lock()
