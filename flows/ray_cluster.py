@@ -88,8 +88,11 @@ def check_takes_drivers(address: str) -> None:
     except subprocess.TimeoutExpired:
         raise _silent(address, f"nothing for {PATIENCE:g} s") from None
     if asked.returncode:
-        told = [line.strip() for line in asked.stderr.splitlines() if line.strip()]
-        raise _silent(address, told[-1][:300] if told else f"exit status {asked.returncode}")
+        raise _silent(address, _last_line(asked.stderr) or f"exit status {asked.returncode}")
+
+
+def _last_line(text: str) -> str:
+    return next((line.strip()[:300] for line in reversed(text.splitlines()) if line.strip()), "")
 
 
 def _silent(address: str, received: str) -> ClusterError:
@@ -113,7 +116,10 @@ def connected(config: Pipeline) -> Iterator[dict[str, Any]]:
 
     where, runner = address(config), config.training.runner
     given = {name: os.environ[name] for name in GIVEN if name in os.environ}
-    ray.init(where, namespace="leptonflow", logging_level="ERROR", runtime_env={"env_vars": given})
+    try:
+        ray.init(where, namespace="leptonflow", logging_level="ERROR", runtime_env={"env_vars": given})
+    except (ConnectionError, RuntimeError) as error:  # it took one a moment ago
+        raise _silent(where, _last_line(str(error))) from error
     try:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         gpus = gpus_asked(config.training, any(node.get("GPU") for node in nodes))

@@ -81,8 +81,9 @@ def cluster() -> Iterator[tuple[str, str]]:
     pytest.importorskip("prefect_ray", reason=RAY)
     from ray.cluster_utils import Cluster
 
-    # Its workers would have the lowest priority, and starve beside other tests.
-    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
+    # Its workers would have the lowest priority, and starve beside other tests; and the processes of its server for
+    # clients would now and then end as they are forked: https://github.com/ray-project/ray/issues/63202
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0", "GRPC_ENABLE_FORK_SUPPORT": "0"}
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     room = {"object_store_memory": 100 << 20, "memory": 8 << 30}

@@ -92,6 +92,20 @@ def test_what_takes_connections_and_is_no_cluster_is_told_in_time(mute: str, mon
         ray_cluster.check_takes_drivers(mute)
 
 
+@pytest.mark.slow  # Ray is imported
+def test_a_cluster_that_takes_one_driver_and_not_the_next_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("prefect_ray", reason=INSTALLED)
+    import ray
+
+    def init(*where: str, **options: Any) -> None:
+        raise ConnectionAbortedError("Initialization failure from server:\nTraceback\nStarting failed.\n")
+
+    monkeypatch.setattr(ray, "init", init)  # Ray's own server for clients fails to start a process now and then
+    told = "the Ray cluster at local does not answer.*Received: Starting failed"
+    with pytest.raises(ClusterError, match=told), ray_cluster.connected(on_ray(address="local")):
+        pass
+
+
 def test_doctor_asks_each_cluster_that_is_named(tmp_path: Path, closed: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
