@@ -83,7 +83,7 @@ def _stages(step: Steps, force: bool) -> Story:
             seconds = dict(step.seconds)
             document = step(refuse_early, plan, refused, fits, parts, outcomes, started_at, seconds)
             return Story(document, outcomes)
-        version = step(package, plan, workspace)
+        version = step(package, plan, workspace, fresh)
         for attempt in range(ATTEMPTS):
             try:
                 opponent = step(find_champion, plan)

@@ -361,6 +361,8 @@ class InfraResult(Record):
     latency_ms: float | None = None  # 95 of 100 single predictions take at most this long; null where not measured
     package_bytes: int | None = None
     malformed: int = 0  # inputs of a wrong shape, type or length that were each answered with an error
+    onnx_difference: float | None = None  # the largest between model.onnx and Keras; null where there is no such file
+    onnx: str | None = None  # why model.onnx may not be served here; null: it may, or there is none
 
 
 class RuleResult(Record):

@@ -24,6 +24,7 @@ class Serving(Frozen):
     batch     examples that the model predicts at once, at most
     seconds   from a request's first byte to its answer
     log_inputs  None: the prediction log keeps no example
+    onnx      whether a version's package has its model for ONNX Runtime too
     """
 
     examples: Annotated[int, Field(ge=1, le=10_000)] = 64
@@ -32,3 +33,4 @@ class Serving(Frozen):
     batch: Annotated[int, Field(ge=1, le=4096)] = 32
     seconds: Annotated[float, Field(gt=0, le=600, allow_inf_nan=False)] = 10
     log_inputs: LogInputs | None = None
+    onnx: bool = True

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from leptonflow.evaluation.load_check import TOLERANCE
 from leptonflow.registry import packages, served_models
-from leptonflow.registry.served_models import Rows, ServedModel
+from leptonflow.registry.onnx_session import TOLERANCE, Rows
+from leptonflow.registry.served_models import ServedModel
 from leptonflow.storage.store import Store
 from leptonflow.workloads import catalog
 from leptonflow.workloads.base import Workload

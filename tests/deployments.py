@@ -17,9 +17,7 @@ from tests import compose
 from tests.compose import FOLDER, ROOT, Document
 
 KUBERNETES = FOLDER / "kubernetes"
-SECRETS = {
-    "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "POSTGRES_PASSWORD", "PREFECT_AUTH_STRING", "LEPTONFLOW_API_KEYS",
-}  # fmt: skip
+SECRETS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "POSTGRES_PASSWORD", "PREFECT_AUTH_STRING"}
 OURS = re.compile(r"leptonflow:")
 
 

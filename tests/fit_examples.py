@@ -25,6 +25,7 @@ def pipeline(**changes: Any) -> Pipeline:
         "model": {"filters": [4, 8], "dense": 8, "dropout": 0.25},
         "training": {"epochs": 2, "batch_size": 16, "folds": 3, "seed": 0},
         "gate": [{"rule": "at_least", "metric": "accuracy", "value": 0.5}],
+        "serving": {"onnx": False},  # seconds of each package, and the subject of other tests
     }
     return Pipeline.model_validate({**document, **changes})
 

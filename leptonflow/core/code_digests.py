@@ -31,7 +31,8 @@ TRAIN = ("leptonflow/training", "leptonflow/keras_runtime", "leptonflow/workload
 WHERE = "leptonflow/training/runners"  # of TRAIN, but changes no number
 GATE = (
     "leptonflow/evaluation", "leptonflow/gate", "leptonflow/statistics", "leptonflow/registry/package_builder.py",
-    "leptonflow/registry/packages.py", "leptonflow/registry/model_sources.py",
+    "leptonflow/registry/packages.py", "leptonflow/registry/model_sources.py", "leptonflow/registry/onnx_export.py",
+    "leptonflow/registry/onnx_session.py", "leptonflow/registry/latency.py", "leptonflow/registry/onnx_files.py",
     "leptonflow/registry/intact_champions.py", "leptonflow/registry/proven_champions.py",
 )  # fmt: skip
 WORKLOADS = "leptonflow/workloads"

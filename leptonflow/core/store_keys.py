@@ -221,7 +221,12 @@ def package_key(pipeline: str, version: str, name: str) -> str:
 
 def load_check_key(pipeline: str, version: str, digest: str) -> str:
     """The result of a package's load check; the digest is that of what was checked, and where."""
-    return f"{MODELS}/{pipeline}/{version}/infra/{digest}.json"
+    return f"{load_checks_folder(pipeline, version)}/{digest}.json"
+
+
+def load_checks_folder(pipeline: str, version: str) -> str:
+    """The folder of the results of a package's load checks."""
+    return f"{MODELS}/{pipeline}/{version}/infra"
 
 
 def is_load_check(key: str) -> bool:

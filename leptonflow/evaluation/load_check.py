@@ -18,6 +18,7 @@ from leptonflow.core import deadlines, store_keys
 from leptonflow.core.code_digests import backend, code_digests
 from leptonflow.core.hashing import canonical, digest, sha256, short
 from leptonflow.evaluation.fresh_process import FreshProcess
+from leptonflow.registry.onnx_session import TOLERANCE
 from leptonflow.storage.address import open_store
 from leptonflow.storage.objects import adopt
 from leptonflow.storage.store import Store
@@ -27,8 +28,6 @@ from schemas.errors import Damaged, NotFound, StoreUnreachable
 from schemas.records import InfraResult, ModelManifest, Plan
 from schemas.rules import Latency, Size
 from schemas.text import counted
-
-TOLERANCE = 1e-5
 
 
 def record_key(pipeline: str, version: str, manifest_sha256: str, config: Pipeline) -> str:
@@ -56,8 +55,8 @@ def validate(
     `latency` and `size`. A pass is recorded with its measurements and reused; the files are hashed, and
     the budgets held against them, each time. A record that is no pass of these bytes is made again each
     time, for nothing is overwritten. A bad package is a result that did not pass, never an
-    exception. Raises StoreUnreachable, and TimeLimit where the fresh process has no answer within
-    `limits.infra_validate`.
+    exception. A model.onnx in it that differs from Keras is recorded, and Keras serves it. Raises
+    StoreUnreachable, and TimeLimit where the fresh process has no answer within `limits.infra_validate`.
 
     fresh: the process that is asked, if need be, and ended; by default one that is started when it is needed.
     """
@@ -91,7 +90,8 @@ def validate(
         return result(False, sentence, answer.get("largest_difference"), int(answer.get("examples", 0)))
     found = result(
         True, sentence, answer["largest_difference"], int(answer["examples"]), latency_ms=answer["latency_ms"],
-        malformed=answer["malformed"], package_bytes=_bytes(manifest),
+        malformed=answer["malformed"], package_bytes=_bytes(manifest), onnx=answer.get("onnx"),
+        onnx_difference=answer.get("onnx_difference"),
     )  # fmt: skip
     return within_budget(config, _recorded(adopt(store, key, document(found)), manifest_sha256) or found)
 

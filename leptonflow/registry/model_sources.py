@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -18,7 +18,6 @@ from leptonflow.core import declared_files
 from leptonflow.core.code_digests import user_code
 from leptonflow.workloads import user_model, user_weights
 from schemas.config import Pipeline, parse
-from schemas.records import ModelManifest
 
 FETCHED = "fetched-weights"  # the folder of weights that did not lie beside the YAML
 MADE = (1980, 1, 1, 0, 0, 0)  # the same files are the same bytes, whenever they were packed
@@ -51,8 +50,8 @@ def _portable(config: Pipeline, code: dict[str, Path]) -> dict[str, Path]:
 
 
 @contextmanager
-def objects(data: bytes, manifest: ModelManifest) -> Iterator[dict[str, Any]]:
-    """The version's custom objects, of the code in its archive; none of an empty one.
+def objects(data: bytes, config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The version's custom objects, of the code in its archive; none of an empty one. config: as it was recorded.
 
     Its files lie there within the block: a layer may read one as it is made. Raises ConfigurationError where the code
     does not run.
@@ -60,10 +59,9 @@ def objects(data: bytes, manifest: ModelManifest) -> Iterator[dict[str, Any]]:
     if not data:
         yield {}
         return
-    where = f"the configuration of {manifest.version}"
-    recorded = parse(dict(manifest.config), where=where, folder=Path())
-    with unpacked(data, recorded) as config, user_model.importing(config):
-        yield user_model.objects(config)
+    recorded = parse(dict(config), where="the package's configuration", folder=Path())
+    with unpacked(data, recorded) as there, user_model.importing(there):
+        yield user_model.objects(there)
 
 
 @contextmanager

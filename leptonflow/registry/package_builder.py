@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 from leptonflow.core import clock, declared_files, store_keys
 from leptonflow.core.code_digests import code_digests, libraries
 from leptonflow.core.hashing import canonical, sha256
+from leptonflow.core.request_process import RequestProcess
 from leptonflow.data.validation import contracts
 from leptonflow.keras_runtime import keras_models
-from leptonflow.registry import lineage, model_cards, model_sources, packages
+from leptonflow.registry import lineage, model_cards, model_sources, onnx_files, packages
 from leptonflow.storage.objects import adopt, recorded
 from leptonflow.storage.store import Store
 from leptonflow.training import model_fits
@@ -25,6 +26,7 @@ from leptonflow.workloads import catalog, user_model
 from schemas import constants, own_model
 from schemas.config import Pipeline
 from schemas.errors import NotFound, TrainingError
+from schemas.export import Export
 from schemas.records import FitResult, Lineage, ModelManifest, ObjectRef, PackageRef, Plan, SnapshotRef
 from schemas.text import counted
 
@@ -34,10 +36,13 @@ if TYPE_CHECKING:
 REFERENCE_EXAMPLES = 64
 
 
-def build(store: Store, config: Pipeline, plan: Plan, workspace: Workspace | None = None) -> PackageRef:
+def build(
+    store: Store, config: Pipeline, plan: Plan, workspace: Workspace | None = None,
+    process: RequestProcess | None = None,
+) -> PackageRef:  # fmt: skip
     """Make the finished final fit an immutable version; what lies there is adopted. Safe to repeat.
 
-    workspace: the plan's in this process.
+    workspace: the plan's in this process. process: one that holds Keras and exports the model; it is not ended.
 
     Raises TrainingError where a fold or the final fit is not finished.
     """
@@ -56,9 +61,8 @@ def build(store: Store, config: Pipeline, plan: Plan, workspace: Workspace | Non
     examples = workspace.examples(store, config, snapshot)
     model = packages.loaded(lying["model.keras"], lying.get(packages.SOURCE, b""), user_model.objects(config))
     vocabulary = lying["vocabulary.json"].decode() if "vocabulary.json" in lying else None
-    lying["reference.parquet"] = put(
-        "reference.parquet", write_reference(config, model, vocabulary, examples)
-    )
+    lying["reference.parquet"] = put("reference.parquet", write_reference(config, model, vocabulary, examples))
+    lying |= onnx_files.files(config, lying, put, process)
     code = {name: value for name, value in code_digests(config).items() if name != "gate"}
     # A second writer was trained elsewhere and at another time: the card and the manifest tell of the first.
     mine = lineage.lineage(store, config, plan, snapshot, code, final.start)
@@ -66,7 +70,8 @@ def build(store: Store, config: Pipeline, plan: Plan, workspace: Workspace | Non
     origin = Lineage.model_validate_json(lying["lineage.json"])
     refs = tuple(_reference(name, data) for name, data in lying.items())
     contract = json.loads(lying["contract.json"])
-    network = model_cards.Network(model, declared_files.digests(config), _compilation(config, snapshot))
+    export = Export.model_validate_json(lying[packages.EXPORT])
+    network = model_cards.Network(model, declared_files.digests(config), _compilation(config, snapshot), export)
     card = model_cards.card(config, version, plan.run_id or "", snapshot, contract, cv, final, origin, refs, network)
     refs = (*refs, _reference("model_card.md", put("model_card.md", card.encode())))
     manifest = ModelManifest(

@@ -1,7 +1,8 @@
 """Immutable model versions: a folder with the model, what it needs to be used, and a manifest of sha256s.
 
 models/<pipeline>/<version>/: model.keras, preprocessing.json, labels.json, contract.json, config.json,
-metrics.json, reference.parquet, lineage.json, model_card.md, of a user's own model source.zip, then manifest.json.
+metrics.json, reference.parquet, lineage.json, model.onnx and onnx.json, model_card.md, of a user's own model
+source.zip, then manifest.json.
 Nothing here is trusted before its bytes were held against the manifest. What does not belong here: which version is
 the champion (registry).
 """
@@ -22,7 +23,7 @@ from leptonflow.keras_runtime import keras_models
 from leptonflow.registry import model_sources
 from leptonflow.storage.objects import BACK, parsed, recorded, steady
 from leptonflow.storage.store import Store
-from leptonflow.workloads import catalog, predictions
+from leptonflow.workloads import catalog
 from schemas import own_model
 from schemas.config import NAME
 from schemas.errors import Damaged, NotFound, TrainingError, UsageError
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 
 SOURCE = "source.zip"  # the user's own code and the files that it declares: model_sources
+ONNX = "model.onnx"  # the model as ONNX Runtime takes it, where it could be exported
+EXPORT = "onnx.json"  # the record of that export: schemas.export.Export
 OTHER = f"{BACK}, or promote another version"
 _models: dict[str, Any] = {}  # sha256 of a model.keras: the loaded model; the last two
 
@@ -66,29 +69,49 @@ class Package:
 
 def contract(store: Store, manifest: ModelManifest) -> dict[str, Any] | None:
     """The version's contract.json, or None for a package from before there was one. Raises NotFound, Damaged."""
+    data = read_file(store, manifest, "contract.json")
+    return None if data is None else dict(json.loads(data))
+
+
+def read_file(store: Store, manifest: ModelManifest, name: str) -> bytes | None:
+    """A file of the version, or None where it has none of that name. Raises Damaged."""
     for file in manifest.files:
-        if file.key == "contract.json":
-            key = package_key(manifest.pipeline, manifest.version, file.key)
-            return dict(json.loads(recorded(store, key, file.sha256, OTHER)))
+        if file.key == name:
+            return recorded(store, package_key(manifest.pipeline, manifest.version, name), file.sha256, OTHER)
     return None
+
+
+def vocabulary(store: Store, manifest: ModelManifest) -> str | None:
+    """The version's vocabulary.json, or None of a workload that has none. Raises Damaged."""
+    data = read_file(store, manifest, "vocabulary.json")
+    return None if data is None else data.decode()
 
 
 def read_reference(store: Store, manifest: ModelManifest) -> tuple[NDArray[Any], NDArray[np.float64]]:
     """(N examples, the N outputs for them) that the package carries."""
-    file = next(f for f in manifest.files if f.key == "reference.parquet")
-    data = recorded(store, package_key(manifest.pipeline, manifest.version, file.key), file.sha256, OTHER)
-    table = parquet.read(data)
+    import numpy as np
+
+    table = parquet.read(read_file(store, manifest, "reference.parquet") or b"")
     codec = catalog.load(manifest.workload).codec
     inputs = codec.read(table[codec.column].combine_chunks(), manifest.input)
-    return inputs, predictions.matrix(table["probabilities"])
+    flat = table["probabilities"].combine_chunks().flatten()
+    # Its own conversion to NumPy imports pandas, which a server has no other use for.
+    rows = np.frombuffer(flat.buffers()[1] or b"", np.float64)[flat.offset : flat.offset + len(flat)]
+    return inputs, rows.reshape(len(inputs), -1 if len(inputs) else 0)
 
 
 def manifest(store: Store, pipeline: str, version: str) -> ModelManifest:
     """What a version's manifest says. Raises NotFound where there is none, Damaged where it is garbage."""
-    return _manifest(store, pipeline, version)[0]
+    return checked_manifest(store, pipeline, version)[0]
 
 
-def _manifest(store: Store, pipeline: str, version: str, expected: str | None = None) -> tuple[ModelManifest, str]:
+def checked_manifest(
+    store: Store, pipeline: str, version: str, expected: str | None = None
+) -> tuple[ModelManifest, str]:
+    """(what a version's manifest says, the sha256 of it), which is the expected one if there is one.
+
+    Raises NotFound, Damaged.
+    """
     key = package_key(pipeline, version, "manifest.json")
     if store.size(key) is None:
         raise NotFound(
@@ -116,7 +139,7 @@ def _parsed(pipeline: str, version: str, data: bytes) -> ModelManifest:
 
 def reference(store: Store, pipeline: str, version: str) -> PackageRef:
     """A reference to a whole version, whose digest can be recorded. Raises NotFound, Damaged."""
-    _manifest(store, pipeline, version)
+    manifest(store, pipeline, version)
     return package_ref(pipeline, version, steady(store, package_key(pipeline, version, "manifest.json")))
 
 
@@ -129,7 +152,7 @@ def package_ref(pipeline: str, version: str, manifest: bytes) -> PackageRef:
 
 def verify(store: Store, pipeline: str, version: str, manifest_sha256: str | None = None) -> ModelManifest:
     """Hash every file of a version. Raises NotFound without a manifest, Damaged naming the file."""
-    found, _ = _manifest(store, pipeline, version, manifest_sha256)
+    found, _ = checked_manifest(store, pipeline, version, manifest_sha256)
     for file in found.files:  # one at a time: a package need not fit into memory twice
         recorded(store, package_key(pipeline, version, file.key), file.sha256, OTHER)
     return found
@@ -143,11 +166,11 @@ def load(
     code: the classes and functions in source.zip may be run that the model needs and that are not Keras's own.
     Raises NotFound, Damaged naming the file, or TrainingError where this Keras cannot load it, or may not.
     """
-    found, digest = _manifest(store, pipeline, version, manifest_sha256)
+    found, digest = checked_manifest(store, pipeline, version, manifest_sha256)
     files = _files(store, found)
     needed = own_model.functions(dict(found.config.get("model") or {})).get("custom_objects")
     own = b"" if needed is None else _code(store, found, needed, code)
-    with model_sources.objects(own, found) as objects:
+    with model_sources.objects(own, found.config) as objects:
         model = loaded(files["model.keras"], own, objects)
     return Package(
         manifest=found,
@@ -160,10 +183,7 @@ def load(
 
 def source(store: Store, manifest: ModelManifest) -> bytes | None:
     """The version's source.zip, or None where its model is not of the user's own. Raises Damaged."""
-    for file in manifest.files:
-        if file.key == SOURCE:
-            return recorded(store, package_key(manifest.pipeline, manifest.version, SOURCE), file.sha256, OTHER)
-    return None
+    return read_file(store, manifest, SOURCE)
 
 
 def known(store: Store, pipeline: str, version: str, what: str) -> ModelManifest:
@@ -226,7 +246,7 @@ def _files(store: Store, found: ModelManifest) -> Mapping[str, bytes]:
     return {
         file.key: recorded(store, package_key(found.pipeline, found.version, file.key), file.sha256, OTHER)
         for file in found.files
-        if file.key != SOURCE  # which no prediction needs, and whose weights are large
+        if file.key not in (SOURCE, ONNX)  # which no prediction in Keras needs, and which are large
     }
 
 

@@ -6,22 +6,25 @@ target).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from leptonflow.keras_runtime import keras_models
-from leptonflow.registry import packages
+from leptonflow.core import store_keys
+from leptonflow.registry import onnx_session, packages
+from leptonflow.registry.onnx_export import with_features
+from leptonflow.registry.onnx_session import Compute, Rows
 from leptonflow.storage.store import Store
 from leptonflow.workloads import catalog
+from schemas.errors import LeptonflowError, TrainingError
+from schemas.export import Export
 from schemas.records import ModelManifest
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
-Rows = tuple["NDArray[np.float64]", "NDArray[np.float32] | None"]  # outputs (N, K), features (N, F)
-KERAS = "keras"
+KERAS, ONNX = "keras", "onnxruntime"
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class ServedModel:
     runtime: str
     why_keras: str | None
     vocabulary: str | None
-    _compute: Callable[[NDArray[Any]], Rows]
+    _compute: Compute
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -55,33 +58,55 @@ class ServedModel:
         The outputs are those of `Package.predict` within 1e-5. Features are float32, and None where the last layer
         does not take a row of numbers for each example.
         """
-        import numpy as np
-
-        size = keras_models.batch_size(encoded)
-        parts = [self._compute(encoded[at : at + size]) for at in range(0, max(1, len(encoded)), size)]
-        features = [np.asarray(each, np.float32) for _, each in parts if each is not None]
-        return np.concatenate([rows for rows, _ in parts]), np.concatenate(features) if features else None
+        return onnx_session.in_batches(self._compute, encoded)
 
 
 def load(
-    store: Store, pipeline: str, version: str, manifest_sha256: str | None = None, code: bool = False
+    store: Store,
+    pipeline: str,
+    version: str,
+    manifest_sha256: str | None = None,
+    code: bool = False,
+    threads: int | None = None,
 ) -> ServedModel:
-    """The version, ready to be served. code: whether its own code may be run, as in `packages.load`.
+    """The version, ready to be served: in ONNX Runtime where its package has a model for it that agrees with Keras.
+
+    code: whether its own code may be run, as in `packages.load`; ONNX Runtime needs none. threads: of one prediction in
+    ONNX Runtime, by default one for each core.
 
     Raises NotFound, Damaged naming the file, or TrainingError where this Keras cannot load it, or may not.
     """
-    package = packages.load(store, pipeline, version, manifest_sha256, code)
-    return ServedModel(
-        manifest=package.manifest,
-        manifest_sha256=package.manifest_sha256,
-        runtime=KERAS,
-        why_keras="its package has no model in the ONNX format",
-        vocabulary=package.vocabulary,
-        _compute=_in_keras(package.model),
-    )
+    found, digest = packages.checked_manifest(store, pipeline, version, manifest_sha256)
+    compute = _in_onnx(store, found, threads)
+    if not isinstance(compute, str):
+        return ServedModel(found, digest, ONNX, None, packages.vocabulary(store, found), compute)
+    package = packages.load(store, pipeline, version, digest, code)
+    return ServedModel(found, digest, KERAS, compute, package.vocabulary, _in_keras(package.model))
 
 
-def _in_keras(model: Any) -> Callable[[NDArray[Any]], Rows]:
+def _in_onnx(store: Store, manifest: ModelManifest, threads: int | None) -> Compute | str:
+    """The package's exported model, or why it is not the one that is served."""
+    data = packages.read_file(store, manifest, packages.ONNX)
+    if data is None:
+        told = packages.read_file(store, manifest, packages.EXPORT)
+        if told is None:
+            return "its package is of a release that exported no model"
+        return Export.model_validate_json(told).reason or "its package has no exported model"
+    for key in store.keys(store_keys.load_checks_folder(manifest.pipeline, manifest.version)):
+        with suppress(ValueError, LeptonflowError):  # garbage is no finding, and the load check tells of it
+            if why := json.loads(store.get(key)).get("onnx"):
+                return str(why)
+    try:
+        compute = onnx_session.opened(data, threads)
+        inputs, expected = packages.read_reference(store, manifest)
+        encoded = catalog.load(manifest.workload).encode(inputs, packages.vocabulary(store, manifest), manifest.input)
+        rows, _ = onnx_session.in_batches(compute, encoded)
+    except TrainingError as error:
+        return error.line()
+    return onnx_session.unlike(onnx_session.largest([(rows, expected)])) or compute
+
+
+def _in_keras(model: Any) -> Compute:
     both = with_features(model)
 
     def compute(encoded: NDArray[Any]) -> Rows:
@@ -95,17 +120,3 @@ def _in_keras(model: Any) -> Callable[[NDArray[Any]], Rows]:
         return np.asarray(rows, np.float64)[:count], None if features is None else features[:count]
 
     return compute
-
-
-def with_features(model: Any) -> Any | None:
-    """A model of the same layers with a second output, what the last layer gets: (N, F). None where that is no row.
-
-    So it is of a model that is no graph of layers, such as a subclass of keras.Model.
-    """
-    try:
-        last, outputs = model.layers[-1].input, model.outputs
-        if len(outputs or ()) != 1 or len(getattr(last, "shape", ())) != 2:
-            return None
-        return keras_models.keras().Model(model.inputs, [outputs[0], last])
-    except (AttributeError, IndexError, ValueError):  # Keras: never called, called twice, or of a graph of its own
-        return None

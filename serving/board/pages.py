@@ -92,8 +92,7 @@ def path(name: str) -> str:
 
 def kind(verdict: str) -> str:
     """The class of a verdict in the style sheet."""
-    known = {"promoted": "promoted", "refused": "refused", "rejected": "refused", "waiting": "attention"}
-    return known.get(verdict, "other")
+    return {"promoted": "promoted", "refused": "refused"}.get(verdict, "other")
 
 
 # --- charts --------------------------------------------------------------------------------------

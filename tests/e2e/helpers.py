@@ -35,6 +35,7 @@ YAML: dict[str, Any] = {
     "workload": "image_classification",
     "input": [8, 8, 1],
     "gate": [{"rule": "at_least", "metric": "accuracy", "value": 0.1}],
+    "serving": {"onnx": False},  # two seconds of each package, and the subject of other tests
 }
 
 

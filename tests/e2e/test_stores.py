@@ -32,6 +32,7 @@ TEXTS: dict[str, Any] = {
     "model": {"embedding": 8, "pairs": 0, "token_dropout": 0.0, "dropout": 0.0},
     "training": {"epochs": 12, "batch_size": 16, "folds": 2, "learning_rate": 0.05},
     "gate": [{"rule": "at_least", "metric": "accuracy", "value": 0.7}],
+    "serving": {"onnx": False},
 }  # fmt: skip
 
 

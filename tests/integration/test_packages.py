@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,12 @@ import numpy as np
 import pytest
 
 from leptonflow.core.hashing import canonical, sha256
+from leptonflow.core.request_process import RequestProcess
 from leptonflow.data.dataset import example_sets
 from leptonflow.data.validation import contracts
 from leptonflow.evaluation import fresh_process, holdout_evaluation, load_check
-from leptonflow.registry import package_builder, packages
+from leptonflow.keras_runtime import keras_models
+from leptonflow.registry import onnx_export, onnx_files, onnx_session, package_builder, packages, served_models
 from leptonflow.storage.address import open_store
 from leptonflow.storage.memory_store import MemoryStore
 from leptonflow.storage.store import Store
@@ -27,24 +31,38 @@ from leptonflow.training import model_fits
 from leptonflow.training.workspace import Workspace
 from schemas.config import Pipeline
 from schemas.errors import Damaged, NotFound, TrainingError
-from schemas.records import InfraResult, Plan
+from schemas.export import Export
+from schemas.records import InfraResult, PackageRef, Plan
 from tests.fit_examples import CLASSES, land, pipeline
 from tests.misread import WRONG, misread
 
 FILES = {
     "model.keras", "preprocessing.json", "labels.json", "contract.json", "config.json", "metrics.json",
-    "reference.parquet", "lineage.json", "model_card.md",
+    "reference.parquet", "lineage.json", "model.onnx", "onnx.json", "model_card.md",
 }  # fmt: skip
 
 
-NEWER = {"contract.json", "metrics.json", "lineage.json", "model_card.md"}  # a package of an earlier release has none
+# A package of an earlier release has none of these.
+NEWER = {"contract.json", "metrics.json", "lineage.json", "model.onnx", "onnx.json", "model_card.md"}
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Pipeline, Plan]:
+def exporter() -> Iterator[RequestProcess]:
+    """One process for every export: each would import Keras."""
+    with fresh_process.FreshProcess() as process:
+        yield process
+
+
+@pytest.fixture
+def build(exporter: RequestProcess) -> Callable[[Store, Pipeline, Plan], PackageRef]:
+    return partial(package_builder.build, process=exporter)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, exporter: RequestProcess) -> tuple[Path, Pipeline, Plan]:
     """A directory store with a packaged and evaluated version."""
     folder = tmp_path_factory.mktemp("trained") / "store"
-    store, config = open_store(str(folder)), pipeline()
+    store, config = open_store(str(folder)), pipeline(serving={})
     plan = land(store, config)
     with pytest.raises(TrainingError, match=r"2 finished folds and a final fit.*0 folds and no final fit"):
         package_builder.build(store, pipeline(training={"folds": 2}), plan)
@@ -52,7 +70,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Pipeline, P
     for fold in range(3):
         model_fits.train_fold(store, config, plan, fold, workspace)
     model_fits.fit_final(store, config, plan, workspace)
-    package_builder.build(store, config, plan)
+    package_builder.build(store, config, plan, process=exporter)
     holdout_evaluation.evaluate(store, config, plan, None)
     return folder, config, plan
 
@@ -126,7 +144,7 @@ def test_a_package_says_what_it_is_and_predicts(store: Store, trained: Any) -> N
 @pytest.mark.parametrize("how", WRONG)
 @pytest.mark.parametrize("left", [FILES, FILES - {"metrics.json", "model_card.md"}, set()])
 def test_wrong_readings_leave_no_unusable_version(
-    store: Store, trained: Any, monkeypatch: pytest.MonkeyPatch, how: str, left: set[str]
+    store: Store, trained: Any, build: Any, monkeypatch: pytest.MonkeyPatch, how: str, left: set[str]
 ) -> None:
     """A packaging that was cut short goes on while every object is read wrong once."""
     _, config, plan = trained
@@ -136,8 +154,8 @@ def test_wrong_readings_leave_no_unusable_version(
         (folder / name).unlink()
     with monkeypatch.context() as patch:
         assert misread(store, patch, how) == {}
-        made = package_builder.build(store, config, plan)
-        again = package_builder.build(store, config, plan)
+        made = build(store, config, plan)
+        again = build(store, config, plan)
         assert packages.reference(store, config.name, plan.version) == made == again
     assert packages.verify(store, config.name, plan.version, made.manifest_sha256).version == plan.version
 
@@ -201,7 +219,84 @@ def test_the_card_says_how_to_load_it(store: Store, trained: Any, tmp_path: Path
     assert done.stdout.splitlines()[-1] == str([CLASSES[number] for number in expected])
 
 
-def test_a_second_writer_tells_of_the_first_ones_machine(store: Store, trained: Any) -> None:
+# --- the model for ONNX Runtime ------------------------------------------------------------------
+
+
+def export_of(store: Store, folder: str) -> Export:
+    return Export.model_validate_json(store.get(f"{folder}/onnx.json"))
+
+
+def test_a_package_is_served_in_onnx_runtime_and_predicts_as_keras_does(store: Store, trained: Any) -> None:
+    _, config, plan = trained
+    folder = f"models/{config.name}/{plan.version}"
+    export = export_of(store, folder)
+    assert export.reason is None and export.features == 8
+    assert export.difference is not None and export.difference <= onnx_session.TOLERANCE
+    assert export.latency_ms is not None and export.latency_ms > 0
+    data = store.get(f"{folder}/model.onnx")
+    assert (export.sha256, export.bytes) == (sha256(data), len(data))
+    told = store.get(f"{folder}/model_card.md").decode()
+    assert f"model.onnx ({len(data)} bytes)" in told and f"up to {export.latency_ms} ms" in told
+    served = served_models.load(store, config.name, plan.version)
+    assert (served.runtime, served.why_keras) == ("onnxruntime", None)
+    examples = example_sets.training_set(store, config, plan.snapshot)
+    rows, features = served.predict_encoded(served.encode(examples.inputs))
+    expected = packages.load(store, config.name, plan.version).predict(examples.inputs)
+    np.testing.assert_allclose(rows, expected, atol=onnx_session.TOLERANCE)
+    assert rows.dtype == np.float64 and features is not None and features.shape == (len(rows), 8)
+
+
+def test_what_an_earlier_packaging_exported_is_held_against_keras_before_it_is_adopted(
+    store: Store, trained: Any, build: Any
+) -> None:
+    _, config, plan = trained
+    folder = f"models/{config.name}/{plan.version}"
+    good = store.get(f"{folder}/model.onnx")
+    for there, reason in ((good + b"", None), (b"cut off", "ONNX Runtime cannot load the model")):
+        for name in ("manifest.json", "model_card.md", "onnx.json", "model.onnx"):
+            path = store.path(f"{folder}/{name}")
+            assert path is not None
+            path.unlink()
+        store.create(f"{folder}/model.onnx", there)
+        build(store, config, plan)
+        packages.verify(store, config.name, plan.version)
+        export = export_of(store, folder)
+        served = served_models.load(store, config.name, plan.version)
+        if reason is None:
+            assert export.sha256 == sha256(good) and served.runtime == "onnxruntime"
+        else:
+            assert reason in str(export.reason) and served.runtime == "keras" and reason in str(served.why_keras)
+
+
+def test_a_model_that_cannot_be_exported_says_why(store: Store, trained: Any, exporter: RequestProcess) -> None:
+    """Factors of a matrix: the converter knows no such operation."""
+    _, config, plan = trained
+    keras = keras_models.keras()
+    images = keras.layers.Input((12, 12, 1), dtype="uint8")
+    matrix = keras.ops.cast(keras.ops.squeeze(images, 3), "float32")
+    flat = keras.layers.Flatten()(keras.ops.qr(matrix)[1])
+    model = keras.Model(images, keras.layers.Dense(3, activation="softmax")(flat))
+    examples = example_sets.training_set(store, config, plan.snapshot)
+    lying = {
+        "model.keras": keras_models.save(model), "config.json": canonical(config),
+        "reference.parquet": package_builder.write_reference(config, model, None, examples),
+    }  # fmt: skip
+    made = onnx_files.files(config, lying, lambda name, data: data, exporter)
+    assert set(made) == {"onnx.json"}
+    reason = Export.model_validate_json(made["onnx.json"]).reason
+    assert reason is not None and "Qr" in reason
+    (off,) = onnx_files.files(pipeline(), lying, lambda name, data: data, exporter).values()
+    assert Export.model_validate_json(off).reason == onnx_files.OFF
+
+
+def test_the_same_model_is_exported_as_the_same_bytes(store: Store, trained: Any) -> None:
+    _, config, plan = trained
+    package = packages.load(store, config.name, plan.version)
+    exported = onnx_export.export(package.model, np.zeros((1, 12, 12, 1), np.uint8))
+    assert exported == store.get(f"models/{config.name}/{plan.version}/model.onnx")
+
+
+def test_a_second_writer_tells_of_the_first_ones_machine(store: Store, trained: Any, build: Any) -> None:
     """What one writer left before it was killed is adopted, its times and its hardware included."""
     _, config, plan = trained
     folder = f"models/{config.name}/{plan.version}"
@@ -214,7 +309,7 @@ def test_a_second_writer_tells_of_the_first_ones_machine(store: Store, trained: 
         assert path is not None
         path.unlink()
     store.create(f"{folder}/lineage.json", canonical(there))
-    package_builder.build(store, config, plan)
+    build(store, config, plan)
     assert packages.verify(store, config.name, plan.version).lineage == there
     assert "977 CPUs of Another Processor" in store.get(f"{folder}/model_card.md").decode()
 
@@ -232,15 +327,15 @@ def test_a_manifest_from_before_lineage_was_kept_is_read(store: Store, trained: 
     assert found.lineage is None and packages.contract(store, found) is None
 
 
-def test_packaging_again_changes_nothing(store: Store, trained: Any) -> None:
+def test_packaging_again_changes_nothing(store: Store, trained: Any, build: Any) -> None:
     _, config, plan = trained
     before = dict(store.list(""))
     first = packages.reference(store, config.name, plan.version)
-    assert package_builder.build(store, config, plan) == first
+    assert build(store, config, plan) == first
     assert dict(store.list("")) == before
 
 
-def test_a_package_cut_off_before_its_manifest_is_finished(store: Store, trained: Any) -> None:
+def test_a_package_cut_off_before_its_manifest_is_finished(store: Store, trained: Any, build: Any) -> None:
     _, config, plan = trained
     folder = f"models/{config.name}/{plan.version}"
     for name in ("manifest.json", "labels.json"):
@@ -250,7 +345,7 @@ def test_a_package_cut_off_before_its_manifest_is_finished(store: Store, trained
     with pytest.raises(NotFound, match=f"no version {plan.version}"):
         packages.load(store, config.name, plan.version)
     assert packages.versions(store, config.name) == []
-    package_builder.build(store, config, plan)
+    build(store, config, plan)
     packages.verify(store, config.name, plan.version)
 
 
@@ -263,7 +358,8 @@ def test_a_changed_file_is_named_before_keras_opens_it(
     change(store, key)
     monkeypatch.setattr(packages, "_models", {})
     monkeypatch.setattr(packages.keras_models, "load", lambda *_: pytest.fail("Keras opened an unverified file"))
-    for check in (packages.verify, packages.load):
+    load = served_models.load if name == "model.onnx" else packages.load  # Keras does not take that one
+    for check in (packages.verify, load):
         with pytest.raises(Damaged, match=key):
             check(store, config.name, plan.version)
 
@@ -286,6 +382,7 @@ def test_a_fresh_process_reproduces_the_predictions_and_the_pass_is_recorded(val
     sha = packages.reference(store, config.name, plan.version).manifest_sha256
     assert first.passed and not first.reused, first.sentence
     assert first.largest_difference is not None and first.largest_difference <= load_check.TOLERANCE
+    assert first.onnx_difference is not None and first.onnx_difference <= load_check.TOLERANCE and first.onnx is None
     holdout = len(example_sets.holdout_set(store, config, plan.snapshot).ids)
     assert first.examples == package_builder.REFERENCE_EXAMPLES + holdout
     began = time.perf_counter()

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import yaml
 
-from leptonflow.core import deadlines, progress
+from leptonflow.core import deadlines, progress, request_process
 from leptonflow.core.deadlines import Limit
 from leptonflow.data.dataset import holdout_split
 from leptonflow.evaluation import fresh_process, load_check
@@ -165,7 +165,7 @@ def test_a_fresh_process_that_never_answers_ends_with_the_limit(tmp_path: Path) 
     )  # fmt: skip
     errors = (tmp_path / "errors").open("wb")
     fresh = fresh_process.FreshProcess()
-    fresh._child = fresh_process._Child(silent, errors)
+    fresh._child = request_process._Child(silent, errors)
     with pytest.raises(TimeLimit, match=r"infra_validate.*at most 0.2 s \(limits\.infra_validate"):
         fresh.ask({}, deadlines.start(config(limits={"infra_validate": 0.2}), "infra_validate"))
     assert silent.poll() is not None and errors.closed

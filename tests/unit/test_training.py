@@ -245,27 +245,30 @@ def test_the_same_code_trains_on_jax() -> None:
     pytest.importorskip("jax", reason="jax is not installed: `pip install jax` to run this")
     script = (
         "from leptonflow.keras_runtime import keras_models\n"
-        "from leptonflow.registry import package_builder\n"
+        "from leptonflow.registry import package_builder, served_models\n"
         "from leptonflow.training import model_fits\n"
         "from leptonflow.training.workspace import Workspace\n"
         "from leptonflow.storage.memory_store import MemoryStore\n"
         "from tests.fit_examples import land, pipeline\n"
         "training = {'epochs': 4, 'batch_size': 16, 'folds': 2}\n"
-        "store, config = MemoryStore('memory://jax'), pipeline(training=training)\n"
+        "store, config = MemoryStore('memory://jax'), pipeline(training=training, serving={})\n"
         "plan = land(store, config)\n"
         "workspace = Workspace()\n"
         "fits = [model_fits.train_fold(store, config, plan, k, workspace) for k in range(2)]\n"
         "model_fits.fit_final(store, config, plan, workspace)\n"
         "package_builder.build(store, config, plan, workspace)\n"
         "print(keras_models.keras().backend.backend(), model_fits.cross_validation(fits)['accuracy']['mean'])\n"
+        "served = served_models.load(store, config.name, plan.version)\n"
+        "print(served.runtime, served.why_keras)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], env={**os.environ, "KERAS_BACKEND": "jax"}, capture_output=True, text=True,
         check=False, timeout=200,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
-    backend, accuracy = done.stdout.split()
+    backend, accuracy, *served = done.stdout.split()
     assert backend == "jax"
+    assert served == ["onnxruntime", "None"]  # exported by a process of the TensorFlow backend
     assert float(accuracy) > 0.5
 
 

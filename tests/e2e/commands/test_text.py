@@ -47,6 +47,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, work: Path) -> Any:
         "training": {"epochs": 12, "batch_size": 16, "folds": 2, "learning_rate": 0.05},
         "gate": [{"rule": "at_least", "metric": "accuracy", "value": 0.7}, {"rule": "slices", "by": ["words"]},
                  {"rule": "against_champion", "metric": "accuracy", "margin": 0.05}],
+        "serving": {"onnx": False},
     }  # fmt: skip
     (folder / "reports.yaml").write_text(yaml.safe_dump(document))
     store = (folder / "store").as_uri()

@@ -27,6 +27,7 @@ input: [28, 28, 1]
 holdout: {fraction: 0.2}
 model: {filters: [4, 4, 4], dense: 8, dropout: 0.0}
 training: {epochs: 1, folds: 2}
+serving: {onnx: false}
 gate:
   - {rule: at_least, metric: accuracy, value: 0.0}
   - {rule: against_champion, metric: accuracy, margin: 1.0}
