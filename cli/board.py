@@ -13,7 +13,7 @@ from schemas.settings import store_uri
 
 def board(
     host: Annotated[str, typer.Option("--host", help="the address to listen on")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 8090,
+    port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 4240,
     insecure: Annotated[bool, typer.Option("--insecure", help="no keys although other machines can ask")] = False,
     store: STORE = None,
     debug: DEBUG = False,

@@ -25,7 +25,8 @@ from prefect.exceptions import PrefectException
 
 from flows import addresses, credentials, naming, reports, telling
 from flows.telling import Artifact
-from schemas.errors import StoreError
+from schemas.errors import StoreError, UsageError
+from schemas.settings import board_url
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
@@ -73,10 +74,12 @@ class Page:
             self.run.name = name
 
     def report_address(self, run_id: str | None) -> str | None:
-        """Where a browser finds a run's report: on the server of this page, if that serves reports, as `up`'s does."""
+        """Where a browser finds a run's report: on the board, or on the server of this page if that serves reports."""
         api = str(self.client.api_url).rstrip("/")
         if run_id is None:
             return None
+        if (board := _board(self.log)) is not None:
+            return f"{board}/p/{self.pipeline}/runs/{run_id}/report.html"
         address = addresses.without_credentials(api).removesuffix("/api") + reports.path(run_id)
         return address if addresses.answers(address, addresses.ANSWER_SECONDS, credentials.headers(api)) else None
 
@@ -104,6 +107,15 @@ class Page:
             )
         )  # fmt: skip
         return created.id
+
+
+def _board(log: Log) -> str | None:
+    """Where the board is; an address that is none is told in the log, and fails no run."""
+    try:
+        return board_url()
+    except UsageError as error:
+        log.warning("%s", error.line())
+        return None
 
 
 class Moving:

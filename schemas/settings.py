@@ -46,6 +46,24 @@ def package_code() -> bool:
     return os.environ.get("LEPTONFLOW_PACKAGE_CODE") == "1"
 
 
+def board_url() -> str | None:
+    """Where the pages of `leptonflow board` are, LEPTONFLOW_BOARD_URL without a slash at its end; None where unset.
+
+    Raises UsageError for what is no address of a web page, and does not repeat it: it may hold a secret.
+    """
+    given = os.environ.get("LEPTONFLOW_BOARD_URL") or None
+    if given is None:
+        return None
+    parts = urlsplit(given)
+    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or parts.query:
+        raise UsageError(
+            "LEPTONFLOW_BOARD_URL is not the address of a board",
+            expected="an address such as https://board.example.com, without user information",
+            received="something else, which is not shown",
+        )
+    return given.rstrip("/")
+
+
 def query_seconds() -> float:
     """How long a query may take: LEPTONFLOW_QUERY_SECONDS, else 300."""
     given = os.environ.get("LEPTONFLOW_QUERY_SECONDS") or str(QUERY_SECONDS)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
+import re
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ READS = ("GET", "HEAD")
 OWN_LIMITS = ("/predict", "/infer")  # how large and slow a body may be is the pipeline's to say there
 BODY_BYTES, BODY_SECONDS = 16_000_000, 30.0
 PAGES = ("/", "/p/", "/board.css")
+DECISION = re.compile(r"/p/[^/]+/runs/[^/]+/decision")
 BROWSER = 'Basic realm="leptonflow", charset="UTF-8"'
 HEADERS = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
 
@@ -97,6 +99,8 @@ class Access:
         if not self._rules.keys or who is not None or scope["path"] in OPEN:
             return
         if scope["method"] in READS and _among(scope["path"], self._rules.readable):
+            return
+        if scope["method"] == "POST" and DECISION.fullmatch(scope["path"]):  # its key is in the form
             return
         problem = told(
             401, "a key is required" if not key else "no such key",

@@ -105,15 +105,18 @@ def _ref(name: str) -> Json:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
+def _errors(*statuses: int) -> Json:
+    return {str(each): {"description": ERRORS[each], "content": _body(_ref("Error"))} for each in statuses}
+
+
 def _operation(summary: str, answer: Mapping[str, Any], *errors: int, body: Json | None = None, path: str = "") -> Json:
-    failed = _body(_ref("Error"))
     return {
         "summary": summary,
         "parameters": [each for each in (NAMED, VERSION) if f"{{{each['name']}}}" in path],
         **({"requestBody": {"required": True, "content": body}} if body else {}),
         "responses": {
             "200": {"description": "OK", "content": dict(answer)},
-            **{str(each): {"description": ERRORS[each], "content": failed} for each in errors},
+            **_errors(*errors),
         },
     }
 
@@ -161,6 +164,9 @@ def describe(app: FastAPI) -> Json:
     """The whole document: the plain routes, and those that FastAPI describes by itself."""
     if app.openapi_schema is None:
         made = get_openapi(title=app.title, version=app.version, routes=app.routes)
+        for operations in made["paths"].values():
+            for operation in operations.values():  # every route answers errors in one form
+                operation["responses"].update(_errors(*(each for each in ERRORS if each not in (429, 504))))
         made["paths"] = {**paths(), **made["paths"]}
         schemas = made.setdefault("components", {}).setdefault("schemas", {})
         schemas.update(SCHEMAS)

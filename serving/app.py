@@ -76,7 +76,7 @@ def create_app(
     app.state.decoders, app.state.metrics = decoders(), Metrics(list(services.values()), log)
     _include_predictions(app)
     app.include_router(labels.router)
-    _include_pages(app)
+    app.include_router(router.make(store, services, options.rules.keys))
     api_description.include(app)
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
@@ -114,11 +114,6 @@ def _include_predictions(app: FastAPI) -> None:
     }
     for path, (method, endpoint) in routes.items():
         app.router.add_route(path, endpoint, methods=[method])
-
-
-def _include_pages(app: FastAPI) -> None:
-    """The pages that people look at."""
-    app.include_router(router.make(app.state.store))
 
 
 async def _refused(request: Request, error: Exception) -> Response:

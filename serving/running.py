@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import resource
 import signal
+import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -16,7 +17,7 @@ from leptonflow.monitoring.prediction_log import PredictionLog
 from leptonflow.registry.serving_decisions import Pin
 from leptonflow.storage.store import Store
 from schemas.config import Pipeline
-from schemas.errors import UsageError
+from schemas.errors import LeptonflowError, UsageError
 from serving import api_keys
 from serving.access import LOOPBACK, PAGES, Rules
 from serving.app import Options, create_app
@@ -53,8 +54,12 @@ def run(
     store: Store, pipelines: Sequence[Pipeline], host: str, port: int, rules: Rules, pin: Pin | None,
     say: Callable[[str], None],
 ) -> int:  # fmt: skip
-    """Serve until SIGTERM or Ctrl-C; requests that have begun are answered. 0, or 1 where it could not listen."""
+    """Serve until SIGTERM or Ctrl-C; requests that have begun are answered. 0, or 1 where it could not start.
+
+    Raises LeptonflowError where it cannot listen at that address.
+    """
     _many_connections()
+    listening = _listening(host, port)
     made = server(create_app(store, pipelines, Options(rules, pin, say=say), PredictionLog(store)), host, port)
     say(f"listening on http://{host}:{port}, {'with' if rules.keys else 'without'} keys")
     before = {}
@@ -62,7 +67,7 @@ def run(
         # uvicorn raises the signal that stopped it once more when it has ended; to be stopped is no failure here.
         before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        made.run()
+        made.run(sockets=[listening])
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -75,9 +80,20 @@ def server(app: FastAPI, host: str, port: int) -> uvicorn.Server:
         uvicorn.Config(
             app, host=host, port=port, loop="uvloop", http=Protocol, ws="none", access_log=False, server_header=False,
             log_level="warning", limit_concurrency=CONNECTIONS, timeout_keep_alive=30,
-            timeout_graceful_shutdown=STOP_SECONDS,
+            timeout_graceful_shutdown=STOP_SECONDS, proxy_headers=False,
         )
     )  # fmt: skip
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        return socket.create_server(address[:2], family=family, backlog=CONNECTIONS)
+    except OSError as error:
+        raise LeptonflowError(
+            f"cannot listen on {host}:{port}", expected="an address of this machine and a port that is free",
+            received=error.strerror or str(error), hint="Choose another one with --host and --port",
+        ) from None  # fmt: skip
 
 
 def _many_connections() -> None:

@@ -83,7 +83,7 @@ class Stack:
         self._programs = programs
         self._database = database
         self._children: dict[str, subprocess.Popen[bytes]] = {}
-        self._ports = dict(zip(("s3", "redis", "server"), free_ports(3), strict=True))
+        self._ports = dict(zip(("s3", "redis", "server", "serve", "board"), free_ports(5), strict=True))
 
     @property
     def api(self) -> str:
@@ -94,6 +94,10 @@ class Stack:
     def s3(self) -> str:
         """The S3 server's endpoint."""
         return f"http://{LOOPBACK}:{self._ports['s3']}"
+
+    def url(self, name: str) -> str:
+        """A service as this machine reaches it."""
+        return f"http://{LOOPBACK}:{self._ports[name]}"
 
     def start(self, name: str) -> None:
         """Start a service, as its image would; what an image brings beside the command is added here."""
@@ -176,7 +180,7 @@ class Stack:
 
     def _here(self, text: str) -> str:
         """A word of the compose network in the terms of this machine."""
-        for host, port in {"s3": 8333, "redis": 6379, "server": 4200}.items():
+        for host, port in {"s3": 8333, "redis": 6379, "server": 4200, "serve": 8080, "board": 8090}.items():
             text = re.sub(rf"\b(?:{host}|{LOOPBACK}):{port}\b", f"{LOOPBACK}:{self._ports[host]}", text)
             text = re.sub(rf"^(-s3\.port=|){port}$", rf"\g<1>{self._ports[host]}", text)
         text = re.sub(r"^(-ip=|)(s3|redis)$", rf"\g<1>{LOOPBACK}", text)

@@ -17,7 +17,9 @@ from tests import compose
 from tests.compose import FOLDER, ROOT, Document
 
 KUBERNETES = FOLDER / "kubernetes"
-SECRETS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "POSTGRES_PASSWORD", "PREFECT_AUTH_STRING"}
+SECRETS = {
+    "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "POSTGRES_PASSWORD", "PREFECT_AUTH_STRING", "LEPTONFLOW_API_KEYS",
+}  # fmt: skip
 OURS = re.compile(r"leptonflow:")
 
 

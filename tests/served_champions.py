@@ -13,15 +13,21 @@ import numpy as np
 from fastapi import FastAPI
 from PIL import Image
 
+from leptonflow.core.hashing import canonical, sha256
+from leptonflow.data.dataset.example_sets import Examples
+from leptonflow.keras_runtime import keras_models
 from leptonflow.keras_runtime.keras_models import keras
-from leptonflow.registry import manual_decisions
+from leptonflow.registry import manual_decisions, package_builder
 from leptonflow.storage.store import Store
+from leptonflow.workloads import catalog
 from leptonflow.workloads.image_classification import cnn
 from schemas.config import Pipeline
 from schemas.image_classification import ImageModel
+from schemas.records import ModelManifest, ObjectRef
 from serving import running
 from tests import small_packages
 from tests.fit_examples import pipeline
+from tests.texts import CLASSES, sample
 
 NAME = small_packages.PIPELINE
 SHAPE = (12, 12, 1)
@@ -73,3 +79,38 @@ def listening(app: FastAPI) -> Iterator[int]:
         server.should_exit = True
         thread.join(30)
         assert not thread.is_alive()
+
+
+TEXTS = "reports"
+
+
+def text_config(**serving: Any) -> Pipeline:
+    """A pipeline of texts."""
+    section = {"length": 16, "vocabulary": 200}
+    return pipeline(name=TEXTS, workload="text_classification", input=section, model={"kind": "bag"}, serving=serving)
+
+
+def promote_texts(store: Store, version: str) -> None:
+    """A champion of texts, with what it learned of its vocabulary."""
+    config, (texts, _) = text_config(), sample(60)
+    workload = catalog.load(config.workload)
+    array = np.array(texts, object)
+    vocabulary = workload.vocabulary(array, config.input) if workload.vocabulary else ""
+    keras().utils.set_random_seed(3)
+    made = workload.build(config, CLASSES)
+    examples = Examples([str(n) for n in range(60)], np.zeros(60, np.int64), array, [], [])
+    files = {
+        "model.keras": keras_models.save(made), "labels.json": canonical(CLASSES), "preprocessing.json": b"{}",
+        "vocabulary.json": vocabulary.encode(),
+        "reference.parquet": package_builder.write_reference(config, made, vocabulary, examples),
+    }  # fmt: skip
+    for name, data in files.items():
+        store.create(f"models/{TEXTS}/{version}/{name}", data)
+    manifest = ModelManifest(
+        pipeline=TEXTS, version=version, run_id=f"run-{version}", workload=config.workload, classes=CLASSES,
+        input=config.input, preprocessing="p", snapshot="s1", snapshot_number=1, config={}, cv={}, code={},
+        libraries={}, created_at="2026-01-01T00:00:00+00:00",
+        files=tuple(ObjectRef(key=n, sha256=sha256(d), bytes=len(d)) for n, d in files.items()),
+    )  # fmt: skip
+    store.create(f"models/{TEXTS}/{version}/manifest.json", canonical(manifest))
+    manual_decisions.promote(store, TEXTS, version, "better", "tester", small_packages.fit_to_run)

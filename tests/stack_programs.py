@@ -1,7 +1,8 @@
 """What `leptonflow up` starts, as small as it can be: for tests of the starting, not of what is started.
 
-`up [--s3] [--detach]` is the command with these programs; `deploy`, `worker` and `watcher` are they. The worker leaves
-behind what a flow run may be: an orphan in a session of its own, which ignores SIGTERM and holds the tether.
+`up [--s3] [--detach]` is the command with these programs; `board`, `deploy`, `worker` and `watcher` are they. The
+worker leaves behind what a flow run may be: an orphan in a session of its own, which ignores SIGTERM and holds the
+tether.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 from cli import stack
@@ -21,7 +23,8 @@ from flows.stack import local, services, tether
 from schemas.errors import LeptonflowError
 from schemas.settings import quiet
 
-PROGRAMS = {**services.PROGRAMS, **{name: ("tests.stack_programs", name) for name in ("deploy", "worker", "watcher")}}
+SMALL = ("board", "deploy", "worker", "watcher")
+PROGRAMS = {**services.PROGRAMS, **{name: ("tests.stack_programs", name) for name in SMALL}}
 ORPHAN = Path("orphan.pid")
 BROKEN = Path("broken")  # `deploy` refuses a folder with this file
 
@@ -64,6 +67,18 @@ def worker() -> None:
     sleep()
 
 
+def board() -> None:
+    """Answer on the port that it is given."""
+    address = ("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1]))
+    HTTPServer(address, Healthy).serve_forever()
+
+
+class Healthy(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+
 def watcher() -> None:
     """Say that it watches what there is."""
     print("Watching", " ".join(services.pipelines()), flush=True)
@@ -88,5 +103,7 @@ def sleep() -> None:
 
 
 if __name__ == "__main__":
-    chosen: dict[str, Callable[[], None]] = {"up": up, "deploy": deploy, "worker": worker, "watcher": watcher}
+    chosen: dict[str, Callable[[], None]] = {
+        "up": up, "board": board, "deploy": deploy, "worker": worker, "watcher": watcher,
+    }  # fmt: skip
     chosen[sys.argv[1]]()

@@ -22,6 +22,7 @@ from schemas.errors import LeptonflowError
 from schemas.settings import store_uri
 
 PREFECT_PORT = 4200
+BOARD_PORT = 4240
 WEBHOOK_PORT = 4280
 LOGIN = "login"
 
@@ -70,7 +71,8 @@ def run(
             stack.callback(os.close, each)
         chosen, webhook = _s3(folder, kind, uri, voice) if kind else (None, {})
         prefect.environment = {reports.STORE: uri, **(chosen.client if chosen is not None else {})}
-        plan = services.Plan(folder, uri, services.pipelines(), prefect, chosen, webhook, ends[0])
+        board = ports.choose(BOARD_PORT, "the board", voice.note)
+        plan = services.Plan(folder, uri, services.pipelines(), prefect, chosen, webhook, board, ends[0])
         state = State(folder)
         stack.callback(state.remove)
 

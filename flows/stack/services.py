@@ -29,6 +29,7 @@ SAVE_SECONDS = 1.5  # in which the fits may save themselves: the worker has CLIE
 # The programs of our own that `up` runs: a module and its arguments.
 PROGRAMS: dict[str, tuple[str, ...]] = {
     "bucket": ("flows.stack.s3",),
+    "board": ("cli.main", "board"),
     "deploy": ("cli.main", "deploy"),
     "worker": ("flows.stack.worker", str(SAVE_SECONDS)),
     "watcher": ("cli.main", "watch"),
@@ -45,6 +46,7 @@ class Plan:
     prefect: PrefectServer
     s3: s3.Server | None
     webhook: Mapping[str, str]  # what the watcher's receiver of notifications is told; empty without MinIO
+    board: int  # the port of the board
     tether: int  # the read end of the pipe that ends the children with `up`
 
 
@@ -90,6 +92,14 @@ def services(plan: Plan, programs: Mapping[str, Sequence[str]] = PROGRAMS) -> li
         stored = ("bucket",)
         bucket = plan.store if plan.store.startswith("s3://") else f"s3://{s3.BUCKET}"
         found += [_s3(plan, plan.s3), table("bucket", ("s3",), spawn=program("bucket", bucket), once=True)]
+    board = board_address(plan)
+    found.append(
+        table(
+            "board", stored, spawn=program("board", "--port", str(plan.board)), url=board,
+            healthy=lambda since: addresses.answers(f"{board}/healthz", ANSWER_SECONDS),
+            line=lambda pid: f"Board {board}",
+        )
+    )  # fmt: skip
     names = ", ".join(f"{FLOW}/{name}" for name in plan.pipelines) or NO_PIPELINES
     found.append(
         table(
@@ -119,6 +129,11 @@ def services(plan: Plan, programs: Mapping[str, Sequence[str]] = PROGRAMS) -> li
     return found
 
 
+def board_address(plan: Plan) -> str:
+    """Of the pages of this stack's store."""
+    return f"http://127.0.0.1:{plan.board}"
+
+
 def _s3(plan: Plan, chosen: s3.Server) -> Service:
     log = place.log(plan.folder, "s3")
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "MINIO_", "WEED_", "S3_"))}
@@ -145,6 +160,7 @@ def child_environment(plan: Plan) -> dict[str, str]:
         environment |= plan.s3.client
     environment |= plan.webhook
     environment |= {"LEPTONFLOW_STORE": plan.store, tether.NAME: str(plan.tether)}
+    environment.setdefault("LEPTONFLOW_BOARD_URL", board_address(plan))
     if environment.get("PREFECT_LOGGING_LEVEL", "ERROR") == "ERROR":  # a command's own default: runs tell more
         environment["PREFECT_LOGGING_LEVEL"] = "INFO"
     environment["PYTHONUNBUFFERED"] = "1"  # `logs --follow` shows a line when it is written

@@ -92,7 +92,8 @@ def path(name: str) -> str:
 
 def kind(verdict: str) -> str:
     """The class of a verdict in the style sheet."""
-    return {"promoted": "promoted", "refused": "refused"}.get(verdict, "other")
+    known = {"promoted": "promoted", "refused": "refused", "rejected": "refused", "waiting": "attention"}
+    return known.get(verdict, "other")
 
 
 # --- charts --------------------------------------------------------------------------------------

@@ -7,17 +7,19 @@ here: single batches, versions and examples, and how anything looks.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from leptonflow.core import store_keys
+from leptonflow.core import clock, store_keys
 from leptonflow.data.ingest import batch_state, discards, landing, landing_state
-from leptonflow.registry import champion_log, packages
-from leptonflow.runs import pipeline_status, rejections, unfinished
+from leptonflow.registry import champion_log, packages, serving_decisions
+from leptonflow.runs import approvals, pipeline_status, rejections, unfinished
+from leptonflow.runs.approvals import Approval
 from leptonflow.storage import commit_log
 from leptonflow.storage.commit_log import Entry
 from leptonflow.storage.store import Store
 from schemas.config import NAME
+from schemas.constants import WAITING
 from schemas.errors import Damaged, NotFound
 from serving.board.drift_records import DriftRecord, newest
 from serving.board.run_records import Found, Run, RunRecords
@@ -48,14 +50,18 @@ class Folders:
 
 @dataclass(frozen=True)
 class PipelineRecord:
-    """promotions: the promotions log, newest first; its first row names the champion.
+    """runs: newest first, each with the verdict that it has now. waiting: the run that a person is to decide about.
 
+    promotions: the promotions log, newest first; its first row names the champion. pins: versions that were served in
+    its place, newest first.
     growth: the newest records of the dataset's log, oldest first. running: when the run that is under way was started.
     lost: run ids. damage: lines about what could not be read.
     """
 
     name: str
     runs: tuple[Run, ...]
+    waiting: Approval | None
+    pins: tuple[dict[str, Any], ...]
     promotions: tuple[dict[str, Any], ...]
     growth: tuple[Grown, ...]
     folders: Folders
@@ -84,8 +90,9 @@ class PipelineRecord:
     @property
     def wants_attention(self) -> bool:
         found = self.folders
-        waits = self.damage or found.refused or self.lost or self.rejected or (self.drift and self.drift.found)
-        return bool(waits or any(each.wrong for each in found.open))
+        drifted = self.drift is not None and self.drift.found
+        folders = bool(found.refused) or any(each.wrong for each in found.open)
+        return bool(self.damage or self.lost or self.rejected or self.waiting) or drifted or folders
 
 
 def names(store: Store) -> list[str]:
@@ -110,12 +117,15 @@ def read(store: Store, pipeline: str, records: RunRecords) -> PipelineRecord:
     damage += runs.damage
     promotions: tuple[dict[str, Any], ...] = part(lambda: _promotions(store, pipeline, runs), ())
     entries: tuple[Entry, ...] = part(lambda: commit_log.read(store, store_keys.dataset_log(pipeline)).entries, ())
+    waited: dict[str, Approval] = part(lambda: approvals.every(store, pipeline, clock.now()), {})
     running, lost = unfinished.runs(store, pipeline, {run.run_id for run in runs.runs})
     if promotions:
         part(lambda: _check_package(store, pipeline, promotions[0]["version"]), None)
     return PipelineRecord(
         name=pipeline,
-        runs=runs.runs,
+        runs=tuple(_today(run, waited.get(run.run_id)) for run in runs.runs),
+        waiting=next((each for each in waited.values() if each.state in approvals.UNDECIDED), None),
+        pins=part(lambda: tuple(reversed(serving_decisions.history(store, pipeline))), ()),
         promotions=promotions,
         growth=tuple(map(_grown, entries[-GROWTH:])),
         folders=part(lambda: _folders(store, pipeline, entries), Folders()),
@@ -125,6 +135,13 @@ def read(store: Store, pipeline: str, records: RunRecords) -> PipelineRecord:
         drift=part(lambda: newest(store, pipeline), None),
         damage=tuple(damage),
     )
+
+
+def _today(run: Run, approval: Approval | None) -> Run:
+    """What was recorded of a run that waited stays `waiting` for ever."""
+    if run.verdict != WAITING or approval is None:
+        return run
+    return replace(run, verdict=approval.state, reason=approval.sentence)
 
 
 def _promotions(store: Store, pipeline: str, found: Found) -> tuple[dict[str, Any], ...]:

@@ -7,22 +7,24 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from functools import wraps
 from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
+from starlette.concurrency import run_in_threadpool
 
 from leptonflow.core import store_keys
 from leptonflow.registry import packages
 from leptonflow.storage.store import Store
 from schemas.config import NAME
-from schemas.errors import Damaged, LeptonflowError, NotFound, StoreError, StoreUnreachable, UsageError
+from schemas.errors import Damaged, LeptonflowError, NotFound, StoreUnreachable, UsageError
 from schemas.workloads import lower_is_better
+from serving.api_keys import Keys
 from serving.board import (
     batch_records,
+    decisions,
     holdout_examples,
     landed_pictures,
     pages,
@@ -31,6 +33,8 @@ from serving.board import (
 )
 from serving.board.pipeline_records import PipelineRecord
 from serving.board.run_records import Run, RunRecords
+from serving.problems import Problem
+from serving.service import Service
 
 RUNS_OF_A_PAGE = 50
 EXAMPLES_OF_A_PAGE = 36
@@ -58,10 +62,14 @@ Page = Callable[..., Response]
 
 
 class Board:
-    """The pages of one store, and what they keep of it while the process lives."""
+    """The pages of one store, and what they keep of it while the process lives.
 
-    def __init__(self, store: Store) -> None:
-        self.store = store
+    services: what this process serves, by the pipelines' names; keys: who may decide about a run that waits.
+    """
+
+    def __init__(self, store: Store, services: Mapping[str, Service], keys: Keys) -> None:
+        self.store, self.services, self.keys = store, services, keys
+        self.configs = {name: service.config for name, service in services.items()}
         self.records = RunRecords(store)
         self.templates = pages.environment()
         self.style = pages.render(self.templates, "board.css.j2")
@@ -93,10 +101,10 @@ class Board:
         return found
 
 
-def make(store: Store) -> APIRouter:
-    """The router of the pages of that store."""
-    board = Board(store)
-    router = APIRouter(include_in_schema=False)
+def make(store: Store, services: Mapping[str, Service], keys: Keys) -> APIRouter:
+    """The router of the pages of that store. Plain routes: they are not of the interface that is described."""
+    board = Board(store, services, keys)
+    router = APIRouter()
     for address, page in (
         ("/", overview),
         ("/board.css", style),
@@ -109,28 +117,33 @@ def make(store: Store) -> APIRouter:
         ("/p/{name}/runs/{run_id}/holdout", holdout),
         ("/p/{name}/studies/{study}/{file}", study_page),
     ):
-        router.add_api_route(address, _bound(board, page), methods=["GET", "HEAD"])
+        router.add_route(address, _answering(board, page), methods=["GET"], include_in_schema=False)
+
+    async def decided(request: Request) -> Response:
+        body = await request.body()
+        return await run_in_threadpool(_answering(board, lambda board, request: decide(board, request, body)), request)
+
+    router.add_route("/p/{name}/runs/{run_id}/decision", decided, methods=["POST"], include_in_schema=False)
     return router
 
 
-def _bound(board: Board, page: Page) -> Callable[[Request], Response]:
+def _answering(board: Board, page: Page) -> Callable[[Request], Response]:
     """The page of this board; what goes wrong is a page too, which says why."""
 
-    @wraps(page)
     def answer(request: Request) -> Response:
         try:
             return page(board, request)
+        except Problem as problem:
+            return board.problem(problem.status, "This was refused", problem.error.line())
         except StoreUnreachable as error:
             return board.problem(503, "The store cannot be reached", error.line())
         except (NotFound, UsageError) as error:
             return board.problem(404, "Not found", error.line())
         except Damaged as error:
             return board.problem(500, "A record is damaged", error.line())
-        except (StoreError, LeptonflowError) as error:
-            return board.problem(500, "This page cannot be shown", error.line())
+        except LeptonflowError as error:
+            return board.problem(500, "This cannot be shown", error.line())
 
-    answer.__annotations__ = {"request": Request, "return": Response}
-    del answer.__wrapped__  # its signature would be taken for the request's parameters
     return answer
 
 
@@ -141,7 +154,9 @@ def overview(board: Board, request: Request) -> Response:
     found = [pipeline_records.read(board.store, name, board.records) for name in pipeline_records.names(board.store)]
     found.sort(key=lambda p: not p.wants_attention)
     troubled = sum(p.wants_attention for p in found)
-    return board.page("overview.html.j2", [], pipelines=found, troubled=troubled, latest=pages.LATEST)
+    return board.page(
+        "overview.html.j2", [], pipelines=found, troubled=troubled, latest=pages.LATEST, services=board.services
+    )  # fmt: skip
 
 
 def style(board: Board, request: Request) -> Response:
@@ -158,7 +173,8 @@ def pipeline(board: Board, request: Request) -> Response:
         "pipeline.html.j2", [(found.name, "")], p=found, runs=runs, page=page, pages=count, batches=batches,
         batch_count=sum(each.outcome == "accepted" for each in batches), shown_batches=MOST_ROWS,
         shown_promotions=MOST_ROWS, versions=versions[:MOST_ROWS], before=_before(found, versions),
-        studies=_studies(board.store, found.name),
+        studies=_studies(board.store, found.name), service=board.services.get(found.name),
+        form=found.waiting is not None and bool(board.keys) and bool(decisions.configured(board.configs, found.name)),
     )  # fmt: skip
 
 
@@ -260,6 +276,24 @@ def holdout(board: Board, request: Request) -> Response:
         found=some, shown=shown, texts=any(each.text is not None for each in shown.values()), damage=damage,
         total=len(every), wrong=sum(not each.right for each in every), page=page, pages=count, here=request.url.path,
     )  # fmt: skip
+
+
+def decide(board: Board, request: Request, body: bytes) -> Response:
+    """What became of a decision from the form of a pipeline's page; the next page is that of the pipeline."""
+    form = decisions.parsed(request.headers, body)
+    name, run_id = board.named(request), request.path_params["run_id"]
+    config = decisions.configured(board.configs, name)
+    if config is None or not RUN_ID.fullmatch(run_id):
+        raise NotFound("this server has no YAML of the pipeline, or there is no such run")
+    trail = [(name, f"/p/{pages.path(name)}"), ("decision", "")]
+    try:
+        document = decisions.decide(board.store, config, run_id, form, board.keys)
+    except StoreUnreachable:
+        raise
+    except LeptonflowError as error:
+        return board.page("problem.html.j2", trail, 409, title="Not decided", line=error.line())
+    line = f"{document['sentence']}. The champion is {document['champion'] or 'none'}."
+    return board.page("problem.html.j2", trail, title=f"Run {run_id}: {document['outcome']}", line=line)
 
 
 def study_page(board: Board, request: Request) -> Response:

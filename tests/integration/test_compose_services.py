@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 
+from serving import api_keys
 from tests import compose
 from tests.compose import FOLDER, Stack
 from tests.deployments import job, template
@@ -30,7 +31,9 @@ from tests.servers import weed_binary
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
+KEY, ENTRY = api_keys.new("a-client")
 SECRETS = {
+    "LEPTONFLOW_API_KEYS": ENTRY,
     "AWS_ACCESS_KEY_ID": "a-team",
     "AWS_SECRET_ACCESS_KEY": "key-of-the-store",
     "POSTGRES_PASSWORD": "of-the-database",
@@ -69,7 +72,7 @@ def stack(database: Database, tmp_path_factory: pytest.TempPathFactory) -> Itera
         schedule={"cron": "0 3 * * 1", "timezone": "Europe/Berlin"},
         debounce=2,
     )
-    environment = {**compose.example(), **SECRETS, "LEPTONFLOW_PIPELINES": "tiny"}
+    environment = {**compose.example(), **SECRETS, "LEPTONFLOW_PIPELINES": "tiny", "LEPTONFLOW_SERVED": "tiny"}
     started = Stack(home, folder, environment, database, Path(sys.executable).parent)
     try:
         everything = started.services
@@ -128,6 +131,34 @@ def test_a_plain_upload_becomes_a_promoted_champion(stack: Stack, tmp_path: Path
     assert len(by_hand(stack)) == 1
     found = list(client.list_objects(BUCKET, "store/promotions/tiny/log/", recursive=True))
     assert len(found) == 1
+
+
+def test_the_champion_is_served_to_who_has_a_key(stack: Stack, tmp_path: Path) -> None:
+    """It listened before there was a champion, and has loaded it since."""
+    picture = next(digits(tmp_path / "source", classes=3, each=1).rglob("*.png")).read_bytes()
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+    def ready() -> bool:
+        try:
+            return bool(opener.open(f"{stack.url('serve')}/readyz", timeout=30).status == 200)
+        except urllib.error.HTTPError:
+            return False
+
+    until(ready, lambda: stack.said("serve"))
+    request = urllib.request.Request(f"{stack.url('serve')}/v1/tiny/predict", picture, {"X-API-Key": KEY})
+    with opener.open(request, timeout=30) as response:
+        (prediction,) = json.load(response)["predictions"]
+    assert prediction["label"] in {"0", "1", "2"} and prediction["error"] is None
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        opener.open(urllib.request.Request(request.full_url, picture), timeout=30)
+    assert refused.value.code == 401
+
+
+def test_the_board_shows_it(stack: Stack) -> None:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    request = urllib.request.Request(f"{stack.url('board')}/p/tiny", headers={"X-API-Key": KEY})
+    with opener.open(request, timeout=30) as page:
+        assert "promoted" in page.read().decode()
 
 
 def test_the_schedule_is_in_postgresql(stack: Stack, database: Database) -> None:

@@ -110,7 +110,7 @@ def test_ports_are_bound_to_loopback_and_state_is_out_of_the_workers_reach() -> 
 
 def test_our_containers_cannot_write_to_their_image_nor_gain_rights() -> None:
     ours = our_services()
-    assert set(ours) == {"migrate", "server", "services", "setup", "worker", "watcher"}
+    assert set(ours) == {"migrate", "server", "services", "setup", "worker", "watcher", "serve", "board"}
     for name, service in ours.items():
         assert service["read_only"], name
         assert service["cap_drop"] == ["ALL"], name
@@ -121,7 +121,11 @@ def test_our_containers_cannot_write_to_their_image_nor_gain_rights() -> None:
 def test_telemetry_is_off_wherever_prefect_runs() -> None:
     environments = {name: each["environment"] for name, each in our_services().items()}
     environments |= {d["metadata"]["name"]: d["data"] for d in manifests() if d["kind"] == "ConfigMap"}
+    without = {"serve", "board", "leptonflow-store"}
+    assert not [name for name in without if "PREFECT_API_URL" in environments[name]]
     for name, environment in environments.items():
+        if name in without:
+            continue
         assert environment["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false", name
         assert environment["DO_NOT_TRACK"] == "1", name
 
@@ -180,13 +184,17 @@ def test_prefects_integrations_know_their_settings(prefix: str) -> None:
 
 
 def test_leptonflow_reads_what_it_is_told() -> None:
-    ours = {key for key in spoken() if key.startswith("LEPTONFLOW_")} - {"LEPTONFLOW_PIPELINES"}
-    assert ours == {"LEPTONFLOW_STORE"}
-    files = [path for top in ("cli", "flows", "leptonflow", "schemas") for path in (ROOT / top).rglob("*.py")]
-    assert any('"LEPTONFLOW_STORE"' in path.read_text(encoding="utf-8") for path in files)
+    ours = {key for key in spoken() if key.startswith("LEPTONFLOW_")} - {"LEPTONFLOW_PIPELINES", "LEPTONFLOW_SERVED"}
+    assert ours == {"LEPTONFLOW_STORE", "LEPTONFLOW_API_KEYS"}
+    folders = ("cli", "flows", "leptonflow", "schemas", "serving")
+    files = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    code = "".join(path.read_text(encoding="utf-8") for path in files)
+    assert all(f'"{name}"' in code for name in ours)
     names = {p.stem for p in (ROOT / "pipelines").glob("*.yaml") if not p.name.endswith(".contract.yaml")}
     for said in (manifest("ConfigMap", "leptonflow-client")["data"], compose.example()):
         assert set(said["LEPTONFLOW_PIPELINES"].split()) == names
+    for said in (manifest("ConfigMap", "leptonflow-store")["data"], compose.example()):
+        assert set(said["LEPTONFLOW_SERVED"].split()) <= names
 
 
 def test_the_same_settings_on_both() -> None:
@@ -208,7 +216,7 @@ def test_the_commands_exist() -> None:
     commands += [each["command"] for _, each in containers() if "command" in each]
     text = "\n".join(" ".join(command) for command in commands)
     subcommands = set(re.findall(r"\bleptonflow (\w+)", text))
-    assert subcommands == {"deploy", "doctor", "watch"}
+    assert subcommands == {"board", "deploy", "doctor", "serve", "watch"}
     assert subcommands <= set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
     assert importlib.util.find_spec("flows.stack.worker") is not None
     assert {command[0] for command in commands} <= {"python", "prefect", "leptonflow", "sh"}

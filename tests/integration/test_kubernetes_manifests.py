@@ -112,10 +112,12 @@ def test_nobody_connects_to_a_pod_but_whom_a_policy_names() -> None:
     labels = {d["spec"]["template"]["metadata"]["labels"]["app"] for d in manifests() if d["kind"] == "Deployment"}
     labels.add(job()["spec"]["template"]["metadata"]["labels"]["app"])
     assert (allowed["key"], allowed["operator"]) == ("app", "In")
-    assert set(allowed["values"]) == labels - {"prefect-server"}
+    assert set(allowed["values"]) == labels - {"prefect-server", "serve", "board"}
     (port,) = rule["ports"]
     ports = {name: c.get("ports", []) for name, c in containers()}
     assert port["port"] in {each["name"] for each in ports["prefect-server/server"]}
+    (rule,) = policies["serve"]["ingress"]
+    assert [each["port"] for each in rule["ports"]] == [each["name"] for each in ports["serve/serve"]] == ["http"]
     assert policies["watcher"]["podSelector"] == {"matchLabels": {"app": "watcher"}}
 
 

@@ -42,7 +42,7 @@ LISTENS = {
     "for_each": ["prefect.resource.id"],
 }  # fmt: skip
 S3_VARIABLES = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION", "LEPTONFLOW_STORE")
-SERVICES = ["Prefect", "Deployments", "Worker", "Watcher"]
+SERVICES = ["Prefect", "Board", "Deployments", "Worker", "Watcher"]
 STORE_ID = (
     "from leptonflow.storage.address import open_store; from leptonflow.storage.store_identity import store_id; "
     "print(store_id(open_store('s3://leptonflow')))"
@@ -197,8 +197,9 @@ def test_a_stack_from_its_start_to_its_end(tmp_path: Path) -> None:
         # What it says, and that it is true.
         assert up.out[0].startswith("Prefect http://127.0.0.1:")
         assert [line.split()[0] for line in up.out] == [*SERVICES, "Login", "Ready"]
-        assert "retrain/large, retrain/small" in up.out[1]
-        assert up.out[3].endswith("Watching large small")
+        assert up.out[1].startswith("Board http://127.0.0.1:")
+        assert "retrain/large, retrain/small" in up.out[2]
+        assert up.out[4].endswith("Watching large small")
         assert any("port 4200 is taken" in line and up.url.rpartition(":")[2] in line for line in up.err), up.err
         where, page = get(up.url, accept="text/html")
         assert where.startswith(up.url) and b"<!DOCTYPE html>" in page
@@ -236,11 +237,11 @@ def test_a_stack_from_its_start_to_its_end(tmp_path: Path) -> None:
 
         # What dies comes back, and the address stays: a request that finds no server waits for it.
         first = up.services()
-        for name in ("worker", "watcher", "prefect"):
+        for name in ("board", "worker", "watcher", "prefect"):
             os.kill(up.pid(name), signal.SIGKILL)
         assert get(f"{up.url}/api/health")[1] == b"true"
         until(lambda: set(up.services()) == set(first) and all(up.pid(n) != first[n]["pid"] for n in first), up)
-        until(lambda: sum("is running again" in line for line in up.err) == 3, up)
+        until(lambda: sum("is running again" in line for line in up.err) == 4, up)
         assert any(line.startswith("leptonflow: worker ended (killed by signal 9)") for line in up.err)
 
         # The end: also of an orphan in a session of its own that ignores SIGTERM.
@@ -372,9 +373,9 @@ def test_an_s3_server_with_it_and_what_was_stored_is_there_again(kind: str, tmp_
     for again in (False, True):
         held = taken(9000, 4280) if again else []
         with running(tmp_path, "--s3", pipelines=False, PATH=path) as up:
-            told = ["Prefect", "S3", "Deployments", "Worker", "Watcher", "Login", "Ready"]
+            told = ["Prefect", "S3", "Board", "Deployments", "Worker", "Watcher", "Login", "Ready"]
             assert [line.split()[0] for line in up.out] == told
-            assert "leptonflow init" in up.out[2]
+            assert "leptonflow init" in up.out[3]
             assert up.out[1].startswith(f"S3 {up.services()['s3']['url']} ({kind})")
             for port in (bound.getsockname()[1] for bound in held):
                 if port == 9000 or kind == "minio":

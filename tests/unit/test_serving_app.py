@@ -146,6 +146,28 @@ def test_tensors_of_bytes_hold_one_example_each(client: TestClient, store: Store
     assert refused.status_code == 422 and "example 1 " in refused.json()["line"]
 
 
+def test_texts_are_predicted_as_predict_does() -> None:
+    """In JSON, as a body, and as a tensor; one that says nothing has its reason in its place."""
+    store = MemoryStore("memory://served-texts")
+    served_champions.promote_texts(store, "one")
+    config = served_champions.text_config()
+    texts = ["rain and hail all day", "   ", "three goals before half time", "garlic, butter; simmer"]
+    told = champion_predictions.predict_given(store, config.name, champion_predictions.current(store, config.name),
+                                              texts, paths_first=False)  # fmt: skip
+    assert [bool(row["error"]) for row in told] == [False, True, False, False]
+    with TestClient(create_app(store, [config], Options(poll=0.05))) as client:
+        until(lambda: client.get("/readyz").status_code == 200)
+        url = f"/v1/{config.name}/predict"
+        answered = client.post(url, json={"examples": [texts[0], {"text": texts[1]}, *texts[2:]]}).json()["predictions"]
+        for row, expected in zip(answered, told, strict=True):
+            same(row, expected)
+        same(client.post(url, content=texts[0].encode()).json()["predictions"][0], told[0])
+        tensor = {"name": "x", "datatype": "BYTES", "shape": [1], "data": [texts[3]]}
+        reply = client.post(f"/v2/models/{config.name}/infer", json={"inputs": [tensor]}).json()
+        assert reply["outputs"][1]["data"] == [told[3]["label"]]
+        assert client.post(url, json=[{"array": [[1, 2], [3, 4]]}]).status_code == 422
+
+
 def test_ids_are_the_server_s(client: TestClient) -> None:
     """A client's own id is given back under another name, and only where it is a harmless one."""
     for given, back in (("mine-1", "mine-1"), ("a b", None), ("x" * 200, None), ('"><script>', None)):

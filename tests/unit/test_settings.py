@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from schemas.errors import UsageError
-from schemas.settings import checked_uri, store_uri
+from schemas.settings import board_url, checked_uri, store_uri
 
 UNFINISHED = (
     "~", "~/store", "~user/store", "$HOME/store", "${HOME}/store", "/data/$USER", "%USERPROFILE%/store", "%DATA%",
@@ -52,3 +52,15 @@ def test_the_default_is_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             "LEPTONFLOW_STORE", False
         )
         assert store_uri() == (tmp_path / ".leptonflow").as_uri()
+
+
+def test_a_boards_address_is_that_of_a_web_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LEPTONFLOW_BOARD_URL", "")
+    assert board_url() is None
+    monkeypatch.setenv("LEPTONFLOW_BOARD_URL", "https://board.example.com/x/")
+    assert board_url() == "https://board.example.com/x"
+    for wrong in ("board.example.com", "file:///x", "javascript:alert(1)", "https://kim:secret@board", "https://"):
+        monkeypatch.setenv("LEPTONFLOW_BOARD_URL", wrong)
+        with pytest.raises(UsageError) as refused:
+            board_url()
+        assert "secret" not in refused.value.line()

@@ -51,3 +51,15 @@ def test_a_client_that_is_closed_at_the_runs_end_is_no_error(ended: bool, monkey
     found._thread.join(10)
     assert not found._thread.is_alive()
     assert bool(told) is not ended, "before the end it is a mistake of ours"
+
+
+def test_a_report_is_linked_on_the_board_where_one_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    page: Any = SimpleNamespace(
+        pipeline="digits", log=logging.getLogger("test"), client=SimpleNamespace(api_url="http://127.0.0.1:9/api")
+    )
+    monkeypatch.setenv("LEPTONFLOW_BOARD_URL", "https://board.example.com/")
+    found = showing.Page.report_address(page, "ab" * 6)
+    assert found == f"https://board.example.com/p/digits/runs/{'ab' * 6}/report.html"
+    assert showing.Page.report_address(page, None) is None
+    monkeypatch.setenv("LEPTONFLOW_BOARD_URL", "javascript:alert(1)")
+    assert showing.Page.report_address(page, "ab" * 6) is None

@@ -1,0 +1,98 @@
+"""`serve` as a person starts it: it answers as `predict` does, keeps what it answered, and ends when it is told."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+
+from leptonflow.storage.directory_store import DirectoryStore
+from serving import api_keys
+from tests import served_champions
+from tests.e2e.helpers import call, start
+from tests.served_champions import NAME, png, until
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a pipeline's YAML and a store with its champion."""
+    folder = tmp_path_factory.mktemp("served")
+    document = served_champions.config().model_dump(mode="json", exclude_none=True)
+    (folder / "digits.yaml").write_text(yaml.safe_dump({**document, "name": NAME}))
+    served_champions.promote(DirectoryStore((folder / "store").as_uri()), "one", served_champions.model(1))
+    return folder
+
+
+def free() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return int(taken.getsockname()[1])
+
+
+def test_a_server_answers_and_ends(place: Path) -> None:
+    port, image = free(), place / "image.png"
+    image.write_bytes(png(1))
+    process = start("serve", place / "digits.yaml", "--store", place / "store", "--port", port, cwd=place)
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False) as client:
+
+            def ready() -> bool:
+                assert process.poll() is None, process.communicate()
+                try:
+                    return client.get("/readyz").status_code == 200
+                except httpx.TransportError:
+                    return False
+
+            until(ready, 120)
+            (served,) = client.post(f"/v1/{NAME}/predict", content=image.read_bytes()).json()["predictions"]
+            (told,) = call("predict", place / "digits.yaml", image, "--store", place / "store", "--json").document
+            assert (served["label"], served["version"]) == (told["label"], told["version"])
+            assert served["probability"] == pytest.approx(told["probability"], abs=1e-5)
+            taken = call("serve", place / "digits.yaml", "--store", place / "store", "--port", port)
+            assert taken.status == 1 and f"cannot listen on 127.0.0.1:{port}" in taken.err
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 0 and "Traceback" not in err, err
+    assert f"listening on http://127.0.0.1:{port}, without keys" in out and "one is served by" in out
+    (row,) = call("query", "SELECT request_id, version FROM served", "--store", place / "store", "--json").document
+    assert row == {"request_id": served["request_id"], "version": "one"}
+
+
+WRONG: dict[str, tuple[list[str], str]] = {
+    "an open address without keys": (["--host", "0.0.0.0"], "there are no API keys"),
+    "a pin without a reason": (["--pin", "one"], "--reason is empty"),
+    "a reason without a pin": (["--reason", "so"], "--reason is the reason of --pin"),
+    "a pin that is no name": (["--pin", "../one", "--reason", "so"], "not a version's name"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_usage_is_told(place: Path, case: str) -> None:
+    options, words = WRONG[case]
+    told = call("serve", place / "digits.yaml", "--store", place / "store", *options)
+    assert told.status == 2 and words in told.err
+
+
+def test_keys_are_read_and_never_shown(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = call("serve", "--new-key", "alice")
+    assert made.status == 0
+    key, entry = (line.rpartition(" ")[2] for line in made.out.splitlines())
+    file = tmp_path / "keys"
+    file.write_text(f"# who may ask\n{entry}  # for her scripts\n\nbob:{'0' * 64}\n")
+    keys = api_keys.configured({api_keys.FILE: str(file)})
+    assert list(keys) == ["alice", "bob"] and api_keys.owner(keys, key.encode()) == "alice"
+    assert api_keys.owner(keys, entry.encode()) is None
+    monkeypatch.setenv(api_keys.VARIABLE, f"alice:{key}")
+    told = call("serve", place / "digits.yaml", "--store", place / "store", "--host", "0.0.0.0")
+    assert told.status == 2 and key not in told.told() and "entry 1 of LEPTONFLOW_API_KEYS" in told.err
+    monkeypatch.setenv(api_keys.VARIABLE, "")
+    monkeypatch.setenv(api_keys.FILE, str(tmp_path / "none"))
+    told = call("serve", place / "digits.yaml", "--store", place / "store")
+    assert told.status == 2 and "LEPTONFLOW_API_KEYS_FILE cannot be read" in told.err
+
+
