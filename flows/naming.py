@@ -17,7 +17,7 @@ from schemas.workloads import overall
 
 FAILED, CRASHED = "failed", "crashed"
 STARTING, TRAINING = "starting", "training"
-ENDS = ("promoted", "refused", "waiting", "unchanged", "rejected-data", FAILED, CRASHED)
+ENDS = ("promoted", "refused", "waiting", "unchanged", "rejected-data", "scored", FAILED, CRASHED)
 
 
 def run_name(pipeline: str, snapshot: str | None, doing: str) -> str:

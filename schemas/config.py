@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from schemas import cron, stopping, training, tuning
+from schemas import stopping, training, tuning
 from schemas.augmentation import Operation
 from schemas.errors import ConfigurationError
 from schemas.groups import Group, of_text
@@ -25,6 +25,8 @@ from schemas.rules import KINDS as RULES
 from schemas.rules import MOST, Calibration, Frozen, Looks, Rule, Slices, wrong
 from schemas.rules import AgainstChampion as AgainstChampion
 from schemas.runner import Runner
+from schemas.schedule import Schedule
+from schemas.scoring import Score
 from schemas.serving import Serving
 from schemas.stopping import StopEarly
 from schemas.text import nfc
@@ -43,34 +45,6 @@ class Holdout(Frozen):
 
 class Quarantine(Frozen):
     limit: Annotated[float, Field(ge=0, le=1)] = 0.2
-
-
-class Schedule(Frozen):
-    """When a deployed retraining starts: five fields of cron, read in that time zone."""
-
-    cron: str
-    timezone: str = "UTC"
-
-    @field_validator("cron")
-    @classmethod
-    def _five_fields(cls, value: str) -> str:
-        try:
-            cron.check(value)
-        except ValueError as error:
-            said = "minute, hour, day of month, month, day of week, such as 0 3 * * 1 for Mondays at 3:00"
-            raise ValueError(f"five fields of cron that Prefect can schedule: {said} ({error})") from None
-        return value
-
-    @field_validator("timezone")
-    @classmethod
-    def _known_timezone(cls, value: str) -> str:
-        from zoneinfo import ZoneInfo
-
-        try:
-            ZoneInfo(value)
-        except (LookupError, ValueError, OSError):  # unknown, no name at all, a folder's name
-            raise ValueError("a time zone of the IANA database, such as UTC or Europe/Berlin") from None
-        return value
 
 
 Seconds = Annotated[float, Field(gt=0, le=MOST, allow_inf_nan=False)]
@@ -139,6 +113,7 @@ class Pipeline(Frozen):
     # How long, and who is told: no matter of what is made, hence in no document, id or digest.
     limits: Limits = Field(default=Limits(), exclude=True)
     notify: Notify | None = Field(default=None, exclude=True)
+    score: Score | None = Field(default=None, exclude=True)
     promotion: Approval | None = Field(default=None, exclude=True)  # what becomes of a verdict, not the verdict
     looks: Looks = Field(default=Looks(), exclude=True)
     serving: Serving = Field(default=Serving(), exclude=True)
@@ -298,10 +273,13 @@ def _valid_keys(path: list[Any], document: dict[Any, Any]) -> list[str]:
         "limits": Limits,
         "notify": Notify,
         "promotion": Approval,
+        "score": Score,
         "looks": Looks,
         "serving": Serving,
         "stop_early_if": StopEarly,
     }
+    if path[-1:] == ["schedule"]:
+        return list(Schedule.model_fields)
     if path[:2] == ["training", "augment"]:
         return list(Operation.model_fields)
     if path[:2] == ["training", "optimizer"]:

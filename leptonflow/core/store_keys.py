@@ -74,6 +74,7 @@ MODELS = "models"
 RUNS = "runs"
 PROMOTIONS = "promotions"
 APPROVALS = "approvals"
+SCORES = "scores"
 TABLES = "tables"
 COMPACTIONS = "compactions"
 STUDIES = "studies"
@@ -262,6 +263,11 @@ def rejection_key(pipeline: str, name: str) -> str:
 def decision_key(pipeline: str, run_id: str, number: int) -> str:
     """A run's decision against record `number` of the promotions log."""
     return run_key(pipeline, run_id, f"decisions/{number}.json")
+
+
+def scores_folder(pipeline: str, output: str, at: str) -> str:
+    """The folder of what one run of `score` wrote: files of rows, manifest.json."""
+    return f"{SCORES}/{pipeline}/{output}/{at}"
 
 
 def approvals_folder(pipeline: str) -> str:
