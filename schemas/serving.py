@@ -23,6 +23,7 @@ class Serving(Frozen):
     queue     examples that wait for the model; a request beyond is answered 429
     batch     examples that the model predicts at once, at most
     seconds   from a request's first byte to its answer
+    threads   of one prediction in ONNX Runtime
     log_inputs  None: the prediction log keeps no example
     onnx      whether a version's package has its model for ONNX Runtime too
     """
@@ -32,5 +33,6 @@ class Serving(Frozen):
     queue: Annotated[int, Field(ge=1, le=100_000)] = 256
     batch: Annotated[int, Field(ge=1, le=4096)] = 32
     seconds: Annotated[float, Field(gt=0, le=600, allow_inf_nan=False)] = 10
+    threads: Annotated[int, Field(ge=1, le=1024)] = 1  # a small model gains nothing by more
     log_inputs: LogInputs | None = None
     onnx: bool = True
