@@ -182,7 +182,7 @@ def _folders(store: Store, pipeline: str, entries: Sequence[Entry]) -> Folders:
     return Folders(
         waiting=tuple(name for name in closed if name not in named),
         refused=tuple((each.batch, each.sentence) for each in refused),
-        open=tuple(landing_state.open_batches(store, pipeline)),
+        open=tuple(landing_state.open_batches(store, pipeline, accepted)),
     )
 
 
