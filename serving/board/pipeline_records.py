@@ -54,7 +54,7 @@ class PipelineRecord:
 
     promotions: the promotions log, newest first; its first row names the champion. pins: versions that were served in
     its place, newest first.
-    growth: the newest records of the dataset's log, oldest first. running: when the run that is under way was started.
+    entries: of the dataset's log, oldest first. running: when the run that is under way was started.
     lost: run ids. damage: lines about what could not be read.
     """
 
@@ -63,13 +63,23 @@ class PipelineRecord:
     waiting: Approval | None
     pins: tuple[dict[str, Any], ...]
     promotions: tuple[dict[str, Any], ...]
-    growth: tuple[Grown, ...]
+    entries: tuple[Entry, ...]
     folders: Folders
     rejected: str | None
     running: str | None
     lost: tuple[str, ...]
     drift: DriftRecord | None
     damage: tuple[str, ...]
+
+    @property
+    def growth(self) -> tuple[Grown, ...]:
+        """What the newest records of the dataset's log made of it."""
+        return tuple(map(_grown, self.entries[-GROWTH:]))
+
+    @property
+    def batches(self) -> int:
+        """How many were accepted."""
+        return sum(entry.kind == "batch" for entry in self.entries)
 
     @property
     def champion(self) -> dict[str, Any] | None:
@@ -127,7 +137,7 @@ def read(store: Store, pipeline: str, records: RunRecords) -> PipelineRecord:
         waiting=next((each for each in waited.values() if each.state in approvals.UNDECIDED), None),
         pins=part(lambda: tuple(reversed(serving_decisions.history(store, pipeline))), ()),
         promotions=promotions,
-        growth=tuple(map(_grown, entries[-GROWTH:])),
+        entries=entries,
         folders=part(lambda: _folders(store, pipeline, entries), Folders()),
         rejected=part(lambda: _rejected(store, pipeline, runs), None),
         running=None if running is None else running.started_at or "",

@@ -26,11 +26,24 @@ LONGEST_REASON = 300  # characters
 
 @dataclass(frozen=True)
 class Measured:
-    """A metric of one run. low, high: its interval, None where the run's record does not give one."""
+    """A metric of one run. folds: its value on each fold; count: the examples that it is a share of, else None."""
 
     value: float
-    low: float | None = None
-    high: float | None = None
+    folds: tuple[float, ...] = ()
+    count: int | None = None
+
+    @property
+    def ends(self) -> tuple[float, float] | None:
+        """Of its interval; None where the run's record does not give one. Worked out for the runs that are shown."""
+        from leptonflow.statistics import folds, intervals
+
+        if len(self.folds) > 1:
+            found = folds.interval(self.folds, len(self.folds) - 1, 1, CONFIDENCE)
+        elif self.count:
+            found = intervals.wilson(round(self.value * self.count), self.count, CONFIDENCE)
+        else:
+            return None
+        return found.low, found.high
 
 
 @dataclass(frozen=True)
@@ -142,24 +155,17 @@ def _run(manifest: Mapping[str, Any]) -> Run:
 
 
 def _metrics(document: Mapping[str, Any]) -> Iterator[tuple[tuple[str, str], Measured]]:
-    """Those over all classes, with the intervals that need nothing but the run's own record."""
-    from leptonflow.statistics import folds, intervals
-
+    """Those over all classes."""
     cv, holdout = document.get("cv") or {}, document.get("holdout") or {}
     for name in overall(cv):
-        values = [value for value in cv[name]["folds"] if value is not None]
-        if cv[name]["mean"] is None:
-            continue
-        ends = folds.interval(values, len(values) - 1, 1, CONFIDENCE) if len(values) > 1 else None
-        yield (name, "cv"), Measured(cv[name]["mean"], *((ends.low, ends.high) if ends else (None, None)))
+        if cv[name]["mean"] is not None:
+            yield (name, "cv"), Measured(cv[name]["mean"], tuple(v for v in cv[name]["folds"] if v is not None))
     count = (document.get("examples") or {}).get("holdout")
     for name in overall(holdout):
-        if holdout[name] is None:
-            continue
-        # A share of the examples, which are independent where they have no groups.
-        share = name == "accuracy" and not document.get("groups")
-        ends = intervals.wilson(round(holdout[name] * count), count, CONFIDENCE) if share and count else None
-        yield (name, "holdout"), Measured(holdout[name], *((ends.low, ends.high) if ends else (None, None)))
+        if holdout[name] is not None:
+            # A share of the examples, which are independent where they have no groups.
+            share = name == "accuracy" and not document.get("groups")
+            yield (name, "holdout"), Measured(holdout[name], count=count if share else None)
 
 
 def _seconds(document: Mapping[str, Any]) -> float | None:

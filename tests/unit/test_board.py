@@ -19,6 +19,7 @@ from leptonflow.core import store_keys
 from leptonflow.registry import manual_decisions
 from leptonflow.runs import recording
 from leptonflow.storage.address import open_store
+from leptonflow.storage.memory_store import MemoryStore
 from leptonflow.storage.store import Store
 from schemas.errors import UsageError
 from serving import api_keys, running
@@ -99,7 +100,25 @@ def test_a_pipelines_page_tells_its_runs_with_the_reason_and_its_promotions(two:
     assert re.search(rf"2 .{{10,40}} override {B} {A} kim@lab seen on the floor", page)
 
 
-def test_runs_are_paged_and_read_once(two: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+class Counted(MemoryStore):
+    """A store that knows which run manifests were read."""
+
+    def get(self, key: str) -> bytes:
+        self.read = [*getattr(self, "read", []), *([key] if re.fullmatch(r"runs/.*/manifest\.json", key) else [])]
+        return super().get(key)
+
+
+def test_a_runs_record_is_read_once(made: Store) -> None:
+    store = Counted("memory://counted")
+    store._objects.update(made._objects)  # type: ignore[attr-defined]
+    web = client(store)
+    assert web.get("/").status_code == 200 and len(set(store.read)) == 2
+    store.read = []
+    assert web.get("/").status_code == web.get("/p/digits").status_code == 200
+    assert store.read == []
+
+
+def test_runs_are_paged_and_kept_within_bounds(two: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("serving.board.router.RUNS_OF_A_PAGE", 1)
     web = client(two)
     first, second = web.get("/p/digits").text, web.get("/p/digits?page=2").text
