@@ -113,7 +113,8 @@ def metric_chart(pipeline: str, runs: Sequence[Run], width: int, height: int, wh
             continue
         told = f"{day(run.finished_at)}: {number(found.value)}, {run.verdict}, version {run.version}"
         link = f"/p/{path(pipeline)}/runs/{path(run.run_id)}/report.html"
-        points.append(charts.Point(found.value, *(found.ends or (None, None)), kind(run.verdict), told, link))
+        low, high = found.ends or (None, None)
+        points.append(charts.Point(found.value, low, high, kind(run.verdict), told, link))
     return charts.metric(points, width, height, where)
 
 

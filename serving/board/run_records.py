@@ -5,6 +5,7 @@ What does not belong here: what a run says beyond its row, and how a row looks.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
@@ -17,7 +18,7 @@ from leptonflow.core.hashing import sha256
 from leptonflow.runs import recording, summaries
 from leptonflow.storage.store import Store
 from schemas.errors import Damaged, NotFound
-from schemas.workloads import overall
+from schemas.workloads import lower_is_better, overall
 
 CONFIDENCE = 0.95  # of every interval, two-sided
 MOST = 20_000  # runs that are kept in memory, about 2 kB each
@@ -26,9 +27,13 @@ LONGEST_REASON = 300  # characters
 
 @dataclass(frozen=True)
 class Measured:
-    """A metric of one run. folds: its value on each fold; count: the examples that it is a share of, else None."""
+    """A metric of one run. most: what it cannot exceed.
+
+    folds: its value on each fold; count: the examples that it is a share of, else None.
+    """
 
     value: float
+    most: float
     folds: tuple[float, ...] = ()
     count: int | None = None
 
@@ -43,7 +48,7 @@ class Measured:
             found = intervals.wilson(round(self.value * self.count), self.count, CONFIDENCE)
         else:
             return None
-        return found.low, found.high
+        return (max(0.0, found.low), min(self.most, found.high)) if found.low < found.high else None
 
 
 @dataclass(frozen=True)
@@ -159,13 +164,19 @@ def _metrics(document: Mapping[str, Any]) -> Iterator[tuple[tuple[str, str], Mea
     cv, holdout = document.get("cv") or {}, document.get("holdout") or {}
     for name in overall(cv):
         if cv[name]["mean"] is not None:
-            yield (name, "cv"), Measured(cv[name]["mean"], tuple(v for v in cv[name]["folds"] if v is not None))
+            values = tuple(value for value in cv[name]["folds"] if value is not None)
+            yield (name, "cv"), Measured(cv[name]["mean"], _most(name), values)
     count = (document.get("examples") or {}).get("holdout")
     for name in overall(holdout):
         if holdout[name] is not None:
             # A share of the examples, which are independent where they have no groups.
             share = name == "accuracy" and not document.get("groups")
-            yield (name, "holdout"), Measured(holdout[name], count=count if share else None)
+            yield (name, "holdout"), Measured(holdout[name], _most(name), count=count if share else None)
+
+
+def _most(name: str) -> float:
+    """Of a loss there is no end."""
+    return math.inf if lower_is_better(name) else 1.0
 
 
 def _seconds(document: Mapping[str, Any]) -> float | None:
