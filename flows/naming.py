@@ -78,6 +78,14 @@ def some(count: int, one: str, more: str) -> str:
     return f"{number(count) if count else 'no'} {one if not count else noun(count, one, more)}"
 
 
+def detailed(where: str, details: Mapping[str, str | None]) -> str:
+    """Where the training is, with what each fit under way is at. A single one is named by `where` already."""
+    if len(details) == 1:
+        (detail,) = details.values()
+        return where if detail is None else f"{where}: {detail}"
+    return "; ".join((where, *(f"{fit}: {detail}" for fit, detail in details.items() if detail is not None)))
+
+
 def moved(shares: Mapping[str, float], folds: int) -> tuple[float, str] | None:
     """(percent of all training, where it is) from how far each fit is that the engine has reported; None before one.
 
