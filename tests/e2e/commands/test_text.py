@@ -93,6 +93,9 @@ def test_a_text_is_predicted_as_it_was_evaluated(place: Any, tmp_path: Path) -> 
     good, bad = found.document
     assert (good["label"], good["error"], bad["label"]) == ("sport", None, None)
     assert "not-utf8: byte 3 is 0xe9" in bad["error"]
+    (why,) = place("predict", tmp_path / "a.txt", "--explain").document
+    words = {mark["text"]: mark["effect"] for mark in why["explanation"]["marks"]}
+    assert words.keys() >= {"Goal", "penalty"} and max(words.values()) > 0
 
 
 def test_a_typed_text_and_the_rows_of_a_table_are_predicted_alike(place: Any, tmp_path: Path) -> None:
