@@ -5,6 +5,7 @@ Finding the version that should answer does not belong here (champion_watch), no
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -102,10 +103,12 @@ class Service:
 
     def _predict(self, asked: list[Asked]) -> list[Answer]:
         """Called by the queue's thread: one batch, one version."""
+        import numpy as np
+
         live = self.live
         if live is None:
             raise NotReady(f"the pipeline {self.name} cannot be served", received=self.why_not(), hint="Try again")
-        seen = [each.look(live) for each in asked]
+        seen = [examined(each.look, live) for each in asked]
         good = [number for number, each in enumerate(seen) if each.encoded is not None]
         answers = [Answer(live, error=_words(each)) for each in seen]
         if not good:
@@ -113,6 +116,9 @@ class Service:
         outputs, features = live.predict([seen[number].encoded or b"" for number in good])
         answer, classes = live.workload.target.answer, live.served.classes
         for row, number in enumerate(good):
+            if not np.isfinite(outputs[row]).all():
+                answers[number] = Answer(live, error="the model's output is not a finite number")
+                continue
             label, probability = answer(outputs[row], classes)
             answers[number] = Answer(live, None, label, probability, outputs[row])
             if self._log is not None and asked[number].source is not None:
@@ -133,6 +139,15 @@ class Service:
             runtime=answer.live.served.runtime, source=asked.source or "",
             inputs=examined.encoded if chosen and inputs_chosen(asked.request_id, chosen.rate) else None,
         )  # fmt: skip
+
+
+def examined(look: Callable[[Live], Examined], live: Live) -> Examined:
+    """What `look` sees. Whatever a decoder raises is of this example: the others of its batch are answered."""
+    try:
+        return look(live)
+    except Exception as error:
+        logging.getLogger("leptonflow.serving").exception("an example could not be examined")
+        return Examined(None, f"it could not be examined: {type(error).__name__}")
 
 
 def _words(examined: Examined) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 from collections.abc import Iterator
 from pathlib import Path
@@ -238,6 +239,36 @@ def test_a_wrong_tensor_is_told_in_one_line(client: TestClient, case: str) -> No
     response = client.post(f"/v2/models/{NAME}/infer", json=asked)
     assert response.status_code == status, response.text
     assert response.json()["line"] and "Traceback" not in response.text
+
+
+def test_a_model_or_a_decoder_that_fails_fails_its_own_examples(store: MemoryStore) -> None:
+    """The others of the batch are answered; the readiness says that the model gives no numbers."""
+    app = create_app(store, [served_champions.config()], Options(poll=0.05))
+    with TestClient(app) as client:
+        until(lambda: client.get("/readyz").status_code == 200)
+        service = app.state.services[NAME]
+        good = service.canary()
+
+        def broken(live: Any) -> Any:
+            raise KeyError("a bug")
+
+        first, second = service._predict([dataclasses.replace(good, look=broken), good])
+        assert first.error == "it could not be examined: KeyError" and second.error is None
+
+        def nothing(encoded: Any) -> Any:
+            return np.full((len(encoded), 2), np.nan), None
+
+        served = dataclasses.replace(service.live.served, _compute=nothing)
+        service.live = dataclasses.replace(service.live, served=served)
+        response = client.post(URL, content=png(1))
+        assert response.status_code == 422 and "not a finite number" in response.json()["line"]
+        assert client.get("/readyz").status_code == 503
+
+
+def test_a_packed_body_is_refused(client: TestClient) -> None:
+    """What unpacks to gigabytes is never unpacked."""
+    response = client.post(URL, content=b"x", headers={"content-encoding": "gzip"})
+    assert response.status_code == 415 and response.headers["connection"] == "close"
 
 
 def test_a_bomb_is_refused_from_its_header(client: TestClient) -> None:
