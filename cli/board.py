@@ -21,6 +21,7 @@ def board(
     """Show pipelines, runs, reports and quarantine as web pages, until Ctrl-C."""
     from leptonflow.storage.address import open_store
     from serving import api_keys, running
+    from serving.access import PAGES
 
-    rules = running.rules(host, api_keys.configured(), insecure)
+    rules = running.rules(host, api_keys.configured(), insecure, PAGES)
     return running.run(open_store(store_uri(store)), [], host, port, rules, None, say)

@@ -23,6 +23,7 @@ from leptonflow.storage.memory_store import MemoryStore
 from leptonflow.storage.store import Store
 from schemas.errors import UsageError
 from serving import api_keys, running
+from serving.access import PAGES
 from serving.app import Options, create_app
 from serving.board import charts, landed_pictures
 from serving.board.run_records import RunRecords
@@ -190,11 +191,13 @@ def test_who_may_read_the_pages(store: Store) -> None:
     key, entry = api_keys.new("kim")
     keys = api_keys.configured({api_keys.VARIABLE: entry})
 
-    def ask(host: str, **given: Any) -> Response:
-        rules = running.rules(host, keys, insecure=False)
-        return TestClient(create_app(store, [], Options(rules)), base_url=f"http://{host}").get("/", **given)
+    def ask(host: str, name: str | None = None, pages: tuple[str, ...] = PAGES, **given: Any) -> Response:
+        rules = running.rules(host, keys, insecure=False, readable=pages)
+        return TestClient(create_app(store, [], Options(rules)), base_url=f"http://{name or host}").get("/", **given)
 
-    assert ask("127.0.0.1").status_code == 200
+    assert ask("127.0.0.1").status_code == ask("127.0.0.1", "localhost:1").status_code == 200
+    assert ask("127.0.0.1", "board.example.com").status_code == 401  # a proxy, or a page in a browser
+    assert ask("127.0.0.1", pages=()).status_code == 401  # of `serve`
     refused = ask("10.1.2.3")
     assert refused.status_code == 401 and refused.headers["www-authenticate"].startswith("Basic")
     assert ask("10.1.2.3", auth=("anybody", key)).status_code == 200
