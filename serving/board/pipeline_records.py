@@ -92,6 +92,11 @@ class PipelineRecord:
         return next((run for run in self.runs if run.version == version), None)
 
     @property
+    def shown_run(self) -> Run | None:
+        """The run whose key metric is shown: the champion's, else the newest."""
+        return self.champion_run or next(iter(self.runs), None)
+
+    @property
     def seconds(self) -> float | None:
         """Of all trainings together."""
         spent = [run.seconds for run in self.runs if run.seconds is not None]
@@ -151,7 +156,8 @@ def _today(run: Run, approval: Approval | None) -> Run:
     """What was recorded of a run that waited stays `waiting` for ever."""
     if run.verdict != WAITING or approval is None:
         return run
-    return replace(run, verdict=approval.state, reason=approval.sentence)
+    reason = run.reason if approval.state == WAITING else approval.sentence
+    return replace(run, verdict=approval.state, reason=reason)
 
 
 def _promotions(store: Store, pipeline: str, found: Found) -> tuple[dict[str, Any], ...]:
