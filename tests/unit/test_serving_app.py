@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import io
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from starlette.testclient import TestClient
 
 from leptonflow.evaluation import champion_predictions
 from leptonflow.registry import champion_log, serving_decisions
+from leptonflow.storage import s3
+from leptonflow.storage.address import open_store
 from leptonflow.storage.directory_store import DirectoryStore
 from leptonflow.storage.memory_store import MemoryStore
 from leptonflow.storage.store import Store
@@ -385,3 +388,18 @@ def test_a_store_that_is_away_is_told_until_it_is_there(tmp_path: Path, models: 
         assert client.get("/readyz").status_code == 200
         (tmp_path / "away").rename(tmp_path / "store")
         until(lambda: client.get("/v1").json()["pipelines"][0]["store"] is None)
+
+
+def test_an_s3_server_that_is_away_is_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "hidden")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hidden")
+    with s3.patient(0.1):
+        store = open_store("s3://bucket/prefix")
+    with TestClient(create_app(store, [served_champions.config()], Options(poll=0.05))) as client:
+        until(lambda: "connection refused" in client.get("/readyz").text)
+        response = client.post(URL, content=png(1))
+        assert response.status_code == 503 and "connection refused" in response.json()["line"]
+        assert "hidden" not in response.text
