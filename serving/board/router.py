@@ -17,6 +17,7 @@ from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 
 from leptonflow.core import store_keys
+from leptonflow.core.concurrency import in_order
 from leptonflow.registry import packages
 from leptonflow.storage import commit_log
 from leptonflow.storage.store import Store
@@ -40,6 +41,7 @@ from serving.service import Service
 
 RUNS_OF_A_PAGE = 50
 EXAMPLES_OF_A_PAGE = 36
+TOGETHER = 8  # pipelines that the first page reads at once
 MOST_CHANGED = 18  # examples of each kind that a comparison shows
 MOST_ROWS = 50  # of promotions and of batches
 RUN_ID = re.compile(r"[0-9a-f]{12}")
@@ -166,7 +168,8 @@ def _answering(board: Board, page: Page) -> Callable[[Request], Response]:
 
 
 def overview(board: Board, request: Request) -> Response:
-    found = [pipeline_records.read(board.store, name, board.records) for name in pipeline_records.names(board.store)]
+    names = pipeline_records.names(board.store)
+    found = list(in_order(lambda name: pipeline_records.read(board.store, name, board.records), names, TOGETHER))
     found.sort(key=lambda p: not p.wants_attention)
     troubled = sum(p.wants_attention for p in found)
     return board.page(

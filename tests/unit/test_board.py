@@ -64,12 +64,15 @@ def text(page: str) -> str:
 
 @pytest.fixture(scope="module")
 def made() -> Store:
-    """A was promoted, then B was refused, then a person promoted B."""
+    """digits: A promoted, B refused and promoted by a person, C as A with other batches. cats: refused, hostile names."""
     store = open_store(f"memory://{uuid.uuid4().hex}")
     finish(store, make(store, version=A, run_id="a2" * 6))
     manual_decisions.promote(store, "digits", A, "the first", "kim@lab", fit_to_run)
     finish(store, make(store, version=B, run_id="b2" * 6, seed=1, promoted=False, champion=A), champion_after=A)
     manual_decisions.promote(store, "digits", B, "seen on the floor", "kim@lab", fit_to_run)
+    finish(store, make(store, version=C, run_id="c2" * 6, batch_size=64, promoted=False), champion_after=B)
+    names = {"classes": ("cat", HOSTILE, "dog"), "sources": HOSTILE + "{n}"}
+    finish(store, make(store, pipeline="cats", run_id="d2" * 6, promoted=False, **names), champion_after=None)
     return store
 
 
@@ -87,7 +90,6 @@ def test_the_first_page_of_an_empty_store_says_what_to_do(store: Store) -> None:
 
 
 def test_the_first_page_shows_each_pipelines_champion_metric_and_runs(two: Store) -> None:
-    finish(two, make(two, pipeline="cats", version=C, run_id="c2" * 6, promoted=False), champion_after=None)
     page = text(client(two).get("/").text)
     assert "2 pipelines" in page
     assert re.search(rf"Champion {B} .* override by kim@lab", page)
@@ -113,7 +115,7 @@ def test_a_runs_record_is_read_once(made: Store) -> None:
     store = Counted("memory://counted")
     store._objects.update(made._objects)  # type: ignore[attr-defined]
     web = client(store)
-    assert web.get("/").status_code == 200 and len(set(store.read)) == 2
+    assert web.get("/").status_code == 200 and len(set(store.read)) == 4
     store.read = []
     assert web.get("/").status_code == web.get("/p/digits").status_code == 200
     assert store.read == []
@@ -122,12 +124,12 @@ def test_a_runs_record_is_read_once(made: Store) -> None:
 def test_runs_are_paged_and_kept_within_bounds(two: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("serving.board.router.RUNS_OF_A_PAGE", 1)
     web = client(two)
-    first, second = web.get("/p/digits").text, web.get("/p/digits?page=2").text
-    assert "page 1 of 2" in first and "page 2 of 2" in second
-    assert f'{"b2" * 6}/report.html">report' in first and f'{"a2" * 6}/report.html">report' in second
+    first, last = web.get("/p/digits").text, web.get("/p/digits?page=3").text
+    assert "page 1 of 3" in first and "page 3 of 3" in last
+    assert f'{"c2" * 6}/report.html">report' in first and f'{"a2" * 6}/report.html">report' in last
     assert web.get("/p/digits?page=-1").text == web.get("/p/digits?page=x").text == web.get("/p/digits").text
     records = RunRecords(two, most=1)
-    assert [run.number for run in records.of("digits").runs] == [2, 1]
+    assert [run.number for run in records.of("digits").runs] == [3, 2, 1]
     assert len(records._kept) == 1
 
 
@@ -149,15 +151,14 @@ def test_a_promotions_log_with_a_gap_leaves_the_champion_unknown(two: Store) -> 
     assert "Damaged" in page and "Champion none" in page and "Runs" in page
 
 
-def test_names_from_outside_are_text(store: Store) -> None:
-    run = make(store, classes=("cat", HOSTILE, "dog"), sources=HOSTILE + "{n}", promoted=False)
-    finish(store, run, champion_after=None)
-    web = client(store)
-    for path in ("/", "/p/digits", f"/p/digits/runs/{'b2' * 6}/holdout", "/p/digits/runs/" + "b2" * 6 + "/report.html"):
+def test_names_from_outside_are_text(two: Store) -> None:
+    web = client(two)
+    run = f"/p/cats/runs/{'d2' * 6}"
+    for path in ("/", "/p/cats", f"{run}/holdout", f"{run}/report.html"):
         page = web.get(path)
         assert page.status_code == 200, path
         assert "<script" not in page.text and "\u202e" not in page.text
-    assert "&lt;script&gt;" in web.get(f"/p/digits/runs/{'b2' * 6}/holdout").text
+    assert "&lt;script&gt;" in web.get(f"{run}/holdout").text
 
 
 @pytest.mark.parametrize("path", [
@@ -220,17 +221,14 @@ def test_a_store_that_is_away_is_a_503_with_the_reason(tmp_path: Path) -> None:
     assert web.get("/").status_code == 200
 
 
-def test_two_versions_are_compared_on_the_same_examples(store: Store) -> None:
-    finish(store, make(store, version=A, run_id="a2" * 6, accuracy=0.8))
-    finish(store, make(store, version=B, run_id="b2" * 6, accuracy=0.8, batch_size=64))  # the same draws
-    finish(store, make(store, version=C, run_id="c2" * 6, seed=1))  # other examples
-    web = client(store)
-    page = text(web.get(f"/p/digits/compare?left={A}&right={B}").text)
+def test_two_versions_are_compared_on_the_same_examples(two: Store) -> None:
+    web = client(two)
+    page = text(web.get(f"/p/digits/compare?left={A}&right={C}").text)  # the same draws
     assert "on the 400 examples" in page
     assert "Right before, wrong after (0)" in page
     assert "config.training.batch_size 32 64" in page
     assert re.search(r"accuracy 0\.\d{4} 0\.\d{4} to 0\.\d{4} 0\.\d{4} 0\.\d{4} to 0\.\d{4} \+0\.0000", page)
-    other = text(web.get(f"/p/digits/compare?left={A}&right={C}").text)
+    other = text(web.get(f"/p/digits/compare?left={A}&right={B}").text)
     assert "no holdout example in common" in other
 
 
