@@ -64,7 +64,7 @@ def text(page: str) -> str:
 
 @pytest.fixture(scope="module")
 def made() -> Store:
-    """digits: A promoted, B refused and promoted by a person, C as A with other batches. cats: refused, hostile names."""
+    """digits: A promoted, B refused and promoted by a person, C as A. cats: refused, of hostile names."""
     store = open_store(f"memory://{uuid.uuid4().hex}")
     finish(store, make(store, version=A, run_id="a2" * 6))
     manual_decisions.promote(store, "digits", A, "the first", "kim@lab", fit_to_run)
