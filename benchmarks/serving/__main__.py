@@ -165,14 +165,15 @@ def answers(server: Server, body: bytes) -> bool:
 
 def loaded(server: Server, bodies: Path, *limits: str, kind: str = "application/json") -> Load:
     """What the clients of a process of their own saw."""
+    file = server.cwd / "answers.json"
     command = [
-        sys.executable, "-m", "benchmarks.serving.client", str(server.port), server.path, str(bodies), "--kind", kind,
-        *limits,
+        sys.executable, "-m", "benchmarks.serving.client", str(server.port), server.path, str(bodies), str(file),
+        "--kind", kind, *limits,
     ]  # fmt: skip
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(done.stderr[-2000:])
-    told: dict[str, Any] = json.loads(done.stdout)
+    told: dict[str, Any] = json.loads(file.read_text())
     seconds = sorted(took for _, took in told["each"])
     failed = told["wrong"] + len(told["lost"])
     return Load(told["answers"] / told["seconds"], seconds, [(a, b) for a, b in told["each"]], failed)
