@@ -5,18 +5,20 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cli.common import DEBUG, JSON, PIPELINE, STORE, Answer, answer, looked_at
 from cli.dataset import PATH_COLUMN, ROOT, TEXT_COLUMN
-from schemas.config import Pipeline
 from schemas.errors import UsageError
 from schemas.text import counted, printable
 
 LONGEST = 250  # characters of an example's name
 MOST_WORDS = 10  # of an explained text
+
+if TYPE_CHECKING:
+    from schemas.config import Pipeline
 
 
 def predict(

@@ -175,6 +175,18 @@ class Pipeline(Frozen):
         return value
 
     @model_validator(mode="after")
+    def _one_decides(self) -> Pipeline:
+        if self.promotion is not None and self.serving.canary is not None:
+            raise wrong("serving.canary", "it decides about a candidate in a person's place: `promotion` or this", None)
+        return self
+
+    @property
+    def waits(self) -> float | None:
+        """Seconds that a candidate which its gate passed waits for people or labels; None: it does not."""
+        asked = self.promotion or self.serving.canary
+        return asked.timeout if asked is not None else None
+
+    @model_validator(mode="after")
     def _metrics_exist(self) -> Pipeline:
         sections = SECTIONS[self.workload]
         if self.classes is not None and not sections.classes:

@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from schemas.rules import Frozen
+from schemas.promotion import duration
+from schemas.rules import MOST, Frozen
 
 
 class LogInputs(Frozen):
     """Of which share of the requests the prediction log keeps the example too."""
 
     rate: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
+class Canary(Frozen):
+    """A candidate that its gate passed answers a share of the requests, and labels of those decide about it.
+
+    share          of the requests, by their ids
+    promote_after  so many labelled ones, and the gate decides on them
+    timeout        seconds; with too few labels by then the canary is taken back
+    """
+
+    share: Annotated[float, Field(gt=0, le=0.5, allow_inf_nan=False)]
+    promote_after: Annotated[int, Field(ge=10, le=1_000_000)]
+    timeout: Annotated[float, Field(gt=0, le=MOST, allow_inf_nan=False)] = 7 * 86400
+
+    _duration = field_validator("timeout", mode="before")(duration)
 
 
 class Serving(Frozen):
@@ -26,6 +42,8 @@ class Serving(Frozen):
     threads   of one prediction in ONNX Runtime
     log_inputs  None: the prediction log keeps no example
     onnx      whether a version's package has its model for ONNX Runtime too
+    shadow      candidate: the newest version that is not the champion predicts every request too, and is logged
+    canary      None: who passes its gate is promoted at once
     """
 
     examples: Annotated[int, Field(ge=1, le=10_000)] = 64
@@ -36,3 +54,5 @@ class Serving(Frozen):
     threads: Annotated[int, Field(ge=1, le=1024)] = 1  # a small model gains nothing by more
     log_inputs: LogInputs | None = None
     onnx: bool = True
+    shadow: Literal["candidate"] | None = None
+    canary: Canary | None = None

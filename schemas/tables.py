@@ -359,5 +359,6 @@ COLUMNS: dict[str, dict[str, str]] = {
     "discards": DISCARDS,
     "trials": TRIALS,
     "served": SERVED,
+    "shadow": SERVED,
     "labels": LABELS,
 }

@@ -79,6 +79,7 @@ TABLES = "tables"
 COMPACTIONS = "compactions"
 STUDIES = "studies"
 SERVED = "served"
+SHADOW = "shadow"
 PINS = "pins"
 SCRATCH = "scratch"
 
@@ -276,7 +277,7 @@ def approvals_folder(pipeline: str) -> str:
 
 
 def approval_key(pipeline: str, run_id: str, name: str) -> str:
-    """Of a run that waits for approval, or did: request.json, decision.json, refusal.json."""
+    """Of a run that waits for approval, or did: request.json, decision.json, refusal.json, live.json."""
     return f"{APPROVALS}/{pipeline}/{run_id}/{name}"
 
 
@@ -290,14 +291,17 @@ def table_key(table: str, pipeline: str, name: str) -> str:
     return f"{TABLES}/{table}/pipeline={pipeline}/{name}.parquet"
 
 
-def served_folder(pipeline: str, date: str | None = None) -> str:
-    """The folder of a pipeline's prediction log, or of what it has of one date (UTC, YYYY-MM-DD)."""
-    return f"{SERVED}/{pipeline}" if date is None else f"{SERVED}/{pipeline}/date={date}"
+def served_folder(pipeline: str, date: str | None = None, table: str = SERVED) -> str:
+    """The folder of a pipeline's prediction log, or of what it has of one date (UTC, YYYY-MM-DD).
+
+    table: `served`, or `shadow` for predictions that answered nobody.
+    """
+    return f"{table}/{pipeline}" if date is None else f"{table}/{pipeline}/date={date}"
 
 
-def served_key(pipeline: str, date: str, name: str) -> str:
+def served_key(pipeline: str, date: str, name: str, table: str = SERVED) -> str:
     """A file of the prediction log."""
-    return f"{served_folder(pipeline, date)}/{name}.parquet"
+    return f"{served_folder(pipeline, date, table)}/{name}.parquet"
 
 
 def pins_log(pipeline: str) -> str:
