@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 CHUNK_BYTES = 16 << 20  # of encoded examples in one chunk
-MOST, LEAST = 1024, 16  # examples of one chunk
-GROUP_BYTES = 16 << 20  # of rows in one row group of the result
+MOST, LEAST = 512, 16  # examples of one chunk
+GROUP_BYTES = 2 << 20  # of rows in one row group of the result
 STAGE = "scored examples"
 
 
@@ -198,7 +198,7 @@ def _merge(parts: Store, found: Scored, output: Path) -> None:
     schemas = [pq.read_schema(path).remove_metadata() for path in paths]
     schema = pa.unify_schemas(schemas)  # a chunk without any prediction does not know the outputs' columns
     temporary = output.with_name(f"{output.name}.tmp")
-    with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+    with pq.ParquetWriter(temporary, schema, **chunk_scores.FORMAT) as writer:
         for group in _groups(paths, schema):
             writer.write_table(group, row_group_size=len(group))
     with temporary.open("rb") as file:
@@ -212,15 +212,15 @@ def _groups(paths: Sequence[str], schema: pa.Schema) -> Iterator[pa.Table]:
 
     waiting: list[pa.Table] = []
     for path in paths:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, memory_map=True) as file:
             table = file.read(use_threads=False).replace_schema_metadata(None)
         empty = schema.empty_table()
         waiting.append(pa.concat_tables([empty, table], promote_options="default").select(schema.names))
         if sum(each.nbytes for each in waiting) >= GROUP_BYTES:
-            yield pa.concat_tables(waiting).combine_chunks()
+            yield pa.concat_tables(waiting)
             waiting = []
     if waiting:
-        yield pa.concat_tables(waiting).combine_chunks()
+        yield pa.concat_tables(waiting)
 
 
 @contextlib.contextmanager

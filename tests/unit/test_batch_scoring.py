@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -18,6 +19,7 @@ from leptonflow.batch_scoring import scored_tables, scoring_job, stored_scores
 from leptonflow.data.ingest.label_columns import Columns
 from leptonflow.evaluation import champion_predictions
 from leptonflow.keras_runtime.keras_models import keras
+from leptonflow.registry import onnx_export
 from leptonflow.runs import integrity
 from leptonflow.storage.address import open_store
 from leptonflow.storage.directory_store import DirectoryStore
@@ -27,7 +29,7 @@ from schemas.config import Pipeline, parse
 from schemas.errors import ConfigurationError, NotFound, UsageError
 from schemas.image_classification import ImageModel
 from tests import fit_examples, small_packages
-from tests.e2e.helpers import call, picture
+from tests.e2e.helpers import call, command, picture
 from tests.verdicts import promoted_by_hand
 
 SHAPE = (12, 12, 1)
@@ -36,10 +38,12 @@ CONFIG = fit_examples.pipeline(name=small_packages.PIPELINE, input=list(SHAPE))
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """A store whose champion is a small model."""
+    """A store whose champion is a small model, with its export for ONNX Runtime."""
     keras().utils.set_random_seed(1)
     found = open_store((tmp_path_factory.mktemp("scoring") / "store").as_uri())
-    sha256 = small_packages.put_model(found, "v1", cnn.build(ImageModel(filters=(4,), dense=4), SHAPE, 2), SHAPE)
+    model = cnn.build(ImageModel(filters=(4,), dense=4), SHAPE, 2)
+    exported = onnx_export.export(model, np.zeros((1, *SHAPE), np.uint8))
+    sha256 = small_packages.put_model(found, "v1", model, SHAPE, [("model.onnx", exported)])
     promoted_by_hand(found, small_packages.PIPELINE, "v1", sha256)
     return found
 
@@ -206,10 +210,13 @@ def test_the_command_says_how_many_and_fails_where_one_has_no_prediction(
     assert done.status == 1 and "1 example could not be scored" in done.err
     assert done.document == {
         "pipeline": "digits", "version": "v1", "rows": 40, "failed": 1, "kept": 0,
-        "runtime": done.document["runtime"], "output": str(tmp_path / "out.parquet"),
+        "runtime": "onnxruntime", "output": str(tmp_path / "out.parquet"),
     }  # fmt: skip
     (folder / "a" / "13.png").unlink()
-    done = call(*given, "--output", tmp_path / "out.parquet")
+    place = str(tmp_path / "modules")
+    modules = f"import atexit; atexit.register(lambda: open({place!r}, 'w').write(' '.join(sys.modules)))"
+    done = command(*given, "--output", tmp_path / "out.parquet", cwd=tmp_path, prelude=modules)
+    assert not {"tensorflow", "keras", "prefect"} & set((tmp_path / "modules").read_text().split())
     assert done.status == 0 and done.out.startswith("39 rows, 0 without a prediction\n")
     assert call(*given, "--processes", "2").status == 2
 
