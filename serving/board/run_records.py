@@ -132,8 +132,11 @@ class RunRecords:
         except NotFound:
             return None
         except Damaged as error:
-            self._damaged[key] = digest, error.line()
-            return error.line()
+            line = error.line()
+        except (KeyError, TypeError, ValueError, AttributeError) as error:  # a record from before it had a digest
+            line = f"{key} is not the record of a run: {type(error).__name__} {error}"
+        self._damaged[key] = digest, line
+        return line
 
 
 def _run(manifest: Mapping[str, Any]) -> Run:
