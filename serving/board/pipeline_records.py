@@ -117,16 +117,21 @@ def names(store: Store) -> list[str]:
     return sorted(name for name in found if NAME.fullmatch(name))
 
 
+def readable(damage: list[str], look: Callable[[], Part], otherwise: Part) -> Part:
+    """What `look` gives; where its records are damaged, `otherwise`, and a line in `damage`."""
+    try:
+        return look()
+    except (Damaged, NotFound) as error:
+        damage.append(error.line())
+        return otherwise
+
+
 def read(store: Store, pipeline: str, records: RunRecords) -> PipelineRecord:
     """What is known of one pipeline. Raises StoreUnreachable; damage is told in the record."""
     damage: list[str] = []
 
     def part(look: Callable[[], Part], otherwise: Part) -> Part:
-        try:
-            return look()
-        except (Damaged, NotFound) as error:
-            damage.append(error.line())
-            return otherwise
+        return readable(damage, look, otherwise)
 
     runs = records.of(pipeline)
     damage += runs.damage

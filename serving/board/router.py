@@ -9,6 +9,7 @@ import re
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,6 +24,7 @@ from leptonflow.storage import commit_log
 from leptonflow.storage.store import Store
 from schemas.config import NAME
 from schemas.errors import Damaged, LeptonflowError, NotFound, StoreUnreachable, UsageError
+from schemas.records import Outcome
 from schemas.workloads import lower_is_better
 from serving.api_keys import Keys
 from serving.board import (
@@ -32,10 +34,12 @@ from serving.board import (
     landed_pictures,
     pages,
     pipeline_records,
+    served_records,
     version_comparison,
 )
 from serving.board.pipeline_records import PipelineRecord
 from serving.board.run_records import Run, RunRecords
+from serving.board.served_records import ServedVersion
 from serving.problems import Problem
 from serving.service import Service
 
@@ -184,7 +188,14 @@ def style(board: Board, request: Request) -> Response:
 def pipeline(board: Board, request: Request) -> Response:
     found = board.known(request)
     page, count, runs = _paged(request, found.runs, RUNS_OF_A_PAGE)
-    batches = batch_records.outcomes(board.store, found.name, found.entries, MOST_ROWS)
+    damage = list(found.damage)
+    batches: list[Outcome] = pipeline_records.readable(
+        damage, lambda: batch_records.outcomes(board.store, found.name, found.entries, MOST_ROWS), []
+    )
+    served: list[ServedVersion] = pipeline_records.readable(
+        damage, lambda: served_records.newest(board.store, found.name), []
+    )
+    found = replace(found, damage=tuple(damage))
     told = {run.version: f"{pages.day(run.finished_at)} · {run.verdict}" for run in reversed(found.runs)}
     versions = [(version, f"{version} · {text}") for version, text in reversed(told.items())]
     return board.page(
@@ -192,6 +203,7 @@ def pipeline(board: Board, request: Request) -> Response:
         shown_batches=MOST_ROWS,
         shown_promotions=MOST_ROWS, versions=versions[:MOST_ROWS], before=_before(found, versions),
         studies=_studies(board.store, found.name), service=board.services.get(found.name),
+        served=served,
         form=found.waiting is not None and bool(board.keys) and bool(decisions.configured(board.configs, found.name)),
     )  # fmt: skip
 

@@ -8,20 +8,24 @@ import subprocess
 import sys
 import tarfile
 import uuid
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from httpx import Response
 
 from leptonflow.core import store_keys
+from leptonflow.monitoring import prediction_log
 from leptonflow.registry import manual_decisions
 from leptonflow.runs import recording
 from leptonflow.storage.address import open_store
 from leptonflow.storage.memory_store import MemoryStore
 from leptonflow.storage.store import Store
 from schemas.errors import UsageError
+from schemas.served import Served, new_request_id
 from serving import api_keys, running
 from serving.access import PAGES
 from serving.app import Options, create_app
@@ -150,6 +154,23 @@ def test_a_promotions_log_with_a_gap_leaves_the_champion_unknown(two: Store) -> 
     del two._objects[store_keys.record_key(store_keys.promotions_log("digits"), 1)]  # type: ignore[attr-defined]
     page = text(client(two).get("/p/digits").text)
     assert "Damaged" in page and "Champion none" in page and "Runs" in page
+
+
+def test_who_served_the_newest_predictions_is_told_also_where_their_log_is_damaged(two: Store) -> None:
+    log = prediction_log.PredictionLog(two)
+    for version in (A, B, B):
+        at = datetime(2026, 11, 25, 8, 30, tzinfo=UTC)
+        log.add(Served(
+            pipeline="digits", request_id=new_request_id(at), at=at, version=version, predicted="1", probability=0.9,
+            outputs=np.array([0.1, 0.9]), metadata={}, features=None, seconds=0.1, runtime="keras", source="predict",
+        ))  # fmt: skip
+    log.close()
+    page = text(client(two).get("/p/digits").text)
+    assert re.search(rf"2 by {B} \(the champion\), the last on 25 Nov( 2026)?, 08:30", page) and f"1 by {A}" in page
+    key = two.keys("served/digits")[-1]
+    two._objects[key] = b"garbage"  # type: ignore[attr-defined]
+    page = text(client(two).get("/p/digits").text)
+    assert "Damaged the newest file of served/digits cannot be read" in page and "Promotions" in page
 
 
 def test_names_from_outside_are_text(two: Store) -> None:
