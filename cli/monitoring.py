@@ -1,4 +1,4 @@
-"""The subcommands about what is served: label, labels. Thin: parse, call, print."""
+"""The subcommands about what is served: label, labels, monitor. Thin: parse, call, print."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import typer
 from cli.common import DEBUG, JSON, PIPELINE, STORE, Answer, answer, looked_at
 from schemas.settings import store_uri
 from schemas.text import counted, printable
+
+DRIFTED = 3  # the data is not what the champion knows
 
 
 def label(
@@ -44,6 +46,36 @@ def labels(
     config = pipeline_files.load_config(pipeline)
     document = {"pipeline": config.name, "quality": live_quality.measure(looked_at(store), config)}
     return answer(Answer(document, lambda: _quality(document)), as_json)
+
+
+def monitor(
+    pipeline: PIPELINE,
+    rows: Annotated[
+        int | None, typer.Option("--rows", min=50, max=10_000, help="so many of the newest predictions")
+    ] = None,
+    store: STORE = None,
+    as_json: JSON = False,
+    debug: DEBUG = False,
+) -> int:
+    """Look for drift in what the champion is served. Recorded, with a page; exit status 3 where there is one."""
+    from leptonflow.core import pipeline_files
+    from leptonflow.monitoring import drift_looks
+    from leptonflow.storage.address import open_store
+
+    config = pipeline_files.load_config(pipeline)
+    opened = open_store(store_uri(store))
+    asked = rows or (config.serving.monitor.rows if config.serving.monitor else drift_looks.ROWS)
+    found = drift_looks.record(opened, drift_looks.examine(opened, config, asked))
+    document = {**found.model_dump(mode="json"), "page": drift_looks.page(opened, found)}
+    return answer(Answer(document, lambda: _looked(document), DRIFTED if found.verdict == "drift" else 0), as_json)
+
+
+def _looked(document: dict[str, Any]) -> None:
+    print(printable(f"{document['pipeline']}: {document['sentence']}"))
+    for test in document["tests"]:
+        what = test["what"] if test["name"] is None else f"{test['what']}.{test['name']}"
+        print(printable(f"{'drift' if test['drifted'] else '-':6}{what}: {test['sentence']}"))
+    print(printable(f"page: {document['page']}"))
 
 
 def _labelled(document: dict[str, Any]) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from schemas.promotion import duration
-from schemas.rules import MOST, Frozen
+from schemas.rules import Frozen
+from schemas.schedule import Schedule
 
 
 class LogInputs(Frozen):
@@ -16,19 +16,19 @@ class LogInputs(Frozen):
     rate: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
-class Canary(Frozen):
-    """A candidate that its gate passed answers a share of the requests, and labels of those decide about it.
+class Monitor(Frozen):
+    """When it is looked for drift in what is served.
 
-    share          of the requests, by their ids
-    promote_after  so many labelled ones, and the gate decides on them
-    timeout        seconds; with too few labels by then the canary is taken back
+    schedule  of the deployment
+    after     new predictions since the last look, without which a look does nothing
+    rows      of the newest predictions in a look
+    retrain   whether a drift that was found asks for a retraining
     """
 
-    share: Annotated[float, Field(gt=0, le=0.5, allow_inf_nan=False)]
-    promote_after: Annotated[int, Field(ge=10, le=1_000_000)]
-    timeout: Annotated[float, Field(gt=0, le=MOST, allow_inf_nan=False)] = 7 * 86400
-
-    _duration = field_validator("timeout", mode="before")(duration)
+    schedule: Schedule = Field(default_factory=lambda: Schedule(cron="*/15 * * * *"))
+    after: Annotated[int, Field(ge=1, le=1_000_000)] = 500
+    rows: Annotated[int, Field(ge=50, le=10_000)] = 1_000
+    retrain: bool = True
 
 
 class Serving(Frozen):
@@ -39,11 +39,9 @@ class Serving(Frozen):
     queue     examples that wait for the model; a request beyond is answered 429
     batch     examples that the model predicts at once, at most
     seconds   from a request's first byte to its answer
-    threads   of one prediction in ONNX Runtime
     log_inputs  None: the prediction log keeps no example
+    monitor   None: nobody looks for drift by itself
     onnx      whether a version's package has its model for ONNX Runtime too
-    shadow      candidate: the newest version that is not the champion predicts every request too, and is logged
-    canary      None: who passes its gate is promoted at once
     """
 
     examples: Annotated[int, Field(ge=1, le=10_000)] = 64
@@ -51,8 +49,6 @@ class Serving(Frozen):
     queue: Annotated[int, Field(ge=1, le=100_000)] = 256
     batch: Annotated[int, Field(ge=1, le=4096)] = 32
     seconds: Annotated[float, Field(gt=0, le=600, allow_inf_nan=False)] = 10
-    threads: Annotated[int, Field(ge=1, le=1024)] = 1  # a small model gains nothing by more
     log_inputs: LogInputs | None = None
+    monitor: Monitor | None = None
     onnx: bool = True
-    shadow: Literal["candidate"] | None = None
-    canary: Canary | None = None

@@ -337,6 +337,26 @@ LABELS = _columns(
     served_at="time",
 )
 
+# A test of a look for drift, from the records under monitoring/. `name` is a column of metadata.
+DRIFT = _columns(
+    pipeline="text",
+    number="int",
+    version="text",
+    verdict="text",
+    what="text",
+    name="text",
+    method="text",
+    effect="float",
+    least="float",
+    p_value="float",
+    n="int",
+    m="int",
+    drifted="bool",
+    sentence="text",
+    triggers="bool",
+    at="time",
+)
+
 COLUMNS: dict[str, dict[str, str]] = {
     "batches": BATCHES,
     "validations": VALIDATIONS,
@@ -359,6 +379,6 @@ COLUMNS: dict[str, dict[str, str]] = {
     "discards": DISCARDS,
     "trials": TRIALS,
     "served": SERVED,
-    "shadow": SERVED,
     "labels": LABELS,
+    "drift": DRIFT,
 }

@@ -45,8 +45,7 @@ async def _canary(service: Service) -> str | None:
     try:
         async with asyncio.timeout(SECONDS):
             (answer,) = await service.batcher.submit([service.canary()], time.monotonic() + SECONDS)
-        if answer.outputs is None:
-            return answer.error
+        assert answer.outputs is not None
         answer.live.check(answer.outputs[None])
     except QueueFull:
         return None

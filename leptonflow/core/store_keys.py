@@ -74,13 +74,12 @@ MODELS = "models"
 RUNS = "runs"
 PROMOTIONS = "promotions"
 APPROVALS = "approvals"
-SCORES = "scores"
 TABLES = "tables"
 COMPACTIONS = "compactions"
 STUDIES = "studies"
 SERVED = "served"
-SHADOW = "shadow"
 PINS = "pins"
+MONITORING = "monitoring"
 SCRATCH = "scratch"
 
 READY = "_READY"  # closes a batch
@@ -266,18 +265,13 @@ def decision_key(pipeline: str, run_id: str, number: int) -> str:
     return run_key(pipeline, run_id, f"decisions/{number}.json")
 
 
-def scores_folder(pipeline: str, output: str, at: str) -> str:
-    """The folder of what one run of `score` wrote: files of rows, manifest.json."""
-    return f"{SCORES}/{pipeline}/{output}/{at}"
-
-
 def approvals_folder(pipeline: str) -> str:
     """The folder of a pipeline's approvals."""
     return f"{APPROVALS}/{pipeline}"
 
 
 def approval_key(pipeline: str, run_id: str, name: str) -> str:
-    """Of a run that waits for approval, or did: request.json, decision.json, refusal.json, live.json."""
+    """Of a run that waits for approval, or did: request.json, decision.json, refusal.json."""
     return f"{APPROVALS}/{pipeline}/{run_id}/{name}"
 
 
@@ -291,17 +285,14 @@ def table_key(table: str, pipeline: str, name: str) -> str:
     return f"{TABLES}/{table}/pipeline={pipeline}/{name}.parquet"
 
 
-def served_folder(pipeline: str, date: str | None = None, table: str = SERVED) -> str:
-    """The folder of a pipeline's prediction log, or of what it has of one date (UTC, YYYY-MM-DD).
-
-    table: `served`, or `shadow` for predictions that answered nobody.
-    """
-    return f"{table}/{pipeline}" if date is None else f"{table}/{pipeline}/date={date}"
+def served_folder(pipeline: str, date: str | None = None) -> str:
+    """The folder of a pipeline's prediction log, or of what it has of one date (UTC, YYYY-MM-DD)."""
+    return f"{SERVED}/{pipeline}" if date is None else f"{SERVED}/{pipeline}/date={date}"
 
 
-def served_key(pipeline: str, date: str, name: str, table: str = SERVED) -> str:
+def served_key(pipeline: str, date: str, name: str) -> str:
     """A file of the prediction log."""
-    return f"{served_folder(pipeline, date, table)}/{name}.parquet"
+    return f"{served_folder(pipeline, date)}/{name}.parquet"
 
 
 def pins_log(pipeline: str) -> str:
@@ -312,6 +303,36 @@ def pins_log(pipeline: str) -> str:
 def fold_table_key(table: str, pipeline: str, version: str, fold: int | None) -> str:
     """A table's file for one fold of a version whose run was stopped early."""
     return table_key(table, pipeline, f"{version}-{_fit(fold)}")
+
+
+def monitoring_folder(pipeline: str) -> str:
+    """The folder of a pipeline's drift records, pages and references."""
+    return f"{MONITORING}/{pipeline}"
+
+
+def drift_records_folder(pipeline: str) -> str:
+    """The folder of the records of looks for drift."""
+    return f"{MONITORING}/{pipeline}/records"
+
+
+def drift_record_key(pipeline: str, number: int) -> str:
+    """The record of a look for drift, from 1."""
+    return record_key(drift_records_folder(pipeline), number)
+
+
+def drift_page_key(pipeline: str, number: int) -> str:
+    """Its page."""
+    return f"{MONITORING}/{pipeline}/pages/{number:08d}.html"
+
+
+def is_drift_record(key: str) -> bool:
+    """Whether the record of a look for drift lies there."""
+    return re.fullmatch(rf"{MONITORING}/[^/]+/records/\d{{8}}\.json", key) is not None
+
+
+def drift_reference_key(pipeline: str, version: str) -> str:
+    """What a version predicts of examples that it did not learn from."""
+    return f"{MONITORING}/{pipeline}/references/{version}.parquet"
 
 
 def compacted_key(table: str, sha256: str) -> str:

@@ -117,6 +117,7 @@ def _faults(store: Store, pipeline: str) -> Callable[[str, str], str | None]:
 
 def current(store: Store, pipeline: str) -> pa.Table:
     """The newest label of each request of a pipeline: rows of the table `labels`, in the order of the labels."""
+    import pyarrow as pa
     import pyarrow.compute as pc
 
     keys = table_sources.files(store, "labels")
@@ -126,4 +127,4 @@ def current(store: Store, pipeline: str) -> pa.Table:
     rows = table_sources.in_memory(store, "labels", keys)
     rows = rows.filter(pc.equal(rows["pipeline"], pipeline)).sort_by("at")
     last = {request_id: place for place, request_id in enumerate(rows["request_id"].to_pylist())}
-    return rows.take(sorted(last.values()))
+    return rows.take(pa.array(sorted(last.values()), pa.int64()))

@@ -131,12 +131,11 @@ class PredictionLog:
 
 
 def _files(rows: Iterable[Served]) -> list[tuple[str, list[Served]]]:
-    """(key, rows) of the files to write: one for each pipeline, date and table."""
-    found: dict[tuple[str, str, str], list[Served]] = {}
+    """(key, rows) of the files to write: one for each pipeline and date."""
+    found: dict[tuple[str, str], list[Served]] = {}
     for row in rows:
-        table = store_keys.SHADOW if row.shadow else store_keys.SERVED
-        found.setdefault((row.pipeline, date_of(requested_at(row.request_id)), table), []).append(row)
-    return [(store_keys.served_key(name, date, _name(of), table), of) for (name, date, table), of in found.items()]
+        found.setdefault((row.pipeline, date_of(requested_at(row.request_id))), []).append(row)
+    return [(store_keys.served_key(pipeline, date, _name(of)), of) for (pipeline, date), of in found.items()]
 
 
 def _name(rows: Sequence[Served]) -> str:
@@ -154,7 +153,7 @@ def _row(row: Served) -> dict[str, Any]:
     """The row of the table `served`."""
     import numpy as np
 
-    found: dict[str, Any] = {name: getattr(row, name) for name in Served.__slots__ if name != "shadow"}
+    found: dict[str, Any] = {name: getattr(row, name) for name in Served.__slots__}
     features = None if row.features is None else np.asarray(row.features, np.float32)
     return {
         **found,

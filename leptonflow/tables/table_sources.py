@@ -295,8 +295,22 @@ def _trials(store: Store) -> list[table_files.Row]:
     ]
 
 
+def _drift(store: Store) -> list[table_files.Row]:
+    from schemas.drift import DriftRecord
+
+    keys = [key for key in store.keys(store_keys.MONITORING) if store_keys.is_drift_record(key)]
+    found = zip(keys, store.get_many(keys), strict=True)
+    records = [read_model(DriftRecord, key, data, "the record of a look for drift") for key, data in found]
+    same = ("pipeline", "number", "version", "verdict", "triggers", "at")
+    return [
+        {**test.model_dump(), **{name: getattr(record, name) for name in same}}
+        for record in records
+        for test in record.tests
+    ]
+
+
 # By the folder of their files, which the bucket's lifecycle may delete when they are old.
-_NEVER_COMPACTED = {"served": store_keys.SERVED, "shadow": store_keys.SHADOW}
+_NEVER_COMPACTED = {"served": store_keys.SERVED}
 
 _LOGS: dict[str, Callable[[Store], list[table_files.Row]]] = {
     "snapshots": _snapshots,
@@ -305,4 +319,5 @@ _LOGS: dict[str, Callable[[Store], list[table_files.Row]]] = {
     "approvals": _approvals,
     "discards": _discards,
     "trials": _trials,
+    "drift": _drift,
 }

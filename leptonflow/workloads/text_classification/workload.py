@@ -81,5 +81,4 @@ WORKLOAD = Workload(
     look=proposal.LOOK,
     propose=proposal.propose,
     panels=panels.panels,
-    explain=panels.explain,
 )

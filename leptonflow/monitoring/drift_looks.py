@@ -1,0 +1,143 @@
+"""A look for drift in what is served: the newest predictions of the champion against its reference, and its record.
+
+The tests are `drift_tests`, what they are held against is `references`. Nothing here starts a retraining: the record
+says whether one is asked for, once for each champion and cause.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from leptonflow.core import clock, store_keys
+from leptonflow.core.hashing import canonical
+from leptonflow.evaluation import champion_predictions
+from leptonflow.monitoring import drift_tests, live_quality, references, served_log
+from leptonflow.monitoring.drift_tests import Observed
+from leptonflow.reports import drift_page
+from leptonflow.storage.objects import adopt, read_model
+from leptonflow.storage.store import Store
+from leptonflow.workloads import catalog
+from leptonflow.workloads.predictions import matrix
+from schemas.config import Pipeline
+from schemas.drift import DriftRecord, DriftTest
+from schemas.errors import AlreadyExists
+from schemas.text import counted
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+ROWS = 1_000  # predictions in a look, where nobody says how many
+COLUMNS = ("request_id", "at", "version", "predicted", "probability", "outputs", "metadata", "features")
+SEED = 20261128
+
+
+def examine(store: Store, config: Pipeline, rows: int = ROWS, may_ask: bool = False) -> DriftRecord:
+    """Look at the newest `rows` predictions of the champion; what was found is not recorded yet.
+
+    may_ask: whether a drift may ask for a retraining. Raises NotFound without a champion, and what `references.of`
+    raises.
+    """
+    champion = champion_predictions.current(store, config.name)
+    since = int(datetime.fromisoformat(champion.since).timestamp() * 1000)
+    served = _served(store, config.name, champion.version, rows, since)
+    reference, held_out = references.of(store, config, champion)
+    observed = _observed(served, config)
+    enough = len(served) >= drift_tests.FEWEST and held_out >= drift_tests.FEWEST
+    tests = drift_tests.compare(reference, observed, SEED) if enough else ()
+    times = served["at"].to_pylist()
+    found = DriftRecord(
+        pipeline=config.name, number=0, at=clock.now(), version=champion.version, served=len(served),
+        verdict="drift" if any(test.drifted for test in tests) else "none" if enough else "too-few",
+        first=min(times).isoformat() if times else None, last=max(times).isoformat() if times else None,
+        reference=held_out, tests=tests, triggers=False,
+        quality=tuple(row for row in live_quality.measure(store, config) if row["version"] == champion.version),
+        sentence=_sentence(len(served), held_out, tests, enough),
+    )  # fmt: skip
+    return _numbered(store, found.model_copy(update={"triggers": may_ask}))
+
+
+def _served(store: Store, pipeline: str, version: str, most: int, since: int) -> pa.Table:
+    """The newest predictions of the version, `most` of them, the newest last."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from schemas.tables import schema
+
+    found = [schema("served").empty_table().select(list(COLUMNS))]
+    for table in served_log.newest(store, pipeline, COLUMNS, most, since):
+        found.append(table.filter(pc.equal(table["version"], version)))
+    return pa.concat_tables(found).sort_by("request_id")[-most:]
+
+
+def _observed(served: pa.Table, config: Pipeline) -> Observed:
+    workload = catalog.load(config.workload)
+    metadata = [json.loads(each or "{}") for each in served["metadata"].to_pylist()]
+    features, confidence = served["features"].drop_null(), served["probability"].drop_null().to_numpy()
+    classes = workload.target.classes
+    return Observed(
+        metadata=references.columns(metadata, workload.carriers),
+        predicted=served["predicted"].to_pylist() if classes else (),
+        values=matrix(served["outputs"])[:, 0] if len(served) and not classes else None,
+        confidence=confidence if len(confidence) else None,
+        features=matrix(features) if len(features) else None,
+    )
+
+
+def _sentence(served: int, held_out: int, tests: Sequence[DriftTest], enough: bool) -> str:
+    of = f"{counted(served, 'prediction')} against {counted(held_out, 'example')} of the holdout"
+    if not enough:
+        return f"too few to tell: {of}; at least {drift_tests.FEWEST} of each are needed"
+    drifted = [test.key for test in tests if test.drifted]
+    if not drifted:
+        return f"no drift: {of}, {counted(len(tests), 'test')}"
+    return f"drift of {', '.join(drifted)}: {of}, {counted(len(tests), 'test')}"
+
+
+def record(store: Store, found: DriftRecord) -> DriftRecord:
+    """Record a look, and write its page. Under another number than `found` has, if another look was recorded first."""
+    while True:
+        try:
+            store.create(store_keys.drift_record_key(found.pipeline, found.number), canonical(found))
+        except AlreadyExists:
+            found = _numbered(store, found)
+            continue
+        adopt(store, store_keys.drift_page_key(found.pipeline, found.number), drift_page.render(found))
+        return found
+
+
+def _numbered(store: Store, found: DriftRecord) -> DriftRecord:
+    """With the next number, and whether it asks for a retraining after the records before it."""
+    before = records(store, found.pipeline)
+    number = before[-1].number + 1 if before else 1
+    return found.model_copy(update={"number": number, "triggers": found.triggers and asks(found, before)})
+
+
+def asks(found: DriftRecord, before: Sequence[DriftRecord]) -> bool:
+    """Whether a retraining is asked for: once for each champion and cause. Drifts that share a test are one cause."""
+    asked = [each.drifted for each in before if each.triggers and each.version == found.version]
+    return found.verdict == "drift" and not any(found.drifted & each for each in asked)
+
+
+def records(store: Store, pipeline: str) -> list[DriftRecord]:
+    """Every record of the pipeline, oldest first. Raises Damaged where one cannot be read."""
+    keys = [key for key in store.keys(store_keys.drift_records_folder(pipeline)) if store_keys.is_drift_record(key)]
+    found = zip(keys, store.get_many(keys), strict=True)
+    return [read_model(DriftRecord, key, data, "the record of a look for drift") for key, data in found]
+
+
+def unseen(store: Store, pipeline: str, most: int) -> int:
+    """How many predictions came since the last one of the newest record (all of them without one); `most` at most."""
+    before = records(store, pipeline)[-1:]
+    since = 0
+    if before and before[0].last:
+        since = int(datetime.fromisoformat(before[0].last).timestamp() * 1000) + 1
+    return min(most, sum(len(table) for table in served_log.newest(store, pipeline, ["request_id"], most, since)))
+
+
+def page(store: Store, found: DriftRecord) -> str:
+    """Where the page of a record lies: a path on a folder, else a key of the store."""
+    key = store_keys.drift_page_key(found.pipeline, found.number)
+    return str(store.path(key) or f"{store.uri.rstrip('/')}/{key}")

@@ -1,0 +1,189 @@
+"""A look for drift, from the dataset and the prediction log to its record, and when it asks for a retraining."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from leptonflow.core.pipeline_files import load_config
+from leptonflow.data.dataset import dataset_contents, dataset_state, part_files
+from leptonflow.evaluation import champion_predictions
+from leptonflow.monitoring import drift_looks, references
+from leptonflow.monitoring.prediction_log import PredictionLog
+from leptonflow.registry import served_models
+from leptonflow.storage import commit_log
+from leptonflow.storage.address import open_store
+from leptonflow.storage.store import Store
+from leptonflow.tables import queries
+from leptonflow.workloads import catalog
+from schemas.config import Pipeline
+from schemas.drift import DriftRecord, DriftTest
+from schemas.errors import NotFound
+from schemas.served import Served, new_request_id
+from tests import served_champions
+
+VERSION = "a1" * 6
+COUNT = 300
+
+
+def examples(seed: int, count: int, lighter: float = 1.0) -> list[Any]:
+    """Examined images, 12 x 12 grey, some lighter than others."""
+    random = np.random.default_rng(seed)
+    found = []
+    for _ in range(count):
+        values = random.normal(random.uniform(60, 160) * lighter, 20, (12, 12)).clip(0, 255).astype(np.uint8)
+        found.append(catalog.load("image_classification").examine(_png(values), served_champions.SHAPE))
+    return found
+
+
+def _png(values: Any) -> bytes:
+    from io import BytesIO
+
+    sink = BytesIO()
+    Image.fromarray(values).save(sink, "PNG")
+    return sink.getvalue()
+
+
+def commit(store: Store, config: Pipeline) -> None:
+    """A dataset of COUNT examples of two classes."""
+    found = examples(0, COUNT)
+    accepted = [
+        part_files.Accepted(each.id, each.id, str(n % 2), f"{n}.png", None, None, each.facts, each.encoded)
+        for n, each in enumerate(found)
+    ]
+    preprocessing = dataset_state.preprocessing(config)
+    part = part_files.write_part(store, config, "first", preprocessing, accepted)
+    assert part is not None
+    body = {
+        "batch": "first", "holdout": config.holdout.fraction, "classes": ["0", "1"], "labels": ["0", "1"],
+        "preprocessing": preprocessing, "parts": [part.model_dump(mode="json")], "examples": COUNT,
+        "content": dataset_contents.content_digest([(each.id, each.label) for each in accepted], preprocessing),
+    }  # fmt: skip
+    log = dataset_state.snapshots(store, config.name)
+    commit_log.commit(store, log, id="first", kind="batch", body=body, who="t", why="t")
+
+
+def serve(store: Store, config: Pipeline, seed: int, count: int, lighter: float = 1.0) -> None:
+    """`count` more predictions of the champion, logged as the server does."""
+    champion = champion_predictions.current(store, config.name)
+    model = served_models.load(store, config.name, champion.version)
+    workload = catalog.load(config.workload)
+    found = examples(seed, count, lighter)
+    pixels = workload.codec.stack([each.encoded for each in found], config.input)
+    outputs, features = model.predict_encoded(model.encode(pixels))
+    log = PredictionLog(store, seconds=600)
+    start = datetime.now(UTC) + timedelta(seconds=seed)
+    for n, each in enumerate(found):
+        at = start + timedelta(milliseconds=n)
+        predicted, probability = workload.target.answer(outputs[n], model.classes)
+        log.add(Served(
+            pipeline=config.name, request_id=new_request_id(at), at=at, version=champion.version, predicted=predicted,
+            probability=probability, outputs=outputs[n], metadata=each.facts,
+            features=None if features is None else features[n], seconds=0.001, runtime="keras", source="predict",
+        ))  # fmt: skip
+    log.close(30)
+    assert log.written == count
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return open_store((tmp_path / "store").as_uri())
+
+
+def test_from_what_was_served_to_a_record_that_asks_once(store: Store) -> None:
+    config = served_champions.config()
+    with pytest.raises(NotFound, match="no champion"):
+        drift_looks.examine(store, config)
+    commit(store, config)
+    served_champions.promote(store, VERSION, served_champions.model(0))
+    assert drift_looks.unseen(store, config.name, 500) == 0
+    serve(store, config, 1, 30)
+    few = drift_looks.record(store, drift_looks.examine(store, config, may_ask=True))
+    assert (few.verdict, few.served, few.number, few.triggers) == ("too-few", 30, 1, False)
+    serve(store, config, 2, 300)
+    assert drift_looks.unseen(store, config.name, 500) == 300
+    same = drift_looks.record(store, drift_looks.examine(store, config, may_ask=True))
+    assert (same.verdict, same.served, same.triggers) == ("none", 330, False), same.sentence
+    # What is a matter of the file alone is not compared, nor is what never varies.
+    assert {test.key for test in same.tests} == {
+        "metadata.brightness", "metadata.contrast", "predictions", "confidence", "features",
+    }  # fmt: skip
+    serve(store, config, 3, 300, lighter=1.4)
+    for number, may_ask, asked in ((3, False, False), (4, True, True), (5, True, False)):
+        found = drift_looks.record(store, drift_looks.examine(store, config, 300, may_ask))
+        assert (found.verdict, found.number, found.triggers) == ("drift", number, asked), found.sentence
+        assert "metadata.brightness" in found.drifted and "features" in found.drifted
+    rows = queries.query(store, "SELECT number, triggers FROM drift WHERE drifted AND name = 'brightness'").to_pylist()
+    assert sorted((row["number"], row["triggers"]) for row in rows) == [(3, False), (4, True), (5, False)]
+    page = Path(drift_looks.page(store, found)).read_text()
+    assert "metadata.brightness" in page and "drift" in page
+    served_champions.promote(store, "b2" * 6, served_champions.model(1))
+    assert drift_looks.examine(store, config, may_ask=True).verdict == "too-few", "those are another version's"
+
+
+def test_the_reference_is_of_examples_that_the_champion_did_not_learn_from(store: Store) -> None:
+    config = served_champions.config()
+    commit(store, config)
+    served_champions.promote(store, VERSION, served_champions.model(0))
+    champion = champion_predictions.current(store, config.name)
+    found, held_out = references.of(store, config, champion)
+    assert 40 < held_out < 80, "about a fifth"
+    assert found.features is not None and found.confidence is not None
+    assert len(found.features) == len(found.confidence) == len(found.predicted) == held_out
+    assert {len(values) for values in found.metadata.values()} == {COUNT}
+    assert "format" not in found.metadata and "bytes" not in found.metadata
+    before = {key: store.get(key) for key in store.keys("monitoring")}
+    again, _ = references.of(store, config, champion)
+    assert np.array_equal(again.features, found.features)  # type: ignore[arg-type]
+    assert {key: store.get(key) for key in store.keys("monitoring")} == before, "it is made once"
+
+
+def record(version: str, *drifted: str, triggers: bool = False) -> DriftRecord:
+    tests = tuple(
+        DriftTest(
+            what="metadata", name=name, method="ks", effect=0.5, least=0.1, p_value=0.0, n=99, m=99, drifted=True,
+            sentence="apart",
+        )
+        for name in drifted
+    )  # fmt: skip
+    return DriftRecord(
+        pipeline="p", number=1, at="", version=version, verdict="drift" if drifted else "none", served=99, first=None,
+        last=None, reference=99, tests=tests, triggers=triggers, quality=(), sentence="",
+    )  # fmt: skip
+
+
+def test_one_cause_asks_once_for_each_champion() -> None:
+    asks = drift_looks.asks
+    before = [record("a", "brightness", "contrast", triggers=True), record("a", "width")]
+    assert not asks(record("a", "brightness"), before)
+    assert not asks(record("a", "contrast", "width"), before), "drifts that share a test are one cause"
+    assert asks(record("a", "width"), before), "that was seen, and did not ask"
+    assert asks(record("b", "brightness"), before)
+    assert not asks(record("b"), before)
+
+
+def test_the_command_says_what_was_found(store: Store, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    from cli.main import main
+
+    path = tmp_path / "digits.yaml"
+    path.write_text(
+        "name: digits\nworkload: image_classification\ninput: [12, 12, 1]\n"
+        "gate: [{rule: at_least, metric: accuracy, value: 0.5}]\n"
+        "serving: {monitor: {rows: 300}, log_inputs: {rate: 0.1}}\n"
+    )
+    config = load_config(str(path))
+    commit(store, config)
+    served_champions.promote(store, VERSION, served_champions.model(0))
+    serve(store, config, 1, 300, lighter=1.4)
+    assert main(["monitor", str(path), "--store", store.uri, "--json"]) == 3
+    document = json.loads(capsys.readouterr().out)
+    assert (document["verdict"], document["served"], document["triggers"]) == ("drift", 300, False)
+    assert Path(document["page"]).is_file()
+    assert main(["monitor", str(path), "--store", store.uri]) == 3
+    assert "drift of" in capsys.readouterr().out

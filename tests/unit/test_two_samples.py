@@ -1,0 +1,68 @@
+"""Tests of two samples: their size where nothing differs, their effect where something does."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from leptonflow.statistics import two_samples
+from schemas.errors import LeptonflowError
+
+
+def test_numbers_are_those_of_scipy() -> None:
+    random = np.random.default_rng(0)
+    first, second = random.normal(size=300), random.normal(0.5, size=200)
+    found = two_samples.numbers(first, second)
+    exact = stats.ks_2samp(first, second)
+    assert (found.n, found.m, found.method) == (300, 200, "ks")
+    assert found.effect == pytest.approx(exact.statistic)
+    assert found.p_value == pytest.approx(exact.pvalue, rel=0.5)
+
+
+def test_names_are_pearson_s_and_their_effect_does_not_grow_with_the_sample() -> None:
+    first, second = ["a"] * 500 + ["b"] * 500, ["a"] * 400 + ["b"] * 600
+    found = two_samples.names(first, second)
+    exact = stats.chi2_contingency([[500, 500], [400, 600]], correction=False)
+    assert found.p_value == pytest.approx(exact.pvalue)
+    assert found.effect == pytest.approx((0.01 / 0.45 + 0.01 / 0.55 - 0.002) ** 0.5)
+    assert two_samples.names(first * 10, second * 10).effect == pytest.approx(0.2, abs=0.002)
+    same = [two_samples.names(*np.random.default_rng(k).integers(0, 10, (2, 500)).tolist()).effect for k in range(50)]
+    assert np.median(same) < 0.05
+
+
+def test_rare_names_count_together_and_a_single_name_is_no_difference() -> None:
+    first, second = ["a"] * 100 + [f"x{n}" for n in range(20)], ["a"] * 100 + [f"y{n}" for n in range(20)]
+    assert two_samples.names(first, second).effect == 0.0
+    assert two_samples.names(["a"] * 50, ["a"] * 60).p_value == 1.0
+
+
+def test_vectors_of_one_distribution_are_rarely_told_apart() -> None:
+    """20 pairs at the 5% level: 4 or more rejections have a chance of 1.6%."""
+    rejected, effects = 0, []
+    for seed in range(20):
+        random = np.random.default_rng(seed)
+        found = two_samples.vectors(random.normal(size=(150, 8)), random.normal(size=(100, 8)), seed)
+        rejected += found.p_value < 0.05
+        effects.append(found.effect)
+    assert rejected < 4
+    assert np.median(effects) < 0.05
+
+
+def test_vectors_that_differ_are_told_apart_by_an_effect_that_does_not_grow() -> None:
+    random = np.random.default_rng(0)
+
+    def pair(count: int) -> two_samples.TwoSamples:
+        return two_samples.vectors(random.normal(size=(count, 8)), random.normal(0.3, 1.2, size=(count, 8)), 1)
+
+    small, large = pair(300), pair(1500)
+    assert small.p_value < 1e-4 and large.p_value < 1e-7
+    assert small.effect == pytest.approx(large.effect, rel=0.25)
+    assert two_samples.vectors(np.ones((10, 3)), np.ones((12, 3)), 0).p_value == 1.0
+
+
+def test_too_few_are_refused() -> None:
+    with pytest.raises(LeptonflowError):
+        two_samples.vectors(np.zeros((1, 3)), np.zeros((9, 3)), 0)
+    with pytest.raises(LeptonflowError):
+        two_samples.numbers(np.zeros(0), np.zeros(3))
