@@ -23,7 +23,7 @@ from flows.stack import local, services, tether
 from schemas.errors import LeptonflowError
 from schemas.settings import quiet
 
-SMALL = ("board", "deploy", "worker", "watcher")
+SMALL = ("board", "serve", "deploy", "worker", "watcher")
 PROGRAMS = {**services.PROGRAMS, **{name: ("tests.stack_programs", name) for name in SMALL}}
 ORPHAN = Path("orphan.pid")
 BROKEN = Path("broken")  # `deploy` refuses a folder with this file
@@ -104,6 +104,6 @@ def sleep() -> None:
 
 if __name__ == "__main__":
     chosen: dict[str, Callable[[], None]] = {
-        "up": up, "board": board, "deploy": deploy, "worker": worker, "watcher": watcher,
+        "up": up, "board": board, "serve": board, "deploy": deploy, "worker": worker, "watcher": watcher,
     }  # fmt: skip
     chosen[sys.argv[1]]()

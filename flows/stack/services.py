@@ -30,6 +30,7 @@ SAVE_SECONDS = 1.5  # in which the fits may save themselves: the worker has CLIE
 PROGRAMS: dict[str, tuple[str, ...]] = {
     "bucket": ("flows.stack.s3",),
     "board": ("cli.main", "board"),
+    "serve": ("cli.main", "serve"),  # in the board's place where there are pipelines: it has the same pages
     "deploy": ("cli.main", "deploy"),
     "worker": ("flows.stack.worker", str(SAVE_SECONDS)),
     "watcher": ("cli.main", "watch"),
@@ -73,9 +74,9 @@ def services(plan: Plan, programs: Mapping[str, Sequence[str]] = PROGRAMS) -> li
     """The services in the order in which a person reads about them."""
     environment = child_environment(plan)
 
-    def program(name: str, *arguments: str) -> Callable[[], subprocess.Popen[bytes]]:
+    def program(name: str, *arguments: str, log: str | None = None) -> Callable[[], subprocess.Popen[bytes]]:
         command = [sys.executable, "-P", "-m", "flows.stack.tether", *programs[name], *arguments]
-        return lambda: spawn(command, environment, place.log(plan.folder, name), tethers=(plan.tether,))
+        return lambda: spawn(command, environment, place.log(plan.folder, log or name), tethers=(plan.tether,))
 
     def table(name: str, needs: tuple[str, ...], **others: Any) -> Service:
         return Service(name, place.log(plan.folder, name), needs=needs, **others)
@@ -92,12 +93,13 @@ def services(plan: Plan, programs: Mapping[str, Sequence[str]] = PROGRAMS) -> li
         stored = ("bucket",)
         bucket = plan.store if plan.store.startswith("s3://") else f"s3://{s3.BUCKET}"
         found += [_s3(plan, plan.s3), table("bucket", ("s3",), spawn=program("bucket", bucket), once=True)]
-    board = board_address(plan)
+    board, port = board_address(plan), ("--port", str(plan.board))
+    pages = program("serve", *plan.pipelines, *port, log="board") if plan.pipelines else program("board", *port)
+    served = f", predictions {board}/v1" if plan.pipelines else ""
     found.append(
         table(
-            "board", stored, spawn=program("board", "--port", str(plan.board)), url=board,
+            "board", stored, spawn=pages, url=board, line=lambda pid: f"Board {board}{served}",
             healthy=lambda since: addresses.answers(f"{board}/healthz", ANSWER_SECONDS),
-            line=lambda pid: f"Board {board}",
         )
     )  # fmt: skip
     names = ", ".join(f"{FLOW}/{name}" for name in plan.pipelines) or NO_PIPELINES

@@ -120,16 +120,23 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 def test_a_closed_batch_is_retrained_on(stack: Stack, tmp_path: Path) -> None:
     first_batch(stack, into_folder(stack.folder / ".leptonflow"), digits(tmp_path / "monday", 3, 20))
     assert batches(stack.folder, {}) == {"monday"}
-    report_is_shown(stack)
+    board = stack.services["board"]["url"]
+    report_is_shown(stack, board)
+    picture = next((tmp_path / "monday").rglob("*.png"))
+    until(lambda: httpx.get(f"{board}/v1/small").json()["version"], SECONDS, "the champion to be served")
+    served = httpx.post(f"{board}/v1/small/predict", content=picture.read_bytes(), timeout=30).json()["predictions"]
+    (told,) = command("predict", "small", picture, "--json", cwd=stack.folder).document
+    assert (served[0]["label"], served[0]["version"]) == (told["label"], told["version"])
+    assert abs(served[0]["probability"] - told["probability"]) <= 1e-5
 
 
-def report_is_shown(stack: Stack) -> None:
-    """The run's page links to its report, which the same server shows to its login."""
+def report_is_shown(stack: Stack, board: str) -> None:
+    """The run's page links to its report on the board."""
     wanted = {"artifacts": {"key": {"any_": ["report-small"]}}}
     (artifact,) = stack.ask("/artifacts/filter", wanted)
     (address,) = re.findall(r"\]\((http[^)]*)\)", artifact["data"])
-    assert stack.client.get(address).status_code == 401
-    page = stack.client.get(address, auth=stack.login)
+    assert address.startswith(board)
+    page = stack.client.get(address)
     assert page.status_code == 200 and page.text.lower().startswith("<!doctype html>")
 
 
