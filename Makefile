@@ -47,7 +47,7 @@ test-all: lint ## the slow tests too: a kill at every write, every store
 	@$(BIN)/pytest -n auto $(SIDE_BY_SIDE) -m 'slow or not slow'
 
 bench: $(READY) ## measured comparisons, about an hour (QUICK=1: a few minutes, small)
-	@for each in startup unchanged ingest overhead training feeding checkpoint arrivals deployed queries; do \
+	@for each in startup unchanged ingest overhead training feeding checkpoint arrivals deployed queries board served_model serving; do \
 	  $(BIN)/python -m benchmarks.$$each $(if $(QUICK),--quick) || exit 1; done
 
 COMPILE := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header

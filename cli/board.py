@@ -6,9 +6,8 @@ from typing import Annotated
 
 import typer
 
-from cli.common import DEBUG, STORE
+from cli.common import DEBUG, STORE, looked_at
 from cli.serve import say
-from schemas.settings import store_uri
 
 
 def board(
@@ -19,8 +18,8 @@ def board(
     debug: DEBUG = False,
 ) -> int:
     """Show pipelines, runs, reports and quarantine as web pages, until Ctrl-C."""
-    from leptonflow.storage.address import open_store
     from serving import api_keys, running
+    from serving.access import PAGES
 
-    rules = running.rules(host, api_keys.configured(), insecure)
-    return running.run(open_store(store_uri(store)), [], host, port, rules, None, say)
+    rules = running.rules(host, api_keys.configured(), insecure, PAGES)
+    return running.run(looked_at(store), [], host, port, rules, None, say)

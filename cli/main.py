@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli import approvals, asking, batches, dataset, monitoring, output, predictions, registry
+from cli import approvals, asking, batches, canary, dataset, monitoring, output, predictions, registry
 from cli import board as boards
 from cli import gate as gates
 from cli import query as queries
@@ -168,6 +168,7 @@ def _override(
 
 app.command()(approvals.approve)
 app.command()(approvals.reject)
+app.command()(canary.canary)
 app.command()(tunings.tune)
 app.command()(gates.gate)
 

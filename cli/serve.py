@@ -12,6 +12,8 @@ from schemas.errors import UsageError
 from schemas.settings import store_uri
 from schemas.text import printable
 
+STORE_SECONDS = 2.0  # that one request to a store away is repeated: who asks for the readiness learns of it
+
 
 def _new_key(name: str | None) -> None:
     if name is not None:
@@ -39,6 +41,7 @@ def serve(
     """Serve the champions' predictions over HTTP, until Ctrl-C."""
     from leptonflow.core import person, pipeline_files
     from leptonflow.registry import serving_decisions
+    from leptonflow.storage import s3
     from leptonflow.storage.address import open_store
     from serving import api_keys, running
 
@@ -49,7 +52,9 @@ def serve(
         raise UsageError("--reason is the reason of --pin", expected="--pin V --reason TEXT", received="no --pin")
     pinned = serving_decisions.checked(pin, person.person(), reason) if pin is not None else None
     rules = running.rules(host, api_keys.configured(), insecure)
-    return running.run(open_store(store_uri(store)), configs, host, port, rules, pinned, say)
+    with s3.patient(STORE_SECONDS):
+        opened = open_store(store_uri(store))
+    return running.run(opened, configs, host, port, rules, pinned, say)
 
 
 def say(line: str) -> None:

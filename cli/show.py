@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from leptonflow.storage.store import Store
     from schemas.config import Pipeline
 
-LONGEST = 250  # characters of an example's name
 SHOWN = 20  # changed examples, each on a line
 WHOLE_BATCH = "batch-refused"
 COUNTS = {"accepted": "accepted", "quarantined": "quarantined", "known": "already ingested"}
@@ -326,18 +325,6 @@ def overridden(document: dict[str, Any]) -> None:
         return
     by = printable(record["who"])
     print(f"champion {document['champion']} (record {record['number']}, {record['kind']} by {by})")
-
-
-def predicted(predictions: Sequence[dict[str, Any]]) -> None:
-    """One line an example, of a long text its beginning."""
-    for each in predictions:
-        file = printable(each["file"]) or '""'
-        file = file if len(file) <= LONGEST else f"{file[:LONGEST]}…"
-        if each["error"]:
-            print(f"{file}: {printable(each['error'])}", file=sys.stderr)
-        else:
-            sure = "" if each["probability"] is None else f" ({each['probability']:.4f})"
-            print(f"{file}: {printable(each['label'])}{sure}")
 
 
 def as_text(table: pa.Table) -> str:

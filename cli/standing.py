@@ -82,7 +82,7 @@ def _run_lines(pipeline: str, document: Mapping[str, Any]) -> Iterator[tuple[str
     if lost:
         newest = f"{lost[-1]['run_id']}, started {when(lost[-1]['started_at'])}"
         others = f" (and {len(lost) - 1} before it)" if len(lost) > 1 else ""
-        way = f"`{_command('retrain', pipeline)}` resumes it"
+        way = f"`{_command('retrain', pipeline)}` resumes it, if data and YAML are as they were"
         yield "lost run", f"{newest}, stopped before it finished{others}; {way}"
     rejected = document.get("rejected")
     if rejected:

@@ -7,7 +7,7 @@ parameters). Read before anything is registered, and without Prefect. What does 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,13 +16,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from leptonflow.core import pipeline_files
 from leptonflow.core.pipeline_files import PIPELINES, load_config
-from schemas.arrivals import POOL, TAG
+from schemas.arrivals import FLOW, POOL, SCORE, TAG
 from schemas.config import NAME, Pipeline
 from schemas.errors import ConfigurationError, UsageError
 from schemas.parameters import Parameters
+from schemas.schedule import Schedule
 
 FILE = Path("prefect.yaml")
 ENTRYPOINT = "flows.retrain.retrain"  # a module's: it is found where leptonflow is installed, whatever the folder
+ENTRYPOINTS = {FLOW: ENTRYPOINT, SCORE: "flows.score.score"}
+SCORES = "Score the source of the YAML's section `score` by the champion, to files on the store."
 OURS = (ENTRYPOINT, "flows.retrain:retrain", "flows/retrain.py:retrain")
 M = TypeVar("M", bound=BaseModel)
 DESCRIPTION = "Ingest pending batches, train, evaluate, and promote if the gate passes."
@@ -57,6 +60,19 @@ class Deployable:
     work_pool: WorkPool = field(default_factory=WorkPool)
     tags: tuple[str, ...] = ()
     description: str = DESCRIPTION
+    flow: str = FLOW
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """(flow, name): what no second deployment has."""
+        return self.flow, self.name
+
+    @property
+    def schedule(self) -> Schedule | None:
+        """The YAML's."""
+        if self.flow == SCORE:
+            return self.config.score.schedule if self.config.score is not None else None
+        return self.config.schedule
 
     @property
     def name(self) -> str:
@@ -92,7 +108,12 @@ def read(folder: Path, wrong: dict[Path, UsageError] | None = None) -> list[Depl
             received=", ".join(references),
             hint=f"Remove one from {FILE}, or give its YAML another name",
         )
-    return found
+    return [*found, *(_scores(each) for each in found if each.config.score is not None)]
+
+
+def _scores(of: Deployable) -> Deployable:
+    """The deployment that scores, of a pipeline whose YAML asks for it: it runs where the retraining does."""
+    return replace(of, parameters={"pipeline": of.parameters["pipeline"]}, description=SCORES, flow=SCORE)
 
 
 def available(folder: Path) -> list[str]:

@@ -8,17 +8,21 @@ automations say (automations), how one thing is made as wanted (registering).
 from __future__ import annotations
 
 import fcntl
+import importlib
 import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flows import automations, deployable, gpu_host, pool, registering
 from flows.deployable import Deployable
-from schemas.arrivals import FLOW, POOL, TAG
+from schemas.arrivals import FLOW, FLOWS, POOL, TAG
 from schemas.errors import ConfigurationError, UsageError
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
 
 Document = dict[str, Any]
 
@@ -56,37 +60,34 @@ def _alone(folder: Path) -> Iterator[None]:
 def _deploy(folder: Path, api: str) -> Document:
     wrong: dict[Path, UsageError] = {}
     wanted = deployable.read(folder, wrong)
-    schedules = {each.name: _schedule(each) for each in wanted}
+    schedules = {each.key: _schedule(each) for each in wanted}
     with registering.connected(api) as client:
-        there = {each["name"]: each for each in registering.deployments(client)}
+        flows = {name: str(client.create_flow_from_name(name)) for name in FLOWS}
+        named = {identity: name for name, identity in flows.items()}
+        there = {(named[each["flow_id"]], each["name"]): each for each in registering.deployments(client)}
         for each in wanted:
-            _check_owner(there.get(each.name), folder)
+            _check_owner(there.get(each.key), folder, each.flow)
         names = sorted({each.work_pool.name for each in wanted} - {POOL})
         pools = {name: registering.work_pool(client, name) for name in [*names, POOL]}
-        documents = {each.name: _document(each, folder, pools[each.work_pool.name]) for each in wanted}
+        documents = {each.key: _document(each, folder, pools[each.work_pool.name]) for each in wanted}
         # An open template takes the deployments of before and those of now, a closed one the names that it lists.
         wishes = {name for each in documents.values() for name in each["job_variables"]["env"]}
         ours = pools[POOL]["type"] == "process"
         was_closed = pool.is_closed(pools[POOL]["base_job_template"])
         if ours and was_closed:
             registering.close_pool(client, pools[POOL], wishes)
-        flow = str(client.create_flow_from_name(FLOW))
         lines: list[Document] = []
         triggers: list[Document] = []
         for each in wanted:
-            document = {**documents[each.name], "flow_id": flow}
-            outcome, identity = registering.deployment(client, document, there.get(each.name), schedules[each.name])
-            owned = registering.arrivals(client, identity) if each.name in there else []
-            wish = automations.on_arrival(each.config, identity)
-            triggers.append(registering.automation(client, wish, owned, f"prefect.deployment.{identity}"))
-            if outcome == "unchanged" and triggers[-1]["outcome"] != "unchanged":
-                outcome = "updated"
-            lines.append(_line(each.name, outcome, each))
-        for name in sorted(there.keys() - {each.name for each in wanted}):
-            yaml = deployable.yaml_of(folder, there[name]["parameters"].get("pipeline"))
-            if _is_ours(there[name], folder) and yaml.resolve() not in wrong:
-                triggers += registering.remove(client, there[name])
-                lines.append(_line(name, "removed"))
+            document = {**documents[each.key], "flow_id": flows[each.flow]}
+            line, trigger = _registered(client, each, document, there.get(each.key), schedules[each.key])
+            lines.append(line)
+            triggers += trigger
+        for key in sorted(there.keys() - {each.key for each in wanted}):
+            yaml = deployable.yaml_of(folder, there[key]["parameters"].get("pipeline"))
+            if _is_ours(there[key], folder) and yaml.resolve() not in wrong:
+                triggers += registering.remove(client, there[key])
+                lines.append(_line(*key, "removed"))
         for wish in automations.for_lost_runs():
             triggers.append(registering.automation(client, wish, registering.named(client, wish["name"])))
         if ours and not was_closed:
@@ -98,23 +99,38 @@ def _deploy(folder: Path, api: str) -> Document:
     return {"deployments": lines, "automations": triggers, "limits": limits}
 
 
-def _line(name: str, outcome: str, each: Deployable | None = None) -> Document:
-    schedule = each.config.schedule if each is not None else None
+def _registered(
+    client: SyncPrefectClient, each: Deployable, wanted: Document, there: Document | None, schedule: Document | None
+) -> tuple[Document, list[Document]]:
+    """Make one deployment as wanted; its line, and that of the automation on arrival, which a retraining has."""
+    outcome, identity = registering.deployment(client, wanted, there, schedule)
+    if each.flow != FLOW:
+        return _line(*each.key, outcome, each), []
+    owned = registering.arrivals(client, identity) if there is not None else []
+    wish = automations.on_arrival(each.config, identity)
+    trigger = registering.automation(client, wish, owned, f"prefect.deployment.{identity}")
+    if outcome == "unchanged" and trigger["outcome"] != "unchanged":
+        outcome = "updated"
+    return _line(*each.key, outcome, each), [trigger]
+
+
+def _line(flow: str, name: str, outcome: str, each: Deployable | None = None) -> Document:
+    schedule = each.schedule if each is not None else None
     return {
-        "name": f"{FLOW}/{name}",
+        "name": f"{flow}/{name}",
         "schedule": f"{schedule.cron} {schedule.timezone}" if schedule is not None else None,
-        "debounce": each.config.debounce if each is not None else None,
+        "debounce": each.config.debounce if each is not None and flow == FLOW else None,
         "outcome": outcome,
     }
 
 
 def _schedule(each: Deployable) -> Document | None:
     """The YAML's schedule as the API takes it. Raises ConfigurationError where Prefect does not know it."""
-    if each.config.schedule is None:
+    if each.schedule is None:
         return None
     from prefect.client.schemas.schedules import CronSchedule
 
-    said = each.config.schedule.model_dump()
+    said = each.schedule.model_dump()
     try:
         return CronSchedule(**said).model_dump(mode="json")
     except ValueError:
@@ -129,8 +145,6 @@ def _document(each: Deployable, folder: Path, there: Document) -> Document:
     """The deployment as the API takes it, its flow and schedule apart."""
     from prefect.utilities.callables import parameter_schema
 
-    from flows.retrain import retrain
-
     variables = _job_variables(each)
     steps = []
     if there["type"] == "process":  # the folder in which the flow finds pipelines/, which no run may change
@@ -142,11 +156,11 @@ def _document(each: Deployable, folder: Path, there: Document) -> Document:
         "name": each.name,
         "description": each.description,
         "tags": list(each.tags),
-        "entrypoint": deployable.ENTRYPOINT,
+        "entrypoint": deployable.ENTRYPOINTS[each.flow],
         "path": None,
         "pull_steps": steps,
         "parameters": each.parameters,
-        "parameter_openapi_schema": parameter_schema(retrain).model_dump(mode="json", exclude_unset=True),
+        "parameter_openapi_schema": parameter_schema(_flow(each.flow)).model_dump(mode="json", exclude_unset=True),
         "enforce_parameter_schema": True,
         "work_pool_name": there["name"],
         **({"work_queue_name": each.work_pool.work_queue_name} if each.work_pool.work_queue_name else {}),
@@ -154,6 +168,11 @@ def _document(each: Deployable, folder: Path, there: Document) -> Document:
         **ONE_AT_A_TIME,
         "labels": {FOLDER_LABEL: str(folder), HOST_LABEL: socket.gethostname()},
     }
+
+
+def _flow(name: str) -> Any:
+    module, function = deployable.ENTRYPOINTS[name].rsplit(".", 1)
+    return getattr(importlib.import_module(module), function)
 
 
 def _job_variables(each: Deployable) -> Document:
@@ -183,7 +202,7 @@ def _check_names(folder: Path) -> None:
 # --- whose a deployment is -----------------------------------------------------------------------
 
 
-def _check_owner(there: Document | None, folder: Path) -> None:
+def _check_owner(there: Document | None, folder: Path, flow: str) -> None:
     """Raises ConfigurationError where a deployment of that name is another's.
 
     A folder that is gone from this machine has moved: its deployments go with it.
@@ -192,13 +211,14 @@ def _check_owner(there: Document | None, folder: Path) -> None:
         return
     owner = _folder(there)
     moved = owner is not None and _here(there) and not Path(owner).exists()
-    if owner == str(folder) or moved or (owner is None and there["entrypoint"] in deployable.OURS):
+    ours = (*deployable.OURS, deployable.ENTRYPOINTS[flow])
+    if owner == str(folder) or moved or (owner is None and there["entrypoint"] in ours):
         return
     raise ConfigurationError(
-        f"the deployment {FLOW}/{there['name']} belongs to somebody else on that Prefect server",
+        f"the deployment {flow}/{there['name']} belongs to somebody else on that Prefect server",
         expected="a pipeline's name that nobody else has deployed there",
         received=f"a deployment of {owner}" if owner else f"a deployment with the entrypoint {there['entrypoint']}",
-        hint=f"Give the pipeline another name; or, if it has moved, `prefect deployment delete {FLOW}/{there['name']}`",
+        hint=f"Give the pipeline another name; or, if it has moved, `prefect deployment delete {flow}/{there['name']}`",
     )
 
 

@@ -17,7 +17,7 @@ from schemas.workloads import overall
 
 FAILED, CRASHED = "failed", "crashed"
 STARTING, TRAINING = "starting", "training"
-ENDS = ("promoted", "refused", "waiting", "unchanged", "rejected-data", FAILED, CRASHED)
+ENDS = ("promoted", "refused", "waiting", "unchanged", "rejected-data", "scored", FAILED, CRASHED)
 
 
 def run_name(pipeline: str, snapshot: str | None, doing: str) -> str:
@@ -76,6 +76,14 @@ def line(stage: str, result: object) -> str:
 def some(count: int, one: str, more: str) -> str:
     """1 batch, 2 batches, no batch."""
     return f"{number(count) if count else 'no'} {one if not count else noun(count, one, more)}"
+
+
+def detailed(where: str, details: Mapping[str, str | None]) -> str:
+    """Where the training is, with what each fit under way is at. A single one is named by `where` already."""
+    if len(details) == 1:
+        (detail,) = details.values()
+        return where if detail is None else f"{where}: {detail}"
+    return "; ".join((where, *(f"{fit}: {detail}" for fit, detail in details.items() if detail is not None)))
 
 
 def moved(shares: Mapping[str, float], folds: int) -> tuple[float, str] | None:

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from flows import addresses, automations, credentials, deployable, pool, server
-from schemas.arrivals import EVENT, FLOW, POOL, TAG
+from schemas.arrivals import EVENT, FLOWS, POOL, TAG
 from schemas.errors import ConfigurationError, ServerError
 
 if TYPE_CHECKING:
@@ -58,10 +58,10 @@ def connected(api: str) -> Iterator[SyncPrefectClient]:
 
 
 def deployments(client: SyncPrefectClient) -> list[Document]:
-    """All deployments of our flow that the server has."""
+    """All deployments of our flows that the server has."""
     found: list[Document] = []
     while True:
-        query = {"flows": {"name": {"any_": [FLOW]}}, "limit": PAGE, "offset": len(found)}
+        query = {"flows": {"name": {"any_": list(FLOWS)}}, "limit": PAGE, "offset": len(found)}
         page = client.request("POST", "/deployments/filter", json=query).json()
         found += page
         if len(page) < PAGE:
@@ -216,7 +216,7 @@ def automation(
 def watch_runs(client: SyncPrefectClient) -> None:
     """Begin the watch over all deployed runs anew: a server that was down for long has forgotten them."""
     query = {
-        "flows": {"name": {"any_": [FLOW]}},
+        "flows": {"name": {"any_": list(FLOWS)}},
         "deployments": {"tags": {"all_": [TAG]}},
         "flow_runs": {"state": {"type": {"any_": list(automations.WATCH)}}},
         "limit": PAGE,

@@ -141,8 +141,8 @@ class Moving:
             now = naming.moved(self._shares, self._folds)
             if now is None:
                 return
-            under_way = (each for each, share in self._shares.items() if share < 1 and each in self._details)
-            self._now = now[0], "; ".join((now[1], *(f"{each}: {self._details[each]}" for each in under_way)))
+            under_way = {each: self._details.get(each) for each, share in self._shares.items() if share < 1}
+            self._now = now[0], naming.detailed(now[1], under_way)
             if self._thread is None:
                 context = contextvars.copy_context()  # with the settings of the run's own thread
                 self._thread = threading.Thread(target=context.run, args=(self._follow,), name="progress", daemon=True)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.naming import sentence, some
+from leptonflow.core import store_keys
 from leptonflow.core.hashing import digest, short
 from leptonflow.reports import plot_files, plots
 from leptonflow.reports.wording import bound, duration, number, signed, when
@@ -228,6 +229,24 @@ def report(pipeline: str, store: str, document: Mapping[str, Any], address: str 
         f"{_code(link)}\n\nor print its path:\n\n{_code(command)}\n"
     )
     return Artifact(key("report", pipeline), "markdown", f"`{command}`", told)
+
+
+def scored(document: Mapping[str, Any]) -> str:
+    """How a run of `score` ended, as plain text."""
+    failed = f", {number(document['failed'])} without a prediction" if document["failed"] else ""
+    told = f"{number(document['rows'])} rows{failed}, by version {document['version']} ({document['runtime']})"
+    return printable(told)
+
+
+def scores(pipeline: str, store: str, document: Mapping[str, Any]) -> Artifact:
+    """What a run of `score` wrote, and where it lies on the store."""
+    folder = store_keys.scores_folder(pipeline, document["output"], document["at"])
+    facts = [("source", markdown(document["source"])), ("rows", number(document["rows"])),
+             ("without a prediction", number(document["failed"])), ("version", f"`{document['version']}`"),
+             ("took", duration(document["seconds"]))]  # fmt: skip
+    told = markdown(scored(document))
+    text = "\n\n".join((f"# {told}", _table(("", ""), facts), "In the store", _code(f"{store}/{folder}")))
+    return Artifact(key("scores", pipeline), "markdown", told, text + "\n")
 
 
 def champion(pipeline: str, store: str, history: Sequence[Mapping[str, Any]]) -> Artifact | None:

@@ -21,6 +21,7 @@ class ApprovalRequest(Record):
     sentence: str
     at: str
     expires_at: str
+    labels: int | None = None  # that decide about it, where it is a canary; None: a person does
 
 
 class ApprovalDecision(Record):

@@ -10,6 +10,8 @@ from typing import Any
 
 EVENT = "leptonflow.batch.arrived"
 FLOW = "retrain"
+SCORE = "score"
+FLOWS = (FLOW, SCORE)  # of a pipeline's deployments, each of its name
 POOL = "default"
 TAG = "leptonflow"
 PIPELINE_LABEL = "leptonflow.pipeline"

@@ -26,6 +26,7 @@ from schemas.rules import MOST, Calibration, Frozen, Looks, Rule, Slices, wrong
 from schemas.rules import AgainstChampion as AgainstChampion
 from schemas.runner import Runner
 from schemas.schedule import Schedule
+from schemas.scoring import Score
 from schemas.serving import Serving
 from schemas.stopping import StopEarly
 from schemas.text import nfc
@@ -112,6 +113,7 @@ class Pipeline(Frozen):
     # How long, and who is told: no matter of what is made, hence in no document, id or digest.
     limits: Limits = Field(default=Limits(), exclude=True)
     notify: Notify | None = Field(default=None, exclude=True)
+    score: Score | None = Field(default=None, exclude=True)
     promotion: Approval | None = Field(default=None, exclude=True)  # what becomes of a verdict, not the verdict
     looks: Looks = Field(default=Looks(), exclude=True)
     serving: Serving = Field(default=Serving(), exclude=True)
@@ -171,6 +173,18 @@ class Pipeline(Frozen):
         if value is not None and (len(value) < 2 or len(set(value)) != len(value)):
             raise ValueError("classes are at least two different names")
         return value
+
+    @model_validator(mode="after")
+    def _one_decides(self) -> Pipeline:
+        if self.promotion is not None and self.serving.canary is not None:
+            raise wrong("serving.canary", "it decides about a candidate in a person's place: `promotion` or this", None)
+        return self
+
+    @property
+    def waits(self) -> float | None:
+        """Seconds that a candidate which its gate passed waits for people or labels; None: it does not."""
+        asked = self.promotion or self.serving.canary
+        return asked.timeout if asked is not None else None
 
     @model_validator(mode="after")
     def _metrics_exist(self) -> Pipeline:
@@ -271,10 +285,13 @@ def _valid_keys(path: list[Any], document: dict[Any, Any]) -> list[str]:
         "limits": Limits,
         "notify": Notify,
         "promotion": Approval,
+        "score": Score,
         "looks": Looks,
         "serving": Serving,
         "stop_early_if": StopEarly,
     }
+    if path[-1:] == ["schedule"]:
+        return list(Schedule.model_fields)
     if path[:2] == ["training", "augment"]:
         return list(Operation.model_fields)
     if path[:2] == ["training", "optimizer"]:

@@ -22,6 +22,14 @@ def seconds(value: Any) -> Any:
     return float(found[1]) * UNITS[found[2]] if found else value
 
 
+def duration(value: Any) -> Any:
+    """As `seconds`. Raises ValueError for a text that is none."""
+    found = seconds(value)
+    if isinstance(found, str):
+        raise ValueError("a duration, such as 90m, 12h or 3d, or a number of seconds")
+    return found
+
+
 class Approval(Frozen):
     """People may decide about a candidate: those named in `approve`, or where it names none, anybody."""
 
@@ -37,10 +45,4 @@ class Approval(Frozen):
             raise ValueError("a list of the names of those who may approve, or none: then anybody may")
         return tuple(value)
 
-    @field_validator("timeout", mode="before")
-    @classmethod
-    def _duration(cls, value: Any) -> Any:
-        found = seconds(value)
-        if isinstance(found, str):
-            raise ValueError("a duration, such as 90m, 12h or 3d, or a number of seconds")
-        return found
+    _duration = field_validator("timeout", mode="before")(duration)

@@ -1,4 +1,4 @@
-"""When a deployment runs by itself."""
+"""When a deployed flow starts: the key `schedule` of a pipeline's YAML and of its sections."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ The columns of the file are those of the table `served` in `schemas.tables`. Wha
 
 from __future__ import annotations
 
+import hashlib
 import re
 import secrets
 from collections.abc import Mapping
@@ -30,6 +31,7 @@ class Served:
     metadata     of the example, as the workload's `examine` returns it; empty where only an array was sent
     features     (F,) of the model's penultimate layer; None where the version has none
     inputs       the example as a part holds it; None unless `serving.log_inputs` chose it
+    shadow       another version answered the request; the row lies in the table `shadow`
     seconds      from the request's arrival to its prediction
     runtime      what computed it: onnxruntime or keras
     source       which interface it came by, such as predict or infer
@@ -48,6 +50,7 @@ class Served:
     runtime: str
     source: str
     inputs: bytes | None = None
+    shadow: bool = False
 
 
 def new_request_id(at: datetime | None = None) -> str:
@@ -64,6 +67,11 @@ def requested_at(request_id: str) -> int:
 def date_of(milliseconds: int) -> str:
     """The date (UTC) of a time, which is the folder of the log."""
     return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d")
+
+
+def canary_chosen(request_id: str, share: float) -> bool:
+    """Whether the canary answers this request: a share (0..1) of all, by the hash of their ids alone."""
+    return int(hashlib.sha256(b"canary" + request_id.encode()).hexdigest()[:13], 16) < share * 16.0**13
 
 
 def inputs_chosen(request_id: str, rate: float) -> bool:

@@ -379,6 +379,7 @@ COLUMNS: dict[str, dict[str, str]] = {
     "discards": DISCARDS,
     "trials": TRIALS,
     "served": SERVED,
+    "shadow": SERVED,
     "labels": LABELS,
     "drift": DRIFT,
 }

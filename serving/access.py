@@ -33,7 +33,8 @@ HEADERS = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-stor
 class Rules:
     """keys: who may ask; none: everybody may. hosts: the names in a Host header that are served; None: every one.
 
-    readable: prefixes of pages that anybody may read, with GET and HEAD; "/" is the first page alone.
+    readable: prefixes of pages that this machine may read without a key, under a name that is its own, so that neither
+    a web page nor a proxy opens them to others; "/" is the first page alone.
     """
 
     keys: Keys
@@ -98,7 +99,8 @@ class Access:
         scope.setdefault("state", {})["who"] = who
         if not self._rules.keys or who is not None or scope["path"] in OPEN:
             return
-        if scope["method"] in READS and _among(scope["path"], self._rules.readable):
+        here = scope["method"] in READS and _name(host) in LOOPBACK
+        if here and _among(scope["path"], self._rules.readable):
             return
         if scope["method"] == "POST" and DECISION.fullmatch(scope["path"]):  # its key is in the form
             return

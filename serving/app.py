@@ -25,6 +25,8 @@ from schemas.text import printable
 from serving import api_description, inference_protocol, labels, predictions, probes
 from serving.access import Access, Rules
 from serving.board import router
+from serving.candidates import POLL as POLL_CANDIDATES
+from serving.candidates import Candidates
 from serving.champion_watch import POLL, Watch
 from serving.metrics import Metrics
 from serving.predicting import decoders
@@ -38,13 +40,14 @@ class Options:
 
     rules    who may ask
     pin      the version that is served, with who decided it and why; None: the champion
-    poll     seconds between two looks at the promotions logs
+    poll     seconds between two looks at the promotions logs; poll_candidates: for shadows and canaries
     say      told what happens, a line each
     """
 
     rules: Rules = field(default_factory=lambda: Rules({}, None))
     pin: serving_decisions.Pin | None = None
     poll: float = POLL
+    poll_candidates: float = POLL_CANDIDATES
     say: Callable[[str], None] = print
 
 
@@ -63,10 +66,13 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         watch = Watch(store, list(services.values()), options.say, pinned, options.poll)
+        candidates = Candidates(store, list(services.values()), options.say, options.poll_candidates)
         watch.start()
+        candidates.start()
         try:
             yield
         finally:
+            candidates.stop()
             await run_in_threadpool(_close, watch, list(services.values()), log)
             app.state.decoders.shutdown(wait=False, cancel_futures=True)
 

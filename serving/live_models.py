@@ -63,7 +63,8 @@ def load(store: Store, config: Pipeline, version: str, manifest_sha256: str | No
     Raises NotFound, Damaged or TrainingError where it cannot be served, StoreUnreachable.
     """
     code = own_model.runs_code(config.model)
-    served = served_models.load(store, config.name, version, manifest_sha256, code)
+    threads = config.serving.threads
+    served = served_models.load(store, config.name, version, manifest_sha256, code, threads)
     workload = catalog.load(served.manifest.workload)
     examples, recorded = packages.read_reference(store, served.manifest)
     live = Live(served, workload, workload.codec.raw(examples), recorded)

@@ -96,6 +96,9 @@ def _versions(services: Sequence[Service]) -> Iterator[Metric]:
     champions = InfoMetricFamily(
         "leptonflow_champion", "The promotions log's version, as far as it was read", labels=["pipeline"]
     )
+    beside = InfoMetricFamily(
+        "leptonflow_candidate", "The version that predicts beside it, and its share of the answers", labels=["pipeline"]
+    )
     problems = InfoMetricFamily(
         "leptonflow_problem", "Why the version that should be served is not", labels=["pipeline"]
     )
@@ -105,8 +108,12 @@ def _versions(services: Sequence[Service]) -> Iterator[Metric]:
             served.add_metric([service.name], told)
         if service.champion is not None:
             champions.add_metric([service.name], {"version": service.champion.version})
-        if service.problem is not None:
-            problems.add_metric([service.name], {"problem": service.problem[:300]})
+        other = service.beside
+        if other is not None:
+            beside.add_metric([service.name], {"version": other.live.version, "share": f"{other.share:g}"})
+        if problem := service.problem or service.problem_beside:
+            problems.add_metric([service.name], {"problem": problem[:300]})
     yield served
+    yield beside
     yield champions
     yield problems

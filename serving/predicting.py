@@ -20,7 +20,7 @@ from serving.batching import QueueFull, TooLate
 from serving.live_models import Live
 from serving.problems import Problem, told
 from serving.request_bodies import Example, Look
-from serving.service import Answer, Asked, NotReady, Service
+from serving.service import Answer, Asked, NotReady, Service, examined
 
 INLINE = 8_192  # bytes: what is larger is decoded beside the queue's thread, which decodes what is smaller itself
 
@@ -89,7 +89,7 @@ async def _look(service: Service, pool: ThreadPoolExecutor, example: Example) ->
     live = service.live
     if example.size is None or example.size <= INLINE or live is None:
         return example.look
-    seen = await asyncio.get_running_loop().run_in_executor(pool, example.look, live)
+    seen = await asyncio.get_running_loop().run_in_executor(pool, examined, example.look, live)
 
     def look(other: Live) -> Examined:
         same = other.workload is live.workload and other.served.manifest.input == live.served.manifest.input

@@ -107,7 +107,7 @@ def row(request_id: str, name: str, answer: Answer) -> dict[str, Any]:
 
 def state(service: Service) -> dict[str, Any]:
     """What is served, and whether that is the champion."""
-    live, champion = service.live, service.champion
+    live, champion, beside = service.live, service.champion, service.beside
     return {
         "pipeline": service.name,
         "version": live.version if live else None,
@@ -117,7 +117,9 @@ def state(service: Service) -> dict[str, Any]:
         "champion": champion.version if champion else None,
         "since": champion.since if champion else None,
         "pinned": service.pin,
-        "problem": service.problem,
+        "candidate": beside.live.version if beside else None,
+        "share": beside.share if beside else None,
+        "problem": service.problem or service.problem_beside,
         "store": service.store_problem,
     }
 

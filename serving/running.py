@@ -19,7 +19,7 @@ from leptonflow.storage.store import Store
 from schemas.config import Pipeline
 from schemas.errors import LeptonflowError, UsageError
 from serving import api_keys
-from serving.access import LOOPBACK, PAGES, Rules
+from serving.access import LOOPBACK, Rules
 from serving.app import Options, create_app
 from serving.connections import Protocol
 
@@ -27,8 +27,11 @@ CONNECTIONS = 2048  # at once; beyond them a request is answered 503
 STOP_SECONDS = 30  # for the requests that have begun
 
 
-def rules(host: str, keys: Mapping[str, bytes], insecure: bool) -> Rules:
-    """Who may ask a server at that address. Raises UsageError for an open address without keys."""
+def rules(host: str, keys: Mapping[str, bytes], insecure: bool, readable: tuple[str, ...] = ()) -> Rules:
+    """Who may ask a server at that address. Raises UsageError for an open address without keys.
+
+    readable: what this machine may read without a key.
+    """
     loopback = _loopback(host)
     if not (loopback or keys or insecure):
         raise UsageError(
@@ -39,7 +42,7 @@ def rules(host: str, keys: Mapping[str, bytes], insecure: bool) -> Rules:
         )
     # Without keys, a page in a browser could ask under a name of its own that leads here.
     hosts = LOOPBACK | {host.lower()} if loopback and not keys else None
-    return Rules(keys, hosts, PAGES if loopback else ())
+    return Rules(keys, hosts, readable if loopback else ())
 
 
 def _loopback(host: str) -> bool:

@@ -5,17 +5,18 @@ Finding the version that should answer does not belong here (champion_watch), no
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from leptonflow.registry.champion_log import Champion
 from leptonflow.workloads.base import Examined
 from schemas.config import Pipeline
 from schemas.errors import LeptonflowError
-from schemas.served import Served, inputs_chosen
+from schemas.served import Served, canary_chosen, inputs_chosen
 from serving.batching import Batcher
 from serving.live_models import Live
 
@@ -66,20 +67,36 @@ class Answer:
     outputs: NDArray[np.float64] | None = None  # (K,)
 
 
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """A candidate that predicts beside the version that answers.
+
+    share  of the requests that it answers, 0..1; all: it predicts every request, else only those
+    """
+
+    live: Live
+    share: float
+    all: bool
+
+
 class Service:
     """live: the version that answers. champion: the last record of the promotions log, as far as it was read.
 
+    beside     another version that predicts too, to be compared; None: there is none
     pin        the version that is served whatever the champion is
     problem    why `live` is not what it should be, in one line; None where it is
+    problem_beside  why no candidate predicts although there is one, in one line
     store_problem  why the promotions log could not be read at the last look
     """
 
     def __init__(self, config: Pipeline, log: Log | None = None, pin: str | None = None) -> None:
         self.config, self.pin = config, pin
         self.live: Live | None = None
+        self.beside: Beside | None = None
         self.champion: Champion | None = None
         self.problem: str | None = "no version is loaded yet"
         self.store_problem: str | None = None
+        self.problem_beside: str | None = None
         self.swaps = self.failed_loads = 0
         self._log = log
         limits = config.serving
@@ -105,25 +122,44 @@ class Service:
         live = self.live
         if live is None:
             raise NotReady(f"the pipeline {self.name} cannot be served", received=self.why_not(), hint="Try again")
-        seen = [each.look(live) for each in asked]
+        seen = [examined(each.look, live) for each in asked]
         good = [number for number, each in enumerate(seen) if each.encoded is not None]
         answers = [Answer(live, error=_words(each)) for each in seen]
         if not good:
             return answers
-        outputs, features = live.predict([seen[number].encoded or b"" for number in good])
-        answer, classes = live.workload.target.answer, live.served.classes
-        for row, number in enumerate(good):
-            label, probability = answer(outputs[row], classes)
-            answers[number] = Answer(live, None, label, probability, outputs[row])
-            if self._log is not None and asked[number].source is not None:
-                of = None if features is None else features[row]
-                self._log.add(self._served(asked[number], answers[number], seen[number], of))
+        found, beside = _predictions(live, [seen[number] for number in good]), self.beside
+        others = self._others(beside, asked, seen, good) if beside is not None else {}
+        for number, first in zip(good, found, strict=True):
+            second = others.get(number)
+            if beside is not None and second is not None and canary_chosen(asked[number].request_id, beside.share):
+                first, second = second, first
+            answers[number] = first.answer
+            if self._log is not None and asked[number].source is not None and first.answer.error is None:
+                self._log.add(self._served(asked[number], first, seen[number]))
+                if second is not None:
+                    self._log.add(self._served(asked[number], second, seen[number], shadow=True))
         return answers
 
-    def _served(
-        self, asked: Asked, answer: Answer, examined: Examined, features: NDArray[np.float32] | None
-    ) -> Served:
+    def _others(
+        self, beside: Beside, asked: list[Asked], seen: list[Examined], good: list[int]
+    ) -> dict[int, _Prediction]:
+        """What the version beside predicts, of those examples that it predicts.
+
+        One that fails predicts no more: the version that answers is not to suffer from it.
+        """
+        real = [number for number in good if asked[number].source is not None]
+        if not beside.all:
+            real = [number for number in real if canary_chosen(asked[number].request_id, beside.share)]
+        try:
+            found = _predictions(beside.live, [seen[number] for number in real]) if real else []
+        except Exception as error:  # noqa: BLE001 - whatever a candidate's model raises
+            self.beside, self.problem_beside = None, f"{beside.live.version} failed: {type(error).__name__}"
+            return {}
+        return {number: each for number, each in zip(real, found, strict=True) if each.answer.error is None}
+
+    def _served(self, asked: Asked, found: _Prediction, examined: Examined, shadow: bool = False) -> Served:
         """The row of the prediction log."""
+        answer, features = found
         outputs: Any = answer.outputs
         chosen = self.config.serving.log_inputs
         return Served(
@@ -132,7 +168,38 @@ class Service:
             metadata=examined.facts or {}, features=features, seconds=time.monotonic() - asked.began,
             runtime=answer.live.served.runtime, source=asked.source or "",
             inputs=examined.encoded if chosen and inputs_chosen(asked.request_id, chosen.rate) else None,
+            shadow=shadow,
         )  # fmt: skip
+
+
+def examined(look: Callable[[Live], Examined], live: Live) -> Examined:
+    """What `look` sees. Whatever a decoder raises is of this example: the others of its batch are answered."""
+    try:
+        return look(live)
+    except Exception as error:
+        logging.getLogger("leptonflow.serving").exception("an example could not be examined")
+        return Examined(None, f"it could not be examined: {type(error).__name__}")
+
+
+class _Prediction(NamedTuple):
+    answer: Answer
+    features: NDArray[np.float32] | None
+
+
+def _predictions(live: Live, seen: list[Examined]) -> list[_Prediction]:
+    """What a version predicts of examples that were read; an error where that is no finite number."""
+    import numpy as np
+
+    outputs, features = live.predict([each.encoded or b"" for each in seen])
+    answer, classes = live.workload.target.answer, live.served.classes
+    return [
+        _Prediction(
+            Answer(live, None, *answer(row, classes), row) if np.isfinite(row).all()
+            else Answer(live, error="the model's output is not a finite number"),
+            None if features is None else features[number],
+        )
+        for number, row in enumerate(outputs)
+    ]  # fmt: skip
 
 
 def _words(examined: Examined) -> str:

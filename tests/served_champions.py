@@ -44,9 +44,9 @@ def model(seed: int) -> Any:
     return cnn.build(ImageModel(filters=(4, 8), dense=6), SHAPE, 2)
 
 
-def promote(store: Store, version: str, made: Any) -> None:
-    """A new version that becomes champion."""
-    small_packages.put_model(store, version, made, SHAPE)
+def promote(store: Store, version: str, made: Any, files: small_packages.Files = ()) -> None:
+    """A new version that becomes champion, with some more files in its package."""
+    small_packages.put_model(store, version, made, SHAPE, files)
     manual_decisions.promote(store, NAME, version, "better", "tester", small_packages.fit_to_run)
 
 

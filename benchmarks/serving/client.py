@@ -1,8 +1,8 @@
 """Clients that keep their connections and ask again as soon as they are answered, in a process of their own.
 
-    python -m benchmarks.serving.client PORT PATH BODIES --seconds S | --requests N
+    python -m benchmarks.serving.client PORT PATH BODIES FILE [--seconds S] [--requests N]
 
-BODIES is a folder of request bodies. Prints a JSON document: the number of answers, those that were not 200, and the
+BODIES is a folder of request bodies. Writes into FILE, as JSON: the number of answers, those that were not 200, and the
 seconds of each, with the moment of each answer.
 """
 
@@ -63,12 +63,14 @@ def main() -> None:
     parser.add_argument("port", type=int)
     parser.add_argument("path")
     parser.add_argument("bodies", type=Path)
+    parser.add_argument("file", type=Path)
     parser.add_argument("--kind", default="application/json")
     parser.add_argument("--requests", type=int, default=10**9)
     parser.add_argument("--seconds", type=float, default=10**9)
     given = parser.parse_args()
     bodies = [path.read_bytes() for path in sorted(given.bodies.iterdir())]
-    print(json.dumps(uvloop.run(ask(given.port, given.path, given.kind, bodies, given.requests, given.seconds))))
+    found = uvloop.run(ask(given.port, given.path, given.kind, bodies, given.requests, given.seconds))
+    given.file.write_text(json.dumps(found))
 
 
 if __name__ == "__main__":

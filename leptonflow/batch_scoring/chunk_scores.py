@@ -6,7 +6,7 @@ What does not belong here: which examples make a chunk, and where its rows go (s
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
+# A dictionary of a column without few values, and large pages of each column, are memory and no use.
+FORMAT: Mapping[str, Any] = {
+    "compression": "zstd", "use_dictionary": ["label", "version", "error"], "data_page_size": 1 << 16
+}  # fmt: skip
 FAILED, RUNTIME = b"leptonflow.failed", b"leptonflow.runtime"  # metadata of a chunk's file
 
 
@@ -44,7 +48,8 @@ def perform(task: Task) -> Answer:
 
 @lru_cache(maxsize=1)  # of this process
 def _model(store: str, pipeline: str, version: str, manifest_sha256: str, code: bool) -> ServedModel:
-    return served_models.load(open_store(store), pipeline, version, manifest_sha256, code)
+    # One thread: sums over several could differ in their last bits, and processes are what uses more cores.
+    return served_models.load(open_store(store), pipeline, version, manifest_sha256, code, threads=1)
 
 
 def rows(model: ServedModel, examples: Sequence[Wanted]) -> pa.Table:
@@ -132,5 +137,5 @@ def encoded(table: pa.Table, runtime: str) -> bytes:
     failed = len(table) - table.column("error").null_count
     sink = pa.BufferOutputStream()
     told = {FAILED: str(failed).encode(), RUNTIME: runtime.encode()}
-    pq.write_table(table.replace_schema_metadata(told), sink, compression="zstd")
+    pq.write_table(table.replace_schema_metadata(told), sink, **FORMAT)
     return bytes(sink.getvalue())

@@ -21,7 +21,7 @@ from leptonflow.batch_scoring import chunk_scores, scored_sources
 from leptonflow.batch_scoring.scored_sources import Wanted
 from leptonflow.core import progress
 from leptonflow.core.child_processes import Answer, Pool, Task
-from leptonflow.core.hashing import digest, short
+from leptonflow.core.hashing import digest, sha256, short
 from leptonflow.data.ingest.label_columns import DEFAULT, Columns
 from leptonflow.evaluation import champion_predictions
 from leptonflow.registry import packages
@@ -32,23 +32,23 @@ from leptonflow.workloads import catalog
 from schemas import own_model
 from schemas.config import Pipeline
 from schemas.errors import ExaminerLost, LeptonflowError, UsageError
-from schemas.records import ModelManifest
+from schemas.records import ModelManifest, ObjectRef
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 CHUNK_BYTES = 16 << 20  # of encoded examples in one chunk
-MOST, LEAST = 1024, 16  # examples of one chunk
-GROUP_BYTES = 16 << 20  # of rows in one row group of the result
+MOST, LEAST = 512, 16  # examples of one chunk
+GROUP_BYTES = 2 << 20  # of rows in one row group of the result
 STAGE = "scored examples"
 
 
 @dataclass(frozen=True)
 class Scored:
-    """What was scored. parts: the keys of the chunks' files, in order; kept: rows that were there before."""
+    """What was scored. parts: the chunks' files, in order; kept: rows that were there before."""
 
     manifest: ModelManifest
-    parts: tuple[str, ...]
+    parts: tuple[ObjectRef, ...]
     rows: int
     failed: int
     kept: int
@@ -118,17 +118,17 @@ def score(
     }  # fmt: skip
     size = max(LEAST, min(MOST, CHUNK_BYTES // max(1, workload.codec.bytes(manifest.input))))
     chunks = _chunks(scored_sources.wanted(given, workload, columns, root), size)
-    keys: list[str] = []
+    refs: list[ObjectRef] = []
     rows = failed = kept = 0
     runtimes: dict[str, None] = {}
     for key, data, new in _files(job, chunks, parts, prefix, processes):
         found = _metadata(data)
-        keys.append(key)
+        refs.append(ObjectRef(key=key, sha256=sha256(data), bytes=len(data)))
         rows, failed = rows + found.num_rows, failed + int(found.metadata[chunk_scores.FAILED])
         kept += 0 if new else found.num_rows
         runtimes[found.metadata[chunk_scores.RUNTIME].decode()] = None
         progress.report(STAGE, rows, 0)
-    return Scored(manifest, tuple(keys), rows, failed, kept, tuple(runtimes))
+    return Scored(manifest, tuple(refs), rows, failed, kept, tuple(runtimes))
 
 
 def _chunks(examples: Iterable[Wanted], size: int) -> Iterator[list[Wanted]]:
@@ -194,11 +194,11 @@ def _merge(parts: Store, found: Scored, output: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    paths = [str(parts.path(key)) for key in found.parts]
+    paths = [str(parts.path(part.key)) for part in found.parts]
     schemas = [pq.read_schema(path).remove_metadata() for path in paths]
     schema = pa.unify_schemas(schemas)  # a chunk without any prediction does not know the outputs' columns
     temporary = output.with_name(f"{output.name}.tmp")
-    with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+    with pq.ParquetWriter(temporary, schema, **chunk_scores.FORMAT) as writer:
         for group in _groups(paths, schema):
             writer.write_table(group, row_group_size=len(group))
     with temporary.open("rb") as file:
@@ -212,15 +212,15 @@ def _groups(paths: Sequence[str], schema: pa.Schema) -> Iterator[pa.Table]:
 
     waiting: list[pa.Table] = []
     for path in paths:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, memory_map=True) as file:
             table = file.read(use_threads=False).replace_schema_metadata(None)
         empty = schema.empty_table()
         waiting.append(pa.concat_tables([empty, table], promote_options="default").select(schema.names))
         if sum(each.nbytes for each in waiting) >= GROUP_BYTES:
-            yield pa.concat_tables(waiting).combine_chunks()
+            yield pa.concat_tables(waiting)
             waiting = []
     if waiting:
-        yield pa.concat_tables(waiting).combine_chunks()
+        yield pa.concat_tables(waiting)
 
 
 @contextlib.contextmanager

@@ -74,10 +74,12 @@ MODELS = "models"
 RUNS = "runs"
 PROMOTIONS = "promotions"
 APPROVALS = "approvals"
+SCORES = "scores"
 TABLES = "tables"
 COMPACTIONS = "compactions"
 STUDIES = "studies"
 SERVED = "served"
+SHADOW = "shadow"
 PINS = "pins"
 MONITORING = "monitoring"
 SCRATCH = "scratch"
@@ -265,13 +267,18 @@ def decision_key(pipeline: str, run_id: str, number: int) -> str:
     return run_key(pipeline, run_id, f"decisions/{number}.json")
 
 
+def scores_folder(pipeline: str, output: str, at: str) -> str:
+    """The folder of what one run of `score` wrote: files of rows, manifest.json."""
+    return f"{SCORES}/{pipeline}/{output}/{at}"
+
+
 def approvals_folder(pipeline: str) -> str:
     """The folder of a pipeline's approvals."""
     return f"{APPROVALS}/{pipeline}"
 
 
 def approval_key(pipeline: str, run_id: str, name: str) -> str:
-    """Of a run that waits for approval, or did: request.json, decision.json, refusal.json."""
+    """Of a run that waits for approval, or did: request.json, decision.json, refusal.json, live.json."""
     return f"{APPROVALS}/{pipeline}/{run_id}/{name}"
 
 
@@ -285,14 +292,17 @@ def table_key(table: str, pipeline: str, name: str) -> str:
     return f"{TABLES}/{table}/pipeline={pipeline}/{name}.parquet"
 
 
-def served_folder(pipeline: str, date: str | None = None) -> str:
-    """The folder of a pipeline's prediction log, or of what it has of one date (UTC, YYYY-MM-DD)."""
-    return f"{SERVED}/{pipeline}" if date is None else f"{SERVED}/{pipeline}/date={date}"
+def served_folder(pipeline: str, date: str | None = None, table: str = SERVED) -> str:
+    """The folder of a pipeline's prediction log, or of what it has of one date (UTC, YYYY-MM-DD).
+
+    table: `served`, or `shadow` for predictions that answered nobody.
+    """
+    return f"{table}/{pipeline}" if date is None else f"{table}/{pipeline}/date={date}"
 
 
-def served_key(pipeline: str, date: str, name: str) -> str:
+def served_key(pipeline: str, date: str, name: str, table: str = SERVED) -> str:
     """A file of the prediction log."""
-    return f"{served_folder(pipeline, date)}/{name}.parquet"
+    return f"{served_folder(pipeline, date, table)}/{name}.parquet"
 
 
 def pins_log(pipeline: str) -> str:

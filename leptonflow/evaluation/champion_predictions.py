@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leptonflow.data.ingest import array_files
+from leptonflow.evaluation import explanations
 from leptonflow.evaluation.requested_examples import Requested, requested
 from leptonflow.registry import champion_log, intact_champions, packages
 from leptonflow.registry.champion_log import Champion
@@ -28,14 +29,18 @@ COLUMNS = ("file", "label", "probability", "version", "error")
 TOGETHER = 512  # examples
 
 
-def predict(store: Store, config: Pipeline, given: Sequence[str | Path]) -> list[dict[str, Any]]:
+def predict(
+    store: Store, config: Pipeline, given: Sequence[str | Path], explain: bool = False
+) -> list[dict[str, Any]]:
     """A row of COLUMNS for each example, in the order given: files, folders, tables, typed examples.
+
+    explain: each has `explanation` too, the document of `explanations`; null where there is no prediction.
 
     `file` is the path, in a table with the row's number, or the text that was typed.
     Raises NotFound without a champion; Damaged where its package is not whole, with the newest that is.
     """
     champion = current(store, config.name)
-    return predict_given(store, config.name, champion, given, code=own_model.runs_code(config.model))
+    return predict_given(store, config.name, champion, given, code=own_model.runs_code(config.model), explain=explain)
 
 
 def current(store: Store, pipeline: str) -> Champion:
@@ -58,6 +63,7 @@ def predict_given(
     given: Sequence[str | Path],
     paths_first: bool = True,
     code: bool = False,
+    explain: bool = False,
 ) -> list[dict[str, Any]]:
     """As `predict`, by that champion. paths_first: see requested_examples; code: see packages.load."""
     try:
@@ -65,7 +71,7 @@ def predict_given(
     except (Damaged, NotFound) as error:
         raise _damaged(store, pipeline, champion, error) from error
     found = requested(given, catalog.load(manifest.workload), manifest.input, paths_first)
-    return _rows(store, pipeline, champion, found, code)
+    return _rows(store, pipeline, champion, found, code, explain)
 
 
 def predict_array(store: Store, pipeline: str, champion: Champion, values: NDArray[Any]) -> list[dict[str, Any]]:
@@ -91,7 +97,12 @@ def predict_array(store: Store, pipeline: str, champion: Champion, values: NDArr
 
 
 def _rows(
-    store: Store, pipeline: str, champion: Champion, found: Sequence[Requested], code: bool = False
+    store: Store,
+    pipeline: str,
+    champion: Champion,
+    found: Sequence[Requested],
+    code: bool = False,
+    explain: bool = False,
 ) -> list[dict[str, Any]]:
     """found: what to show of each example, and how to read it, or why it is not read."""
     try:
@@ -102,6 +113,10 @@ def _rows(
     answers: list[dict[str, Any]] = [
         dict(zip(COLUMNS, (shown, None, None, champion.version, None), strict=True)) for shown, _ in found
     ]
+    if explain:
+        explanations.check(workload, len(found))  # before any of them is read
+        for answer in answers:
+            answer["explanation"] = None
     package: packages.Package | None = None
     for start in range(0, len(found), TOGETHER):
         examples = []
@@ -122,10 +137,14 @@ def _rows(
             )
         except (Damaged, NotFound) as error:
             raise _damaged(store, pipeline, champion, error) from error
-        outputs = package.predict(workload.codec.stack([each for _, each in examples], manifest.input))
-        for (answer, _), row in zip(examples, outputs, strict=True):
+        inputs = workload.codec.stack([each for _, each in examples], manifest.input)
+        for (answer, _), row in zip(examples, package.predict(inputs), strict=True):
             label, probability = workload.target.answer(row, manifest.classes)
             answer.update(label=label, probability=probability)
+        if explain:
+            why = explanations.explained(workload, inputs, manifest.input, package)
+            for (answer, _), each in zip(examples, why, strict=True):
+                answer["explanation"] = each
     return answers
 
 

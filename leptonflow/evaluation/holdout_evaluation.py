@@ -20,7 +20,7 @@ from leptonflow.storage.store import Store
 from leptonflow.training.model_fits import planned
 from leptonflow.training.workspace import Workspace
 from leptonflow.workloads import catalog, predictions
-from leptonflow.workloads.base import Target, score
+from leptonflow.workloads.base import Scores, Target, score
 from schemas import own_model
 from schemas.config import Pipeline
 from schemas.errors import ConfigurationError, Damaged, LandingChanged, NotFound, TrainingError
@@ -206,7 +206,11 @@ def _encoded(
 def _scores(target: Target, version: str, data: bytes, classes: Sequence[str]) -> HoldoutScores:
     """data: a file of predictions."""
     _, truth, outputs = predictions.read(target, data, classes)
-    scores = target.scores(truth, outputs, classes)
+    return summary(version, target.scores(truth, outputs, classes))
+
+
+def summary(version: str, scores: Scores) -> HoldoutScores:
+    """Every metric of a version's scores, for a record."""
     return HoldoutScores(
         version=version, metrics=score(scores), confusion=scores.confusion(), examples=len(scores)
     )  # fmt: skip

@@ -63,7 +63,7 @@ def decide(
     proven      metric: the best proven champion by it (registry.proven_champions), where that is not the last
 
     The verdict is `promoted` iff no rule is false and at least one of the YAML's own rules is true; `waiting` instead
-    where the YAML has `promotion` and another version would become the champion.
+    where the YAML has `promotion`, or `serving.canary` and there is a champion, and another version would become it.
     Raises LeptonflowError where the measurements are not of this candidate and this champion.
     """
     _same_subject(version, champion, evaluation, infra)
@@ -78,10 +78,11 @@ def decide(
         always.rolled_back(case, history),
     )
     passed = all(r.passed is not False for r in rules) and any(r.passed for r in own)
-    waits = passed and config.promotion is not None and not (champion and champion.version == version)
+    asks = config.promotion is not None or (config.serving.canary is not None and champion is not None)
+    waits = passed and asks and not (champion and champion.version == version)
     warnings = (*dict.fromkeys(w.note for w in evaluated if w.note), *_worn(evidence.looks, config.looks.warn))
     word = WAITING if waits else PROMOTED if passed else REFUSED
-    sentence = _sentence(config.name, version, own, rules, word, champion)
+    sentence = _sentence(config, version, own, rules, word, champion)
     return Verdict(
         run_id=run_id,
         version=version,
@@ -130,7 +131,7 @@ def _same_subject(version: str, champion: Champion | None, evaluation: Evaluatio
 
 
 def _sentence(
-    pipeline: str,
+    config: Pipeline,
     version: str,
     own: Sequence[RuleResult],
     rules: Sequence[RuleResult],
@@ -146,14 +147,15 @@ def _sentence(
     if verdict == REFUSED:
         why = f"refused: none of the gate's own rules could be evaluated ({'; '.join(r.sentence for r in own)})"
         way_out = "add an `at_least` rule to the gate"
-        return f"{why}; {way_out}" + ("" if same else f" or run {promote_command(pipeline, version)}") + stays
+        return f"{why}; {way_out}" + ("" if same else f" or run {promote_command(config.name, version)}") + stays
     idle = sum(r.passed is None for r in rules)
     passed = f"{len(rules) - idle} of {len(rules)} rules passed" + (f", {idle} did not apply" if idle else "")
     if same:
         return f"the champion {version} passes its gate again and stays: {passed}"
     if verdict == WAITING:
         over = f"to replace the champion {champion.version}" if champion else "to be the first champion"
-        return f"waiting for approval {over}: {passed}"
+        what = "approval" if config.promotion is not None else "labelled predictions"
+        return f"waiting for {what} {over}: {passed}"
     return f"promoted over {champion.version}: {passed}" if champion else f"promoted, the first champion: {passed}"
 
 

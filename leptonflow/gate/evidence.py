@@ -299,11 +299,11 @@ def about(
     columns = {}
     for name in facts:
         found = (known[example] for example in ids)
-        columns[name] = _column([derived[name].of(each) if name in derived else each.get(name) for each in found])
+        columns[name] = column([derived[name].of(each) if name in derived else each.get(name) for each in found])
     return tuple(batch[example] for example in ids), columns
 
 
-def _column(values: Sequence[Any]) -> NDArray[Any]:
+def column(values: Sequence[Any]) -> NDArray[Any]:
     """Numbers with NaN for None; or, where one of them is a word, words with None."""
     import numpy as np
 

@@ -131,11 +131,12 @@ class PredictionLog:
 
 
 def _files(rows: Iterable[Served]) -> list[tuple[str, list[Served]]]:
-    """(key, rows) of the files to write: one for each pipeline and date."""
-    found: dict[tuple[str, str], list[Served]] = {}
+    """(key, rows) of the files to write: one for each pipeline, date and table."""
+    found: dict[tuple[str, str, str], list[Served]] = {}
     for row in rows:
-        found.setdefault((row.pipeline, date_of(requested_at(row.request_id))), []).append(row)
-    return [(store_keys.served_key(pipeline, date, _name(of)), of) for (pipeline, date), of in found.items()]
+        table = store_keys.SHADOW if row.shadow else store_keys.SERVED
+        found.setdefault((row.pipeline, date_of(requested_at(row.request_id)), table), []).append(row)
+    return [(store_keys.served_key(name, date, _name(of), table), of) for (name, date, table), of in found.items()]
 
 
 def _name(rows: Sequence[Served]) -> str:
@@ -153,7 +154,7 @@ def _row(row: Served) -> dict[str, Any]:
     """The row of the table `served`."""
     import numpy as np
 
-    found: dict[str, Any] = {name: getattr(row, name) for name in Served.__slots__}
+    found: dict[str, Any] = {name: getattr(row, name) for name in Served.__slots__ if name != "shadow"}
     features = None if row.features is None else np.asarray(row.features, np.float32)
     return {
         **found,

@@ -25,10 +25,10 @@ class File(NamedTuple):
     last: int
 
 
-def files(store: Store, pipeline: str, date: str) -> list[File]:
+def files(store: Store, pipeline: str, date: str, table: str = store_keys.SERVED) -> list[File]:
     """The files of one date, in the order of their first requests; what is named otherwise is not the log's."""
     found = []
-    for key in store.keys(store_keys.served_folder(pipeline, date)):
+    for key in store.keys(store_keys.served_folder(pipeline, date, table)):
         first, _, rest = key.rsplit("/", 1)[1].partition("-")
         last = rest.partition("-")[0]
         if key.endswith(".parquet") and first.isdecimal() and last.isdecimal():
@@ -37,7 +37,11 @@ def files(store: Store, pipeline: str, date: str) -> list[File]:
 
 
 def find(
-    store: Store, pipeline: str, request_ids: Sequence[str], columns: Sequence[str] = PREDICTED
+    store: Store,
+    pipeline: str,
+    request_ids: Sequence[str],
+    columns: Sequence[str] = PREDICTED,
+    table: str = store_keys.SERVED,
 ) -> dict[str, dict[str, Any]]:
     """The row of each request that the log has, by its id. Ids are well-formed; whether they are forged is told here.
 
@@ -49,11 +53,11 @@ def find(
     wanted = sorted(set(request_ids))
     times = [requested_at(each) for each in wanted]  # sorted too: the time comes first in an id
     found: dict[str, dict[str, Any]] = {}
-    there = set(store.folders(store_keys.served_folder(pipeline)))
+    there = set(store.folders(store_keys.served_folder(pipeline, table=table)))
     for date in sorted({date_of(each) for each in times if each < _LATEST}):
         if f"date={date}" not in there:
             continue
-        for file in files(store, pipeline, date):
+        for file in files(store, pipeline, date, table):
             inside = wanted[bisect_left(times, file.first) : bisect_left(times, file.last + 1)]
             if inside:
                 rows = _read(store, file.key, columns)

@@ -22,6 +22,7 @@ from schemas.export import Export
 from schemas.records import ModelManifest
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
 KERAS, ONNX = "keras", "onnxruntime"
@@ -51,6 +52,10 @@ class ServedModel:
         """What the model takes of N examples, the first axis N. Raises TrainingError for others than its workload's."""
         workload = catalog.load(self.manifest.workload)
         return workload.encode(examples, self.vocabulary, self.manifest.input)
+
+    def predict(self, examples: NDArray[Any]) -> NDArray[np.float64]:
+        """The outputs (N, K) for N examples. Raises TrainingError for others than its workload's."""
+        return self.predict_encoded(self.encode(examples))[0]
 
     def predict_encoded(self, encoded: NDArray[Any]) -> Rows:
         """N encoded examples -> outputs (N, K) float64, and what the model's last layer gets of them: features (N, F).

@@ -144,13 +144,14 @@ def _view(c: Contents) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Sample:
-    """An example of a sheet. thumbnail: its address. pieces: (a part of its text, its effect).
+    """An example of a sheet. thumbnail, overlay: their addresses. pieces: (a part of its text, its effect).
 
     telling: the words with the largest effects, and these.
     """
 
     example: Example
     thumbnail: str | None
+    overlay: str | None
     pieces: list[tuple[str, float]]
     telling: list[tuple[str, float]]
 
@@ -178,7 +179,7 @@ def _errors(c: Contents, found: Analysis) -> dict[str, Any]:
 def _sheet(examples: Sequence[Example], shown: Mapping[int, Shown]) -> list[_Sample]:
     """Those of the examples that can be shown."""
     found = ((example, shown[example.index]) for example in examples if example.index in shown)
-    return [_Sample(example, each.thumbnail, _pieces(each), _telling(each)) for example, each in found]
+    return [_Sample(example, each.thumbnail, each.overlay, _pieces(each), _telling(each)) for example, each in found]
 
 
 def _pieces(shown: Shown) -> list[tuple[str, float]]:

@@ -30,7 +30,7 @@ ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
-class _Case:
+class Case:
     """A run that waits, and what the gate needs to decide about it again."""
 
     config: Pipeline
@@ -59,7 +59,7 @@ def approve(
     approval = _open(store, config, run_id, who, now)
     if approval.state == PROMOTED:
         return _document(store, approval, None, None)
-    case = _case(store, config, approval)
+    case = case_of(store, config, approval)
     log = champion_log.promotions(store, config.name, complete=True)
     for attempt in range(ATTEMPTS):
         champion = champion_log.champion(log)
@@ -139,7 +139,7 @@ def _too_late(pipeline: str, approval: Approval) -> LeptonflowError:
     )
 
 
-def _case(store: Store, config: Pipeline, approval: Approval) -> _Case:
+def case_of(store: Store, config: Pipeline, approval: Approval) -> Case:
     """Raises LeptonflowError where the YAML asks for another gate than the one that the run passed."""
     request = approval.request
     manifest = packages.manifest(store, config.name, request.version)
@@ -155,10 +155,10 @@ def _case(store: Store, config: Pipeline, approval: Approval) -> _Case:
         pipeline=config.name, attempt=0, version=request.version, run_id=request.run_id, snapshot=snapshot, waiting=(),
         trained=True, finished=True,
     )  # fmt: skip
-    return _Case(config, approval, plan, packages.reference(store, config.name, request.version))
+    return Case(config, approval, plan, packages.reference(store, config.name, request.version))
 
 
-def _decided(store: Store, case: _Case, log: Log, evaluates: bool) -> Verdict:
+def _decided(store: Store, case: Case, log: Log, evaluates: bool) -> Verdict:
     """The gate's verdict against the head of the log; the recorded one where that has not moved since.
 
     Raises LeptonflowError where the package is damaged or does not reproduce its predictions.
@@ -185,11 +185,16 @@ def _decided(store: Store, case: _Case, log: Log, evaluates: bool) -> Verdict:
     best = proven_champions.champions(store, config, log)
     opponent = Opponent(against=log.number, champion=champion, verdict=None, told=False, proven=best)
     evaluation = holdout_evaluation.evaluate(store, config, case.plan, champion, opponent.rivals)
-    approved = config.model_copy(update={"promotion": None})  # nobody is asked once more
-    return verdicts.decide(store, approved, case.plan, opponent, evaluation, infra)
+    return verdicts.decide(store, unasked(config), case.plan, opponent, evaluation, infra)
 
 
-def _committed(store: Store, case: _Case, log: Log, verdict: Verdict, decision: ApprovalDecision) -> dict[str, Any]:
+def unasked(config: Pipeline) -> Pipeline:
+    """The pipeline with nobody to ask once its gate has passed a candidate."""
+    serving = config.serving.model_copy(update={"canary": None})
+    return config.model_copy(update={"promotion": None, "serving": serving})
+
+
+def _committed(store: Store, case: Case, log: Log, verdict: Verdict, decision: ApprovalDecision) -> dict[str, Any]:
     """The new row of `history`. Raises LostRace."""
     who = decision.who or case.request.run_id
     why = f"{decision.sentence}; {verdict.sentence}"
@@ -198,7 +203,7 @@ def _committed(store: Store, case: _Case, log: Log, verdict: Verdict, decision: 
     return champion_log.history(log)[number]
 
 
-def _refused(store: Store, case: _Case, verdict: Verdict, who: str, reason: str, now: str) -> dict[str, Any]:
+def _refused(store: Store, case: Case, verdict: Verdict, who: str, reason: str, now: str) -> dict[str, Any]:
     """The gate refuses the version against today's champion: that ends the wait, whoever had approved it."""
     request = case.request
     sentence = f"refused as {who} approved it: {verdict.sentence}"

@@ -57,12 +57,13 @@ def ask(store: Store, config: Pipeline, plan: Plan, verdict: Verdict, number: in
     if verdict.verdict != WAITING:
         return
     assert plan.snapshot is not None
-    timeout = config.promotion.timeout if config.promotion is not None else 0.0
+    canary = config.serving.canary
     request = ApprovalRequest(
         pipeline=config.name, run_id=verdict.run_id, version=verdict.version, number=number or 0,
         snapshot_number=plan.snapshot.number, against=verdict.against, champion=verdict.champion,
         configuration=configuration(config, plan.snapshot.content),
-        sentence=verdict.sentence, at=at, expires_at=clock.after(at, timeout),
+        sentence=verdict.sentence, at=at, expires_at=clock.after(at, config.waits or 0.0),
+        labels=canary.promote_after if canary is not None else None,
     )  # fmt: skip
     adopt(store, store_keys.approval_key(config.name, verdict.run_id, REQUEST), canonical(request))
     close(store, config.name, clock.now())
@@ -119,9 +120,11 @@ def standing(
         if newer is not None:
             return told(SUPERSEDED, f"superseded by run {newer.run_id}, which passed the gate later")
         if passed(request.expires_at, now):
-            return told(EXPIRED, f"expired at {request.expires_at}: nobody approved it in time")
+            why = "nobody approved it in time" if request.labels is None else "too few labels came in time"
+            return told(EXPIRED, f"expired at {request.expires_at}: {why}")
+        what = "approval" if request.labels is None else f"{request.labels} labelled predictions"
         commands = approve_command(request.pipeline, request.run_id)
-        return told(WAITING, f"waiting for approval until {request.expires_at}: {commands}")
+        return told(WAITING, f"waiting for {what} until {request.expires_at}: {commands}")
     if decision.outcome != APPROVED:
         return told(decision.outcome, decision.sentence)
     if refused:

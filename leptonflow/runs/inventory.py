@@ -28,7 +28,8 @@ from schemas.records import Outcome, PartRef
 
 GONE = "no such object"
 DOCUMENTS = (
-    store_keys.RUNS, store_keys.FITS, store_keys.MODELS, store_keys.DISCARDED, store_keys.STUDIES, store_keys.APPROVALS
+    store_keys.RUNS, store_keys.FITS, store_keys.MODELS, store_keys.DISCARDED, store_keys.STUDIES, store_keys.APPROVALS,
+    store_keys.SCORES,
 )  # fmt: skip
 
 

@@ -310,7 +310,7 @@ def _drift(store: Store) -> list[table_files.Row]:
 
 
 # By the folder of their files, which the bucket's lifecycle may delete when they are old.
-_NEVER_COMPACTED = {"served": store_keys.SERVED}
+_NEVER_COMPACTED = {"served": store_keys.SERVED, "shadow": store_keys.SHADOW}
 
 _LOGS: dict[str, Callable[[Store], list[table_files.Row]]] = {
     "snapshots": _snapshots,

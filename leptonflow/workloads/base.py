@@ -226,12 +226,24 @@ class Mark(NamedTuple):
     effect: float
 
 
+class Patch(NamedTuple):
+    """A rectangle of a shown image, in its pixels: the predicted probability drops by `effect` where it is hidden."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+    effect: float
+
+
 class Shown(NamedTuple):
-    """An example as a report shows it: a thumbnail, or a text and its parts that were tried."""
+    """An example as a report shows it: a thumbnail, or a text; and its parts that were tried."""
 
     thumbnail: str | None = None  # its address, such as a data URI
     text: str | None = None
     marks: tuple[Mark, ...] = ()  # in the order of the text
+    patches: tuple[Patch, ...] = ()  # row by row
+    overlay: str | None = None  # the address of the image with its patches
 
 
 class Slices(NamedTuple):
@@ -313,6 +325,8 @@ class Workload:
     # ^ the metadata of some examples, how many there are in all, the columns of the table that hold them (or none) and
     #   the one of labels, if it was named
     panels: Callable[[Evaluated], Panels]  # what a report shows of the holdout
+    explain: Callable[[NDArray[Any], Any, Candidate], list[Shown]] | None = None
+    # ^ N examples, input, the model -> each with the parts that mattered for its prediction; None: nothing does it
     examine_array: Callable[[NDArray[Any], Any, Any], Examined] | None = None
     # ^ one row of a .npy array, input, and the scale of the whole array
     cells: Callable[[Any], tuple[str, ...]] | None = None

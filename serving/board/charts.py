@@ -96,4 +96,4 @@ def _svg(kind: str, title: str, width: int, height: int, parts: Sequence[str]) -
     from markupsafe import Markup
 
     size = f'viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
-    return Markup(f'<svg class="chart {kind}" role="img" aria-label="{title}" {size}>{"".join(parts)}</svg>')
+    return Markup(f'<svg class="chart {kind}" role="group" aria-label="{title}" {size}>{"".join(parts)}</svg>')

@@ -101,6 +101,7 @@ def _no_model() -> Candidate:
 
 
 def _beginning(text: str) -> str:
+    text = " ".join(text.split())
     return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT].rstrip()} …"
 
 

@@ -77,7 +77,8 @@ def lasted(seconds: float | None) -> str:
 
 def measured(found: Measured | None) -> str:
     """The interval of a metric, or nothing."""
-    return interval(found.low, found.high) if found else ""
+    ends = found.ends if found else None
+    return interval(*ends) if ends else ""
 
 
 def value(found: Any) -> str:
@@ -112,7 +113,8 @@ def metric_chart(pipeline: str, runs: Sequence[Run], width: int, height: int, wh
             continue
         told = f"{day(run.finished_at)}: {number(found.value)}, {run.verdict}, version {run.version}"
         link = f"/p/{path(pipeline)}/runs/{path(run.run_id)}/report.html"
-        points.append(charts.Point(found.value, found.low, found.high, kind(run.verdict), told, link))
+        low, high = found.ends or (None, None)
+        points.append(charts.Point(found.value, low, high, kind(run.verdict), told, link))
     return charts.metric(points, width, height, where)
 
 

@@ -54,7 +54,7 @@ class PipelineRecord:
 
     promotions: the promotions log, newest first; its first row names the champion. pins: versions that were served in
     its place, newest first.
-    growth: the newest records of the dataset's log, oldest first. running: when the run that is under way was started.
+    entries: of the dataset's log, oldest first. running: when the run that is under way was started.
     lost: run ids. damage: lines about what could not be read.
     """
 
@@ -63,13 +63,23 @@ class PipelineRecord:
     waiting: Approval | None
     pins: tuple[dict[str, Any], ...]
     promotions: tuple[dict[str, Any], ...]
-    growth: tuple[Grown, ...]
+    entries: tuple[Entry, ...]
     folders: Folders
     rejected: str | None
     running: str | None
     lost: tuple[str, ...]
     drift: DriftRecord | None
     damage: tuple[str, ...]
+
+    @property
+    def growth(self) -> tuple[Grown, ...]:
+        """What the newest records of the dataset's log made of it."""
+        return tuple(map(_grown, self.entries[-GROWTH:]))
+
+    @property
+    def batches(self) -> int:
+        """How many were accepted."""
+        return sum(entry.kind == "batch" for entry in self.entries)
 
     @property
     def champion(self) -> dict[str, Any] | None:
@@ -80,6 +90,11 @@ class PipelineRecord:
         """The newest run that evaluated the champion."""
         version = self.champion["version"] if self.champion else None
         return next((run for run in self.runs if run.version == version), None)
+
+    @property
+    def shown_run(self) -> Run | None:
+        """The run whose key metric is shown: the champion's, else the newest."""
+        return self.champion_run or next(iter(self.runs), None)
 
     @property
     def seconds(self) -> float | None:
@@ -102,16 +117,21 @@ def names(store: Store) -> list[str]:
     return sorted(name for name in found if NAME.fullmatch(name))
 
 
+def readable(damage: list[str], look: Callable[[], Part], otherwise: Part) -> Part:
+    """What `look` gives; where its records are damaged, `otherwise`, and a line in `damage`."""
+    try:
+        return look()
+    except (Damaged, NotFound) as error:
+        damage.append(error.line())
+        return otherwise
+
+
 def read(store: Store, pipeline: str, records: RunRecords) -> PipelineRecord:
     """What is known of one pipeline. Raises StoreUnreachable; damage is told in the record."""
     damage: list[str] = []
 
     def part(look: Callable[[], Part], otherwise: Part) -> Part:
-        try:
-            return look()
-        except (Damaged, NotFound) as error:
-            damage.append(error.line())
-            return otherwise
+        return readable(damage, look, otherwise)
 
     runs = records.of(pipeline)
     damage += runs.damage
@@ -127,7 +147,7 @@ def read(store: Store, pipeline: str, records: RunRecords) -> PipelineRecord:
         waiting=next((each for each in waited.values() if each.state in approvals.UNDECIDED), None),
         pins=part(lambda: tuple(reversed(serving_decisions.history(store, pipeline))), ()),
         promotions=promotions,
-        growth=tuple(map(_grown, entries[-GROWTH:])),
+        entries=entries,
         folders=part(lambda: _folders(store, pipeline, entries), Folders()),
         rejected=part(lambda: _rejected(store, pipeline, runs), None),
         running=None if running is None else running.started_at or "",
@@ -141,7 +161,8 @@ def _today(run: Run, approval: Approval | None) -> Run:
     """What was recorded of a run that waited stays `waiting` for ever."""
     if run.verdict != WAITING or approval is None:
         return run
-    return replace(run, verdict=approval.state, reason=approval.sentence)
+    reason = run.reason if approval.state == WAITING else approval.sentence
+    return replace(run, verdict=approval.state, reason=reason)
 
 
 def _promotions(store: Store, pipeline: str, found: Found) -> tuple[dict[str, Any], ...]:
@@ -182,7 +203,7 @@ def _folders(store: Store, pipeline: str, entries: Sequence[Entry]) -> Folders:
     return Folders(
         waiting=tuple(name for name in closed if name not in named),
         refused=tuple((each.batch, each.sentence) for each in refused),
-        open=tuple(landing_state.open_batches(store, pipeline)),
+        open=tuple(landing_state.open_batches(store, pipeline, accepted)),
     )
 
 

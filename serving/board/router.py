@@ -6,8 +6,10 @@ What does not belong here: what a page shows (the records), and how it looks (pa
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,10 +18,13 @@ from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 
 from leptonflow.core import store_keys
+from leptonflow.core.concurrency import in_order
 from leptonflow.registry import packages
+from leptonflow.storage import commit_log
 from leptonflow.storage.store import Store
 from schemas.config import NAME
 from schemas.errors import Damaged, LeptonflowError, NotFound, StoreUnreachable, UsageError
+from schemas.records import Outcome
 from schemas.workloads import lower_is_better
 from serving.api_keys import Keys
 from serving.board import (
@@ -29,15 +34,18 @@ from serving.board import (
     landed_pictures,
     pages,
     pipeline_records,
+    served_records,
     version_comparison,
 )
 from serving.board.pipeline_records import PipelineRecord
 from serving.board.run_records import Run, RunRecords
+from serving.board.served_records import ServedVersion
 from serving.problems import Problem
 from serving.service import Service
 
 RUNS_OF_A_PAGE = 50
 EXAMPLES_OF_A_PAGE = 36
+TOGETHER = 8  # pipelines that the first page reads at once
 MOST_CHANGED = 18  # examples of each kind that a comparison shows
 MOST_ROWS = 50  # of promotions and of batches
 RUN_ID = re.compile(r"[0-9a-f]{12}")
@@ -80,6 +88,12 @@ class Board:
         html = pages.render(self.templates, template, trail=trail, store=self.store.uri, now=now, **view)
         return Response(html, status, HEADERS, "text/html; charset=utf-8")
 
+    def warm(self) -> None:
+        """Read every pipeline once, so that the first page need not; what cannot be read is told by the pages."""
+        with suppress(LeptonflowError):
+            for name in pipeline_records.names(self.store):
+                pipeline_records.read(self.store, name, self.records)
+
     def problem(self, status: int, title: str, line: str) -> Response:
         return self.page("problem.html.j2", [], status, title=title, line=line)
 
@@ -104,7 +118,14 @@ class Board:
 def make(store: Store, services: Mapping[str, Service], keys: Keys) -> APIRouter:
     """The router of the pages of that store. Plain routes: they are not of the interface that is described."""
     board = Board(store, services, keys)
-    router = APIRouter()
+
+    @asynccontextmanager
+    async def warmed(app: Any) -> AsyncIterator[None]:
+        if not services:  # a server of predictions has better things to do at its start
+            threading.Thread(target=board.warm, name="board", daemon=True).start()
+        yield
+
+    router = APIRouter(lifespan=warmed)
     for address, page in (
         ("/", overview),
         ("/board.css", style),
@@ -151,7 +172,8 @@ def _answering(board: Board, page: Page) -> Callable[[Request], Response]:
 
 
 def overview(board: Board, request: Request) -> Response:
-    found = [pipeline_records.read(board.store, name, board.records) for name in pipeline_records.names(board.store)]
+    names = pipeline_records.names(board.store)
+    found = list(in_order(lambda name: pipeline_records.read(board.store, name, board.records), names, TOGETHER))
     found.sort(key=lambda p: not p.wants_attention)
     troubled = sum(p.wants_attention for p in found)
     return board.page(
@@ -166,14 +188,22 @@ def style(board: Board, request: Request) -> Response:
 def pipeline(board: Board, request: Request) -> Response:
     found = board.known(request)
     page, count, runs = _paged(request, found.runs, RUNS_OF_A_PAGE)
-    batches = batch_records.outcomes(board.store, found.name)
+    damage = list(found.damage)
+    batches: list[Outcome] = pipeline_records.readable(
+        damage, lambda: batch_records.outcomes(board.store, found.name, found.entries, MOST_ROWS), []
+    )
+    served: list[ServedVersion] = pipeline_records.readable(
+        damage, lambda: served_records.newest(board.store, found.name), []
+    )
+    found = replace(found, damage=tuple(damage))
     told = {run.version: f"{pages.day(run.finished_at)} · {run.verdict}" for run in reversed(found.runs)}
     versions = [(version, f"{version} · {text}") for version, text in reversed(told.items())]
     return board.page(
         "pipeline.html.j2", [(found.name, "")], p=found, runs=runs, page=page, pages=count, batches=batches,
-        batch_count=sum(each.outcome == "accepted" for each in batches), shown_batches=MOST_ROWS,
+        shown_batches=MOST_ROWS,
         shown_promotions=MOST_ROWS, versions=versions[:MOST_ROWS], before=_before(found, versions),
         studies=_studies(board.store, found.name), service=board.services.get(found.name),
+        served=served,
         form=found.waiting is not None and bool(board.keys) and bool(decisions.configured(board.configs, found.name)),
     )  # fmt: skip
 
@@ -204,7 +234,8 @@ def compare(board: Board, request: Request) -> Response:
 
 def quarantine(board: Board, request: Request) -> Response:
     name = board.named(request)
-    outcomes = batch_records.outcomes(board.store, name)
+    entries = commit_log.read(board.store, store_keys.dataset_log(name)).entries
+    outcomes = batch_records.outcomes(board.store, name, entries)
     trail = [(name, f"/p/{pages.path(name)}"), ("quarantine", "")]
     return _quarantined(board, request, name, outcomes, trail, title=f"{name}: quarantine", outcomes=[])
 
@@ -222,13 +253,13 @@ def _quarantined(
     board: Board, request: Request, name: str, of: list[Any], trail: list[tuple[str, str]], **view: Any
 ) -> Response:
     """A page about quarantined rows: of one batch, or of all."""
-    rows, damage = batch_records.quarantined(board.store, of)
-    counts = Counter(row.rule for row in rows)
+    counts = batch_records.rules(of)
     asked = request.query_params.get("rule")
     only = asked if asked in counts else None
-    kept = [row for row in rows if only in (None, row.rule)]
-    page, count, some = _paged(request, kept, EXAMPLES_OF_A_PAGE)
-    linked = [(row, _file_address(name, row)) for row in some]
+    rows = range(counts.total() if only is None else counts[only])
+    page, count, some = _paged(request, rows, EXAMPLES_OF_A_PAGE)
+    found, damage = batch_records.quarantined(board.store, of, only, some.start, len(some))
+    linked = [(row, _file_address(name, row)) for row in found]
     return board.page(
         "batch.html.j2", trail, rows=linked, damage=damage, page=page, pages=count, here=request.url.path,
         rules=counts.most_common(), only=only, **view,

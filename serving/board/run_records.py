@@ -5,6 +5,7 @@ What does not belong here: what a run says beyond its row, and how a row looks.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
@@ -17,7 +18,7 @@ from leptonflow.core.hashing import sha256
 from leptonflow.runs import recording, summaries
 from leptonflow.storage.store import Store
 from schemas.errors import Damaged, NotFound
-from schemas.workloads import overall
+from schemas.workloads import lower_is_better, overall
 
 CONFIDENCE = 0.95  # of every interval, two-sided
 MOST = 20_000  # runs that are kept in memory, about 2 kB each
@@ -26,11 +27,28 @@ LONGEST_REASON = 300  # characters
 
 @dataclass(frozen=True)
 class Measured:
-    """A metric of one run. low, high: its interval, None where the run's record does not give one."""
+    """A metric of one run. most: what it cannot exceed.
+
+    folds: its value on each fold; count: the examples that it is a share of, else None.
+    """
 
     value: float
-    low: float | None = None
-    high: float | None = None
+    most: float
+    folds: tuple[float, ...] = ()
+    count: int | None = None
+
+    @property
+    def ends(self) -> tuple[float, float] | None:
+        """Of its interval; None where the run's record does not give one. Worked out for the runs that are shown."""
+        from leptonflow.statistics import folds, intervals
+
+        if len(self.folds) > 1:
+            found = folds.interval(self.folds, len(self.folds) - 1, 1, CONFIDENCE)
+        elif self.count:
+            found = intervals.wilson(round(self.value * self.count), self.count, CONFIDENCE)
+        else:
+            return None
+        return (max(0.0, found.low), min(self.most, found.high)) if found.low < found.high else None
 
 
 @dataclass(frozen=True)
@@ -114,8 +132,11 @@ class RunRecords:
         except NotFound:
             return None
         except Damaged as error:
-            self._damaged[key] = digest, error.line()
-            return error.line()
+            line = error.line()
+        except (KeyError, TypeError, ValueError, AttributeError) as error:  # a record from before it had a digest
+            line = f"{key} is not the record of a run: {type(error).__name__} {error}"
+        self._damaged[key] = digest, line
+        return line
 
 
 def _run(manifest: Mapping[str, Any]) -> Run:
@@ -142,24 +163,23 @@ def _run(manifest: Mapping[str, Any]) -> Run:
 
 
 def _metrics(document: Mapping[str, Any]) -> Iterator[tuple[tuple[str, str], Measured]]:
-    """Those over all classes, with the intervals that need nothing but the run's own record."""
-    from leptonflow.statistics import folds, intervals
-
+    """Those over all classes."""
     cv, holdout = document.get("cv") or {}, document.get("holdout") or {}
     for name in overall(cv):
-        values = [value for value in cv[name]["folds"] if value is not None]
-        if cv[name]["mean"] is None:
-            continue
-        ends = folds.interval(values, len(values) - 1, 1, CONFIDENCE) if len(values) > 1 else None
-        yield (name, "cv"), Measured(cv[name]["mean"], *((ends.low, ends.high) if ends else (None, None)))
+        if cv[name]["mean"] is not None:
+            values = tuple(value for value in cv[name]["folds"] if value is not None)
+            yield (name, "cv"), Measured(cv[name]["mean"], _most(name), values)
     count = (document.get("examples") or {}).get("holdout")
     for name in overall(holdout):
-        if holdout[name] is None:
-            continue
-        # A share of the examples, which are independent where they have no groups.
-        share = name == "accuracy" and not document.get("groups")
-        ends = intervals.wilson(round(holdout[name] * count), count, CONFIDENCE) if share and count else None
-        yield (name, "holdout"), Measured(holdout[name], *((ends.low, ends.high) if ends else (None, None)))
+        if holdout[name] is not None:
+            # A share of the examples, which are independent where they have no groups.
+            share = name == "accuracy" and not document.get("groups")
+            yield (name, "holdout"), Measured(holdout[name], _most(name), count=count if share else None)
+
+
+def _most(name: str) -> float:
+    """Of a loss there is no end."""
+    return math.inf if lower_is_better(name) else 1.0
 
 
 def _seconds(document: Mapping[str, Any]) -> float | None:

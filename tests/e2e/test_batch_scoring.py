@@ -12,6 +12,7 @@ import yaml
 from PIL import Image
 
 from leptonflow.keras_runtime.keras_models import keras
+from leptonflow.registry import onnx_export
 from leptonflow.storage.address import open_store
 from leptonflow.workloads.image_classification import cnn
 from schemas.image_classification import ImageModel
@@ -28,16 +29,17 @@ def test_twenty_thousand_images_take_the_memory_of_two_hundred_and_a_kill_keeps_
     tmp_path: Path,
 ) -> None:
     store = tmp_path / "store"
-    model = cnn.build(ImageModel(filters=(4,), dense=4), SHAPE, 2)
+    pixels = np.random.default_rng(0).integers(0, 256, (20_000, *SHAPE[:2]), np.uint8)
     keras().utils.set_random_seed(1)
-    sha256 = small_packages.put_model(open_store(str(store)), "v1", model, SHAPE)
+    model = cnn.build(ImageModel(filters=(4,), dense=4), SHAPE, 2)
+    exported = onnx_export.export(model, pixels[:1, :, :, None])
+    sha256 = small_packages.put_model(open_store(str(store)), "v1", model, SHAPE, [("model.onnx", exported)])
     promoted_by_hand(open_store(str(store)), small_packages.PIPELINE, "v1", sha256)
     gate = [{"rule": "at_least", "metric": "accuracy", "value": 0.1}]
     document = {
         "name": small_packages.PIPELINE, "workload": "image_classification", "input": list(SHAPE), "gate": gate,
     }  # fmt: skip
     (tmp_path / "digits.yaml").write_text(yaml.safe_dump(document))
-    pixels = np.random.default_rng(0).integers(0, 256, (20_000, *SHAPE[:2]), np.uint8)
     for folder, count in (("few", 200), ("many", 20_000)):
         (tmp_path / folder).mkdir()
         for number in range(count):

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import signal
 import socket
+import sys
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 import yaml
 
+from leptonflow.registry import onnx_export, packages
 from leptonflow.storage.directory_store import DirectoryStore
 from serving import api_keys
 from tests import served_champions
@@ -23,7 +26,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("served")
     document = served_champions.config().model_dump(mode="json", exclude_none=True)
     (folder / "digits.yaml").write_text(yaml.safe_dump({**document, "name": NAME}))
-    served_champions.promote(DirectoryStore((folder / "store").as_uri()), "one", served_champions.model(1))
+    model = served_champions.model(1)
+    exported = onnx_export.export(model, np.zeros((1, *served_champions.SHAPE), np.uint8))
+    store = DirectoryStore((folder / "store").as_uri())
+    served_champions.promote(store, "one", model, [(packages.ONNX, exported)])
     return folder
 
 
@@ -32,7 +38,14 @@ def free() -> int:
         return int(taken.getsockname()[1])
 
 
+def resident(pid: int) -> float:
+    """Megabytes of memory that the process holds."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) / 1000
+
+
 def test_a_server_answers_and_ends(place: Path) -> None:
+    """It runs the exported model: without TensorFlow, in 300 MB."""
     port, image = free(), place / "image.png"
     image.write_bytes(png(1))
     process = start("serve", place / "digits.yaml", "--store", place / "store", "--port", port, cwd=place)
@@ -53,12 +66,15 @@ def test_a_server_answers_and_ends(place: Path) -> None:
             assert served["probability"] == pytest.approx(told["probability"], abs=1e-5)
             taken = call("serve", place / "digits.yaml", "--store", place / "store", "--port", port)
             assert taken.status == 1 and f"cannot listen on 127.0.0.1:{port}" in taken.err
+            if sys.platform == "linux":
+                assert "tensorflow" not in Path(f"/proc/{process.pid}/maps").read_text()
+                assert resident(process.pid) < 300
         process.send_signal(signal.SIGTERM)
         out, err = process.communicate(timeout=60)
     finally:
         process.kill()
     assert process.returncode == 0 and "Traceback" not in err, err
-    assert f"listening on http://127.0.0.1:{port}, without keys" in out and "one is served by" in out
+    assert f"listening on http://127.0.0.1:{port}, without keys" in out and "one is served by onnxruntime" in out
     (row,) = call("query", "SELECT request_id, version FROM served", "--store", place / "store", "--json").document
     assert row == {"request_id": served["request_id"], "version": "one"}
 

@@ -112,6 +112,22 @@ def test_every_pipeline_of_a_folder_is_registered_once(server: PrefectServer, fo
     assert server.call("GET", f"/work_pools/{POOL}")["type"] == "process"
 
 
+def test_a_pipeline_that_scores_has_a_second_deployment_while_it_does(server: PrefectServer, folder: Path) -> None:
+    pipeline(folder, "cats", schedule=SCHEDULE, score={"source": "in", "schedule": {"cron": "0 5 * * *"}})
+    document = deploying.deploy(folder, server.url)
+    assert document["deployments"] == [
+        {"name": "retrain/cats", "schedule": "0 3 * * 1 Europe/Berlin", "debounce": 30, "outcome": "created"},
+        {"name": "score/cats", "schedule": "0 5 * * * UTC", "debounce": None, "outcome": "created"},
+    ]
+    found = server.call("GET", "/deployments/name/score/cats")
+    assert (found["entrypoint"], found["parameters"]) == ("flows.score.score", {"pipeline": "cats"})
+    assert [each["schedule"]["cron"] for each in found["schedules"]] == ["0 5 * * *"]
+    assert deployment(server, "cats")["entrypoint"] == "flows.retrain.retrain"
+    assert set(deploy(server, folder).values()) == {"unchanged"}
+    pipeline(folder, "cats", schedule=SCHEDULE)
+    assert deploy(server, folder)["score/cats"] == "removed"
+
+
 def test_done_twice_nothing_is_there_twice_and_nothing_is_touched(server: PrefectServer, folder: Path) -> None:
     pipeline(folder, "cats", schedule=SCHEDULE)
     deploy(server, folder)

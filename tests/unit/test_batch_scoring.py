@@ -8,23 +8,28 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from leptonflow.batch_scoring import scored_tables, scoring_job
+from flows import deployable, telling
+from leptonflow.batch_scoring import scored_tables, scoring_job, stored_scores
 from leptonflow.data.ingest.label_columns import Columns
 from leptonflow.evaluation import champion_predictions
 from leptonflow.keras_runtime.keras_models import keras
+from leptonflow.registry import onnx_export
+from leptonflow.runs import integrity
 from leptonflow.storage.address import open_store
 from leptonflow.storage.directory_store import DirectoryStore
 from leptonflow.storage.store import Store
 from leptonflow.workloads.image_classification import cnn
-from schemas.errors import NotFound, UsageError
+from schemas.config import Pipeline, parse
+from schemas.errors import ConfigurationError, NotFound, UsageError
 from schemas.image_classification import ImageModel
 from tests import fit_examples, small_packages
-from tests.e2e.helpers import call, picture
+from tests.e2e.helpers import call, command, picture
 from tests.verdicts import promoted_by_hand
 
 SHAPE = (12, 12, 1)
@@ -33,10 +38,12 @@ CONFIG = fit_examples.pipeline(name=small_packages.PIPELINE, input=list(SHAPE))
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """A store whose champion is a small model."""
+    """A store whose champion is a small model, with its export for ONNX Runtime."""
     keras().utils.set_random_seed(1)
     found = open_store((tmp_path_factory.mktemp("scoring") / "store").as_uri())
-    sha256 = small_packages.put_model(found, "v1", cnn.build(ImageModel(filters=(4,), dense=4), SHAPE, 2), SHAPE)
+    model = cnn.build(ImageModel(filters=(4,), dense=4), SHAPE, 2)
+    exported = onnx_export.export(model, np.zeros((1, *SHAPE), np.uint8))
+    sha256 = small_packages.put_model(found, "v1", model, SHAPE, [("model.onnx", exported)])
     promoted_by_hand(found, small_packages.PIPELINE, "v1", sha256)
     return found
 
@@ -203,9 +210,66 @@ def test_the_command_says_how_many_and_fails_where_one_has_no_prediction(
     assert done.status == 1 and "1 example could not be scored" in done.err
     assert done.document == {
         "pipeline": "digits", "version": "v1", "rows": 40, "failed": 1, "kept": 0,
-        "runtime": done.document["runtime"], "output": str(tmp_path / "out.parquet"),
+        "runtime": "onnxruntime", "output": str(tmp_path / "out.parquet"),
     }  # fmt: skip
     (folder / "a" / "13.png").unlink()
-    done = call(*given, "--output", tmp_path / "out.parquet")
+    place = str(tmp_path / "modules")
+    modules = f"import atexit; atexit.register(lambda: open({place!r}, 'w').write(' '.join(sys.modules)))"
+    done = command(*given, "--output", tmp_path / "out.parquet", cwd=tmp_path, prelude=modules)
+    assert not {"tensorflow", "keras", "prefect"} & set((tmp_path / "modules").read_text().split())
     assert done.status == 0 and done.out.startswith("39 rows, 0 without a prediction\n")
     assert call(*given, "--processes", "2").status == 2
+
+
+# --- by a schedule, to the store -----------------------------------------------------------------
+
+
+def with_score(**section: Any) -> Pipeline:
+    document = CONFIG.model_dump(mode="json", exclude_defaults=True)
+    return parse({**document, "score": section}, where="digits.yaml", folder=Path())
+
+
+def test_the_section_score_is_checked_and_in_no_document() -> None:
+    found = with_score(source="s3://bucket/in", schedule={"cron": "0 3 * * *"})
+    assert found.score is not None and (found.score.output, found.score.processes) == ("default", 1)
+    assert found.model_dump() == CONFIG.model_copy(update={"folder": Path()}).model_dump()
+    for section, told in (
+        ({"output": "x"}, r"score\.source is missing"),
+        ({"source": "in", "output": "../x"}, r"score\.output is not valid.*a name matches"),
+        ({"source": "in", "schedule": {"cron": "daily"}}, r"score\.schedule\.cron is not valid.*five fields of cron"),
+        ({"source": "in", "schedule": {"cron": "0 3 * * *", "zone": "UTC"}}, r"unknown key score\.schedule\.zone"),
+        ({"source": "in", "sink": "x"}, r"unknown key score\.sink.*one of source, output, schedule, processes"),
+    ):
+        with pytest.raises(ConfigurationError, match=told):
+            with_score(**section)
+
+
+def test_a_scheduled_run_writes_files_and_a_manifest_to_the_store_once(store: Store, folder: Path) -> None:
+    config, at = with_score(source=str(folder), output="nightly"), "20261128T030000Z"
+    first = stored_scores.score(store, config, at)
+    assert (first["rows"], first["failed"], first["kept"], len(first["files"])) == (40, 1, 0, 3)
+    keys = [each["key"] for each in first["files"]]
+    assert keys == sorted(keys) and all(key.startswith(f"scores/digits/nightly/{at}/0000000") for key in keys)
+    rows = [row for key in keys for row in pq.read_table(pa.BufferReader(store.get(key))).to_pylist()]
+    assert len(rows) == 40 and rows[0]["source"] == str(folder / "a-b" / "00.png")
+    (folder / "a" / "99.png").write_bytes(b"later")
+    assert stored_scores.score(store, config, at) == first  # the same run again: it is finished
+    assert stored_scores.score(store, config, "20261129T030000Z")["rows"] == 41
+    with pytest.raises(ConfigurationError, match="the pipeline digits has nothing to score"):
+        stored_scores.score(store, CONFIG, at)
+    found = integrity.verify(store, ["digits"], lambda *_: None)
+    assert not [each for each in found["damaged"] if each["key"].startswith("scores/")]
+    assert telling.scored(first) == f"40 rows, 1 without a prediction, by version v1 ({first['runtime']})"
+    shown = telling.scores("digits", "s3://b/p", first)
+    assert (shown.key, "s3://b/p/scores/digits/nightly/" in shown.data) == ("scores-digits", True)
+
+
+def test_a_pipeline_with_a_section_score_has_a_second_deployment(tmp_path: Path) -> None:
+    (tmp_path / "pipelines").mkdir()
+    document = CONFIG.model_dump(mode="json", exclude_defaults=True)
+    score = {"source": "in", "schedule": {"cron": "0 3 * * *"}}
+    (tmp_path / "pipelines" / "digits.yaml").write_text(yaml.safe_dump({**document, "score": score}))
+    retrain, scores = deployable.read(tmp_path)
+    assert (retrain.key, retrain.schedule) == (("retrain", "digits"), None)
+    assert scores.key == ("score", "digits") and scores.parameters == {"pipeline": "digits"}
+    assert scores.schedule is not None and scores.schedule.cron == "0 3 * * *"

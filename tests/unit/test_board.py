@@ -8,20 +8,26 @@ import subprocess
 import sys
 import tarfile
 import uuid
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from httpx import Response
 
 from leptonflow.core import store_keys
+from leptonflow.monitoring import prediction_log
 from leptonflow.registry import manual_decisions
 from leptonflow.runs import recording
 from leptonflow.storage.address import open_store
+from leptonflow.storage.memory_store import MemoryStore
 from leptonflow.storage.store import Store
 from schemas.errors import UsageError
+from schemas.served import Served, new_request_id
 from serving import api_keys, running
+from serving.access import PAGES
 from serving.app import Options, create_app
 from serving.board import charts, landed_pictures
 from serving.board.run_records import RunRecords
@@ -62,12 +68,15 @@ def text(page: str) -> str:
 
 @pytest.fixture(scope="module")
 def made() -> Store:
-    """A was promoted, then B was refused, then a person promoted B."""
+    """digits: A promoted, B refused and promoted by a person, C as A. cats: refused, of hostile names."""
     store = open_store(f"memory://{uuid.uuid4().hex}")
     finish(store, make(store, version=A, run_id="a2" * 6))
     manual_decisions.promote(store, "digits", A, "the first", "kim@lab", fit_to_run)
     finish(store, make(store, version=B, run_id="b2" * 6, seed=1, promoted=False, champion=A), champion_after=A)
     manual_decisions.promote(store, "digits", B, "seen on the floor", "kim@lab", fit_to_run)
+    finish(store, make(store, version=C, run_id="c2" * 6, batch_size=64, promoted=False), champion_after=B)
+    names = {"classes": ("cat", HOSTILE, "dog"), "sources": HOSTILE + "{n}"}
+    finish(store, make(store, pipeline="cats", run_id="d2" * 6, promoted=False, **names), champion_after=None)
     return store
 
 
@@ -85,7 +94,6 @@ def test_the_first_page_of_an_empty_store_says_what_to_do(store: Store) -> None:
 
 
 def test_the_first_page_shows_each_pipelines_champion_metric_and_runs(two: Store) -> None:
-    finish(two, make(two, pipeline="cats", version=C, run_id="c2" * 6, promoted=False), champion_after=None)
     page = text(client(two).get("/").text)
     assert "2 pipelines" in page
     assert re.search(rf"Champion {B} .* override by kim@lab", page)
@@ -99,26 +107,45 @@ def test_a_pipelines_page_tells_its_runs_with_the_reason_and_its_promotions(two:
     assert re.search(rf"2 .{{10,40}} override {B} {A} kim@lab seen on the floor", page)
 
 
-def test_runs_are_paged_and_read_once(two: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+class Counted(MemoryStore):
+    """A store that knows which run manifests were read."""
+
+    def get(self, key: str) -> bytes:
+        self.read = [*getattr(self, "read", []), *([key] if re.fullmatch(r"runs/.*/manifest\.json", key) else [])]
+        return super().get(key)
+
+
+def test_a_runs_record_is_read_once(made: Store) -> None:
+    store = Counted("memory://counted")
+    store._objects.update(made._objects)  # type: ignore[attr-defined]
+    web = client(store)
+    assert web.get("/").status_code == 200 and len(set(store.read)) == 4
+    store.read = []
+    assert web.get("/").status_code == web.get("/p/digits").status_code == 200
+    assert store.read == []
+
+
+def test_runs_are_paged_and_kept_within_bounds(two: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("serving.board.router.RUNS_OF_A_PAGE", 1)
     web = client(two)
-    first, second = web.get("/p/digits").text, web.get("/p/digits?page=2").text
-    assert "page 1 of 2" in first and "page 2 of 2" in second
-    assert f'{"b2" * 6}/report.html">report' in first and f'{"a2" * 6}/report.html">report' in second
+    first, last = web.get("/p/digits").text, web.get("/p/digits?page=3").text
+    assert "page 1 of 3" in first and "page 3 of 3" in last
+    assert f'{"c2" * 6}/report.html">report' in first and f'{"a2" * 6}/report.html">report' in last
     assert web.get("/p/digits?page=-1").text == web.get("/p/digits?page=x").text == web.get("/p/digits").text
     records = RunRecords(two, most=1)
-    assert [run.number for run in records.of("digits").runs] == [2, 1]
+    assert [run.number for run in records.of("digits").runs] == [3, 2, 1]
     assert len(records._kept) == 1
 
 
-def test_a_run_whose_record_is_damaged_is_told_and_the_others_are_shown(two: Store) -> None:
+@pytest.mark.parametrize("damaged", [b"{}", b"\x00", b'{"document": {"report": "x", "cv": 1}}'])
+def test_a_run_whose_record_is_damaged_is_told_and_the_others_are_shown(two: Store, damaged: bytes) -> None:
     web = client(two)
     key = store_keys.run_key("digits", "a2" * 6, "manifest.json")
-    two._objects[key] = b"{}"  # type: ignore[attr-defined]
+    two._objects[key] = damaged  # type: ignore[attr-defined]
     for _ in range(2):
         page = web.get("/p/digits")
         assert page.status_code == 200
-        assert f"Damaged {key} is not what leptonflow writes there" in text(page.text)
+        assert re.search(f"Damaged {key} is not (what leptonflow writes there|the record of a run)", text(page.text))
         assert "b2" * 6 in page.text
     assert key in web.get("/").text
 
@@ -129,15 +156,31 @@ def test_a_promotions_log_with_a_gap_leaves_the_champion_unknown(two: Store) -> 
     assert "Damaged" in page and "Champion none" in page and "Runs" in page
 
 
-def test_names_from_outside_are_text(store: Store) -> None:
-    run = make(store, classes=("cat", HOSTILE, "dog"), sources=HOSTILE + "{n}", promoted=False)
-    finish(store, run, champion_after=None)
-    web = client(store)
-    for path in ("/", "/p/digits", f"/p/digits/runs/{'b2' * 6}/holdout", "/p/digits/runs/" + "b2" * 6 + "/report.html"):
+def test_who_served_the_newest_predictions_is_told_also_where_their_log_is_damaged(two: Store) -> None:
+    log = prediction_log.PredictionLog(two)
+    for version in (A, B, B):
+        at = datetime(2026, 11, 25, 8, 30, tzinfo=UTC)
+        log.add(Served(
+            pipeline="digits", request_id=new_request_id(at), at=at, version=version, predicted="1", probability=0.9,
+            outputs=np.array([0.1, 0.9]), metadata={}, features=None, seconds=0.1, runtime="keras", source="predict",
+        ))  # fmt: skip
+    log.close()
+    page = text(client(two).get("/p/digits").text)
+    assert re.search(rf"2 by {B} \(the champion\), the last on 25 Nov( 2026)?, 08:30", page) and f"1 by {A}" in page
+    key = two.keys("served/digits")[-1]
+    two._objects[key] = b"garbage"  # type: ignore[attr-defined]
+    page = text(client(two).get("/p/digits").text)
+    assert "Damaged the newest file of served/digits cannot be read" in page and "Promotions" in page
+
+
+def test_names_from_outside_are_text(two: Store) -> None:
+    web = client(two)
+    run = f"/p/cats/runs/{'d2' * 6}"
+    for path in ("/", "/p/cats", f"{run}/holdout", f"{run}/report.html"):
         page = web.get(path)
         assert page.status_code == 200, path
         assert "<script" not in page.text and "\u202e" not in page.text
-    assert "&lt;script&gt;" in web.get(f"/p/digits/runs/{'b2' * 6}/holdout").text
+    assert "&lt;script&gt;" in web.get(f"{run}/holdout").text
 
 
 @pytest.mark.parametrize("path", [
@@ -171,11 +214,13 @@ def test_who_may_read_the_pages(store: Store) -> None:
     key, entry = api_keys.new("kim")
     keys = api_keys.configured({api_keys.VARIABLE: entry})
 
-    def ask(host: str, **given: Any) -> Response:
-        rules = running.rules(host, keys, insecure=False)
-        return TestClient(create_app(store, [], Options(rules)), base_url=f"http://{host}").get("/", **given)
+    def ask(host: str, name: str | None = None, pages: tuple[str, ...] = PAGES, **given: Any) -> Response:
+        rules = running.rules(host, keys, insecure=False, readable=pages)
+        return TestClient(create_app(store, [], Options(rules)), base_url=f"http://{name or host}").get("/", **given)
 
-    assert ask("127.0.0.1").status_code == 200
+    assert ask("127.0.0.1").status_code == ask("127.0.0.1", "localhost:1").status_code == 200
+    assert ask("127.0.0.1", "board.example.com").status_code == 401  # a proxy, or a page in a browser
+    assert ask("127.0.0.1", pages=()).status_code == 401  # of `serve`
     refused = ask("10.1.2.3")
     assert refused.status_code == 401 and refused.headers["www-authenticate"].startswith("Basic")
     assert ask("10.1.2.3", auth=("anybody", key)).status_code == 200
@@ -198,17 +243,14 @@ def test_a_store_that_is_away_is_a_503_with_the_reason(tmp_path: Path) -> None:
     assert web.get("/").status_code == 200
 
 
-def test_two_versions_are_compared_on_the_same_examples(store: Store) -> None:
-    finish(store, make(store, version=A, run_id="a2" * 6, accuracy=0.8))
-    finish(store, make(store, version=B, run_id="b2" * 6, accuracy=0.8, batch_size=64))  # the same draws
-    finish(store, make(store, version=C, run_id="c2" * 6, seed=1))  # other examples
-    web = client(store)
-    page = text(web.get(f"/p/digits/compare?left={A}&right={B}").text)
+def test_two_versions_are_compared_on_the_same_examples(two: Store) -> None:
+    web = client(two)
+    page = text(web.get(f"/p/digits/compare?left={A}&right={C}").text)  # the same draws
     assert "on the 400 examples" in page
     assert "Right before, wrong after (0)" in page
     assert "config.training.batch_size 32 64" in page
     assert re.search(r"accuracy 0\.\d{4} 0\.\d{4} to 0\.\d{4} 0\.\d{4} 0\.\d{4} to 0\.\d{4} \+0\.0000", page)
-    other = text(web.get(f"/p/digits/compare?left={A}&right={C}").text)
+    other = text(web.get(f"/p/digits/compare?left={A}&right={B}").text)
     assert "no holdout example in common" in other
 
 

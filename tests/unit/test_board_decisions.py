@@ -13,6 +13,7 @@ from leptonflow.registry import champion_log, serving_decisions
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
 from serving import api_keys, running
+from serving.access import PAGES
 from serving.app import Options, create_app
 from tests.run_examples import HOSTILE
 from tests.unit.test_approval import waiting
@@ -27,7 +28,7 @@ def store() -> Store:
 
 
 def served(store: Store, config: Any, keys: str = ENTRY) -> TestClient:
-    rules = running.rules("127.0.0.1", api_keys.configured({api_keys.VARIABLE: keys}), insecure=False)
+    rules = running.rules("127.0.0.1", api_keys.configured({api_keys.VARIABLE: keys}), insecure=False, readable=PAGES)
     return TestClient(create_app(store, [config], Options(rules)), base_url=HOME)
 
 

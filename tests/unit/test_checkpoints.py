@@ -276,6 +276,8 @@ def trained(folder: Path, backend: str, kills: Sequence[int] = ()) -> tuple[byte
         for _ in range(steps or 0):
             next(lines)
         if steps is not None:
+            while not saved(store):  # a thread writes it, while the steps go on
+                next(lines)
             child.kill()
         _, errors = child.communicate(timeout=300)
         assert child.returncode == (0 if steps is None else -signal.SIGKILL), errors

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,8 @@ from starlette.testclient import TestClient
 
 from leptonflow.evaluation import champion_predictions
 from leptonflow.registry import champion_log, serving_decisions
+from leptonflow.storage import s3
+from leptonflow.storage.address import open_store
 from leptonflow.storage.directory_store import DirectoryStore
 from leptonflow.storage.memory_store import MemoryStore
 from leptonflow.storage.store import Store
@@ -240,6 +244,36 @@ def test_a_wrong_tensor_is_told_in_one_line(client: TestClient, case: str) -> No
     assert response.json()["line"] and "Traceback" not in response.text
 
 
+def test_a_model_or_a_decoder_that_fails_fails_its_own_examples(store: MemoryStore) -> None:
+    """The others of the batch are answered; the readiness says that the model gives no numbers."""
+    app = create_app(store, [served_champions.config()], Options(poll=0.05))
+    with TestClient(app) as client:
+        until(lambda: client.get("/readyz").status_code == 200)
+        service = app.state.services[NAME]
+        good = service.canary()
+
+        def broken(live: Any) -> Any:
+            raise KeyError("a bug")
+
+        first, second = service._predict([dataclasses.replace(good, look=broken), good])
+        assert first.error == "it could not be examined: KeyError" and second.error is None
+
+        def nothing(encoded: Any) -> Any:
+            return np.full((len(encoded), 2), np.nan), None
+
+        served = dataclasses.replace(service.live.served, _compute=nothing)
+        service.live = dataclasses.replace(service.live, served=served)
+        response = client.post(URL, content=png(1))
+        assert response.status_code == 422 and "not a finite number" in response.json()["line"]
+        assert client.get("/readyz").status_code == 503
+
+
+def test_a_packed_body_is_refused(client: TestClient) -> None:
+    """What unpacks to gigabytes is never unpacked."""
+    response = client.post(URL, content=b"x", headers={"content-encoding": "gzip"})
+    assert response.status_code == 415 and response.headers["connection"] == "close"
+
+
 def test_a_bomb_is_refused_from_its_header(client: TestClient) -> None:
     import struct
     import zlib
@@ -354,3 +388,18 @@ def test_a_store_that_is_away_is_told_until_it_is_there(tmp_path: Path, models: 
         assert client.get("/readyz").status_code == 200
         (tmp_path / "away").rename(tmp_path / "store")
         until(lambda: client.get("/v1").json()["pipelines"][0]["store"] is None)
+
+
+def test_an_s3_server_that_is_away_is_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "hidden")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hidden")
+    with s3.patient(0.1):
+        store = open_store("s3://bucket/prefix")
+    with TestClient(create_app(store, [served_champions.config()], Options(poll=0.05))) as client:
+        until(lambda: "connection refused" in client.get("/readyz").text)
+        response = client.post(URL, content=png(1))
+        assert response.status_code == 503 and "connection refused" in response.json()["line"]
+        assert "hidden" not in response.text

@@ -195,7 +195,8 @@ def test_a_kill_before_any_write_and_a_second_call_leave_each_row_once(memory: S
     counts = {table: len(rows(memory, table)) for table in COLUMNS}
     assert counts == {
         "batches": 0, "validations": 0, "quarantine": 0, "snapshots": 0, "promotions": 0, "discards": 0,
-        "corrections": 0, "outputs": 0, "trials": 0, "approvals": 0, "served": 0, "labels": 0, "drift": 0,
+        "corrections": 0, "outputs": 0, "trials": 0, "approvals": 0, "served": 0, "shadow": 0, "labels": 0,
+        "drift": 0,
         "runs": 1, "models": 1, "verdicts": 3, "folds": 15, "epochs": 84, "fits": 4, "predictions": 1600,
         "metrics": 40, "stages": len(document["seconds"]), "configuration": 16,
     }  # fmt: skip

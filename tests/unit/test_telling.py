@@ -78,6 +78,10 @@ def test_progress_runs_over_all_folds_and_the_final_fit_and_over_nothing_else() 
 def test_progress_of_folds_side_by_side_is_that_of_all_of_them() -> None:
     shares = {"fold 1": 0.5, "fold 2": 1.0, "fold 3": 0.25}
     assert naming.moved(shares, 5) == (pytest.approx(100 * 0.8 * 1.75 / 5), "folds 1, 3 of 5")
+    told = naming.detailed("folds 1, 3 of 5", {"fold 1": "epoch 2 of 9", "fold 3": "epoch 1 of 9"})
+    assert told == "folds 1, 3 of 5; fold 1: epoch 2 of 9; fold 3: epoch 1 of 9"
+    assert naming.detailed("fold 2 of 5", {"fold 2": "epoch 2 of 9"}) == "fold 2 of 5: epoch 2 of 9"
+    assert naming.detailed("fold 2 of 5", {"fold 2": None}) == naming.detailed("fold 2 of 5", {}) == "fold 2 of 5"
 
 
 def test_keys_have_the_characters_that_prefect_allows_and_no_two_pipelines_share_one() -> None:

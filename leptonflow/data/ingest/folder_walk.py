@@ -28,6 +28,9 @@ class Refusal:
     reason: str
 
 
+NO_FILE = Refusal("not-a-file", "a pipe, a socket or a device")
+
+
 @dataclass(frozen=True)
 class Found:
     """A file that may be read. `name` is relative to the root, `real` what is opened (a link's target)."""
@@ -82,25 +85,34 @@ def ordered(root: str) -> Iterator[tuple[str, Found | Refusal]]:
     real = os.path.realpath(root)
 
     def visit(prefix: str) -> Iterator[tuple[str, Found | Refusal]]:
+        links, others = set[str](), set[str]()
+        names = []  # a folder's with a slash: what is in it comes where that does
         try:
             with os.scandir(os.path.join(real, prefix)) as entries:
-                # a folder's files come where its own name with a slash does
-                there = sorted((each.name + "/" * each.is_dir(follow_symlinks=False), each) for each in entries)
+                for entry in entries:
+                    names.append(entry.name + "/" * entry.is_dir(follow_symlinks=False))
+                    if entry.is_symlink():
+                        links.add(entry.name)
+                    elif not entry.is_file(follow_symlinks=False):
+                        others.add(entry.name)
         except OSError as error:
             if not prefix:
                 raise
             yield prefix[:-1], Refusal("unreadable-file", f"the folder: {_words(error)}")
             return
-        for name, entry in there:
-            if is_hidden(prefix + entry.name):
+        names.sort()
+        for name in names:
+            if is_hidden((prefix + name).rstrip("/")):
                 continue
             if name.endswith("/"):
                 yield from visit(prefix + name)
-                continue
-            one = Walk(real)
-            _visit(one, entry, prefix + name, [])
-            yield from ((each.name, each) for each in one.files)
-            yield from one.refused.items()
+            elif name in links:
+                place = resolve(real, prefix + name)
+                yield prefix + name, place if isinstance(place, Refusal) else Found(prefix + name, place)
+            elif name in others:
+                yield prefix + name, NO_FILE
+            else:
+                yield prefix + name, Found(prefix + name, os.path.join(real, prefix + name))
 
     return visit("")
 
@@ -121,7 +133,7 @@ def _visit(found: Walk, entry: os.DirEntry[str], name: str, waiting: list[str]) 
     elif entry.is_file(follow_symlinks=False):
         found.files.append(Found(name, entry.path))
     else:
-        found.refused[name] = Refusal("not-a-file", "a pipe, a socket or a device")
+        found.refused[name] = NO_FILE
 
 
 def resolve(root: str, name: str) -> str | Refusal:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import accumulate
@@ -97,9 +97,12 @@ def late(store: Store, pipeline: str, outcomes: Sequence[Outcome], most: int | N
     return [found for found in in_order(one, reversed(looked_at)) if found is not None]
 
 
-def open_batches(store: Store, pipeline: str) -> list[Open]:
-    """The folders without `_READY` that nobody has discarded, also those that no batch can be named."""
-    names = store.folders(landing_folder(pipeline))
+def open_batches(store: Store, pipeline: str, besides: Collection[str] = ()) -> list[Open]:
+    """The folders without `_READY` that nobody has discarded, also those that no batch can be named.
+
+    besides: names that need not be asked for.
+    """
+    names = [name for name in store.folders(landing_folder(pipeline)) if name not in besides]
     discarded = discards.names(store, pipeline)
     return [
         found

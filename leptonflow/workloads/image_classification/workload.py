@@ -6,7 +6,7 @@ import operator
 
 from leptonflow.workloads import classification_errors
 from leptonflow.workloads.base import Codec, Derived, Suffixes, Workload
-from leptonflow.workloads.image_classification import baselines, examples, model, panels, proposal, scoring
+from leptonflow.workloads.image_classification import baselines, examples, model, occlusion, panels, proposal, scoring
 from leptonflow.workloads.media.image import SUFFIXES
 
 WORKLOAD = Workload(
@@ -40,6 +40,7 @@ WORKLOAD = Workload(
     look=proposal.LOOK,
     propose=proposal.propose,
     panels=panels.panels,
+    explain=occlusion.explain,
     derived={"size": Derived(("width", "height"), operator.mul)},  # pixels of the image as it arrived
     carriers=frozenset(("format", "bytes")),
 )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from leptonflow.workloads.base import Candidate, Evaluated, Mark, Panels, Shown, Slices
 from leptonflow.workloads.text_classification import tokens
+from schemas.text_classification import TextInput
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,17 +38,21 @@ def panels(evaluated: Evaluated) -> Panels:
     candidate = cache(evaluated.candidate)
 
     def shown(numbers: Sequence[int]) -> dict[int, Shown]:
-        tried = [texts[number] for number in numbers[:MOST_TEXTS]]
-        marks = occlusion(tried, candidate()) if tried else []
-        marks += [()] * (len(numbers) - len(tried))
-        return {
-            number: Shown(text=beginning(texts[number]), marks=found)
-            for number, found in zip(numbers, marks, strict=True)
-        }
+        first = list(numbers[:MOST_TEXTS])
+        tried = explain(evaluated.examples[first], evaluated.input, candidate()) if first else []
+        rest = {number: Shown(text=beginning(texts[number])) for number in numbers[MOST_TEXTS:]}
+        return dict(zip(first, tried, strict=True)) | rest
 
     tokenizer = tokens.load(candidate().vocabulary or "")
     shares = tokens.unknown_share(tokens.encode(tokenizer, texts, evaluated.input.length))
     return Panels(shown, (by_length(words), by_unknown(shares)), NOTE)
+
+
+def explain(examples: NDArray[Any], given: TextInput, candidate: Candidate) -> list[Shown]:
+    """N texts with the effect of their words: 1 + MOST_WORDS predictions for each."""
+    texts = [str(each) for each in examples]
+    marks = occlusion(texts, candidate) if texts else []
+    return [Shown(text=beginning(text), marks=found) for text, found in zip(texts, marks, strict=True)]
 
 
 def beginning(text: str) -> str:

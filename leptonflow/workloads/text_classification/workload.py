@@ -81,4 +81,5 @@ WORKLOAD = Workload(
     look=proposal.LOOK,
     propose=proposal.propose,
     panels=panels.panels,
+    explain=panels.explain,
 )

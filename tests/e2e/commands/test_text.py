@@ -93,6 +93,9 @@ def test_a_text_is_predicted_as_it_was_evaluated(place: Any, tmp_path: Path) -> 
     good, bad = found.document
     assert (good["label"], good["error"], bad["label"]) == ("sport", None, None)
     assert "not-utf8: byte 3 is 0xe9" in bad["error"]
+    (why,) = place("predict", tmp_path / "a.txt", "--explain").document
+    words = {mark["text"]: mark["effect"] for mark in why["explanation"]["marks"]}
+    assert words.keys() >= {"Goal", "penalty"} and max(words.values()) > 0
 
 
 def test_a_typed_text_and_the_rows_of_a_table_are_predicted_alike(place: Any, tmp_path: Path) -> None:
@@ -113,6 +116,19 @@ def test_a_typed_text_and_the_rows_of_a_table_are_predicted_alike(place: Any, tm
     (tmp_path / "other.csv").write_text("a,b\nc,d\n")
     (wrong,) = place("predict", tmp_path / "other.csv").document
     assert wrong["error"] == "missing-column: no column of texts (title, text); the columns are 'a', 'b'"
+
+
+def test_a_table_of_texts_is_scored_to_a_file_as_it_is_predicted(place: Any, tmp_path: Path) -> None:
+    found = table(tmp_path / "t.csv", 40, 7, bad=True)
+    singly = place("predict", found).document
+    scored = place("predict", found, "--output", tmp_path / "out.parquet", "--processes", 2)
+    assert (scored.status, scored.document["rows"], scored.document["failed"]) == (1, 44, 4)
+    rows = pq.read_table(tmp_path / "out.parquet").to_pylist()
+    assert [(row["source"], row["label"], row["error"]) for row in rows] == [
+        (each["file"], each["label"], each["error"]) for each in singly
+    ]
+    for row, each in zip(rows, singly, strict=True):
+        assert row["probability"] == pytest.approx(each["probability"], abs=1e-5)
 
 
 def test_a_notebook_predicts_texts(place: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -63,6 +64,12 @@ def test_the_run_page_and_its_artifacts_tell_the_verdict(tmp_path: Path) -> None
         expect(drawn).to_be_visible(timeout=30_000)
         assert drawn.evaluate("image => image.complete && image.naturalWidth > 100")
         keep(page, tmp_path, "prefect-image.png")
+
+        report = next(a for a in found if a["key"] == "report-small")
+        link = re.search(r"\((http://127\.0\.0\.1:\d+/p/small/runs/[0-9a-f]{12}/report\.html)\)", report["data"])
+        assert link is not None, report["data"]
+        page.goto(link[1])  # on the board, with no login
+        expect(page.get_by_role("heading", name="Gate")).to_be_visible()
 
         champions = stack.ask("/artifacts/latest/filter", {"artifacts": {"key": {"like_": "champion-"}}})
         assert [a["key"] for a in champions] == ["champion-small"]

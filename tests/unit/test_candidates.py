@@ -1,0 +1,156 @@
+"""A candidate beside the champion: who answers which request, what is logged, and that it harms no answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from leptonflow.storage.memory_store import MemoryStore
+from schemas.config import parse
+from schemas.errors import ConfigurationError
+from schemas.served import Served, canary_chosen, new_request_id
+from serving import live_models
+from serving.app import Options, create_app
+from serving.candidates import Candidates
+from serving.service import Beside, Service
+from tests import served_champions, small_packages
+from tests.served_champions import NAME, SHAPE, png, until
+
+URL = f"/v1/{NAME}/predict"
+
+
+class Kept:
+    dropped = 0
+
+    def __init__(self) -> None:
+        self.rows: list[Served] = []
+
+    def add(self, row: Served) -> None:
+        self.rows.append(row)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+@pytest.fixture(scope="module")
+def store() -> MemoryStore:
+    """A champion `one`, and a version `two` that is none."""
+    store = MemoryStore("memory://candidates")
+    served_champions.promote(store, "one", served_champions.model(1))
+    small_packages.put_model(store, "two", served_champions.model(2), SHAPE)
+    return store
+
+
+@pytest.fixture(scope="module")
+def served(store: MemoryStore) -> Iterator[tuple[TestClient, Service, Kept]]:
+    log = Kept()
+    app = create_app(store, [served_champions.config()], Options(poll=0.05), log)
+    with TestClient(app) as client:
+        until(lambda: client.get("/readyz").status_code == 200)
+        yield client, app.state.services[NAME], log
+
+
+def answered(client: TestClient, log: Kept, requests: int) -> list[tuple[str, str, list[tuple[str, bool]]]]:
+    """(request id, version that answered, (version, shadow) of each row) of some requests."""
+    log.rows.clear()
+    kind = {"content-type": "image/png"}
+    responses = [client.post(URL, content=png(number), headers=kind) for number in range(requests)]
+    assert {each.status_code for each in responses} == {200}
+    found = []
+    for response in responses:
+        id = response.headers["x-request-id"]
+        rows = [(row.version, row.shadow) for row in log.rows if row.request_id == id]
+        found.append((id, response.headers["x-model-version"], rows))
+    return found
+
+
+def test_a_shadow_predicts_every_request_and_answers_none(
+    served: tuple[TestClient, Service, Kept], store: MemoryStore
+) -> None:
+    client, service, log = served
+    service.beside = Beside(live_models.load(store, service.config, "two", None), 0.0, all=True)
+    for _, version, rows in answered(client, log, 8):
+        assert (version, rows) == ("one", [("one", False), ("two", True)])
+    assert client.get(f"/v1/{NAME}").json()["candidate"] == "two"
+    assert 'leptonflow_candidate_info{pipeline="digits",share="0",version="two"} 1.0' in client.get("/metrics").text
+
+
+def test_a_canary_answers_its_share_by_the_ids_and_the_champion_predicts_the_same_requests(
+    served: tuple[TestClient, Service, Kept], store: MemoryStore
+) -> None:
+    client, service, log = served
+    service.beside = Beside(live_models.load(store, service.config, "two", None), 0.5, all=False)
+    found = answered(client, log, 40)
+    for id, version, rows in found:
+        chosen = canary_chosen(id, 0.5)
+        assert version == ("two" if chosen else "one")
+        assert rows == ([("two", False), ("one", True)] if chosen else [("one", False)])
+    assert {version for _, version, _ in found} == {"one", "two"}
+
+
+def test_the_share_is_that_of_all_ids() -> None:
+    ids = [new_request_id() for _ in range(20_000)]
+    for share in (0.0, 0.05, 0.5):
+        assert sum(canary_chosen(id, share) for id in ids) / len(ids) == pytest.approx(share, abs=0.02)
+
+
+def test_a_candidate_that_fails_is_left_out_and_the_champion_answers(
+    served: tuple[TestClient, Service, Kept], store: MemoryStore
+) -> None:
+    client, service, log = served
+    other = live_models.load(store, service.config, "two", None)
+
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("secret of the model")
+
+    service.beside = Beside(other, 0.5, all=True)
+    object.__setattr__(other, "predict", broken)
+    for _, version, rows in answered(client, log, 3):
+        assert (version, rows) == ("one", [("one", False)])
+    assert service.beside is None
+    assert client.get(f"/v1/{NAME}").json()["problem"] == "two failed: RuntimeError"
+
+
+def test_a_candidate_that_cannot_be_loaded_predicts_nothing_and_is_told_of_once(store: MemoryStore) -> None:
+    said: list[str] = []
+    other = MemoryStore("memory://others")
+    served_champions.promote(other, "one", served_champions.model(1))
+    service = Service(served_champions.config(shadow="candidate"))
+    service.live = live_models.load(other, service.config, "one", None)
+    candidates = Candidates(other, [service], said.append)
+    candidates._newest = lambda _: "gone"  # type: ignore[method-assign]
+    candidates._look(service, decide=False)
+    candidates._look(service, decide=False)
+    assert service.beside is None and "gone" in (service.problem_beside or "")
+    assert len(said) == 1 and said[0].startswith(f"{NAME}: no candidate predicts: ")
+
+
+RULE = {"rule": "at_least", "metric": "accuracy", "value": 0.9}
+
+
+@pytest.mark.parametrize(
+    ("section", "told"),
+    [
+        ({"canary": {"share": 0.9, "promote_after": 100}}, r"serving\.canary\.share"),
+        ({"canary": {"share": 0.1, "promote_after": 1}}, r"serving\.canary\.promote_after"),
+        ({"canary": {"share": 0.1, "promote_after": 100, "timeout": "soon"}}, r"serving\.canary\.timeout.*a duration"),
+        ({"shadow": "one"}, r"serving\.shadow"),
+    ],
+)
+def test_a_wrong_section_names_the_key(section: dict[str, Any], told: str) -> None:
+    base = {"name": "digits", "workload": "image_classification", "input": [28, 28, 1], "gate": [RULE]}
+    with pytest.raises(ConfigurationError, match=told):
+        parse({**base, "serving": section}, where="digits.yaml", folder=Path())
+
+
+def test_one_decides_about_a_candidate_people_or_a_canary() -> None:
+    base = {"name": "digits", "workload": "image_classification", "input": [28, 28, 1], "gate": [RULE]}
+    canary = {"share": 0.05, "promote_after": 200}
+    found = parse({**base, "serving": {"canary": canary}}, where="digits.yaml", folder=Path())
+    assert found.waits == 7 * 86400 and parse(base, where="digits.yaml", folder=Path()).waits is None
+    with pytest.raises(ConfigurationError, match=r"serving\.canary"):
+        parse({**base, "serving": {"canary": canary}, "promotion": {"approve": "none"}}, where="x.yaml", folder=Path())
