@@ -12,7 +12,7 @@ from typing import Any
 from leptonflow.core.hashing import canonical
 from leptonflow.data.dataset import dataset_state
 from leptonflow.registry import champion_log, intact_champions, packages
-from leptonflow.runs import recording
+from leptonflow.runs import approvals, recording
 from leptonflow.storage.commit_log import Log
 from leptonflow.storage.store import Store
 from schemas.errors import Damaged, NotFound
@@ -41,7 +41,7 @@ def version(
     rows = champion_log.history(log)
     if evaluated is None:
         evaluated = [run for run in recording.runs(store, pipeline) if run["version"] == name]
-    newest = evaluated[-1] if evaluated else None
+    newest = approvals.told(store, pipeline, dict(evaluated[-1])) if evaluated else None
     return {
         "version": name,
         "champion": bool(champion and champion.version == name),

@@ -330,3 +330,76 @@ def test_the_commands_decide_as_the_person_who_types_them(tmp_path: Path, monkey
     late = call("reject", *given, "--reason", "no")
     assert late.status == 1 and "promoted: approved by ana: fine" in late.err
     assert main.VERDICT_STATUS["waiting"] == 5
+
+
+class Mortal(MemoryStore):
+    """A store whose process is killed before its n-th write."""
+
+    left: int | None = None
+
+    def create(self, key: str, data: bytes) -> None:
+        if self.left == 0:
+            raise KeyboardInterrupt
+        self.left = None if self.left is None else self.left - 1
+        super().create(key, data)
+
+
+@pytest.mark.parametrize("writes", range(2))
+def test_a_kill_before_any_write_of_an_approval_and_a_second_call_promote_once(writes: int) -> None:
+    store = Mortal(f"memory://{uuid.uuid4().hex}")
+    config, verdict = waiting(store)
+    store.left = writes
+    with pytest.raises(KeyboardInterrupt):
+        approval.approve(store, config, verdict.run_id, "ana", "", NOW)
+    store.left = None
+    found = approval.approve(store, config, verdict.run_id, "bo", "", NOW)
+    assert (found["outcome"], found["who"]) == ("promoted", "bo" if writes == 0 else "ana")
+    assert len(history(store)) == 1
+
+
+@pytest.mark.parametrize("writes", (0, 13, 14))  # the verdict, the request, the manifest
+def test_a_kill_before_any_write_of_a_run_that_waits_leaves_one_request(writes: int) -> None:
+    store = Mortal(f"memory://{uuid.uuid4().hex}")
+    run = run_examples.make(store)
+    config = run.config.model_copy(update={"promotion": of_yaml(promotion={"approve": "none"}).promotion})
+    results = run.results(verdict=run.verdict.model_copy(update={"verdict": "waiting"}), champion_after=None)
+    store.left = writes
+    try:
+        recording.record(store, config, run.plan, results)
+    except KeyboardInterrupt:
+        store.left = None
+        assert recording.record(store, config, run.plan, results)["verdict"] == "waiting"
+    (found,) = approvals.every(store, "digits", clock.now()).values()
+    assert (found.state, found.request.run_id) == ("waiting", run.verdict.run_id)
+
+
+class Racing(MemoryStore):
+    """A store on which somebody promotes another version right before our record."""
+
+    other: Any = None
+
+    def create(self, key: str, data: bytes) -> None:
+        other, self.other = (self.other, None) if key.startswith("promotions/") else (None, self.other)
+        if other is not None:
+            other()
+        super().create(key, data)
+
+
+def test_a_promotion_between_the_decision_and_its_record_is_decided_against_again() -> None:
+    place = Racing(f"memory://{uuid.uuid4().hex}")
+    config, verdict = waiting(place)
+    sha256 = run_examples.make(place, version="c" * 12, run_id="d" * 12, seed=9).package.manifest_sha256
+    place.other = lambda: promoted_by_hand(place, "digits", "c" * 12, sha256)
+    with pytest.raises(LeptonflowError, match="this process loads no models"):
+        approval.approve(place, config, verdict.run_id, "ana", "fine", NOW, evaluates=False)
+    assert [version for version, _, _ in history(place)] == ["c" * 12]
+    pending = approvals.pending(place, "digits", NOW)
+    assert pending is not None and (pending.state, pending.who) == ("approved", "ana")
+    # what the gate decides then: refused, which ends the wait although a person had approved it
+    case = approval.case_of(place, config, pending)
+    refused = verdict.model_copy(update={"verdict": "refused", "against": 1, "champion": "c" * 12})
+    told = approval._refused(place, case, refused, "ana", "fine", NOW)
+    assert (told["outcome"], told["champion"]) == ("refused", "c" * 12)
+    assert approvals.pending(place, "digits", NOW) is None
+    with pytest.raises(LeptonflowError, match="then another champion came, and the gate refused it"):
+        approval.approve(place, config, verdict.run_id, "ana", "", NOW)
