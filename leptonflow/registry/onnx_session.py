@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Rows = tuple["NDArray[np.float64]", "NDArray[np.float32] | None"]  # outputs (N, K), features (N, F)
 Compute = Callable[["NDArray[Any]"], Rows]
+TYPES = {"float": "float32", "double": "float64"}  # ONNX's names of types that NumPy calls otherwise
 TOLERANCE = 1e-5  # between a version's predictions, wherever and by whatever they are computed
 
 
@@ -25,6 +26,7 @@ def opened(data: bytes, threads: int | None = None) -> Compute:
 
     threads: of one prediction; by default one for each core. Raises TrainingError where they are no such model.
     """
+    import numpy as np
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -38,21 +40,28 @@ def opened(data: bytes, threads: int | None = None) -> Compute:
     try:
         session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         (source,) = session.get_inputs()
+        kind = source.type.removeprefix("tensor(").removesuffix(")")
+        takes = np.dtype(TYPES.get(kind, kind))  # Keras would convert what it is given itself
     except Exception as error:
         raise TrainingError(
             "ONNX Runtime cannot load the model",
             expected="a model of the ONNX format with one input",
-            received=" ".join(str(error).split())[:300],
+            received=_line(error),
             hint="Was it exported for a newer ONNX Runtime?",
         ) from error
 
     def compute(encoded: NDArray[Any]) -> Rows:
-        import numpy as np
-
-        rows, *features = session.run(None, {source.name: encoded})
+        try:
+            rows, *features = session.run(None, {source.name: encoded.astype(takes, copy=False)})
+        except Exception as error:
+            raise TrainingError("ONNX Runtime failed to predict", received=_line(error)) from error
         return np.asarray(rows, np.float64), features[0] if features else None
 
     return compute
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
 
 
 def in_batches(compute: Compute, encoded: NDArray[Any]) -> Rows:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from leptonflow.evaluation import load_check
-from leptonflow.registry import package_builder, packages
+from leptonflow.registry import package_builder, packages, served_models
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
 from leptonflow.training import model_fits, workspace
@@ -61,7 +61,7 @@ def own(folder: Path, code: str = CODE, **keys: Any) -> Pipeline:
     (folder / "by.txt").write_text("2.0")
     model = {"function": "layered:build", "custom_objects": "layered:objects", "files": ["by.txt"], **keys}
     training = {"epochs": 1, "folds": 2}
-    return pipeline(model={k: v for k, v in model.items() if v}, folder=folder, training=training)
+    return pipeline(model={k: v for k, v in model.items() if v}, folder=folder, training=training, serving={})
 
 
 def packaged(store: Store, config: Pipeline, plan: Plan) -> tuple[Store, str, str, str]:
@@ -94,6 +94,9 @@ def test_each_package_runs_its_own_code_where_that_is_allowed(tmp_path: Path, mo
         packages._models.clear()
     with pytest.raises(TrainingError, match=r"cannot be loaded without its own code, layered:objects.*source\.zip"):
         packages.load(*first)
+    served = served_models.load(*first)  # what ONNX Runtime takes needs no code
+    assert served.runtime == "onnxruntime"
+    np.testing.assert_allclose(served.predict(inputs), expected, atol=load_check.TOLERANCE)
     monkeypatch.setenv("LEPTONFLOW_PACKAGE_CODE", "1")
     packages.load(*first)
 

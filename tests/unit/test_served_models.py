@@ -104,6 +104,20 @@ def test_onnx_runtime_serves_what_keras_predicts(model: Any, exported: bytes) ->
             np.testing.assert_allclose(features, expected[1], atol=1e-4)
 
 
+def test_a_model_of_a_user_s_own_may_take_floats() -> None:
+    """Keras converts the pixels to what the model's input says; ONNX Runtime takes nothing else."""
+    layers = keras().layers
+    own = keras().Sequential([layers.Input(SHAPE), layers.Flatten(), layers.Dense(3), layers.Dense(2)])
+    store = MemoryStore("memory://served")
+    exported = onnx_export.export(own, images(1))
+    small_packages.put_model(store, "one", own, SHAPE, [("model.onnx", exported)])
+    served = served_models.load(store, small_packages.PIPELINE, "one")
+    assert served.why_keras is None
+    np.testing.assert_allclose(served.predict(images(4)), own.predict_on_batch(images(4)), rtol=1e-5, atol=TOLERANCE)
+    with pytest.raises(TrainingError, match="ONNX Runtime failed to predict"):
+        served.predict_encoded(images(4)[:, :5])
+
+
 def test_a_session_answers_many_threads(model: Any, exported: bytes) -> None:
     compute = onnx_session.opened(exported, threads=1)
     expected = compute(images(40))[0]
