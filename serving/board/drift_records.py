@@ -1,20 +1,23 @@
-"""The newest drift record of a pipeline, as far as the pages show it. Measuring drift does not belong here."""
+"""The newest looks for drift in what is served. Looking does not belong here (drift_looks), nor how a look is shown."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from leptonflow.core import store_keys
+from leptonflow.storage.objects import read_model
 from leptonflow.storage.store import Store
+from schemas.drift import DriftRecord
+
+MOST = 20
 
 
-@dataclass(frozen=True)
-class DriftRecord:
-    """found: whether it is an alarm. key: of the record's page on the store, where there is one."""
+def newest(store: Store, pipeline: str) -> tuple[DriftRecord, ...]:
+    """MOST of the records at most, the newest first. Raises Damaged where one cannot be read."""
+    keys = [key for key in store.keys(store_keys.drift_records_folder(pipeline)) if store_keys.is_drift_record(key)]
+    keys = keys[: -MOST - 1 : -1]
+    found = zip(keys, store.get_many(keys), strict=True)
+    return tuple(read_model(DriftRecord, key, data, "the record of a look for drift") for key, data in found)
 
-    found: bool
-    sentence: str
-    at: str
 
-
-def newest(store: Store, pipeline: str) -> DriftRecord | None:
-    return None
+def page(store: Store, pipeline: str, number: int) -> bytes:
+    """The page of a look. Raises NotFound."""
+    return store.get(store_keys.drift_page_key(pipeline, number))

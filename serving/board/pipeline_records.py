@@ -20,8 +20,9 @@ from leptonflow.storage.commit_log import Entry
 from leptonflow.storage.store import Store
 from schemas.config import NAME
 from schemas.constants import WAITING
+from schemas.drift import DriftRecord
 from schemas.errors import Damaged, NotFound
-from serving.board.drift_records import DriftRecord, newest
+from serving.board import drift_records
 from serving.board.run_records import Found, Run, RunRecords
 
 GROWTH = 60  # records of the dataset's log that a chart shows
@@ -55,7 +56,7 @@ class PipelineRecord:
     promotions: the promotions log, newest first; its first row names the champion. pins: versions that were served in
     its place, newest first.
     entries: of the dataset's log, oldest first. running: when the run that is under way was started.
-    lost: run ids. damage: lines about what could not be read.
+    lost: run ids. looks: for drift in what is served, newest first. damage: lines about what could not be read.
     """
 
     name: str
@@ -68,7 +69,7 @@ class PipelineRecord:
     rejected: str | None
     running: str | None
     lost: tuple[str, ...]
-    drift: DriftRecord | None
+    looks: tuple[DriftRecord, ...]
     damage: tuple[str, ...]
 
     @property
@@ -84,6 +85,13 @@ class PipelineRecord:
     @property
     def champion(self) -> dict[str, Any] | None:
         return self.promotions[0] if self.promotions else None
+
+    @property
+    def drift(self) -> DriftRecord | None:
+        """The newest look for drift, if it found one in what the present champion predicted."""
+        look = self.looks[0] if self.looks else None
+        now = self.champion["version"] if self.champion else None
+        return look if look is not None and look.verdict == "drift" and look.version == now else None
 
     @property
     def champion_run(self) -> Run | None:
@@ -105,10 +113,9 @@ class PipelineRecord:
     @property
     def wants_attention(self) -> bool:
         found = self.folders
-        drifted = self.drift is not None and self.drift.found
         folders = bool(found.refused) or any(each.wrong for each in found.open)
         asks = self.waiting is not None and self.waiting.request.labels is None  # a canary decides by itself
-        return bool(self.damage or self.lost or self.rejected) or asks or drifted or folders
+        return bool(self.damage or self.lost or self.rejected or self.drift) or asks or folders
 
 
 def names(store: Store) -> list[str]:
@@ -153,7 +160,7 @@ def read(store: Store, pipeline: str, records: RunRecords) -> PipelineRecord:
         rejected=part(lambda: _rejected(store, pipeline, runs), None),
         running=None if running is None else running.started_at or "",
         lost=tuple(run.run_id or "" for run in lost),
-        drift=part(lambda: newest(store, pipeline), None),
+        looks=part(lambda: drift_records.newest(store, pipeline), ()),
         damage=tuple(damage),
     )
 

@@ -30,6 +30,7 @@ from serving.api_keys import Keys
 from serving.board import (
     batch_records,
     decisions,
+    drift_records,
     holdout_examples,
     landed_pictures,
     pages,
@@ -51,6 +52,7 @@ MOST_ROWS = 50  # of promotions and of batches
 RUN_ID = re.compile(r"[0-9a-f]{12}")
 DIGEST = re.compile(r"[0-9a-f]{64}")
 STUDY_PAGE = re.compile(r"[0-9A-Za-z._-]{1,80}\.html")
+HTML = "text/html; charset=utf-8"
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; "
     "base-uri 'none'; frame-ancestors 'none'",
@@ -86,7 +88,7 @@ class Board:
         """A page; trail: (text, address) of the pages above it, then itself with no address."""
         now = datetime.now(UTC)
         html = pages.render(self.templates, template, trail=trail, store=self.store.uri, now=now, **view)
-        return Response(html, status, HEADERS, "text/html; charset=utf-8")
+        return Response(html, status, HEADERS, HTML)
 
     def warm(self) -> None:
         """Read every pipeline once, so that the first page need not; what cannot be read is told by the pages."""
@@ -136,6 +138,7 @@ def make(store: Store, services: Mapping[str, Service], keys: Keys) -> APIRouter
         ("/p/{name}/batches/{batch}/files/{digest}", landed_file),
         ("/p/{name}/runs/{run_id}/report.html", report),
         ("/p/{name}/runs/{run_id}/holdout", holdout),
+        ("/p/{name}/monitoring/{number:int}.html", drift_page),
         ("/p/{name}/studies/{study}/{file}", study_page),
     ):
         router.add_route(address, _answering(board, page), methods=["GET"], include_in_schema=False)
@@ -286,7 +289,7 @@ def report(board: Board, request: Request) -> Response:
     if not (NAME.fullmatch(name) and RUN_ID.fullmatch(run_id)):
         raise NotFound("no finished run has that id")
     data = board.store.get(store_keys.run_key(name, run_id, "report.html"))
-    return Response(data, headers=REPORT, media_type="text/html; charset=utf-8")
+    return Response(data, headers=REPORT, media_type=HTML)
 
 
 def holdout(board: Board, request: Request) -> Response:
@@ -327,12 +330,17 @@ def decide(board: Board, request: Request, body: bytes) -> Response:
     return board.page("problem.html.j2", trail, title=f"Run {run_id}: {document['outcome']}", line=line)
 
 
+def drift_page(board: Board, request: Request) -> Response:
+    name, number = board.named(request), request.path_params["number"]
+    return Response(drift_records.page(board.store, name, number), headers=REPORT, media_type=HTML)
+
+
 def study_page(board: Board, request: Request) -> Response:
     name, study, file = (request.path_params[key] for key in ("name", "study", "file"))
     if not (NAME.fullmatch(name) and NAME.fullmatch(study) and STUDY_PAGE.fullmatch(file)):
         raise NotFound("no study has that page")
     data = board.store.get(store_keys.study_key(name, study, file))
-    return Response(data, headers=REPORT, media_type="text/html; charset=utf-8")
+    return Response(data, headers=REPORT, media_type=HTML)
 
 
 def _studies(store: Store, pipeline: str) -> list[tuple[str, str]]:

@@ -18,12 +18,13 @@ from fastapi.testclient import TestClient
 from httpx import Response
 
 from leptonflow.core import store_keys
-from leptonflow.monitoring import prediction_log
+from leptonflow.monitoring import drift_looks, prediction_log
 from leptonflow.registry import manual_decisions
 from leptonflow.runs import recording
 from leptonflow.storage.address import open_store
 from leptonflow.storage.memory_store import MemoryStore
 from leptonflow.storage.store import Store
+from schemas.drift import DriftRecord, DriftTest
 from schemas.errors import UsageError
 from schemas.served import Served, new_request_id
 from serving import api_keys, running
@@ -171,6 +172,29 @@ def test_who_served_the_newest_predictions_is_told_also_where_their_log_is_damag
     two._objects[key] = b"garbage"  # type: ignore[attr-defined]
     page = text(client(two).get("/p/digits").text)
     assert "Damaged the newest file of served/digits cannot be read" in page and "Promotions" in page
+
+
+def test_the_newest_look_for_drift_is_told_while_its_champion_stays(two: Store) -> None:
+    test = DriftTest(
+        what="metadata", name="brightness", method="ks", effect=0.4, least=0.1, p_value=0.001, n=400, m=500,
+        drifted=True, sentence="brightness is higher",
+    )  # fmt: skip
+    look = DriftRecord(
+        pipeline="digits", number=0, at="2026-11-25T09:00:00.000000Z", version=B, verdict="drift", served=500,
+        first=None, last=None, reference=400, tests=(test,), triggers=True, quality=(), sentence=f"brighter {HOSTILE}",
+    )  # fmt: skip
+    drift_looks.record(two, look.model_copy(update={"verdict": "none", "number": 1, "tests": ()}))
+    web = client(two)
+    assert "Monitoring" in web.get("/p/digits").text and "Drift" not in text(web.get("/").text)
+    drift_looks.record(two, look.model_copy(update={"number": 2}))
+    for path in ("/", "/p/digits"):
+        page = web.get(path).text
+        assert "<b>Drift</b>" in page and "/p/digits/monitoring/2.html" in page and "<script" not in page
+    found = web.get("/p/digits/monitoring/2.html")
+    assert found.status_code == 200 and "sandbox" in found.headers["content-security-policy"]
+    assert web.get("/p/digits/monitoring/3.html").status_code == 404
+    manual_decisions.promote(two, "digits", A, "again", "kim@lab", fit_to_run)
+    assert "<b>Drift</b>" not in web.get("/").text
 
 
 def test_names_from_outside_are_text(two: Store) -> None:
