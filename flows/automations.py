@@ -10,7 +10,7 @@ import uuid
 from datetime import datetime
 from typing import Any
 
-from schemas.arrivals import EVENT, PIPELINE_LABEL, TAG
+from schemas.arrivals import DRIFT, EVENT, PIPELINE_LABEL, TAG
 from schemas.config import Pipeline
 
 HEARTBEAT_SECONDS = 30  # Prefect sends none more often
@@ -31,7 +31,8 @@ def on_arrival(config: Pipeline, deployment_id: str) -> Document:
     """A retraining after a batch's arrival, which lists the store itself: one for all that arrive within `debounce`.
 
     The first event starts the window and schedules the run at its end; a later event of the window does nothing, since
-    its batch is closed before the run begins; one after it starts the next window.
+    its batch is closed before the run begins; one after it starts the next window. Drift that the pipeline monitors is
+    such an event too.
     """
     return _automation(
         f"{config.name}: retrain when a batch arrives",
@@ -40,7 +41,7 @@ def on_arrival(config: Pipeline, deployment_id: str) -> Document:
             "type": "event",
             "posture": "Reactive",
             "match": {PIPELINE_LABEL: config.name},
-            "expect": [EVENT],
+            "expect": [EVENT, DRIFT] if config.serving.monitor and config.serving.monitor.retrain else [EVENT],
             "threshold": 1,
             "within": config.debounce,
         },

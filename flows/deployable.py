@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from leptonflow.core import pipeline_files
 from leptonflow.core.pipeline_files import PIPELINES, load_config
-from schemas.arrivals import FLOW, POOL, SCORE, TAG
+from schemas.arrivals import FLOW, MONITOR, POOL, SCORE, TAG
 from schemas.config import NAME, Pipeline
 from schemas.errors import ConfigurationError, UsageError
 from schemas.parameters import Parameters
@@ -24,8 +24,9 @@ from schemas.schedule import Schedule
 
 FILE = Path("prefect.yaml")
 ENTRYPOINT = "flows.retrain.retrain"  # a module's: it is found where leptonflow is installed, whatever the folder
-ENTRYPOINTS = {FLOW: ENTRYPOINT, SCORE: "flows.score.score"}
+ENTRYPOINTS = {FLOW: ENTRYPOINT, SCORE: "flows.score.score", MONITOR: "flows.monitor.monitor"}
 SCORES = "Score the source of the YAML's section `score` by the champion, to files on the store."
+MONITORS = "Look for drift in what the champion is served; a drift asks for a retraining."
 OURS = (ENTRYPOINT, "flows.retrain:retrain", "flows/retrain.py:retrain")
 M = TypeVar("M", bound=BaseModel)
 DESCRIPTION = "Ingest pending batches, train, evaluate, and promote if the gate passes."
@@ -72,6 +73,8 @@ class Deployable:
         """The YAML's."""
         if self.flow == SCORE:
             return self.config.score.schedule if self.config.score is not None else None
+        if self.flow == MONITOR:
+            return self.config.serving.monitor.schedule if self.config.serving.monitor is not None else None
         return self.config.schedule
 
     @property
@@ -108,12 +111,16 @@ def read(folder: Path, wrong: dict[Path, UsageError] | None = None) -> list[Depl
             received=", ".join(references),
             hint=f"Remove one from {FILE}, or give its YAML another name",
         )
-    return [*found, *(_scores(each) for each in found if each.config.score is not None)]
+    return [
+        *found,
+        *(_beside(each, SCORE, SCORES) for each in found if each.config.score is not None),
+        *(_beside(each, MONITOR, MONITORS) for each in found if each.config.serving.monitor is not None),
+    ]
 
 
-def _scores(of: Deployable) -> Deployable:
-    """The deployment that scores, of a pipeline whose YAML asks for it: it runs where the retraining does."""
-    return replace(of, parameters={"pipeline": of.parameters["pipeline"]}, description=SCORES, flow=SCORE)
+def _beside(of: Deployable, flow: str, description: str) -> Deployable:
+    """The deployment of another flow, of a pipeline whose YAML asks for it: it runs where the retraining does."""
+    return replace(of, parameters={"pipeline": of.parameters["pipeline"]}, description=description, flow=flow)
 
 
 def available(folder: Path) -> list[str]:

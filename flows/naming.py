@@ -17,7 +17,10 @@ from schemas.workloads import overall
 
 FAILED, CRASHED = "failed", "crashed"
 STARTING, TRAINING = "starting", "training"
-ENDS = ("promoted", "refused", "waiting", "unchanged", "rejected-data", "scored", FAILED, CRASHED)
+ENDS = (
+    "promoted", "refused", "waiting", "unchanged", "rejected-data", "scored", "drift", "no-drift", "too-few",
+    FAILED, CRASHED,
+)  # fmt: skip
 
 
 def run_name(pipeline: str, snapshot: str | None, doing: str) -> str:

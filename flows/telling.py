@@ -21,6 +21,7 @@ from leptonflow.core.hashing import digest, short
 from leptonflow.reports import plot_files, plots
 from leptonflow.reports.wording import bound, duration, number, signed, when
 from leptonflow.runs import unchanged
+from schemas.drift import DriftRecord
 from schemas.records import Evaluation, FitResult, Outcome, RuleResult, SnapshotRef, Verdict
 from schemas.text import markdown, printable
 from schemas.workloads import overall
@@ -247,6 +248,17 @@ def scores(pipeline: str, store: str, document: Mapping[str, Any]) -> Artifact:
     told = markdown(scored(document))
     text = "\n\n".join((f"# {told}", _table(("", ""), facts), "In the store", _code(f"{store}/{folder}")))
     return Artifact(key("scores", pipeline), "markdown", told, text + "\n")
+
+
+def looked(store: str, record: DriftRecord) -> Artifact:
+    """What a look for drift found, and where its page lies on the store."""
+    facts = [
+        (markdown(test.key), ("drift: " if test.drifted else "") + markdown(test.sentence)) for test in record.tests
+    ]
+    where = f"{store}/{store_keys.drift_page_key(record.pipeline, record.number)}"
+    told = markdown(record.sentence)
+    text = "\n\n".join((f"# {told}", _table(("", ""), facts), "In the store", _code(where)))
+    return Artifact(key("drift", record.pipeline), "markdown", told, text + "\n")
 
 
 def champion(pipeline: str, store: str, history: Sequence[Mapping[str, Any]]) -> Artifact | None:

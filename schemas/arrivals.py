@@ -9,9 +9,11 @@ import uuid
 from typing import Any
 
 EVENT = "leptonflow.batch.arrived"
+DRIFT = "leptonflow.drift.found"
 FLOW = "retrain"
 SCORE = "score"
-FLOWS = (FLOW, SCORE)  # of a pipeline's deployments, each of its name
+MONITOR = "monitor"
+FLOWS = (FLOW, SCORE, MONITOR)  # of a pipeline's deployments, each of its name
 POOL = "default"
 TAG = "leptonflow"
 PIPELINE_LABEL = "leptonflow.pipeline"
@@ -54,4 +56,20 @@ def batch_event(store_id: str, pipeline: str, batch: str, count: int | None, siz
         },
         "related": [{"prefect.resource.id": f"leptonflow.pipeline.{pipeline}", "prefect.resource.role": "pipeline"}],
         "payload": {"pipeline": pipeline, "batch": batch, "count": count, "bytes": size},
+    }
+
+
+def drift_event(store_id: str, pipeline: str, version: str, number: int, sentence: str) -> dict[str, Any]:
+    """The event of a drift that asks for a retraining, found by look `number` in what `version` is served."""
+    return {
+        "id": str(uuid.uuid5(_NAMESPACE, f"{store_id}/{pipeline}/{version}/{number}/drift")),
+        "event": DRIFT,
+        "resource": {
+            "prefect.resource.id": f"leptonflow.drift.{pipeline}.{number}",
+            "prefect.resource.name": f"look {number}",
+            PIPELINE_LABEL: pipeline,
+            STORE_LABEL: store_id,
+        },
+        "related": [{"prefect.resource.id": f"leptonflow.pipeline.{pipeline}", "prefect.resource.role": "pipeline"}],
+        "payload": {"pipeline": pipeline, "version": version, "number": number, "sentence": sentence},
     }

@@ -6,8 +6,6 @@ from typing import Any, Literal
 
 from schemas.records import Record
 
-EVENT = "leptonflow.drift.found"
-
 
 class DriftTest(Record):
     """What is served held against the reference, in one respect.

@@ -24,6 +24,7 @@ from leptonflow.workloads.predictions import matrix
 from schemas.config import Pipeline
 from schemas.drift import DriftRecord, DriftTest
 from schemas.errors import AlreadyExists
+from schemas.serving import Monitor
 from schemas.text import counted
 
 if TYPE_CHECKING:
@@ -57,6 +58,14 @@ def examine(store: Store, config: Pipeline, rows: int = ROWS, may_ask: bool = Fa
         sentence=_sentence(len(served), held_out, tests, enough),
     )  # fmt: skip
     return _numbered(store, found.model_copy(update={"triggers": may_ask}))
+
+
+def due(store: Store, config: Pipeline) -> DriftRecord | None:
+    """A look as the YAML's `serving.monitor` says; None where too few predictions came since the last one."""
+    wanted = config.serving.monitor or Monitor()
+    if unseen(store, config.name, wanted.after) < wanted.after:
+        return None
+    return examine(store, config, wanted.rows, wanted.retrain)
 
 
 def _served(store: Store, pipeline: str, version: str, most: int, since: int) -> pa.Table:

@@ -128,6 +128,25 @@ def test_a_pipeline_that_scores_has_a_second_deployment_while_it_does(server: Pr
     assert deploy(server, folder)["score/cats"] == "removed"
 
 
+def test_a_pipeline_that_is_monitored_has_a_deployment_for_it_and_retrains_on_drift(
+    server: PrefectServer, folder: Path
+) -> None:
+    pipeline(folder, "cats", serving={"monitor": {"schedule": {"cron": "*/5 * * * *"}}})
+    assert [each["name"] for each in deploying.deploy(folder, server.url)["deployments"]] == [
+        "retrain/cats", "monitor/cats",
+    ]  # fmt: skip
+    found = server.call("GET", "/deployments/name/monitor/cats")
+    assert (found["entrypoint"], found["parameters"]) == ("flows.monitor.monitor", {"pipeline": "cats"})
+    assert [each["schedule"]["cron"] for each in found["schedules"]] == ["*/5 * * * *"]
+    (trigger,) = [
+        each["trigger"] for each in server.call("POST", "/automations/filter", {})
+        if each["name"] == "cats: retrain when a batch arrives"
+    ]  # fmt: skip
+    assert set(trigger["expect"]) == {"leptonflow.batch.arrived", "leptonflow.drift.found"}
+    pipeline(folder, "cats")
+    assert deploy(server, folder)["monitor/cats"] == "removed"
+
+
 def test_done_twice_nothing_is_there_twice_and_nothing_is_touched(server: PrefectServer, folder: Path) -> None:
     pipeline(folder, "cats", schedule=SCHEDULE)
     deploy(server, folder)
