@@ -89,7 +89,7 @@ def convolutional() -> tuple[Any, Any, Any, Seen]:
     order = np.random.default_rng(0).permutation(len(images))
     images, labels = images[order], labels[order]
     keras().utils.set_random_seed(0)
-    made = cnn.build(ImageModel(filters=(8, 16, 32), dense=32), images.shape[1:], 10)
+    made = cnn.build(ImageModel(filters=(16, 32, 64), dense=64), images.shape[1:], 10)
     made.compile("adam", "sparse_categorical_crossentropy")
     half = len(images) // 2
     made.fit(images[:half], labels[:half], epochs=12, batch_size=32, verbose=0)
