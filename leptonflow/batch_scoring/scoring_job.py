@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import shutil
 from collections import deque
@@ -21,7 +22,7 @@ from leptonflow.batch_scoring import chunk_scores, scored_sources
 from leptonflow.batch_scoring.scored_sources import Wanted
 from leptonflow.core import progress
 from leptonflow.core.child_processes import Answer, Pool, Task
-from leptonflow.core.hashing import digest, sha256, short
+from leptonflow.core.hashing import sha256, short
 from leptonflow.data.ingest.label_columns import DEFAULT, Columns
 from leptonflow.evaluation import champion_predictions
 from leptonflow.registry import packages
@@ -86,10 +87,16 @@ def to_file(
             "--output cannot be written", expected="a folder that this user may write to", received=str(error)
         ) from None
     with _alone(folder):
-        parts = open_store(str(folder.absolute()))
+        parts = open_store(folder.absolute().as_uri())
         found = score(store, config, given, parts, "", processes=processes, columns=columns, root=root)
-        _merge(parts, found, output)
-        shutil.rmtree(folder)
+        try:
+            _merge(parts, found, output)
+            shutil.rmtree(folder)
+        except OSError as error:
+            raise LeptonflowError(
+                f"{output} cannot be written", received=error.strerror or str(error),
+                hint="Make room for it, and run the same command again: what was scored is kept",
+            ) from None  # fmt: skip
     return {**found.document(), "output": str(output)}
 
 
@@ -150,7 +157,7 @@ def _files(
 
     def tasks() -> Iterator[Task]:
         for number, chunk in enumerate(chunks):
-            key = f"{prefix}{number:08d}-{short(digest(job['manifest_sha256'], chunk))}.parquet"
+            key = f"{prefix}{number:08d}-{_digest(job, chunk)}.parquet"
             new = parts.size(key) is None
             asked.append((key, new))
             if new:
@@ -170,6 +177,11 @@ def _files(
             yield key, adopt(parts, key, data), True
         for key, _ in asked:
             yield key, steady(parts, key), False
+
+
+def _digest(job: Task, chunk: list[Wanted]) -> str:
+    """Of the version, and of what is known of the examples; a file's name may have bytes that are no UTF-8."""
+    return short(sha256(json.dumps([job["manifest_sha256"], chunk]).encode()))
 
 
 def _translated(answers: Iterator[Answer]) -> Iterator[Answer]:

@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from flows import automations, deploying
-from schemas.arrivals import FLOW, POOL, batch_event
+from schemas.arrivals import FLOW, POOL, SCORE, batch_event
 from tests.e2e import helpers
 from tests.prefect_servers import PrefectServer, full_server
 
@@ -228,13 +228,14 @@ def worker(server: PrefectServer, folder: Path, **environment: str) -> Iterator[
 def test_a_plain_worker_runs_it_in_the_users_folder_and_a_second_run_waits(
     server: PrefectServer, tmp_path: Path
 ) -> None:
-    """The folder is not this repository, and the worker was started in neither."""
+    """The folder is not this repository, and the worker was started in neither. It scores with what it promoted."""
     folder, elsewhere = tmp_path / "project", tmp_path / "elsewhere"
     elsewhere.mkdir()
     training = {"epochs": 1, "folds": 2}
     model = {"filters": [4], "dense": 4}
     gate = [{"rule": "at_least", "metric": "accuracy", "value": 0.0}]
-    deployment = deployed(server, folder, "small", training=training, model=model, gate=gate)
+    keys = {"training": training, "model": model, "gate": gate, "score": {"source": str(tmp_path / "source")}}
+    deployment = deployed(server, folder, "small", **keys)
     helpers.good(tmp_path / "source", ["a", "b"], 20)
     ingested = helpers.command("ingest", "small", tmp_path / "source", "--json", cwd=folder)
     assert ingested.status == 0
@@ -251,9 +252,14 @@ def test_a_plain_worker_runs_it_in_the_users_folder_and_a_second_run_waits(
             return all(each["state_type"] in ("COMPLETED", "FAILED", "CRASHED") for each in found.values())
 
         eventually(ended, 180)
+        scores = str(server.call("GET", f"/deployments/name/{SCORE}/small")["id"])
+        scoring = started(server, scores)
+        eventually(lambda: runs(server, scores)[0]["state_type"] in ("COMPLETED", "FAILED", "CRASHED"), 120)
     log = (elsewhere / "worker.log").read_text(errors="replace")[-5000:]
     verdicts = {run: history(server, run)[-1] for run in (first, second)}
     assert sorted(verdicts.values()) == ["promoted", "unchanged"], log
+    (manifest,) = (folder / ".leptonflow" / "scores" / "small" / "default").glob("*/manifest.json")
+    assert (history(server, scoring)[-1], json.loads(manifest.read_text())["rows"]) == ("scored", 40), log
     assert waited == {run for run, verdict in verdicts.items() if verdict == "unchanged"}
     assert json.loads((folder / ".leptonflow" / "store.json").read_text())  # the store is the folder's own
     assert server.call("GET", f"/deployments/{deployment}")["global_concurrency_limit"]["active_slots"] == 0

@@ -126,6 +126,20 @@ def test_what_was_finished_before_an_interruption_is_kept(store: Store, folder: 
     assert pq.read_table(output).to_pylist() == scored(store, whole, folder)
 
 
+def test_names_may_be_anything(store: Store, tmp_path: Path) -> None:
+    place = tmp_path / "a b%41$x"
+    place.mkdir()
+    for name in (b"\xff.png", b"new\nline.png", "\u00e9.png".encode()):
+        picture(1, (12, 12)).save(os.fsdecode(os.fsencode(place) + b"/" + name), "png")
+    (place / "link.png").symlink_to("/etc/passwd")
+    os.mkfifo(place / "pipe.png")
+    rows = scored(store, place / "out%41.parquet", place, processes=2)
+    told = {row["source"].rpartition("/")[2]: (row["error"] or "").partition(":")[0] for row in rows}
+    assert told == {
+        "\\udcff.png": "", "new\nline.png": "", "\u00e9.png": "", "link.png": "path-escape", "pipe.png": "not-a-file",
+    }  # fmt: skip
+
+
 def test_processes_side_by_side_give_the_same_file(store: Store, folder: Path, tmp_path: Path) -> None:
     one, two = tmp_path / "one.parquet", tmp_path / "two.parquet"
     scored(store, one, folder)
