@@ -18,6 +18,7 @@ from schemas.text import printable
 from serving.board import charts
 from serving.board.pipeline_records import PipelineRecord
 from serving.board.run_records import Measured, Run
+from serving.service import Service
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -32,7 +33,7 @@ def environment() -> Environment:
     """The templates with their filters; to be made once."""
     made = pages.environment(Path(__file__).parent / "templates")
     made.filters.update(day=day, ago=ago, path=path, value=value, lasted=lasted, measured=measured)
-    made.globals.update(chart=metric_chart, growth=growth_chart, kind=kind)
+    made.globals.update(chart=metric_chart, growth=growth_chart, kind=kind, amiss=amiss)
     return made
 
 
@@ -95,6 +96,15 @@ def kind(verdict: str) -> str:
     """The class of a verdict in the style sheet."""
     known = {"promoted": "promoted", "refused": "refused", "rejected": "refused", "waiting": "attention"}
     return known.get(verdict, "other")
+
+
+def amiss(p: PipelineRecord, service: Service | None) -> bool:
+    """Whether what this server serves of a pipeline is not what it should be: its champion, without a problem."""
+    if service is None:
+        return False
+    live = service.live.version if service.live else None
+    champion = p.champion["version"] if p.champion else None
+    return bool(service.problem or service.store_problem) or live != champion
 
 
 # --- charts --------------------------------------------------------------------------------------

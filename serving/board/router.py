@@ -177,10 +177,10 @@ def _answering(board: Board, page: Page) -> Callable[[Request], Response]:
 def overview(board: Board, request: Request) -> Response:
     names = pipeline_records.names(board.store)
     found = list(in_order(lambda name: pipeline_records.read(board.store, name, board.records), names, TOGETHER))
-    found.sort(key=lambda p: not p.wants_attention)
-    troubled = sum(p.wants_attention for p in found)
+    troubled = {p.name for p in found if p.wants_attention or pages.amiss(p, board.services.get(p.name))}
+    found.sort(key=lambda p: p.name not in troubled)
     return board.page(
-        "overview.html.j2", [], pipelines=found, troubled=troubled, latest=pages.LATEST, services=board.services
+        "overview.html.j2", [], pipelines=found, troubled=len(troubled), latest=pages.LATEST, services=board.services
     )  # fmt: skip
 
 
