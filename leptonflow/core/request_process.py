@@ -7,6 +7,7 @@ does not belong here: what is asked, and processes that work side by side (child
 from __future__ import annotations
 
 import json
+import math
 import os
 import select
 import signal
@@ -95,9 +96,10 @@ def _exchanged(process: subprocess.Popen[bytes], line: bytes, limit: Limit) -> b
         process.stdin.flush()
     except BrokenPipeError:
         return b""
-    found = b""
+    found, waiting = b"", select.poll()  # which takes a descriptor of any number
+    waiting.register(process.stdout, select.POLLIN)
     while not found.endswith(b"\n"):
-        if not select.select([process.stdout], [], [], max(0.0, limit.left()))[0]:
+        if not waiting.poll(max(0, math.ceil(1000 * limit.left()))):
             raise limit.exceeded()
         part = os.read(process.stdout.fileno(), 1 << 16)
         if not part:
