@@ -51,6 +51,7 @@ SCHEMAS: Json = {
             "request_id": {**TEXT, "description": "of this example: the id for a label that comes later"},
             "probabilities": {"type": ["object", "null"], "additionalProperties": {"type": "number"}},
             "outputs": {"type": ["array", "null"], "items": {"type": "number"}},
+            "explanation": {"type": ["object", "null"], "description": "with ?explain=1: the parts that mattered"},
         },
     },
     "Predictions": {
@@ -95,6 +96,7 @@ ERRORS = {
 }  # fmt: skip
 NAMED = {"name": "pipeline", "in": "path", "required": True, "schema": TEXT}
 VERSION = {"name": "version", "in": "path", "required": True, "schema": TEXT}
+EXPLAIN = {"name": "explain", "in": "query", "schema": TEXT, "description": "1: which parts of each example mattered"}
 
 
 def _body(schema: Json, kind: str = "application/json") -> Json:
@@ -150,6 +152,7 @@ def paths() -> Json:
     found[predict] = {"post": _operation(
         "Predict one or several examples", _body(_ref("Predictions")), *posted, body=examples, path=predict
     )}  # fmt: skip
+    found[predict]["post"]["parameters"].append(EXPLAIN)
     found[infer] = {"post": _operation(
         "Predict a tensor of examples", anything, *posted, body=_body(_ref("Tensors")), path=infer
     )}  # fmt: skip

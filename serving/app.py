@@ -28,6 +28,7 @@ from serving.board import router
 from serving.candidates import POLL as POLL_CANDIDATES
 from serving.candidates import Candidates
 from serving.champion_watch import POLL, Watch
+from serving.explaining import explainer
 from serving.metrics import Metrics
 from serving.predicting import decoders
 from serving.problems import response, told
@@ -74,11 +75,13 @@ def create_app(
         finally:
             candidates.stop()
             await run_in_threadpool(_close, watch, list(services.values()), log)
-            app.state.decoders.shutdown(wait=False, cancel_futures=True)
+            for pool in (app.state.decoders, app.state.explainer):
+                pool.shutdown(wait=False, cancel_futures=True)
 
     app = FastAPI(title="leptonflow", docs_url=None, redoc_url=None, lifespan=lifespan)
     app.state.store, app.state.services = store, services
     app.state.pipelines = {config.name: config for config in pipelines}
+    app.state.explainer = explainer()
     app.state.decoders, app.state.metrics = decoders(), Metrics(list(services.values()), log)
     _include_predictions(app)
     app.include_router(labels.router)

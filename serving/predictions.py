@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from leptonflow.workloads import catalog
 from schemas.text import printable
-from serving import problems, request_bodies
+from serving import explaining, problems, request_bodies
 from serving.predicting import Arrival, arrived, predicted
 from serving.problems import Problem, told
 from serving.request_bodies import read
@@ -76,15 +76,21 @@ async def predict(request: Request, service: Service, arrival: Arrival) -> Respo
     body = await body_of(request, service, arrival)
     typed = catalog.load(service.config.workload).typed is not None
     examples = await request_bodies.examples(request, body, service.config.serving, typed)
+    explain = explaining.wanted(request, service, examples)
     found = await predicted(service, request.app.state.decoders, arrival, examples, "predict")
     if len(found) == 1 and found[0][2].error is not None:
         raise told(422, f"the example cannot be read: {found[0][2].error}", hint="Send another one")
-    document = {
+    document: dict[str, Any] = {
         "request_id": arrival.request_id,
         "pipeline": service.name,
         "version": found[0][2].live.version,
         "predictions": [row(id, name, answer) for id, name, answer in found],
     }
+    if explain:
+        pool, answers = request.app.state.explainer, [answer for _, _, answer in found]
+        why = await explaining.explained(pool, service, arrival, examples, answers)
+        for each, explanation in zip(document["predictions"], why, strict=True):
+            each["explanation"] = explanation
     headers = {"x-request-id": arrival.request_id, "x-model-version": found[0][2].live.version}
     return Response(json.dumps(document), 200, headers, "application/json")
 

@@ -403,3 +403,14 @@ def test_an_s3_server_that_is_away_is_the_reason(monkeypatch: pytest.MonkeyPatch
         response = client.post(URL, content=png(1))
         assert response.status_code == 503 and "connection refused" in response.json()["line"]
         assert "hidden" not in response.text
+
+
+def test_it_says_which_parts_of_an_example_mattered(client: TestClient) -> None:
+    rows = client.post(f"{URL}?explain=1", files=[("file", ("a.png", png(1))), ("file", ("b.png", b"none"))]).json()
+    good, bad = rows["predictions"]
+    assert len(good["explanation"]["patches"]) == 9 and good["explanation"]["overlay"].startswith("data:image/png")
+    assert bad["error"] and bad["explanation"] is None
+    plain = client.post(URL, content=png(1), headers={"content-type": "image/png"}).json()["predictions"][0]
+    assert "explanation" not in plain and plain["probability"] == pytest.approx(good["probability"], abs=TOLERANCE)
+    many = client.post(f"{URL}?explain=1", files=[("file", (f"{n}.png", png(n))) for n in range(5)])
+    assert many.status_code == 422 and "at most 4" in many.json()["line"]
