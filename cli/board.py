@@ -17,7 +17,7 @@ def board(
     store: STORE = None,
     debug: DEBUG = False,
 ) -> int:
-    """Show pipelines, runs, reports and quarantine as web pages, until Ctrl-C."""
+    """Show pipelines, runs, reports and quarantine as web pages. They are there until Ctrl-C."""
     from serving import api_keys, running
     from serving.access import PAGES
 

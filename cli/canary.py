@@ -10,7 +10,7 @@ from schemas.text import printable
 
 
 def canary(pipeline: PIPELINE, store: STORE = None, as_json: JSON = False, debug: DEBUG = False) -> int:
-    """How many labels the canary has, and what the gate decided on them; it is decided now where there are enough."""
+    """The canary's labels, and what the gate decided on them. It is decided now where there are enough."""
     from leptonflow.core import clock, pipeline_files
     from leptonflow.runs import canary as canaries
     from leptonflow.storage.address import open_store

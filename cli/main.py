@@ -228,7 +228,7 @@ def up(
     store: STORE = None,
     debug: DEBUG = False,
 ) -> int:
-    """Start Prefect's server and UI, the board, a worker and the watcher. They run until Ctrl-C."""
+    """Start Prefect's server and UI, board, worker and watcher. They run until Ctrl-C."""
     from cli import stack
 
     return stack.show_login() if login else stack.up(store, s3, detach)

@@ -90,8 +90,8 @@ def test_help_is_light_and_names_no_command_that_does_not_work(tmp_path: Path) -
     here = re.findall(r"^  ([a-z]+)  ", out, re.MULTILINE)
     assert here == [
         "init", "ingest", "discard", "retract", "retrain", "status", "runs", "models", "history", "verify", "promote",
-        "rollback", "approve", "reject", "tune", "gate", "predict", "serve", "label", "labels", "query", "report",
-        "explain", "reproduce", "watch", "deploy", "up", "down", "logs", "doctor",
+        "rollback", "approve", "reject", "canary", "tune", "gate", "predict", "serve", "label", "labels", "monitor",
+        "board", "query", "report", "explain", "reproduce", "watch", "deploy", "up", "down", "logs", "doctor",
     ]  # fmt: skip
     assert not re.search(r"^  [a-z]+ .*\.\.\.$", out, re.MULTILINE)  # no line of a command is cut
     assert not (HEAVY | {"pyarrow", "numpy"}) & set((tmp_path / "modules").read_text().split())
