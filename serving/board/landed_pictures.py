@@ -10,7 +10,7 @@ import re
 from leptonflow.core.hashing import sha256
 from leptonflow.data.ingest import landed_changes, landing
 from leptonflow.storage.store import Store
-from schemas.errors import Damaged, NotFound
+from schemas.errors import NotFound
 
 LARGEST = 16 << 20  # bytes of a file that is shown
 KINDS = (
@@ -44,12 +44,3 @@ def landed(store: Store, pipeline: str, batch: str, digest: str, source: str) ->
         if kind is not None and sha256(data) == digest:
             return data, kind
     raise NotFound("no picture of that row can be shown", received=digest)
-
-
-def listed(store: Store, pipeline: str, batch: str) -> frozenset[str]:
-    """The sha256 of each landed file, as far as the batch's listing names them; empty for one without."""
-    try:
-        found = landing.listed(store, pipeline, batch)
-    except (Damaged, NotFound):
-        return frozenset()
-    return frozenset() if found is None else frozenset(file.sha256 for file in found.files)

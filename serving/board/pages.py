@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from jinja2 import Environment
     from markupsafe import Markup
 
-RUNS_DRAWN = 60
-RUNS_OF_A_CARD = 30
 LATEST = 4  # runs that a card of the overview lists
 
 

@@ -127,7 +127,7 @@ def test_a_runs_record_is_read_once(made: Store) -> None:
 
 
 def test_runs_are_paged_and_kept_within_bounds(two: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serving.board.router.RUNS_OF_A_PAGE", 1)
+    monkeypatch.setattr("serving.board.views.RUNS_OF_A_PAGE", 1)
     web = client(two)
     first, last = web.get("/p/digits").text, web.get("/p/digits?page=3").text
     assert "page 1 of 3" in first and "page 3 of 3" in last
