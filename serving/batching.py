@@ -133,8 +133,9 @@ class Batcher(Generic[Ask, Answer]):
             return
         try:
             answers = self._predict(asked)
-        except Exception as error:  # noqa: BLE001 - whatever a model says: these requests fail, the next go on
-            _deliver([(job, error) for job in jobs])
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a model does: these fail, the next go on
+            failed = error if isinstance(error, Exception) else RuntimeError("the model ended the process")
+            _deliver([(job, failed) for job in jobs])
             return
         at, results = 0, []
         for job in jobs:

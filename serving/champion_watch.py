@@ -61,7 +61,7 @@ class Watch:
         """One look; what goes wrong is the service's state, and the next look tries again."""
         try:
             self._follow(service)
-        except Exception as error:  # noqa: BLE001 - a watch that ends would serve an old version for good
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a watch that ends would serve an old version for good
             line = _line(error)
             if service.store_problem is None:
                 self._say(f"{service.name}: {line}")
@@ -107,7 +107,7 @@ class Watch:
                 self._pinned(service)
         except StoreUnreachable:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever a package makes Keras say, it does not replace a version
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a package does, it replaces no version
             service.failed_loads += 1
             still = f"{before} is still served" if before else "nothing is served"
             service.problem = f"{version} cannot be served, {still}: {_line(error)}"
@@ -123,5 +123,5 @@ class Watch:
         return True
 
 
-def _line(error: Exception) -> str:
+def _line(error: BaseException) -> str:
     return error.line() if isinstance(error, LeptonflowError) else printable(f"{type(error).__name__}: {error}"[:500])

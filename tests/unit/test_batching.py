@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine
@@ -25,6 +26,8 @@ class Gate:
         self.sizes.append(len(asked))
         if -1 in asked:
             raise ValueError("no such number")
+        if -2 in asked:
+            sys.exit("a model's own code")
         return [each * each for each in asked]
 
 
@@ -89,6 +92,8 @@ def test_what_fails_fails_its_own_batch() -> None:
         gate.open.set()
         with pytest.raises(ValueError):
             await batcher.submit([-1], soon())
+        with pytest.raises(RuntimeError):
+            await batcher.submit([-2], soon())
         assert await batcher.submit([3], soon()) == [9]
 
     run(story)
