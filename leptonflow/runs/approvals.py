@@ -113,6 +113,8 @@ def standing(
         who, reason, at = (decision.who, decision.reason, decision.at) if decision else (None, None, None)
         return Approval(request=request, state=state, who=who, reason=reason, decided_at=at, sentence=sentence)
 
+    if decision is not None and decision.outcome != APPROVED:
+        return told(decision.outcome, decision.sentence)
     if champion:
         sentence = decision.sentence if decision else f"{request.version} was made the champion by hand"
         return told(PROMOTED, sentence)
@@ -125,8 +127,6 @@ def standing(
         what = "approval" if request.labels is None else f"{request.labels} labelled predictions"
         commands = approve_command(request.pipeline, request.run_id)
         return told(WAITING, f"waiting for {what} until {request.expires_at}: {commands}")
-    if decision.outcome != APPROVED:
-        return told(decision.outcome, decision.sentence)
     if refused:
         return told(REFUSED, f"{decision.sentence}; then another champion came, and the gate refused it")
     again = f"`leptonflow approve {request.pipeline} {request.run_id}` completes it"

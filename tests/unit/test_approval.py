@@ -102,6 +102,7 @@ def test_where_a_run_stands_follows_from_its_records_and_the_time() -> None:
         (standing(REQUEST, None, None, False, False, SOON), "expired"),
         (standing(REQUEST, None, newer, False, False, at), "superseded"),
         (standing(REQUEST, decided("rejected"), newer, False, False, LATE), "rejected"),
+        (standing(REQUEST, decided("rejected"), None, True, False, LATE), "rejected"),  # and then made it by hand
         (standing(REQUEST, decided("approved"), None, False, False, LATE), "approved"),
         (standing(REQUEST, decided("approved"), None, True, True, LATE), "promoted"),
         (standing(REQUEST, decided("approved"), None, False, True, LATE), "refused"),
