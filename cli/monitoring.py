@@ -35,15 +35,22 @@ def label(
 
 def labels(
     pipeline: PIPELINE,
+    to_batch: Annotated[
+        bool, typer.Option("--to-batch", help="land what was served with its inputs and labelled, as a batch")
+    ] = False,
     store: STORE = None,
     as_json: JSON = False,
     debug: DEBUG = False,
 ) -> int:
     """How good served predictions with a label are."""
     from leptonflow.core import pipeline_files
-    from leptonflow.monitoring import live_quality
+    from leptonflow.monitoring import labelled_batch, live_quality
+    from leptonflow.storage.address import open_store
 
     config = pipeline_files.load_config(pipeline)
+    if to_batch:
+        landed = labelled_batch.land(open_store(store_uri(store)), config)
+        return answer(Answer(landed, lambda: _landed(landed)), as_json)
     document = {"pipeline": config.name, "quality": live_quality.measure(looked_at(store), config)}
     return answer(Answer(document, lambda: _quality(document)), as_json)
 
@@ -86,6 +93,14 @@ def _labelled(document: dict[str, Any]) -> None:
         show.warn(printable(f"row {row['row']}, {row['request_id']!r}: {row['sentence']}"))
     if more := document["refused"] - len(document["rows"]):
         show.warn(f"and {more} more rows were refused")
+
+
+def _landed(document: dict[str, Any]) -> None:
+    print(printable(f"batch {document['batch']}: {counted(document['examples'], 'labelled example')}, pending"))
+    if document["without_inputs"]:
+        print(f"{counted(document['without_inputs'], 'label')} left out: their inputs were not logged")
+    if document["unnameable"]:
+        print(f"{counted(document['unnameable'], 'label')} left out: no folder can be named so")
 
 
 def _quality(document: dict[str, Any]) -> None:

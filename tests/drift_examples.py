@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -27,20 +26,6 @@ def digits() -> tuple[Pixels, Any]:
     return np.stack(large)[..., None], found.target
 
 
-def photographs() -> tuple[Pixels, Any]:
-    """Squares of 32 x 32 of scikit-learn's two photographs; the classes are their five columns each."""
-    from sklearn.datasets import load_sample_images
-
-    squares, labels = [], []
-    for number, photograph in enumerate(load_sample_images().images):
-        height, width = photograph.shape[:2]
-        for top in range(0, height - 31, 12):
-            for left in range(0, width - 31, 12):
-                squares.append(photograph[top : top + 32, left : left + 32])
-                labels.append(number * 5 + left * 5 // width)
-    return np.stack(squares), np.asarray(labels)
-
-
 def changed(images: Pixels, how: str) -> Pixels:
     """The images after a change that must be seen."""
     values = images.astype(np.float64)
@@ -52,18 +37,12 @@ def changed(images: Pixels, how: str) -> Pixels:
     elif how == "noise":
         values = values + np.random.default_rng(0).normal(0, 20, values.shape)
     else:
-        return np.stack([_file(each, how) for each in images])
+        return np.stack([_blurred(each) for each in images])
     return np.clip(values, 0, 255).round().astype(np.uint8)
 
 
-def _file(image: Pixels, how: str) -> Pixels:
-    found = Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image)
-    if how == "blur":
-        found = found.filter(ImageFilter.GaussianBlur(1))
-    else:
-        sink = io.BytesIO()
-        found.save(sink, "JPEG", quality=20)
-        found = Image.open(sink)
+def _blurred(image: Pixels) -> Pixels:
+    found = Image.fromarray(image.squeeze(-1)).filter(ImageFilter.GaussianBlur(1))
     return np.asarray(found).reshape(image.shape)
 
 

@@ -345,6 +345,8 @@ class Workload:
     derived: Mapping[str, Derived] = field(default_factory=dict)  # metadata that follows from what is recorded
     carriers: frozenset[str] = frozenset()
     # ^ metadata of the file and not of what is in it: the same example can come in another one
+    file: Callable[[bytes, Any], tuple[str, bytes]] | None = None
+    # ^ an encoded example, input -> (suffix, bytes) of a file that is examined as that example; None: there is none
 
     def score(self, truth: NDArray[Any], outputs: NDArray[np.float64], classes: Sequence[str]) -> Metrics:
         """Every metric of N true values against N outputs; null where it has no value."""

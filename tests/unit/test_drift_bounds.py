@@ -79,27 +79,24 @@ def test_columns_that_cannot_be_compared_are_left_out() -> None:
 
 @functools.cache
 def convolutional() -> tuple[Any, Any, Any, Seen]:
-    """As `quick`, of photographs and the project's small network."""
+    """As `quick`, with the project's small network."""
     from leptonflow.keras_runtime.keras_models import keras
     from leptonflow.registry.served_models import with_features
     from leptonflow.workloads.image_classification import cnn
     from schemas.image_classification import ImageModel
 
-    images, labels = drift_examples.photographs()
-    order = np.random.default_rng(0).permutation(len(images))
-    images, labels = images[order], labels[order]
+    images, labels = drift_examples.digits()
     keras().utils.set_random_seed(0)
-    made = cnn.build(ImageModel(filters=(16, 32, 64), dense=64), images.shape[1:], 10)
+    made = cnn.build(ImageModel(filters=(8, 16), dense=64), images.shape[1:], 10)
     made.compile("adam", "sparse_categorical_crossentropy")
-    half = len(images) // 2
-    made.fit(images[:half], labels[:half], epochs=12, batch_size=32, verbose=0)
+    made.fit(images[:997], labels[:997], epochs=20, batch_size=64, verbose=0)
     both = with_features(made)
 
     def model(some: Any) -> tuple[Any, Any]:
         outputs, features = both.predict(some, verbose=0)
         return np.asarray(outputs, np.float64), features
 
-    return model, images[half:], labels[half:], seen(model, images[half:])
+    return model, images[997:], labels[997:], seen(model, images[997:])
 
 
 @pytest.mark.slow
@@ -110,7 +107,7 @@ def test_no_alarm_in_95_of_100_resamples(count: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", [*CHANGES, "jpeg"])
+@pytest.mark.parametrize("how", CHANGES)
 def test_an_alarm_in_95_of_100_resamples_of_changed_images(how: str) -> None:
     model, images, _, same = convolutional()
     assert alarms(same, seen(model, changed(images, how)), 1000, 100) >= 95

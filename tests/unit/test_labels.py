@@ -11,12 +11,16 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from leptonflow.monitoring import label_files, labels, live_quality, served_log
+from leptonflow.data.dataset import dataset_state
+from leptonflow.data.ingest import pending_batches
+from leptonflow.monitoring import label_files, labelled_batch, labels, live_quality, served_log
 from leptonflow.monitoring.labels import Given
 from leptonflow.monitoring.prediction_log import PredictionLog
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
 from leptonflow.tables import compaction, queries
+from leptonflow.workloads import catalog
+from schemas.config import Pipeline
 from schemas.errors import UsageError
 from schemas.served import Served, new_request_id
 from serving.app import create_app
@@ -143,6 +147,48 @@ def test_a_csv_of_labels_is_read_or_refused_in_one_line(tmp_path: Path) -> None:
             label_files.read(path)
     path.write_text("request_id,label\nab\n")
     assert label_files.read(path) == [Given("ab", "", None)]
+
+
+def test_what_was_labelled_with_its_inputs_becomes_a_pending_batch(store: Store) -> None:
+    """The label is the person's, the example the very one that was served, and a second time it is the same batch."""
+    config = run_examples.make(store).config
+    workload = catalog.load(config.workload)
+    random = np.random.default_rng(0)
+    log = PredictionLog(store, seconds=600)
+    rows = []
+    for number in range(6):
+        at = AT + timedelta(milliseconds=number)
+        pixels = random.integers(0, 256, config.input, np.uint8).tobytes()
+        rows.append(Served(
+            pipeline="digits", request_id=new_request_id(at), at=at, version=VERSION, predicted="1", probability=0.5,
+            outputs=np.full(10, 0.1), metadata={}, features=None, seconds=0.001, runtime="keras", source="predict",
+            inputs=pixels if number else None,
+        ))  # fmt: skip
+        log.add(rows[-1])
+    log.close(30)
+    with pytest.raises(UsageError, match="no labelled example"):
+        labelled_batch.land(store, config)
+    labels.record(store, "digits", [Given(row.request_id, "7") for row in rows[:4]], "ada")
+    found = labelled_batch.land(store, config)
+    assert (found["examples"], found["without_inputs"], found["already"]) == (3, 1, False)
+    assert pending_batches.waiting(store, config, dataset_state.snapshots(store, "digits")) == (found["batch"],)
+    files = [store.get(key) for key in store.keys(f"landing/digits/{found['batch']}") if key.endswith(".png")]
+    assert sorted(workload.examine(data, config.input).encoded or b"" for data in files) == sorted(
+        row.inputs or b"" for row in rows[1:4]
+    )
+    assert labelled_batch.land(store, config) == {**found, "already": True}
+
+
+def test_a_text_is_a_file_again() -> None:
+    workload = catalog.load("text_classification")
+    given = Pipeline.model_validate({
+        "name": "news", "workload": "text_classification", "input": {},
+        "gate": [{"rule": "at_least", "metric": "accuracy", "value": 0.5}],
+    }).input  # fmt: skip
+    one = workload.examine("a line\nand more é".encode(), given)
+    assert one.encoded is not None and workload.file is not None
+    suffix, data = workload.file(one.encoded, given)
+    assert suffix in workload.suffixes.held and workload.examine(data, given).id == one.id
 
 
 def test_labels_over_http(store: Store) -> None:

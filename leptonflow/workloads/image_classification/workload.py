@@ -7,7 +7,7 @@ import operator
 from leptonflow.workloads import classification_errors
 from leptonflow.workloads.base import Codec, Derived, Suffixes, Workload
 from leptonflow.workloads.image_classification import baselines, examples, model, occlusion, panels, proposal, scoring
-from leptonflow.workloads.media.image import SUFFIXES
+from leptonflow.workloads.media.image import SUFFIXES, png
 
 WORKLOAD = Workload(
     name="image_classification",
@@ -43,4 +43,5 @@ WORKLOAD = Workload(
     explain=occlusion.explain,
     derived={"size": Derived(("width", "height"), operator.mul)},  # pixels of the image as it arrived
     carriers=frozenset(("format", "bytes")),
+    file=png.file,
 )

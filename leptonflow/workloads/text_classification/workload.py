@@ -76,6 +76,7 @@ WORKLOAD = Workload(
     baseline_words=baselines.WORDS,
     request=lambda data, given: examples.request(data),
     malformed=codec.malformed,
+    file=lambda encoded, given: (".txt", encoded),
     remarks=_remarks,
     told=_told,
     look=proposal.LOOK,
