@@ -87,7 +87,7 @@ def convolutional() -> tuple[Any, Any, Any, Seen]:
 
     images, labels = drift_examples.digits()
     keras().utils.set_random_seed(0)
-    made = cnn.build(ImageModel(filters=(8, 16), dense=64), images.shape[1:], 10)
+    made = cnn.build(ImageModel(filters=(16, 32), dense=64), images.shape[1:], 10)
     made.compile("adam", "sparse_categorical_crossentropy")
     made.fit(images[:997], labels[:997], epochs=40, batch_size=64, verbose=0)
     both = with_features(made)
