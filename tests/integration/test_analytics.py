@@ -37,7 +37,7 @@ from tests.servers import SECRET_KEY, Server
 ROOT = Path(__file__).parent.parent.parent
 PAGE = (ROOT / "docs" / "tables.md").read_text(encoding="utf-8")
 # Rows of these come from what this store has not seen; each has tests of its own.
-ELSEWHERE = ("corrections", "outputs", "approvals", "served", "shadow", "labels")
+ELSEWHERE = ("corrections", "outputs", "approvals", "served", "shadow", "labels", "drift")
 QUERIES = re.findall(r"^```sql\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 
 
