@@ -1,4 +1,4 @@
-"""A version as it is served: what its package predicts, one caller at a time, in the lightest runtime that can.
+"""A version as it is served: what its package predicts, in the lightest runtime that can; threads may share it.
 
 What does not belong here: HTTP, which version is served (the champion log), and what an output means (the workload's
 target).
@@ -7,6 +7,7 @@ target).
 from __future__ import annotations
 
 import json
+import threading
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -112,7 +113,7 @@ def _in_onnx(store: Store, manifest: ModelManifest, threads: int | None) -> Comp
 
 
 def _in_keras(model: Any) -> Compute:
-    both = with_features(model)
+    both, one_at_a_time = with_features(model), threading.Lock()  # Keras traces a new shape in whichever thread asks
 
     def compute(encoded: NDArray[Any]) -> Rows:
         import numpy as np
@@ -121,7 +122,8 @@ def _in_keras(model: Any) -> Compute:
         # Batches of powers of two: each size that a model sees for the first time is traced or compiled.
         batch = np.zeros((1 << max(0, count - 1).bit_length(), *encoded.shape[1:]), encoded.dtype)
         batch[:count] = encoded
-        rows, features = both.predict_on_batch(batch) if both else (model.predict_on_batch(batch), None)
+        with one_at_a_time:
+            rows, features = both.predict_on_batch(batch) if both else (model.predict_on_batch(batch), None)
         return np.asarray(rows, np.float64)[:count], None if features is None else features[:count]
 
     return compute
