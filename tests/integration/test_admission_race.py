@@ -103,6 +103,7 @@ def test_another_admission_of_the_same_batch_comes_between(
     assert admitted(store) == ["a", "b"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("verb", "end"), MOMENTS)
 def test_another_batch_with_the_same_pictures_comes_between(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str, end: str

@@ -85,6 +85,7 @@ def compact_all(store: Store, most: int = 2) -> list[bool]:
     return [compaction.compact(store, table, most) for table in table_sources.with_files()]
 
 
+@pytest.mark.slow
 def test_the_rows_of_every_table_are_the_same_after(store: Store) -> None:
     fill(store)
     before, objects = content(store), set(everything(store))

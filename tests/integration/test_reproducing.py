@@ -283,6 +283,7 @@ def compile(model, training):
 """
 
 
+@pytest.mark.slow
 def test_a_version_whose_source_was_edited_since_is_made_again(tmp_path: Path) -> None:
     folder = tmp_path / "p"
     folder.mkdir()

@@ -150,6 +150,7 @@ def test_a_champion_with_other_preprocessing_is_scored_through_its_own(
     assert found.champion_scores is not None and found.not_comparable is None
 
 
+@pytest.mark.slow
 def test_a_champion_with_other_classes_is_not_comparable(store: Store, trained: Any) -> None:
     _, config, plan, sha = trained
     four = (*CLASSES[:2], "top", "bottom")

@@ -111,9 +111,9 @@ def test_a_fact_that_no_example_has_is_told_before_any_training() -> None:
 
 def test_a_fact_may_be_a_word() -> None:
     """As an image's format is; an example without it has None, and among words a number is one too."""
-    assert evidence._column([3, None, 0.5]).tolist() == pytest.approx([3, float("nan"), 0.5], nan_ok=True)
-    assert evidence._column(["png", None, "jpeg"]).tolist() == ["png", None, "jpeg"]
-    assert evidence._column(["png", 3]).tolist() == ["png", "3"]
+    assert evidence.column([3, None, 0.5]).tolist() == pytest.approx([3, float("nan"), 0.5], nan_ok=True)
+    assert evidence.column(["png", None, "jpeg"]).tolist() == ["png", None, "jpeg"]
+    assert evidence.column(["png", 3]).tolist() == ["png", "3"]
 
 
 def test_a_fact_may_follow_from_recorded_ones() -> None:

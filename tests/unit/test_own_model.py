@@ -223,6 +223,7 @@ def test_callbacks_are_called_as_keras_calls_them_and_may_end_the_fit(tmp_path: 
     assert {each.metric for each in final.epochs if each.epoch == 2} == {"loss"}
 
 
+@pytest.mark.slow
 def test_keras_is_set_up_before_code_is_imported_that_imports_it_too(tmp_path: Path) -> None:
     """As `predict` does with a model of layers of its own: no other code has imported Keras by then."""
     (tmp_path / "early.py").write_text(

@@ -272,6 +272,7 @@ def test_the_same_code_trains_on_jax() -> None:
     assert float(accuracy) > 0.5
 
 
+@pytest.mark.slow
 def test_importing_keras_prints_nothing_and_neither_do_many_models() -> None:
     script = (
         "import os\n"

@@ -208,6 +208,7 @@ def test_keras_gets_weight_decay_clipping_and_averaging() -> None:
     assert (plain.weight_decay, plain.global_clipnorm, plain.use_ema) == (0.004, None, False)
 
 
+@pytest.mark.slow
 def test_the_averaged_weights_are_evaluated_and_saved(store: Store) -> None:
     made = pipeline(training={**TRAINING, "optimizer": {"learning_rate": 0.01, "ema": 0.9}})
     plan, workspace = land(store, made), Workspace()

@@ -51,6 +51,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return random_weights(tmp_path_factory.mktemp("weights"))
 
 
+@pytest.mark.slow
 def test_the_page_s_model_starts_frozen_and_its_callback_unfreezes_it(tmp_path: Path, weights: Path) -> None:
     workload, config = loaded(example(tmp_path, weights))
     model = workload.build(config, CLASSES)

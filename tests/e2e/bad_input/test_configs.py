@@ -95,7 +95,7 @@ def test_a_key_that_stands_twice_is_none_that_wins(tmp_path: Path, store: Path) 
     file = pipeline(tmp_path, gate=[GATE])
     file.write_text(file.read_text() + "gate:\n  - {rule: at_least, metric: accuracy, value: 0.0}\n")
     result = call("status", file, "--store", store, "--json")
-    assert result.status == 2 and "the key gate stands twice (lines 7 and 11)" in str(result.error["message"])
+    assert result.status == 2 and "the key gate stands twice (lines 7 and 13)" in str(result.error["message"])
 
 
 def test_wrong_contracts(tmp_path: Path, store: Path) -> None:

@@ -118,6 +118,7 @@ def test_a_typed_text_and_the_rows_of_a_table_are_predicted_alike(place: Any, tm
     assert wrong["error"] == "missing-column: no column of texts (title, text); the columns are 'a', 'b'"
 
 
+@pytest.mark.slow
 def test_a_table_of_texts_is_scored_to_a_file_as_it_is_predicted(place: Any, tmp_path: Path) -> None:
     found = table(tmp_path / "t.csv", 40, 7, bad=True)
     singly = place("predict", found).document
