@@ -10,9 +10,10 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from leptonflow.core import clock
+from leptonflow.core import clock, store_keys
+from leptonflow.storage import commit_log
 from leptonflow.storage.store import Store
-from schemas.errors import LeptonflowError
+from schemas.errors import LeptonflowError, StoreUnreachable
 from schemas.text import printable
 from serving import live_models
 from serving.service import Beside, Service
@@ -30,8 +31,10 @@ class Candidates:
     ) -> None:  # fmt: skip
         self._store, self._say, self._poll, self._decide = store, say, poll, decide
         self._services = [each for each in services if _wanted(each)]
-        self._failed: dict[str, str] = {}  # the version of a service that is not tried again
-        self._seen: dict[str, tuple[Any, str | None]] = {}
+        self._failed: dict[str, tuple[str, str]] = {}  # of a service: a version that is not tried again beside another
+        self._seen: dict[tuple[str, str], tuple[Any, str | None]] = {}
+        self._ended: dict[str, tuple[str, ...]] = {}  # of a service: its approvals when no canary was left to decide
+        self._undecided: dict[str, str] = {}  # of a service: why it could not be decided when that was last asked
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="candidates", daemon=True)
 
@@ -56,61 +59,89 @@ class Candidates:
                 return
 
     def _look(self, service: Service, decide: bool) -> None:
-        try:
-            if decide and service.config.serving.canary is not None:
+        """One look; what goes wrong is told, and the next look tries again: other services need this thread too."""
+        asked = service.config.serving
+        if decide and asked.canary is not None:
+            self._undecided.pop(service.name, None)
+            try:
                 self._decided(service)
-            self._follow(service)
-        except Exception as error:  # noqa: BLE001 - a candidate is not worth the thread that watches the others
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - of a model's own code too
+                self._undecided[service.name] = _line(error)
+        try:
+            self._follow(service, decide)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - of a model's own code too
             self._problem(service, _line(error))
 
     def _decided(self, service: Service) -> None:
-        from leptonflow.runs import canary
+        from leptonflow.runs import approvals, canary
 
-        before = service.beside
+        there, before = self._approvals(service), service.beside
+        if self._ended.get(service.name) == there:
+            return
         found = canary.decide(self._store, service.config, clock.now())
-        if before is not None and before.share and found["state"] not in ("waiting", "approved"):
-            self._say(f"{service.name}: the canary {found['version']}: {found['sentence']}")
+        if found["state"] not in approvals.UNDECIDED:
+            self._ended[service.name] = there
+            if before is not None and before.share:
+                self._say(f"{service.name}: the canary {found['version']}: {found['sentence']}")
 
-    def _follow(self, service: Service) -> None:
-        from leptonflow.runs import canary
-
+    def _follow(self, service: Service, fresh: bool) -> None:
         live, beside, asked = service.live, service.beside, service.config.serving
-        version = canary.waiting(self._store, service.config, clock.now()) if asked.canary is not None else None
+        version = self._waiting(service, fresh) if asked.canary is not None else None
         share = asked.canary.share if asked.canary is not None and version is not None else 0.0
         if version is None and asked.shadow is not None:
             version = self._newest(service)
         if version is None or live is None or version == live.version:
-            service.beside = service.problem_beside = None
+            service.beside = None
+            self._problem(service, self._undecided.get(service.name))
             return
         if beside is not None and beside.live.version == version:
             if beside.share != share:
                 service.beside = Beside(beside.live, share, asked.shadow is not None)
+            self._problem(service, self._undecided.get(service.name))
             return
-        if self._failed.get(service.name) == version or (service.problem_beside or "").startswith(f"{version} failed"):
+        pair = (version, live.version)
+        if self._failed.get(service.name) == pair or (service.problem_beside or "").startswith(f"{version} failed"):
             return
         service.beside = None
         try:
             other = live_models.load(self._store, service.config, version, None)
             if (other.workload, other.served.manifest.input) != (live.workload, live.served.manifest.input):
                 raise LeptonflowError(f"{version} takes other inputs than {live.version}")
-        except Exception:
-            self._failed[service.name] = version
+        except StoreUnreachable:
             raise
-        service.beside, service.problem_beside = Beside(other, share, asked.shadow is not None), None
+        except (Exception, SystemExit):
+            self._failed[service.name] = pair
+            raise
+        service.beside = Beside(other, share, asked.shadow is not None)
+        self._problem(service, self._undecided.get(service.name))
         what = f"answers {share:.1%} of the requests" if share else "predicts every request too"
         self._say(f"{service.name}: the candidate {version} {what}")
+
+    def _approvals(self, service: Service) -> tuple[str, ...]:
+        return tuple(self._store.keys(store_keys.approvals_folder(service.name)))
+
+    def _waiting(self, service: Service, fresh: bool) -> str | None:
+        """`canary.waiting`, read again only where there is another record, and now and then for its time."""
+        from leptonflow.runs import canary
+
+        number = commit_log.last_number(self._store, store_keys.promotions_log(service.name))
+        now, key = (self._approvals(service), number), (service.name, "canary")
+        if fresh or self._seen.get(key, (None, None))[0] != now:
+            self._seen[key] = (now, canary.waiting(self._store, service.config, clock.now()))
+        return self._seen[key][1]
 
     def _newest(self, service: Service) -> str | None:
         """`canary.newest`, read again only where there is another run or champion."""
         from leptonflow.runs import canary, recording
 
         now = (len(recording.manifests(self._store, service.name)), service.live and service.live.version)
-        if self._seen.get(service.name, (None, None))[0] != now:
-            self._seen[service.name] = (now, canary.newest(self._store, service.config))
-        return self._seen[service.name][1]
+        key = (service.name, "shadow")
+        if self._seen.get(key, (None, None))[0] != now:
+            self._seen[key] = (now, canary.newest(self._store, service.config))
+        return self._seen[key][1]
 
-    def _problem(self, service: Service, line: str) -> None:
-        if service.problem_beside != line:
+    def _problem(self, service: Service, line: str | None) -> None:
+        if line is not None and service.problem_beside != line:
             self._say(f"{service.name}: no candidate predicts: {line}")
         service.problem_beside = line
 
@@ -120,5 +151,5 @@ def _wanted(service: Service) -> bool:
     return service.pin is None and (asked.shadow is not None or asked.canary is not None)
 
 
-def _line(error: Exception) -> str:
+def _line(error: BaseException) -> str:
     return error.line() if isinstance(error, LeptonflowError) else printable(f"{type(error).__name__}: {error}"[:500])

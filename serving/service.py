@@ -128,6 +128,8 @@ class Service:
         if not good:
             return answers
         found, beside = _predictions(live, [seen[number] for number in good]), self.beside
+        if beside is not None and beside.live.version == live.version:  # it has just become the champion
+            beside = None
         others = self._others(beside, asked, seen, good) if beside is not None else {}
         for number, first in zip(good, found, strict=True):
             second = others.get(number)
@@ -152,7 +154,7 @@ class Service:
             real = [number for number in real if canary_chosen(asked[number].request_id, beside.share)]
         try:
             found = _predictions(beside.live, [seen[number] for number in real]) if real else []
-        except Exception as error:  # noqa: BLE001 - whatever a candidate's model raises
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a candidate's model does
             self.beside, self.problem_beside = None, f"{beside.live.version} failed: {type(error).__name__}"
             return {}
         return {number: each for number, each in zip(real, found, strict=True) if each.answer.error is None}

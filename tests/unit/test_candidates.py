@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from leptonflow.core.hashing import canonical
 from leptonflow.storage.memory_store import MemoryStore
+from schemas.approvals import ApprovalRequest
 from schemas.config import parse
-from schemas.errors import ConfigurationError
+from schemas.errors import ConfigurationError, StoreUnreachable
 from schemas.served import Served, canary_chosen, new_request_id
 from serving import live_models
 from serving.app import Options, create_app
@@ -154,3 +156,105 @@ def test_one_decides_about_a_candidate_people_or_a_canary() -> None:
     assert found.waits == 7 * 86400 and parse(base, where="digits.yaml", folder=Path()).waits is None
     with pytest.raises(ConfigurationError, match=r"serving\.canary"):
         parse({**base, "serving": {"canary": canary}, "promotion": {"approve": "none"}}, where="x.yaml", folder=Path())
+
+
+class Away(MemoryStore):
+    """A store of which nothing can be read while it is away; its listings answer."""
+
+    away = False
+
+    def get(self, key: str) -> bytes:
+        if self.away:
+            raise StoreUnreachable("the store is away")
+        return super().get(key)
+
+
+def looking(store: MemoryStore, said: list[str]) -> tuple[Service, Candidates]:
+    """A service of the champion `one`, whose candidate is `two` by now."""
+    service = Service(served_champions.config(shadow="candidate"))
+    service.live = live_models.load(store, service.config, "one", None)
+    candidates = Candidates(store, [service], said.append)
+    candidates._newest = lambda _: "two"  # type: ignore[method-assign]
+    return service, candidates
+
+
+def test_a_store_that_is_away_for_a_moment_costs_no_candidate_and_leaves_no_problem() -> None:
+    said: list[str] = []
+    store = Away("memory://away")
+    served_champions.promote(store, "one", served_champions.model(1))
+    small_packages.put_model(store, "two", served_champions.model(2), SHAPE)
+    service, candidates = looking(store, said)
+    store.away = True
+    candidates._look(service, decide=False)
+    assert service.beside is None and service.problem_beside == "the store is away."
+    store.away = False
+    candidates._look(service, decide=False)
+    assert service.beside is not None and service.beside.live.version == "two" and service.problem_beside is None
+
+    def away(_: Service) -> str | None:
+        raise StoreUnreachable("the store is away")
+
+    candidates._newest = away  # type: ignore[method-assign]
+    candidates._look(service, decide=False)
+    assert service.beside is not None and service.problem_beside == "the store is away."
+    candidates._newest = lambda _: "two"  # type: ignore[method-assign]
+    candidates._look(service, decide=False)
+    assert service.problem_beside is None
+
+
+def test_a_candidate_that_ends_the_process_ends_neither_a_thread_nor_an_answer(
+    served: tuple[TestClient, Service, Kept], store: MemoryStore
+) -> None:
+    client, service, log = served
+
+    def ends(*_: Any) -> Any:
+        raise SystemExit(3)
+
+    other = live_models.load(store, service.config, "two", None)
+    object.__setattr__(other, "predict", ends)
+    service.beside = Beside(other, 0.5, all=True)
+    for _, version, rows in answered(client, log, 2):
+        assert (version, rows) == ("one", [("one", False)])
+    assert service.problem_beside == "two failed: SystemExit"
+    own, candidates = looking(store, [])
+    candidates._newest = ends  # type: ignore[method-assign]
+    candidates._look(own, decide=False)
+    assert own.problem_beside == "SystemExit: 3"
+
+
+def test_a_candidate_that_has_just_become_the_champion_is_no_candidate(
+    served: tuple[TestClient, Service, Kept], store: MemoryStore
+) -> None:
+    client, service, log = served
+    service.beside = Beside(live_models.load(store, service.config, "one", None), 0.5, all=True)
+    for _, version, rows in answered(client, log, 4):
+        assert (version, rows) == ("one", [("one", False)])
+    service.beside = None
+
+
+def test_what_is_recorded_of_approvals_is_read_again_only_where_there_is_more(store: MemoryStore) -> None:
+    counted: list[str] = []
+
+    class Counting(MemoryStore):
+        def get_many(self, keys: Any) -> Any:
+            counted.extend(key for key in keys if key.startswith("approvals/"))
+            return super().get_many(keys)
+
+    other = Counting("memory://approvals")
+    served_champions.promote(other, "one", served_champions.model(1))
+    asked = ApprovalRequest(
+        pipeline=NAME, run_id="a" * 12, version="two", number=1, snapshot_number=1, against=1, champion="one",
+        configuration="c", sentence="s", at="2026-01-01T00:00:00Z", expires_at="2026-01-02T00:00:00Z", labels=10,
+    )  # fmt: skip
+    other.create(f"approvals/{NAME}/{asked.run_id}/request.json", canonical(asked))
+    service = Service(served_champions.config(canary={"share": 0.1, "promote_after": 10}))
+    service.live = live_models.load(other, service.config, "one", None)
+    candidates = Candidates(other, [service], lambda _: None)
+    for _ in range(3):  # the first records that the time is over, and the second finds nothing left to decide
+        candidates._look(service, decide=True)
+    assert service.problem_beside is None and other.size(f"approvals/{NAME}/{asked.run_id}/decision.json")
+    counted.clear()
+    candidates._look(service, decide=False)
+    assert not counted
+    candidates._decided(service)
+    assert not counted, "a canary that ended is not evaluated again and again"
