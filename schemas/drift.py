@@ -40,6 +40,7 @@ class DriftRecord(Record):
     served   how many of them, from the first to the last
     triggers whether a retraining is asked for: a drift of which no test drifted in an earlier record that asked, of
              the same champion
+    asked    the tests for which those earlier records asked
     """
 
     pipeline: str
@@ -53,6 +54,7 @@ class DriftRecord(Record):
     reference: int
     tests: tuple[DriftTest, ...]
     triggers: bool
+    asked: tuple[str, ...] = ()
     quality: tuple[dict[str, Any], ...]
     sentence: str
 

@@ -1,7 +1,7 @@
 """A look for drift in what is served: the newest predictions of the champion against its reference, and its record.
 
-The tests are `drift_tests`, what they are held against is `references`. Nothing here starts a retraining: the record
-says whether one is asked for, once for each champion and cause.
+The tests are `drift_tests`, what they are held against is `references`, and when a record asks for a retraining is
+`drift_records`. Nothing here starts one.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 from leptonflow.core import clock, store_keys
 from leptonflow.core.hashing import canonical
 from leptonflow.evaluation import champion_predictions
-from leptonflow.monitoring import drift_tests, live_quality, references, served_log
+from leptonflow.monitoring import drift_records, drift_tests, live_quality, references, served_log
 from leptonflow.monitoring.drift_tests import Observed
 from leptonflow.reports import drift_page
-from leptonflow.storage.objects import adopt, read_model
+from leptonflow.storage.objects import adopt
 from leptonflow.storage.store import Store
 from leptonflow.workloads import catalog
 from leptonflow.workloads.predictions import matrix
@@ -54,18 +54,29 @@ def examine(store: Store, config: Pipeline, rows: int = ROWS, may_ask: bool = Fa
         verdict="drift" if any(test.drifted for test in tests) else "none" if enough else "too-few",
         first=min(times).isoformat() if times else None, last=max(times).isoformat() if times else None,
         reference=held_out, tests=tests, triggers=False,
-        quality=tuple(row for row in live_quality.measure(store, config) if row["version"] == champion.version),
+        quality=tuple(live_quality.measure(store, config, champion.version)),
         sentence=_sentence(len(served), held_out, tests, enough),
     )  # fmt: skip
     return _numbered(store, found.model_copy(update={"triggers": may_ask}))
 
 
 def due(store: Store, config: Pipeline) -> DriftRecord | None:
-    """A look as the YAML's `serving.monitor` says; None where too few predictions came since the last one."""
+    """A look as the YAML's `serving.monitor` says; None where too few predictions came since the last one.
+
+    Where the last one, by hand, found a drift that nothing has asked about, it looks again, so as to ask.
+    """
     wanted = config.serving.monitor or Monitor()
-    if unseen(store, config.name, wanted.after) < wanted.after:
+    if unseen(store, config.name, wanted.after) < wanted.after and not (wanted.retrain and _unasked(store, config)):
         return None
     return examine(store, config, wanted.rows, wanted.retrain)
+
+
+def _unasked(store: Store, config: Pipeline) -> bool:
+    """Whether the newest record found a drift of the present champion for which no retraining was asked."""
+    before = drift_records.last(store, config.name)
+    if before is None or not drift_records.asks(before, before):
+        return False
+    return before.version == champion_predictions.current(store, config.name).version
 
 
 def _served(store: Store, pipeline: str, version: str, most: int, since: int) -> pa.Table:
@@ -119,30 +130,20 @@ def record(store: Store, found: DriftRecord) -> DriftRecord:
 
 def _numbered(store: Store, found: DriftRecord) -> DriftRecord:
     """With the next number, and whether it asks for a retraining after the records before it."""
-    before = records(store, found.pipeline)
-    number = before[-1].number + 1 if before else 1
-    return found.model_copy(update={"number": number, "triggers": found.triggers and asks(found, before)})
-
-
-def asks(found: DriftRecord, before: Sequence[DriftRecord]) -> bool:
-    """Whether a retraining is asked for: once for each champion and cause. Drifts that share a test are one cause."""
-    asked = [each.drifted for each in before if each.triggers and each.version == found.version]
-    return found.verdict == "drift" and not any(found.drifted & each for each in asked)
-
-
-def records(store: Store, pipeline: str) -> list[DriftRecord]:
-    """Every record of the pipeline, oldest first. Raises Damaged where one cannot be read."""
-    keys = [key for key in store.keys(store_keys.drift_records_folder(pipeline)) if store_keys.is_drift_record(key)]
-    found = zip(keys, store.get_many(keys), strict=True)
-    return [read_model(DriftRecord, key, data, "the record of a look for drift") for key, data in found]
+    before = drift_records.last(store, found.pipeline)
+    return found.model_copy(update={
+        "number": before.number + 1 if before else 1,
+        "asked": tuple(sorted(drift_records.asked(found, before))),
+        "triggers": found.triggers and drift_records.asks(found, before),
+    })  # fmt: skip
 
 
 def unseen(store: Store, pipeline: str, most: int) -> int:
     """How many predictions came since the last one of the newest record (all of them without one); `most` at most."""
-    before = records(store, pipeline)[-1:]
+    before = drift_records.last(store, pipeline)
     since = 0
-    if before and before[0].last:
-        since = int(datetime.fromisoformat(before[0].last).timestamp() * 1000) + 1
+    if before is not None and before.last:
+        since = int(datetime.fromisoformat(before.last).timestamp() * 1000) + 1
     return min(most, sum(len(table) for table in served_log.newest(store, pipeline, ["request_id"], most, since)))
 
 

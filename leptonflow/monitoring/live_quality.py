@@ -31,8 +31,10 @@ BUCKETS = 4
 FEWEST = 30  # labelled predictions in a slice that is told of
 
 
-def measure(store: Store, config: Pipeline) -> list[dict[str, Any]]:
+def measure(store: Store, config: Pipeline, version: str | None = None) -> list[dict[str, Any]]:
     """Of each version with labels, the one with the newest label first: all its labelled predictions, then each slice.
+
+    version: of this one alone.
 
     The slices are those of the gate's rule `slices`: the label that was given, metadata. A row: {version, slice
     (None: all), n, metrics{name: {value, low, high}}, confidence}; a slice has the first metric alone, and low and
@@ -43,8 +45,9 @@ def measure(store: Store, config: Pipeline) -> list[dict[str, Any]]:
     rows = labels.current(store, config.name)
     by = [kind for rule in config.gate if isinstance(rule, Slices) for kind in rule.by] or ["class"]
     found = []
-    for version in dict.fromkeys(reversed(rows["version"].to_pylist())):
-        found += _of_version(store, config.name, version, rows.filter(pc.equal(rows["version"], version)), by)
+    for each in dict.fromkeys(reversed(rows["version"].to_pylist())):
+        if version in (None, each):
+            found += _of_version(store, config.name, each, rows.filter(pc.equal(rows["version"], each)), by)
     return found
 
 

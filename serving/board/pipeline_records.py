@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from leptonflow.core import clock, store_keys
 from leptonflow.data.ingest import batch_state, discards, landing, landing_state
+from leptonflow.monitoring import drift_records
 from leptonflow.registry import champion_log, packages, serving_decisions
 from leptonflow.runs import approvals, pipeline_status, rejections, unfinished
 from leptonflow.runs.approvals import Approval
@@ -22,10 +23,10 @@ from schemas.config import NAME
 from schemas.constants import WAITING
 from schemas.drift import DriftRecord
 from schemas.errors import Damaged, NotFound
-from serving.board import drift_records
 from serving.board.run_records import Found, Run, RunRecords
 
 GROWTH = 60  # records of the dataset's log that a chart shows
+LOOKS = 20  # for drift, of those that a page lists
 Part = TypeVar("Part")
 
 
@@ -160,7 +161,7 @@ def read(store: Store, pipeline: str, records: RunRecords) -> PipelineRecord:
         rejected=part(lambda: _rejected(store, pipeline, runs), None),
         running=None if running is None else running.started_at or "",
         lost=tuple(run.run_id or "" for run in lost),
-        looks=part(lambda: drift_records.newest(store, pipeline), ()),
+        looks=part(lambda: drift_records.newest(store, pipeline, LOOKS), ()),
         damage=tuple(damage),
     )
 

@@ -29,7 +29,6 @@ from serving.api_keys import Keys
 from serving.board import (
     batch_records,
     decisions,
-    drift_records,
     holdout_examples,
     landed_pictures,
     pages,
@@ -279,7 +278,8 @@ def decide(board: Board, request: Request, body: bytes) -> Response:
 
 def drift_page(board: Board, request: Request) -> Response:
     name, number = board.named(request), request.path_params["number"]
-    return Response(drift_records.page(board.store, name, number), headers=REPORT, media_type=HTML)
+    data = board.store.get(store_keys.drift_page_key(name, number))
+    return Response(data, headers=REPORT, media_type=HTML)
 
 
 def study_page(board: Board, request: Request) -> Response:

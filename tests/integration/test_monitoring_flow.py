@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from leptonflow.core.pipeline_files import load_config
-from leptonflow.monitoring import drift_looks
+from leptonflow.monitoring import drift_records
 from leptonflow.storage.address import open_store
 from schemas.arrivals import drift_event
 from tests import served_champions
@@ -40,7 +40,7 @@ def test_a_drift_asks_for_a_retraining_once(work: Path) -> None:
     serve(store, config, 2, 60, lighter=1.5)
     second = drift_event(store_id(store), config.name, VERSION, 2, "")["id"]
     assert run(path, work / "store", second, expected=False) == ("drift", False)
-    assert [each.triggers for each in drift_looks.records(store, config.name)] == [True, False]
+    assert [each.triggers for each in drift_records.newest(store, config.name, 9)] == [False, True]
 
 
 def run(path: Path, store: Path, event: str | None = None, expected: bool = True) -> tuple[str | None, bool | None]:

@@ -14,7 +14,7 @@ from PIL import Image
 from leptonflow.core.pipeline_files import load_config
 from leptonflow.data.dataset import dataset_contents, dataset_state, part_files
 from leptonflow.evaluation import champion_predictions
-from leptonflow.monitoring import drift_looks, references
+from leptonflow.monitoring import drift_looks, drift_records, references
 from leptonflow.monitoring.prediction_log import PredictionLog
 from leptonflow.registry import served_models
 from leptonflow.storage import commit_log
@@ -159,13 +159,35 @@ def record(version: str, *drifted: str, triggers: bool = False) -> DriftRecord:
 
 
 def test_one_cause_asks_once_for_each_champion() -> None:
-    asks = drift_looks.asks
-    before = [record("a", "brightness", "contrast", triggers=True), record("a", "width")]
-    assert not asks(record("a", "brightness"), before)
+    asks = drift_records.asks
+    first = record("a", "brightness", "contrast", triggers=True)
+    before = record("a", "width").model_copy(update={"asked": tuple(drift_records.asked(record("a"), first))})
+    assert not asks(record("a", "brightness"), first)
+    assert not asks(record("a", "brightness"), before), "each record knows what was asked before it"
     assert not asks(record("a", "contrast", "width"), before), "drifts that share a test are one cause"
     assert asks(record("a", "width"), before), "that was seen, and did not ask"
     assert asks(record("b", "brightness"), before)
-    assert not asks(record("b"), before)
+    assert not asks(record("b"), before) and not asks(first, first)
+
+
+def test_a_drift_that_a_person_found_is_asked_about_by_the_next_scheduled_look(store: Store) -> None:
+    config = served_champions.config(monitor={"after": 60, "rows": 60})
+    commit(store, config)
+    served_champions.promote(store, VERSION, served_champions.model(0))
+    serve(store, config, 1, 60, lighter=1.5)
+    by_hand = drift_looks.record(store, drift_looks.examine(store, config, 60))
+    assert (by_hand.verdict, by_hand.triggers) == ("drift", False)
+    assert drift_looks.unseen(store, config.name, 60) == 0
+    silent = served_champions.config(monitor={"after": 60, "rows": 60, "retrain": False})
+    assert drift_looks.due(store, silent) is None
+    found = drift_looks.due(store, config)
+    assert found is not None and found.triggers
+    asked = drift_looks.record(store, found)
+    assert asked.triggers and drift_looks.due(store, config) is None, "it asks once"
+    again = drift_looks.record(store, drift_looks.examine(store, config, 60))
+    assert set(again.asked) >= asked.drifted and drift_looks.due(store, config) is None
+    served_champions.promote(store, "b2" * 6, served_champions.model(1))
+    assert drift_looks.due(store, config) is None, "that was about another champion"
 
 
 def test_the_command_says_what_was_found(store: Store, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
