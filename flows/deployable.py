@@ -120,7 +120,8 @@ def read(folder: Path, wrong: dict[Path, UsageError] | None = None) -> list[Depl
 
 def _beside(of: Deployable, flow: str, description: str) -> Deployable:
     """The deployment of another flow, of a pipeline whose YAML asks for it: it runs where the retraining does."""
-    return replace(of, parameters={"pipeline": of.parameters["pipeline"]}, description=description, flow=flow)
+    parameters = {name: value for name, value in of.parameters.items() if name in ("pipeline", "store")}
+    return replace(of, parameters=parameters, description=description, flow=flow)
 
 
 def available(folder: Path) -> list[str]:

@@ -15,11 +15,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from flows import addresses, credentials, server
+from flows import addresses, credentials, deployable, server
 from flows.stack import place, processes, s3, tether
 from flows.stack.prefect_server import ANSWER_SECONDS, PrefectServer
 from flows.stack.supervising import Service
-from leptonflow.core.pipeline_files import available
+from leptonflow.core.pipeline_files import available, load_config
 from schemas.arrivals import FLOW, POOL
 from schemas.errors import UsageError
 
@@ -54,6 +54,28 @@ class Plan:
 def pipelines(folder: Path = PIPELINES) -> list[str]:
     """The names of the pipelines' YAMLs in this folder; contracts lie beside them."""
     return list(available(folder))
+
+
+def readable(names: Sequence[str]) -> list[str]:
+    """Those whose YAML can be read: a mistake in one takes neither the board away nor the predictions of the others.
+
+    `deploy` tells of it.
+    """
+    found = []
+    for name in names:
+        with suppress(UsageError):
+            load_config(name)
+            found.append(name)
+    return found
+
+
+def deployments(names: Sequence[str], folder: Path) -> str:
+    """The deployments that `deploy` registers for the folder, in one line; of what it refuses, the retrainings."""
+    try:
+        found = [f"{each.flow}/{each.name}" for each in deployable.read(folder, {})]
+    except UsageError:
+        found = [f"{FLOW}/{name}" for name in names]
+    return ", ".join(found) or NO_PIPELINES
 
 
 def configuration() -> object:
@@ -94,15 +116,14 @@ def services(plan: Plan, programs: Mapping[str, Sequence[str]] = PROGRAMS) -> li
         bucket = plan.store if plan.store.startswith("s3://") else f"s3://{s3.BUCKET}"
         found += [_s3(plan, plan.s3), table("bucket", ("s3",), spawn=program("bucket", bucket), once=True)]
     board, port = board_address(plan), ("--port", str(plan.board))
-    pages = program("serve", *plan.pipelines, *port, log="board") if plan.pipelines else program("board", *port)
     served = f", predictions {board}/v1" if plan.pipelines else ""
     found.append(
         table(
-            "board", stored, spawn=pages, url=board, line=lambda pid: f"Board {board}{served}",
+            "board", stored, spawn=lambda: program(*_pages(plan), *port, log="board")(), url=board,
+            line=lambda pid: f"Board {board}{served}",
             healthy=lambda since: addresses.answers(f"{board}/healthz", ANSWER_SECONDS),
         )
     )  # fmt: skip
-    names = ", ".join(f"{FLOW}/{name}" for name in plan.pipelines) or NO_PIPELINES
     found.append(
         table(
             "deploy",
@@ -111,7 +132,7 @@ def services(plan: Plan, programs: Mapping[str, Sequence[str]] = PROGRAMS) -> li
             spawn=program("deploy"),
             once=True,
             depends=configuration,
-            line=lambda pid: f"Deployments {names}",
+            line=lambda pid: f"Deployments {deployments(plan.pipelines, Path.cwd())}",
         )
     )
     found.append(
@@ -129,6 +150,12 @@ def services(plan: Plan, programs: Mapping[str, Sequence[str]] = PROGRAMS) -> li
         )
     )  # fmt: skip
     return found
+
+
+def _pages(plan: Plan) -> list[str]:
+    """The program that shows the pages, and the pipelines that it serves too."""
+    names = readable(plan.pipelines)
+    return ["serve", *names] if names else ["board"]
 
 
 def board_address(plan: Plan) -> str:

@@ -287,3 +287,7 @@ def test_a_pipeline_with_a_section_score_has_a_second_deployment(tmp_path: Path)
     assert (retrain.key, retrain.schedule) == (("retrain", "digits"), None)
     assert scores.key == ("score", "digits") and scores.parameters == {"pipeline": "digits"}
     assert scores.schedule is not None and scores.schedule.cron == "0 3 * * *"
+    listed = {"parameters": {"pipeline": "digits", "store": "s3://b", "force": True}}
+    (tmp_path / "prefect.yaml").write_text(yaml.safe_dump({"deployments": [listed]}))
+    _, scores = deployable.read(tmp_path)
+    assert scores.parameters == {"pipeline": "digits", "store": "s3://b"}, "on the store of the retraining"

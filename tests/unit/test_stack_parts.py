@@ -121,6 +121,20 @@ def test_pipelines_are_the_yamls_without_their_contracts(tmp_path: Path) -> None
     assert services.pipelines(tmp_path) == ["a", "b"]
 
 
+def test_up_names_every_deployment_and_serves_what_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert services.deployments([], tmp_path) == services.NO_PIPELINES
+    (tmp_path / "pipelines").mkdir()
+    (tmp_path / "pipelines/digits.yaml").write_text(
+        "name: digits\nworkload: image_classification\ninput: [8, 8, 1]\nscore: {source: images}\n"
+        "gate: [{rule: at_least, metric: accuracy, value: 0.5}]\nserving: {monitor: {after: 100}}\n"
+    )
+    (tmp_path / "pipelines/wrong.yaml").write_text("name: wrong\n")
+    names = services.pipelines()
+    assert services.deployments(names, tmp_path) == "retrain/digits, score/digits, monitor/digits"
+    assert names == ["digits", "wrong"] and services.readable(names) == ["digits"]
+
+
 # --- processes -----------------------------------------------------------------------------------
 
 FAMILY = """
