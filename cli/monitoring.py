@@ -12,6 +12,7 @@ from schemas.settings import store_uri
 from schemas.text import counted, printable
 
 DRIFTED = 3  # the data is not what the champion knows
+TOLD = 10  # refused labels that are printed one by one
 
 
 def label(
@@ -89,10 +90,11 @@ def _labelled(document: dict[str, Any]) -> None:
     from cli import show
 
     print(f"{counted(document['accepted'], 'label')} recorded")
-    for row in document["rows"]:
+    for row in document["rows"][:TOLD]:
         show.warn(printable(f"row {row['row']}, {row['request_id']!r}: {row['sentence']}"))
-    if more := document["refused"] - len(document["rows"]):
-        show.warn(f"and {more} more rows were refused")
+    if document["refused"] > TOLD:
+        reasons = ", ".join(f"{rows} {reason}" for reason, rows in document["reasons"].items())
+        show.warn(f"{document['refused']} rows were refused: {reasons}")
 
 
 def _landed(document: dict[str, Any]) -> None:

@@ -74,8 +74,8 @@ class Watch:
         if service.live is not None and self._settled.get(service.name) == number:
             service.store_problem = None
             return
-        if number == 0 and not store_identity.exists(self._store):
-            raise store_identity.missing(self._store)
+        if number == 0:
+            store_identity.require(self._store)
         read = champion_log.promotions(self._store, service.name, complete=True)
         champion = champion_log.champion(read)
         service.champion, service.store_problem = champion, None

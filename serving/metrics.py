@@ -80,7 +80,10 @@ class _State(Collector):
             for service in self._services:
                 counter.add_metric([service.name], value(service))
             yield counter
-        dropped = self._log.dropped if self._log is not None else 0
+        waiting, dropped = (self._log.waiting, self._log.dropped) if self._log is not None else (0, 0)
+        yield GaugeMetricFamily(
+            "leptonflow_log_rows_waiting", "Rows of the prediction log that are not on the store yet", value=waiting
+        )
         yield CounterMetricFamily(
             "leptonflow_log_rows_dropped", "Rows of the prediction log that were lost", value=dropped
         )

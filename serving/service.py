@@ -30,6 +30,9 @@ class Log(Protocol):
 
     dropped: int
 
+    @property
+    def waiting(self) -> int: ...
+
     def add(self, row: Served) -> None: ...
 
     def close(self) -> None: ...

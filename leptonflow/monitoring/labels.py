@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from leptonflow.core import clock, store_keys
 from leptonflow.monitoring import served_log
 from leptonflow.registry import packages
+from leptonflow.storage import store_identity
 from leptonflow.storage.store import Store
 from leptonflow.tables import table_files, table_sources
 from leptonflow.workloads import catalog
@@ -46,8 +47,10 @@ def record(store: Store, pipeline: str, given: Sequence[Given], who: str) -> dic
     """Record each label that belongs to a served request, in one file; what it did, as `label --json` has it.
 
     {pipeline, accepted, refused, reasons{reason: rows}, rows[{row, request_id, reason, sentence}]}: the first SHOWN
-    refused rows, numbered from 1. `who` is recorded where a label names nobody.
+    refused rows, numbered from 1. `who` is recorded where a label names nobody. Raises LeptonflowError where there is
+    no store: a request that is not found there may well have been served.
     """
+    store_identity.require(store)
     known = [each for each in given if REQUEST_ID.fullmatch(each.request_id)]
     served = served_log.find(store, pipeline, [each.request_id for each in known])
     fault = _faults(store, pipeline)

@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import Any
 
 from leptonflow.core import store_keys
+from leptonflow.storage import store_identity
 from leptonflow.storage.store import Store
 from leptonflow.tables import table_files
 from schemas.errors import AlreadyExists, LeptonflowError
@@ -125,6 +126,7 @@ class PredictionLog:
             rows = [row for row in rows if _fits(row)]
             table = table_files.arrow("served", [_row(row) for row in rows])
         if rows:
+            store_identity.require(self._store)  # a folder that is not mounted would take them, and lose them
             with suppress(AlreadyExists):  # the name is random: it is this file, and the reply was lost
                 self._store.create(key, table_files.encode(table))
         return len(rows)

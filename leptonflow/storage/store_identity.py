@@ -49,6 +49,12 @@ def exists(store: Store) -> bool:
     return known_id(store) is not None or bool(store.folders(LANDING))
 
 
+def require(store: Store) -> None:
+    """Raises LeptonflowError where no store lies at the address, such as a folder whose disk is not mounted."""
+    if not exists(store):
+        raise missing(store)
+
+
 def missing(store: Store) -> LeptonflowError:
     """The error where there is no store."""
     return LeptonflowError(

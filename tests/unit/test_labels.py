@@ -16,12 +16,13 @@ from leptonflow.data.ingest import pending_batches
 from leptonflow.monitoring import label_files, labelled_batch, labels, live_quality, served_log
 from leptonflow.monitoring.labels import Given
 from leptonflow.monitoring.prediction_log import PredictionLog
+from leptonflow.storage import store_identity
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
 from leptonflow.tables import compaction, queries
 from leptonflow.workloads import catalog
 from schemas.config import Pipeline
-from schemas.errors import UsageError
+from schemas.errors import LeptonflowError, UsageError
 from schemas.served import Served, new_request_id
 from serving.app import create_app
 from tests import run_examples
@@ -32,7 +33,9 @@ VERSION = "a1" * 6
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    return open_store((tmp_path / "store").as_uri())
+    store = open_store((tmp_path / "store").as_uri())
+    store_identity.store_id(store)
+    return store
 
 
 def serve(store: Store, count: int, minute: int = 0, right: float = 1.0) -> list[Served]:
@@ -70,6 +73,12 @@ def test_a_label_is_recorded_with_what_was_predicted_and_a_later_one_supersedes_
     ]  # fmt: skip
     assert compaction.compact(store, "labels", 0)
     assert [row["label"] for row in labels.current(store, "digits").to_pylist()] == ["0", "1"]
+
+
+def test_labels_for_a_store_that_is_not_there_are_not_called_unknown(tmp_path: Path) -> None:
+    away = open_store((tmp_path / "away").as_uri())
+    with pytest.raises(LeptonflowError, match="there is no store"):
+        labels.record(away, "digits", [Given(new_request_id(AT), "1")], "bob")
 
 
 def test_each_wrong_row_is_refused_with_its_reason_and_the_others_count(store: Store) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from leptonflow.monitoring.prediction_log import PredictionLog
+from leptonflow.storage import store_identity
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
 from leptonflow.tables import queries
@@ -51,7 +52,9 @@ class Away:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    return open_store((tmp_path / "store").as_uri())
+    store = open_store((tmp_path / "store").as_uri())
+    store_identity.store_id(store)
+    return store
 
 
 def test_what_was_added_is_in_the_table_served(store: Store) -> None:
@@ -123,6 +126,23 @@ def test_close_returns_within_its_bound_and_counts_what_is_lost(store: Store) ->
     log.add(row())
     assert (log.dropped, log.written, log.waiting) == (2, 0, 0)
     away.let.set()
+
+
+def test_a_folder_without_its_store_takes_no_rows_and_they_come_once_it_is_back(store: Store, tmp_path: Path) -> None:
+    there, away = tmp_path / "store", tmp_path / "unmounted"
+    there.rename(away)
+    there.mkdir()  # the mount point
+    log = PredictionLog(store, rows=1, seconds=0.05)
+    log.add(row())
+    ends = time.monotonic() + 30
+    while log.problem is None and time.monotonic() < ends:
+        time.sleep(0.01)
+    assert "there is no store" in (log.problem or "")
+    assert not list(there.iterdir())
+    there.rmdir()
+    away.rename(there)
+    log.close(30)
+    assert (log.written, log.waiting, log.dropped) == (1, 0, 0)
 
 
 def test_large_rows_are_bounded_by_bytes(store: Store) -> None:

@@ -35,7 +35,7 @@ TOLERANCE = 1e-5
 class Kept:
     """A prediction log in memory."""
 
-    dropped = 0
+    dropped, waiting = 0, 3
 
     def __init__(self) -> None:
         self.rows: list[Served] = []
@@ -312,7 +312,8 @@ def test_metrics_count_requests_by_version_and_status(client: TestClient) -> Non
     assert f'leptonflow_served_info{{pipeline="{NAME}",runtime=' in text
     assert f'leptonflow_champion_info{{pipeline="{NAME}",version="one"}} 1.0' in text
     assert f'leptonflow_serves_champion{{pipeline="{NAME}"}} 1.0' in text
-    for name in ("request_seconds_bucket", "batch_examples_bucket", "queue_examples", "log_rows_dropped_total"):
+    log = ("log_rows_waiting 3.0", "log_rows_dropped_total")
+    for name in ("request_seconds_bucket", "batch_examples_bucket", "queue_examples", *log):
         assert f"leptonflow_{name}" in text
 
 
