@@ -6,6 +6,7 @@ route does does not belong here (predictions, inference_protocol, probes, labels
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -59,6 +60,7 @@ def create_app(
     options = options or Options()
     version = options.pin.version if options.pin else None
     services = {config.name: Service(config, log, version) for config in pipelines}
+    looked = threading.Event()
 
     def pinned(service: Service) -> None:
         if options.pin is not None:
@@ -66,7 +68,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        watch = Watch(store, list(services.values()), options.say, pinned, options.poll)
+        watch = Watch(store, list(services.values()), options.say, pinned, options.poll, looked)
         candidates = Candidates(store, list(services.values()), options.say, options.poll_candidates)
         watch.start()
         candidates.start()
@@ -85,7 +87,7 @@ def create_app(
     app.state.decoders, app.state.metrics = decoders(), Metrics(list(services.values()), log)
     _include_predictions(app)
     app.include_router(labels.router)
-    app.include_router(router.make(store, services, options.rules.keys))
+    app.include_router(router.make(store, services, options.rules.keys, looked))
     api_description.include(app)
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)

@@ -24,7 +24,10 @@ AGAIN = 60.0  # seconds until a version that could not be loaded is tried again
 
 
 class Watch:
-    """One thread for every service. say: what happened, a line each; pinned: called before a pin is first served."""
+    """One thread for every service. say: what happened, a line each; pinned: called before a pin is first served.
+
+    looked: set after the first look for every service.
+    """
 
     def __init__(
         self,
@@ -33,9 +36,10 @@ class Watch:
         say: Callable[[str], None],
         pinned: Callable[[Service], None],
         poll: float = POLL,
+        looked: threading.Event | None = None,
     ) -> None:
         self._store, self._services, self._say, self._poll = store, services, say, poll
-        self._pinned = pinned
+        self._pinned, self._looked = pinned, looked or threading.Event()
         self._settled: dict[str, int] = {}  # the log's length when nothing was left to do
         self._failed: dict[str, tuple[str, int, float]] = {}  # (version, log's length, when it may be tried again)
         self._stop = threading.Event()
@@ -54,6 +58,7 @@ class Watch:
             for service in self._services:
                 if not self._stop.is_set():
                     self._look(service)
+            self._looked.set()
             if self._stop.wait(self._poll):
                 return
 

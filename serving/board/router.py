@@ -25,14 +25,20 @@ from serving.service import Service
 Page = Callable[[Board, Request], Response]
 
 
-def make(store: Store, services: Mapping[str, Service], keys: Keys) -> APIRouter:
-    """The router of the pages of that store. Plain routes: they are not of the interface that is described."""
+def make(store: Store, services: Mapping[str, Service], keys: Keys, looked: threading.Event) -> APIRouter:
+    """The router of the pages of that store. Plain routes: they are not of the interface that is described.
+
+    looked: set once the champions were looked for, and loaded; what the pages keep is read after that.
+    """
     board = Board(store, services, keys)
+
+    def warm() -> None:
+        looked.wait()
+        board.warm()
 
     @asynccontextmanager
     async def warmed(app: Any) -> AsyncIterator[None]:
-        if not services:  # a server of predictions has better things to do at its start
-            threading.Thread(target=board.warm, name="board", daemon=True).start()
+        threading.Thread(target=warm, name="board", daemon=True).start()
         yield
 
     router = APIRouter(lifespan=warmed)

@@ -86,10 +86,13 @@ class Board:
         return Response(html, status, HEADERS, HTML)
 
     def warm(self) -> None:
-        """Read every pipeline once, so that the first page need not; what cannot be read is told by the pages."""
-        self.templates.get_template("pipeline.html.j2")
+        """Read every run once, so that the first page need not; what cannot be read is told by the pages."""
         with suppress(LeptonflowError):
-            first_page(self)
+            for name in pipeline_records.names(self.store):
+                self.records.of(name)
+            if not self.services:  # a server of predictions keeps its memory for them
+                self.templates.get_template("pipeline.html.j2")
+                first_page(self)
 
     def problem(self, status: int, title: str, line: str) -> Response:
         return self.page("problem.html.j2", [], status, title=title, line=line)

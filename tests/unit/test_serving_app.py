@@ -415,3 +415,23 @@ def test_it_says_which_parts_of_an_example_mattered(client: TestClient) -> None:
     assert "explanation" not in plain and plain["probability"] == pytest.approx(good["probability"], abs=TOLERANCE)
     many = client.post(f"{URL}?explain=1", files=[("file", (f"{n}.png", png(n))) for n in range(5)])
     assert many.status_code == 422 and "at most 4" in many.json()["line"]
+
+
+def test_the_board_of_a_server_of_predictions_reads_the_runs_once_the_champion_is_loaded(models: list[Any]) -> None:
+    seen: list[bool] = []
+    apps: list[Any] = []
+    key = f"runs/{NAME}/{'a' * 12}/manifest.json"
+
+    class Told(MemoryStore):
+        def get(self, wanted: str) -> bytes:
+            if wanted == key:
+                seen.append(apps[0].state.services[NAME].live is not None)
+            return super().get(wanted)
+
+    store = Told("memory://warm")
+    served_champions.promote(store, "one", models[0])
+    store.create(key, b"{}")
+    apps.append(create_app(store, [served_champions.config()], Options(poll=0.05)))
+    with TestClient(apps[0]):
+        until(lambda: bool(seen))
+    assert all(seen)
