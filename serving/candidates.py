@@ -16,6 +16,7 @@ from leptonflow.storage.store import Store
 from schemas.errors import LeptonflowError, StoreUnreachable
 from schemas.text import printable
 from serving import live_models
+from serving.live_models import Live
 from serving.service import Beside, Service
 
 POLL = 3.0  # seconds between two looks
@@ -94,7 +95,7 @@ class Candidates:
             service.beside = None
             self._problem(service, self._undecided.get(service.name))
             return
-        if beside is not None and beside.live.version == version:
+        if beside is not None and beside.live.version == version and _alike(beside.live, live):
             if beside.share != share:
                 service.beside = Beside(beside.live, share, asked.shadow is not None)
             self._problem(service, self._undecided.get(service.name))
@@ -105,7 +106,7 @@ class Candidates:
         service.beside = None
         try:
             other = live_models.load(self._store, service.config, version, None)
-            if (other.workload, other.served.manifest.input) != (live.workload, live.served.manifest.input):
+            if not _alike(other, live):
                 raise LeptonflowError(f"{version} takes other inputs than {live.version}")
         except StoreUnreachable:
             raise
@@ -149,6 +150,11 @@ class Candidates:
 def _wanted(service: Service) -> bool:
     asked = service.config.serving
     return service.pin is None and (asked.shadow is not None or asked.canary is not None)
+
+
+def _alike(one: Live, other: Live) -> bool:
+    """Whether they take the same inputs."""
+    return (one.workload, one.served.manifest.input) == (other.workload, other.served.manifest.input)
 
 
 def _line(error: BaseException) -> str:

@@ -5,7 +5,9 @@ Which version that is does not belong here (champion_watch).
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,6 +24,8 @@ from schemas.errors import Damaged
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+_OWN_CODE = threading.Lock()  # versions import their own code under the same names: one after another
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,8 @@ def load(store: Store, config: Pipeline, version: str, manifest_sha256: str | No
     """
     code = own_model.runs_code(config.model)
     threads = config.serving.threads
-    served = served_models.load(store, config.name, version, manifest_sha256, code, threads)
+    with _OWN_CODE if code else nullcontext():
+        served = served_models.load(store, config.name, version, manifest_sha256, code, threads)
     workload = catalog.load(served.manifest.workload)
     examples, recorded = packages.read_reference(store, served.manifest)
     live = Live(served, workload, workload.codec.raw(examples), recorded)

@@ -99,7 +99,7 @@ def _in_onnx(store: Store, manifest: ModelManifest, threads: int | None) -> Comp
             return "its package is of a release that exported no model"
         return Export.model_validate_json(told).reason or "its package has no exported model"
     for key in store.keys(store_keys.load_checks_folder(manifest.pipeline, manifest.version)):
-        with suppress(ValueError, LeptonflowError):  # garbage is no finding, and the load check tells of it
+        with suppress(ValueError, AttributeError, LeptonflowError):  # garbage is no finding: the load check tells of it
             if why := json.loads(store.get(key)).get("onnx"):
                 return str(why)
     try:

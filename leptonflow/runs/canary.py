@@ -71,9 +71,19 @@ def decide(store: Store, config: Pipeline, now: str) -> dict[str, Any]:
     else:
         why = _act(store, case, log, found, now)
     if why is not None:
-        approval.reject(store, config, newest.request.run_id, WHO, why, now)
+        _take_back(store, config, newest, why, now)
     ended = approvals.every(store, config.name, now)[newest.request.run_id]
     return _document(config, ended, count, _recorded(store, newest))
+
+
+def _take_back(store: Store, config: Pipeline, newest: Approval, why: str, now: str) -> None:
+    """End the wait. One that was approved is refused: its promotion was interrupted, and another champion came."""
+    verdict = _recorded(store, newest)
+    if newest.state == WAITING or verdict is None:
+        approval.reject(store, config, newest.request.run_id, WHO, why, now)
+        return
+    key = store_keys.approval_key(newest.request.pipeline, newest.request.run_id, approvals.REFUSAL)
+    adopt(store, key, canonical(verdict))
 
 
 def _act(store: Store, case: approval.Case, log: Log, found: Labelled, now: str) -> str | None:

@@ -13,9 +13,10 @@ import yaml
 
 from cli import main
 from leptonflow.core import clock
+from leptonflow.core.hashing import canonical
 from leptonflow.evaluation import load_check
 from leptonflow.registry import champion_log
-from leptonflow.runs import approval, approvals, pipeline_status, recording, run_explanation, untrained
+from leptonflow.runs import approval, approvals, canary, pipeline_status, recording, run_explanation, untrained
 from leptonflow.runs.approvals import standing
 from leptonflow.storage import commit_log
 from leptonflow.storage.address import open_store
@@ -135,13 +136,16 @@ def store() -> Interrupted:
 
 
 def waiting(
-    store: Store, number: int = 1, timeout: str | float = "3d", people: Any = "none"
+    store: Store, number: int = 1, timeout: str | float = "3d", people: Any = "none", canary: bool = False
 ) -> tuple[Pipeline, Verdict]:
     """A finished run whose candidate passed its gate, as a retraining leaves it; and the pass of its load check."""
     run = run_examples.make(store, version=f"a{number}" * 6, run_id=f"b{number}" * 6, seed=number)
     config = run.config.model_copy(
         update={"promotion": of_yaml(promotion={"approve": people, "timeout": timeout}).promotion}
     )
+    if canary:
+        section = of_yaml(serving={"canary": {"share": 0.1, "promote_after": 10}}).serving
+        config = config.model_copy(update={"promotion": None, "serving": section})
     log = champion_log.promotions(store, "digits")
     champion = champion_log.champion(log)
     verdict = run.verdict.model_copy(
@@ -404,3 +408,21 @@ def test_a_promotion_between_the_decision_and_its_record_is_decided_against_agai
     assert approvals.pending(place, "digits", NOW) is None
     with pytest.raises(LeptonflowError, match="then another champion came, and the gate refused it"):
         approval.approve(place, config, verdict.run_id, "ana", "", NOW)
+
+
+def test_a_canary_whose_promotion_was_interrupted_waits_no_more_once_another_champion_came(store: Interrupted) -> None:
+    config, verdict = waiting(store, canary=True)
+    live = verdict.model_copy(update={"verdict": "promoted"})
+    store.create(f"approvals/digits/{verdict.run_id}/live.json", canonical(live))
+    store.down = True
+    with pytest.raises(KeyboardInterrupt):
+        approval.approve(store, config, verdict.run_id, canary.WHO, "labels", NOW, evaluates=False)
+    store.down = False
+    assert canary.waiting(store, config, NOW) == verdict.version
+    sha256 = run_examples.make(store, version="c" * 12, run_id="d" * 12, seed=9).package.manifest_sha256
+    promoted_by_hand(store, "digits", "c" * 12, sha256)
+    for _ in range(2):
+        found = canary.decide(store, config, NOW)
+        assert (found["state"], found["version"]) == ("refused", verdict.version)
+        assert "then another champion came" in found["sentence"]
+    assert canary.waiting(store, config, NOW) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ URL = f"/v1/{NAME}/predict"
 
 
 class Kept:
-    dropped = 0
+    dropped = waiting = 0
 
     def __init__(self) -> None:
         self.rows: list[Served] = []
@@ -258,3 +259,14 @@ def test_what_is_recorded_of_approvals_is_read_again_only_where_there_is_more(st
     assert not counted
     candidates._decided(service)
     assert not counted, "a canary that ended is not evaluated again and again"
+
+
+def test_a_candidate_that_takes_other_inputs_than_a_new_champion_predicts_no_more(store: MemoryStore) -> None:
+    service, candidates = looking(store, [])
+    candidates._look(service, decide=False)
+    assert service.beside is not None and service.live is not None
+    manifest = service.live.served.manifest.model_copy(update={"version": "three", "input": (8, 8, 1)})
+    live = dataclasses.replace(service.live, served=dataclasses.replace(service.live.served, manifest=manifest))
+    service.live = live
+    candidates._look(service, decide=False)
+    assert service.beside is None and service.problem_beside == "two takes other inputs than three."

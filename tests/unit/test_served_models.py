@@ -139,6 +139,7 @@ def test_keras_serves_what_onnx_runtime_may_not(model: Any, exported: bytes) -> 
         if name == "checked":  # by a load check, on more examples than the package has
             folder = store_keys.load_checks_folder(small_packages.PIPELINE, name)
             store.create(f"{folder}/garbage.json", b"[")
+            store.create(f"{folder}/list.json", b"[]")
             store.create(f"{folder}/found.json", canonical({"onnx": why}))
         served = served_models.load(store, small_packages.PIPELINE, name)
         assert served.runtime == "keras" and served.why_keras is not None and why in served.why_keras
