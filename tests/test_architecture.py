@@ -234,6 +234,7 @@ STATE = {
     "leptonflow.storage.run_lock._HELD": "the kernel's locks are held by the process",
     "leptonflow.workloads.media.image.damage._STDERR": "file descriptor 2 is the process's",
     "leptonflow.workloads.user_model._imported": "tells what sys.modules holds of the user's code",
+    "serving.live_models._OWN_CODE": "what is imported of a version's own code is the process's",
     "flows.stack.ports._reserved": "file descriptors that are open until the process ends",
     "flows.stack.tether._thread": "ends the process with its parent",
     "cli.output._told": "a process writes one document to its standard output",

@@ -29,7 +29,7 @@ from schemas.records import Outcome, PartRef
 GONE = "no such object"
 DOCUMENTS = (
     store_keys.RUNS, store_keys.FITS, store_keys.MODELS, store_keys.DISCARDED, store_keys.STUDIES, store_keys.APPROVALS,
-    store_keys.SCORES,
+    store_keys.SCORES, store_keys.MONITORING,
 )  # fmt: skip
 
 
@@ -269,7 +269,7 @@ def _told_digest(store: Store, key: str) -> str | None:
 
 
 def _documents(store: Store, prefix: str) -> Iterator[Named]:
-    """Every JSON document of runs, fits, load checks, discarded batches and studies, and what it names."""
+    """Every JSON document below the prefix, of models their load checks alone, and what it names."""
     for key in store.keys(prefix):
         if key.endswith(".json") and (not prefix.startswith(f"{store_keys.MODELS}/") or store_keys.is_load_check(key)):
             yield _json(key)

@@ -17,6 +17,7 @@ from leptonflow.evaluation import champion_predictions
 from leptonflow.monitoring import drift_looks, drift_records, references
 from leptonflow.monitoring.prediction_log import PredictionLog
 from leptonflow.registry import served_models
+from leptonflow.runs import integrity
 from leptonflow.storage import commit_log
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
@@ -209,3 +210,8 @@ def test_the_command_says_what_was_found(store: Store, capsys: pytest.CaptureFix
     assert Path(document["page"]).is_file()
     assert main(["monitor", str(path), "--store", store.uri]) == 3
     assert "drift of" in capsys.readouterr().out
+    damaged = Path(store.path("monitoring/digits/records/00000001.json") or "")
+    damaged.chmod(0o644)
+    damaged.write_bytes(b"{")
+    found = integrity.verify(store, ["digits"], lambda *_: None)
+    assert "monitoring/digits/records/00000001.json" in [each["key"] for each in found["damaged"]]
