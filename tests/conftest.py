@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import absl.logging
 import pytest
 
 from flows import server, server_database
@@ -29,6 +31,9 @@ def pytest_configure() -> None:
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    # absl (of Keras) closes the stream that it logs to when Prefect sets logging up anew, unless that is the process's:
+    # pytest's captured one would be lost.
+    absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
     # A server whose HOME is a test's folder still finds the template of the set-up, which takes seconds to make.
     os.environ["XDG_CACHE_HOME"] = str(server_database.template().parent.parent)
 
