@@ -71,11 +71,10 @@ def readable(names: Sequence[str]) -> list[str]:
 
 def deployments(names: Sequence[str], folder: Path) -> str:
     """The deployments that `deploy` registers for the folder, in one line; of what it refuses, the retrainings."""
-    try:
+    found: list[str] = []
+    with suppress(UsageError):
         found = [f"{each.flow}/{each.name}" for each in deployable.read(folder, {})]
-    except UsageError:
-        found = [f"{FLOW}/{name}" for name in names]
-    return ", ".join(found) or NO_PIPELINES
+    return ", ".join(found or [f"{FLOW}/{name}" for name in names]) or NO_PIPELINES
 
 
 def configuration() -> object:

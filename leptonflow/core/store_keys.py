@@ -315,11 +315,6 @@ def fold_table_key(table: str, pipeline: str, version: str, fold: int | None) ->
     return table_key(table, pipeline, f"{version}-{_fit(fold)}")
 
 
-def monitoring_folder(pipeline: str) -> str:
-    """The folder of a pipeline's drift records, pages and references."""
-    return f"{MONITORING}/{pipeline}"
-
-
 def drift_records_folder(pipeline: str) -> str:
     """The folder of the records of looks for drift."""
     return f"{MONITORING}/{pipeline}/records"

@@ -19,7 +19,8 @@ from leptonflow.workloads import catalog
 from schemas.config import Pipeline
 from schemas.errors import UsageError
 
-FOLDER = re.compile(r"[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]{0,99}")  # a label that can be a folder's name
+FOLDER = re.compile(r"[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]{0,99}")
+LONGEST = 255  # bytes of a folder's name
 
 
 def land(store: Store, config: Pipeline) -> dict[str, Any]:
@@ -38,7 +39,7 @@ def land(store: Store, config: Pipeline) -> dict[str, Any]:
     given = {row["request_id"]: row["label"] for row in labels.current(store, config.name).to_pylist()}
     served = served_log.find(store, config.name, list(given), ("request_id", "inputs"))
     kept = {each: row["inputs"] for each, row in served.items() if row["inputs"] is not None}
-    named = {each: encoded for each, encoded in kept.items() if FOLDER.fullmatch(given[each])}
+    named = {each: encoded for each, encoded in kept.items() if nameable(given[each])}
     if not named:
         raise UsageError(
             f"{config.name} has no labelled example whose inputs were logged",
@@ -61,3 +62,8 @@ def land(store: Store, config: Pipeline) -> dict[str, Any]:
         "unnameable": len(kept) - len(named),
         "already": landed.already,
     }
+
+
+def nameable(label: str) -> bool:
+    """Whether the label can be a folder's name."""
+    return FOLDER.fullmatch(label) is not None and len(label.encode()) <= LONGEST

@@ -188,6 +188,12 @@ def test_what_was_labelled_with_its_inputs_becomes_a_pending_batch(store: Store)
     assert labelled_batch.land(store, config) == {**found, "already": True}
 
 
+def test_a_label_that_no_folder_can_be_named_by_is_left_out() -> None:
+    for label, named in (("7", True), ("..", False), (".hidden", False), ("a/b", False), ("字" * 85, True)):
+        assert labelled_batch.nameable(label) is named
+    assert not labelled_batch.nameable("字" * 86), "258 bytes"
+
+
 def test_a_text_is_a_file_again() -> None:
     workload = catalog.load("text_classification")
     given = Pipeline.model_validate({

@@ -153,12 +153,18 @@ def test_large_rows_are_bounded_by_bytes(store: Store) -> None:
     log.close()
 
 
+class Broken:
+    def keys(self) -> Any:
+        raise RuntimeError("broken")
+
+
 def test_a_row_that_cannot_be_written_is_dropped_alone(store: Store) -> None:
     log = PredictionLog(store, seconds=600)
-    for changed in ({}, {"predicted": "\ud800"}, {"metadata": {"a": object()}}, {"request_id": "../x"}):
+    broken: Any = ({"metadata": {"a": object()}}, {"metadata": Broken()}, {"request_id": "../x"})
+    for changed in ({}, {"predicted": "\ud800"}, *broken):
         log.add(row(**changed))
     log.close()
-    assert (log.written, log.dropped) == (1, 3)
+    assert (log.written, log.dropped) == (1, 4)
 
 
 def test_an_id_tells_its_time_and_whether_its_inputs_are_kept() -> None:

@@ -133,6 +133,8 @@ def test_up_names_every_deployment_and_serves_what_can_be_read(tmp_path: Path, m
     names = services.pipelines()
     assert services.deployments(names, tmp_path) == "retrain/digits, score/digits, monitor/digits"
     assert names == ["digits", "wrong"] and services.readable(names) == ["digits"]
+    (tmp_path / "pipelines/digits.yaml").write_text("name: digits\n")
+    assert services.deployments(names, tmp_path) == "retrain/digits, retrain/wrong"
 
 
 # --- processes -----------------------------------------------------------------------------------
