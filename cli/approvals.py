@@ -14,7 +14,7 @@ RUN = Annotated[str, typer.Argument(metavar="RUN", help="the run that waits, as 
 def approve(
     pipeline: PIPELINE,
     run: RUN,
-    reason: Annotated[str, typer.Option("--reason", metavar="TEXT")] = "",
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="recorded")] = "",
     store: STORE = None,
     as_json: JSON = False,
     debug: DEBUG = False,
@@ -35,7 +35,7 @@ def approve(
 def reject(
     pipeline: PIPELINE,
     run: RUN,
-    reason: Annotated[str, typer.Option("--reason", metavar="TEXT")],
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="recorded")],
     store: STORE = None,
     as_json: JSON = False,
     debug: DEBUG = False,

@@ -14,7 +14,7 @@ from schemas.text import printable
 def discard(
     pipeline: PIPELINE,
     batch: Annotated[str, typer.Argument(metavar="BATCH", help="a batch that was not accepted")],
-    reason: Annotated[str, typer.Option("--reason", metavar="TEXT")],
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="recorded")],
     store: STORE = None,
     as_json: JSON = False,
     debug: DEBUG = False,

@@ -103,7 +103,7 @@ def ingest(
 def retract(
     pipeline: PIPELINE,
     examples: Annotated[list[str], typer.Argument(metavar="EXAMPLE...", help="ids, or the beginning of each")],
-    reason: Annotated[str, typer.Option("--reason", metavar="TEXT")],
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="recorded")],
     store: STORE = None,
     as_json: JSON = False,
     debug: DEBUG = False,

@@ -110,7 +110,7 @@ app.command()(asking.verify)
 def promote(
     pipeline: PIPELINE,
     version: Annotated[str, typer.Option("--version", metavar="V")],
-    reason: Annotated[str, typer.Option("--reason", metavar="TEXT")],
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="recorded")],
     store: STORE = None,
     as_json: JSON = False,
     debug: DEBUG = False,
@@ -124,7 +124,7 @@ def promote(
 @app.command()
 def rollback(
     pipeline: PIPELINE,
-    reason: Annotated[str, typer.Option("--reason", metavar="TEXT")],
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="recorded")],
     to: Annotated[
         str | None, typer.Option("--to", metavar="V", help="default: the champion before the current one")
     ] = None,

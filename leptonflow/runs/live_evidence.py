@@ -59,7 +59,7 @@ def labelled(store: Store, pipeline: str, candidate: ModelManifest, champion: Mo
     order = [theirs.index(name) for name in mine]
 
     def outputs(found: list[list[float]]) -> NDArray[np.float64]:
-        return np.asarray(found, np.float64).reshape(len(found), -1)
+        return np.asarray(found, np.float64).reshape(len(found), -1 if found else len(order))
 
     other = outputs([beside[row["request_id"]]["outputs"] for row in both])
     return Labelled(

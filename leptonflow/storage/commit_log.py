@@ -347,7 +347,9 @@ def _get_window(store: Store, keys: list[str]) -> list[bytes | None]:
         except NotFound:
             return None
 
-    return list(in_order(one, keys)) if len(keys) > 1 else [one(key) for key in keys]
+    if len(keys) == 1 or store.path(keys[0]) is not None:  # a file that is not there costs less than a thread
+        return [one(key) for key in keys]
+    return list(in_order(one, keys))
 
 
 def _text(value: str) -> str:

@@ -16,6 +16,8 @@ from leptonflow.data.ingest import pending_batches
 from leptonflow.monitoring import label_files, labelled_batch, labels, live_quality, served_log
 from leptonflow.monitoring.labels import Given
 from leptonflow.monitoring.prediction_log import PredictionLog
+from leptonflow.registry import packages
+from leptonflow.runs import live_evidence
 from leptonflow.storage import store_identity
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
@@ -79,6 +81,13 @@ def test_labels_for_a_store_that_is_not_there_are_not_called_unknown(tmp_path: P
     away = open_store((tmp_path / "away").as_uri())
     with pytest.raises(LeptonflowError, match="there is no store"):
         labels.record(away, "digits", [Given(new_request_id(AT), "1")], "bob")
+
+
+def test_a_canary_without_a_label_yet_has_none(store: Store) -> None:
+    run_examples.make(store)
+    manifest = packages.manifest(store, "digits", VERSION)
+    found = live_evidence.labelled(store, "digits", manifest, manifest)
+    assert found is not None and found.labels == () and found.candidate.shape == found.champion.shape == (0, 10)
 
 
 def test_each_wrong_row_is_refused_with_its_reason_and_the_others_count(store: Store) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
@@ -184,7 +185,7 @@ def test_a_log_that_grows_while_it_is_listed_is_complete(store: Store) -> None:
         """A store in which another writer commits between the reading and the listing."""
 
         uri = store.uri
-        get = staticmethod(store.get)
+        get, path = staticmethod(store.get), staticmethod(store.path)
         waiting = True
 
         def keys(self, prefix: str) -> Any:
@@ -206,6 +207,7 @@ def test_records_that_arrive_between_two_looks_are_no_gap(store: Store) -> None:
         """A store whose first look at record 2 comes before two others commit it and its successors."""
 
         uri = store.uri
+        path = staticmethod(store.path)
         early = True
 
         def get(self, key: str) -> bytes:
@@ -412,3 +414,14 @@ def wrong_once(store: Store, patch: pytest.MonkeyPatch, key: str, position: int)
         return data[:position] + bytes([data[position] ^ 1]) + data[position + 1 :]
 
     patch.setattr(store, "get", get)
+
+
+def test_a_log_in_a_folder_is_read_without_threads(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    grown(store, 3)
+    forget()
+
+    def start(thread: threading.Thread) -> None:
+        raise AssertionError("a thread costs more than a file that is not there")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    assert read(store, PREFIX).number == 3
