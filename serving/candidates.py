@@ -14,9 +14,9 @@ from leptonflow.core import clock, store_keys
 from leptonflow.storage import commit_log
 from leptonflow.storage.store import Store
 from schemas.errors import LeptonflowError, StoreUnreachable
-from schemas.text import printable
 from serving import live_models
 from serving.live_models import Live
+from serving.problems import line
 from serving.service import Beside, Service
 
 POLL = 3.0  # seconds between two looks
@@ -67,11 +67,11 @@ class Candidates:
             try:
                 self._decided(service)
             except (Exception, SystemExit) as error:  # noqa: BLE001 - of a model's own code too
-                self._undecided[service.name] = _line(error)
+                self._undecided[service.name] = line(error)
         try:
             self._follow(service, decide)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - of a model's own code too
-            self._problem(service, _line(error))
+            self._problem(service, line(error))
 
     def _decided(self, service: Service) -> None:
         from leptonflow.runs import approvals, canary
@@ -141,10 +141,10 @@ class Candidates:
             self._seen[key] = (now, canary.newest(self._store, service.config))
         return self._seen[key][1]
 
-    def _problem(self, service: Service, line: str | None) -> None:
-        if line is not None and service.problem_beside != line:
-            self._say(f"{service.name}: no candidate predicts: {line}")
-        service.problem_beside = line
+    def _problem(self, service: Service, why: str | None) -> None:
+        if why is not None and service.problem_beside != why:
+            self._say(f"{service.name}: no candidate predicts: {why}")
+        service.problem_beside = why
 
 
 def _wanted(service: Service) -> bool:
@@ -155,7 +155,3 @@ def _wanted(service: Service) -> bool:
 def _alike(one: Live, other: Live) -> bool:
     """Whether they take the same inputs."""
     return (one.workload, one.served.manifest.input) == (other.workload, other.served.manifest.input)
-
-
-def _line(error: BaseException) -> str:
-    return error.line() if isinstance(error, LeptonflowError) else printable(f"{type(error).__name__}: {error}"[:500])

@@ -14,9 +14,9 @@ from leptonflow.core import store_keys
 from leptonflow.registry import champion_log, packages
 from leptonflow.storage import commit_log, store_identity
 from leptonflow.storage.store import Store
-from schemas.errors import LeptonflowError, StoreUnreachable
-from schemas.text import printable
+from schemas.errors import StoreUnreachable
 from serving import live_models
+from serving.problems import line
 from serving.service import Service
 
 POLL = 1.0  # seconds between two looks
@@ -67,10 +67,10 @@ class Watch:
         try:
             self._follow(service)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a watch that ends would serve an old version for good
-            line = _line(error)
+            why = line(error)
             if service.store_problem is None:
-                self._say(f"{service.name}: {line}")
-            service.store_problem = line
+                self._say(f"{service.name}: {why}")
+            service.store_problem = why
 
     def _follow(self, service: Service) -> None:
         """Raises whatever reading the log raises."""
@@ -115,7 +115,7 @@ class Watch:
         except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a package does, it replaces no version
             service.failed_loads += 1
             still = f"{before} is still served" if before else "nothing is served"
-            service.problem = f"{version} cannot be served, {still}: {_line(error)}"
+            service.problem = f"{version} cannot be served, {still}: {line(error)}"
             self._failed[service.name] = (version, number, time.monotonic() + AGAIN)
             self._say(f"{service.name}: {service.problem}")
             return False
@@ -126,7 +126,3 @@ class Watch:
         why = f", because {live.served.why_keras}" if live.served.why_keras else ""
         self._say(f"{service.name}: {version} is served by {runtime}{why}{f', before {before}' if before else ''}")
         return True
-
-
-def _line(error: BaseException) -> str:
-    return error.line() if isinstance(error, LeptonflowError) else printable(f"{type(error).__name__}: {error}"[:500])
