@@ -52,8 +52,9 @@ def reject(
 
 def _decided(document: dict[str, Any]) -> None:
     from cli import show
+    from cli.standing import when
 
-    at = f" at {document['at']}" if document["at"] else ""
+    at = f" at {when(document['at'])}" if document["at"] else ""
     print(show.advice(f"run {document['run_id']} {document['outcome']}: {document['sentence']}{at}"))
     record = f" (record {document['record']['number']})" if document["record"] else ""
     print(f"champion {document['champion'] or 'none'}{record}")

@@ -197,7 +197,7 @@ def unasked(config: Pipeline) -> Pipeline:
 def _committed(store: Store, case: Case, log: Log, verdict: Verdict, decision: ApprovalDecision) -> dict[str, Any]:
     """The new row of `history`. Raises LostRace."""
     who = decision.who or case.request.run_id
-    why = f"{decision.sentence}; {verdict.sentence}"
+    why = f"{decision.sentence}; its run was {verdict.sentence}"
     number = log.number
     log = champion_log.approve(store, case.plan, log, verdict, case.package.manifest_sha256, who, why)
     return champion_log.history(log)[number]

@@ -15,6 +15,7 @@ from leptonflow.core import clock, store_keys
 from leptonflow.core.hashing import canonical, digest, short
 from leptonflow.gate.rules.words import approve_command
 from leptonflow.registry import champion_log
+from leptonflow.reports.wording import when
 from leptonflow.storage.commit_log import Log
 from leptonflow.storage.objects import adopt, read_model
 from leptonflow.storage.store import Store
@@ -123,10 +124,10 @@ def standing(
             return told(SUPERSEDED, f"superseded by run {newer.run_id}, which passed the gate later")
         if passed(request.expires_at, now):
             why = "nobody approved it in time" if request.labels is None else "too few labels came in time"
-            return told(EXPIRED, f"expired at {request.expires_at}: {why}")
+            return told(EXPIRED, f"expired at {when(request.expires_at)}: {why}")
         what = "approval" if request.labels is None else f"{request.labels} labelled predictions"
         commands = approve_command(request.pipeline, request.run_id)
-        return told(WAITING, f"waiting for {what} until {request.expires_at}: {commands}")
+        return told(WAITING, f"waiting for {what} until {when(request.expires_at)}: {commands}")
     if refused:
         return told(REFUSED, f"{decision.sentence}; then another champion came, and the gate refused it")
     again = f"`leptonflow approve {request.pipeline} {request.run_id}` completes it"
