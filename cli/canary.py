@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cli.common import DEBUG, JSON, PIPELINE, STORE, Answer, answer
-from schemas.settings import store_uri
+from cli.common import DEBUG, JSON, PIPELINE, STORE, Answer, answer, looked_at
 from schemas.text import printable
 
 
@@ -13,10 +12,9 @@ def canary(pipeline: PIPELINE, store: STORE = None, as_json: JSON = False, debug
     """The canary's labels, and what the gate decided on them. It is decided now where there are enough."""
     from leptonflow.core import clock, pipeline_files
     from leptonflow.runs import canary as canaries
-    from leptonflow.storage.address import open_store
 
     config = pipeline_files.load_config(pipeline)
-    document = canaries.decide(open_store(store_uri(store)), config, clock.now())
+    document = canaries.decide(looked_at(store, required=True), config, clock.now())
     return answer(Answer(document, lambda: _told(document)), as_json)
 
 

@@ -46,11 +46,10 @@ def labels(
     """How good served predictions with a label are."""
     from leptonflow.core import pipeline_files
     from leptonflow.monitoring import labelled_batch, live_quality
-    from leptonflow.storage.address import open_store
 
     config = pipeline_files.load_config(pipeline)
     if to_batch:
-        landed = labelled_batch.land(open_store(store_uri(store)), config)
+        landed = labelled_batch.land(looked_at(store, required=True), config)
         return answer(Answer(landed, lambda: _landed(landed)), as_json)
     document = {"pipeline": config.name, "quality": live_quality.measure(looked_at(store), config)}
     return answer(Answer(document, lambda: _quality(document)), as_json)
@@ -68,10 +67,9 @@ def monitor(
     """Look for drift in what the champion is served. Recorded, with a page; exit status 3 where there is one."""
     from leptonflow.core import pipeline_files
     from leptonflow.monitoring import drift_looks
-    from leptonflow.storage.address import open_store
 
     config = pipeline_files.load_config(pipeline)
-    opened = open_store(store_uri(store))
+    opened = looked_at(store, required=True)
     asked = rows or (config.serving.monitor.rows if config.serving.monitor else drift_looks.ROWS)
     found = drift_looks.record(opened, drift_looks.examine(opened, config, asked))
     document = {**found.model_dump(mode="json"), "page": drift_looks.page(opened, found)}

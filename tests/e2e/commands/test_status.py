@@ -145,6 +145,9 @@ def test_a_pipeline_without_anything_yet(work: Path, tmp_path: Path, monkeypatch
         assert place(name).document == []
         shown = call(name, place.yaml, "--store", place.store)
         assert shown.status == 0 and "there is no store at" in shown.err
+    for words in (("canary",), ("monitor",), ("labels", "--to-batch")):  # what they could write belongs to a store
+        refused = call(*words, place.yaml, "--store", place.store)
+        assert refused.status == 1 and "there is no store at" in refused.err
     for table in COLUMNS:
         assert rows(place.store, f"select * from {table}") == []
     assert not place.store.exists() and not (tmp_path / ".leptonflow/store.json").exists()  # looking writes nothing
