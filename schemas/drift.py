@@ -10,13 +10,13 @@ from schemas.records import Record
 class DriftTest(Record):
     """What is served held against the reference, in one respect.
 
-    what    metadata, features, predictions or confidence; name: the column of metadata
+    what    metadata, features, predictions, probabilities or confidence; name: the column of metadata
     effect  0 where there is no difference; least: a smaller one does not matter
     p_value adjusted by Holm over all tests of the record
     n, m    examples of the reference, and of what was served
     """
 
-    what: Literal["metadata", "features", "predictions", "confidence"]
+    what: Literal["metadata", "features", "predictions", "probabilities", "confidence"]
     name: str | None
     method: str
     effect: float

@@ -56,11 +56,12 @@ class Seen:
     contrast: Any
 
     def of(self, chosen: Any, others: Any = None) -> Observed:
-        """Resampled. others: those of which there is only metadata and the prediction."""
+        """Resampled. others: those of which there is only metadata."""
         every = chosen if others is None else others
         return Observed(
             metadata={"brightness": self.brightness[every].tolist(), "contrast": self.contrast[every].tolist()},
-            predicted=[str(each) for each in self.outputs[every].argmax(axis=1)],
+            predicted=[str(each) for each in self.outputs[chosen].argmax(axis=1)],
+            outputs=self.outputs[chosen],
             confidence=self.outputs[chosen].max(axis=1),
             features=self.features[chosen],
         )

@@ -97,10 +97,12 @@ def _observed(served: pa.Table, config: Pipeline) -> Observed:
     metadata = [json.loads(each or "{}") for each in served["metadata"].to_pylist()]
     features, confidence = served["features"].drop_null(), served["probability"].drop_null().to_numpy()
     classes = workload.target.classes
+    outputs = matrix(served["outputs"]) if len(served) else None
     return Observed(
         metadata=references.columns(metadata, workload.carriers),
         predicted=served["predicted"].to_pylist() if classes else (),
-        values=matrix(served["outputs"])[:, 0] if len(served) and not classes else None,
+        values=outputs[:, 0] if outputs is not None and not classes else None,
+        outputs=outputs if classes else None,
         confidence=confidence if len(confidence) else None,
         features=matrix(features) if len(features) else None,
     )

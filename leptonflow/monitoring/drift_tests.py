@@ -22,10 +22,11 @@ if TYPE_CHECKING:
 CONFIDENCE = 0.99  # chance alone makes a drift of any test in 1% of looks at most
 FEWEST = 50  # values on either side
 # docs/monitoring.md has the simulations behind these.
-LEAST = {"ks": 0.1, "chi-square": 0.15, "mmd": 0.045}
+LEAST = {"ks": 0.1, "chi-square": 0.15, "shares": 0.1, "mmd": 0.045}
 WORDS = {
     "ks": "the distributions are {effect:.3f} apart (Kolmogorov and Smirnov's distance, from {least:g} on it matters)",
     "chi-square": "the shares differ by w = {effect:.3f} (Cohen's w, from {least:g} on it matters)",
+    "shares": "a class's mean probability differs by {effect:.3f} of its spread (from {least:g} on it matters)",
     "mmd": "the means are {effect:.3f} apart (kernel distance, from {least:g} on it matters)",
 }
 
@@ -36,6 +37,7 @@ class Observed:
 
     metadata    by column, a value for each example; None where it has none
     predicted   names, where the workload has classes; else `values`, the first output
+    outputs     (N, K) probabilities of the classes, where the workload has classes
     confidence  probabilities that were given to the prediction
     features    (N, F) of the model's penultimate layer
     """
@@ -43,6 +45,7 @@ class Observed:
     metadata: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     predicted: Sequence[str] = ()
     values: NDArray[np.float64] | None = None
+    outputs: NDArray[np.float64] | None = None
     confidence: NDArray[np.float64] | None = None
     features: NDArray[np.float64] | None = None
 
@@ -70,13 +73,20 @@ def _tests(reference: Observed, served: Observed, seed: int) -> Iterator[tuple[A
         first, second = getattr(reference, what), getattr(served, what)
         if _enough(first, second):
             yield "predictions" if what == "values" else what, None, two_samples.numbers(first, second)
+    first, second = reference.outputs, served.outputs
+    if _alike(first, second):
+        yield "probabilities", None, two_samples.shares(first, second)
     first, second = reference.features, served.features
-    if first is not None and second is not None and _enough(first, second) and first.shape[1:] == second.shape[1:]:
+    if _alike(first, second):
         yield "features", None, two_samples.vectors(first, second, seed)
 
 
 def _enough(first: Any, second: Any) -> bool:
     return first is not None and second is not None and min(len(first), len(second)) >= FEWEST
+
+
+def _alike(first: Any, second: Any) -> bool:
+    return _enough(first, second) and first.shape[1:] == second.shape[1:]
 
 
 def _column(first: Sequence[Any], second: Sequence[Any]) -> TwoSamples | None:

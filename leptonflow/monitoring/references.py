@@ -1,8 +1,8 @@
 """What a version is compared with: examples that it did not learn from, as it predicts them, recorded once.
 
-A model is surer of its training examples, and its features of them lie elsewhere. So confidence and features are those
-of the holdout. Predicted classes need more examples: the folds' predictions of the training examples, which no fold
-learned from itself, join the holdout's. Metadata is no matter of learning, and comes from all of them.
+A model is surer of its training examples, and its features of them lie elsewhere; and what the folds predict of them is
+another model's: two fits of one configuration favour different classes. So all that a model says is the champion's, of
+the holdout. Metadata is no matter of learning, and comes from all examples.
 """
 
 from __future__ import annotations
@@ -17,10 +17,9 @@ from leptonflow.data.dataset import dataset_contents, dataset_state, example_set
 from leptonflow.monitoring.drift_tests import Observed
 from leptonflow.registry import packages, served_models
 from leptonflow.registry.champion_log import Champion
-from leptonflow.storage.objects import adopt, recorded
+from leptonflow.storage.objects import adopt
 from leptonflow.storage.store import Store
-from leptonflow.training import model_fits
-from leptonflow.workloads import catalog, predictions
+from leptonflow.workloads import catalog
 from leptonflow.workloads.predictions import matrix
 from schemas import own_model
 from schemas.config import Pipeline
@@ -50,11 +49,13 @@ def _observed(rows: pa.Table, classes: bool) -> tuple[Observed, int]:
     held = rows.filter(pc.field("held_out"))
     metadata = [json.loads(each) for each in rows["metadata"].to_pylist()]
     outputs, features = held["outputs"].drop_null(), held["features"].drop_null()
+    said = matrix(outputs) if len(outputs) else None
     confidence = held["probability"].drop_null().to_numpy()
     return Observed(
         metadata=columns(metadata),
-        predicted=rows["predicted"].drop_null().to_pylist() if classes else (),
-        values=matrix(outputs)[:, 0] if len(outputs) and not classes else None,
+        predicted=held["predicted"].drop_null().to_pylist() if classes else (),
+        values=said[:, 0] if said is not None and not classes else None,
+        outputs=said if classes else None,
         confidence=confidence if len(confidence) else None,
         features=np.asarray(matrix(features)) if len(features) else None,
     ), len(held)
@@ -77,9 +78,8 @@ def _made(store: Store, config: Pipeline, champion: Champion) -> bytes:
     held = _held_out(store, as_trained, champion, snapshot)
     rows = list(held.values())
     metadata = _metadata(store, config, snapshot)
-    others = _out_of_fold(store, config, manifest)
     for each in sorted(metadata.keys() - held.keys())[:MOST_OTHERS]:
-        rows.append({"example_id": each, "held_out": False, "predicted": others.get(each)})
+        rows.append({"example_id": each, "held_out": False})
     for row in rows:
         row["metadata"] = json.dumps(metadata.get(row["example_id"], {}))
     schema = pa.schema([
@@ -108,22 +108,6 @@ def _held_out(store: Store, config: Pipeline, champion: Champion, snapshot: Snap
             "example_id": each, "held_out": True, "predicted": predicted, "probability": probability,
             "outputs": outputs[number], "features": None if features is None else features[number],
         }  # fmt: skip
-    return found
-
-
-def _out_of_fold(store: Store, config: Pipeline, manifest: ModelManifest) -> dict[str, str]:
-    """What each training example was predicted to be by the fold that had not learned from it."""
-    target = catalog.load(manifest.workload).target
-    found: dict[str, str] = {}
-    for folder in store.folders(store_keys.fits_folder(config.name, manifest.version)):
-        if not folder.startswith("fold-"):
-            continue
-        fit = model_fits.fit_result(store, config.name, manifest.version, int(folder.removeprefix("fold-")))
-        for file in fit.files if fit else ():
-            if file.key.endswith("oof.parquet"):
-                data = recorded(store, file.key, file.sha256)
-                ids, _, outputs = predictions.read(target, data, manifest.classes)
-                found |= {each: target.answer(row, manifest.classes)[0] for each, row in zip(ids, outputs, strict=True)}
     return found
 
 

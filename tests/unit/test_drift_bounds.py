@@ -7,6 +7,7 @@ network of the project, and all resamples, are slow.
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -55,7 +56,16 @@ def test_a_change_of_the_images_is_a_drift(how: str) -> None:
 
 def test_a_class_that_comes_twice_as_often_is_a_drift() -> None:
     _, _, labels, same = quick()
-    assert alarms(same, same, 1000, 2, np.where(labels == 3, 2.0, 1.0), held_out=800) == 2
+    assert alarms(same, same, 1000, 2, np.where(labels == 2, 2.0, 1.0)) == 2
+
+
+def test_predictions_without_outputs_of_the_same_classes_have_no_test_of_them() -> None:
+    *_, same = quick()
+    first, second = (same.of(np.arange(100 * part, 100 * part + 100)) for part in (0, 1))
+    assert "probabilities" in {test.key for test in compare(first, second)}
+    fewer = replace(second, outputs=second.outputs[:, :9])  # type: ignore[index]
+    for other in (fewer, replace(second, outputs=None)):
+        assert "probabilities" not in {test.key for test in compare(first, other)}
 
 
 def test_a_difference_too_small_to_matter_is_none_however_large_the_sample() -> None:

@@ -113,7 +113,7 @@ def test_from_what_was_served_to_a_record_that_asks_once(store: Store) -> None:
     assert (same.verdict, same.served, same.triggers) == ("none", 330, False), same.sentence
     # What is a matter of the file alone is not compared, nor is what never varies.
     assert {test.key for test in same.tests} == {
-        "metadata.brightness", "metadata.contrast", "predictions", "confidence", "features",
+        "metadata.brightness", "metadata.contrast", "predictions", "probabilities", "confidence", "features",
     }  # fmt: skip
     serve(store, config, 3, 300, lighter=1.4)
     for number, may_ask, asked in ((3, False, False), (4, True, True), (5, True, False)):

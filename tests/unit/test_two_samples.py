@@ -37,6 +37,37 @@ def test_rare_names_count_together_and_a_single_name_is_no_difference() -> None:
     assert two_samples.names(["a"] * 50, ["a"] * 60).p_value == 1.0
 
 
+def test_a_class_that_is_rarely_the_largest_is_seen_by_its_mean_probability() -> None:
+    """Twice as often, the third class raises its mean from 0.12 to 0.14; what is predicted never changes."""
+
+    def rows(counts: list[int]) -> np.ndarray:  # type: ignore[type-arg]
+        means = np.array([[0.7, 0.2, 0.1], [0.2, 0.7, 0.1], [0.45, 0.35, 0.2]])
+        noise = np.random.default_rng(sum(counts)).normal(0, 0.02, (sum(counts), 1)) * [1, 1, -2]
+        return np.repeat(means, counts, axis=0) + noise
+
+    first, second = rows([800, 800, 400]), rows([333, 333, 334])
+    found = two_samples.shares(first, second)
+    assert (found.n, found.m, found.method) == (2000, 1000, "shares")
+    assert found.p_value < 1e-8
+    exact = stats.ttest_ind(first, second)  # with the variance within the samples
+    assert found.p_value == pytest.approx(3 * exact.pvalue.min(), rel=0.9)
+    both = np.concatenate([first, second])
+    assert found.effect == pytest.approx(max(abs(first.mean(0) - second.mean(0)) / both.std(0)))
+
+
+def test_shares_of_one_distribution_are_rarely_told_apart_and_rare_columns_are_left_out() -> None:
+    random = np.random.default_rng(0)
+    rejected = sum(
+        two_samples.shares(*(random.dirichlet([0.1] * 10, count) for count in (2000, 150))).p_value < 0.01
+        for _ in range(200)
+    )
+    assert rejected <= 8, "of 200 at the 1% level; 9 or more have a chance of 0.0001"
+    rare = np.tile([0.99, 0.01], (100, 1)), np.tile([0.95, 0.05], (100, 1))
+    assert two_samples.shares(*rare).p_value < 1e-6, "the first column is told apart"
+    few = np.tile([0.06, 0.05], (100, 1)), np.tile([0.01, 0.02], (100, 1))
+    assert (two_samples.shares(*few).effect, two_samples.shares(*few).p_value) == (0.0, 1.0)
+
+
 def test_vectors_of_one_distribution_are_rarely_told_apart() -> None:
     """20 pairs at the 5% level: 4 or more rejections have a chance of 1.6%."""
     rejected, effects = 0, []
