@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from leptonflow.core import parquet, store_keys
 from leptonflow.core.pipeline_files import load_config
 from leptonflow.data.dataset import dataset_contents, dataset_state, part_files
 from leptonflow.evaluation import champion_predictions
@@ -139,6 +140,7 @@ def test_the_reference_is_of_examples_that_the_champion_did_not_learn_from(store
     assert len(found.features) == len(found.confidence) == len(found.predicted) == held_out
     assert {len(values) for values in found.metadata.values()} == {COUNT}
     assert "format" not in found.metadata and "bytes" not in found.metadata
+    assert found.outputs is not None and len(found.outputs) == held_out
     before = {key: store.get(key) for key in store.keys("monitoring")}
     again, _ = references.of(store, config, champion)
     assert np.array_equal(again.features, found.features)  # type: ignore[arg-type]
@@ -215,3 +217,22 @@ def test_the_command_says_what_was_found(store: Store, capsys: pytest.CaptureFix
     damaged.write_bytes(b"{")
     found = integrity.verify(store, ["digits"], lambda *_: None)
     assert "monitoring/digits/records/00000001.json" in [each["key"] for each in found["damaged"]]
+
+
+def test_what_other_models_predicted_of_the_training_examples_is_no_part_of_the_reference(store: Store) -> None:
+    """References recorded before have the folds' predictions, which favour other classes than the champion's."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    config = served_champions.config()
+    commit(store, config)
+    served_champions.promote(store, VERSION, served_champions.model(0))
+    found, held_out = references.of(store, config, champion_predictions.current(store, config.name))
+    made = parquet.read(store.get(store_keys.drift_reference_key(config.name, VERSION)))
+    rows = [{**row, "predicted": row["predicted"] or "x"} for row in made.to_pylist()]
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(rows, schema=made.schema), sink)
+    store.create(store_keys.drift_reference_key(config.name, "b2" * 6), bytes(sink.getvalue()))
+    served_champions.promote(store, "b2" * 6, served_champions.model(0))
+    again, _ = references.of(store, config, champion_predictions.current(store, config.name))
+    assert again.predicted == found.predicted and len(found.predicted) == held_out < made.num_rows
