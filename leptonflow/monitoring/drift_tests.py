@@ -73,20 +73,18 @@ def _tests(reference: Observed, served: Observed, seed: int) -> Iterator[tuple[A
         first, second = getattr(reference, what), getattr(served, what)
         if _enough(first, second):
             yield "predictions" if what == "values" else what, None, two_samples.numbers(first, second)
-    first, second = reference.outputs, served.outputs
-    if _alike(first, second):
-        yield "probabilities", None, two_samples.shares(first, second)
-    first, second = reference.features, served.features
-    if _alike(first, second):
-        yield "features", None, two_samples.vectors(first, second, seed)
+    for what in ("outputs", "features"):
+        first, second = getattr(reference, what), getattr(served, what)
+        if not _enough(first, second) or first.shape[1:] != second.shape[1:]:
+            continue
+        if what == "outputs":
+            yield "probabilities", None, two_samples.shares(first, second)
+        else:
+            yield "features", None, two_samples.vectors(first, second, seed)
 
 
 def _enough(first: Any, second: Any) -> bool:
     return first is not None and second is not None and min(len(first), len(second)) >= FEWEST
-
-
-def _alike(first: Any, second: Any) -> bool:
-    return _enough(first, second) and first.shape[1:] == second.shape[1:]
 
 
 def _column(first: Sequence[Any], second: Sequence[Any]) -> TwoSamples | None:
