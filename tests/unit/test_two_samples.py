@@ -40,7 +40,7 @@ def test_rare_names_count_together_and_a_single_name_is_no_difference() -> None:
 def test_a_class_that_is_rarely_the_largest_is_seen_by_its_mean_probability() -> None:
     """Twice as often, the third class raises its mean from 0.12 to 0.14; what is predicted never changes."""
 
-    def rows(counts: list[int]) -> np.ndarray:  # type: ignore[type-arg]
+    def rows(counts: list[int]) -> np.ndarray:
         means = np.array([[0.7, 0.2, 0.1], [0.2, 0.7, 0.1], [0.45, 0.35, 0.2]])
         noise = np.random.default_rng(sum(counts)).normal(0, 0.02, (sum(counts), 1)) * [1, 1, -2]
         return np.repeat(means, counts, axis=0) + noise
