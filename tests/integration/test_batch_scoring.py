@@ -7,6 +7,7 @@ import uuid
 from pathlib import Path
 
 import pyarrow.parquet as pq
+import pytest
 
 from leptonflow.batch_scoring import scoring_job
 from leptonflow.keras_runtime.keras_models import keras
@@ -22,6 +23,7 @@ SHAPE = (12, 12, 1)
 CONFIG = fit_examples.pipeline(name=small_packages.PIPELINE, input=list(SHAPE))
 
 
+@pytest.mark.slow
 def test_a_prefix_and_a_table_beside_it(s3_server: Server, tmp_path: Path) -> None:
     keras().utils.set_random_seed(1)
     base = f"s3://{s3_server.bucket}/{uuid.uuid4().hex}"

@@ -98,6 +98,7 @@ def test_the_rows_of_every_table_are_the_same_after(store: Store) -> None:
     assert not any(compact_all(store)), "there is nothing left to do"
 
 
+@pytest.mark.slow
 def test_what_is_written_afterwards_is_read_too_and_compacted_with_what_was(store: Store) -> None:
     fill(store)
     compact_all(store)

@@ -114,6 +114,7 @@ def test_the_prefect_server_is_killed_and_started_again_in_the_middle_of_a_run(
     assert {"summary-small", "gate-small", "curves-small", "champion-small"} <= {a["key"] for a in artifacts}
 
 
+@pytest.mark.slow
 def test_a_run_that_loses_its_worker_each_time_is_not_begun_for_ever(
     prefect_server: PrefectServer, tmp_path: Path
 ) -> None:

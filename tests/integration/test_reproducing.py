@@ -195,6 +195,7 @@ def test_bad_input_is_one_clear_line(store: Store, trained: Trained) -> None:
         reproduction.reproduce(store, RUN)
 
 
+@pytest.mark.slow
 def test_every_fold_once_more(store: Store, trained: Trained) -> None:
     _, config, plan = trained
     assert reproduction.reproduce(store, RUN)["folds"] is None

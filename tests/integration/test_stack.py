@@ -346,6 +346,7 @@ def test_another_login_with_the_next_up(tmp_path: Path) -> None:
         assert not [log for log in stack.glob("*.log*") if first in log.read_text(errors="replace")]
 
 
+@pytest.mark.slow
 def test_what_cannot_be_started_ends_all_with_its_reason_and_status(tmp_path: Path) -> None:
     project(tmp_path)
     (tmp_path / "broken").touch()

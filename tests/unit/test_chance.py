@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
+import pytest
 
 from leptonflow.training import workspace
 from leptonflow.workloads import catalog
@@ -41,6 +42,7 @@ def weights(seed: int) -> list[bytes]:
     return [np.asarray(variable.value).tobytes() for variable in model.variables]
 
 
+@pytest.mark.slow
 def test_other_threads_have_no_part_in_the_first_weights() -> None:
     quiet = weights(7)
     assert weights(7) == quiet

@@ -59,6 +59,7 @@ STOPPED = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_best_epochs_weights_are_kept_and_set_the_final_fits_epochs(store: Store) -> None:
     made = pipeline(training=STOPPED)
     plan, workspace = land(store, made), Workspace()

@@ -21,6 +21,7 @@ def fit(**training: object) -> FitResult:
     return model_fits.train_fold(store, config, land(store, config, count=60), 1)
 
 
+@pytest.mark.slow
 def test_the_learning_curve_lies_where_tensorboard_finds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import tensorflow as tf
 

@@ -224,6 +224,7 @@ def test_the_averaged_weights_are_evaluated_and_saved(store: Store) -> None:
     assert fold.metrics["accuracy"] == pytest.approx(fold.epochs[-1].value)  # the curve is of the averages too
 
 
+@pytest.mark.slow
 def test_a_schedule_is_of_the_fits_own_steps_in_a_shared_workspace(store: Store) -> None:
     """The final fit has more steps than a fold, and the schedule that was traced for the fold's ends too early."""
     made = pipeline(training={**TRAINING, "epochs": 1, "optimizer": {"schedule": "cosine", "warmup": 0.2}})
