@@ -29,47 +29,37 @@ def event_id(store_id: str, pipeline: str, batch: str) -> uuid.UUID:
 
 def head_event(store_id: str, pipeline: str, snapshot: str, asked: str, attempt: int) -> dict[str, Any]:
     """The event of a dataset that a run is due for. asked: planning.asked; attempt: from 0, each another event."""
-    return {
-        "id": str(uuid.uuid5(_NAMESPACE, f"{store_id}/{pipeline}/{asked}/{attempt}/head")),
-        "event": EVENT,
-        "resource": {
-            "prefect.resource.id": f"leptonflow.snapshot.{pipeline}.{snapshot}",
-            "prefect.resource.name": snapshot,
-            PIPELINE_LABEL: pipeline,
-            STORE_LABEL: store_id,
-        },
-        "related": [{"prefect.resource.id": f"leptonflow.pipeline.{pipeline}", "prefect.resource.role": "pipeline"}],
-        "payload": {"pipeline": pipeline, "snapshot": snapshot, "batch": None, "count": None, "bytes": None},
-    }
+    id = uuid.uuid5(_NAMESPACE, f"{store_id}/{pipeline}/{asked}/{attempt}/head")
+    payload = {"snapshot": snapshot, "batch": None, "count": None, "bytes": None}
+    return _event(id, EVENT, store_id, pipeline, f"snapshot.{pipeline}.{snapshot}", snapshot, payload)
 
 
 def batch_event(store_id: str, pipeline: str, batch: str, count: int | None, size: int | None) -> dict[str, Any]:
     """The event's document, without `occurred`. count: files or rows; size: bytes; None where it is not known."""
-    return {
-        "id": str(event_id(store_id, pipeline, batch)),
-        "event": EVENT,
-        "resource": {
-            "prefect.resource.id": f"leptonflow.batch.{pipeline}.{batch}",
-            "prefect.resource.name": batch,
-            PIPELINE_LABEL: pipeline,
-            STORE_LABEL: store_id,
-        },
-        "related": [{"prefect.resource.id": f"leptonflow.pipeline.{pipeline}", "prefect.resource.role": "pipeline"}],
-        "payload": {"pipeline": pipeline, "batch": batch, "count": count, "bytes": size},
-    }
+    payload = {"batch": batch, "count": count, "bytes": size}
+    id = event_id(store_id, pipeline, batch)
+    return _event(id, EVENT, store_id, pipeline, f"batch.{pipeline}.{batch}", batch, payload)
 
 
 def drift_event(store_id: str, pipeline: str, version: str, number: int, sentence: str) -> dict[str, Any]:
     """The event of a drift that asks for a retraining, found by look `number` in what `version` is served."""
+    id = uuid.uuid5(_NAMESPACE, f"{store_id}/{pipeline}/{version}/{number}/drift")
+    payload = {"version": version, "number": number, "sentence": sentence}
+    return _event(id, DRIFT, store_id, pipeline, f"drift.{pipeline}.{number}", f"look {number}", payload)
+
+
+def _event(
+    id: uuid.UUID, kind: str, store_id: str, pipeline: str, resource: str, name: str, payload: dict[str, Any]
+) -> dict[str, Any]:
     return {
-        "id": str(uuid.uuid5(_NAMESPACE, f"{store_id}/{pipeline}/{version}/{number}/drift")),
-        "event": DRIFT,
+        "id": str(id),
+        "event": kind,
         "resource": {
-            "prefect.resource.id": f"leptonflow.drift.{pipeline}.{number}",
-            "prefect.resource.name": f"look {number}",
+            "prefect.resource.id": f"leptonflow.{resource}",
+            "prefect.resource.name": name,
             PIPELINE_LABEL: pipeline,
             STORE_LABEL: store_id,
         },
         "related": [{"prefect.resource.id": f"leptonflow.pipeline.{pipeline}", "prefect.resource.role": "pipeline"}],
-        "payload": {"pipeline": pipeline, "version": version, "number": number, "sentence": sentence},
+        "payload": {"pipeline": pipeline, **payload},
     }
