@@ -70,6 +70,10 @@ class Access:
             await self._app(scope, body.receive if limited else receive, answered)
         except Problem as problem:
             await response(problem)(scope, receive, answered)
+        except asyncio.CancelledError:  # the server ends, and its time for the requests that have begun is over
+            if started:
+                raise
+            await response(told(503, "the server is stopping", hint="Try again", close=True))(scope, receive, answered)
         except Exception:  # the last net: a client learns nothing of it, the log everything
             logging.getLogger("leptonflow.serving").exception("a request failed")
             if started:

@@ -1,12 +1,13 @@
 """The HTTP application: its routes, and what lives as long as it does.
 
-`app.state`: store, pipelines and services by the pipelines' names, decoders, metrics. What a
-route does does not belong here (predictions, inference_protocol, probes, labels).
+`app.state`: store, pipelines and services by the pipelines' names, keys, decoders, metrics; hung: the pipelines whose
+model never ended. What a route does does not belong here (predictions, inference_protocol, probes, labels).
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -34,6 +35,8 @@ from serving.metrics import Metrics
 from serving.predicting import decoders
 from serving.problems import response, told
 from serving.service import Log, Service
+
+CLOSE_SECONDS = 5.0  # for what still waits for the models when the last request is answered
 
 
 @dataclass(frozen=True)
@@ -76,12 +79,13 @@ def create_app(
             yield
         finally:
             candidates.stop()
-            await run_in_threadpool(_close, watch, list(services.values()), log)
+            app.state.hung = await run_in_threadpool(_close, watch, list(services.values()), log)
             for pool in (app.state.decoders, app.state.explainer):
                 pool.shutdown(wait=False, cancel_futures=True)
 
     app = FastAPI(title="leptonflow", docs_url=None, redoc_url=None, lifespan=lifespan)
-    app.state.store, app.state.services = store, services
+    app.state.store, app.state.services, app.state.hung = store, services, []
+    app.state.keys, app.state.probe = options.rules.keys, None
     app.state.pipelines = {config.name: config for config in pipelines}
     app.state.explainer = explainer()
     app.state.decoders, app.state.metrics = decoders(), Metrics(list(services.values()), log)
@@ -95,13 +99,17 @@ def create_app(
     return app
 
 
-def _close(watch: Watch, services: Sequence[Service], log: Log | None) -> None:
-    """After the last request was answered: what still waits is predicted, then the log is written."""
+def _close(watch: Watch, services: Sequence[Service], log: Log | None) -> list[str]:
+    """After the last request was answered: what still waits is predicted, then the log is written.
+
+    The pipelines whose model hangs: nothing ends a thread, and the process must not wait for it.
+    """
     watch.stop()
-    for service in services:
-        service.batcher.close()
+    until = time.monotonic() + CLOSE_SECONDS
+    hung = [each.name for each in services if not each.batcher.close(max(0.0, until - time.monotonic()))]
     if log is not None:
         log.close()
+    return hung
 
 
 def _include_predictions(app: FastAPI) -> None:

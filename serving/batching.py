@@ -84,11 +84,12 @@ class Batcher(Generic[Ask, Answer]):
         self._queue.put(Job(asked, deadline, future, loop))
         return future
 
-    def close(self) -> None:
-        """Answer what waits, then end the thread."""
+    def close(self, seconds: float | None = None) -> bool:
+        """Answer what waits, then end the thread. False where that takes longer: its prediction hangs."""
         self._closed = True
         self._queue.put(None)
-        self._thread.join()
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
 
     def _work(self) -> None:
         before = 0

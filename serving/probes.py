@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
@@ -27,12 +28,22 @@ async def healthz(request: Request) -> Response:
 
 
 async def readyz(request: Request) -> Response:
-    """`GET /readyz`: every pipeline has predicted a reference row of its package just now, as recorded there."""
-    services: dict[str, Service] = request.app.state.services
-    rows = list(await asyncio.gather(*(_row(service) for service in services.values())))
+    """`GET /readyz`: every pipeline has predicted a reference row of its package just now, as recorded there.
+
+    However many ask, one prediction is made at a time: who has no key must not fill the queue. Where there are keys,
+    who has none learns only whether it is ready.
+    """
+    state = request.app.state
+    if state.probe is None or state.probe.done():
+        state.probe = asyncio.create_task(_rows(state.services))
+    rows = await asyncio.shield(state.probe)
     ready = all(row["ready"] for row in rows)
-    document = {"ready": ready, "pipelines": rows}
-    return Response(json.dumps(document), 200 if ready else 503, media_type="application/json")
+    told = {} if state.keys and request.state.who is None else {"pipelines": rows}
+    return Response(json.dumps({"ready": ready, **told}), 200 if ready else 503, media_type="application/json")
+
+
+async def _rows(services: Mapping[str, Service]) -> list[dict[str, Any]]:
+    return await asyncio.gather(*(_row(service) for service in services.values()))
 
 
 async def _row(service: Service) -> dict[str, Any]:

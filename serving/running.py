@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import resource
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
@@ -25,6 +27,7 @@ from serving.connections import Protocol
 
 CONNECTIONS = 2048  # at once; beyond them a request is answered 503
 STOP_SECONDS = 30  # for the requests that have begun
+END_SECONDS = 5.0  # for what they still do in threads of their own
 
 
 def rules(host: str, keys: Mapping[str, bytes], insecure: bool, readable: tuple[str, ...] = ()) -> Rules:
@@ -59,11 +62,13 @@ def run(
 ) -> int:  # fmt: skip
     """Serve until SIGTERM or Ctrl-C; requests that have begun are answered. 0, or 1 where it could not start.
 
-    Raises LeptonflowError where it cannot listen at that address.
+    Where a model still predicts after that, the process ends here with status 1. Raises LeptonflowError where it cannot
+    listen at that address.
     """
     _many_connections()
     listening = _listening(host, port)
-    made = server(create_app(store, pipelines, Options(rules, pin, say=say), PredictionLog(store)), host, port)
+    app = create_app(store, pipelines, Options(rules, pin, say=say), PredictionLog(store))
+    made = server(app, host, port)
     say(f"listening on http://{host}:{port}, {'with' if rules.keys else 'without'} keys")
     before = {}
     if threading.current_thread() is threading.main_thread():
@@ -74,7 +79,19 @@ def run(
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    if hung := [*app.state.hung, *_unended(END_SECONDS)]:
+        say(f"ended without {', '.join(hung)}: still at work {END_SECONDS:g} s after the last request")
+        os._exit(1)  # the end of an interpreter waits for its threads
     return 0 if made.started else 1
+
+
+def _unended(seconds: float) -> list[str]:
+    """The threads that the process would wait for and that do not end in time: decoders, explanations, requests."""
+    until = time.monotonic() + seconds
+    others = [each for each in threading.enumerate() if not each.daemon and each is not threading.main_thread()]
+    for thread in others:
+        thread.join(max(0.0, until - time.monotonic()))
+    return [thread.name for thread in others if thread.is_alive()]
 
 
 def server(app: FastAPI, host: str, port: int) -> uvicorn.Server:

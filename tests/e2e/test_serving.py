@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -77,6 +78,48 @@ def test_a_server_answers_and_ends(place: Path) -> None:
     assert f"listening on http://127.0.0.1:{port}, without keys" in out and "one is served by onnxruntime" in out
     (row,) = call("query", "SELECT request_id, version FROM served", "--store", place / "store", "--json").document
     assert row == {"request_id": served["request_id"], "version": "one"}
+
+
+HANGS = """
+import sys, threading
+from leptonflow.core.pipeline_files import load_config
+from leptonflow.storage.address import open_store
+from serving import app, live_models, running
+
+def hang(live, encoded):
+    print("predicting", flush=True)
+    threading.Event().wait()
+
+def loaded(*given, load=live_models.load):
+    live = load(*given)
+    live_models.Live.predict = hang
+    return live
+
+live_models.load = loaded
+running.STOP_SECONDS, running.END_SECONDS, app.CLOSE_SECONDS = 1, 0.2, 0.2
+threading.Thread(target=threading.Event().wait, name="decode").start()
+config, store, port = load_config(sys.argv[1]), open_store(sys.argv[2]), int(sys.argv[3])
+sys.exit(running.run(store, [config], "127.0.0.1", port, running.rules("127.0.0.1", {}, False), None, print))
+"""
+
+
+def test_a_model_that_hangs_does_not_hold_the_end(place: Path) -> None:
+    port = free()
+    command = [sys.executable, "-c", HANGS, str(place / "digits.yaml"), (place / "store").as_uri(), str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1)
+    try:
+        assert process.stdout is not None
+        lines = iter(process.stdout)
+        assert any("is served by onnxruntime" in line for line in lines)
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            client.sendall(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert any("predicting" in line for line in lines)
+            process.send_signal(signal.SIGTERM)
+            out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 1 and "Traceback" not in err, err
+    assert f"ended without {NAME}, decode: still at work 0.2 s after the last request" in out
 
 
 WRONG: dict[str, tuple[list[str], str]] = {

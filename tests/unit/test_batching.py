@@ -111,3 +111,12 @@ def test_the_end_comes_after_what_waits() -> None:
             batcher.submit([1], soon())
 
     run(story)
+
+
+def test_a_model_that_hangs_does_not_hold_the_end() -> None:
+    async def story(batcher: Batcher[int, int], gate: Gate) -> None:
+        batcher.submit([1], soon())
+        await asyncio.to_thread(gate.busy.wait, 30)
+        assert not await asyncio.to_thread(batcher.close, 0.01)
+
+    run(story)

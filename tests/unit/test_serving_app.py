@@ -6,7 +6,10 @@ import base64
 import dataclasses
 import io
 import socket
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -335,6 +338,8 @@ def test_a_key_opens_what_is_not_a_probe(store: Store) -> None:
     app = create_app(store, [served_champions.config()], Options(Rules(keys, None), poll=0.05))
     with TestClient(app) as client:
         until(lambda: client.get("/readyz").status_code == 200)
+        assert client.get("/readyz").json() == client.get("/v2/health/ready").json() == {"ready": True}
+        assert client.get("/readyz", headers={"x-api-key": key}).json()["pipelines"][0]["version"] == "one"
         for headers in ({}, {"authorization": "Bearer wrong"}, {"x-api-key": entry}, {"authorization": f"Basic {key}"}):
             response = client.post(URL, content=png(1), headers=headers)
             assert response.status_code == 401 and key not in response.text
@@ -342,6 +347,29 @@ def test_a_key_opens_what_is_not_a_probe(store: Store) -> None:
         for headers in ({"authorization": f"Bearer {key}"}, {"x-api-key": key}):
             assert client.post(URL, content=png(1), headers=headers).status_code == 200
             assert client.get("/metrics", headers=headers).status_code == 200
+
+
+def test_however_many_ask_for_the_readiness_one_prediction_is_made_at_a_time(store: MemoryStore) -> None:
+    """It needs no key: it must not take the queue's places from those who have one."""
+    app = create_app(store, [served_champions.config()], Options(poll=0.05))
+    with TestClient(app) as client:
+        until(lambda: client.get("/readyz").status_code == 200)
+        service, sizes, free = app.state.services[NAME], [], threading.Event()
+        predict = service.batcher._predict
+
+        def slow(asked: list[Any]) -> Any:
+            sizes.append(len(asked) + service.batcher.waiting)
+            assert free.wait(30)
+            return predict(asked)
+
+        service.batcher._predict = slow
+        with ThreadPoolExecutor(8) as pool:
+            answers = [pool.submit(client.get, "/readyz") for _ in range(8)]
+            until(lambda: len(sizes) > 0)
+            time.sleep(0.1)
+            assert (sizes, service.batcher.waiting) == ([1], 0)
+            free.set()
+            assert [answer.result().status_code for answer in answers] == [200] * 8
 
 
 def test_a_server_of_this_machine_answers_to_its_own_name_alone(store: Store) -> None:
