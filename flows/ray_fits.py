@@ -111,7 +111,6 @@ def completed(futures: Sequence[Any], news: Any) -> Iterator[Any]:
     import ray
 
     waiting = {future.wrapped_future: future for future in futures}
-    told: set[str] = set()
     while waiting:
         progress.pulse()
         done, _ = ray.wait([*waiting], timeout=INTERVAL)
@@ -120,9 +119,8 @@ def completed(futures: Sequence[Any], news: Any) -> Iterator[Any]:
                 progress.report(*words)
             elif kind == "detail":
                 progress.detail(*words)
-            elif words[0] not in told:  # each worker says it
-                told.add(words[0])
-                progress.note(words[0])
+            else:
+                progress.once(words[0])  # each worker says it
         for each in done:
             try:
                 ray.get(each)

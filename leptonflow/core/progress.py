@@ -23,6 +23,7 @@ Detail = Callable[[str, str], None]  # stage, what it is at
 class _Work(NamedTuple):
     listeners: tuple[tuple[Report | None, Note | None, Detail | None], ...] = ()
     ended: tuple[threading.Event, ...] = ()  # of the outermost listener, then of each part that can end by itself
+    said: set[str] | None = None  # by `once`; None while nobody listens
 
 
 _NOBODY = _Work()
@@ -55,6 +56,14 @@ def note(text: str) -> None:
             tell(text)
 
 
+def once(text: str) -> None:
+    """`note`, unless another stage or process of the run has said the same."""
+    said = _work.get().said
+    if said is not None and text not in said:
+        said.add(text)
+        note(text)
+
+
 def detail(stage: str, text: str) -> None:
     """Say in a few words what a stage is at, such as its epoch and loss: what is said next replaces it."""
     for _, _, tell in _work.get().listeners:
@@ -73,7 +82,8 @@ def listen(
     """
     work = _work.get()
     ended = work.ended or (threading.Event(),)
-    token = _work.set(_Work((*work.listeners, (to_report, to_note, to_detail)), ended))
+    said = set[str]() if work.said is None else work.said
+    token = _work.set(_Work((*work.listeners, (to_report, to_note, to_detail)), ended, said))
     try:
         yield ended[0].set
     finally:

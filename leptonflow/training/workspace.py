@@ -84,7 +84,7 @@ class Workspace:
     def examples(self, store: Store, config: Pipeline, snapshot: SnapshotRef) -> Examples:
         """The plan's training set, read once."""
         if self._examples is None:
-            progress.note(holdout_split.example_place(config, snapshot).told)
+            progress.once(holdout_split.example_place(config, snapshot).told)
             self._examples = example_sets.training_set(store, config, snapshot)
         return self._examples
 

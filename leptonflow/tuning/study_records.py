@@ -35,14 +35,16 @@ def begin(store: Store, config: Pipeline, plan: Plan) -> Study:
         ranges=ranges, created_at=clock.now(),
     )  # fmt: skip
     key = store_keys.study_key(config.name, name, "study.json")
-    return read_model(Study, key, adopt(store, key, canonical(mine)), "the record of a study")
+    found = read_model(Study, key, adopt(store, key, canonical(mine)), "the record of a study")
+    return found.model_copy(update={"ranges": ranges})  # in the order of the YAML, which no record keeps
 
 
 def trials(store: Store, study: Study) -> list[Trial]:
-    """In the order of their numbers. Raises Damaged."""
+    """In the order of their numbers, their parameters in that of the study's ranges. Raises Damaged."""
     keys = sorted(store.keys(store_keys.trials_folder(study.pipeline, study.study)))
     found = zip(keys, store.get_many(keys), strict=True)
-    return [read_model(Trial, key, data, "the record of a trial") for key, data in found]
+    read = (read_model(Trial, key, data, "the record of a trial") for key, data in found)
+    return [trial.model_copy(update={"parameters": _in_order(trial.parameters, study)}) for trial in read]
 
 
 def record(store: Store, trial: Trial) -> bool:
@@ -59,6 +61,10 @@ def best(study: Study, found: list[Trial]) -> Trial | None:
     complete = [trial for trial in found if trial.state == "complete" and trial.value is not None]
     sign = -1 if study.higher_is_better else 1
     return min(complete, key=lambda trial: (sign * (trial.value or 0.0), trial.number), default=None)
+
+
+def _in_order(parameters: dict[str, Any], study: Study) -> dict[str, Any]:
+    return {key: parameters[key] for key in study.ranges if key in parameters}
 
 
 def _as_yaml(each: Any) -> Any:

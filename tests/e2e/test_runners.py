@@ -49,6 +49,7 @@ def retrained(work: Path, store: str, runner: Any) -> dict[str, Any]:
     ingest(path, work / "source", "--store", work / store)
     result = call("retrain", path, "--store", work / store, "--json")
     assert result.status == 0, result.told()
+    assert result.err.count("are kept in memory") == 1, result.err
     assert "built by the user" not in result.out
     document = dict(result.document)
     document["curves"] = rows(work / store, "select fold, epoch, metric, value from epochs order by all")

@@ -202,6 +202,17 @@ def contents(store: Store) -> dict[str, bytes]:
     return {key: store.get(key) for key, _ in store.list("")}
 
 
+def test_a_study_that_goes_on_keeps_the_order_of_the_yaml(tmp_path: Path) -> None:
+    config, store = pipeline(tune=RANGES), open_store(str(tmp_path))
+    plan = dataset(store, config)
+    for _ in ("begun", "goes on"):
+        study = study_records.begin(store, config, plan)
+        assert list(study.ranges) == list(RANGES)
+    study_records.record(store, trial(1, 1e-3, 0.5).model_copy(update={"study": study.study}))
+    (found,) = study_records.trials(store, study)
+    assert list(found.parameters) == list(RANGES) != sorted(RANGES)
+
+
 @pytest.mark.slow
 def test_a_study_goes_on_elsewhere_and_loses_at_most_the_running_trial(tmp_path: Path) -> None:
     config = small()

@@ -55,7 +55,6 @@ class Processes:
 
     def __init__(self, seats: Sequence[Seat]) -> None:
         self._seats: queue.SimpleQueue[Seat] = queue.SimpleQueue()
-        self._told: set[str] = set()
         for seat in seats:
             self._seats.put(seat)
 
@@ -106,7 +105,7 @@ class Processes:
                 elif "detail" in told:
                     progress.detail(*told["detail"])
                 elif "note" in told:
-                    self._note(told["note"])
+                    progress.once(told["note"])  # each process says it
                 else:
                     word = told
         finally:
@@ -115,12 +114,6 @@ class Processes:
                 process.stdin.close()
             _end(process)
         return Ended(word, process.returncode, peak)
-
-    def _note(self, text: str) -> None:
-        """Once, although each process says it."""
-        if text not in self._told:
-            self._told.add(text)
-            progress.note(text)
 
 
 def _request(store: str, config: Pipeline, plan: Plan, fold: int | None) -> Request:
