@@ -137,10 +137,12 @@ def _parquet(path: Path, columns: Columns) -> Iterator[Cell]:
                 at = [inside] if inside is not None else _places(header, columns)
             names = [header[each] for each in at]
             for batch in file.iter_batches(TOGETHER, columns=names, use_threads=False):
-                values = [batch.column(name).to_pylist() for name in names]
-                files = None if columns.cells is not None else label_tables.files_inside(schema.types[at[0]], values[0])
+                values, broken = label_tables.cells(batch, None if columns.cells is not None else names[0])
+                held = [values[name] for name in names]
+                files = None if columns.cells is not None else label_tables.files_inside(schema.types[at[0]], held[0])
                 if files is None:
-                    yield from (_cell(row, columns) for row in zip(*values, strict=True))
+                    rows = enumerate(zip(*held, strict=True))
+                    yield from (broken.get(number) or _cell(row, columns) for number, row in rows)
                 else:
                     yield from (NO_EXAMPLE if each is None else each for each in files)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError, KeyError) as error:

@@ -179,6 +179,11 @@ def test_the_rows_of_a_table_of_texts_are_read_as_ingest_reads_them(tmp_path: Pa
     assert list(scored_tables.rows(table, texts)) == ["A\u00e9".encode()]
     pq.write_table(pa.table({"text": ["one", None, "two"]}), tmp_path / "t.parquet")
     assert list(scored_tables.rows(tmp_path / "t.parquet", texts)) == [b"one", b"\n", b"two"]
+    bad = pa.array([b"one", b"\xe9"], pa.binary())
+    text = pa.Array.from_buffers(pa.string(), 2, bad.buffers())
+    pq.write_table(pa.table({"text": text}), tmp_path / "t.parquet")
+    one, refused = scored_tables.rows(tmp_path / "t.parquet", texts)
+    assert one == b"one" and refused[0] == "not-utf8" and "byte 0 of the cell is 0xe9" in refused[1]  # type: ignore[operator]
     (tmp_path / "t.parquet").write_bytes(b"no Parquet")
     assert next(iter(scored_tables.rows(tmp_path / "t.parquet", texts)))[0] == "unreadable-table"
     lines = tmp_path / "t.jsonl"

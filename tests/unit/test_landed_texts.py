@@ -99,6 +99,53 @@ def test_a_byte_that_is_no_text_is_one_bad_row(store: Store, suffix: str, data: 
     assert label_tables.read(f"t.{suffix}", kept, Columns(cells=())).cells == [b"a fine day", b"it rained"]
 
 
+def parquet(**columns: pa.Array) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table(columns), sink)
+    return bytes(sink.getvalue())
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.binary(), pa.dictionary(pa.int32(), pa.string())])
+def test_a_text_of_parquet_that_is_not_utf8_is_one_bad_row(store: Store, kind: pa.DataType) -> None:
+    """Parquet calls any bytes a string, and a writer may not say that its bytes are texts."""
+
+    def column(*cells: bytes | None) -> pa.Array:
+        plain = pa.array(cells, pa.binary())
+        text = pa.Array.from_buffers(pa.string(), len(cells), plain.buffers())
+        if kind == pa.binary():
+            return plain
+        return text.dictionary_encode() if pa.types.is_dictionary(kind) else text.cast(kind)
+
+    data = parquet(
+        n=pa.array([1, 2, 3, 4]),
+        text=column(b"a fine day", b"caf\xe9", b"rain", "é".encode()),
+        label=column(b"good", b"bad", b"b\xe4d", b"bad"),
+    )
+    found = rows(store, pipeline(), t_dot_parquet=data)
+    assert [(row.label, row.rule, row.encoded) for row in found] == [
+        ("good", None, b"a fine day"), (None, "not-utf8", None), (None, "not-utf8", None), ("bad", None, "é".encode()),
+    ]  # fmt: skip
+    assert [row.reason for row in found[1:3]] == [
+        "column 'text': byte 3 of the cell is 0xe9, which is not UTF-8; save the table as UTF-8",
+        "column 'label': byte 1 of the cell is 0xe4, which is not UTF-8; save the table as UTF-8",
+    ]
+    kept = label_tables.some_rows("t.parquet", data, [0, 3])
+    assert label_tables.read("t.parquet", kept, Columns(cells=())).cells == [b"a fine day", "é".encode()]
+
+
+def test_a_parquet_table_lands_without_its_rows_that_are_not_utf8(store: Store, tmp_path: Path) -> None:
+    cells = pa.array([b"a fine day", b"caf\xe9", b"it rained", b"sunny and warm"], pa.binary())
+    text = pa.Array.from_buffers(pa.string(), 4, cells.buffers())
+    table = parquet(text=text, label=pa.array(["good", "bad", "bad", "good"]), group=pa.array(["a", "b", "c", "d"]))
+    (tmp_path / "t.parquet").write_bytes(table)
+    landed = landing.land(store, pipeline(), tmp_path / "t.parquet", "b", landing.Index())
+    assert landed.listing.rows == (0, 2, 3)
+    assert [(row.source, row.rule) for row in landed.listing.refused] == [("t.parquet[1]", "not-utf8")]
+    named = label_tables.read("t.parquet", table, Columns(path="text", group="group"))  # a column of paths, with groups
+    assert named.paths == ["a fine day", None, "it rained", "sunny and warm"] and list(named.ragged) == [1]
+    assert named.groups == ["a", None, "c", "d"]
+
+
 def test_hugging_faces_parquet_names_its_classes(store: Store, tmp_path: Path) -> None:
     told_by = b'{"info": {"features": {"label": {"names": ["bad", "good"], "_type": "ClassLabel"}}}}'
     schema = pa.schema([("text", pa.string()), ("label", pa.int64())], metadata={b"huggingface": told_by})

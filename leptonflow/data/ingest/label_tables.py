@@ -11,7 +11,8 @@ import io
 import json
 import posixpath
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from leptonflow.data.ingest import bounded_parquet, table_text
@@ -23,12 +24,10 @@ from leptonflow.data.ingest.label_columns import (
     find_columns,
     find_texts,
     group_column,
-    label,
     lacking,
     lacks_group,
     of_cells,
     of_texts,
-    written_labels,
 )
 from schemas.errors import UsageError
 from schemas.text import counted
@@ -138,16 +137,16 @@ def _read_parquet(data: bytes, columns: Columns, classes: Sequence[str] | None) 
         return lacking(header, columns, file.metadata.num_rows)
     # Only these columns are read: the others may be anything.
     table = _columns(data, header, (path, label_at, group_column(header, columns)))
-    cells, labels = table.column(header[path]).to_pylist(), table.column(header[label_at]).to_pylist()
-    inside = files_inside(schema.types[path], cells)
+    found, broken = cells(table, files=header[path])
+    held, labels = found[header[path]], found[header[label_at]]
+    inside = files_inside(schema.types[path], held)
     if inside is None:
-        return _grouped(of_cells(header, cells, labels), table, columns)
+        return _grouped(of_cells(header, held, labels, broken), found, columns)
     names = _class_names(schema, header[label_at])
     if pa.types.is_integer(schema.types[label_at]):
         labels = [_class(number, names or classes, bool(names)) for number in labels]
-    found = [label(value) for value in labels]
-    whole = LabelTable([None] * len(inside), found, tuple(header), cells=inside, written=written_labels(labels))
-    return _grouped(whole, table, columns)
+    whole = replace(of_cells(header, [None] * len(inside), labels, broken), cells=inside)
+    return _grouped(whole, found, columns)
 
 
 def _columns(data: bytes, header: Sequence[str], places: Iterable[int | None]) -> pa.Table:
@@ -155,9 +154,25 @@ def _columns(data: bytes, header: Sequence[str], places: Iterable[int | None]) -
     return bounded_parquet.columns(data, tuple(dict.fromkeys(header[at] for at in places if at is not None)))
 
 
-def _grouped(found: LabelTable, table: pa.Table, columns: Columns) -> LabelTable:
-    at = group_column(table.column_names, columns)
-    return found if at is None else found.grouped(table.column(at).to_pylist())
+def cells(table: pa.Table | pa.RecordBatch, files: str | None = None) -> tuple[dict[str, list[Any]], dict[int, Rule]]:
+    """The cells of each column, and the rule of each row in which one is not text: that row's cells are None.
+
+    files: a column whose bytes may be files, and are left as they are.
+    """
+    found: dict[str, list[Any]] = {}
+    broken: dict[int, Rule] = {}
+    for name, each in zip(table.column_names, table.columns, strict=True):
+        found[name], rules = table_text.column_cells(each, name, text=name != files)
+        broken = rules | broken
+    for column in found.values():
+        for number in broken:
+            column[number] = None
+    return found, broken
+
+
+def _grouped(found: LabelTable, columns_read: Mapping[str, list[Any]], columns: Columns) -> LabelTable:
+    at = group_column(list(columns_read), columns)
+    return found if at is None else found.grouped(list(columns_read.values())[at])
 
 
 def _read_texts(
@@ -171,12 +186,14 @@ def _read_texts(
         return lacking(header, columns, rows)
     names = [header[at] for at in texts]
     table = _columns(data, header, (*texts, label_at, group_column(header, columns)))
-    labels = table.column(header[label_at]).to_pylist()
+    found, broken = cells(table)
+    labels = found[header[label_at]]
     if pa.types.is_integer(schema.types[label_at]):
         called = _class_names(schema, header[label_at])
         labels = [_class(number, called or classes, bool(called)) for number in labels]
-    cells = zip(*(table.column(name).to_pylist() for name in names), strict=True)
-    return _grouped(of_texts(header, cells, labels), table, columns)
+    each = enumerate(zip(*(found[name] for name in names), strict=True))
+    good = (None if number in broken else row for number, row in each)
+    return _grouped(of_texts(header, good, labels, broken), found, columns)
 
 
 def find_in_parquet(schema: pa.Schema, columns: Columns) -> tuple[int | None, int | None]:

@@ -1,4 +1,4 @@
-"""The text of a CSV or JSON Lines table: its rows as they are written, and which of them are not text.
+"""The text of a table: its rows as they are written (of Parquet, the cells of a column), and which are not text.
 
 A byte that is not UTF-8, or a NUL, spoils its row and not the table. What does not belong here: columns, and what a
 row means (label_tables).
@@ -11,10 +11,13 @@ import csv
 import io
 import re
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from leptonflow.data.ingest import bounded_parquet
 from leptonflow.data.ingest.label_columns import Rule
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 SAVE = "save the table as UTF-8"
 _BROKEN = re.compile("[\x00\udc80-\udcff]")  # a NUL; a byte that is not UTF-8, as Python's "surrogateescape" has it
@@ -81,6 +84,36 @@ def cells_rule(line: int, cells: Sequence[str], header: Sequence[str]) -> Rule |
                 return "nul-character", f"{where}: a NUL, which no text has; {SAVE}"
             return "not-utf8", f"{where}: the byte 0x{ord(found[0]) - 0xDC00:02x} is not UTF-8; {SAVE}"
     return None
+
+
+def column_cells(
+    column: pa.Array | pa.ChunkedArray, name: str, *, text: bool = True
+) -> tuple[list[Any], dict[int, Rule]]:
+    """The cells of a Parquet table's column, and the rule of each text that is not UTF-8, by its number.
+
+    text: a column of bytes holds texts too, of a writer that did not say so. Parquet does not check that a text is
+    UTF-8, and Arrow gives either every cell of a column as text or none.
+    """
+    import pyarrow as pa
+    from pyarrow import types
+
+    kind = column.type.value_type if types.is_dictionary(column.type) else column.type
+    if not (text and (types.is_binary(kind) or types.is_large_binary(kind))):
+        try:
+            return column.to_pylist(), {}
+        except UnicodeDecodeError:
+            if not (types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)):
+                raise
+    found: list[Any] = column.cast(kind).cast(pa.large_binary()).to_pylist()
+    broken: dict[int, Rule] = {}
+    for number, cell in enumerate(found):
+        try:
+            found[number] = None if cell is None else cell.decode()
+        except UnicodeDecodeError as error:
+            found[number] = None
+            told = f"byte {error.start} of the cell is 0x{cell[error.start]:02x}, which is not UTF-8"
+            broken[number] = ("not-utf8", f"column {name!r}: {told}; {SAVE}")
+    return found, broken
 
 
 def _decoded(data: bytes) -> str:
