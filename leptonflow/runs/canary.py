@@ -60,7 +60,6 @@ def decide(store: Store, config: Pipeline, now: str) -> dict[str, Any]:
     if newest.state not in approvals.UNDECIDED:
         return _document(config, newest, count, _recorded(store, newest))
     log = champion_log.promotions(store, config.name, complete=True)
-    case = approval.case_of(store, config, newest)
     why: str | None
     if log.number != newest.request.against:
         why = "another champion came while it answered"
@@ -69,7 +68,7 @@ def decide(store: Store, config: Pipeline, now: str) -> dict[str, Any]:
     elif count < (newest.request.labels or 0):
         return _document(config, newest, count, None)
     else:
-        why = _act(store, case, log, found, now)
+        why = _act(store, approval.case_of(store, config, newest), log, found, now)
     if why is not None:
         _take_back(store, config, newest, why, now)
     ended = approvals.every(store, config.name, now)[newest.request.run_id]
@@ -78,12 +77,13 @@ def decide(store: Store, config: Pipeline, now: str) -> dict[str, Any]:
 
 def _take_back(store: Store, config: Pipeline, newest: Approval, why: str, now: str) -> None:
     """End the wait. One that was approved is refused: its promotion was interrupted, and another champion came."""
-    verdict = _recorded(store, newest)
-    if newest.state == WAITING or verdict is None:
-        approval.reject(store, config, newest.request.run_id, WHO, why, now)
+    request = newest.request
+    if newest.state == WAITING:
+        approval.reject(store, config, request.run_id, WHO, why, now)
         return
-    key = store_keys.approval_key(newest.request.pipeline, newest.request.run_id, approvals.REFUSAL)
-    adopt(store, key, canonical(verdict))
+    by_a_person = champion_log.decision(store, config.name, request.run_id, request.against)
+    key = store_keys.approval_key(config.name, request.run_id, approvals.REFUSAL)
+    adopt(store, key, canonical(_recorded(store, newest) or by_a_person))
 
 
 def _act(store: Store, case: approval.Case, log: Log, found: Labelled, now: str) -> str | None:
@@ -110,11 +110,12 @@ def _verdict(store: Store, case: approval.Case, log: Log, found: Labelled) -> Ve
     gathered = evidence.gather(store, config, plan, champion, evaluation, infra)
     manifest = packages.manifest(store, config.name, request.version)
     live, scored = live_evidence.in_place_of_holdout(gathered, evaluation, found, config, manifest.classes)
-    return decision.decide(
+    verdict = decision.decide(
         config, run_id=request.run_id, version=request.version, cv=manifest.cv, evaluation=scored, infra=infra,
         evidence=live, champion=champion, against=log.number, history=log, snapshot_number=plan.snapshot.number,
         champion_snapshot_number=champion.snapshot_number,
     )  # fmt: skip
+    return live_evidence.worded(verdict)
 
 
 def _labelled(store: Store, config: Pipeline, newest: Approval) -> Labelled | None:

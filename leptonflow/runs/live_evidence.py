@@ -7,6 +7,7 @@ Candidate and champion predicted each request: the candidate answered it, and th
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,7 +20,7 @@ from leptonflow.registry import packages
 from leptonflow.storage.store import Store
 from leptonflow.workloads import catalog
 from schemas.config import Pipeline
-from schemas.records import Evaluation, ModelManifest
+from schemas.records import Evaluation, ModelManifest, Verdict
 from schemas.rules import Baseline, Slices
 from schemas.text import nfc
 
@@ -28,6 +29,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 UNKNOWN = {"batch", "newest"}  # slices that no request belongs to
+WORDS = (  # how the gate's sentences name the holdout, and what stands in its place
+    (r"\b(the|every) holdout example\b", r"\1 labelled request"),
+    (r"\ba holdout of any size\b", "any number of live labels"),
+    (r"\ba holdout of ([\d,]+)", r"\1 live labels"),
+    (r"\bno holdout size\b", "no number of live labels"),
+    (r"\bthe holdout is empty\b", "there are no live labels"),
+    (r"\bthis holdout\b", "these live labels"),
+    (r"\bthe holdout\b", "the live labels"),
+)
 
 
 class Labelled(NamedTuple):
@@ -103,7 +113,7 @@ def in_place_of_holdout(
         facts[name] = gathering.column([derived.of(each) if derived else each.get(name) for each in found.metadata])
     live = replace(
         evidence, classes=classes, labels=truth, candidate=found.candidate, champion=found.champion, batches=(),
-        newest=None, facts=facts, groups=None, disjoint=None, proven={},
+        newest=None, facts=facts, groups=None, disjoint=None, proven={}, looks=0,
     )  # fmt: skip
     assert live.theirs is not None
     scores = {
@@ -113,6 +123,19 @@ def in_place_of_holdout(
         "proven": (),
     }
     return live, evaluation.model_copy(update=scores)
+
+
+def worded(verdict: Verdict) -> Verdict:
+    """The verdict with sentences that name the live labels where the gate's name the holdout."""
+
+    def told(sentence: str) -> str:
+        for pattern, words in WORDS:
+            sentence = re.sub(pattern, words, sentence)
+        return sentence
+
+    rules = tuple(rule.model_copy(update={"sentence": told(rule.sentence)}) for rule in verdict.rules)
+    warnings = tuple(map(told, verdict.warnings))
+    return verdict.model_copy(update={"sentence": told(verdict.sentence), "rules": rules, "warnings": warnings})
 
 
 def manifests(store: Store, pipeline: str, *versions: str) -> tuple[ModelManifest, ...]:

@@ -412,17 +412,23 @@ def test_a_promotion_between_the_decision_and_its_record_is_decided_against_agai
         approval.approve(place, config, verdict.run_id, "ana", "", NOW)
 
 
-def test_a_canary_whose_promotion_was_interrupted_waits_no_more_once_another_champion_came(store: Interrupted) -> None:
+@pytest.mark.parametrize("who", [canary.WHO, "ana"])
+def test_a_canary_whose_promotion_was_interrupted_waits_no_more_once_another_champion_came(
+    store: Interrupted, who: str
+) -> None:
+    """Whoever approved it, and whatever the YAML says by now."""
     config, verdict = waiting(store, canary=True)
-    live = verdict.model_copy(update={"verdict": "promoted"})
-    store.create(f"approvals/digits/{verdict.run_id}/live.json", canonical(live))
+    if who == canary.WHO:
+        live = verdict.model_copy(update={"verdict": "promoted"})
+        store.create(f"approvals/digits/{verdict.run_id}/live.json", canonical(live))
     store.down = True
     with pytest.raises(KeyboardInterrupt):
-        approval.approve(store, config, verdict.run_id, canary.WHO, "labels", NOW, evaluates=False)
+        approval.approve(store, config, verdict.run_id, who, "labels", NOW, evaluates=False)
     store.down = False
     assert canary.waiting(store, config, NOW) == verdict.version
     sha256 = run_examples.make(store, version="c" * 12, run_id="d" * 12, seed=9).package.manifest_sha256
     promoted_by_hand(store, "digits", "c" * 12, sha256)
+    config = config.model_copy(update={"gate": config.gate[:1]})
     for _ in range(2):
         found = canary.decide(store, config, NOW)
         assert (found["state"], found["version"]) == ("refused", verdict.version)
