@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,6 +21,7 @@ from flows.stack.prefect_server import ANSWER_SECONDS, PrefectServer
 from flows.stack.supervising import Service
 from leptonflow.core.pipeline_files import available, load_config
 from schemas.arrivals import FLOW, POOL
+from schemas.config import Pipeline
 from schemas.errors import UsageError
 
 PIPELINES = Path("pipelines")
@@ -56,16 +57,39 @@ def pipelines(folder: Path = PIPELINES) -> list[str]:
     return list(available(folder))
 
 
-def readable(names: Sequence[str]) -> list[str]:
-    """Those whose YAML can be read: a mistake in one takes neither the board away nor the predictions of the others.
+class Served:
+    """The pipelines of this folder that `serve` is started with, as long as their YAMLs say the same.
 
-    `deploy` tells of it.
+    A mistake in one takes neither the board away nor the predictions of the others, and `deploy` tells of it.
     """
-    found = []
+
+    def __init__(self) -> None:
+        self._files: object = None
+        self._pipelines: dict[str, Pipeline] = {}
+
+    def now(self) -> dict[str, Pipeline]:
+        """Those whose YAML can be read; while one that is served cannot, those that are served."""
+        files = configuration()
+        if files != self._files:
+            self._files = files
+            with suppress(UsageError):
+                there = pipelines()
+                found = _readable(there)
+                if not any(name in there and name not in found for name in self._pipelines):
+                    self._pipelines = found
+        return self._pipelines
+
+    def program(self) -> list[str]:
+        """The program that shows the pages, and the pipelines that it serves too."""
+        self._pipelines = _readable(self._pipelines)
+        return ["serve", *self._pipelines] if self._pipelines else ["board"]
+
+
+def _readable(names: Iterable[str]) -> dict[str, Pipeline]:
+    found = {}
     for name in names:
         with suppress(UsageError):
-            load_config(name)
-            found.append(name)
+            found[name] = load_config(name)
     return found
 
 
@@ -114,12 +138,12 @@ def services(plan: Plan, programs: Mapping[str, Sequence[str]] = PROGRAMS) -> li
         stored = ("bucket",)
         bucket = plan.store if plan.store.startswith("s3://") else f"s3://{s3.BUCKET}"
         found += [_s3(plan, plan.s3), table("bucket", ("s3",), spawn=program("bucket", bucket), once=True)]
-    board, port = board_address(plan), ("--port", str(plan.board))
-    served = f", predictions {board}/v1" if plan.pipelines else ""
+    board, port, served = board_address(plan), ("--port", str(plan.board)), Served()
     found.append(
         table(
-            "board", stored, spawn=lambda: program(*_pages(plan), *port, log="board")(), url=board,
-            line=lambda pid: f"Board {board}{served}",
+            "board", stored, spawn=lambda: program(*served.program(), *port, log="board")(), url=board,
+            depends=served.now,
+            line=lambda pid: f"Board {board}" + (f", predictions {board}/v1" if served.now() else ""),
             healthy=lambda since: addresses.answers(f"{board}/healthz", ANSWER_SECONDS),
         )
     )  # fmt: skip
@@ -149,12 +173,6 @@ def services(plan: Plan, programs: Mapping[str, Sequence[str]] = PROGRAMS) -> li
         )
     )  # fmt: skip
     return found
-
-
-def _pages(plan: Plan) -> list[str]:
-    """The program that shows the pages, and the pipelines that it serves too."""
-    names = readable(plan.pipelines)
-    return ["serve", *names] if names else ["board"]
 
 
 def board_address(plan: Plan) -> str:

@@ -47,7 +47,7 @@ class Service:
     needs: tuple[str, ...] = ()  # services that are healthy before it starts
     beside: tuple[str, ...] = ()  # services that have been started before it starts: it waits for them itself
     once: bool = False  # it ends by itself: its health is its status 0
-    depends: Callable[[], object] | None = None  # it is started once more whenever this returns something else
+    depends: Callable[[], object] | None = None  # it is started anew whenever this returns something else
     server: bool = False  # others are its clients: it ends after them
     stop: Callable[[int], None] = _terminate
     shared: Callable[[int], bool] = lambda pid: False  # whether somebody else still uses it when all ends
@@ -66,6 +66,7 @@ class Child:
     due: float = 0.0  # monotonic: not started again before that
     asked: float | None = None  # monotonic: when it was first started
     depended: object = None  # what `depends` returned when it was last started
+    renewed: bool = False  # it was asked to end, for a start that reads what it depends on
 
     @property
     def pid(self) -> int | None:
@@ -120,8 +121,12 @@ class Supervisor:
     def _look_after(self, child: Child) -> None:
         service = child.service
         if child.healthy:
-            if child.process is None and service.depends is not None and service.depends() != child.depended:
-                self._start(child)
+            if service.depends is not None and not child.renewed and service.depends() != child.depended:
+                if child.process is None:
+                    self._start(child)
+                elif not service.once:
+                    child.renewed = True
+                    service.stop(child.process.pid)
             return
         if child.process is None:
             if child.due <= time.monotonic() and self._may_start(service):
@@ -139,7 +144,7 @@ class Supervisor:
         return all(self._children[name].healthy for name in names)
 
     def _start(self, child: Child) -> None:
-        child.since = time.time()
+        child.since, child.renewed = time.time(), False
         child.depended = child.service.depends() if child.service.depends is not None else None
         child.process = child.service.spawn()
         if child.process is None:
@@ -187,6 +192,10 @@ class Supervisor:
             return
         child.healthy = False
         self._publish()
+        if child.renewed:
+            child.due = time.monotonic()
+            self._note(f"{service.name} is started anew: what it depends on has changed")
+            return
         child.failures = 1 if ran > STEADY_SECONDS else child.failures + 1
         if not child.was_healthy and (service.once or child.failures >= START_ATTEMPTS):
             what = "failed" if service.once else "does not start"

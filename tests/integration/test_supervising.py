@@ -109,6 +109,27 @@ def test_what_ended_well_is_started_again_when_what_it_depends_on_changes(tmp_pa
         assert line(process) == "ended []"
 
 
+def test_what_runs_is_started_anew_when_what_it_depends_on_changes(tmp_path: Path) -> None:
+    """At once, with one note, and never because of the same change twice."""
+    program = "import time; print('serves', open('given').read(), flush=True); time.sleep(600)"
+    given = tmp_path / "given"
+    given.write_text("one")
+    (tmp_path / "well").touch()
+    script = SCRIPT.replace(
+        'lambda pid: f"first {pid}")', 'lambda pid: "first", depends=lambda: Path("given").read_text())'
+    ).replace("with Stop()", "import flows.stack.supervising as module; module.DEPENDS_SECONDS = 0.1\nwith Stop()")
+    with supervised(tmp_path, program, script) as process:
+        told = {line(process) for _ in range(4)}
+        assert {"serves one", "first", "ready"} < told
+        for word in ("two", "three"):
+            (tmp_path / "new").write_text(word)
+            os.replace(tmp_path / "new", given)
+            assert line(process) == "note: first is started anew: what it depends on has changed"
+            assert {line(process)[:31] for _ in range(2)} == {f"serves {word}", "note: first is running again, p"}
+        process.send_signal(signal.SIGTERM)
+        assert line(process) == "ended []"
+
+
 def test_what_needs_another_waits_for_its_health(tmp_path: Path) -> None:
     with supervised(tmp_path, SLEEP) as process:
         deadline = time.monotonic() + 20

@@ -132,8 +132,22 @@ def test_up_names_every_deployment_and_serves_what_can_be_read(tmp_path: Path, m
     (tmp_path / "pipelines/wrong.yaml").write_text("name: wrong\n")
     names = services.pipelines()
     assert services.deployments(names, tmp_path) == "retrain/digits, score/digits, monitor/digits"
-    assert names == ["digits", "wrong"] and services.readable(names) == ["digits"]
-    (tmp_path / "pipelines/digits.yaml").write_text("name: digits\n")
+    served, digits = services.Served(), tmp_path / "pipelines/digits.yaml"
+    assert names == ["digits", "wrong"] and list(served.now()) == ["digits"]
+    assert served.program() == ["serve", "digits"]
+    first = served.now()
+    text = digits.read_text()
+    digits.write_text("name: digits\n")
+    assert served.now() == first  # a mistake in what is served takes nothing away
+    assert served.program() == ["board"]  # until the server has to be started for another reason
+    digits.write_text(f"{text}# a note\n")
+    assert served.now() == first and served.program() == ["serve", "digits"]
+    (tmp_path / "pipelines/more.yaml").write_text(text.replace("digits", "more"))
+    digits.write_text(text.replace("after: 100", "after: 200"))
+    assert list(served.now()) == ["digits", "more"] and served.now()["digits"] != first["digits"]
+    (tmp_path / "pipelines/more.yaml").unlink()
+    assert list(served.now()) == ["digits"]
+    digits.write_text("name: digits\n")
     assert services.deployments(names, tmp_path) == "retrain/digits, retrain/wrong"
 
 

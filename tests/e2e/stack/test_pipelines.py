@@ -19,6 +19,13 @@ def gone(stack: Stack, name: str) -> bool:
     return False
 
 
+def served(stack: Stack, name: str) -> bool:
+    try:
+        return stack.client.get(f"{stack.services['board']['url']}/v1/{name}").status_code == 200
+    except (httpx.TransportError, KeyError):  # it is started anew
+        return False
+
+
 @pytest.mark.slow  # its parts are in every run: test_watching.py and test_supervising.py
 @pytest.mark.timeout(600)
 def test_a_pipeline_that_comes_while_up_runs_is_trained_and_one_that_goes_is_taken_off(tmp_path: Path) -> None:
@@ -31,6 +38,7 @@ def test_a_pipeline_that_comes_while_up_runs_is_trained_and_one_that_goes_is_tak
         project(folder, "second", debounce=0)
         assert command("ingest", "second", digits(tmp_path / "images", 3, 20), cwd=folder).status == 0
         until(lambda: not gone(stack, "second"), 90, "its deployment")
+        until(lambda: served(stack, "second"), 60, "it to be served")
         run = until(lambda: stack.runs("second"), 120, "its run")[0]["id"]
         assert stack.ended(run, 180)["state"]["name"] == "promoted"
         (folder / "pipelines" / "first.yaml").unlink()
