@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated
+from contextlib import suppress
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli.common import DEBUG, STORE
-from schemas.errors import UsageError
+from schemas.errors import Damaged, StoreUnreachable, UsageError
 from schemas.settings import store_uri
 from schemas.text import printable
+
+if TYPE_CHECKING:
+    from leptonflow.storage.store import Store
 
 STORE_SECONDS = 2.0  # that one request to a store away is repeated: who asks for the readiness learns of it
 
@@ -54,7 +58,19 @@ def serve(
     rules = running.rules(host, api_keys.configured(), insecure)
     with s3.patient(STORE_SECONDS):
         opened = open_store(store_uri(store))
+    if pin is not None:
+        _known(opened, configs[0].name, pin)
     return running.run(opened, configs, host, port, rules, pinned, say)
+
+
+def _known(store: Store, pipeline: str, version: str) -> None:
+    """Raises NotFound for a version that a store has not. What cannot be read now may be there later."""
+    from leptonflow.registry import packages
+    from leptonflow.storage import store_identity
+
+    with suppress(StoreUnreachable, Damaged):
+        if store_identity.exists(store):
+            packages.known(store, pipeline, version, "--pin")
 
 
 def say(line: str) -> None:

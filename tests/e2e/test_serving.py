@@ -137,6 +137,14 @@ def test_wrong_usage_is_told(place: Path, case: str) -> None:
     assert told.status == 2 and words in told.err
 
 
+def test_a_pin_that_does_not_exist_ends_it_at_the_start(place: Path) -> None:
+    store, pin = place / "store", ("--pin", "nope", "--reason", "so")
+    told = call("serve", place / "digits.yaml", "--store", store, *pin)
+    again = call("promote", place / "digits.yaml", "--store", store, "--version", "nope", "--reason", "so")
+    assert told.status == again.status == 1
+    assert f"the pipeline {NAME} has no version nope. Expected: one of one. Received: nope." in told.err
+
+
 def test_keys_are_read_and_never_shown(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = call("serve", "--new-key", "alice")
     assert made.status == 0
