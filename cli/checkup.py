@@ -15,7 +15,7 @@ from schemas.text import counted
 
 MOST_TOLD = 10
 LOWEST, HIGHEST = (3, 11), (3, 13)
-OF_STORE = ("store", "logs", "landing", "arrivals")
+OF_STORE = ("store", "logs", "clocks", "landing", "arrivals")
 NEEDED = (
     "prefect", "tensorflow", "keras", "numpy", "pandas", "great-expectations", "duckdb", "obstore", "pyarrow",
     "tokenizers",
@@ -29,6 +29,7 @@ def checks(uri: str, fix: bool) -> list[dict[str, Any]]:
         ("packages", _packages),
         ("store", lambda: _store(uri, fix)),
         ("logs", lambda: _logs(uri)),
+        ("clocks", lambda: _clocks(uri)),
         ("landing", lambda: _landing(uri)),
         ("arrivals", lambda: _arrivals(uri, fix)),
         ("prefect", _prefect),
@@ -122,6 +123,24 @@ def _logs(uri: str) -> str:
             hint=first.hint,
         )
     return f"{counted(records, 'record')} in {counted(len(prefixes), 'log')}, without a gap"
+
+
+def _clocks(uri: str) -> str:
+    """Whether a machine whose clock is ahead has written records, or this one's is behind."""
+    from leptonflow.core import clock
+    from leptonflow.runs import future_records
+    from leptonflow.storage import address
+
+    now = clock.now()
+    if found := future_records.found(address.open_store(uri), now):
+        raise LeptonflowError(
+            "records are dated in the future",
+            expected=f"nothing later than now, {now}",
+            received="; ".join(found[:MOST_TOLD]),
+            hint="Set the clocks of the machines that write to the store; until that time is over, a corrected label "
+            "does not count, for the latest label of a request does",
+        )
+    return "no record is dated in the future"
 
 
 def _landing(uri: str) -> str:

@@ -106,7 +106,8 @@ class PredictionLog:
             except Exception as error:  # noqa: BLE001 - a thread that ends would lose every row from now on
                 problem = error.line() if isinstance(error, LeptonflowError) else f"{type(error).__name__}: {error}"
                 if self.problem is None:
-                    logging.getLogger(__name__).warning("the prediction log cannot be written: %s", problem)
+                    words = "the prediction log cannot be written; its rows wait, and the server tries again: %s"
+                    logging.getLogger(__name__).warning(words, problem)
                 self.problem = problem
                 return
             self.problem = None

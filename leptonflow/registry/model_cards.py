@@ -151,7 +151,8 @@ def _layers(model: Any) -> list[str]:
 def _served(export: Export) -> str:
     """What computes its predictions where it is served."""
     if export.reason is not None:
-        return f"There is no model.onnx, and Keras serves it: {markdown(export.reason)}."
+        why = f"There is no model.onnx, and Keras serves it: {markdown(export.reason)}."
+        return f"{why} A package stays as it is: the next version is exported anew, also one of another training.seed."
     features = "" if export.features is None else f", and the {export.features} numbers that its last layer gets"
     return (
         f"model.onnx ({export.bytes} bytes) gives the same predictions{features} in ONNX Runtime, which serves it. "

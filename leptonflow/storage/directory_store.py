@@ -28,8 +28,8 @@ _HINTS = {
     errno.EACCES: "Check that this user may read and write there, or choose another --store",
     errno.EPERM: "Check that this user may write there, on a file system with hard links, or choose another --store",
     errno.EROFS: "The file system is mounted read-only: mount it for writing, or choose another --store",
-    errno.ENOSPC: "The disk is full: free some space, then run the command again",
-    errno.EDQUOT: "The quota is used up: free some space, then run the command again",
+    errno.ENOSPC: "The disk is full: free some space, then try again",
+    errno.EDQUOT: "The quota is used up: free some space, then try again",
     errno.ENOTDIR: "A file lies where a folder is needed: move it away, or choose another --store",
     errno.EOPNOTSUPP: "The file system has no hard links, which an atomic create needs: choose another --store",
 }
