@@ -96,7 +96,8 @@ def _labelled(document: dict[str, Any]) -> None:
 
 
 def _landed(document: dict[str, Any]) -> None:
-    print(printable(f"batch {document['batch']}: {counted(document['examples'], 'labelled example')}, pending"))
+    known = f", {document['known']} of them in the dataset already" if document["known"] else ""
+    print(printable(f"batch {document['batch']}: {counted(document['examples'], 'labelled example')}{known}, pending"))
     if document["without_inputs"]:
         print(f"{counted(document['without_inputs'], 'label')} left out: their inputs were not logged")
     if document["unnameable"]:

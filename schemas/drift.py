@@ -10,13 +10,16 @@ from schemas.records import Record
 class DriftTest(Record):
     """What is served held against the reference, in one respect.
 
-    what    metadata, features, predictions, probabilities or confidence; name: the column of metadata
+    what    metadata, inputs (what the workload computes of an example as the model takes it), features, predictions,
+            probabilities or confidence; name: the column of metadata or inputs
     effect  0 where there is no difference; least: a smaller one does not matter
-    p_value adjusted by Holm over all tests of the record
+    p_value corrected for the number of the record's tests
     n, m    examples of the reference, and of what was served
+    values  means of the reference and of what was served; where it is about names or classes, the share of the one, or
+            its mean probability, that differs most, which `of` names. None of vectors, and in records from before
     """
 
-    what: Literal["metadata", "features", "predictions", "probabilities", "confidence"]
+    what: Literal["metadata", "inputs", "features", "predictions", "probabilities", "confidence"]
     name: str | None
     method: str
     effect: float
@@ -26,6 +29,8 @@ class DriftTest(Record):
     m: int
     drifted: bool
     sentence: str
+    of: str | None = None
+    values: tuple[float, float] | None = None
 
     @property
     def key(self) -> str:

@@ -29,6 +29,7 @@ class Served:
     predicted    as the workload's `answer` says it; probability: the one given to it, 0..1, None where there is none
     outputs      (K,) of the model
     metadata     of the example, as the workload's `examine` returns it; empty where only an array was sent
+    input_statistics  the workload's numbers of the example as the model takes it, by name; None where it has none
     features     (F,) of the model's penultimate layer; None where the version has none
     inputs       the example as a part holds it; None unless `serving.log_inputs` chose it
     shadow       another version answered the request; the row lies in the table `shadow`
@@ -51,6 +52,7 @@ class Served:
     source: str
     inputs: bytes | None = None
     shadow: bool = False
+    input_statistics: Mapping[str, float] | None = None
 
 
 def new_request_id(at: datetime | None = None) -> str:

@@ -304,8 +304,8 @@ APPROVALS = _columns(
 
 # --- what was served, under served/ ---------------------------------------------------------------
 
-# A prediction. `metadata` is JSON; `features` are those of the model's penultimate layer, `inputs` the example as a
-# part holds it, where the pipeline asks for it. A column that the server does not know is null.
+# A prediction. `metadata` and `input_statistics` are JSON; `features` are those of the model's penultimate layer,
+# `inputs` the example as a part holds it, where the pipeline asks for it. What the server does not know is null.
 SERVED = _columns(
     pipeline="text",
     request_id="text",
@@ -315,6 +315,7 @@ SERVED = _columns(
     probability="float",
     outputs="floats",
     metadata="text",
+    input_statistics="text",
     features="floats",
     inputs="bytes",
     seconds="float",
@@ -337,7 +338,8 @@ LABELS = _columns(
     served_at="time",
 )
 
-# A test of a look for drift, from the records under monitoring/. `name` is a column of metadata.
+# A test of a look for drift, from the records under monitoring/. `name` is a column of metadata or of the inputs, `of`
+# the name or class that the values are of.
 DRIFT = _columns(
     pipeline="text",
     number="int",
@@ -353,6 +355,9 @@ DRIFT = _columns(
     m="int",
     drifted="bool",
     sentence="text",
+    of="text",
+    reference_value="float",
+    served_value="float",
     triggers="bool",
     at="time",
 )

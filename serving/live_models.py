@@ -46,6 +46,15 @@ class Live:
         examples = self.workload.codec.stack(encoded, self.served.manifest.input)
         return self.served.predict_encoded(self.served.encode(examples))
 
+    def input_statistics(self, encoded: Sequence[bytes]) -> list[dict[str, float]]:
+        """The workload's numbers of N examples as the model takes them; [] where it has none."""
+        if self.workload.input_statistics is None:
+            return []
+        shape = self.served.manifest.input
+        found = self.workload.input_statistics(self.workload.codec.stack(encoded, shape), shape)
+        rows = zip(*(values.tolist() for values in found.values()), strict=True)
+        return [dict(zip(found, row, strict=True)) for row in rows]
+
     def check(self, outputs: NDArray[np.float64], first: int = 0) -> None:
         """Raises Damaged where the outputs are not those that the package records of the canary from `first` on."""
         import numpy as np

@@ -164,7 +164,7 @@ class Service:
 
     def _served(self, asked: Asked, found: _Prediction, examined: Examined, shadow: bool = False) -> Served:
         """The row of the prediction log."""
-        answer, features = found
+        answer, features, statistics = found
         outputs: Any = answer.outputs
         chosen = self.config.serving.log_inputs
         return Served(
@@ -173,7 +173,7 @@ class Service:
             metadata=examined.facts or {}, features=features, seconds=time.monotonic() - asked.began,
             runtime=answer.live.served.runtime, source=asked.source or "",
             inputs=examined.encoded if chosen and inputs_chosen(asked.request_id, chosen.rate) else None,
-            shadow=shadow,
+            shadow=shadow, input_statistics=statistics,
         )  # fmt: skip
 
 
@@ -189,19 +189,23 @@ def examined(look: Callable[[Live], Examined], live: Live) -> Examined:
 class _Prediction(NamedTuple):
     answer: Answer
     features: NDArray[np.float32] | None
+    input_statistics: dict[str, float] | None
 
 
 def _predictions(live: Live, seen: list[Examined]) -> list[_Prediction]:
     """What a version predicts of examples that were read; an error where that is no finite number."""
     import numpy as np
 
-    outputs, features = live.predict([each.encoded or b"" for each in seen])
+    encoded = [each.encoded or b"" for each in seen]
+    outputs, features = live.predict(encoded)
+    statistics = live.input_statistics(encoded)
     answer, classes = live.workload.target.answer, live.served.classes
     return [
         _Prediction(
             Answer(live, None, *answer(row, classes), row) if np.isfinite(row).all()
             else Answer(live, error="the model's output is not a finite number"),
             None if features is None else features[number],
+            statistics[number] if statistics else None,
         )
         for number, row in enumerate(outputs)
     ]  # fmt: skip

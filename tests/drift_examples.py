@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from leptonflow.monitoring.drift_tests import Observed, compare
+from leptonflow.workloads.image_classification import input_statistics
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 Model = Callable[[Pixels], tuple[Any, Any]]  # images -> outputs (N, K), features (N, F)
@@ -37,29 +39,37 @@ def changed(images: Pixels, how: str) -> Pixels:
     elif how == "noise":
         values = values + np.random.default_rng(0).normal(0, 20, values.shape)
     else:
-        return np.stack([_blurred(each) for each in images])
+        return np.stack([_as_file(each, how) for each in images])
     return np.clip(values, 0, 255).round().astype(np.uint8)
 
 
-def _blurred(image: Pixels) -> Pixels:
-    found = Image.fromarray(image.squeeze(-1)).filter(ImageFilter.GaussianBlur(1))
+def _as_file(image: Pixels, how: str) -> Pixels:
+    found = Image.fromarray(image.squeeze(-1))
+    if how == "blur":
+        found = found.filter(ImageFilter.GaussianBlur(1))
+    else:
+        file = io.BytesIO()
+        found.save(file, "JPEG", quality=20)
+        found = Image.open(file)
     return np.asarray(found).reshape(image.shape)
 
 
 @dataclass(frozen=True)
 class Seen:
-    """N images as they are logged: outputs, features, brightness and contrast of each."""
+    """N images as they are logged: outputs, features, brightness, contrast and noise of each."""
 
     outputs: Any
     features: Any
     brightness: Any
     contrast: Any
+    noise: Any
 
     def of(self, chosen: Any, others: Any = None) -> Observed:
         """Resampled. others: those of which there is only metadata."""
         every = chosen if others is None else others
         return Observed(
             metadata={"brightness": self.brightness[every].tolist(), "contrast": self.contrast[every].tolist()},
+            inputs={"noise": self.noise[chosen].tolist()},
             predicted=[str(each) for each in self.outputs[chosen].argmax(axis=1)],
             outputs=self.outputs[chosen],
             confidence=self.outputs[chosen].max(axis=1),
@@ -70,7 +80,8 @@ class Seen:
 def seen(model: Model, images: Pixels) -> Seen:
     outputs, features = model(images)
     values = images.reshape(len(images), -1).astype(np.float64)
-    return Seen(outputs, features, values.mean(axis=1).round(3), values.std(axis=1).round(3))
+    noise = input_statistics.of(images, images.shape[1:])["noise"]
+    return Seen(outputs, features, values.mean(axis=1).round(3), values.std(axis=1).round(3), noise)
 
 
 def alarms(

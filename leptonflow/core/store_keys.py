@@ -336,8 +336,11 @@ def is_drift_record(key: str) -> bool:
 
 
 def drift_reference_key(pipeline: str, version: str) -> str:
-    """What a version predicts of examples that it did not learn from."""
-    return f"{MONITORING}/{pipeline}/references/{version}.parquet"
+    """What a version predicts of examples that it did not learn from.
+
+    `v2`: those of earlier releases, without numbers of the examples themselves, are made anew.
+    """
+    return f"{MONITORING}/{pipeline}/references/{version}.v2.parquet"
 
 
 def compacted_key(table: str, sha256: str) -> str:

@@ -6,7 +6,6 @@ The tests are `drift_tests`, what they are held against is `references`, and whe
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -31,7 +30,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 ROWS = 1_000  # predictions in a look, where nobody says how many
-COLUMNS = ("request_id", "at", "version", "predicted", "probability", "outputs", "metadata", "features")
+COLUMNS = (
+    "request_id", "at", "version", "predicted", "probability", "outputs", "metadata", "features", "input_statistics",
+)  # fmt: skip
 SEED = 20261128
 
 
@@ -48,6 +49,7 @@ def examine(store: Store, config: Pipeline, rows: int = ROWS, may_ask: bool = Fa
     observed = _observed(served, config)
     enough = len(served) >= drift_tests.FEWEST and held_out >= drift_tests.FEWEST
     tests = drift_tests.compare(reference, observed, SEED) if enough else ()
+    absent = drift_tests.absent(reference, observed) if enough else []
     times = served["at"].to_pylist()
     found = DriftRecord(
         pipeline=config.name, number=0, at=clock.now(), version=champion.version, served=len(served),
@@ -55,7 +57,7 @@ def examine(store: Store, config: Pipeline, rows: int = ROWS, may_ask: bool = Fa
         first=min(times).isoformat() if times else None, last=max(times).isoformat() if times else None,
         reference=held_out, tests=tests, triggers=False,
         quality=tuple(live_quality.measure(store, config, champion.version)),
-        sentence=_sentence(len(served), held_out, tests, enough),
+        sentence=_sentence(len(served), held_out, tests, enough) + _not_compared(absent),
     )  # fmt: skip
     return _numbered(store, found.model_copy(update={"triggers": may_ask}))
 
@@ -94,12 +96,12 @@ def _served(store: Store, pipeline: str, version: str, most: int, since: int) ->
 
 def _observed(served: pa.Table, config: Pipeline) -> Observed:
     workload = catalog.load(config.workload)
-    metadata = [json.loads(each or "{}") for each in served["metadata"].to_pylist()]
     features, confidence = served["features"].drop_null(), served["probability"].drop_null().to_numpy()
     classes = workload.target.classes
     outputs = matrix(served["outputs"]) if len(served) else None
     return Observed(
-        metadata=references.columns(metadata, workload.carriers),
+        metadata=references.columns(served["metadata"], workload.carriers),
+        inputs=references.columns(served["input_statistics"]),
         predicted=served["predicted"].to_pylist() if classes else (),
         values=outputs[:, 0] if outputs is not None and not classes else None,
         outputs=outputs if classes else None,
@@ -116,6 +118,13 @@ def _sentence(served: int, held_out: int, tests: Sequence[DriftTest], enough: bo
     if not drifted:
         return f"no drift: {of}, {counted(len(tests), 'test')}"
     return f"drift of {', '.join(drifted)}: {of}, {counted(len(tests), 'test')}"
+
+
+def _not_compared(absent: Sequence[str]) -> str:
+    if not absent:
+        return ""
+    named = ", ".join(f"inputs.{name}" for name in absent)
+    return f"; {named} not compared: fewer than {drift_tests.FEWEST} of these predictions were logged with it"
 
 
 def record(store: Store, found: DriftRecord) -> DriftRecord:

@@ -16,6 +16,12 @@ def newest(store: Store, pipeline: str, most: int) -> tuple[DriftRecord, ...]:
     return tuple(read_model(DriftRecord, key, data, "the record of a look for drift") for key, data in found)
 
 
+def numbered(store: Store, pipeline: str, number: int) -> DriftRecord:
+    """One of them. Raises NotFound, Damaged."""
+    key = store_keys.drift_record_key(pipeline, number)
+    return read_model(DriftRecord, key, store.get(key), "the record of a look for drift")
+
+
 def last(store: Store, pipeline: str) -> DriftRecord | None:
     """The newest record. Raises Damaged where it cannot be read."""
     return next(iter(newest(store, pipeline, 1)), None)

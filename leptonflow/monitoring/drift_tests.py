@@ -1,7 +1,7 @@
 """Has what is served drifted from what the champion was evaluated on? A pure function of two samples.
 
-Many tests, each with a least effect: a difference is a drift if it is significant after Holm's correction over all
-tests, and large enough to matter. So the verdict is stable as the sample grows. What does not belong here: where the
+Many tests, each with a least effect: a difference is a drift if it is significant after a correction for their number,
+and large enough to matter. So the verdict is stable as the sample grows. What does not belong here: where the
 samples come from (references, drift_looks), and the tests themselves (statistics).
 """
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from leptonflow.statistics.two_samples import TwoSamples
+
+    Columns = Mapping[str, Sequence[Any]]
+    Found = tuple[Any, str | None, TwoSamples]  # what and name of a DriftTest, and its test
 
 CONFIDENCE = 0.99  # chance alone makes a drift of any test in 1% of looks at most
 FEWEST = 50  # values on either side
@@ -36,37 +39,62 @@ class Observed:
     """Predictions and their examples; each of these may be of other examples of the same data, and empty.
 
     metadata    by column, a value for each example; None where it has none
+    inputs      the same, of what the workload computes of the examples as the model takes them
     predicted   names, where the workload has classes; else `values`, the first output
-    outputs     (N, K) probabilities of the classes, where the workload has classes
+    outputs     (N, K) probabilities of the classes, where the workload has classes; classes: their names
     confidence  probabilities that were given to the prediction
     features    (N, F) of the model's penultimate layer
     """
 
     metadata: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    inputs: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     predicted: Sequence[str] = ()
     values: NDArray[np.float64] | None = None
     outputs: NDArray[np.float64] | None = None
+    classes: Sequence[str] = ()
     confidence: NDArray[np.float64] | None = None
     features: NDArray[np.float64] | None = None
 
 
 def compare(reference: Observed, served: Observed, seed: int = 0) -> tuple[DriftTest, ...]:
     """Each test that both have FEWEST values for, the largest effect beside its least first."""
-    from leptonflow.statistics.multiple import holm
-
     found = list(_tests(reference, served, seed))
-    adjusted = holm([test.p_value for _, _, test in found])
-    told = [_told(what, name, test, p) for (what, name, test), p in zip(found, adjusted, strict=True)]
+    adjusted = _adjusted(found)
+    told = [_told(*each, p, reference.classes) for each, p in zip(found, adjusted, strict=True)]
     return tuple(sorted(told, key=lambda test: (not test.drifted, -test.effect / test.least, test.key)))
 
 
-def _tests(reference: Observed, served: Observed, seed: int) -> Iterator[tuple[Any, str | None, TwoSamples]]:
+def absent(reference: Observed, served: Observed) -> list[str]:
+    """What the reference has of the examples as the model takes them, and too few of the served ones have."""
+    return [name for name in sorted(reference.inputs) if not _enough(*_both(reference.inputs, served.inputs, name))]
+
+
+def _adjusted(found: Sequence[Found]) -> list[float]:
+    """p-values corrected for the number of tests: half of the chance of a false alarm is the probabilities'.
+
+    They are a test of every class, corrected for their number already. In Holm's correction beside the others each
+    class would be corrected for once more, by the number of the others.
+    """
+    from leptonflow.statistics.multiple import holm
+
+    of_classes = [what == "probabilities" for what, _, _ in found]
+    adjusted = [0.0] * len(found)
+    for kind in set(of_classes):
+        places = [place for place, each in enumerate(of_classes) if each is kind]
+        for place, p_value in zip(places, holm([found[place][2].p_value for place in places]), strict=True):
+            adjusted[place] = min(1.0, len(set(of_classes)) * p_value)
+    return adjusted
+
+
+def _tests(reference: Observed, served: Observed, seed: int) -> Iterator[Found]:
     from leptonflow.statistics import two_samples
 
-    for name in sorted(reference.metadata.keys() & served.metadata.keys()):
-        test = _column(reference.metadata[name], served.metadata[name])
-        if test is not None:
-            yield "metadata", name, test
+    for what in ("metadata", "inputs"):
+        first, second = getattr(reference, what), getattr(served, what)
+        for name in sorted(first.keys() & second.keys()):
+            test = _column(*_both(first, second, name))
+            if test is not None:
+                yield what, name, test
     if _enough(reference.predicted, served.predicted):
         yield "predictions", None, two_samples.names(reference.predicted, served.predicted)
     for what in ("values", "confidence"):
@@ -87,13 +115,18 @@ def _enough(first: Any, second: Any) -> bool:
     return first is not None and second is not None and min(len(first), len(second)) >= FEWEST
 
 
+def _both(first: Columns, second: Columns, name: str) -> tuple[list[Any], list[Any]]:
+    """The values of a column, without those that are None."""
+    one, other = ([value for value in each.get(name, ()) if value is not None] for each in (first, second))
+    return one, other
+
+
 def _column(first: Sequence[Any], second: Sequence[Any]) -> TwoSamples | None:
-    """Of a column of metadata; None where there are too few values, or one alone on both sides."""
+    """Of a column; None where there are too few values, or one alone on both sides."""
     import numpy as np
 
     from leptonflow.statistics import two_samples
 
-    first, second = ([value for value in each if value is not None] for each in (first, second))
     if not _enough(first, second) or len(set(map(str, first)) | set(map(str, second))) < 2:
         return None
     if all(isinstance(value, int | float) and not isinstance(value, bool) for value in (*first, *second)):
@@ -101,12 +134,14 @@ def _column(first: Sequence[Any], second: Sequence[Any]) -> TwoSamples | None:
     return two_samples.names([str(value) for value in first], [str(value) for value in second])
 
 
-def _told(what: Any, name: str | None, test: TwoSamples, p_value: float) -> DriftTest:
+def _told(what: Any, name: str | None, test: TwoSamples, p_value: float, classes: Sequence[str]) -> DriftTest:
     least = LEAST[test.method]
     drifted = p_value < 1 - CONFIDENCE and test.effect >= least
     chance = f"p {p_value:.2g}" if p_value >= 1e-6 else "p below 1e-6"
     said = WORDS[test.method].format(effect=test.effect, least=least)
+    of = classes[test.of] if isinstance(test.of, int) and test.of < len(classes) else test.of
     return DriftTest(
         what=what, name=name, method=test.method, effect=test.effect, least=least, p_value=p_value, n=test.n, m=test.m,
-        drifted=drifted, sentence=f"{said}; {chance} after Holm's correction",
+        drifted=drifted, sentence=f"{said}; {chance} after Holm's correction", of=None if of is None else str(of),
+        values=test.values,
     )  # fmt: skip

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from leptonflow.data.dataset import known_examples
+from leptonflow.data.dataset import dataset_state, known_examples
 from leptonflow.data.ingest import landing
 from leptonflow.monitoring import labels, served_log
 from leptonflow.storage.store import Store
@@ -26,10 +26,12 @@ LONGEST = 255  # bytes of a folder's name
 def land(store: Store, config: Pipeline) -> dict[str, Any]:
     """Land every labelled example with its inputs as a closed batch, named by its content; `labels --to-batch --json`.
 
-    {pipeline, batch, examples, without_inputs, unnameable, already}. Raises UsageError where there is none, where the
-    workload cannot write an example as a file, and where examples need a group.
+    {pipeline, batch, examples, known, without_inputs, unnameable, already}; known: so many of the examples are in the
+    dataset already. Raises UsageError where there is none, where the workload cannot write an example as a file, and
+    where examples need a group.
     """
-    write = catalog.load(config.workload).file
+    workload = catalog.load(config.workload)
+    write = workload.file
     if write is None or config.group is not None:
         raise UsageError(
             f"what {config.name} was served cannot become a batch",
@@ -46,6 +48,8 @@ def land(store: Store, config: Pipeline) -> dict[str, Any]:
             expected="labels of requests that `serving: {log_inputs: {rate: ...}}` chose",
             received=f"{len(given)} labels, {len(kept)} with inputs",
         )
+    there = known_examples.knowledge(store, config, dataset_state.snapshots(store, config.name)).examples
+    known = 0
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "served"
         for each, encoded in named.items():
@@ -53,11 +57,13 @@ def land(store: Store, config: Pipeline) -> dict[str, Any]:
             path = folder / given[each] / f"{each}{suffix}"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
+            known += workload.examine(data, config.input).id in there
         landed = landing.land(store, config, folder, None, known_examples.index(store, config, False))
     return {
         "pipeline": config.name,
         "batch": landed.batch,
         "examples": len(named),
+        "known": known,
         "without_inputs": len(given) - len(kept),
         "unnameable": len(kept) - len(named),
         "already": landed.already,

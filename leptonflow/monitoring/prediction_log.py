@@ -164,6 +164,7 @@ def _row(row: Served) -> dict[str, Any]:
         "at": row.at.isoformat(),
         "metadata": json.dumps(dict(row.metadata), sort_keys=True),
         "outputs": np.asarray(row.outputs, np.float32),
+        "input_statistics": None if row.input_statistics is None else json.dumps(dict(row.input_statistics)),
         "features": features,
     }
 

@@ -93,10 +93,17 @@ def newest(store: Store, pipeline: str, columns: Sequence[str], most: int, since
 
 
 def _read(store: Store, key: str, columns: Sequence[str]) -> pa.Table:
-    """These columns of a file; no row where the bucket's lifecycle has just deleted it."""
+    """These columns of a file, null where it is of a release that had none; no row where it has just been deleted."""
+    import pyarrow as pa
+
     from schemas.tables import schema
 
+    none = schema("served").empty_table().select(list(columns))
     try:
-        return parquet.read(store.get(key), columns)
+        data = store.get(key)
     except NotFound:
-        return schema("served").empty_table().select(list(columns))
+        return none
+    there = set(parquet.layout(data)[1].names)
+    return pa.concat_tables(
+        [none, parquet.read(data, [each for each in columns if each in there])], promote_options="default"
+    )

@@ -28,17 +28,23 @@ WIDTH_FROM = 500  # vectors whose distances the kernel's width is taken from
 
 @dataclass(frozen=True)
 class TwoSamples:
-    """effect: 0 where there is no difference. n: of the first sample, m: of the second."""
+    """effect: 0 where there is no difference. n: of the first sample, m: of the second.
+
+    of      the name, or the number of the column, that differs most; None where there are none
+    values  its share or mean in either sample; None of vectors
+    """
 
     effect: float
     p_value: float
     n: int
     m: int
     method: str
+    of: str | int | None = None
+    values: tuple[float, float] | None = None
 
 
 def numbers(first: Floats, second: Floats) -> TwoSamples:
-    """N and M finite numbers. effect: the largest distance of the two distribution functions, 0..1.
+    """N and M finite numbers. effect: the largest distance of the two distribution functions, 0..1; values: the means.
 
     Source: Smirnov (1948), Annals of Mathematical Statistics 19:279-281, by its asymptotic distribution; with ties the
     p-value is too large, never too small. Raises LeptonflowError where a sample is empty.
@@ -47,7 +53,8 @@ def numbers(first: Floats, second: Floats) -> TwoSamples:
 
     checks.size(min(len(first), len(second)))
     test = ks_2samp(second, first, method="asymp")
-    return TwoSamples(float(test.statistic), float(test.pvalue), len(first), len(second), "ks")
+    means = (float(first.mean()), float(second.mean()))
+    return TwoSamples(float(test.statistic), float(test.pvalue), len(first), len(second), "ks", values=means)
 
 
 def names(first: Sequence[str], second: Sequence[str]) -> TwoSamples:
@@ -63,18 +70,21 @@ def names(first: Sequence[str], second: Sequence[str]) -> TwoSamples:
 
     n, m = len(first), len(second)
     checks.size(min(n, m))
-    _, place = np.unique(np.asarray([*first, *second], str), return_inverse=True)
+    every, place = np.unique(np.asarray([*first, *second], str), return_inverse=True)
     counts = np.stack([np.bincount(part, minlength=place.max() + 1) for part in (place[:n], place[n:])])  # (2, k)
+    most = int(np.abs(counts[0] / n - counts[1] / m).argmax())
+    of, values = str(every[most]), (float(counts[0, most] / n), float(counts[1, most] / m))
     rare = counts.sum(axis=0) * min(n, m) / (n + m) < FEWEST_EXPECTED
     if rare.any():
         counts = np.concatenate([counts[:, ~rare], counts[:, rare].sum(axis=1, keepdims=True)], axis=1)
     k = counts.shape[1]
     if k < 2:
-        return TwoSamples(0.0, 1.0, n, m, "chi-square")
+        return TwoSamples(0.0, 1.0, n, m, "chi-square", of, values)
     pooled = counts.sum(axis=0) / (n + m)
     w2 = float(((counts[0] / n - counts[1] / m) ** 2 / pooled).sum())
     less = w2 - (k - 1) * (1 / n + 1 / m)
-    return TwoSamples(max(0.0, less) ** 0.5, float(chi2.sf(w2 / (1 / n + 1 / m), k - 1)), n, m, "chi-square")
+    p_value = float(chi2.sf(w2 / (1 / n + 1 / m), k - 1))
+    return TwoSamples(max(0.0, less) ** 0.5, p_value, n, m, "chi-square", of, values)
 
 
 def shares(first: Floats, second: Floats) -> TwoSamples:
@@ -98,10 +108,11 @@ def shares(first: Floats, second: Floats) -> TwoSamples:
     told = (both.mean(axis=0) * min(n, m) >= FEWEST_SUMMED) & (spread > 1e-9)
     if not told.any():
         return TwoSamples(0.0, 1.0, n, m, "shares")
-    apart = np.abs(second.mean(axis=0) - first.mean(axis=0))[told] / spread[told]
-    effect = float(apart.max())
+    means = first.mean(axis=0), second.mean(axis=0)
+    most = int(np.where(told, np.abs(means[1] - means[0]) / np.where(told, spread, 1), -1).argmax())
+    effect = float(abs(means[1][most] - means[0][most]) / spread[most])
     p_value = 2 * float(norm.sf(effect / (1 / n + 1 / m) ** 0.5)) * int(told.sum())
-    return TwoSamples(effect, min(1.0, p_value), n, m, "shares")
+    return TwoSamples(effect, min(1.0, p_value), n, m, "shares", most, (float(means[0][most]), float(means[1][most])))
 
 
 def vectors(first: Floats, second: Floats, seed: int) -> TwoSamples:

@@ -303,7 +303,12 @@ def _drift(store: Store) -> list[table_files.Row]:
     records = [read_model(DriftRecord, key, data, "the record of a look for drift") for key, data in found]
     same = ("pipeline", "number", "version", "verdict", "triggers", "at")
     return [
-        {**test.model_dump(), **{name: getattr(record, name) for name in same}}
+        {
+            **test.model_dump(exclude={"values"}),
+            "reference_value": None if test.values is None else test.values[0],
+            "served_value": None if test.values is None else test.values[1],
+            **{name: getattr(record, name) for name in same},
+        }
         for record in records
         for test in record.tests
     ]

@@ -345,6 +345,9 @@ class Workload:
     derived: Mapping[str, Derived] = field(default_factory=dict)  # metadata that follows from what is recorded
     carriers: frozenset[str] = frozenset()
     # ^ metadata of the file and not of what is in it: the same example can come in another one
+    input_statistics: Callable[[NDArray[Any], Any], Mapping[str, NDArray[np.float64]]] | None = None
+    # ^ N encoded examples, input -> numbers of them as the model takes them, by name, (N,) each: drift that the model
+    #   hardly reacts to is seen by these. One that is computed in another way has another name. None: there are none
     file: Callable[[bytes, Any], tuple[str, bytes]] | None = None
     # ^ an encoded example, input -> (suffix, bytes) of a file that is examined as that example; None: there is none
 

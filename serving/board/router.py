@@ -52,7 +52,7 @@ def make(store: Store, services: Mapping[str, Service], keys: Keys, looked: thre
         ("/p/{name}/batches/{batch}/files/{digest}", views.landed_file),
         ("/p/{name}/runs/{run_id}/report.html", views.report),
         ("/p/{name}/runs/{run_id}/holdout", views.holdout),
-        ("/p/{name}/monitoring/{number:int}.html", views.drift_page),
+        ("/p/{name}/monitoring/{number:int}.html", views.drift_look),
         ("/p/{name}/studies/{study}/{file}", views.study_page),
     ):
         router.add_route(address, _answering(board, page), methods=["GET"], include_in_schema=False)

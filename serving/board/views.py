@@ -17,7 +17,9 @@ from fastapi.responses import Response
 
 from leptonflow.core import store_keys
 from leptonflow.core.concurrency import in_order
+from leptonflow.monitoring import drift_records
 from leptonflow.registry import packages
+from leptonflow.reports import drift_page
 from leptonflow.storage import commit_log
 from leptonflow.storage.store import Store
 from leptonflow.workloads.base import Shown
@@ -279,10 +281,10 @@ def decide(board: Board, request: Request, body: bytes) -> Response:
     return board.page("problem.html.j2", trail, title=f"Run {run_id}: {document['outcome']}", line=line)
 
 
-def drift_page(board: Board, request: Request) -> Response:
-    name, number = board.named(request), request.path_params["number"]
-    data = board.store.get(store_keys.drift_page_key(name, number))
-    return Response(data, headers=REPORT, media_type=HTML)
+def drift_look(board: Board, request: Request) -> Response:
+    name = board.named(request)
+    found = drift_records.numbered(board.store, name, request.path_params["number"])
+    return Response(drift_page.render(found, f"/p/{pages.path(name)}"), headers=REPORT, media_type=HTML)
 
 
 def study_page(board: Board, request: Request) -> Response:

@@ -192,6 +192,7 @@ def test_the_newest_look_for_drift_is_told_while_its_champion_stays(two: Store) 
         assert "<b>Drift</b>" in page and "/p/digits/monitoring/2.html" in page and "<script" not in page
     found = web.get("/p/digits/monitoring/2.html")
     assert found.status_code == 200 and "sandbox" in found.headers["content-security-policy"]
+    assert '<a href="/p/digits"' in found.text
     assert web.get("/p/digits/monitoring/3.html").status_code == 404
     manual_decisions.promote(two, "digits", A, "again", "kim@lab", fit_to_run)
     assert "<b>Drift</b>" not in web.get("/").text

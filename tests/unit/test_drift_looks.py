@@ -22,8 +22,10 @@ from leptonflow.runs import integrity
 from leptonflow.storage import commit_log
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
-from leptonflow.tables import queries
+from leptonflow.tables import queries, table_files
 from leptonflow.workloads import catalog
+from leptonflow.workloads.image_classification import input_statistics
+from schemas import tables
 from schemas.config import Pipeline
 from schemas.drift import DriftRecord, DriftTest
 from schemas.errors import NotFound
@@ -71,14 +73,15 @@ def commit(store: Store, config: Pipeline) -> None:
     commit_log.commit(store, log, id="first", kind="batch", body=body, who="t", why="t")
 
 
-def serve(store: Store, config: Pipeline, seed: int, count: int, lighter: float = 1.0) -> None:
-    """`count` more predictions of the champion, logged as the server does."""
+def serve(store: Store, config: Pipeline, seed: int, count: int, lighter: float = 1.0, statistics: bool = True) -> None:
+    """`count` more predictions of the champion, logged as the server does; or as one of an earlier release did."""
     champion = champion_predictions.current(store, config.name)
     model = served_models.load(store, config.name, champion.version)
     workload = catalog.load(config.workload)
     found = examples(seed, count, lighter)
     pixels = workload.codec.stack([each.encoded for each in found], config.input)
     outputs, features = model.predict_encoded(model.encode(pixels))
+    noise = input_statistics.of(pixels, served_champions.SHAPE)["noise"]
     log = PredictionLog(store, seconds=600)
     start = datetime.now(UTC) + timedelta(seconds=seed)
     for n, each in enumerate(found):
@@ -88,6 +91,7 @@ def serve(store: Store, config: Pipeline, seed: int, count: int, lighter: float 
             pipeline=config.name, request_id=new_request_id(at), at=at, version=champion.version, predicted=predicted,
             probability=probability, outputs=outputs[n], metadata=each.facts,
             features=None if features is None else features[n], seconds=0.001, runtime="keras", source="predict",
+            input_statistics={"noise": float(noise[n])} if statistics else None,
         ))  # fmt: skip
     log.close(30)
     assert log.written == count
@@ -114,17 +118,20 @@ def test_from_what_was_served_to_a_record_that_asks_once(store: Store) -> None:
     assert (same.verdict, same.served, same.triggers) == ("none", 330, False), same.sentence
     # What is a matter of the file alone is not compared, nor is what never varies.
     assert {test.key for test in same.tests} == {
-        "metadata.brightness", "metadata.contrast", "predictions", "probabilities", "confidence", "features",
+        "metadata.brightness", "metadata.contrast", "inputs.noise", "predictions", "probabilities", "confidence",
+        "features",
     }  # fmt: skip
     serve(store, config, 3, 300, lighter=1.4)
     for number, may_ask, asked in ((3, False, False), (4, True, True), (5, True, False)):
         found = drift_looks.record(store, drift_looks.examine(store, config, 300, may_ask))
         assert (found.verdict, found.number, found.triggers) == ("drift", number, asked), found.sentence
         assert "metadata.brightness" in found.drifted and "features" in found.drifted
-    rows = queries.query(store, "SELECT number, triggers FROM drift WHERE drifted AND name = 'brightness'").to_pylist()
+    sql = "SELECT number, triggers, served_value > reference_value AS up FROM drift WHERE drifted"
+    rows = queries.query(store, f"{sql} AND name = 'brightness'").to_pylist()
     assert sorted((row["number"], row["triggers"]) for row in rows) == [(3, False), (4, True), (5, False)]
+    assert all(row["up"] for row in rows)
     page = Path(drift_looks.page(store, found)).read_text()
-    assert "metadata.brightness" in page and "drift" in page
+    assert "metadata.<wbr>brightness" in page and "↑ higher" in page
     served_champions.promote(store, "b2" * 6, served_champions.model(1))
     assert drift_looks.examine(store, config, may_ask=True).verdict == "too-few", "those are another version's"
 
@@ -145,6 +152,44 @@ def test_the_reference_is_of_examples_that_the_champion_did_not_learn_from(store
     again, _ = references.of(store, config, champion)
     assert np.array_equal(again.features, found.features)  # type: ignore[arg-type]
     assert {key: store.get(key) for key in store.keys("monitoring")} == before, "it is made once"
+
+
+def test_predictions_logged_before_the_numbers_of_the_inputs_are_not_compared_by_these(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = served_champions.config()
+    commit(store, config)
+    served_champions.promote(store, VERSION, served_champions.model(0))
+    with monkeypatch.context() as before:  # a file of an earlier release has no such column
+        names = [name for name in tables.schema("served").names if name != "input_statistics"]
+        before.setattr(table_files, "encode", lambda table: table_files.encode_as_text(table.select(names)))
+        serve(store, config, 1, 60, statistics=False)
+    found = drift_looks.examine(store, config)
+    assert (found.verdict, found.served) == ("none", 60) and "inputs.noise not compared" in found.sentence
+    assert "inputs" not in {test.what for test in found.tests}
+    serve(store, config, 2, 60)
+    found = drift_looks.examine(store, config)
+    assert (found.served, "not compared" in found.sentence) == (120, False)
+    assert {test.key: test.m for test in found.tests}["inputs.noise"] == 60
+
+
+def test_the_reference_of_a_large_dataset_is_a_sample_by_the_ids(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = served_champions.config()
+    commit(store, config)
+    served_champions.promote(store, VERSION, served_champions.model(0))
+    whole, held_out = references.of(store, config, champion_predictions.current(store, config.name))
+    made = parquet.read(store.get(store_keys.drift_reference_key(config.name, VERSION)))
+    for name, value in (("MOST_HELD_OUT", 9), ("MOST_OTHERS", 20), ("ROWS", 7), ("READ", 1_000)):
+        monkeypatch.setattr(references, name, value)
+    served_champions.promote(store, "b2" * 6, served_champions.model(0))
+    few, count = references.of(store, config, champion_predictions.current(store, config.name))
+    sample = parquet.read(store.get(store_keys.drift_reference_key(config.name, "b2" * 6)))
+    assert (count, sample.num_rows) == (9, 29) and held_out > 9
+    ids = [made["example_id"].to_pylist()[start : start + most] for start, most in ((0, 9), (held_out, 20))]
+    assert sample["example_id"].to_pylist() == ids[0] + ids[1] == sorted(ids[0]) + sorted(ids[1])
+    assert few.inputs["noise"] == whole.inputs["noise"][:9]
+    assert few.outputs is not None and whole.outputs is not None
+    assert np.allclose(few.outputs, whole.outputs[:9], atol=1e-5)
 
 
 def record(version: str, *drifted: str, triggers: bool = False) -> DriftRecord:

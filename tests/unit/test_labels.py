@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from leptonflow.data.dataset import dataset_state
+from leptonflow.data.dataset import dataset_state, part_files
 from leptonflow.data.ingest import pending_batches
 from leptonflow.monitoring import label_files, labelled_batch, labels, live_quality, served_log
 from leptonflow.monitoring.labels import Given
 from leptonflow.monitoring.prediction_log import PredictionLog
 from leptonflow.registry import packages
 from leptonflow.runs import live_evidence
-from leptonflow.storage import store_identity
+from leptonflow.storage import commit_log, store_identity
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
 from leptonflow.tables import compaction, queries
@@ -195,6 +195,15 @@ def test_what_was_labelled_with_its_inputs_becomes_a_pending_batch(store: Store)
         row.inputs or b"" for row in rows[1:4]
     )
     assert labelled_batch.land(store, config) == {**found, "already": True}
+    served = workload.examine(files[0], config.input)
+    accepted = part_files.Accepted(served.id, served.id, "7", "1.png", None, None, served.facts, served.encoded)  # type: ignore[arg-type]
+    part = part_files.write_part(store, config, "later", dataset_state.preprocessing(config), [accepted])
+    assert part is not None
+    body = {"batch": "later", "classes": ["7"], "quarantine": None, "parts": [part.model_dump(mode="json")]}
+    history = dataset_state.snapshots(store, "digits")
+    commit_log.commit(store, history, id="later", kind="batch", body=body, who="t", why="t")
+    again = labelled_batch.land(store, config)
+    assert (found["known"], again["known"], again["examples"]) == (0, 1, 3)
 
 
 def test_a_label_that_no_folder_can_be_named_by_is_left_out() -> None:

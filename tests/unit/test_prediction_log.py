@@ -63,7 +63,7 @@ def test_what_was_added_is_in_the_table_served(store: Store) -> None:
         pipeline="cats", request_id=new_request_id(AT.replace(day=27)), probability=None, features=None,
         inputs=b"\0\1", metadata={},
     )  # fmt: skip
-    first = row()
+    first = row(input_statistics={"noise": 1.5})
     log.add(first)
     log.add(other)
     log.close()
@@ -71,6 +71,7 @@ def test_what_was_added_is_in_the_table_served(store: Store) -> None:
     assert found[0] == {
         "pipeline": "digits", "request_id": first.request_id, "at": AT, "version": "0" * 12, "predicted": "7",
         "probability": 0.75, "outputs": [0.25, 0.75], "metadata": '{"format": "PNG", "width": 8}',
+        "input_statistics": '{"noise": 1.5}',
         "features": [1.0] * 4, "inputs": None, "seconds": 0.001, "runtime": "onnxruntime", "source": "predict",
     }  # fmt: skip
     assert (found[1]["inputs"], found[1]["features"], found[1]["metadata"]) == (b"\0\1", None, "{}")

@@ -6,7 +6,16 @@ import operator
 
 from leptonflow.workloads import classification_errors
 from leptonflow.workloads.base import Codec, Derived, Suffixes, Workload
-from leptonflow.workloads.image_classification import baselines, examples, model, occlusion, panels, proposal, scoring
+from leptonflow.workloads.image_classification import (
+    baselines,
+    examples,
+    input_statistics,
+    model,
+    occlusion,
+    panels,
+    proposal,
+    scoring,
+)
 from leptonflow.workloads.media.image import SUFFIXES, png
 
 WORKLOAD = Workload(
@@ -17,9 +26,7 @@ WORKLOAD = Workload(
     contract="image_classification.contract.yaml",
     layouts=frozenset(("folders", "npy", "table")),
     suffixes=Suffixes(SUFFIXES),  # an image may have any name, as DICOM files do
-    codec=Codec(
-        "pixels", examples.arrow, examples.read, examples.empty, examples.stack, examples.raw, examples.size
-    ),
+    codec=Codec("pixels", examples.arrow, examples.read, examples.empty, examples.stack, examples.raw, examples.size),
     encoding=examples.encoding,
     examine=examples.examine,
     examine_array=examples.examine_array,
@@ -43,5 +50,6 @@ WORKLOAD = Workload(
     explain=occlusion.explain,
     derived={"size": Derived(("width", "height"), operator.mul)},  # pixels of the image as it arrived
     carriers=frozenset(("format", "bytes")),
+    input_statistics=input_statistics.of,
     file=png.file,
 )
