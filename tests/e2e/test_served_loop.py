@@ -79,6 +79,7 @@ def test_from_what_was_served_to_a_version_that_learned_from_it(work: Path) -> N
         looked = call("monitor", path, "--store", store, "--json")
         assert (looked.status, looked.document["verdict"]) == (3, "drift"), looked.told()
         assert looked.document["quality"][0]["n"] == 120
+        assert "inputs" in {test["what"] for test in looked.document["tests"]}, "the server logs them"
         landed = call("labels", path, "--to-batch", "--store", store, "--json")
         assert (landed.status, landed.document["examples"]) == (0, 120), landed.told()
         second = call("retrain", path, "--store", store, "--json")
