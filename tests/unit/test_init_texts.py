@@ -114,7 +114,7 @@ def test_a_table_without_such_columns_is_refused(tmp_path: Path) -> None:
     chosen = choose(source, Columns(cells=("Words",), label="Mood"), None)
     assert chosen.workload.noun == "texts"
     few = [line for line in summarise(chosen.source, chosen.workload).warnings() if "fewer than 10" in line]
-    assert few and "bad, good" in few[0]
+    assert few and "'bad' (1), 'good' (1); folds need" in few[0]
     source.write_bytes("texte fran\u00e7ais,label\nbien,good\n".encode("latin-1"))
     with pytest.raises(UsageError, match=r"t\.csv cannot be read.*line 1: the byte 0xe7 is not UTF-8"):
         choose(source, DEFAULT, None)
@@ -160,12 +160,15 @@ def test_labels_that_are_free_text_are_told_and_make_no_classes(
     assert "# group: {column: patient}" in text and "{folder: parent}" not in text and "pattern" not in text
 
 
-def test_a_label_that_is_spelt_nearly_like_another_is_told(tmp_path: Path) -> None:
+def test_labels_that_may_be_typing_errors_are_told_with_their_counts(tmp_path: Path) -> None:
     rows = [(f"text number {n}", "positive" if n % 2 else "negative") for n in range(40)]
     with (tmp_path / "t.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([("text", "label"), *rows, ("one more", "positve")])
+        csv.writer(file).writerows([("text", "label"), *rows, ("one more", "positve"), ("a", "Nega tive")])
     found, _ = seen(tmp_path / "t.csv")
-    assert "the label 'positve' is rare and spelt nearly like 'positive': a typing error?" in found.warnings()
+    alike, near, few = found.warnings()
+    assert alike.startswith("the labels 'Nega tive', 'negative' look alike and are taken as 2 different labels")
+    assert near == "rare labels that are spelt nearly like another: 'positve' (1) like 'positive' (20); typing errors?"
+    assert few.startswith("classes with fewer than 10 examples: 'Nega tive' (1), 'positve' (1); folds need some")
 
 
 def test_rows_that_are_no_text_are_told(tmp_path: Path) -> None:

@@ -21,6 +21,10 @@ from tests.batches import CONFIG, land, put
         ({"day 1": 30, "day 2": 2}, {}),
         ({str(n): n * n + 1 for n in range(10)}, {}),
         ({"cat": 30, "owl": 1}, {}),
+        ({"good": 40, "godo": 4}, {"godo": "good"}),
+        ({"cat": 30, "cta": 1, "car": 1, "bar": 1}, {"cta": "cat", "car": "cat"}),
+        ({"good": 40, "goose": 1}, {}),
+        ({"A": 40, "B": 1, "AB": 1, "CD": 1}, {}),
     ],
 )
 def test_a_rare_label_that_is_spelt_nearly_like_another(counts: dict[str, int], near: dict[str, str]) -> None:

@@ -151,14 +151,14 @@ def class_folder(name: str, roots: Collection[str] = ()) -> str | None:
 
 
 def lookalikes(labels: Iterable[str], classes: Iterable[str] = (), what: str = "label") -> list[str]:
-    """A sentence for labels of one source, as they are written, that differ only by case, space or Unicode form.
+    """A sentence for labels of one source, as they are written, that differ only by case, blanks or Unicode form.
 
     classes  those of the dataset, which a label of the source can look like too
     """
     written = set(labels)
     alike: dict[str, set[str]] = {}
     for label in written | set(classes):
-        alike.setdefault(nfc(label).strip().casefold(), set()).add(label)
+        alike.setdefault("".join(nfc(label).split()).casefold(), set()).add(label)
     told = []
     for found in alike.values():
         if len(found) > 1 and found & written:

@@ -1,6 +1,6 @@
 """Labels that are likely typing errors: of very few examples, and spelt nearly like another one. Pure.
 
-What does not belong here: labels that differ only by case, spaces or Unicode form.
+What does not belong here: labels that differ only by case, blanks or Unicode form (layouts).
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from schemas.text import counted
 
 TIMES = 10  # so many times as many examples has the label that a rare one may have been meant for
-NEAR = 0.8  # of difflib's ratio: `caat` and `cat` have 0.86
+NEAR = 0.8  # of difflib's ratio: `caat` and `cat` have 0.86, `care` and `cart` 0.75
+SHORTEST = 3  # letters of a label of which one may be another one
 MOST = 5  # labels that are named
 MOST_COMPARED = 1000  # labels; comparing is quadratic
 
@@ -25,7 +26,8 @@ def nearly(counts: Mapping[str, int]) -> dict[str, str]:
         letters = _letters(name)
         others = {_letters(other): other for other, many in counts.items() if many >= TIMES * count and other != name}
         others.pop(letters, None)
-        near = difflib.get_close_matches(letters, others, n=1, cutoff=NEAR) if letters else []
+        one = 1 - 1 / len(letters) - 1e-9 if len(letters) >= SHORTEST else 1  # the ratio where one letter is another
+        near = difflib.get_close_matches(letters, others, n=1, cutoff=min(NEAR, one)) if letters else []
         if near:
             found[name] = others[near[0]]
     return found
@@ -53,4 +55,4 @@ def warnings(counts: Mapping[str, int], folds: int) -> list[str]:
 
 
 def _letters(name: str) -> str:
-    return "".join(c for c in name.casefold() if not c.isdigit())
+    return "".join(c for c in name.casefold() if not (c.isdigit() or c.isspace()))

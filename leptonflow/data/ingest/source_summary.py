@@ -25,6 +25,7 @@ SAMPLE = 200  # examples that are looked at, spread over the classes
 TRIED = 3  # examples of a class that are looked at before it is said to have none
 LEAST = 10  # examples of a class, of which holdout and folds each have some
 FREE = 10  # labels of a table from which on they may be free text
+NAMED = 5  # classes that a warning names
 LONGEST = 40  # characters of a class that are shown
 FEW = 4  # a class is small where the largest has this many times as many examples
 LAYOUTS = {"folders": "a folder per class", "npy": "arrays", "table": "a table"}
@@ -118,23 +119,34 @@ class Summary:
             told.append(f"no readable example, and so not a class: {', '.join(self.unreadable[:5])}")
         proposed = SECTIONS[self.workload.name].input.validate_python(self.proposal.input)
         told += self.workload.remarks(self.facts, proposed)
-        for rare, near in () if self.free_text else rare_labels.nearly(self.classes).items():
-            told.append(f"the label {rare!r} is rare and spelt nearly like {near!r}: a typing error?")
-        few = [name for name, count in self.classes.items() if count < LEAST]
         if self.free_text:
             total = counted(sum(self.classes.values()), "example")
             told.append(
                 f"the labels look like free text: {len(self.classes)} different ones in {total}; --label-column names "
                 "the column of labels"
             )
-        elif few:
-            told.append(
-                f"fewer than {LEAST} examples: {', '.join(few[:5])}; folds need some of each class, so bring more, or "
-                "take the class out of `classes` in the YAML before the first `ingest`"
-            )
+        else:
+            told += self._doubtful()
         if len(self.classes) < 2:
             told.append(f"a dataset needs at least two classes; here is {', '.join(self.classes) or 'none'}")
         return told
+
+    def _doubtful(self) -> list[str]:
+        """Classes that may be none: spelt nearly like another one, or of very few examples."""
+        near = rare_labels.nearly(self.classes)
+        rare = [f"{self._shown(name)} like {self._shown(other)}" for name, other in near.items()]
+        few = sorted((name for name, count in self.classes.items() if count < LEAST), key=self.classes.__getitem__)
+        told = [f"rare labels that are spelt nearly like another: {_some(rare)}; typing errors?"] if rare else []
+        if few:
+            told.append(
+                f"classes with fewer than {LEAST} examples: {_some([self._shown(name) for name in few])}; folds need "
+                "some of each class: bring more, correct the labels, or take the class out of `classes` in the YAML "
+                "before the first `ingest`"
+            )
+        return told
+
+    def _shown(self, name: str) -> str:
+        return f"{_short(name)!r} ({self.classes[name]})"
 
     def _written(self) -> set[str]:
         """The labels, of folders as these are called."""
@@ -248,6 +260,10 @@ def _other_texts(header: Sequence[str], columns: tuple[str, ...], label_at: int 
 
 def _short(name: str) -> str:
     return name if len(name) <= LONGEST else f"{name[:LONGEST]}…"
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if names[NAMED:] else "")
 
 
 def _spread(items: Sequence[Any], most: int) -> Sequence[Any]:
