@@ -64,7 +64,7 @@ def _stages(step: Steps, force: bool) -> Story:
         if _all_refused(outcomes):
             return Story(step(reject_data, plan, None, outcomes, step.seconds), outcomes)
         return Story(step(unchanged, plan), outcomes)
-    parts = step(split, plan.snapshot or snapshot)
+    parts = step(split, plan.snapshot or snapshot, [outcome.batch for outcome in outcomes])
     if parts.rejected:
         return Story(step(reject_data, plan, parts, outcomes, step.seconds), outcomes)
 

@@ -1,8 +1,12 @@
-"""Holdout and training set, as counts."""
+"""Holdout and training set, as counts; and the warnings of the batches that are new in them."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
+from leptonflow.core import progress
 from leptonflow.data.dataset import holdout_split
+from leptonflow.runs import batch_warnings
 from leptonflow.storage.address import open_store
 from schemas.config import Pipeline
 from schemas.records import SnapshotRef, Split
@@ -10,6 +14,9 @@ from tasks import stage
 
 
 @stage("split")
-def split(store: str, config: Pipeline, snapshot: SnapshotRef) -> Split:
-    """The counts, and why the snapshot cannot be trained where it cannot."""
-    return holdout_split.split(open_store(store), config, snapshot)
+def split(store: str, config: Pipeline, snapshot: SnapshotRef, told: Collection[str]) -> Split:
+    """The counts, and why the snapshot cannot be trained where it cannot. told: batches whose warnings were told."""
+    opened = open_store(store)
+    for line in batch_warnings.of_new_batches(opened, config.name, told):
+        progress.note(line)
+    return holdout_split.split(opened, config, snapshot)

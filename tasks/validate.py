@@ -5,6 +5,7 @@ from __future__ import annotations
 from leptonflow.core import deadlines, progress
 from leptonflow.core.deadlines import Limit
 from leptonflow.data.dataset import admission
+from leptonflow.runs import batch_warnings
 from leptonflow.storage.address import open_store
 from schemas.config import Pipeline
 from schemas.records import Outcome
@@ -16,6 +17,6 @@ def validate(store: str, config: Pipeline, batch: str, limit: Limit) -> Outcome:
     """The batch's outcome."""
     with deadlines.within(limit):
         outcome = admission.admit(open_store(store), config, batch)
-    for warning in outcome.warnings:
-        progress.note(f"batch {batch}: {warning}")
+    for line in batch_warnings.line(batch, outcome.warnings):
+        progress.note(line)
     return outcome

@@ -112,7 +112,7 @@ GOOD: dict[str, Any] = {
     "unchanged": {"verdict": "unchanged"},
     "reject_data": {"verdict": "rejected-data"},
 }
-ACCEPTED, REFUSED = Told(outcome="accepted"), Told(outcome="refused")
+ACCEPTED, REFUSED = Told(batch="a", outcome="accepted"), Told(batch="b", outcome="refused")
 
 
 def test_the_stages_come_in_their_order_each_long_one_within_its_limit(run: Run) -> None:
@@ -122,6 +122,7 @@ def test_the_stages_come_in_their_order_each_long_one_within_its_limit(run: Run)
     assert script.order == [*head, *training, *WEIGHING, "record"]
     assert (story.document, story.outcomes) == ({"verdict": "promoted"}, [ACCEPTED, REFUSED])
     assert script.names == ["abcdefabcdef"]
+    assert script.given["split"][1] == ["a", "b"]  # whose warnings are told already
     assert ["fold 0", "fold 1", "fold 2"] in script.given["record"]
     assert story.trained.fits == ["fold 0", "fold 1", "fold 2"]
     limited = {name: given[-1] for name, given in script.given.items() if str(given[-1:]).startswith("('limit of")}

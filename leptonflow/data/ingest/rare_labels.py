@@ -8,8 +8,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 
-from schemas.text import counted
-
 TIMES = 10  # so many times as many examples has the label that a rare one may have been meant for
 NEAR = 0.8  # of difflib's ratio: `caat` and `cat` have 0.86, `care` and `cart` 0.75
 SHORTEST = 3  # letters of a label of which one may be another one
@@ -34,24 +32,25 @@ def nearly(counts: Mapping[str, int]) -> dict[str, str]:
 
 
 def warnings(counts: Mapping[str, int], folds: int) -> list[str]:
-    """A sentence for each of MOST labels that a first batch makes a class and that cannot be meant, or not be trained.
+    """A sentence about labels that a first batch makes classes and that cannot be meant, or not be trained; or none.
 
     counts: label -> accepted examples; folds: so many examples of each class are needed to train.
     """
     near = nearly(counts)
     few = sorted((name for name, count in counts.items() if count < folds or name in near), key=counts.__getitem__)
-    told = []
-    for name in few[:MOST]:
-        start = f"the class {name!r} has {counted(counts[name], 'example')}"
-        if name in near:
-            start += f" and is spelt nearly like {near[name]!r}, which has {counts[near[name]]}"
-        else:
-            start += f", fewer than the {folds} folds need to train"
-        told.append(
-            f"{start}; if it is a typing error, correct the source, `ingest` it with --correct, and then name the "
-            "classes under `classes` in the YAML"
-        )
-    return told + ([f"{counted(len(few) - MOST, 'more class', 'more classes')} of few examples"] if few[MOST:] else [])
+    if not few:
+        return []
+    told = [
+        f"{name!r} has {counts[name]}"
+        + (f" and is spelt nearly like {near[name]!r}, which has {counts[near[name]]}" if name in near else "")
+        for name in few[:MOST]
+    ]
+    told += [f"{len(few) - MOST} more have few as well"] if few[MOST:] else []
+    return [
+        f"classes with few examples: {', '.join(told)}; training in {folds} folds needs {folds} of each class. Where "
+        "one is a typing error, correct the source, `ingest` it with --correct, and then name the classes under "
+        "`classes` in the YAML"
+    ]
 
 
 def _letters(name: str) -> str:
