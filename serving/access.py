@@ -69,17 +69,18 @@ class Access:
             limited = scope["method"] not in READS and not scope["path"].endswith(OWN_LIMITS)
             await self._app(scope, body.receive if limited else receive, answered)
         except Problem as problem:
-            await response(problem)(scope, receive, answered)
+            await response(problem, path=scope["path"])(scope, receive, answered)
         except asyncio.CancelledError:  # the server ends, and its time for the requests that have begun is over
             if started:
                 raise
-            await response(told(503, "the server is stopping", hint="Try again", close=True))(scope, receive, answered)
+            stopping = told(503, "the server is stopping", hint="Try again", close=True)
+            await response(stopping, path=scope["path"])(scope, receive, answered)
         except Exception:  # the last net: a client learns nothing of it, the log everything
             logging.getLogger("leptonflow.serving").exception("a request failed")
             if started:
                 raise
             failed = told(500, "the server failed", hint="Its log says why", close=True)
-            await response(failed)(scope, receive, answered)
+            await response(failed, path=scope["path"])(scope, receive, answered)
 
     def _admit(self, scope: Scope) -> None:
         """Raises Problem: 421 for a name that is not served, 401 for a missing or unknown key."""

@@ -21,12 +21,14 @@ WORDS = LeptonflowError("").document()["error"].keys()
 TEXT: Json = {"type": "string"}
 NULLABLE_TEXT: Json = {"type": ["string", "null"]}
 NULLABLE_NUMBER: Json = {"type": ["number", "null"]}
+WHY: Json = {"type": "object", "properties": dict.fromkeys(WORDS, NULLABLE_TEXT)}
 SCHEMAS: Json = {
     "Error": {
         "type": "object",
         "required": ["error", "line"],
         "properties": {
-            "error": {"type": "object", "properties": dict.fromkeys(WORDS, NULLABLE_TEXT)},
+            "error": {"oneOf": [WHY, {**TEXT, "description": "of /v2, where the object is in `details`"}]},
+            "details": WHY,
             "line": {**TEXT, "description": "the same as one line"},
             "request_id": NULLABLE_TEXT,
         },

@@ -5,12 +5,13 @@ A key is 256 random bits, so that a plain hash of it cannot be guessed back.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import os
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from schemas.config import NAME
@@ -18,7 +19,8 @@ from schemas.errors import UsageError
 
 VARIABLE, FILE = "LEPTONFLOW_API_KEYS", "LEPTONFLOW_API_KEYS_FILE"
 LINE = re.compile(r"([^\s:,]+):([0-9a-f]{64})")
-Keys = Mapping[str, bytes]  # a key's name -> its sha256
+FOLLOW = 2.0  # seconds between two looks at the file
+Keys = dict[str, bytes]  # a key's name -> its sha256
 
 
 def new(name: str) -> tuple[str, str]:
@@ -28,7 +30,7 @@ def new(name: str) -> tuple[str, str]:
     return key, f"{name}:{hashlib.sha256(key.encode()).hexdigest()}"
 
 
-def configured(environment: Mapping[str, str] = os.environ) -> dict[str, bytes]:
+def configured(environment: Mapping[str, str] = os.environ) -> Keys:
     """The keys of LEPTONFLOW_API_KEYS and of the file LEPTONFLOW_API_KEYS_FILE; entries apart by space, comma or line.
 
     A file has comments after #. Raises UsageError, which repeats nothing of what it read.
@@ -43,6 +45,42 @@ def configured(environment: Mapping[str, str] = os.environ) -> dict[str, bytes]:
         lines = [line.partition("#")[0] for line in text.splitlines()]
         found |= _parsed("\n".join(lines), FILE)
     return found
+
+
+async def follow(keys: Keys, say: Callable[[str], None], environment: Mapping[str, str] = os.environ) -> None:
+    """Bring the keys of a server up to date whenever their file changes: one that is taken out opens nothing any more.
+
+    On the thread of the event loop, whose requests read them. A server that has keys never is without: where the file
+    cannot be read, or has none, they stay.
+    """
+    path = environment.get(FILE)
+    if not keys or not path:
+        return
+    seen = _stamp(path)
+    while True:
+        await asyncio.sleep(FOLLOW)
+        if (now := _stamp(path)) == seen:
+            continue
+        seen = now
+        try:
+            found = configured(environment)
+            if not found:
+                raise UsageError("there are no API keys", expected=f"keys in {VARIABLE} or {FILE}", received="none")
+        except UsageError as error:
+            say(f"the API keys stay as they were: {error.line()}")
+            continue
+        keys.update(found)
+        for name in keys.keys() - found.keys():
+            del keys[name]
+        say(f"the API keys are now those of {', '.join(sorted(keys))}")
+
+
+def _stamp(path: str) -> tuple[int, int, int] | None:
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return None
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino
 
 
 def _parsed(text: str, where: str) -> dict[str, bytes]:

@@ -6,6 +6,7 @@ model never ended. What a route does does not belong here (predictions, inferenc
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -24,7 +25,7 @@ from leptonflow.registry import serving_decisions
 from leptonflow.storage.store import Store
 from schemas.config import Pipeline
 from schemas.text import printable
-from serving import api_description, inference_protocol, labels, predictions, probes
+from serving import api_description, api_keys, inference_protocol, labels, predictions, probes
 from serving.access import Access, Rules
 from serving.board import router
 from serving.candidates import POLL as POLL_CANDIDATES
@@ -75,9 +76,11 @@ def create_app(
         candidates = Candidates(store, list(services.values()), options.say, options.poll_candidates)
         watch.start()
         candidates.start()
+        keys = asyncio.create_task(api_keys.follow(options.rules.keys, options.say))
         try:
             yield
         finally:
+            keys.cancel()
             candidates.stop()
             app.state.hung = await run_in_threadpool(_close, watch, list(services.values()), log)
             for pool in (app.state.decoders, app.state.explainer):
@@ -140,7 +143,7 @@ async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     problem = told(error.status_code, str(error.detail), hint="/docs lists what there is")
     problem.headers.update(error.headers or {})
-    return response(problem)
+    return response(problem, path=request.url.path)
 
 
 async def _invalid(request: Request, error: Exception) -> Response:

@@ -8,6 +8,7 @@ https://github.com/kserve/open-inference-protocol
 from __future__ import annotations
 
 import json
+import reprlib
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +53,7 @@ async def model(request: Request) -> Response:
     try:
         service = _of_version(request)
     except Problem as problem:
-        return problems.response(problem)
+        return problems.response(problem, path=request.url.path)
     now = service.live
     classes = list(now.served.classes) if now else []
     return _json({
@@ -74,7 +75,7 @@ async def model_ready(request: Request) -> Response:
     try:
         service = _of_version(request)
     except Problem as problem:
-        return problems.response(problem)
+        return problems.response(problem, path=request.url.path)
     why = service.why_not()
     return _json({"name": service.name, "ready": why is None, **({"error": why} if why else {})}, 503 if why else 200)
 
@@ -96,6 +97,11 @@ def _of_version(request: Request) -> Service:
 async def infer(request: Request, service: Service, arrival: Arrival) -> Response:
     """`POST /v2/models/P/infer`. A tensor has no place for an error: a bad example fails the request, and is named."""
     _of_version(request)
+    if "inference-header-content-length" in request.headers:
+        raise told(
+            415, "tensors in binary are not read", expected="tensors as JSON lists", received="binary tensor data",
+            hint="tritonclient sends JSON with binary_data=False, for inputs and for requested outputs", close=True,
+        )  # fmt: skip
     asked = document(await body_of(request, service, arrival))
     typed = catalog.load(service.config.workload).typed is not None
     examples = _examples(asked, service.config.serving, typed)
@@ -177,8 +183,10 @@ def _array(kind: str, shape: list[int], data: list[Any]) -> NDArray[Any]:
         plain = np.asarray(data)
         if plain.dtype.kind not in "buif" or plain.size != prod(shape):
             raise ValueError(f"{plain.size} values of {plain.dtype}")
-        made = plain.astype(NUMBERS[kind])
-        if plain.dtype.kind != "f" and not (made == plain).all():
+        with np.errstate(all="ignore"):  # what it cannot hold is seen below, or as an infinite number
+            made = plain.astype(NUMBERS[kind])
+        rounded = plain.dtype.kind == "f" and kind.startswith("FP")
+        if not rounded and not (made == plain).all():
             raise ValueError(f"values that {kind} cannot hold")
         return made.reshape(shape)
     except (ValueError, OverflowError, TypeError, MemoryError) as error:
@@ -189,7 +197,8 @@ def _array(kind: str, shape: list[int], data: list[Any]) -> NDArray[Any]:
 
 
 def _wrong(key: str, expected: str, received: Any) -> Problem:
-    return told(400, f"inputs[0].{key} is not valid", expected=expected, received=printable(repr(received)[:100]))
+    shown = printable(reprlib.repr(received)[:100])
+    return told(400, f"inputs[0].{key} is not valid", expected=expected, received=shown)
 
 
 def _json(document: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:

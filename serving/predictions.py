@@ -43,12 +43,12 @@ def measured(endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
         try:
             service = service_of(request)
         except Problem as problem:
-            return problems.response(problem)
+            return problems.response(problem, path=request.url.path)
         arrival = arrived(service.config.serving.seconds)
         try:
             response = await endpoint(request, service, arrival)
         except Problem as problem:
-            response = problems.response(problem, arrival.request_id)
+            response = problems.response(problem, arrival.request_id, request.url.path)
         given = request.headers.get("x-request-id")
         if given is not None and CLIENT_ID.fullmatch(given):
             response.headers["x-client-request-id"] = given

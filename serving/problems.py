@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from typing import Any
 
 from starlette.responses import Response
 
 from schemas.errors import LeptonflowError
 from schemas.text import printable
+
+PROTOCOL = "/v2/"  # the paths of the Open Inference Protocol
 
 
 class Problem(Exception):
@@ -39,9 +42,15 @@ def told(
     return Problem(status, LeptonflowError(message, expected=expected, received=received, hint=hint), headers, close)
 
 
-def response(problem: Problem, request_id: str | None = None) -> Response:
-    """As `--json` prints an error, and the request's id."""
-    document = {**problem.error.document(), "line": problem.error.line(), "request_id": request_id}
+def response(problem: Problem, request_id: str | None = None, path: str = "") -> Response:
+    """As `--json` prints an error, and the request's id. path: of the request.
+
+    In the Open Inference Protocol `error` is a string, as its clients need it; what it was is in `details` there.
+    """
+    words: dict[str, Any] = problem.error.document()
+    document = {**words, "line": problem.error.line(), "request_id": request_id}
+    if f"{path}/".startswith(PROTOCOL):
+        document |= {"error": document["line"], "details": document["error"]}
     headers = dict(problem.headers)
     if request_id is not None:
         headers["x-request-id"] = request_id

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import reprlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -147,7 +148,7 @@ def _of_json(body: bytes, limits: Serving, typed: bool) -> list[Example]:
         several = [several]
     if not isinstance(several, list):
         raise told(
-            400, "the JSON holds no examples", received=printable(repr(given)[:100]),
+            400, "the JSON holds no examples", received=printable(reprlib.repr(given)[:100]),
             expected=f'{{"examples": [...]}}, each a string or an object with one of {", ".join(KEYS)}',
         )  # fmt: skip
     if len(several) > limits.examples:
@@ -166,7 +167,7 @@ def _of_value(name: str, given: Any, typed: bool) -> Example:
         return of_text(name, value)
     if kind == "base64" and isinstance(value, str):
         return of_base64(name, value)
-    received = printable(repr(given)[:60])
+    received = printable(reprlib.repr(given)[:60])
     return of_failure(name, None, f"expected a string, or an object with one of {', '.join(KEYS)}; received {received}")
 
 

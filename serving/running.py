@@ -9,7 +9,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import uvicorn
@@ -22,6 +22,7 @@ from schemas.config import Pipeline
 from schemas.errors import LeptonflowError, UsageError
 from serving import api_keys
 from serving.access import LOOPBACK, Rules
+from serving.api_keys import Keys
 from serving.app import Options, create_app
 from serving.connections import Protocol
 
@@ -30,7 +31,7 @@ STOP_SECONDS = 30  # for the requests that have begun
 END_SECONDS = 5.0  # for what they still do in threads of their own
 
 
-def rules(host: str, keys: Mapping[str, bytes], insecure: bool, readable: tuple[str, ...] = ()) -> Rules:
+def rules(host: str, keys: Keys, insecure: bool, readable: tuple[str, ...] = ()) -> Rules:
     """Who may ask a server at that address. Raises UsageError for an open address without keys.
 
     readable: what this machine may read without a key.

@@ -25,38 +25,38 @@ DECISIONS = ("approve", "reject")
 
 @dataclass(frozen=True)
 class Form:
-    """What was filled in."""
+    """What was filled in. who: the name of the key."""
 
-    key: str
+    who: str
     reason: str
     decision: str
 
 
-def parsed(headers: Mapping[str, str], body: bytes) -> Form:
-    """Raises Problem: 403 where it comes from a page of another server, 400 where it is no such form."""
+def parsed(headers: Mapping[str, str], body: bytes, keys: Keys) -> Form:
+    """Raises Problem: 403 where it comes from a page of another server or has no known key, 400 where it is none."""
     origin, host = headers.get("origin", ""), headers.get("host", "")
     if not host or urlsplit(origin).netloc != host:
         raise told(403, "the form did not come from a page of this server", expected=f"the origin of {host}")
     try:
-        fields = parse_qs(body[:LARGEST].decode("utf-8"), max_num_fields=10)
+        fields = parse_qs(body.decode("utf-8"), max_num_fields=10)
     except ValueError:
         fields = {}
-    form = Form(*(fields.get(name, [""])[0].strip() for name in ("key", "reason", "decision")))
-    if len(body) > LARGEST or form.decision not in DECISIONS:
+    key, reason, decision = (fields.get(name, [""])[0].strip() for name in ("key", "reason", "decision"))
+    if decision not in DECISIONS:
         raise told(400, "not the form of a decision", expected="key, reason, and approve or reject")
-    return form
-
-
-def decide(store: Store, config: Pipeline, run_id: str, form: Form, keys: Keys) -> dict[str, Any]:
-    """The document of `approve` or `reject`. Raises Problem 403 for an unknown key, and what `approval` raises."""
-    who = owner(keys, form.key.encode())
+    who = owner(keys, key.encode())
     if who is None:
         raise told(403, "no such key", expected="a key whose entry is in LEPTONFLOW_API_KEYS of this server")
+    return Form(who, reason, decision)
+
+
+def decide(store: Store, config: Pipeline, run_id: str, form: Form) -> dict[str, Any]:
+    """The document of `approve` or `reject`. Raises what `approval` raises."""
     if not form.reason:
         raise UsageError("the reason is empty", expected="a few words that explain the decision")
     if form.decision == "reject":
-        return approval.reject(store, config, run_id, who, form.reason, clock.now())
-    return approval.approve(store, config, run_id, who, form.reason, clock.now(), evaluates=False)
+        return approval.reject(store, config, run_id, form.who, form.reason, clock.now())
+    return approval.approve(store, config, run_id, form.who, form.reason, clock.now(), evaluates=False)
 
 
 def configured(known: Mapping[str, Pipeline], name: str) -> Pipeline | None:

@@ -17,9 +17,10 @@ from starlette.concurrency import run_in_threadpool
 from leptonflow.storage.store import Store
 from schemas.errors import Damaged, LeptonflowError, NotFound, StoreUnreachable, UsageError
 from serving.api_keys import Keys
-from serving.board import views
+from serving.board import decisions, views
 from serving.board.views import Board
 from serving.problems import Problem
+from serving.request_bodies import read
 from serving.service import Service
 
 Page = Callable[[Board, Request], Response]
@@ -58,7 +59,7 @@ def make(store: Store, services: Mapping[str, Service], keys: Keys, looked: thre
         router.add_route(address, _answering(board, page), methods=["GET"], include_in_schema=False)
 
     async def decided(request: Request) -> Response:
-        body = await request.body()
+        body = await read(request, decisions.LARGEST)
         return await run_in_threadpool(
             _answering(board, lambda board, request: views.decide(board, request, body)), request
         )
@@ -74,7 +75,7 @@ def _answering(board: Board, page: Page) -> Callable[[Request], Response]:
         try:
             return page(board, request)
         except Problem as problem:
-            return board.problem(problem.status, "This was refused", problem.error.line())
+            return board.refused(problem)
         except StoreUnreachable as error:
             return board.problem(503, "The store cannot be reached", error.line())
         except (NotFound, UsageError) as error:

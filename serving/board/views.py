@@ -41,6 +41,7 @@ from serving.board import (
 from serving.board.pipeline_records import PipelineRecord
 from serving.board.run_records import Run, RunRecords
 from serving.board.served_records import ServedVersion
+from serving.problems import Problem
 from serving.service import Service
 
 RUNS_OF_A_PAGE = 50
@@ -84,7 +85,7 @@ class Board:
     def page(self, template: str, trail: list[tuple[str, str]], status: int = 200, **view: Any) -> Response:
         """A page; trail: (text, address) of the pages above it, then itself with no address."""
         now = datetime.now(UTC)
-        html = pages.render(self.templates, template, trail=trail, store=self.store.uri, now=now, **view)
+        html = pages.render(self.templates, template, **{"trail": trail, "store": self.store.uri, "now": now, **view})
         return Response(html, status, HEADERS, HTML)
 
     def warm(self) -> None:
@@ -98,6 +99,11 @@ class Board:
 
     def problem(self, status: int, title: str, line: str) -> Response:
         return self.page("problem.html.j2", [], status, title=title, line=line)
+
+    def refused(self, problem: Problem) -> Response:
+        """For who may have no key: nothing of the store."""
+        line = problem.error.line()
+        return self.page("problem.html.j2", [], problem.status, title="This was refused", line=line, store="")
 
     def named(self, request: Request) -> str:
         """The name of a pipeline that the store holds. Raises NotFound."""
@@ -265,14 +271,14 @@ def holdout(board: Board, request: Request) -> Response:
 
 def decide(board: Board, request: Request, body: bytes) -> Response:
     """What became of a decision from the form of a pipeline's page; the next page is that of the pipeline."""
-    form = decisions.parsed(request.headers, body)
+    form = decisions.parsed(request.headers, body, board.keys)  # first of all: nothing else is told without a key
     name, run_id = board.named(request), request.path_params["run_id"]
     config = decisions.configured(board.configs, name)
     if config is None or not RUN_ID.fullmatch(run_id):
         raise NotFound("this server has no YAML of the pipeline, or there is no such run")
     trail = [(name, f"/p/{pages.path(name)}"), ("decision", "")]
     try:
-        document = decisions.decide(board.store, config, run_id, form, board.keys)
+        document = decisions.decide(board.store, config, run_id, form)
     except StoreUnreachable:
         raise
     except LeptonflowError as error:

@@ -80,6 +80,17 @@ def test_whoever_the_yaml_does_not_name_may_not_decide(store: Store) -> None:
     assert champions(store) == []
 
 
+def test_who_has_no_key_learns_nothing_of_the_store_from_the_form(store: Store) -> None:
+    config, verdict = waiting(store)
+    web = served(store, config)
+    for fields in ({"key": "wrong"}, {"decision": "promote"}):
+        told = send(web, verdict.run_id, **fields)
+        assert told.status_code in (400, 403) and store.uri not in told.text
+    form = {"key": "wrong", "reason": "x", "decision": "approve"}
+    assert web.post("/p/another/runs/x/decision", data=form, headers={"Origin": HOME}).status_code == 403
+    assert send(web, verdict.run_id, reason="x" * 20_000).status_code == 413
+
+
 def test_without_keys_there_is_no_form_but_the_command(store: Store) -> None:
     config, verdict = waiting(store)
     web = served(store, config, keys="")

@@ -229,6 +229,7 @@ TENSORS: dict[str, tuple[int, Any]] = {
     "a vast image": (400, {"datatype": "UINT8", "shape": [1, 2**30, 2**30], "data": [1]}),
     "many axes": (400, {"datatype": "UINT8", "shape": [1] * 40, "data": [1]}),
     "values beyond its type": (400, {"datatype": "UINT8", "shape": [1, 2, 2], "data": [1, 2, 3, 256]}),
+    "fractions as whole numbers": (400, {"datatype": "UINT8", "shape": [1, 1, 2], "data": [1.5, 2]}),
     "texts as numbers": (400, {"datatype": "UINT8", "shape": [1, 1, 1], "data": ["7"]}),
     "no such type": (400, {"datatype": "COMPLEX", "shape": [1], "data": [1]}),
     "numbers as bytes": (400, {"datatype": "BYTES", "shape": [1], "data": [1]}),
@@ -244,7 +245,9 @@ def test_a_wrong_tensor_is_told_in_one_line(client: TestClient, case: str) -> No
     asked = {"inputs": [{"name": "x", **tensor}]} if tensor else tensor
     response = client.post(f"/v2/models/{NAME}/infer", json=asked)
     assert response.status_code == status, response.text
-    assert response.json()["line"] and "Traceback" not in response.text
+    document = response.json()
+    assert document["error"] == document["line"] and document["details"]["message"]  # its clients want a string
+    assert "Traceback" not in response.text
 
 
 def test_a_model_or_a_decoder_that_fails_fails_its_own_examples(store: MemoryStore) -> None:
@@ -347,6 +350,35 @@ def test_a_key_opens_what_is_not_a_probe(store: Store) -> None:
         for headers in ({"authorization": f"Bearer {key}"}, {"x-api-key": key}):
             assert client.post(URL, content=png(1), headers=headers).status_code == 200
             assert client.get("/metrics", headers=headers).status_code == 200
+
+
+def test_a_key_that_is_taken_out_of_the_file_opens_nothing_any_more(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from serving import api_keys
+
+    told: list[str] = []
+    (first, entry), (second, other) = api_keys.new("alice"), api_keys.new("bob")
+    file, new = tmp_path / "keys", tmp_path / "new"
+    file.write_text(entry)
+    monkeypatch.setenv(api_keys.FILE, str(file))
+    monkeypatch.setattr(api_keys, "FOLLOW", 0.01)
+    options = Options(Rules(api_keys.configured(), None), poll=0.05, say=told.append)
+    with TestClient(create_app(store, [served_champions.config()], options)) as client:
+
+        def opens(key: str) -> bool:
+            return client.get("/v1", headers={"x-api-key": key}).status_code == 200
+
+        assert opens(first) and not opens(second)
+        for text, words in (("", "there are no API keys"), ("alice:no-hash", "entry 1 of LEPTONFLOW_API_KEYS_FILE")):
+            new.write_text(text)
+            new.replace(file)
+            until(lambda words=words: any(words in line for line in told))  # type: ignore[misc]
+            assert opens(first) and client.get("/v1").status_code == 401
+        new.write_text(other)
+        new.replace(file)
+        until(lambda: opens(second))
+        assert not opens(first) and "the API keys are now those of bob" in told
 
 
 def test_however_many_ask_for_the_readiness_one_prediction_is_made_at_a_time(store: MemoryStore) -> None:
