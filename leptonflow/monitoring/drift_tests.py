@@ -32,6 +32,11 @@ WORDS = {
     "shares": "a class's mean probability differs by {effect:.3f} of its spread (from {least:g} on it matters)",
     "mmd": "the means are {effect:.3f} apart (kernel distance, from {least:g} on it matters)",
 }
+VALUES = {
+    "ks": "; mean {1:.4g}, of the reference {0:.4g}",
+    "chi-square": "; share of {of} {1:.1%}, of the reference {0:.1%}",
+    "shares": "; mean probability of {of} {1:.4g}, of the reference {0:.4g}",
+}
 
 
 @dataclass(frozen=True)
@@ -140,8 +145,9 @@ def _told(what: Any, name: str | None, test: TwoSamples, p_value: float, classes
     chance = f"p {p_value:.2g}" if p_value >= 1e-6 else "p below 1e-6"
     said = WORDS[test.method].format(effect=test.effect, least=least)
     of = classes[test.of] if isinstance(test.of, int) and test.of < len(classes) else test.of
+    values = VALUES[test.method].format(*test.values, of=of) if test.values else ""
     return DriftTest(
         what=what, name=name, method=test.method, effect=test.effect, least=least, p_value=p_value, n=test.n, m=test.m,
-        drifted=drifted, sentence=f"{said}; {chance} after Holm's correction", of=None if of is None else str(of),
+        drifted=drifted, sentence=f"{said}{values}; {chance} after correction", of=None if of is None else str(of),
         values=test.values,
     )  # fmt: skip

@@ -18,7 +18,9 @@ from fastapi.testclient import TestClient
 
 from benchmarks import board as benchmark
 from flows.stack import ports
+from leptonflow.monitoring import drift_looks
 from leptonflow.storage.address import open_store
+from schemas.drift import DriftRecord, DriftTest
 from serving.app import create_app
 
 pytestmark = pytest.mark.slow  # a browser, or minutes of writing: tests/unit/test_board.py is the quick part
@@ -51,6 +53,23 @@ def served(store: Path) -> Iterator[str]:
         assert process.wait(timeout=30) == 0
 
 
+def look_for_drift(store: Path) -> None:
+    """Record one look that found some."""
+    tests = (
+        DriftTest(what="metadata", name="brightness", method="ks", effect=0.41, least=0.1, p_value=0.0, n=60, m=1000,
+                  drifted=True, sentence="apart", values=(92.31, 124.8)),
+        DriftTest(what="features", name=None, method="mmd", effect=0.02, least=0.045, p_value=0.4, n=60, m=1000,
+                  drifted=False, sentence="near"),
+        DriftTest(what="probabilities", name=None, method="shares", effect=0.03, least=0.1, p_value=1.0, n=60, m=1000,
+                  drifted=False, sentence="near", of="cat", values=(0.51, 0.52)),
+    )  # fmt: skip
+    found = DriftRecord(
+        pipeline="pets", number=1, at="2026-11-25T09:00:00.000000Z", version="a1" * 6, verdict="drift", served=1000,
+        first=None, last=None, reference=60, tests=tests, triggers=False, quality=(), sentence="drift of brightness",
+    )  # fmt: skip
+    drift_looks.record(open_store(store.as_uri()), found)
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH: apt install chromium brings it")
 def test_a_person_finds_their_way_in_light_dark_and_on_a_phone(tmp_path: Path) -> None:
     from playwright.sync_api import expect, sync_playwright
@@ -58,6 +77,7 @@ def test_a_person_finds_their_way_in_light_dark_and_on_a_phone(tmp_path: Path) -
     with tarfile.open(ROOT / "tests" / "stores" / "0.1.0-format-1.tar.gz") as file:
         file.extractall(tmp_path, filter="data")
     store = next(tmp_path.rglob("store.json")).parent
+    look_for_drift(store)
     wrong: list[str] = []
     with served(store) as address, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
@@ -98,6 +118,12 @@ def test_a_person_finds_their_way_in_light_dark_and_on_a_phone(tmp_path: Path) -
             page.goto(f"{address}/p/pets")
             page.get_by_role("link", name="report").first.click()
             expect(page.get_by_role("heading", name="Gate")).to_be_visible()
+            page.goto(f"{address}/p/pets")
+            page.locator("#monitoring").get_by_role("link", name="page").click()
+            expect(page.get_by_text("↑ higher")).to_be_visible()
+            look("drift")
+            page.get_by_role("link", name="pets").click()
+            expect(page.get_by_role("heading", name="Promotions")).to_be_visible()
             page.close()
         browser.close()
     assert wrong == []

@@ -125,7 +125,7 @@ def test_an_alarm_in_95_of_100_resamples_of_changed_images(how: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("digit", [1, 3])
+@pytest.mark.parametrize("digit", [1, 2])
 def test_an_alarm_in_95_of_100_resamples_with_one_class_doubled(digit: int) -> None:
     _, _, labels, same = convolutional()
     assert alarms(same, same, 1000, 100, np.where(labels == digit, 2.0, 1.0)) >= 95

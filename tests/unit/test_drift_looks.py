@@ -130,6 +130,9 @@ def test_from_what_was_served_to_a_record_that_asks_once(store: Store) -> None:
     rows = queries.query(store, f"{sql} AND name = 'brightness'").to_pylist()
     assert sorted((row["number"], row["triggers"]) for row in rows) == [(3, False), (4, True), (5, False)]
     assert all(row["up"] for row in rows)
+    said = {test.key: test.sentence for test in found.tests}
+    assert "; mean 15" in said["metadata.brightness"] and ", of the reference 11" in said["metadata.brightness"]
+    assert "; mean probability of " in said["probabilities"] and "; share of " in said["predictions"]
     page = Path(drift_looks.page(store, found)).read_text()
     assert "metadata.<wbr>brightness" in page and "↑ higher" in page
     served_champions.promote(store, "b2" * 6, served_champions.model(1))

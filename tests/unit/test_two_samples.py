@@ -18,6 +18,7 @@ def test_numbers_are_those_of_scipy() -> None:
     assert (found.n, found.m, found.method) == (300, 200, "ks")
     assert found.effect == pytest.approx(exact.statistic)
     assert found.p_value == pytest.approx(exact.pvalue, rel=0.5)
+    assert (found.of, found.values) == (None, (pytest.approx(first.mean()), pytest.approx(second.mean())))
 
 
 def test_names_are_pearson_s_and_their_effect_does_not_grow_with_the_sample() -> None:
@@ -25,6 +26,7 @@ def test_names_are_pearson_s_and_their_effect_does_not_grow_with_the_sample() ->
     found = two_samples.names(first, second)
     exact = stats.chi2_contingency([[500, 500], [400, 600]], correction=False)
     assert found.p_value == pytest.approx(exact.pvalue)
+    assert (found.of, found.values) == ("a", (0.5, 0.4))
     assert found.effect == pytest.approx((0.01 / 0.45 + 0.01 / 0.55 - 0.002) ** 0.5)
     assert two_samples.names(first * 10, second * 10).effect == pytest.approx(0.2, abs=0.002)
     same = [two_samples.names(*np.random.default_rng(k).integers(0, 10, (2, 500)).tolist()).effect for k in range(50)]
@@ -51,6 +53,7 @@ def test_a_class_that_is_rarely_the_largest_is_seen_by_its_mean_probability() ->
     assert found.p_value < 1e-8
     exact = stats.ttest_ind(first, second)  # with the variance within the samples
     assert found.p_value == pytest.approx(3 * exact.pvalue.min(), rel=0.9)
+    assert (found.of, found.values) == (2, (pytest.approx(first[:, 2].mean()), pytest.approx(second[:, 2].mean())))
     both = np.concatenate([first, second])
     assert found.effect == pytest.approx(max(abs(first.mean(0) - second.mean(0)) / both.std(0)))
 
