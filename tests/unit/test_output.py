@@ -29,7 +29,7 @@ def noisy(as_json: JSON = False, debug: DEBUG = False) -> int:
     warnings.warn("a warning")
     atexit.register(print, "at exit", file=sys.__stdout__)
     atexit.register(os.write, 1, b"at exit, from C\\n")
-    threading.Timer(0.2, os.write, [1, b"from a thread\\n"]).start()
+    threading.Thread(target=lambda: (threading.main_thread().join(), os.write(1, b"from a thread\\n"))).start()
     {what}
 
 sys.argv = ["leptonflow", "noisy", *{arguments}]

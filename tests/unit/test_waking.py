@@ -63,12 +63,14 @@ def test_a_lock_is_let_go_for_a_signal_that_another_thread_took() -> None:
     """And what was there before is there again: the handlers, the descriptor."""
     program = """
 before = signal.getsignal(signal.SIGURG)
+other = threading.Thread(target=take)
 try:
     with waking(signal.SIGINT):
-        threading.Thread(target=take).start()
+        other.start()
         threading.Event().wait()
 except KeyboardInterrupt:
     print("interrupted")
+other.join()
 print(signal.getsignal(signal.SIGURG) == before, signal.set_wakeup_fd(-1), threading.active_count())
 """
     assert said(program) == ["interrupted", "True -1 1"]
