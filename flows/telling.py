@@ -21,6 +21,7 @@ from leptonflow.core.hashing import digest, short
 from leptonflow.reports import plot_files, plots
 from leptonflow.reports.wording import bound, duration, number, signed, when
 from leptonflow.runs import unchanged
+from leptonflow.workloads.confusion_matrix import Matrix
 from schemas.drift import DriftRecord
 from schemas.records import Evaluation, FitResult, Outcome, RuleResult, SnapshotRef, Verdict
 from schemas.text import markdown, printable
@@ -161,16 +162,15 @@ def _comparison(trained: Trained) -> list[str]:
 
 
 def _confused(trained: Trained) -> str:
-    classes = trained.snapshot.classes
-    matrix = trained.evaluation.candidate_scores.confusion
-    found = [
-        (markdown(classes[t]), markdown(classes[p]), number(count), number(sum(row)))
-        for t, row in enumerate(matrix)
-        for p, count in enumerate(row)
-        if t != p and count
+    rows = [
+        (markdown(each.label), markdown(each.predicted), number(each.examples), number(each.of))
+        for each in _matrix(trained).mistakes[:MOST_CONFUSIONS]
     ]
-    rows = sorted(found, key=lambda row: -int(row[2].replace(",", "")))[:MOST_CONFUSIONS]
     return _table(("most confused", "as", "examples", "of"), rows) if rows else ""
+
+
+def _matrix(trained: Trained) -> Matrix:
+    return Matrix(trained.evaluation.candidate_scores.confusion, trained.snapshot.classes)
 
 
 def _gate(rules: Sequence[Mapping[str, Any]]) -> str:
@@ -200,8 +200,7 @@ def images(pipeline: str, trained: Trained) -> list[Artifact]:
     """The learning curves and the confusion matrix, where there is something to draw."""
     fits, final = trained.fits, trained.final
     drawn = [svg for metric in plots.measured(final) if (svg := plots.curves(fits, final, metric))]
-    classes = trained.snapshot.classes
-    matrix = classes and plot_files.confusion(trained.evaluation.candidate_scores.confusion, classes)
+    matrix = _matrix(trained).svg()
     of = f"version {trained.verdict.version}"
     found = []
     if drawn:

@@ -154,9 +154,8 @@ ELSEWHERE = {
     "leptonflow.data.validation.landed_tables": ("image", LISTING),
     "leptonflow.evaluation.holdout_evaluation": ("confusion", MATRIX),
     "leptonflow.keras_runtime.keras_models": ("image", "Keras's own setting `image_data_format`"),
-    "leptonflow.reports.html_report": ("confusion", MATRIX),
-    "leptonflow.reports.plot_files": ("confusion height image picture", "plots, and that matrix, as SVG files"),
-    "leptonflow.reports.plots": ("height picture", "plots as SVG"),
+    "leptonflow.reports.plot_files": ("height image", "SVG's own words"),
+    "leptonflow.reports.plots": ("height", "SVG's own words"),
     "leptonflow.tables.views": ("confusion", "the name of a view"),
 }
 

@@ -31,9 +31,7 @@ if TYPE_CHECKING:
     from leptonflow.gate.explanation import Change
     from leptonflow.gate.simulation import Curve
 
-MOST_CLASSES = 30  # a confusion matrix of more cannot be read; the most frequent confusions are listed instead
 MOST_BATCHES = 20
-MOST_MISTAKEN = 15
 MOST_SHIFTS = 10
 TOLD_ABOVE = ("snapshot", "code")  # of a lineage
 STAGES = (  # in the order of the flow; `seconds` is recorded by name
@@ -160,12 +158,12 @@ def _errors(c: Contents, found: Analysis) -> dict[str, Any]:
     """What is shown of a classification."""
     from markupsafe import Markup
 
-    scores, classes, theirs = c.evaluation.candidate_scores, c.manifest.classes, found.champion_reliability
+    classes, theirs = c.manifest.classes, found.champion_reliability
     return {
         "classes": classes,
         "longest": max(len(name) for name in classes),
-        "matrix": _matrix(scores.confusion) if len(classes) <= MOST_CLASSES else None,
-        "confusions": _mistaken(scores.confusion, classes),
+        "matrix": found.matrix.rows,
+        "mistakes": found.matrix.mistakes,
         "per_class": _per_class(c, found),
         "per_batch": _per_batch(c, found),
         "per_slice": {name: [group for group in rows if group.candidate.n] for name, rows in found.per_slice.items()},
@@ -282,25 +280,6 @@ def _shifts(drift: Drift | None) -> list[ClassShare]:
     """The classes whose share moved most, MOST_SHIFTS at most."""
     moved = [share for share in drift.classes if share.newest != share.rest] if drift else []
     return sorted(moved, key=lambda share: -abs(share.newest - share.rest))[:MOST_SHIFTS]
-
-
-def _matrix(counts: Sequence[Sequence[int]]) -> list[list[tuple[int, float, bool]]]:
-    """(count, share of its row, is it right) for each cell, rows and columns in class order."""
-    return [
-        [(count, round(count / max(1, sum(row)), 3), t == p) for p, count in enumerate(row)]
-        for t, row in enumerate(counts)
-    ]
-
-
-def _mistaken(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> list[tuple[str, str, int, int]]:
-    """(true, predicted, count, examples of the true class), the most frequent first."""
-    found = [
-        (classes[t], classes[p], count, sum(row))
-        for t, row in enumerate(counts)
-        for p, count in enumerate(row)
-        if t != p and count
-    ]
-    return sorted(found, key=lambda f: -f[2])[:MOST_MISTAKEN]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A report's plots, as SVG that takes its colours from the page: one picture for light, dark and print.
+"""A report's plots, as SVG that takes its colours from the page: the same for light, dark and print.
 
 Drawn with matplotlib's object interface (no pyplot, no display, no global figure). Only numbers and
 our own metric names are drawn: a class name from outside never reaches matplotlib.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from leptonflow.workloads.base import Slices
 from leptonflow.workloads.classification import ClassScores
+from leptonflow.workloads.confusion_matrix import Matrix
 
 if TYPE_CHECKING:
     import numpy as np
@@ -112,6 +113,7 @@ class Analysis:
     pairs: Pairs | None
     reliability: Reliability
     champion_reliability: Reliability | None
+    matrix: Matrix  # of the candidate
     per_class: tuple[Group, ...]  # in class order
     per_batch: tuple[Group, ...]  # by name
     per_slice: Mapping[str, tuple[Group, ...]]  # by what the slices are of, in their order
@@ -146,7 +148,8 @@ def analyse(
     import numpy as np
 
     _same_lengths(ids, labels, batches, sources)
-    mine = _Answers(ClassScores(labels, probabilities, classes), groups)
+    scores = ClassScores(labels, probabilities, classes)
+    mine = _Answers(scores, groups)
     its = _Answers(ClassScores(labels, champion, classes), groups) if champion is not None else None
     everything = np.ones(len(ids), np.bool_)
 
@@ -172,6 +175,7 @@ def analyse(
         pairs=_pairs(mine.right, its.right) if its is not None and len(ids) else None,
         reliability=_reliability(mine),
         champion_reliability=_reliability(its) if its is not None else None,
+        matrix=Matrix(scores.confusion() if len(ids) else (), classes),
         per_class=tuple(_group(name, labels == number, mine, its) for number, name in enumerate(classes)),
         per_batch=_by_name(batches, mine, its),
         per_slice={

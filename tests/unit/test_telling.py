@@ -11,10 +11,11 @@ import pytest
 
 from flows import naming, telling
 from flows.telling import Artifact, Story, Trained
-from leptonflow.reports import plot_files, plots
+from leptonflow.reports import plots
 from leptonflow.runs import recording, untrained
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
+from leptonflow.workloads.confusion_matrix import Matrix
 from schemas.records import Outcome
 from tests import run_examples
 from tests.run_examples import HOSTILE
@@ -210,9 +211,9 @@ def test_each_stage_has_a_line() -> None:
 
 
 def test_a_confusion_matrix_of_too_many_classes_is_not_drawn() -> None:
-    assert plot_files.confusion([[1, 0], [0, 1]], ["a", "b"]).count("<rect") == 3
-    many = [str(n) for n in range(31)]
-    assert plot_files.confusion([[1] * 31] * 31, many) == ""
+    assert Matrix([[1, 0], [0, 1]], ["a", "b"]).svg().count("<rect") == 3
+    assert Matrix([[1] * 31] * 31, [str(n) for n in range(31)]).svg() == ""
+    assert Matrix([], []).svg() == ""
 
 
 def test_the_same_curves_are_drawn_once(store: Store) -> None:
