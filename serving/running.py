@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import logging
 import os
 import resource
 import signal
@@ -97,6 +98,7 @@ def _unended(seconds: float) -> list[str]:
 
 def server(app: FastAPI, host: str, port: int) -> uvicorn.Server:
     """uvicorn with that application, not started. port 0: one that is free."""
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # who sends a bad form is told; the log would fill
     return uvicorn.Server(
         uvicorn.Config(
             app, host=host, port=port, loop="uvloop", http=Protocol, ws="none", access_log=False, server_header=False,

@@ -147,6 +147,12 @@ def test_a_header_cannot_bring_another(port: int) -> None:
     assert code in (200, 400) and b"\r\nSet-Cookie" not in text
 
 
+def test_a_bad_form_is_told_to_who_sends_it_and_fills_no_log(port: int, caplog: pytest.LogCaptureFixture) -> None:
+    for form in (b"--b\rX", b"--c\r\n\r\n", b"--b\r\nX\x00: y\r\n\r\n"):
+        assert ask(port, form, {"Content-Type": "multipart/form-data; boundary=b"})[0] == 400
+    assert not caplog.records
+
+
 def test_a_client_that_leaves_in_the_middle_leaves_nothing_behind(port: int) -> None:
     for cut in (b"", b"half", png(1)):
         with socket.create_connection(("127.0.0.1", port)) as client:
