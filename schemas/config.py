@@ -238,7 +238,7 @@ def _explain(error: ValidationError, document: dict[Any, Any], where: str, lines
     path = [p for p in first["loc"] if p not in RULES]  # pydantic names the rule beside its number
     key = ".".join(str(p) for p in path) or "(the whole file)"
     choices: str | None = None
-    expected = first["msg"].removeprefix("Value error, ")
+    expected = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     if first["type"] == "extra_forbidden":
         valid = _valid_keys(path[:-1], document)
         near = difflib.get_close_matches(str(path[-1]), valid, n=1)
@@ -252,8 +252,14 @@ def _explain(error: ValidationError, document: dict[Any, Any], where: str, lines
             f"{where}: {key} is missing{lines.line(key)}", expected=f"a value for {key}", received="nothing",
             hint=f"Add {key}",
         )  # fmt: skip
-    if first["type"].startswith("union_tag"):
+    mapping = first["type"] in ("model_type", "model_attributes_type")
+    if first["type"].startswith("union_tag") or (mapping and path[0] == "gate"):
         expected = f"a rule of {', '.join(RULES)}"
+    elif first["type"] in ("tuple_type", "list_type"):
+        expected = "a list"
+    elif mapping:
+        keys = _valid_keys(path, document)
+        expected = f"a mapping of {', '.join(keys)}" if keys else "a mapping"
     received = repr(first.get("input"))
     if first["type"] == "whole_file":
         key, received = first["ctx"]["key"], repr(first["ctx"]["received"])

@@ -6,7 +6,7 @@ Keys, bounds and defaults belong here. How a fit gets there: `leptonflow.trainin
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -35,10 +35,10 @@ class Runner(Frozen):
     gpus: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     address: str | None = None
 
-    @field_validator("memory")
+    @field_validator("memory", mode="before")
     @classmethod
-    def _size(cls, value: str) -> str:
-        found = _SIZE.fullmatch(value)
+    def _size(cls, value: Any) -> Any:
+        found = _SIZE.fullmatch(str(value))
         if found is None or not float(found[1]):
             raise ValueError("a size such as 500MB or 4GB")
         return value

@@ -302,7 +302,8 @@ def _check_augment(training: Training, workload: str, valid: Sequence[str]) -> N
     names = [operation.name for operation in training.augment]
     for number, name in enumerate(names):
         if name not in valid:
-            expected = f"one of {', '.join(valid)}" if valid else f"no such key: {workload} has no augmentation"
+            ours = f"one of {', '.join(valid)}, those for this input"
+            expected = ours if valid else f"no such key: {workload} has no augmentation"
             raise wrong(f"training.augment.{number}.{name}", expected, name)
         if name == "mixup" and "mixup" in names[:number]:
             raise wrong(f"training.augment.{number}.mixup", "mixup once", name)

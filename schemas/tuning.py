@@ -103,7 +103,8 @@ def check(tune: Tune, given: Training, model: Any, sections: Sections, of_worklo
             try:
                 of_workload(changed({key: value}, given, model).training)
             except ValidationError as error:
-                fault = str(error.errors(include_url=False)[0]["msg"]).removeprefix("Value error, ")
+                fault = str(error.errors(include_url=False)[0]["msg"])
+                fault = fault.removeprefix("Value error, ").removeprefix("Input should be ")
                 raise wrong(f"tune.{key}", fault, value) from None
             except PydanticCustomError as error:
                 raise wrong(f"tune.{key}", str(error), value) from None
