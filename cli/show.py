@@ -20,6 +20,7 @@ from schemas.workloads import overall
 if TYPE_CHECKING:
     import pyarrow as pa
     from rich.console import Console
+    from rich.progress import Progress, Task
     from rich.table import Table
 
     from leptonflow.storage.store import Store
@@ -49,11 +50,8 @@ def progress() -> Iterator[None]:
             yield
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    named, detailed = TextColumn("{task.description}"), TextColumn("{task.fields[detail]}", markup=False)
-    columns = (named, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), detailed)
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+    with bars_on(Console(stderr=True)) as bars:
         shown: dict[str, Any] = {}
 
         def report(stage: str, done: int, total: int) -> None:
@@ -70,6 +68,21 @@ def progress() -> Iterator[None]:
 
         with reports.listen(report, note, detail):
             yield
+
+
+def bars_on(console: Console) -> Progress:
+    """Bars with a detail each, which is what is cut where the terminal is too narrow."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
+    from rich.table import Column
+    from rich.text import Text
+
+    class Detail(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(task.fields["detail"], no_wrap=True, overflow="ellipsis")
+
+    name, bar = TextColumn("{task.description}"), BarColumn(20, table_column=Column(no_wrap=True))
+    count, elapsed = (each(table_column=Column(no_wrap=True)) for each in (MofNCompleteColumn, TimeElapsedColumn))
+    return Progress(name, bar, count, elapsed, Detail(), console=console, transient=True)
 
 
 def terminal() -> Console:

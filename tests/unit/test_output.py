@@ -3,6 +3,7 @@ the command ends."""
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -11,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
+
+from cli import show
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -100,3 +104,13 @@ def test_nobody_reads_on() -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=write, stderr=subprocess.PIPE, timeout=120)
     os.close(write)
     assert (done.returncode, done.stderr) == (1, b"")
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_a_bar_fits_the_terminal_and_only_its_detail_is_cut(width: int) -> None:
+    written = io.StringIO()
+    bars = show.bars_on(Console(file=written, width=width))
+    bars.add_task("final fit", total=11460, completed=2806, detail=f"epoch 3 of 12, loss 0.3184, [val] {'x' * 60}")
+    bars.console.print(bars.get_renderable())
+    (line,) = written.getvalue().splitlines()
+    assert line.startswith("final fit ") and " 2806/11460 0:00:00 epoch 3" in line and line.endswith("\u2026")
