@@ -55,6 +55,9 @@ def progress() -> Iterator[None]:
         shown: dict[str, Any] = {}
 
         def report(stage: str, done: int, total: int) -> None:
+            if not done and stage in shown:  # from its beginning again, as in the next trial of a study
+                for later in [*shown][[*shown].index(stage) :]:
+                    bars.remove_task(shown.pop(later))
             if stage not in shown:
                 shown[stage] = bars.add_task(STAGES.get(stage, stage), total=total or None, detail="")
             bars.update(shown[stage], completed=done, total=total or None)

@@ -60,12 +60,13 @@ def _show(document: dict[str, Any], pipeline: str, path: Path, target: Path) -> 
     from cli import show
     from leptonflow.reports.study_page import text
 
-    best, metric = document["best"], document["metric"]
+    best, metric, tried = document["best"], document["metric"], tuple(document["best"]["parameters"])
     shown = [
-        {**each, "trial": each["number"], **{key: text(value) for key, value in each["parameters"].items()}}
+        {**each, "trial": each["number"], "std": each["std"] and round(each["std"], 4),
+         "seconds": f"{each['seconds']:.1f}", **{key: text(value) for key, value in each["parameters"].items()}}
         for each in document["trials"]
-    ]
-    show.rows(shown[-20:], ("trial", "state", "value", "std", "seconds", *best["parameters"]))
+    ]  # fmt: skip
+    show.rows(shown[-20:], ("trial", "state", "value", "std", "seconds", *tried), long=tried)
     number = counted(len(shown), "trial")
     as_it_is = "" if document["default"] is None else f"; with the YAML as it is {document['default']:.4f}"
     print(f"\nThe best {metric} of {number} is {best['value']:.4f} (trial {best['number']}){as_it_is}.")

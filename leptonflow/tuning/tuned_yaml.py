@@ -36,12 +36,13 @@ def text(source: str, config: Pipeline, trial: Trial, comment: str) -> str:
     """
     wanted = tuning.changed(trial.parameters, config.training, config.model)
     found = dict(tuning.places(config.tune, config.training, config.model))
-    values = {found[key]: value for key, value in tuning.in_order(trial.parameters)}
+    values = tuning.in_order(trial.parameters)
     made = source
-    for place, value in values.items():
-        made = _with(made, place, value)
+    for key, value in values:
+        if value != tuning.current(key, config.training, config.model):
+            made = _with(made, found[key], value)
     if not _says(made, config, wanted):
-        made = _anew(source, values)
+        made = _anew(source, {found[key]: value for key, value in values})
     if made.startswith(f"# {TUNED}"):  # of the study before
         made = made.partition("\n")[2]
     return f"# {TUNED} {printable(comment)}\n{made}"

@@ -15,6 +15,7 @@ import pytest
 from rich.console import Console
 
 from cli import show
+from leptonflow.core import progress
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -114,3 +115,19 @@ def test_a_bar_fits_the_terminal_and_only_its_detail_is_cut(width: int) -> None:
     bars.console.print(bars.get_renderable())
     (line,) = written.getvalue().splitlines()
     assert line.startswith("final fit ") and " 2806/11460 0:00:00 epoch 3" in line and line.endswith("\u2026")
+
+
+def test_a_stage_that_begins_anew_takes_the_bars_after_it_away(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the folds of the next trial of a study."""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    with show.progress():
+        for stage in ("fold 1", "fold 2"):
+            for done in (0, 7):
+                progress.report(stage, done, 7)
+        progress.detail("fold 1", "the last epoch")
+        progress.report("fold 1", 0, 8)
+    last = capsys.readouterr().err.rpartition("fold 1")[2]
+    assert "0/8" in last and "fold 2" not in last and "epoch" not in last

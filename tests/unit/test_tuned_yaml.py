@@ -84,6 +84,13 @@ def test_text_values_stand_as_they_are_written(tmp_path: Path) -> None:
     assert "class_weights: balanced," in made and found.training.class_weights == "balanced"
 
 
+def test_a_value_that_stays_as_it_was_is_not_written(tmp_path: Path) -> None:
+    same = {"batch_size": 32, "class_weights": "none", "filters": [4]}
+    made, found, wanted = tuned(tmp_path, HEAD + FLOW + TUNE + TAIL, {"learning_rate": 0.002, **same})
+    (_, line) = tuned_yaml.difference(HEAD + FLOW + TUNE + TAIL, made)
+    assert line == "+training: {epochs: 3, learning_rate: 0.002}  # short" and found.training == wanted.training
+
+
 def test_a_tuned_yaml_is_no_pipeline_of_its_own(tmp_path: Path) -> None:
     tuned(tmp_path, HEAD + FLOW + TUNE + TAIL, VALUES)
     assert [*pipeline_files.available(tmp_path)] == ["squares"]
