@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
@@ -29,6 +30,7 @@ from serving.connections import Protocol
 
 CONNECTIONS = 2048  # at once; beyond them a request is answered 503
 STOP_SECONDS = 30  # for the requests that have begun
+INTERRUPTED = 130  # the exit status of what Ctrl-C ended at once
 END_SECONDS = 5.0  # for what they still do in threads of their own
 
 
@@ -96,10 +98,19 @@ def _unended(seconds: float) -> list[str]:
     return [thread.name for thread in others if thread.is_alive()]
 
 
+class Server(uvicorn.Server):
+    """Ctrl-C once more ends the process at once: neither requests nor threads are waited for."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        super().handle_exit(sig, frame)
+        if self.force_exit:
+            os._exit(INTERRUPTED)
+
+
 def server(app: FastAPI, host: str, port: int) -> uvicorn.Server:
     """uvicorn with that application, not started. port 0: one that is free."""
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # who sends a bad form is told; the log would fill
-    return uvicorn.Server(
+    return Server(
         uvicorn.Config(
             app, host=host, port=port, loop="uvloop", http=Protocol, ws="none", access_log=False, server_header=False,
             log_level="warning", limit_concurrency=CONNECTIONS, timeout_keep_alive=30,

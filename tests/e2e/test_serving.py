@@ -96,16 +96,34 @@ def loaded(*given, load=live_models.load):
     return live
 
 live_models.load = loaded
-running.STOP_SECONDS, running.END_SECONDS, app.CLOSE_SECONDS = 1, 0.2, 0.2
+running.STOP_SECONDS, running.END_SECONDS, app.CLOSE_SECONDS = int(sys.argv[4]), 0.2, 0.2
 threading.Thread(target=threading.Event().wait, name="decode").start()
 config, store, port = load_config(sys.argv[1]), open_store(sys.argv[2]), int(sys.argv[3])
 sys.exit(running.run(store, [config], "127.0.0.1", port, running.rules("127.0.0.1", {}, False), None, print))
 """
 
 
-def test_a_model_that_hangs_does_not_hold_the_end(place: Path) -> None:
+def refused(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port)).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize(
+    ("stop", "seconds", "status", "words"),
+    [
+        ((signal.SIGTERM,), 1, 1, f"ended without {NAME}, decode: still at work 0.2 s after the last request"),
+        ((signal.SIGINT, signal.SIGINT), 300, 130, ""),
+    ],
+)
+def test_a_model_that_hangs_does_not_hold_the_end(
+    place: Path, stop: tuple[signal.Signals, ...], seconds: int, status: int, words: str
+) -> None:
     port = free()
-    command = [sys.executable, "-c", HANGS, str(place / "digits.yaml"), (place / "store").as_uri(), str(port)]
+    given = [str(place / "digits.yaml"), (place / "store").as_uri(), str(port), str(seconds)]
+    command = [sys.executable, "-c", HANGS, *given]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1)
     try:
         assert process.stdout is not None
@@ -114,12 +132,14 @@ def test_a_model_that_hangs_does_not_hold_the_end(place: Path) -> None:
         with socket.create_connection(("127.0.0.1", port)) as client:
             client.sendall(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert any("predicting" in line for line in lines)
-            process.send_signal(signal.SIGTERM)
+            for number in stop:
+                process.send_signal(number)
+                until(lambda: refused(port))
             out, err = process.communicate(timeout=60)
     finally:
         process.kill()
-    assert process.returncode == 1 and "Traceback" not in err, err
-    assert f"ended without {NAME}, decode: still at work 0.2 s after the last request" in out
+    assert process.returncode == status and "Traceback" not in err, err
+    assert words in out
 
 
 WRONG: dict[str, tuple[list[str], str]] = {
