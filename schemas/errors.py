@@ -139,3 +139,13 @@ class TimeLimit(LeptonflowError):
 
 class TrainingError(LeptonflowError):
     """The model cannot be built, trained, saved or loaded."""
+
+
+def line_of(error: BaseException) -> str:
+    """What went wrong, whatever it was, in one line."""
+    return error.line() if isinstance(error, LeptonflowError) else printable(f"{type(error).__name__}: {error}"[:500])
+
+
+def words_of(error: BaseException) -> str:
+    """A library's own words in one line of at most 200 characters; its class where it has none."""
+    return " ".join(str(error).split())[:200] or type(error).__name__

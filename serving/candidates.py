@@ -13,10 +13,9 @@ from typing import Any
 from leptonflow.core import clock, store_keys
 from leptonflow.storage import commit_log
 from leptonflow.storage.store import Store
-from schemas.errors import LeptonflowError, StoreUnreachable
+from schemas.errors import LeptonflowError, StoreUnreachable, line_of
 from serving import live_models
 from serving.live_models import Live
-from serving.problems import line
 from serving.service import Beside, Service
 
 POLL = 3.0  # seconds between two looks
@@ -67,11 +66,11 @@ class Candidates:
             try:
                 self._decided(service)
             except (Exception, SystemExit) as error:  # noqa: BLE001 - of a model's own code too
-                self._undecided[service.name] = line(error)
+                self._undecided[service.name] = line_of(error)
         try:
             self._follow(service, decide)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - of a model's own code too
-            self._problem(service, line(error))
+            self._problem(service, line_of(error))
 
     def _decided(self, service: Service) -> None:
         from leptonflow.runs import approvals, canary

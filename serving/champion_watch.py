@@ -14,9 +14,8 @@ from leptonflow.core import store_keys
 from leptonflow.registry import champion_log, packages
 from leptonflow.storage import commit_log, store_identity
 from leptonflow.storage.store import Store
-from schemas.errors import StoreUnreachable
+from schemas.errors import StoreUnreachable, line_of
 from serving import live_models
-from serving.problems import line
 from serving.service import Service
 
 POLL = 1.0  # seconds between two looks
@@ -67,7 +66,7 @@ class Watch:
         try:
             self._follow(service)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a watch that ends would serve an old version for good
-            why = line(error)
+            why = line_of(error)
             if service.store_problem is None:
                 self._say(f"{service.name}: {why}")
             service.store_problem = why
@@ -115,7 +114,7 @@ class Watch:
         except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a package does, it replaces no version
             service.failed_loads += 1
             still = f"{before} is still served" if before else "nothing is served"
-            service.problem = f"{version} cannot be served, {still}: {line(error)}"
+            service.problem = f"{version} cannot be served, {still}: {line_of(error)}"
             self._failed[service.name] = (version, number, time.monotonic() + AGAIN)
             self._say(f"{service.name}: {service.problem}")
             return False

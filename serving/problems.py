@@ -12,7 +12,6 @@ from typing import Any
 from starlette.responses import Response
 
 from schemas.errors import LeptonflowError
-from schemas.text import printable
 
 PROTOCOL = "/v2/"  # the paths of the Open Inference Protocol
 
@@ -26,11 +25,6 @@ class Problem(Exception):
         super().__init__(error.line())
         self.status, self.error = status, error
         self.headers = {**(headers or {}), **({"connection": "close"} if close else {})}
-
-
-def line(error: BaseException) -> str:
-    """What went wrong, whatever it was, in one line."""
-    return error.line() if isinstance(error, LeptonflowError) else printable(f"{type(error).__name__}: {error}"[:500])
 
 
 def told(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from leptonflow.runs import early_refusals, recording, untrained, verdicts
+from leptonflow.registry import champion_log
+from leptonflow.runs import early_refusals, recording, untrained
 from leptonflow.storage.address import open_store
 from schemas.config import Pipeline
 from schemas.records import Evaluation, FitResult, InfraResult, Outcome, Plan, RuleResult, Split, Verdict
@@ -33,7 +34,7 @@ def record(
     opened = open_store(store)
     results = recording.Results(
         verdict=verdict, evaluation=evaluation, infra=infra, fits=fits, final=final, split=split,
-        champion_after=verdicts.champion_after(opened, config.name), batches=[o.batch for o in outcomes],
+        champion_after=champion_log.current_version(opened, config.name), batches=[o.batch for o in outcomes],
         started_at=started_at, seconds=seconds,
     )  # fmt: skip
     return recording.record(opened, config, plan, results)

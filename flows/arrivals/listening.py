@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from leptonflow.core.store_keys import READY
+from schemas.errors import words_of
 
 if TYPE_CHECKING:
     from watchfiles._rust_notify import RustNotify
@@ -43,7 +44,7 @@ class Listener:
         try:
             self._notify = RustNotify(sorted(path for path, _ in folders), False, False, 5000, False, True)
         except (OSError, RuntimeError) as error:  # no inotify watches left, a file system without events
-            self.problem = " ".join(str(error).split())[:200]
+            self.problem = words_of(error)
             return False
         self._folders, self.problem = folders, None
         return True

@@ -16,7 +16,7 @@ from typing import Any
 
 from leptonflow.data.ingest import label_columns, label_tables, table_text
 from leptonflow.data.ingest.label_columns import Columns, Rule
-from schemas.errors import UsageError
+from schemas.errors import UsageError, words_of
 
 TOGETHER = 256  # rows of a Parquet table that are decoded at once
 LOOKED = 1000  # JSON Lines whose keys are the columns
@@ -146,4 +146,4 @@ def _parquet(path: Path, columns: Columns) -> Iterator[Cell]:
                 else:
                     yield from (NO_EXAMPLE if each is None else each for each in files)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError, KeyError) as error:
-        yield "unreadable-table", " ".join(str(error).split())[:200]
+        yield "unreadable-table", words_of(error)

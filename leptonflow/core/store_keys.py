@@ -348,6 +348,11 @@ def compacted_key(table: str, sha256: str) -> str:
     return f"{COMPACTIONS}/{table}/{sha256}.parquet"
 
 
+def studies_folder(pipeline: str) -> str:
+    """The folder of a pipeline's studies."""
+    return f"{STUDIES}/{pipeline}"
+
+
 def study_key(pipeline: str, study: str, name: str) -> str:
     """A file of a study."""
     return f"{STUDIES}/{pipeline}/{study}/{name}"

@@ -16,7 +16,7 @@ from leptonflow.evaluation import champion_predictions
 from leptonflow.monitoring import drift_records, drift_tests, live_quality, references, served_log
 from leptonflow.monitoring.drift_tests import Observed
 from leptonflow.reports import drift_page
-from leptonflow.storage.objects import adopt
+from leptonflow.storage.objects import adopt, location
 from leptonflow.storage.store import Store
 from leptonflow.workloads import catalog
 from leptonflow.workloads.predictions import matrix
@@ -161,4 +161,4 @@ def unseen(store: Store, pipeline: str, most: int) -> int:
 def page(store: Store, found: DriftRecord) -> str:
     """Where the page of a record lies: a path on a folder, else a key of the store."""
     key = store_keys.drift_page_key(found.pipeline, found.number)
-    return str(store.path(key) or f"{store.uri.rstrip('/')}/{key}")
+    return location(store, key)

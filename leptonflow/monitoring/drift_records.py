@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from leptonflow.core import store_keys
-from leptonflow.storage.objects import read_model
+from leptonflow.storage.objects import read_models
 from leptonflow.storage.store import Store
 from schemas.drift import DriftRecord
 
@@ -11,9 +11,7 @@ from schemas.drift import DriftRecord
 def newest(store: Store, pipeline: str, most: int) -> tuple[DriftRecord, ...]:
     """`most` of the records at most, the newest first. Raises Damaged where one cannot be read."""
     keys = [key for key in store.keys(store_keys.drift_records_folder(pipeline)) if store_keys.is_drift_record(key)]
-    keys = keys[: -most - 1 : -1]
-    found = zip(keys, store.get_many(keys), strict=True)
-    return tuple(read_model(DriftRecord, key, data, "the record of a look for drift") for key, data in found)
+    return tuple(read_models(store, DriftRecord, keys[: -most - 1 : -1], "the record of a look for drift"))
 
 
 def numbered(store: Store, pipeline: str, number: int) -> DriftRecord:

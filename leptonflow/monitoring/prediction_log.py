@@ -18,7 +18,7 @@ from leptonflow.core import store_keys
 from leptonflow.storage import store_identity
 from leptonflow.storage.store import Store
 from leptonflow.tables import table_files
-from schemas.errors import AlreadyExists, LeptonflowError
+from schemas.errors import AlreadyExists, line_of
 from schemas.served import REQUEST_ID, Served, date_of, requested_at
 
 ROWS = 5_000  # a file is written when so many wait,
@@ -104,7 +104,7 @@ class PredictionLog:
             try:
                 good = self._create(key, rows)
             except Exception as error:  # noqa: BLE001 - a thread that ends would lose every row from now on
-                problem = error.line() if isinstance(error, LeptonflowError) else f"{type(error).__name__}: {error}"
+                problem = line_of(error)
                 if self.problem is None:
                     words = "the prediction log cannot be written; its rows wait, and the server tries again: %s"
                     logging.getLogger(__name__).warning(words, problem)

@@ -87,6 +87,12 @@ def champion(log: Log) -> Champion | None:
     return Champion(number=log.number, since=log.head.at, kind=log.head.kind, **body.model_dump())
 
 
+def current_version(store: Store, pipeline: str) -> str | None:
+    """The version that is champion now; None where there is none. Raises Damaged."""
+    now = champion(promotions(store, pipeline, complete=True))
+    return now.version if now else None
+
+
 def history(log: Log) -> list[dict[str, Any]]:
     """Every record, oldest first. `against` is the record that it was decided against; 0: none yet.
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from leptonflow.core import person
 from leptonflow.core.hashing import digest
 from leptonflow.registry import intact_champions, packages
 from leptonflow.registry.champion_log import (
@@ -27,7 +28,7 @@ from leptonflow.registry.champion_log import (
 from leptonflow.storage import commit_log as commits
 from leptonflow.storage.commit_log import Log, LostRace
 from leptonflow.storage.store import Store
-from schemas.errors import Damaged, LeptonflowError, NotFound, UsageError
+from schemas.errors import Damaged, LeptonflowError, NotFound
 from schemas.records import InfraResult
 
 ATTEMPTS = 3
@@ -46,7 +47,7 @@ def promote(
     Damaged where a file of it is not what was recorded, LeptonflowError where its infra-validation fails,
     Overtaken where others committed first three times.
     """
-    _reasoned(reason)
+    reason = person.reason(reason)
     with suppress(Damaged):  # told below, with the way back
         packages.known(store, pipeline, version, "--version")
 
@@ -81,7 +82,7 @@ def rollback(
     for option, value in (("--to", to), ("--from", away_from)):
         if value is not None:
             packages.named(option, value)
-    _reasoned(reason)
+    reason = person.reason(reason)
     log = promotions(store, pipeline, complete=True)
     meant = champion(log)
 
@@ -125,15 +126,6 @@ def _was_champion(pipeline: str, log: Log, version: str) -> None:
         )
 
 
-def _reasoned(reason: str) -> None:
-    if not reason.strip():
-        raise UsageError(
-            "--reason is empty",
-            expected="a few words that explain the decision in `history`",
-            received=repr(reason),
-        )
-
-
 def _decide(
     store: Store,
     pipeline: str,
@@ -157,7 +149,7 @@ def _decide(
         id = digest(kind, version, log.number, call)
         try:
             log = commits.commit(
-                store, log, id=id, kind=kind, body=body.model_dump(mode="json"), who=who, why=reason.strip()
+                store, log, id=id, kind=kind, body=body.model_dump(mode="json"), who=who, why=reason
             )
         except LostRace as lost:
             if attempt == ATTEMPTS:

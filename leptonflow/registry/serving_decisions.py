@@ -8,13 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from leptonflow.core import store_keys
+from leptonflow.core import person, store_keys
 from leptonflow.core.hashing import digest
 from leptonflow.registry import champion_log, packages
 from leptonflow.storage import commit_log as commits
 from leptonflow.storage.commit_log import Log, LostRace
 from leptonflow.storage.store import Store
-from schemas.errors import UsageError
 
 PIN = "pin"
 ATTEMPTS = 3
@@ -32,10 +31,7 @@ class Pin:
 def checked(version: str, who: str, reason: str) -> Pin:
     """Raises UsageError for no version's name, and for no reason."""
     packages.named("--pin", version)
-    if not reason.strip():
-        expected = "a few words that explain why it is served"
-        raise UsageError("--reason is empty", expected=expected, received=repr(reason))
-    return Pin(version, who, reason.strip())
+    return Pin(version, who, person.reason(reason))
 
 
 def record(store: Store, pipeline: str, pin: Pin) -> None:
@@ -44,11 +40,10 @@ def record(store: Store, pipeline: str, pin: Pin) -> None:
         log = commits.read(store, store_keys.pins_log(pipeline))
         if log.head is not None and _says(log, pin):
             return
-        champion = champion_log.champion(champion_log.promotions(store, pipeline, complete=True))
         body = {
             "version": pin.version,
             "manifest_sha256": packages.reference(store, pipeline, pin.version).manifest_sha256,
-            "champion": champion.version if champion else None,
+            "champion": champion_log.current_version(store, pipeline),
         }
         id = digest(PIN, pin.version, pin.who, pin.reason, log.number)
         try:

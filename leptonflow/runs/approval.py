@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from leptonflow.core import store_keys
+from leptonflow.core import person, store_keys
 from leptonflow.core.hashing import canonical
 from leptonflow.evaluation import holdout_evaluation, load_check
 from leptonflow.registry import champion_log, packages, proven_champions
@@ -88,12 +88,11 @@ def reject(store: Store, config: Pipeline, run_id: str, who: str, reason: str, n
 
     Raises as `approve` does, and UsageError without a reason.
     """
-    if not reason.strip():
-        raise UsageError("--reason is empty", expected="a few words that explain the decision", received=repr(reason))
+    reason = person.reason(reason)
     approval = _open(store, config, run_id, who, now)
     if approval.state == WAITING:
         sentence = _words("rejected", who, reason)
-        decision = approvals.decide(store, approval.request, REJECTED, who, reason.strip(), now, sentence)
+        decision = approvals.decide(store, approval.request, REJECTED, who, reason, now, sentence)
         approval = approvals.every(store, config.name, now)[run_id]
         if decision.outcome == REJECTED:
             return _document(store, approval, None, None)
@@ -225,7 +224,7 @@ def _document(
         "run_id": request.run_id,
         "version": request.version,
         "outcome": approval.state,
-        "champion": verdicts.champion_after(store, request.pipeline),
+        "champion": champion_log.current_version(store, request.pipeline),
         "record": record,
         "who": approval.who,
         "reason": approval.reason,

@@ -12,7 +12,7 @@ from leptonflow.data.ingest import batch_state
 from leptonflow.registry import champion_log, intact_champions, packages
 from leptonflow.runs import approvals, recording, rejections, summaries, unfinished
 from leptonflow.storage.commit_log import Log
-from leptonflow.storage.objects import BACK
+from leptonflow.storage.objects import BACK, location
 from leptonflow.storage.store import Store
 from leptonflow.storage.store_identity import exists
 from leptonflow.training import fit_status
@@ -132,8 +132,7 @@ def models(store: Store, config: Pipeline) -> list[dict[str, Any]]:
     damage is null, or the line that says why a version's manifest cannot be read: such versions come
     first, and nothing else is told of them.
     """
-    champion = champion_log.champion(champion_log.promotions(store, config.name, complete=True))
-    now = champion.version if champion else None
+    now = champion_log.current_version(store, config.name)
     told: dict[str, dict[str, Any]] = {}
     found, damaged = packages.readable(store, config.name)
     with suppress(Damaged):  # told by `status`; the versions are there all the same
@@ -173,9 +172,7 @@ def report(store: Store, run_id: str) -> str:
 
     Raises NotFound where no run has that id, Damaged where a finished run's report is gone.
     """
-    key = _report_key(store, run_id)
-    path = store.path(key)
-    return str(path) if path is not None else f"{store.uri}/{key}"
+    return location(store, _report_key(store, run_id))
 
 
 def report_page(store: Store, run_id: str) -> bytes:

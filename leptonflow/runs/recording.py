@@ -24,7 +24,7 @@ from leptonflow.core.store_keys import run_key
 from leptonflow.data.dataset.batch_outcomes import newest_outcome, read_outcome, recorded_outcomes
 from leptonflow.runs import approvals, planning
 from leptonflow.storage import commit_log as commits
-from leptonflow.storage.objects import BACK, adopt, parsed, steady
+from leptonflow.storage.objects import BACK, adopt, location, parsed, steady
 from leptonflow.storage.store import Store
 from leptonflow.training import checkpoints, fit_cost
 from schemas.config import Pipeline
@@ -329,9 +329,7 @@ def reference_to(key: str, data: bytes) -> ObjectRef:
 
 def _openable(store: Store, document: dict[str, Any]) -> dict[str, Any]:
     """The document with a report that the caller can open: a local path, or the object's URI."""
-    key = document["report"]
-    path = store.path(key)
-    return {**document, "report": str(path) if path is not None else f"{store.uri.rstrip('/')}/{key}"}
+    return {**document, "report": location(store, document["report"])}
 
 
 def _run_record(data: bytes, key: str) -> RunRecord:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from leptonflow.core import clock, store_keys
 from leptonflow.core.hashing import canonical, digest, short
 from leptonflow.runs import recording
-from leptonflow.storage.objects import adopt, read_model
+from leptonflow.storage.objects import adopt, read_models
 from leptonflow.storage.store import Store
 from schemas.records import Record
 
@@ -39,6 +39,5 @@ def record(store: Store, pipeline: str, snapshot: str | None, batches: Sequence[
 def newest(store: Store, pipeline: str) -> Rejection | None:
     """The last of them, None where there is none. Raises Damaged, naming the key."""
     keys = store.keys(store_keys.rejections_folder(pipeline))
-    data = zip(keys, store.get_many(keys), strict=True)
-    found = [read_model(Rejection, key, each, "the record of a rejected retraining") for key, each in data]
+    found = read_models(store, Rejection, keys, "the record of a rejected retraining")
     return max(found, key=lambda each: each.at, default=None)

@@ -25,9 +25,8 @@ def document(store: Store, config: Pipeline) -> dict[str, Any] | None:
     if earlier is None:
         return None
     batch_outcomes.repair_batches(store, config.name)
-    champion = champion_log.champion(champion_log.promotions(store, config.name, complete=True))
     found = approvals.again(store, config.name, earlier)
-    return {**found, "champion": champion.version if champion else None}
+    return {**found, "champion": champion_log.current_version(store, config.name)}
 
 
 def why_not_champion(pipeline: str, document: dict[str, Any]) -> str | None:

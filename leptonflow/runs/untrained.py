@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from leptonflow.runs import approvals, recording, rejections, verdicts
+from leptonflow.registry import champion_log
+from leptonflow.runs import approvals, recording, rejections
 from leptonflow.storage.store import Store
 from schemas.errors import Damaged
 from schemas.records import Outcome, Plan, Split
@@ -18,7 +19,7 @@ def unchanged(store: Store, plan: Plan) -> dict[str, Any]:
     if earlier is None:
         raise Damaged(f"the manifest of the run {plan.run_id} is gone", hint="Put it back from a copy of the store")
     found = approvals.again(store, plan.pipeline, earlier)
-    return {**found, "champion": verdicts.champion_after(store, plan.pipeline)}
+    return {**found, "champion": champion_log.current_version(store, plan.pipeline)}
 
 
 def rejected_data(
@@ -35,7 +36,7 @@ def rejected_data(
         "run_id": None,
         "verdict": "rejected-data",
         "version": None,
-        "champion": verdicts.champion_after(store, plan.pipeline),
+        "champion": champion_log.current_version(store, plan.pipeline),
         "snapshot": plan.snapshot.snapshot if plan.snapshot else None,
         "batches": [o.batch for o in outcomes],
         "examples": {"train": split.train if split else None, "holdout": split.holdout if split else None},

@@ -106,9 +106,3 @@ def settle(store: Store, plan: Plan, opponent: Opponent, verdict: Verdict, packa
         return verdict
     settled, _ = champion_log.settle(store, plan, verdict, package.manifest_sha256)
     return settled
-
-
-def champion_after(store: Store, pipeline: str) -> str | None:
-    """The version that is champion now, whoever made it so."""
-    champion = champion_log.champion(champion_log.promotions(store, pipeline))
-    return champion.version if champion else None

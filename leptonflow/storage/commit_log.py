@@ -11,17 +11,16 @@ from __future__ import annotations
 import json
 import re
 import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import EllipsisType
-from typing import Any, TypeVar
+from typing import Any
 
 from leptonflow.core.concurrency import in_order
 from leptonflow.core.hashing import canonical, sha256
 from leptonflow.core.store_keys import record_key
-from leptonflow.storage.objects import PAUSES
+from leptonflow.storage.objects import repeated
 from leptonflow.storage.store import STORE_KEY, Store
 from leptonflow.storage.store_identity import known_id, store_id
 from schemas.errors import AlreadyExists, Damaged, NotFound, Overtaken
@@ -34,8 +33,6 @@ MIXED = (
 )
 ORIGINAL = "Put the original back from a backup or the bucket's versions; nothing commits until then"
 _FIELDS = {"number", "id", "kind", "who", "why", "at", "previous", "store", "body"}  # and "digest"
-
-Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -92,7 +89,7 @@ def read(store: Store, prefix: str) -> Log:
 
     Raises Damaged, naming the key, for a gap, a broken chain, a record of another store or garbage.
     """
-    return _repeated(lambda: _read(store, prefix))
+    return repeated(lambda: _read(store, prefix))
 
 
 def _read(store: Store, prefix: str) -> Log:
@@ -116,16 +113,6 @@ def _read(store: Store, prefix: str) -> Log:
     log = Log(prefix, tuple(entries))
     _remember(store, log)
     return log
-
-
-def _repeated(read: Callable[[], Answer]) -> Answer:
-    """What `read` gives, tried again where it raises Damaged: one wrong reading of a record is no damage."""
-    for pause in PAUSES:
-        try:
-            return read()
-        except Damaged:
-            time.sleep(pause)
-    return read()
 
 
 def complete(store: Store, prefix: str) -> Log:
@@ -153,7 +140,7 @@ def newest(store: Store, prefix: str) -> Entry | None:
 
 def records(store: Store, prefix: str, numbers: Sequence[int]) -> list[Entry]:
     """The records of these numbers, in their order, each verified by itself. Raises Damaged, also for a missing one."""
-    return _repeated(lambda: _records(store, prefix, numbers))
+    return repeated(lambda: _records(store, prefix, numbers))
 
 
 def _records(store: Store, prefix: str, numbers: Sequence[int]) -> list[Entry]:

@@ -7,7 +7,7 @@ is held against its record, read again where it differs, and then refused.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from leptonflow.core.hashing import sha256
@@ -78,12 +78,17 @@ def recorded(store: Store, key: str, digest: str, hint: str = BACK) -> bytes:
 
 def parsed(store: Store, key: str, parse: Callable[[bytes], Parsed]) -> Parsed:
     """`parse` of an object's bytes, which are read again where it raises ValueError or Damaged, then raised."""
+    return repeated(lambda: parse(store.get(key)))
+
+
+def repeated(read: Callable[[], Parsed]) -> Parsed:
+    """What `read` gives, tried again where it raises ValueError or Damaged: one wrong reading is no damage."""
     for pause in PAUSES:
         try:
-            return parse(store.get(key))
+            return read()
         except (ValueError, Damaged):
             time.sleep(pause)
-    return parse(store.get(key))
+    return read()
 
 
 def read_model(kind: type[Model], key: str, data: bytes, what: str) -> Model:
@@ -97,3 +102,14 @@ def read_model(kind: type[Model], key: str, data: bytes, what: str) -> Model:
             received=str(error).splitlines()[0],
             hint=BACK,
         ) from None
+
+
+def read_models(store: Store, kind: type[Model], keys: Sequence[str], what: str) -> list[Model]:
+    """The records under these keys, in their order. Raises NotFound, Damaged as `read_model` does."""
+    return [read_model(kind, key, data, what) for key, data in zip(keys, store.get_many(keys), strict=True)]
+
+
+def location(store: Store, key: str) -> str:
+    """Where a person finds an object: its path on a directory store, else its URI."""
+    path = store.path(key)
+    return str(path) if path is not None else f"{store.uri.rstrip('/')}/{key}"

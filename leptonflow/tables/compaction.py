@@ -20,7 +20,7 @@ from leptonflow.storage.objects import place, steady
 from leptonflow.storage.store import Store
 from leptonflow.tables import table_files, table_sources
 from leptonflow.tables.table_sources import Source
-from schemas.errors import LeptonflowError, Overtaken
+from schemas.errors import LeptonflowError, Overtaken, line_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,8 +39,8 @@ def after_run(store: Store) -> None:
         try:
             compact(store, table)
         except (LeptonflowError, OSError, MemoryError, pa.ArrowException) as error:
-            told = error.line() if isinstance(error, LeptonflowError) else str(error)
-            logging.getLogger(__name__).warning("the table %s was not compacted, and keeps its rows: %s", table, told)
+            message = "the table %s was not compacted, and keeps its rows: %s"
+            logging.getLogger(__name__).warning(message, table, line_of(error))
 
 
 def compact(store: Store, table: str, most: int = MOST_LOOSE) -> bool:

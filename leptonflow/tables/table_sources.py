@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from leptonflow.core import parquet, store_keys
 from leptonflow.core.store_keys import PROMOTIONS, SNAPSHOTS
 from leptonflow.storage import commit_log
-from leptonflow.storage.objects import BACK, parsed, read_model, recorded
+from leptonflow.storage.objects import BACK, parsed, read_model, read_models, recorded
 from leptonflow.storage.store import Store
 from leptonflow.tables import fits_under_way, table_files
 from schemas.errors import Damaged, NotFound
@@ -224,9 +224,8 @@ def _promotions(store: Store) -> list[table_files.Row]:
 def _discards(store: Store) -> list[table_files.Row]:
     from schemas.records import Discard  # pydantic, which a query need not wait for
 
-    keys = store.keys(store_keys.DISCARDED)
-    found = zip(keys, store.get_many(keys), strict=True)
-    return [read_model(Discard, key, data, "the record of a discarded batch").model_dump() for key, data in found]
+    found = read_models(store, Discard, store.keys(store_keys.DISCARDED), "the record of a discarded batch")
+    return [record.model_dump() for record in found]
 
 
 def _approvals(store: Store) -> list[table_files.Row]:
@@ -273,14 +272,10 @@ def _trials(store: Store) -> list[table_files.Row]:
     from schemas.trials import Study, Trial
 
     there = sorted(key for key in store.keys(store_keys.STUDIES) if key.endswith(".json"))
-    data = dict(zip(there, store.get_many(there), strict=True))
-    studies = {
-        found.study: found
-        for key, each in data.items()
-        if not store_keys.is_trial(key)
-        for found in [read_model(Study, key, each, "the record of a study")]
-    }
-    trials = [read_model(Trial, key, data[key], "the record of a trial") for key in there if store_keys.is_trial(key)]
+    own = [key for key in there if store_keys.is_trial(key)]
+    others = [key for key in there if not store_keys.is_trial(key)]
+    studies = {each.study: each for each in read_models(store, Study, others, "the record of a study")}
+    trials = read_models(store, Trial, own, "the record of a trial")
     same = ("pipeline", "study", "version", "state", "value", "std", "sentence", "started_at", "finished_at", "seconds")
     return [
         {
@@ -299,8 +294,7 @@ def _drift(store: Store) -> list[table_files.Row]:
     from schemas.drift import DriftRecord
 
     keys = [key for key in store.keys(store_keys.MONITORING) if store_keys.is_drift_record(key)]
-    found = zip(keys, store.get_many(keys), strict=True)
-    records = [read_model(DriftRecord, key, data, "the record of a look for drift") for key, data in found]
+    records = read_models(store, DriftRecord, keys, "the record of a look for drift")
     same = ("pipeline", "number", "version", "verdict", "triggers", "at")
     return [
         {

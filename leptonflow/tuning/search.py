@@ -14,7 +14,7 @@ from leptonflow.core import progress, store_keys
 from leptonflow.data.dataset import holdout_split
 from leptonflow.reports import study_page
 from leptonflow.runs import planning
-from leptonflow.storage.objects import adopt
+from leptonflow.storage.objects import adopt, location
 from leptonflow.storage.store import Store
 from leptonflow.storage.store_identity import upgrade
 from leptonflow.training.model_fits import planned
@@ -107,7 +107,6 @@ def told(parameters: Mapping[str, Any]) -> str:
 
 
 def _document(store: Store, study: Study, done: Sequence[Trial], best: Trial, where: str) -> dict[str, Any]:
-    path = store.path(where)
     first = next((trial for trial in done if trial.number == trials.FIRST), None)
     return {
         "pipeline": study.pipeline,
@@ -118,5 +117,5 @@ def _document(store: Store, study: Study, done: Sequence[Trial], best: Trial, wh
         "default": first.value if first is not None else None,
         "best": best.model_dump(mode="json", exclude={"pipeline", "study", "state", "sentence"}),
         "seconds": sum(trial.seconds for trial in done),
-        "report": f"{store.uri}/{where}" if path is None else str(path),
+        "report": location(store, where),
     }

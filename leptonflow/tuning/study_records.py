@@ -9,7 +9,7 @@ from typing import Any
 
 from leptonflow.core import clock, store_keys
 from leptonflow.core.hashing import canonical, digest, short
-from leptonflow.storage.objects import adopt, read_model
+from leptonflow.storage.objects import adopt, read_model, read_models
 from leptonflow.storage.store import Store
 from leptonflow.training.model_fits import planned
 from schemas.config import Pipeline
@@ -42,8 +42,7 @@ def begin(store: Store, config: Pipeline, plan: Plan) -> Study:
 def trials(store: Store, study: Study) -> list[Trial]:
     """In the order of their numbers, their parameters in that of the study's ranges. Raises Damaged."""
     keys = sorted(store.keys(store_keys.trials_folder(study.pipeline, study.study)))
-    found = zip(keys, store.get_many(keys), strict=True)
-    read = (read_model(Trial, key, data, "the record of a trial") for key, data in found)
+    read = read_models(store, Trial, keys, "the record of a trial")
     return [trial.model_copy(update={"parameters": _in_order(trial.parameters, study)}) for trial in read]
 
 

@@ -303,7 +303,7 @@ def study_page(board: Board, request: Request) -> Response:
 
 def _studies(store: Store, pipeline: str) -> list[tuple[str, str]]:
     """Each study and the name of its newest page."""
-    prefix = f"{store_keys.STUDIES}/{pipeline}"
+    prefix = store_keys.studies_folder(pipeline)
     found = {}
     for key in store.keys(prefix):
         study, _, file = key.removeprefix(f"{prefix}/").partition("/")

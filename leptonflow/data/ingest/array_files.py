@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 from leptonflow.data.ingest.source_layout import pair_up
 from leptonflow.workloads.media.image import scale
 from leptonflow.workloads.media.image.scale import BYTES, Scale
+from schemas.errors import words_of
 from schemas.text import counted
 
 if TYPE_CHECKING:
@@ -215,7 +216,7 @@ def _open(source: Source, what: str) -> NDArray[Any]:
             shape, dtype = _header(file)
             start = file.tell()
     except _BROKEN as error:
-        raise _Refused("unreadable-array", f"{what}: {_words(error)}") from None
+        raise _Refused("unreadable-array", f"{what}: {words_of(error)}") from None
     source = file_or_bytes
     count = 1
     for side in shape:
@@ -240,7 +241,7 @@ def _open(source: Source, what: str) -> NDArray[Any]:
         found: NDArray[Any] = np.load(io.BytesIO(source) if isinstance(source, bytes) else source, allow_pickle=False)
         return found
     except (OSError, ValueError) as error:
-        raise _Refused("unreadable-array", f"{what}: {_words(error)}") from None
+        raise _Refused("unreadable-array", f"{what}: {words_of(error)}") from None
 
 
 def _header(file: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
@@ -312,7 +313,3 @@ def _times(shape: tuple[int, ...]) -> str:
 
 def _shapes(values: NDArray[Any]) -> str:
     return f"data are N x H x W or N x H x W x C with C 1, 3 or 4, not {_shape(values)}"
-
-
-def _words(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -6,12 +6,10 @@ What does not belong here: which batches a run takes (pending_batches), and what
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
-
-from pydantic import ValidationError
 
 from leptonflow.core import store_keys
 from leptonflow.core.store_keys import READY
@@ -20,7 +18,7 @@ from leptonflow.data.ingest import discards, landed_changes, landing, landing_st
 from leptonflow.data.validation import contracts
 from leptonflow.storage import commit_log
 from leptonflow.storage.commit_log import Log
-from leptonflow.storage.objects import BACK
+from leptonflow.storage.objects import read_models
 from leptonflow.storage.store import Store
 from schemas.config import Pipeline
 from schemas.errors import Damaged, NotFound
@@ -126,15 +124,6 @@ def accepted(history: Log) -> list[Outcome]:
     return [Outcome.model_validate(each) for each in found if each]
 
 
-def outcomes(store: Store, keys: list[str]) -> list[Outcome]:
+def outcomes(store: Store, keys: Sequence[str]) -> list[Outcome]:
     """The outcomes under these keys. Raises Damaged, naming the key."""
-    found = []
-    for key, data in zip(keys, store.get_many(keys), strict=True):
-        try:
-            found.append(Outcome.model_validate_json(data))
-        except ValidationError as error:
-            raise Damaged(
-                f"{key} is not a batch's outcome", expected="the JSON that leptonflow writes there",
-                received=str(error).splitlines()[0], hint=BACK,
-            ) from None  # fmt: skip
-    return found
+    return read_models(store, Outcome, keys, "the outcome of a batch")

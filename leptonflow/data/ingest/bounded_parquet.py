@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leptonflow.core.child_processes import python_path
-from schemas.errors import ExaminerLost
+from schemas.errors import ExaminerLost, words_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -97,7 +97,7 @@ def serve() -> None:
     except MemoryError:
         _refuse(_too_large(len(data)))
     except Exception as error:  # noqa: BLE001 - a file from outside may make a library raise anything
-        _refuse(" ".join(str(error).split())[:200] or type(error).__name__)
+        _refuse(words_of(error))
 
 
 def _refuse(why: str) -> None:

@@ -6,11 +6,11 @@ here: which batches are pending (pending_batches), and taking examples out of th
 
 from __future__ import annotations
 
-from leptonflow.core import clock, store_keys
+from leptonflow.core import clock, person, store_keys
 from leptonflow.core.hashing import canonical
 from leptonflow.data.ingest import layouts
 from leptonflow.storage import commit_log
-from leptonflow.storage.objects import adopt, parsed, read_model
+from leptonflow.storage.objects import adopt, parsed, read_model, read_models
 from leptonflow.storage.store import Store
 from schemas.errors import LeptonflowError, NotFound, UsageError
 from schemas.records import Discard
@@ -26,8 +26,7 @@ def names(store: Store, pipeline: str) -> frozenset[str]:
 
 def every(store: Store, pipeline: str) -> list[Discard]:
     """The records, sorted by batch. Raises Damaged, naming the key."""
-    keys = store.keys(store_keys.discards_folder(pipeline))
-    return [_record(data, key) for key, data in zip(keys, store.get_many(keys), strict=True)]
+    return read_models(store, Discard, store.keys(store_keys.discards_folder(pipeline)), RECORD)
 
 
 def of(store: Store, pipeline: str, batch: str) -> Discard | None:
@@ -43,8 +42,7 @@ def discard(store: Store, pipeline: str, batch: str, reason: str, who: str) -> t
     where there is no such batch, LeptonflowError where it was accepted.
     """
     batch = layouts.shown(batch)
-    if not reason.strip():
-        raise UsageError("--reason is empty", expected="a few words that explain why", received=repr(reason))
+    reason = person.reason(reason)
     _not_accepted(store, pipeline, batch)
     before = of(store, pipeline, batch)
     if before is not None:
@@ -57,7 +55,7 @@ def discard(store: Store, pipeline: str, batch: str, reason: str, who: str) -> t
             received=repr(batch),
             hint=f"`leptonflow status {pipeline}` lists them",
         )
-    mine = Discard(pipeline=pipeline, batch=batch, reason=reason.strip(), who=who, at=clock.now())
+    mine = Discard(pipeline=pipeline, batch=batch, reason=reason, who=who, at=clock.now())
     key = _key(pipeline, batch)
     data = canonical(mine)
     lying = adopt(store, key, data)

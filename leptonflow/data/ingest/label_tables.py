@@ -29,7 +29,7 @@ from leptonflow.data.ingest.label_columns import (
     of_cells,
     of_texts,
 )
-from schemas.errors import UsageError
+from schemas.errors import UsageError, words_of
 from schemas.text import counted
 
 if TYPE_CHECKING:
@@ -52,8 +52,7 @@ def read(name: str, data: bytes, columns: Columns = DEFAULT, classes: Sequence[s
             return _read_lines(data, columns)
         return _read_csv(data, columns)
     except (ValueError, OSError, csv.Error, RecursionError) as error:  # pyarrow's errors are ValueErrors and OSErrors
-        words = " ".join(str(error).split())[:200] or type(error).__name__
-        return LabelTable([], [], broken=("unreadable-table", words))
+        return LabelTable([], [], broken=("unreadable-table", words_of(error)))
 
 
 def has_columns(name: str, data: bytes, columns: Columns = DEFAULT) -> bool:
