@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.common import DEBUG, JSON, PIPELINE, STORE, Answer, answer, looked_at
+from cli.common import JSON, PIPELINE, STORE, Answer, answer, looked_at
 
 RUN = Annotated[str, typer.Argument(metavar="RUN", help="the run that waits, as `status` names it")]
 
@@ -17,7 +17,6 @@ def approve(
     reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="recorded")] = "",
     store: STORE = None,
     as_json: JSON = False,
-    debug: DEBUG = False,
 ) -> int:
     """Promote a run that waits for approval."""
     from cli import show
@@ -38,7 +37,6 @@ def reject(
     reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="recorded")],
     store: STORE = None,
     as_json: JSON = False,
-    debug: DEBUG = False,
 ) -> int:
     """End the wait of a run: it is not promoted."""
     from leptonflow.core import clock, person, pipeline_files

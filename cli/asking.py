@@ -6,12 +6,12 @@ from typing import Annotated
 
 import typer
 
-from cli.common import DEBUG, JSON, PIPELINE, STORE, Answer, answer, looked_at
+from cli.common import JSON, PIPELINE, STORE, Answer, answer, looked_at
 from schemas.errors import UsageError
 from schemas.settings import named_store, store_uri
 
 
-def status(pipeline: PIPELINE, store: STORE = None, as_json: JSON = False, debug: DEBUG = False) -> int:
+def status(pipeline: PIPELINE, store: STORE = None, as_json: JSON = False) -> int:
     """Champion, dataset, batches that need attention, last run."""
     from cli import standing
     from leptonflow.core import pipeline_files
@@ -26,7 +26,7 @@ def status(pipeline: PIPELINE, store: STORE = None, as_json: JSON = False, debug
     return answer(Answer(document, lambda: standing.status(pipeline, document), failed), as_json)
 
 
-def runs(pipeline: PIPELINE, store: STORE = None, as_json: JSON = False, debug: DEBUG = False) -> int:
+def runs(pipeline: PIPELINE, store: STORE = None, as_json: JSON = False) -> int:
     """The runs of a pipeline, newest last."""
     from cli import standing
     from leptonflow.core import pipeline_files
@@ -38,7 +38,7 @@ def runs(pipeline: PIPELINE, store: STORE = None, as_json: JSON = False, debug: 
     return answer(Answer(found, lambda: standing.runs(found, pipeline_status.rejected(opened, config, found))), as_json)
 
 
-def history(pipeline: PIPELINE, store: STORE = None, as_json: JSON = False, debug: DEBUG = False) -> int:
+def history(pipeline: PIPELINE, store: STORE = None, as_json: JSON = False) -> int:
     """The promotions log, oldest first."""
     from cli import show
     from leptonflow.core import pipeline_files
@@ -57,7 +57,6 @@ def verify(
     everything: Annotated[bool, typer.Option("--all", help="every pipeline that the store holds")] = False,
     store: STORE = None,
     as_json: JSON = False,
-    debug: DEBUG = False,
 ) -> int:
     """Find damaged or missing objects. Reads every object that the store's records name."""
     from cli import show

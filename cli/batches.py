@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cli.common import DEBUG, JSON, PIPELINE, STORE, Answer, answer
+from cli.common import JSON, PIPELINE, STORE, Answer, answer
 from schemas.settings import store_uri
 from schemas.text import printable
 
@@ -17,7 +17,6 @@ def discard(
     reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="recorded")],
     store: STORE = None,
     as_json: JSON = False,
-    debug: DEBUG = False,
 ) -> int:
     """Discard a batch that was not accepted. A record keeps it from ever being read (again)."""
     from leptonflow.core import person, pipeline_files

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cli.common import DEBUG, STORE, looked_at
+from cli.common import STORE, looked_at
 from cli.serve import say
 
 
@@ -15,7 +15,6 @@ def board(
     port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 4240,
     insecure: Annotated[bool, typer.Option("--insecure", help="no keys although other machines can ask")] = False,
     store: STORE = None,
-    debug: DEBUG = False,
 ) -> int:
     """Show pipelines, runs, reports and quarantine as web pages. They are there until Ctrl-C."""
     from serving import api_keys, running

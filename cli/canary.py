@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from cli.common import DEBUG, JSON, PIPELINE, STORE, Answer, answer, looked_at
+from cli.common import JSON, PIPELINE, STORE, Answer, answer, looked_at
 from schemas.text import printable
 
 
-def canary(pipeline: PIPELINE, store: STORE = None, as_json: JSON = False, debug: DEBUG = False) -> int:
+def canary(pipeline: PIPELINE, store: STORE = None, as_json: JSON = False) -> int:
     """The canary's labels, and what the gate decided on them. It is decided now where there are enough."""
     from leptonflow.core import clock, pipeline_files
     from leptonflow.runs import canary as canaries

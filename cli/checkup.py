@@ -106,7 +106,7 @@ def _logs(uri: str) -> str:
     from leptonflow.storage import address, commit_log, store_identity
 
     opened = address.open_store(uri)
-    prefixes = [f"{kind}/{name}/log" for kind in store_identity.LOGS for name in opened.folders(kind)]
+    prefixes = [store_keys.log_folder(kind, name) for kind in store_identity.LOGS for name in opened.folders(kind)]
     damaged: list[LeptonflowError] = []
     records = 0
     for prefix in prefixes:

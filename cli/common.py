@@ -33,7 +33,6 @@ STORE = Annotated[
     str | None, typer.Option("--store", metavar="URI", help="file:///..., s3://bucket/prefix or a folder")
 ]
 JSON = Annotated[bool, typer.Option("--json", help="exactly one JSON document on standard output")]
-DEBUG = Annotated[bool, typer.Option("--debug", help="print a traceback if there is an error")]
 
 
 @dataclass(frozen=True)
@@ -52,12 +51,12 @@ def looked_at(named: str | None, required: bool = False) -> Store:
     """
     from cli import show
     from leptonflow.storage.address import open_store
-    from leptonflow.storage.store_identity import exists, missing
+    from leptonflow.storage.store_identity import exists, missing, require
 
     store = open_store(store_uri(named))
-    if not exists(store):
-        if required:
-            raise missing(store)
+    if required:
+        require(store)
+    elif not exists(store):
         show.warn(missing(store).line())
     return store
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cli.common import DEBUG, JSON, PIPELINE, STORE, Answer, answer
+from cli.common import JSON, PIPELINE, STORE, Answer, answer
 from schemas.errors import UsageError
 from schemas.settings import store_uri
 from schemas.text import printable
@@ -33,7 +33,6 @@ def init(
     label_column: LABEL_COLUMN = None,
     root: ROOT = None,
     as_json: JSON = False,
-    debug: DEBUG = False,
 ) -> int:
     """Write a commented pipeline YAML and contract to start from."""
     from cli import show, starting
@@ -77,7 +76,6 @@ def ingest(
     ] = None,
     store: STORE = None,
     as_json: JSON = False,
-    debug: DEBUG = False,
 ) -> int:
     """Validate a source and add it to the dataset. --correct relabels what the dataset holds."""
     from cli import show
@@ -106,7 +104,6 @@ def retract(
     reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="recorded")],
     store: STORE = None,
     as_json: JSON = False,
-    debug: DEBUG = False,
 ) -> int:
     """Remove examples from the dataset. Their files stay in landing/."""
     from cli import show

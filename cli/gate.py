@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.common import DEBUG, JSON, PIPELINE, STORE, Answer, answer
+from cli.common import JSON, PIPELINE, STORE, Answer, answer
 from schemas.errors import UsageError
 from schemas.settings import store_uri
 from schemas.text import noun, printable
@@ -36,7 +36,6 @@ def gate(
     ] = None,
     store: STORE = None,
     as_json: JSON = False,
-    debug: DEBUG = False,
 ) -> int:
     """The gate's error rates, and the holdout that it needs. Simulated; nothing is trained."""
     if not simulate:

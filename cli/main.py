@@ -21,7 +21,7 @@ from cli import query as queries
 from cli import report as reports
 from cli import serve as serving
 from cli import tuning as tunings
-from cli.common import DEBUG, JSON, PIPELINE, STORE, Answer
+from cli.common import JSON, PIPELINE, STORE, Answer
 from cli.common import answer as _answer
 from cli.ending import leave
 from schemas.errors import LeptonflowError, UsageError
@@ -54,6 +54,7 @@ def _everywhere(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version and exit")
     ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="print the run's log on standard error")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="print a traceback if there is an error")] = False,
 ) -> None:
     """Continuous training: validate new labelled data, retrain, and promote a model only if it passes its gate."""
 
@@ -70,7 +71,6 @@ def retrain(
     force: Annotated[bool, typer.Option("--force", help="a new attempt although nothing is new")] = False,
     store: STORE = None,
     as_json: JSON = False,
-    debug: DEBUG = False,
 ) -> int:
     """Ingest batches, train, evaluate, promote if the gate passes."""
     from cli import show
@@ -113,7 +113,6 @@ def promote(
     reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="recorded")],
     store: STORE = None,
     as_json: JSON = False,
-    debug: DEBUG = False,
 ) -> int:
     """Make a version the champion although the gate did not. Recorded, with the reason."""
     from leptonflow.registry import manual_decisions
@@ -133,7 +132,6 @@ def rollback(
     ] = None,
     store: STORE = None,
     as_json: JSON = False,
-    debug: DEBUG = False,
 ) -> int:
     """Make an earlier champion the champion again."""
     from functools import partial
@@ -200,7 +198,6 @@ def watch(
         int | None, typer.Option("--webhook-port", min=1, max=65535, help="where MinIO's notifications are received")
     ] = None,
     store: STORE = None,
-    debug: DEBUG = False,
 ) -> int:
     """Raise the event leptonflow.batch.arrived for each closed batch."""
     from cli import watching
@@ -209,7 +206,7 @@ def watch(
 
 
 @app.command()
-def deploy(as_json: JSON = False, debug: DEBUG = False) -> int:
+def deploy(as_json: JSON = False) -> int:
     """Register every pipeline and its schedule on the Prefect server. Also what prefect.yaml adds."""
     from cli import show
     from flows import deploying, server
@@ -226,7 +223,6 @@ def up(
     detach: Annotated[bool, typer.Option("--detach", help="run in the background; `leptonflow down` stops it")] = False,
     login: Annotated[bool, typer.Option("--show-login", help="print user:password of Prefect's API, and end")] = False,
     store: STORE = None,
-    debug: DEBUG = False,
 ) -> int:
     """Start Prefect's server and UI, board, worker and watcher. They run until Ctrl-C."""
     from cli import stack
@@ -235,7 +231,7 @@ def up(
 
 
 @app.command()
-def down(debug: DEBUG = False) -> int:
+def down() -> int:
     """Stop what `up` started in this folder."""
     from cli import stack
 
@@ -246,7 +242,6 @@ def down(debug: DEBUG = False) -> int:
 def logs(
     service: Annotated[str | None, typer.Argument(metavar="[SERVICE]", help="default: all of them")] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="keep printing new lines")] = False,
-    debug: DEBUG = False,
 ) -> int:
     """What the services of `up` wrote."""
     from cli import stack
@@ -259,7 +254,6 @@ def doctor(
     fix: Annotated[bool, typer.Option("--fix", help="create the bucket and switch its versioning on")] = False,
     store: STORE = None,
     as_json: JSON = False,
-    debug: DEBUG = False,
 ) -> int:
     """Check whether this machine and store are ready. One line per check."""
     from cli import checkup, show
@@ -274,29 +268,30 @@ def main(arguments: list[str]) -> int:
     if "--verbose" in arguments:
         os.environ["LEPTONFLOW_VERBOSE"] = "1"
     quiet()
-    # It means the same for every command, and stands wherever a person puts it.
-    given = [each for each in arguments if each != "--verbose"]
+    # They mean the same for every command, and stand wherever a person puts them.
+    given = [each for each in arguments if each not in ("--verbose", "--debug")]
+    debug = "--debug" in arguments
     if _wants_a_document(given):
-        return output.of_one_document(lambda: _run(given, True))
-    return _run(given, False)
+        return output.of_one_document(lambda: _run(given, True, debug))
+    return _run(given, False, debug)
 
 
 def _wants_a_document(arguments: list[str]) -> bool:
     return "--json" in arguments and not {"--help", "-h"} & set(arguments)
 
 
-def _run(arguments: list[str], as_json: bool) -> int:
+def _run(arguments: list[str], as_json: bool, debug: bool) -> int:
     try:
         status = app(arguments, prog_name="leptonflow", standalone_mode=False)
     except LeptonflowError as error:
-        return _failed(error, arguments)
+        return _failed(error, as_json, debug)
     except typer.TyperException as error:
         if type(error).__name__ == "NoArgsIsHelpError":
             print(error.format_message(), file=sys.stderr)
             return 2
         command = getattr(getattr(error, "ctx", None), "command_path", "leptonflow")
         message = error.format_message() if hasattr(error, "format_message") else str(error)
-        return _failed(UsageError(message, hint=f"`{command} --help` shows what it takes"), arguments)
+        return _failed(UsageError(message, hint=f"`{command} --help` shows what it takes"), as_json, debug)
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
     except BrokenPipeError:
@@ -306,13 +301,12 @@ def _run(arguments: list[str], as_json: bool) -> int:
             return _unread()
         if COMPLETES in os.environ or {"--show-completion", "--install-completion"} & set(arguments):
             return error.code if isinstance(error.code, int) else 0
-        return _failed(
-            LeptonflowError("code that the command runs ended the process", received=f"exit({error.code!r})"), arguments
-        )
+        ended = LeptonflowError("code that the command runs ended the process", received=f"exit({error.code!r})")
+        return _failed(ended, as_json, debug)
     except Exception as error:  # noqa: BLE001 - the last net: one line for a person, the traceback with --debug
         what = f"{type(error).__name__}: {error}".strip()
         hint = "Run it again with --debug for the traceback"
-        return _failed(LeptonflowError(f"unexpected: {what}", hint=hint), arguments)
+        return _failed(LeptonflowError(f"unexpected: {what}", hint=hint), as_json, debug)
     if status == INTERRUPTED:  # Typer turns the interrupt of a running command into this
         stopped = LeptonflowError("stopped", hint="Run the same command again to continue")
         if as_json:
@@ -327,12 +321,12 @@ def _unread() -> int:
     return 1
 
 
-def _failed(error: LeptonflowError, arguments: list[str]) -> int:
+def _failed(error: LeptonflowError, as_json: bool, debug: bool) -> int:
     from cli import show
 
-    if "--debug" in arguments:
+    if debug:
         traceback.print_exc()
-    if "--json" in arguments:
+    if as_json:
         output.tell(error.document())
     show.warn(error.line())
     return error.exit_status

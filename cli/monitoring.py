@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.common import DEBUG, JSON, PIPELINE, STORE, Answer, answer, looked_at
+from cli.common import JSON, PIPELINE, STORE, Answer, answer, looked_at
 from schemas.settings import store_uri
 from schemas.text import counted, printable
 
@@ -20,7 +20,6 @@ def label(
     file: Annotated[Path, typer.Argument(metavar="FILE.csv", help="columns request_id, label and, if you like, who")],
     store: STORE = None,
     as_json: JSON = False,
-    debug: DEBUG = False,
 ) -> int:
     """Give labels to served predictions, by request id."""
     from leptonflow.core import person, pipeline_files
@@ -41,7 +40,6 @@ def labels(
     ] = False,
     store: STORE = None,
     as_json: JSON = False,
-    debug: DEBUG = False,
 ) -> int:
     """How good served predictions with a label are."""
     from leptonflow.core import pipeline_files
@@ -62,7 +60,6 @@ def monitor(
     ] = None,
     store: STORE = None,
     as_json: JSON = False,
-    debug: DEBUG = False,
 ) -> int:
     """Look for drift in what the champion is served. Recorded, with a page; exit status 3 where there is one."""
     from leptonflow.core import pipeline_files

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.common import DEBUG, JSON, PIPELINE, STORE, Answer, answer, looked_at
+from cli.common import JSON, PIPELINE, STORE, Answer, answer, looked_at
 from cli.dataset import PATH_COLUMN, ROOT, TEXT_COLUMN
 from schemas.errors import UsageError
 from schemas.text import counted, printable
@@ -37,7 +37,6 @@ def predict(
     root: ROOT = None,
     store: STORE = None,
     as_json: JSON = False,
-    debug: DEBUG = False,
 ) -> int:
     """The champion's prediction for each image or text."""
     from leptonflow.core import pipeline_files

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli import output
-from cli.common import DEBUG, JSON, STORE, looked_at
+from cli.common import JSON, STORE, looked_at
 from leptonflow.core import files
 from schemas.errors import UsageError
 from schemas.settings import query_memory, query_seconds
@@ -34,7 +34,6 @@ def query(
     to: Annotated[Path | None, typer.Option("--output", metavar="FILE", help="default: standard output")] = None,
     store: STORE = None,
     as_json: JSON = False,
-    debug: DEBUG = False,
 ) -> int:
     """DuckDB over the tables: one statement that only reads."""
     from leptonflow.tables import queries

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.common import DEBUG, JSON, PIPELINE, STORE, Answer, answer, looked_at
+from cli.common import JSON, PIPELINE, STORE, Answer, answer, looked_at
 from schemas.errors import UsageError
 from schemas.text import printable
 
@@ -23,7 +23,6 @@ def models(
     ] = None,
     store: STORE = None,
     as_json: JSON = False,
-    debug: DEBUG = False,
 ) -> int:
     """The model versions, newest last. With --show all about one, with --diff two side by side."""
     from cli import show as shown
@@ -53,7 +52,6 @@ def explain(
     run_id: Annotated[str | None, typer.Argument(metavar="[RUN]", help="default: the newest finished run")] = None,
     store: STORE = None,
     as_json: JSON = False,
-    debug: DEBUG = False,
 ) -> int:
     """Why a candidate was promoted or refused. Also what would have changed the verdict."""
     from cli import show
@@ -76,7 +74,6 @@ def reproduce(
     folds: Annotated[bool, typer.Option("--folds", help="train every fold again too, one fit each")] = False,
     store: STORE = None,
     as_json: JSON = False,
-    debug: DEBUG = False,
 ) -> int:
     """Train a recorded version again and compare. Nothing is written."""
     from cli import show

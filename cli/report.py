@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.common import DEBUG, JSON, STORE, Answer, answer, looked_at
+from cli.common import JSON, STORE, Answer, answer, looked_at
 from schemas.errors import LeptonflowError, NotFound
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ def report(
     browse: Annotated[bool, typer.Option("--open", help="show it in a browser")] = False,
     store: STORE = None,
     as_json: JSON = False,
-    debug: DEBUG = False,
 ) -> int:
     """The path of a run's HTML report. With --open, the report in a browser."""
     from leptonflow.runs import pipeline_status

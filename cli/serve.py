@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.common import DEBUG, STORE
+from cli.common import STORE
 from schemas.errors import Damaged, StoreUnreachable, UsageError
 from schemas.settings import store_uri
 from schemas.text import printable
@@ -40,7 +40,6 @@ def serve(
         typer.Option("--new-key", metavar="NAME", callback=_new_key, is_eager=True, help="print an API key, and end"),
     ] = None,
     store: STORE = None,
-    debug: DEBUG = False,
 ) -> int:
     """Serve the champions' predictions over HTTP, until Ctrl-C."""
     from leptonflow.core import person, pipeline_files

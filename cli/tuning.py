@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.common import DEBUG, JSON, PIPELINE, STORE, Answer, answer
+from cli.common import JSON, PIPELINE, STORE, Answer, answer
 from schemas.settings import store_uri
 from schemas.text import counted, printable
 
@@ -22,7 +22,6 @@ def tune(
     ] = None,
     store: STORE = None,
     as_json: JSON = False,
-    debug: DEBUG = False,
 ) -> int:
     """Try other values in cross-validation. Which, says the YAML's section tune; the holdout is never read."""
     from cli import show

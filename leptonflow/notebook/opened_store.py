@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from leptonflow.core.store_keys import LANDING, SNAPSHOTS
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
-from leptonflow.storage.store_identity import exists, missing
+from leptonflow.storage.store_identity import require
 from schemas.config import NAME
 from schemas.errors import UsageError
 from schemas.settings import quiet, store_uri
@@ -82,6 +82,5 @@ def opened(uri: str | None) -> OpenedStore:
     """The store at `uri`, by default the command line's. Raises LeptonflowError where there is none."""
     quiet()
     store = open_store(store_uri(uri))
-    if not exists(store):
-        raise missing(store)
+    require(store)
     return OpenedStore(store)

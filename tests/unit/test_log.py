@@ -377,7 +377,6 @@ def test_a_wrong_reading_leaves_no_wrong_record(
 ) -> None:
     """One flipped bit in a reading, of one byte in 29, in turn: what is committed then is right all the same."""
     grown(store, 3)
-    monkeypatch.setattr(logs, "PAUSES", (0.0, 0.0))
     monkeypatch.setattr("leptonflow.storage.objects.PAUSES", (0.0, 0.0))
     for position in range(0, len(store.get(key)), 29):
         forget()

@@ -22,11 +22,11 @@ ROOT = Path(__file__).resolve().parents[2]
 COMMAND = """
 import atexit, os, subprocess, sys, threading, warnings
 from cli import main
-from cli.common import JSON, DEBUG, Answer, answer
+from cli.common import JSON, Answer, answer
 from schemas.errors import UsageError
 
 @main.app.command()
-def noisy(as_json: JSON = False, debug: DEBUG = False) -> int:
+def noisy(as_json: JSON = False) -> int:
     print("from print")
     sys.__stdout__.write("from the stream\\n")
     os.write(1, b"from C\\n")
