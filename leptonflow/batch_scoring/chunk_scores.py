@@ -11,7 +11,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from leptonflow.batch_scoring.scored_sources import BYTES, FAULT, FILE, Wanted
+from leptonflow.batch_scoring.scored_sources import BYTES, FAULT, FILE, ExampleRef
 from leptonflow.core import files
 from leptonflow.core.child_processes import Answer, Task
 from leptonflow.core.concurrency import in_order
@@ -43,7 +43,7 @@ def warm() -> None:
 def perform(task: Task) -> Answer:
     """([], the chunk's rows as a Parquet file). task: store, pipeline, version, manifest_sha256, code, examples."""
     model = _model(*(task[name] for name in ("store", "pipeline", "version", "manifest_sha256", "code")))
-    return [], encoded(rows(model, [Wanted(*each) for each in task["examples"]]), model.runtime)
+    return [], encoded(rows(model, [ExampleRef(*each) for each in task["examples"]]), model.runtime)
 
 
 @lru_cache(maxsize=1)  # of this process
@@ -52,7 +52,7 @@ def _model(store: str, pipeline: str, version: str, manifest_sha256: str, code: 
     return served_models.load(open_store(store), pipeline, version, manifest_sha256, code, threads=1)
 
 
-def rows(model: ServedModel, examples: Sequence[Wanted]) -> pa.Table:
+def rows(model: ServedModel, examples: Sequence[ExampleRef]) -> pa.Table:
     """source, id, label, probability, a column for each class or output, version, error: a row for each example."""
     import pyarrow as pa
 
@@ -78,14 +78,14 @@ def rows(model: ServedModel, examples: Sequence[Wanted]) -> pa.Table:
     return pa.table(list(columns.values()), names=list(columns))
 
 
-def _examined(workload: Workload, own: Any, examples: Sequence[Wanted]) -> Iterator[Examined]:
+def _examined(workload: Workload, own: Any, examples: Sequence[ExampleRef]) -> Iterator[Examined]:
     """Objects are fetched side by side, in order; what is on this machine is read one after another."""
     look = partial(_look, workload, own)
     kinds = {each.kind for each in examples}
     return map(look, examples) if kinds <= {FILE, BYTES, FAULT} else in_order(look, examples)
 
 
-def _look(workload: Workload, own: Any, example: Wanted) -> Examined:
+def _look(workload: Workload, own: Any, example: ExampleRef) -> Examined:
     try:
         if example.kind == FAULT:
             return Examined(None, example.value)

@@ -29,8 +29,8 @@ FILE, OBJECT, BYTES, FAULT = "file", "object", "bytes", "fault"
 S3 = "s3://"
 
 
-class Wanted(NamedTuple):
-    """An example to be scored.
+class ExampleRef(NamedTuple):
+    """An example of a source: its name, and how a process reads it.
 
     kind   file (value: its path), object (value: its key on the store `of`), bytes (value: the example itself, base64),
            fault (value: why it cannot be read)
@@ -44,7 +44,7 @@ class Wanted(NamedTuple):
     state: tuple[int, ...] = ()
 
 
-def wanted(given: Sequence[str], workload: Workload, columns: Columns, root: Path | None) -> Iterator[Wanted]:
+def examples(given: Sequence[str], workload: Workload, columns: Columns, root: Path | None) -> Iterator[ExampleRef]:
     """Every example of the sources, in the order given; of a folder or a prefix by name, of a table by row.
 
     columns.cells is None where the rows of tables name files. Raises UsageError where there is nothing to score.
@@ -58,7 +58,7 @@ def wanted(given: Sequence[str], workload: Workload, columns: Columns, root: Pat
             raise UsageError("the source holds no example", expected=f"{workload.noun}, or a table", received=each)
 
 
-def _here(given: str, workload: Workload, columns: Columns, root: Path | None) -> Iterator[Wanted]:
+def _here(given: str, workload: Workload, columns: Columns, root: Path | None) -> Iterator[ExampleRef]:
     path = Path(given)
     if path.is_dir():
         for name, found in folder_walk.ordered(given):
@@ -78,7 +78,7 @@ def _here(given: str, workload: Workload, columns: Columns, root: Path | None) -
         )  # fmt: skip
 
 
-def _table(path: Path, given: str, workload: Workload, columns: Columns, root: Path | None) -> Iterator[Wanted]:
+def _table(path: Path, given: str, workload: Workload, columns: Columns, root: Path | None) -> Iterator[ExampleRef]:
     folder = os.path.realpath(path.parent if root is None else root)
     source = Source(folder, os.path.abspath(path.parent if root is None else root), _layout(path, workload, root))
     paths = Paths(source, ())
@@ -101,7 +101,7 @@ def _layout(path: Path, workload: Workload, root: Path | None) -> Layout:
     return Layout("table", table=table, suffixes=workload.suffixes)
 
 
-def _objects(uri: str, workload: Workload, columns: Columns) -> Iterator[Wanted]:
+def _objects(uri: str, workload: Workload, columns: Columns) -> Iterator[ExampleRef]:
     """The objects under a prefix; or the rows of the table that the URI names, whose paths are relative to it."""
     suffix = posixpath.splitext(uri)[1].lower()
     if suffix in layouts.TABLES:
@@ -109,10 +109,10 @@ def _objects(uri: str, workload: Workload, columns: Columns) -> Iterator[Wanted]
         return
     for key, size in open_store(uri).list(""):
         if not layouts.is_hidden(key) and not layouts.is_litter(key, workload.suffixes):
-            yield Wanted(f"{uri.rstrip('/')}/{key}", OBJECT, key, uri, (size,))
+            yield ExampleRef(f"{uri.rstrip('/')}/{key}", OBJECT, key, uri, (size,))
 
 
-def _object_table(uri: str, suffix: str, columns: Columns) -> Iterator[Wanted]:
+def _object_table(uri: str, suffix: str, columns: Columns) -> Iterator[ExampleRef]:
     folder, key = posixpath.split(uri)
     with tempfile.TemporaryDirectory() as place:
         path = Path(place) / f"table{suffix}"
@@ -121,22 +121,22 @@ def _object_table(uri: str, suffix: str, columns: Columns) -> Iterator[Wanted]:
             name = f"{uri}[{number}]"
             if isinstance(cell, str):
                 meant, rule = label_tables.name_of(cell)
-                yield _fault(name, rule) if rule or meant is None else Wanted(name, OBJECT, meant, folder)
+                yield _fault(name, rule) if rule or meant is None else ExampleRef(name, OBJECT, meant, folder)
             else:
                 yield _fault(name, cell) if isinstance(cell, tuple) else _bytes(name, cell)
 
 
-def _file(name: str, path: str) -> Wanted:
+def _file(name: str, path: str) -> ExampleRef:
     try:
         found = os.stat(path)
     except OSError:  # told as it is read
-        return Wanted(name, FILE, path)
-    return Wanted(name, FILE, path, "", (found.st_size, found.st_mtime_ns))
+        return ExampleRef(name, FILE, path)
+    return ExampleRef(name, FILE, path, "", (found.st_size, found.st_mtime_ns))
 
 
-def _bytes(name: str, data: bytes) -> Wanted:
-    return Wanted(name, BYTES, base64.b64encode(data).decode())
+def _bytes(name: str, data: bytes) -> ExampleRef:
+    return ExampleRef(name, BYTES, base64.b64encode(data).decode())
 
 
-def _fault(name: str, rule: tuple[str, str] | None) -> Wanted:
-    return Wanted(name, FAULT, ": ".join(rule or scored_tables.NO_EXAMPLE))
+def _fault(name: str, rule: tuple[str, str] | None) -> ExampleRef:
+    return ExampleRef(name, FAULT, ": ".join(rule or scored_tables.NO_EXAMPLE))

@@ -39,11 +39,7 @@ def rows(path: Path, columns: Columns) -> Iterator[Cell]:
 
 def _places(header: Sequence[str], columns: Columns) -> list[int]:
     """Where the columns stand that hold the example, or the one that names its file. Raises UsageError."""
-    if columns.cells is not None:
-        at = label_columns.find_texts(header, columns)[0]
-    else:
-        path = label_columns.find_columns(header, columns)[0]
-        at = None if path is None else [path]
+    at = label_columns.find_examples(header, columns)[0]
     if at is not None:
         return at
     wanted = columns.cells or ([columns.path] if columns.path else None)
@@ -130,11 +126,7 @@ def _parquet(path: Path, columns: Columns) -> Iterator[Cell]:
         with pq.ParquetFile(path) as file:
             schema = file.schema_arrow
             header = list(schema.names)
-            if columns.cells is not None:
-                at = _places(header, columns)
-            else:
-                inside, _ = label_tables.find_in_parquet(schema, columns)
-                at = [inside] if inside is not None else _places(header, columns)
+            at = label_tables.find_in_parquet(schema, columns)[0] or _places(header, columns)
             names = [header[each] for each in at]
             for batch in file.iter_batches(TOGETHER, columns=names, use_threads=False):
                 values, broken = label_tables.cells(batch, None if columns.cells is not None else names[0])

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leptonflow.batch_scoring import chunk_scores, scored_sources
-from leptonflow.batch_scoring.scored_sources import Wanted
+from leptonflow.batch_scoring.scored_sources import ExampleRef
 from leptonflow.core import progress
 from leptonflow.core.child_processes import Answer, Pool, Task
 from leptonflow.core.hashing import sha256, short
@@ -124,7 +124,7 @@ def score(
         "manifest_sha256": champion.manifest_sha256, "code": own_model.runs_code(config.model),
     }  # fmt: skip
     size = max(LEAST, min(MOST, CHUNK_BYTES // max(1, workload.codec.bytes(manifest.input))))
-    chunks = _chunks(scored_sources.wanted(given, workload, columns, root), size)
+    chunks = _chunks(scored_sources.examples(given, workload, columns, root), size)
     refs: list[ObjectRef] = []
     rows = failed = kept = 0
     runtimes: dict[str, None] = {}
@@ -138,8 +138,8 @@ def score(
     return Scored(manifest, tuple(refs), rows, failed, kept, tuple(runtimes))
 
 
-def _chunks(examples: Iterable[Wanted], size: int) -> Iterator[list[Wanted]]:
-    chunk: list[Wanted] = []
+def _chunks(examples: Iterable[ExampleRef], size: int) -> Iterator[list[ExampleRef]]:
+    chunk: list[ExampleRef] = []
     for each in examples:
         chunk.append(each)
         if len(chunk) == size:
@@ -150,7 +150,7 @@ def _chunks(examples: Iterable[Wanted], size: int) -> Iterator[list[Wanted]]:
 
 
 def _files(
-    job: Task, chunks: Iterable[list[Wanted]], parts: Store, prefix: str, processes: int
+    job: Task, chunks: Iterable[list[ExampleRef]], parts: Store, prefix: str, processes: int
 ) -> Iterator[tuple[str, bytes, bool]]:
     """(key, the file, whether it was made now) of each chunk, in order; those that are missing are made."""
     asked: deque[tuple[str, bool]] = deque()  # the chunks that were read ahead, and whether they are made
@@ -179,7 +179,7 @@ def _files(
             yield key, steady(parts, key), False
 
 
-def _digest(job: Task, chunk: list[Wanted]) -> str:
+def _digest(job: Task, chunk: list[ExampleRef]) -> str:
     """Of the version, and of what is known of the examples; a file's name may have bytes that are no UTF-8."""
     return short(sha256(json.dumps([job["manifest_sha256"], chunk]).encode()))
 

@@ -154,7 +154,7 @@ def resolve(root: str, name: str) -> str | Refusal:
         return Refusal("not-a-file", "a folder")
     if stat.S_ISLNK(mode):
         return Refusal("path-escape", "a circular link")
-    return real if stat.S_ISREG(mode) else Refusal("not-a-file", "a pipe, a socket or a device")
+    return real if stat.S_ISREG(mode) else NO_FILE
 
 
 def open_file(real: str) -> int | Refusal:
@@ -167,7 +167,7 @@ def open_file(real: str) -> int | Refusal:
         if error.errno == errno.ELOOP:
             return Refusal("path-escape", "a link that is not followed")
         if error.errno == errno.ENXIO:
-            return Refusal("not-a-file", "a pipe, a socket or a device")
+            return NO_FILE
         return Refusal("unreadable-file", _words(error))
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -145,6 +145,40 @@ def find_texts(header: Sequence[str], columns: Columns) -> tuple[list[int] | Non
     return next(([lower.index(name)] for name in TEXTS if name in lower), None), label_at
 
 
+def find_examples(header: Sequence[str], columns: Columns) -> tuple[list[int] | None, int | None]:
+    """Where the columns stand that hold the example, or the one that names its file; and the label."""
+    if columns.cells is not None:
+        return find_texts(header, columns)
+    path, label_at = find_columns(header, columns)
+    return None if path is None else [path], label_at
+
+
+def of_columns(
+    header: Sequence[str],
+    columns: Columns,
+    count: int,
+    column: Callable[[int], Iterable[Any]],
+    *,
+    broken: Mapping[int, Rule] | None = None,
+    as_label: Callable[[Any], Any] = lambda value: value,
+) -> LabelTable:
+    """A table of `count` rows by its columns: `column` gives one by its place.
+
+    broken: the rule of a row that cannot be read, by its number; as_label: how the cell of a label is written.
+    """
+    at, label_at = find_examples(header, columns)
+    if at is None or label_at is None or lacks_group(header, columns):
+        return lacking(header, columns, count)
+    labels = map(as_label, column(label_at))
+    if columns.cells is None:
+        found = of_cells(header, column(at[0]), labels, broken)
+    else:
+        rows = enumerate(zip(*map(column, at), strict=True))
+        found = of_texts(header, (None if number in (broken or ()) else row for number, row in rows), labels, broken)
+    group_at = group_column(header, columns)
+    return found if group_at is None else found.grouped(column(group_at))
+
+
 def check_texts(header: Sequence[str], columns: Columns) -> None:
     """Raises UsageError where a column of texts is named twice, or is the column of labels as well."""
     if len(set(columns.cells or ())) < len(columns.cells or ()):
@@ -210,8 +244,7 @@ def unknown(header: Sequence[str], columns: Columns) -> UsageError:
             "the table has no such column", expected=", ".join(header), received=", ".join(names),
             hint="--path-column, --text-column, --label-column, and the YAML's `input` and `group`, name columns",
         )  # fmt: skip
-    path, label_at = find_columns(header, columns)
-    held = find_texts(header, columns)[0] if columns.cells is not None else path
+    held, label_at = find_examples(header, columns)
     if columns.cells is None and held is None:
         check_no_texts(header)
     if held is not None and label_at is None:
@@ -228,15 +261,14 @@ def unknown(header: Sequence[str], columns: Columns) -> UsageError:
 
 def lacking(header: Sequence[str], columns: Columns, count: int) -> LabelTable:
     """A table without one of its columns: every row has that rule."""
-    path, label_at = find_columns(header, columns)
-    example = ("a path column", columns.path, PATHS, path)
+    at, label_at = find_examples(header, columns)
+    example = ("a path column", columns.path, PATHS, at)
     if columns.cells is not None:
-        at = find_texts(header, columns)[0]
-        example = ("a text column", ", ".join(columns.cells), TEXTS, at[0] if at else None)
+        example = ("a text column", ", ".join(columns.cells), TEXTS, at)
     wanted = [
         f"{what} ({given or ', '.join(names)})"
-        for what, given, names, at in (example, ("a label column", columns.label, LABELS, label_at))
-        if at is None
+        for what, given, names, place in (example, ("a label column", columns.label, LABELS, label_at))
+        if place is None
     ]
     if lacks_group(header, columns):
         wanted.append(f"a group column ({columns.group})")

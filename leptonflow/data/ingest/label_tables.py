@@ -11,7 +11,7 @@ import io
 import json
 import posixpath
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,12 +21,12 @@ from leptonflow.data.ingest.label_columns import (
     Columns,
     LabelTable,
     Rule,
-    find_columns,
-    find_texts,
+    find_examples,
     group_column,
     lacking,
     lacks_group,
     of_cells,
+    of_columns,
     of_texts,
 )
 from schemas.errors import UsageError, words_of
@@ -65,10 +65,7 @@ def has_columns(name: str, data: bytes, columns: Columns = DEFAULT) -> bool:
     import pyarrow.parquet as pq
 
     try:
-        schema = pq.read_schema(pa.BufferReader(data))
-        return None not in (find_texts if columns.cells is not None else find_in_parquet)(
-            schema.names if columns.cells is not None else schema, columns
-        )
+        return None not in find_in_parquet(pq.read_schema(pa.BufferReader(data)), columns)
     except (ValueError, OSError):
         return False
 
@@ -129,28 +126,28 @@ def _read_parquet(data: bytes, columns: Columns, classes: Sequence[str] | None) 
     header = list(schema.names)
     if file.metadata.num_rows > bounded_parquet.MOST_ROWS:
         raise ValueError(f"it tells of {file.metadata.num_rows} rows; a table has {bounded_parquet.MOST_ROWS} at most")
-    if columns.cells is not None:
-        return _read_texts(data, schema, columns, classes, file.metadata.num_rows)
-    path, label_at = find_in_parquet(schema, columns)
-    if path is None or label_at is None or lacks_group(header, columns):
+    at, label_at = find_in_parquet(schema, columns)
+    if at is None or label_at is None or lacks_group(header, columns):
         return lacking(header, columns, file.metadata.num_rows)
     # Only these columns are read: the others may be anything.
-    table = _columns(data, header, (path, label_at, group_column(header, columns)))
-    found, broken = cells(table, files=header[path])
-    held, labels = found[header[path]], found[header[label_at]]
-    inside = files_inside(schema.types[path], held)
-    if inside is None:
-        return _grouped(of_cells(header, held, labels, broken), found, columns)
-    names = _class_names(schema, header[label_at])
-    if pa.types.is_integer(schema.types[label_at]):
+    group_at = group_column(header, columns)
+    wanted = (header[each] for each in (*at, label_at, group_at) if each is not None)
+    table = bounded_parquet.columns(data, tuple(dict.fromkeys(wanted)))
+    paths = None if columns.cells is not None else header[at[0]]
+    held, broken = cells(table, files=paths)
+    labels = held[header[label_at]]
+    inside = None if paths is None else files_inside(schema.types[at[0]], held[paths])
+    if pa.types.is_integer(schema.types[label_at]) and (paths is None or inside is not None):
+        names = _class_names(schema, header[label_at])
         labels = [_class(number, names or classes, bool(names)) for number in labels]
-    whole = replace(of_cells(header, [None] * len(inside), labels, broken), cells=inside)
-    return _grouped(whole, found, columns)
-
-
-def _columns(data: bytes, header: Sequence[str], places: Iterable[int | None]) -> pa.Table:
-    """The columns at these places, each once."""
-    return bounded_parquet.columns(data, tuple(dict.fromkeys(header[at] for at in places if at is not None)))
+    if paths is None:
+        rows = enumerate(zip(*(held[header[each]] for each in at), strict=True))
+        found = of_texts(header, (None if number in broken else row for number, row in rows), labels, broken)
+    elif inside is None:
+        found = of_cells(header, held[paths], labels, broken)
+    else:
+        found = replace(of_cells(header, [None] * len(inside), labels, broken), cells=inside)
+    return found if group_at is None else found.grouped(held[header[group_at]])
 
 
 def cells(table: pa.Table | pa.RecordBatch, files: str | None = None) -> tuple[dict[str, list[Any]], dict[int, Rule]]:
@@ -169,38 +166,12 @@ def cells(table: pa.Table | pa.RecordBatch, files: str | None = None) -> tuple[d
     return found, broken
 
 
-def _grouped(found: LabelTable, columns_read: Mapping[str, list[Any]], columns: Columns) -> LabelTable:
-    at = group_column(list(columns_read), columns)
-    return found if at is None else found.grouped(list(columns_read.values())[at])
-
-
-def _read_texts(
-    data: bytes, schema: pa.Schema, columns: Columns, classes: Sequence[str] | None, rows: int
-) -> LabelTable:
-    import pyarrow as pa
-
-    header = list(schema.names)
-    texts, label_at = find_texts(header, columns)
-    if texts is None or label_at is None or lacks_group(header, columns):
-        return lacking(header, columns, rows)
-    names = [header[at] for at in texts]
-    table = _columns(data, header, (*texts, label_at, group_column(header, columns)))
-    found, broken = cells(table)
-    labels = found[header[label_at]]
-    if pa.types.is_integer(schema.types[label_at]):
-        called = _class_names(schema, header[label_at])
-        labels = [_class(number, called or classes, bool(called)) for number in labels]
-    each = enumerate(zip(*(found[name] for name in names), strict=True))
-    good = (None if number in broken else row for number, row in each)
-    return _grouped(of_texts(header, good, labels, broken), found, columns)
-
-
-def find_in_parquet(schema: pa.Schema, columns: Columns) -> tuple[int | None, int | None]:
-    """Where the column of files, or of paths, and that of labels stand."""
-    path, label_at = find_columns(schema.names, columns)
-    if path is None and columns.path is None:  # a column of files may have any name
-        path = next((at for at, each in enumerate(schema.types) if _is_struct(each)), None)
-    return path, label_at
+def find_in_parquet(schema: pa.Schema, columns: Columns) -> tuple[list[int] | None, int | None]:
+    """As find_examples, of a table in which a column of files may have any name."""
+    at, label_at = find_examples(schema.names, columns)
+    if at is None and columns.cells is None and columns.path is None:
+        at = next(([number] for number, each in enumerate(schema.types) if _is_struct(each)), None)
+    return at, label_at
 
 
 def _is_struct(kind: pa.DataType) -> bool:
@@ -260,20 +231,10 @@ def _read_lines(data: bytes, columns: Columns) -> LabelTable:
     if len(rows) == len(broken):
         raise ValueError(broken[0][1] if broken else "the table is empty")
     header = list(dict.fromkeys(key for row in rows for key in row))
-    path, label_at = find_columns(header, columns)
-    texts = find_texts(header, columns)[0] if columns.cells is not None else None
-    if (path if columns.cells is None else texts) is None or label_at is None or lacks_group(header, columns):
-        return lacking(header, columns, len(rows))
-    labels = (row.get(header[label_at]) for row in rows)
-    told = (json.dumps(each) if isinstance(each, bool) else each for each in labels)  # true, as it stands there
-    if texts is not None:
-        cells = ([row.get(header[at]) for at in texts] for row in rows)
-        found = of_texts(header, (None if n in broken else row for n, row in enumerate(cells)), told, broken)
-    else:
-        assert path is not None
-        found = of_cells(header, (row.get(header[path]) for row in rows), told, broken)
-    group_at = group_column(header, columns)
-    return found if group_at is None else found.grouped(row.get(header[group_at]) for row in rows)
+    return of_columns(
+        header, columns, len(rows), lambda at: (row.get(header[at]) for row in rows), broken=broken,
+        as_label=lambda each: json.dumps(each) if isinstance(each, bool) else each,  # true, as it stands there
+    )  # fmt: skip
 
 
 # --- CSV ---------------------------------------------------------------------------------------------
@@ -284,22 +245,10 @@ def _read_csv(data: bytes, columns: Columns) -> LabelTable:
     if not lines:
         raise ValueError("the table is empty")
     header, body = lines[0], lines[1:]
-    path, label_at = find_columns(header, columns)
-    texts = find_texts(header, columns)[0] if columns.cells is not None else None
-    if (path if columns.cells is None else texts) is None or label_at is None or lacks_group(header, columns):
-        return lacking(header, columns, len(body))
     ragged = {n: ragged_row(len(header), len(row)) for n, row in enumerate(body) if len(row) != len(header)}
     ragged |= {number - 1: rule for number, rule in broken.items()}
     whole = [None if number in ragged else row for number, row in enumerate(body)]
-    assert label_at is not None
-    told = (row and row[label_at] for row in whole)
-    if texts is not None:
-        found = of_texts(header, (row and [row[at] for at in texts] for row in whole), told, ragged)
-    else:
-        assert path is not None
-        found = of_cells(header, (row and row[path] for row in whole), told, ragged)
-    group_at = group_column(header, columns)
-    return found if group_at is None else found.grouped(row and row[group_at] for row in whole)
+    return of_columns(header, columns, len(body), lambda at: (row and row[at] for row in whole), broken=ragged)
 
 
 def ragged_row(columns: int, cells: int) -> Rule:

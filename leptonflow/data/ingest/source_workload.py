@@ -88,10 +88,7 @@ def _read(workload: Workload, source: Source) -> _Read:
         named = sum(file.name.lower().endswith(held) for file in source.files)
         return _Read(workload, source, named + (len(source.files) - named) // UNNAMED, named=named)
     table = source_summary.table(source)
-    at = label_columns.find_texts(table.header, source.columns)[0]
-    if source.columns.cells is None:
-        path = label_columns.find_columns(table.header, source.columns)[0]
-        at = None if path is None else [path]
+    at = label_columns.find_examples(table.header, source.columns)[0]
     examples = len(table) if table.cells is not None else _files(source, table)
     columns = tuple(table.header[each] for each in at or ())
     return _Read(workload, source, examples, columns, table=table)
