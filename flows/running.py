@@ -7,7 +7,6 @@ Keras are imported. Nothing heavy is imported before they are under way.
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -15,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import Any
 
-from flows import addresses, credentials, ray_cluster, server
+from flows import addresses, credentials, environment, ray_cluster, server
 from flows.waking import waking
 from leptonflow.core import garbage_collection, progress
 from leptonflow.data.dataset import admission, dataset_state
@@ -71,7 +70,7 @@ def prefect(meanwhile: Callable[[], object] = lambda: None) -> Iterator[None]:
 
     `meanwhile` is called, to import what the flows need, while the server boots.
     """
-    with server.api() as api, _environment(_log_levels()), ExitStack() as stack:
+    with server.api() as api, environment.changed(_log_levels()), ExitStack() as stack:
         with garbage_collection.paused(freeze=True):  # collections take a quarter of the time of imports
             import httpx
             from prefect import settings
@@ -137,17 +136,3 @@ def _interruptible() -> Iterator[None]:
                 yield
         finally:
             signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-@contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

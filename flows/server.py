@@ -31,14 +31,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from flows import addresses, credentials, server_database
+from flows import addresses, credentials, environment, server_database
 from flows.addresses import ANSWER_SECONDS
 from flows.stack import place
 from leptonflow.core import progress
+from leptonflow.core.child_processes import python_path
 from schemas.errors import ServerError
 
 FOLDER = Path(".leptonflow/prefect")
-ROOT = Path(__file__).resolve().parent.parent
 BOOT_SECONDS = 60.0
 BACKLOG = 128
 
@@ -137,20 +137,10 @@ def api(folder: Path | None = None) -> Iterator[ApiHandle]:
         handle.wait()
     else:
         handle = start((folder or FOLDER).absolute())
-    before = dict(os.environ)
-    changed = for_client(handle)
     try:
-        for name, value in changed.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-        yield handle
+        with environment.changed(for_client(handle)):
+            yield handle
     finally:
-        for name in changed:
-            os.environ.pop(name, None)
-            if name in before:
-                os.environ[name] = before[name]
         handle.close()
 
 
@@ -166,8 +156,7 @@ def for_client(handle: ApiHandle) -> dict[str, str | None]:
         changed["PREFECT_PROFILE"] = None
         # Links in notifications: Prefect's newer pages come back to the link after the login, its older ones do not.
         changed["PREFECT_UI_URL"] = f"{handle.url.removesuffix('/api')}/v2"
-        for name in ("no_proxy", "NO_PROXY"):  # a proxy cannot reach this machine's loopback
-            changed[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1"]))
+        changed |= environment.no_proxy(os.environ)
     return changed
 
 
@@ -190,18 +179,18 @@ def start(folder: Path) -> ApiHandle:
 
 
 def launch(
-    folder: Path, listener: socket.socket, log: Path, login: str, environment: Mapping[str, str] | None = None
+    folder: Path, listener: socket.socket, log: Path, login: str, told: Mapping[str, str] | None = None
 ) -> tuple[ApiHandle, subprocess.Popen[bytes]] | None:
     """Start the full server of `up` on a socket that listens; None while another server has the folder.
 
-    environment: what its process is told beside Prefect's settings.
+    told: environment variables of its process beside Prefect's settings.
     """
     with _usable(folder), locked(folder):
         other = _join(folder)
         if other is not None:
             other.close()
             return None
-        settings = {**FULL, **_own_ui(folder), **(environment or {})}
+        settings = {**FULL, **_own_ui(folder), **(told or {})}
         return _launch(folder, listener, settings, log, login, full=True)
 
 
@@ -342,18 +331,18 @@ def _launch(
     url = f"http://127.0.0.1:{port}/api"
     document: dict[str, object] = {"url": url, "pid": None, "full": full, "log": str(log), "login": login}
     publish(folder, document)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    environment |= {**settings, "DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
-    environment |= {"PREFECT_HOME": str(folder), "PREFECT_UI_API_URL": url, "PREFECT_SERVER_API_AUTH_STRING": login}
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    variables |= {**settings, "DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+    variables |= {"PREFECT_HOME": str(folder), "PREFECT_UI_API_URL": url, "PREFECT_SERVER_API_AUTH_STRING": login}
     # Its own page alone, by either name of this machine.
-    environment["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"] = f"http://127.0.0.1:{port},http://localhost:{port}"
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    variables["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"] = f"http://127.0.0.1:{port},http://localhost:{port}"
+    variables["PYTHONPATH"] = python_path()
     with log.open("ab" if full else "wb") as sink:
         child = subprocess.Popen(
             # -P: a file of the user's folder must not be taken for a module
             [sys.executable, "-P", "-m", "flows.server_child", str(folder), str(listener.fileno()), str(reader)],
             pass_fds=(listener.fileno(), reader),
-            env=environment,
+            env=variables,
             stdin=subprocess.DEVNULL,
             stdout=sink,
             stderr=sink,

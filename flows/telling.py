@@ -18,7 +18,7 @@ from typing import Any
 from flows.naming import sentence, some
 from leptonflow.core import store_keys
 from leptonflow.core.hashing import digest, short
-from leptonflow.reports import plot_files, plots
+from leptonflow.reports import html_report, plot_files, plots
 from leptonflow.reports.wording import bound, duration, number, signed, when
 from leptonflow.runs import unchanged
 from leptonflow.workloads.confusion_matrix import Matrix
@@ -126,11 +126,7 @@ def _batches(outcomes: Sequence[Outcome]) -> str:
 
 
 def _reasons(outcomes: Sequence[Outcome]) -> str:
-    total: Counter[str] = Counter()
-    for outcome in outcomes:
-        total.update(outcome.reasons)
-    ordered = sorted(total.items(), key=lambda each: (-each[1], each[0]))
-    rows = [(markdown(rule), number(count)) for rule, count in ordered]
+    rows = [(markdown(rule), number(count)) for rule, count in html_report.reasons(outcomes)]
     title = "quarantined by rule" + (", of all batches" if len(outcomes) > 1 else "")
     return _table((title, "rows"), rows) if rows else ""
 
@@ -155,7 +151,8 @@ def _comparison(trained: Trained) -> list[str]:
     rows = []
     for name in overall(mine.metrics):
         own, other = mine.metrics[name], theirs.metrics.get(name) if theirs else None
-        rows.append((name, number(own), number(other), signed(None if None in (own, other) else own - other)))  # type: ignore[operator]
+        difference = None if own is None or other is None else own - other
+        rows.append((name, number(own), number(other), signed(difference)))
     champion = f"champion `{trained.evaluation.champion}`" if trained.evaluation.champion else "champion"
     told = [on, _table(("metric", f"candidate `{mine.version}`", champion, "difference"), rows)]
     return [*told, _confused(trained)] if trained.snapshot.classes else told

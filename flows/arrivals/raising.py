@@ -21,6 +21,7 @@ from leptonflow.storage.store_identity import store_id
 from schemas.arrivals import FLOW, batch_event, event_id
 from schemas.config import Pipeline
 from schemas.errors import UsageError
+from schemas.text import noun
 
 AT_ONCE = 100  # events in one request
 OVERDUE_SECONDS = 60.0  # beyond the debounce, until a batch for which no run was due is told of again
@@ -198,8 +199,6 @@ class Raiser:
 def _told(arrival: Arrival) -> str:
     if arrival.files is None or arrival.bytes is None:
         return f"batch {arrival.batch} is closed by a damaged _READY"
-    return f"batch {arrival.batch} has arrived, {_count(arrival.files, 'file')}, {_count(arrival.bytes, 'byte')}"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
+    sizes = ((arrival.files, "file"), (arrival.bytes, "byte"))
+    told = ", ".join(f"{count:,} {noun(count, what)}" for count, what in sizes)
+    return f"batch {arrival.batch} has arrived, {told}"

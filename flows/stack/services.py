@@ -15,16 +15,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from flows import addresses, credentials, deployable, server
+from flows import addresses, credentials, deployable, environment, server
 from flows.stack import place, processes, s3, tether
 from flows.stack.prefect_server import ANSWER_SECONDS, PrefectServer
 from flows.stack.supervising import Service
-from leptonflow.core.pipeline_files import available, load_config
+from leptonflow.core.child_processes import python_path
+from leptonflow.core.pipeline_files import PIPELINES, available, load_config
 from schemas.arrivals import FLOW, POOL
 from schemas.config import Pipeline
 from schemas.errors import UsageError
 
-PIPELINES = Path("pipelines")
 NO_PIPELINES = "none under pipelines/: `leptonflow init NAME` writes one there"
 SAVE_SECONDS = 1.5  # in which the fits may save themselves: the worker has CLIENT_SECONDS to end (supervising)
 # The programs of our own that `up` runs: a module and its arguments.
@@ -108,7 +108,7 @@ def configuration() -> object:
         files = list(available(PIPELINES).values())
     except UsageError as error:  # as `deploy` says it
         return error.message
-    for file in [*files, Path("prefect.yaml")]:
+    for file in [*files, deployable.FILE]:
         with suppress(OSError):
             stat = file.stat()
             found.append((str(file), stat.st_mtime_ns, stat.st_size))
@@ -117,11 +117,11 @@ def configuration() -> object:
 
 def services(plan: Plan, programs: Mapping[str, Sequence[str]] = PROGRAMS) -> list[Service]:
     """The services in the order in which a person reads about them."""
-    environment = child_environment(plan)
+    variables = child_environment(plan)
 
     def program(name: str, *arguments: str, log: str | None = None) -> Callable[[], subprocess.Popen[bytes]]:
         command = [sys.executable, "-P", "-m", "flows.stack.tether", *programs[name], *arguments]
-        return lambda: spawn(command, environment, place.log(plan.folder, log or name), tethers=(plan.tether,))
+        return lambda: spawn(command, variables, place.log(plan.folder, log or name), tethers=(plan.tether,))
 
     def table(name: str, needs: tuple[str, ...], **others: Any) -> Service:
         return Service(name, place.log(plan.folder, name), needs=needs, **others)
@@ -183,11 +183,11 @@ def board_address(plan: Plan) -> str:
 def _s3(plan: Plan, chosen: s3.Server) -> Service:
     log = place.log(plan.folder, "s3")
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "MINIO_", "WEED_", "S3_"))}
-    environment = without_proxy({**kept, **chosen.environment})
+    variables = {**kept, **chosen.environment, **environment.no_proxy(kept)}
     return Service(
         "s3",
         log,
-        spawn=lambda: spawn(list(chosen.command), environment, log, cwd=chosen.folder),
+        spawn=lambda: spawn(list(chosen.command), variables, log, cwd=chosen.folder),
         healthy=lambda since: addresses.answers(chosen.health, ANSWER_SECONDS),
         line=lambda pid: f"S3 {chosen.endpoint} ({chosen.name}); in another terminal: . {place.FOLDER}/s3.env",
         url=chosen.endpoint,
@@ -199,25 +199,19 @@ def child_environment(plan: Plan) -> dict[str, str]:
     """What our own programs are told: where the API, the store and the S3 server are."""
     folder = (Path.cwd() / server.FOLDER).absolute()
     changed = server.for_client(server.ApiHandle(plan.prefect.api, folder, login=plan.prefect.login))
-    environment = {name: value for name, value in os.environ.items() if name not in changed}
-    environment |= {name: value for name, value in changed.items() if value is not None}
+    variables = {name: value for name, value in os.environ.items() if name not in changed}
+    variables |= {name: value for name, value in changed.items() if value is not None}
     if plan.s3 is not None:
-        environment.pop("AWS_SESSION_TOKEN", None)
-        environment |= plan.s3.client
-    environment |= plan.webhook
-    environment |= {"LEPTONFLOW_STORE": plan.store, tether.NAME: str(plan.tether)}
-    environment.setdefault("LEPTONFLOW_BOARD_URL", board_address(plan))
-    if environment.get("PREFECT_LOGGING_LEVEL", "ERROR") == "ERROR":  # a command's own default: runs tell more
-        environment["PREFECT_LOGGING_LEVEL"] = "INFO"
-    environment["PYTHONUNBUFFERED"] = "1"  # `logs --follow` shows a line when it is written
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(server.ROOT), environment.get("PYTHONPATH")]))
-    return environment
-
-
-def without_proxy(environment: Mapping[str, str]) -> dict[str, str]:
-    """No proxy for this machine's loopback, which none can reach."""
-    changed = {name: ",".join(filter(None, [environment.get(name), "127.0.0.1"])) for name in ("no_proxy", "NO_PROXY")}
-    return {**environment, **changed}
+        variables.pop("AWS_SESSION_TOKEN", None)
+        variables |= plan.s3.client
+    variables |= plan.webhook
+    variables |= {"LEPTONFLOW_STORE": plan.store, tether.NAME: str(plan.tether)}
+    variables.setdefault("LEPTONFLOW_BOARD_URL", board_address(plan))
+    if variables.get("PREFECT_LOGGING_LEVEL", "ERROR") == "ERROR":  # a command's own default: runs tell more
+        variables["PREFECT_LOGGING_LEVEL"] = "INFO"
+    variables["PYTHONUNBUFFERED"] = "1"  # `logs --follow` shows a line when it is written
+    variables["PYTHONPATH"] = python_path()
+    return variables
 
 
 def spawn(

@@ -121,7 +121,7 @@ def _view(c: Contents) -> dict[str, Any]:
         "outcomes": list(reversed(c.outcomes))[:MOST_BATCHES],
         "hidden_batches": max(0, len(c.outcomes) - MOST_BATCHES),
         "totals": totals,
-        "reasons": sorted(_reasons(c.outcomes).items(), key=lambda r: (-r[1], r[0])),
+        "reasons": reasons(c.outcomes),
         "shifts": _shifts(c.drift),
         "failed": [(o, e) for o in c.outcomes for e in o.expectations if not e.success],
         "comparison": _comparison(c),
@@ -269,11 +269,12 @@ def _mark(rule: RuleResult) -> str:
     return {True: "passed", False: "failed", None: "none"}[rule.passed]
 
 
-def _reasons(outcomes: Sequence[Outcome]) -> Counter[str]:
+def reasons(outcomes: Sequence[Outcome]) -> list[tuple[str, int]]:
+    """(rule, quarantined rows) over some batches, the most frequent first."""
     total: Counter[str] = Counter()
     for outcome in outcomes:
         total.update(outcome.reasons)
-    return total
+    return sorted(total.items(), key=lambda each: (-each[1], each[0]))
 
 
 def _shifts(drift: Drift | None) -> list[ClassShare]:
