@@ -127,7 +127,7 @@ class Service:
             raise NotReady(f"the pipeline {self.name} cannot be served", received=self.why_not(), hint="Try again")
         seen = [examined(each.look, live) for each in asked]
         good = [number for number, each in enumerate(seen) if each.encoded is not None]
-        answers = [Answer(live, error=_words(each)) for each in seen]
+        answers = [Answer(live, error=each.refusal) for each in seen]
         if not good:
             return answers
         found, beside = _predictions(live, [seen[number] for number in good]), self.beside
@@ -209,8 +209,3 @@ def _predictions(live: Live, seen: list[Examined]) -> list[_Prediction]:
         )
         for number, row in enumerate(outputs)
     ]  # fmt: skip
-
-
-def _words(examined: Examined) -> str:
-    """Why an example is not read, in the words of `predict`."""
-    return f"{examined.rule}: {examined.reason}" if examined.rule else str(examined.reason)

@@ -60,20 +60,20 @@ def rows(model: ServedModel, examples: Sequence[ExampleRef]) -> pa.Table:
     found = list(_examined(workload, own, examples))
     at = [number for number, each in enumerate(found) if each.encoded is not None]
     outputs = None
+    predicted: dict[int, tuple[str, float | None]] = {}
     if at:
         stacked = workload.codec.stack([bytes(found[number].encoded or b"") for number in at], own)
         outputs = model.predict_encoded(model.encode(stacked))[0]
-    answers = dict(zip(at, (workload.target.answer(row, model.classes) for row in _each(outputs)), strict=True))
-    said = [answers.get(number, (None, None)) for number in range(len(found))]
-    errors = [None if each.encoded is not None else _why(each) for each in found]
+        predicted = {n: workload.target.answer(row, model.classes) for n, row in zip(at, outputs, strict=True)}
+    predictions = [predicted.get(number, (None, None)) for number in range(len(found))]
     columns: dict[str, Any] = {
         "source": pa.array([_valid(each.name) for each in examples], pa.string()),
         "id": pa.array([each.id for each in found], pa.string()),
-        "label": pa.array([label for label, _ in said], pa.string()),
-        "probability": pa.array([probability for _, probability in said], pa.float64()),
+        "label": pa.array([label for label, _ in predictions], pa.string()),
+        "probability": pa.array([probability for _, probability in predictions], pa.float64()),
         **_outputs(model, at, outputs, len(found)),
         "version": pa.array([model.manifest.version] * len(found), pa.string()),
-        "error": pa.array([each and _valid(each) for each in errors], pa.string()),
+        "error": pa.array([each.refusal and _valid(each.refusal) for each in found], pa.string()),
     }
     return pa.table(list(columns.values()), names=list(columns))
 
@@ -98,14 +98,6 @@ def _look(workload: Workload, own: Any, example: ExampleRef) -> Examined:
         return Examined(None, f"cannot be read: {error.strerror or error}")
     except (NotFound, UsageError) as error:  # an object that is gone, or that no client can name
         return Examined(None, error.line())
-
-
-def _why(found: Examined) -> str:
-    return f"{found.rule}: {found.reason}" if found.rule else str(found.reason)
-
-
-def _each(outputs: NDArray[np.float64] | None) -> Sequence[Any]:
-    return () if outputs is None else list(outputs)
 
 
 def _outputs(

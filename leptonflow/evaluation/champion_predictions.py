@@ -21,6 +21,7 @@ from leptonflow.workloads.base import Examined, Workload
 from schemas import own_model
 from schemas.config import Pipeline
 from schemas.errors import Damaged, NotFound, UsageError
+from schemas.records import ModelManifest
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -66,12 +67,9 @@ def predict_given(
     explain: bool = False,
 ) -> list[dict[str, Any]]:
     """As `predict`, by that champion. paths_first: see requested_examples; code: see packages.load."""
-    try:
-        manifest = packages.manifest(store, pipeline, champion.version)
-    except (Damaged, NotFound) as error:
-        raise _damaged(store, pipeline, champion, error) from error
+    manifest = _manifest(store, pipeline, champion)
     found = requested(given, catalog.load(manifest.workload), manifest.input, paths_first)
-    return _rows(store, pipeline, champion, found, code, explain)
+    return _rows(store, manifest, champion, found, code, explain)
 
 
 def predict_array(store: Store, pipeline: str, champion: Champion, values: NDArray[Any]) -> list[dict[str, Any]]:
@@ -93,22 +91,19 @@ def predict_array(store: Store, pipeline: str, champion: Champion, values: NDArr
             raise UsageError("the champion takes no arrays", expected="files", received=f"an array of {values.dtype}")
         return workload.examine_array(pair.row(number), given, pair.scale)
 
-    return _rows(store, pipeline, champion, [(f"array[{n}]", partial(look, n)) for n in range(len(pair))])
+    found = [(f"array[{n}]", partial(look, n)) for n in range(len(pair))]
+    return _rows(store, _manifest(store, pipeline, champion), champion, found)
 
 
 def _rows(
     store: Store,
-    pipeline: str,
+    manifest: ModelManifest,
     champion: Champion,
     found: Sequence[Requested],
     code: bool = False,
     explain: bool = False,
 ) -> list[dict[str, Any]]:
     """found: what to show of each example, and how to read it, or why it is not read."""
-    try:
-        manifest = packages.manifest(store, pipeline, champion.version)
-    except (Damaged, NotFound) as error:
-        raise _damaged(store, pipeline, champion, error) from error
     workload = catalog.load(manifest.workload)
     answers: list[dict[str, Any]] = [
         dict(zip(COLUMNS, (shown, None, None, champion.version, None), strict=True)) for shown, _ in found
@@ -126,17 +121,17 @@ def _rows(
             except OSError as error:
                 examined = Examined(None, f"cannot be read: {error.strerror or error}")
             if examined.encoded is None:
-                answer["error"] = f"{examined.rule}: {examined.reason}" if examined.rule else examined.reason
+                answer["error"] = examined.refusal
                 continue
             examples.append((answer, examined.encoded))
         if not examples:
             continue
         try:
             package = package or packages.load(
-                store, pipeline, champion.version, champion.manifest_sha256, code
+                store, manifest.pipeline, champion.version, champion.manifest_sha256, code
             )
         except (Damaged, NotFound) as error:
-            raise _damaged(store, pipeline, champion, error) from error
+            raise _damaged(store, manifest.pipeline, champion, error) from error
         inputs = workload.codec.stack([each for _, each in examples], manifest.input)
         for (answer, _), row in zip(examples, package.predict(inputs), strict=True):
             label, probability = workload.target.answer(row, manifest.classes)
@@ -146,6 +141,13 @@ def _rows(
             for (answer, _), each in zip(examples, why, strict=True):
                 answer["explanation"] = each
     return answers
+
+
+def _manifest(store: Store, pipeline: str, champion: Champion) -> ModelManifest:
+    try:
+        return packages.manifest(store, pipeline, champion.version)
+    except (Damaged, NotFound) as error:
+        raise _damaged(store, pipeline, champion, error) from error
 
 
 def _damaged(store: Store, pipeline: str, champion: Champion, error: Damaged | NotFound) -> Damaged:

@@ -19,7 +19,7 @@ from leptonflow.storage.address import open_store
 from leptonflow.storage.objects import steady
 from leptonflow.storage.store import Store
 from schemas.config import Pipeline
-from schemas.errors import LeptonflowError, StoreUnreachable
+from schemas.errors import LeptonflowError, StoreUnreachable, line_of
 from schemas.records import SnapshotRef
 
 HOLDOUT_EXAMPLES = 256
@@ -75,7 +75,7 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
     except StoreUnreachable as error:
         return {"unreachable": error.message}
     except Exception as error:  # noqa: BLE001 - a package that breaks a library is a finding, not a crash
-        return {"error": error.line() if isinstance(error, LeptonflowError) else f"{type(error).__name__}: {error}"}
+        return {"error": line_of(error)}
     return {
         "largest_difference": onnx_session.largest(pairs),
         "examples": sum(len(expected) for _, expected in pairs),

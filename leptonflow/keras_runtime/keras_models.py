@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from leptonflow.core import progress, spools
 from leptonflow.core.code_digests import backend
-from schemas.errors import ConfigurationError, TrainingError
+from schemas.errors import ConfigurationError, TrainingError, words_of
 from schemas.settings import quiet
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def keras(unused: Sequence[str] = UNUSED) -> Any:
                 raise ConfigurationError(
                     "Keras cannot be imported",
                     expected=f"the backend {backend()}, completely installed",
-                    received=" ".join(str(error).split()),
+                    received=words_of(error),
                     hint="`leptonflow doctor` says what this machine has; KERAS_BACKEND names the backend",
                 ) from error
             # TensorFlow warns of many traces, each time a model is built anew: it is for who writes such code.

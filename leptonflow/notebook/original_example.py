@@ -8,17 +8,16 @@ from typing import Any
 
 from leptonflow.core import store_keys
 from leptonflow.core.hashing import sha256
-from leptonflow.data.dataset import dataset_contents, dataset_state
+from leptonflow.data.dataset import change_records, dataset_state
 from leptonflow.data.ingest import array_files, label_tables, landed_changes, landing
 from leptonflow.data.ingest.label_columns import DEFAULT, Columns, of_pipeline
 from leptonflow.registry import packages
 from leptonflow.storage.objects import BACK
 from leptonflow.storage.store import Store
 from leptonflow.workloads import catalog
-from schemas.errors import Damaged, NotFound, UsageError
+from schemas.errors import Damaged, NotFound
 
 COLUMNS = ("id", "label", "batch", "source", "sha256", "key", "row")
-LEAST = 6  # hex digits of an id that name an example
 
 
 @dataclass(frozen=True)
@@ -39,27 +38,15 @@ def example(store: Store, pipelines: list[str], name: str) -> Example:
     Raises UsageError where the name is too short or fits several, NotFound where it fits none, Damaged where the landed
     bytes are not those that were accepted.
     """
-    if len(name) < LEAST:
-        raise UsageError("not an example's id", expected=f"{LEAST} of its hex digits at least", received=repr(name))
     for pipeline in pipelines:
-        found = {row["id"]: row for row in _rows(store, pipeline) if row["id"].startswith(name.lower())}
-        if len(found) > 1:
-            raise UsageError("several examples have ids that begin so", expected="more digits", received=name)
-        for row in found.values():
+        rows = change_records.rows(store, dataset_state.snapshots(store, pipeline), retracted=True, columns=COLUMNS)
+        row = change_records.with_id(rows, name)
+        if row is not None:
             data = _original(store, pipeline, row)
             return Example(row["id"], pipeline, row["batch"], row["label"], row["source"], data)
     raise NotFound(
         "no example has that id", expected="an id, or its beginning, such as predictions.example_id", received=name
     )
-
-
-def _rows(store: Store, pipeline: str) -> list[dict[str, Any]]:
-    entries = dataset_state.snapshots(store, pipeline).entries
-    changed = dataset_contents.read_changes(store, dataset_contents.changes(entries))
-    found = []
-    for table in dataset_contents.tables(store, dataset_contents.accepted_parts(entries), (), COLUMNS):
-        found += [{**row, "label": changed.get(row["id"], row["label"])} for row in table.to_pylist()]
-    return found
 
 
 def _original(store: Store, pipeline: str, row: dict[str, Any]) -> bytes:

@@ -26,7 +26,7 @@ from leptonflow.registry.champion_log import (
     write_conflict,
 )
 from leptonflow.storage import commit_log as commits
-from leptonflow.storage.commit_log import Log, LostRace
+from leptonflow.storage.commit_log import Log
 from leptonflow.storage.store import Store
 from schemas.errors import Damaged, LeptonflowError, NotFound
 from schemas.records import InfraResult
@@ -55,9 +55,7 @@ def promote(
         now = champion(log)
         return None if now and now.version == version else version
 
-    return _decide(
-        store, pipeline, promotions(store, pipeline, complete=True), OVERRIDE, choose, reason, who, ensure_infra
-    )
+    return _decide(store, pipeline, OVERRIDE, choose, reason, who, ensure_infra)
 
 
 def rollback(
@@ -83,8 +81,7 @@ def rollback(
         if value is not None:
             packages.named(option, value)
     reason = person.reason(reason)
-    log = promotions(store, pipeline, complete=True)
-    meant = champion(log)
+    meant = champion(promotions(store, pipeline, complete=True))
 
     def choose(log: Log) -> str | None:
         now = champion(log)
@@ -112,7 +109,7 @@ def rollback(
             )
         return earlier[-1]
 
-    return _decide(store, pipeline, log, ROLLBACK, choose, reason, who, ensure_infra)
+    return _decide(store, pipeline, ROLLBACK, choose, reason, who, ensure_infra)
 
 
 def _was_champion(pipeline: str, log: Log, version: str) -> None:
@@ -129,7 +126,6 @@ def _was_champion(pipeline: str, log: Log, version: str) -> None:
 def _decide(
     store: Store,
     pipeline: str,
-    log: Log,
     kind: str,
     choose: Callable[[Log], str | None],
     reason: str,
@@ -138,8 +134,9 @@ def _decide(
 ) -> dict[str, Any]:
     """Choose, check, commit; after a lost race again against the new head, three times at most."""
     call = uuid.uuid4().hex  # two persons who decide the same at once have decided twice
-    attempt = 1
-    while True:
+
+    def once() -> dict[str, Any]:
+        log = promotions(store, pipeline, complete=True)
         now, version = champion(log), choose(log)
         if version is None:
             if damage := intact_champions.champion_damage(store, pipeline, log):
@@ -147,17 +144,11 @@ def _decide(
             return {"champion": now.version if now else None, "record": None}
         body = _body(store, pipeline, log, kind, version, ensure_infra)
         id = digest(kind, version, log.number, call)
-        try:
-            log = commits.commit(
-                store, log, id=id, kind=kind, body=body.model_dump(mode="json"), who=who, why=reason
-            )
-        except LostRace as lost:
-            if attempt == ATTEMPTS:
-                raise
-            log, attempt = lost.log, attempt + 1
-            continue
+        log = commits.commit(store, log, id=id, kind=kind, body=body.model_dump(mode="json"), who=who, why=reason)
         record = next(row for row, entry in zip(history(log), log.entries, strict=True) if entry.id == id)
         return {"champion": version, "record": record}
+
+    return commits.retried(ATTEMPTS, once)
 
 
 def _body(store: Store, pipeline: str, log: Log, kind: str, version: str, ensure_infra: EnsureInfra) -> Promotion:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from leptonflow.core.request_process import Message, answer_requests
 from leptonflow.keras_runtime import keras_models
 from leptonflow.registry import latency, model_sources, onnx_session
-from schemas.errors import LeptonflowError
+from schemas.errors import line_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -49,7 +49,7 @@ def answer(request: Message) -> Message | None:
     try:
         return _exported(Path(request[KEY]))
     except Exception as error:  # noqa: BLE001 - whatever a converter raises is why the model is not exported
-        said = error.line() if isinstance(error, LeptonflowError) else f"{type(error).__name__}: {error}"
+        said = line_of(error)
         return {"error": " ".join(said.split())[:300]}
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from leptonflow.keras_runtime import keras_models
-from schemas.errors import TrainingError
+from schemas.errors import TrainingError, words_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,7 +46,7 @@ def opened(data: bytes, threads: int | None = None) -> Compute:
         raise TrainingError(
             "ONNX Runtime cannot load the model",
             expected="a model of the ONNX format with one input",
-            received=_line(error),
+            received=words_of(error),
             hint="Was it exported for a newer ONNX Runtime?",
         ) from error
 
@@ -54,14 +54,10 @@ def opened(data: bytes, threads: int | None = None) -> Compute:
         try:
             rows, *features = session.run(None, {source.name: encoded.astype(takes, copy=False)})
         except Exception as error:
-            raise TrainingError("ONNX Runtime failed to predict", received=_line(error)) from error
+            raise TrainingError("ONNX Runtime failed to predict", received=words_of(error)) from error
         return np.asarray(rows, np.float64), features[0] if features else None
 
     return compute
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
 
 
 def in_batches(compute: Compute, encoded: NDArray[Any]) -> Rows:

@@ -12,7 +12,6 @@ from leptonflow.core import person, store_keys
 from leptonflow.core.hashing import digest
 from leptonflow.registry import champion_log, packages
 from leptonflow.storage import commit_log as commits
-from leptonflow.storage.commit_log import Log, LostRace
 from leptonflow.storage.store import Store
 
 PIN = "pin"
@@ -36,9 +35,11 @@ def checked(version: str, who: str, reason: str) -> Pin:
 
 def record(store: Store, pipeline: str, pin: Pin) -> None:
     """Write down that it is served, unless the last record says so. Raises NotFound, Damaged, Overtaken."""
-    for attempt in range(1, ATTEMPTS + 1):
+
+    def once() -> None:
         log = commits.read(store, store_keys.pins_log(pipeline))
-        if log.head is not None and _says(log, pin):
+        head = log.head
+        if head is not None and (head.body.get("version"), head.who, head.why) == (pin.version, pin.who, pin.reason):
             return
         body = {
             "version": pin.version,
@@ -46,17 +47,9 @@ def record(store: Store, pipeline: str, pin: Pin) -> None:
             "champion": champion_log.current_version(store, pipeline),
         }
         id = digest(PIN, pin.version, pin.who, pin.reason, log.number)
-        try:
-            commits.commit(store, log, id=id, kind=PIN, body=body, who=pin.who, why=pin.reason)
-            return
-        except LostRace:
-            if attempt == ATTEMPTS:
-                raise
+        commits.commit(store, log, id=id, kind=PIN, body=body, who=pin.who, why=pin.reason)
 
-
-def _says(log: Log, pin: Pin) -> bool:
-    head = log.entries[-1]
-    return (head.body.get("version"), head.who, head.why) == (pin.version, pin.who, pin.reason)
+    commits.retried(ATTEMPTS, once)
 
 
 def history(store: Store, pipeline: str) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from leptonflow.core.hashing import canonical
-from leptonflow.data.dataset import dataset_state
+from leptonflow.data.dataset import dataset_contents, dataset_state
 from leptonflow.registry import champion_log, intact_champions, packages
 from leptonflow.runs import approvals, recording
 from leptonflow.storage.commit_log import Log
@@ -133,7 +133,7 @@ def _data(store: Store, manifest: ModelManifest) -> dict[str, Any]:
     """The snapshot that it learned from; counts are null where the dataset's log does not reach so far."""
     entries = dataset_state.snapshots(store, manifest.pipeline).entries[: manifest.snapshot_number]
     body = entries[-1].body if len(entries) == manifest.snapshot_number and entries else {}
-    batches = [entry.body["batch"] for entry in entries if entry.kind == "batch"]
+    batches = dataset_contents.accepted_batches(entries)
     return {
         "snapshot": manifest.snapshot,
         "number": manifest.snapshot_number,

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from leptonflow.core import clock, store_keys
-from leptonflow.data.dataset import dataset_state, identities, known_examples
+from leptonflow.data.dataset import dataset_contents, dataset_state, identities, known_examples
 from leptonflow.data.ingest import batch_state
 from leptonflow.registry import champion_log, intact_champions, packages
 from leptonflow.runs import approvals, recording, rejections, summaries, unfinished
@@ -63,7 +63,7 @@ def status(store: Store, config: Pipeline) -> dict[str, Any]:
         "snapshot": head["snapshot"] if head else None,
         "examples": head["examples"] if head else 0,
         "classes": head["classes"] if head else None,
-        "batches": [entry.body["batch"] for entry in log.entries if entry.kind == "batch"],
+        "batches": dataset_contents.accepted_batches(log.entries),
         "examples_per_class": head["labels"] if head else None,
         **stands,
         "warnings": [*stands["warnings"], *known_examples.left_behind(store, config, log)],

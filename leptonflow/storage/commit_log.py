@@ -11,11 +11,11 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import EllipsisType
-from typing import Any
+from typing import Any, TypeVar
 
 from leptonflow.core.concurrency import in_order
 from leptonflow.core.hashing import canonical, sha256
@@ -32,6 +32,7 @@ MIXED = (
     "nothing commits until then"
 )
 ORIGINAL = "Put the original back from a backup or the bucket's versions; nothing commits until then"
+Decided = TypeVar("Decided")
 _FIELDS = {"number", "id", "kind", "who", "why", "at", "previous", "store", "body"}  # and "digest"
 
 
@@ -194,6 +195,16 @@ def commit(store: Store, log: Log, *, id: str, kind: str, body: Mapping[str, Any
     new = Log(log.prefix, (*log.entries, entry))
     _remember(store, new)
     return new
+
+
+def retried(attempts: int, decide: Callable[[], Decided]) -> Decided:
+    """What `decide` gives, which reads a log and commits to it: called again after a lost race, so often in all."""
+    for _ in range(attempts - 1):
+        try:
+            return decide()
+        except Overtaken:
+            continue
+    return decide()
 
 
 def _confirm(store: Store, log: Log, identity: str) -> None:

@@ -33,6 +33,11 @@ class Examined(NamedTuple):  # one for each example: a dataclass takes three tim
     encoded: bytes | None = None
     note: str | None = None
 
+    @property
+    def refusal(self) -> str | None:
+        """Why the example is refused, in one line; None where it is not."""
+        return f"{self.rule}: {self.reason}" if self.rule else self.reason
+
 
 class Derived(NamedTuple):
     """Metadata that is not recorded: `value` of the recorded metadata that it `needs`, in their order."""

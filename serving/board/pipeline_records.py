@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from leptonflow.core import clock, store_keys
+from leptonflow.data.dataset import dataset_contents
 from leptonflow.data.ingest import batch_state, discards, landing, landing_state
 from leptonflow.monitoring import drift_records
 from leptonflow.registry import champion_log, packages, serving_decisions
@@ -204,7 +205,7 @@ def _grown(entry: Entry) -> Grown:
 
 
 def _folders(store: Store, pipeline: str, entries: Sequence[Entry]) -> Folders:
-    accepted = {entry.body["batch"] for entry in entries if entry.kind == "batch"}
+    accepted = set(dataset_contents.accepted_batches(entries))
     gone = discards.names(store, pipeline)
     closed = [name for name in landing.closed_batches(store, pipeline, accepted) if name not in gone]
     refused = batch_state.refused(store, pipeline, accepted)

@@ -19,6 +19,7 @@ from leptonflow.storage import commit_log
 from leptonflow.storage.objects import place
 from leptonflow.storage.store import Store
 from schemas.config import Pipeline
+from schemas.errors import UsageError
 from schemas.records import ChangesRef
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 
 COLUMNS = ("id", "label", "batch", "source")
+LEAST = 6  # hex digits of an id that name an example
 
 
 class Change(NamedTuple):
@@ -35,19 +37,31 @@ class Change(NamedTuple):
     label: str | None
 
 
-def rows(store: Store, history: commit_log.Log, retracted: bool = False) -> list[dict[str, Any]]:
-    """id, label, batch and source of each example that the dataset holds; with retracted: of those that left it too.
+def rows(
+    store: Store, history: commit_log.Log, retracted: bool = False, columns: Sequence[str] = COLUMNS
+) -> list[dict[str, Any]]:
+    """These columns of each example that the dataset holds; with retracted: of those that left it too.
 
     The label of one that left is None.
     """
     changed = dataset_contents.read_changes(store, dataset_contents.changes(history.entries))
     found = []
-    for table in dataset_contents.tables(store, dataset_contents.accepted_parts(history.entries), (), COLUMNS):
+    for table in dataset_contents.tables(store, dataset_contents.accepted_parts(history.entries), (), columns):
         for row in table.to_pylist():
             label = changed.get(row["id"], row["label"])
             if label is not None or retracted:
                 found.append({**row, "label": label})
     return found
+
+
+def with_id(found: Sequence[dict[str, Any]], name: str) -> dict[str, Any] | None:
+    """The row whose id is, or begins with, `name`. Raises UsageError where that is too short or fits several."""
+    if len(name) < LEAST:
+        raise UsageError("not an example's id", expected=f"{LEAST} of its hex digits at least", received=repr(name))
+    fitting = [row for row in found if row["id"].startswith(name.lower())]
+    if len(fitting) > 1:
+        raise UsageError("several examples have ids that begin so", expected="more digits", received=name)
+    return fitting[0] if fitting else None
 
 
 def write(store: Store, pipeline: str, table: pa.Table) -> ChangesRef:

@@ -12,7 +12,7 @@ from typing import Any
 from leptonflow.core import progress
 from leptonflow.data.dataset import dataset_contents, dataset_state, identities
 from leptonflow.data.dataset import known_examples as knows
-from leptonflow.data.dataset.change_records import Change, commit, rows
+from leptonflow.data.dataset.change_records import Change, commit, rows, with_id
 from leptonflow.data.dataset.dataset_contents import RELABELLED, RETRACTED
 from leptonflow.data.dataset.holdout_split import in_holdout
 from leptonflow.data.ingest import discards, landing
@@ -22,10 +22,9 @@ from leptonflow.storage import commit_log
 from leptonflow.storage.store import Store
 from leptonflow.workloads import catalog
 from schemas.config import Pipeline
-from schemas.errors import Damaged, NotFound, Overtaken, UsageError
+from schemas.errors import Damaged, NotFound, UsageError
 
 ATTEMPTS = 3
-LEAST = 6  # hex digits of an id that name an example
 
 
 def correct(store: Store, config: Pipeline, batch: str, reason: str | None) -> list[Change]:
@@ -75,19 +74,15 @@ def _recorded(
     store: Store, config: Pipeline, kind: str, why: str, decide: Callable[[commit_log.Log], list[Change]]
 ) -> list[Change]:
     """Commit what is decided on the newest state; decided again after a lost race. Raises Overtaken."""
-    for attempt in range(ATTEMPTS):
+
+    def once() -> list[Change]:
         history = dataset_state.snapshots(store, config.name)
         changes = decide(history)
-        if not changes:
-            return []
-        try:
+        if changes:
             commit(store, config, history, kind, changes, why)
-        except Overtaken:
-            if attempt == ATTEMPTS - 1:
-                raise
-        else:
-            return changes
-    raise AssertionError("unreachable")
+        return changes
+
+    return commit_log.retried(ATTEMPTS, once)
 
 
 def _newer(store: Store, config: Pipeline, history: commit_log.Log, labels: dict[str, str]) -> list[Change]:
@@ -116,16 +111,12 @@ def _named(store: Store, history: commit_log.Log, examples: Sequence[str]) -> li
     found: dict[str, dict[str, Any]] = {}
     every = rows(store, history, retracted=True)
     for name in examples:
-        if len(name) < LEAST:
-            raise UsageError("not an example's id", expected=f"{LEAST} of its hex digits at least", received=repr(name))
-        fitting = [row for row in every if row["id"].startswith(name.lower())]
-        if not fitting:
+        row = with_id(every, name)
+        if row is None:
             raise NotFound(
                 "no example has that id",
                 expected="an id, or its beginning, such as `query` shows as predictions.example_id",
                 received=name,
             )
-        if len(fitting) > 1:
-            raise UsageError("several examples have ids that begin so", expected="more digits", received=name)
-        found[fitting[0]["id"]] = fitting[0]
+        found[row["id"]] = row
     return [Change(row, None) for row in found.values() if row["label"] is not None]

@@ -28,6 +28,11 @@ def accepted_parts(entries: Iterable[Entry]) -> list[PartRef]:
     return [PartRef.model_validate(p) for entry in entries if entry.kind == "batch" for p in entry.body["parts"]]
 
 
+def accepted_batches(entries: Iterable[Entry]) -> list[str]:
+    """The names of the accepted batches, oldest first."""
+    return [entry.body["batch"] for entry in entries if entry.kind == "batch"]
+
+
 def changes(entries: Iterable[Entry]) -> tuple[ChangesRef, ...]:
     """What the records changed about accepted examples, oldest first."""
     found = (entry.body for entry in entries if entry.kind in (RELABELLED, RETRACTED))

@@ -23,7 +23,7 @@ from leptonflow.storage.objects import recorded
 from leptonflow.storage.store import Store
 from leptonflow.workloads import catalog
 from schemas.config import Pipeline
-from schemas.errors import Damaged, NotFound, Overtaken
+from schemas.errors import Damaged, NotFound
 from schemas.records import ChangesRef
 from schemas.text import counted, nfc, noun
 
@@ -50,7 +50,8 @@ def upgrade(store: Store, config: Pipeline) -> None:
     id alone. Safe to repeat: a dataset whose digests are recorded is left as it is.
     """
     done: dict[int, tuple[dict[str, str], int]] = {}
-    for attempt in range(ATTEMPTS):
+
+    def once() -> None:
         history = dataset_state.snapshots(store, config.name)
         entries = pending(history)
         if not entries:
@@ -60,13 +61,10 @@ def upgrade(store: Store, config: Pipeline) -> None:
                 done[entry.number] = _examined(store, config, entry)
         found = {example: same for entry in entries for example, same in done[entry.number][0].items()}
         lost = sum(done[entry.number][1] for entry in entries)
-        try:
-            history = _retract_copies(store, config, history, canonical(store, history) | found)
-            _record(store, config, history, found, lost)
-            return
-        except Overtaken:
-            if attempt == ATTEMPTS - 1:
-                raise
+        history = _retract_copies(store, config, history, canonical(store, history) | found)
+        _record(store, config, history, found, lost)
+
+    commit_log.retried(ATTEMPTS, once)
 
 
 def straddling(

@@ -19,9 +19,9 @@ from leptonflow.data.validation.examined_rows import Row
 from leptonflow.storage import commit_log
 from leptonflow.storage.store import Store
 from leptonflow.workloads import catalog
-from schemas import constants
 from schemas.config import Pipeline
-from schemas.errors import LandingChanged, Overtaken, UsageError
+from schemas.constants import ATTEMPTS
+from schemas.errors import LandingChanged, UsageError
 from schemas.records import PartRef, SnapshotRef
 from schemas.text import counted, nfc
 
@@ -35,40 +35,35 @@ def preprocess(store: Store, config: Pipeline) -> SnapshotRef:
     the canonical digests of a dataset from before there were any.
     """
     identities.upgrade(store, config)
-    for attempt in range(constants.ATTEMPTS):
-        history = dataset_state.snapshots(store, config.name)
-        snapshot = dataset_state.state(config, history)
-        if snapshot is None or history.head is None:
-            raise UsageError("there is no dataset to preprocess", hint=f"leptonflow ingest {config.name} SOURCE")
-        target = dataset_state.preprocessing(config)
-        if snapshot.preprocessing == target:
-            return snapshot
-        parts = _parts(store, config, history)
-        pairs = dataset_contents.pairs(store, history.entries)
-        groups = dataset_contents.groups(store, dataset_contents.accepted_parts(history.entries), config.group)
-        content = dataset_contents.content_digest(pairs, target, groups)
-        told = catalog.load(config.workload).told(config.input).how
-        why = f"input is {told} now: {counted(len(pairs), 'example')} encoded again from landing/"
-        body = {
-            **{k: history.head.body[k] for k in ("classes", "labels", "holdout", "examples")},
-            **dataset_state.fixed(config),
-            "batch": None,
-            "parts": [p.model_dump(mode="json") for p in parts],
-            "snapshot": short(content),
-            "content": content,
-            "preprocessing": target,
-        }
-        identity = digest("preprocessing", config.name, target, history.number)
-        try:
-            history = commit_log.commit(
-                store, history, id=identity, kind="preprocessing", body=body, who=person(), why=why
-            )
-        except Overtaken:
-            if attempt == constants.ATTEMPTS - 1:
-                raise
-            continue
-        return dataset_state.state(config, history) or snapshot
-    raise AssertionError("unreachable")
+    return commit_log.retried(ATTEMPTS, lambda: _preprocessed(store, config))
+
+
+def _preprocessed(store: Store, config: Pipeline) -> SnapshotRef:
+    history = dataset_state.snapshots(store, config.name)
+    snapshot = dataset_state.state(config, history)
+    if snapshot is None or history.head is None:
+        raise UsageError("there is no dataset to preprocess", hint=f"leptonflow ingest {config.name} SOURCE")
+    target = dataset_state.preprocessing(config)
+    if snapshot.preprocessing == target:
+        return snapshot
+    parts = _parts(store, config, history)
+    pairs = dataset_contents.pairs(store, history.entries)
+    groups = dataset_contents.groups(store, dataset_contents.accepted_parts(history.entries), config.group)
+    content = dataset_contents.content_digest(pairs, target, groups)
+    told = catalog.load(config.workload).told(config.input).how
+    why = f"input is {told} now: {counted(len(pairs), 'example')} encoded again from landing/"
+    body = {
+        **{k: history.head.body[k] for k in ("classes", "labels", "holdout", "examples")},
+        **dataset_state.fixed(config),
+        "batch": None,
+        "parts": [p.model_dump(mode="json") for p in parts],
+        "snapshot": short(content),
+        "content": content,
+        "preprocessing": target,
+    }
+    identity = digest("preprocessing", config.name, target, history.number)
+    history = commit_log.commit(store, history, id=identity, kind="preprocessing", body=body, who=person(), why=why)
+    return dataset_state.state(config, history) or snapshot
 
 
 def reencoded(store: Store, config: Pipeline, snapshot: SnapshotRef) -> SnapshotRef:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from leptonflow.core.store_keys import outcome_key
+from leptonflow.data.dataset import dataset_contents
 from leptonflow.data.ingest import discards, landing
 from leptonflow.data.validation import contracts
 from leptonflow.storage import commit_log
@@ -25,7 +26,7 @@ class Pending:
 
 def pending(store: Store, config: Pipeline, history: commit_log.Log) -> Pending:
     """What lies in landing and is not in the dataset."""
-    accepted = {entry.body["batch"] for entry in history.entries if entry.kind == "batch"}
+    accepted = set(dataset_contents.accepted_batches(history.entries))
     closed = [b for b in landing.closed_batches(store, config.name) if b not in accepted]
     if not closed:
         return Pending()

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from schemas.errors import Damaged
+from schemas.errors import Damaged, words_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,7 +61,7 @@ def load(document: str) -> Tokenizer:
         raise Damaged(
             "the tokenizer cannot be read",
             expected="a JSON of the library tokenizers",
-            received=" ".join(str(error).split())[:200],
+            received=words_of(error),
             hint="Was it saved by another version of the library?",
         ) from error
     if [tokenizer.token_to_id(token) for token in SPECIAL] != [PAD, UNKNOWN]:

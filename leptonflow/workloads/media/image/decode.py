@@ -14,7 +14,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from leptonflow.workloads.media.image import damage, jpeg, memory, pages, scale
-from schemas.errors import LeptonflowError
+from schemas.errors import LeptonflowError, words_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -111,7 +111,7 @@ def decode(data: bytes, stack: ExitStack, accepted: bool = False) -> Decoded:
         words = damage.cut(data) or "not an image as JPEG, PNG, BMP, GIF, WebP or TIFF"
         raise Refused("unreadable-image", words) from None
     except Exception as error:  # noqa: BLE001 - whatever a decoder says to hostile bytes is the reason
-        words = re.sub(r" ?(at )?0x[0-9a-f]+", "", " ".join(str(error).split())[:200]) or type(error).__name__
+        words = re.sub(r" ?(at )?0x[0-9a-f]+", "", words_of(error))
         if "truncated" not in words:
             what = "truncated" if "Truncated" in words else "truncated or damaged" if opened else None
             words = damage.cut(data) or (f"{what}: {words}" if what else words)
