@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from leptonflow.core import parquet, store_keys
 from leptonflow.data.dataset import dataset_state, part_files
-from leptonflow.registry import packages
 from leptonflow.runs import recording
 from leptonflow.storage.objects import recorded
 from leptonflow.storage.store import Store
@@ -89,11 +88,6 @@ def shown(store: Store, manifest: ModelManifest, ids: Sequence[str]) -> dict[str
     inputs = codec.read(column, manifest.input)
     found = workload.panels(Evaluated(inputs, manifest.input, _no_model)).shown(range(len(names)))
     return {names[number]: each for number, each in found.items()}
-
-
-def manifest_of(store: Store, pipeline: str, version: str) -> ModelManifest:
-    """A version's manifest. Raises UsageError for no name, NotFound, Damaged."""
-    return packages.known(store, pipeline, version, "the version")
 
 
 def _no_model() -> Candidate:

@@ -127,4 +127,4 @@ def metric_chart(pipeline: str, runs: Sequence[Run], width: int, height: int, wh
 
 
 def growth_chart(record: PipelineRecord, width: int, height: int) -> Markup:
-    return charts.growth([grown.examples for grown in record.growth], width, height)
+    return charts.growth(record.growth, width, height)

@@ -24,22 +24,11 @@ from schemas.config import NAME
 from schemas.constants import WAITING
 from schemas.drift import DriftRecord
 from schemas.errors import Damaged, NotFound
-from serving.board.run_records import Found, Run, RunRecords
+from serving.board.run_records import FinishedRuns, Run, RunRecords
 
 GROWTH = 60  # records of the dataset's log that a chart shows
 LOOKS = 20  # for drift, of those that a page lists
 Part = TypeVar("Part")
-
-
-@dataclass(frozen=True)
-class Grown:
-    """A record of the dataset's log: how many examples there were after it."""
-
-    number: int
-    kind: str
-    batch: str | None
-    examples: int
-    at: str
 
 
 @dataclass(frozen=True)
@@ -75,14 +64,14 @@ class PipelineRecord:
     damage: tuple[str, ...]
 
     @property
-    def growth(self) -> tuple[Grown, ...]:
-        """What the newest records of the dataset's log made of it."""
-        return tuple(map(_grown, self.entries[-GROWTH:]))
+    def growth(self) -> list[int]:
+        """How many examples there were after each of the newest records of the dataset's log."""
+        return [int(entry.body["examples"]) for entry in self.entries[-GROWTH:]]
 
     @property
     def batches(self) -> int:
         """How many were accepted."""
-        return sum(entry.kind == "batch" for entry in self.entries)
+        return len(dataset_contents.accepted_batches(self.entries))
 
     @property
     def champion(self) -> dict[str, Any] | None:
@@ -175,7 +164,7 @@ def _today(run: Run, approval: Approval | None) -> Run:
     return replace(run, verdict=approval.state, reason=reason)
 
 
-def _promotions(store: Store, pipeline: str, found: Found) -> tuple[dict[str, Any], ...]:
+def _promotions(store: Store, pipeline: str, found: FinishedRuns) -> tuple[dict[str, Any], ...]:
     """Newest first. Raises Damaged, also where the log has lost its last records."""
     log = champion_log.promotions(store, pipeline, complete=True)
     shorter = pipeline_status.shortened(
@@ -199,11 +188,6 @@ def _check_package(store: Store, pipeline: str, version: str) -> None:
             )  # fmt: skip
 
 
-def _grown(entry: Entry) -> Grown:
-    batch = entry.body.get("batch")
-    return Grown(entry.number, entry.kind, batch, int(entry.body["examples"]), entry.at)
-
-
 def _folders(store: Store, pipeline: str, entries: Sequence[Entry]) -> Folders:
     accepted = set(dataset_contents.accepted_batches(entries))
     gone = discards.names(store, pipeline)
@@ -217,7 +201,7 @@ def _folders(store: Store, pipeline: str, entries: Sequence[Entry]) -> Folders:
     )
 
 
-def _rejected(store: Store, pipeline: str, found: Found) -> str | None:
+def _rejected(store: Store, pipeline: str, found: FinishedRuns) -> str | None:
     """Why the last retraining trained nothing, if no run has finished since."""
     last = rejections.newest(store, pipeline)
     newer: Sequence[Run] = found.runs[:1]

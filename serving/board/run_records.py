@@ -82,7 +82,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Found:
+class FinishedRuns:
     """A pipeline's runs, newest first, and a line for each whose record cannot be read."""
 
     runs: tuple[Run, ...]
@@ -99,7 +99,7 @@ class RunRecords:
         self._damaged: dict[str, tuple[str, str]] = {}  # key: (sha256 of what lies there, the line about it)
         self._lock = threading.Lock()
 
-    def of(self, pipeline: str) -> Found:
+    def of(self, pipeline: str) -> FinishedRuns:
         """All finished runs of a pipeline. Raises StoreUnreachable."""
         names = self._store.folders(store_keys.runs_folder(pipeline))
         keys = [store_keys.run_key(pipeline, name, "manifest.json") for name in names]
@@ -118,7 +118,7 @@ class RunRecords:
             while len(self._kept) > self._most:
                 self._kept.popitem(last=False)
         runs.sort(key=lambda run: (run.number, run.finished_at, run.run_id), reverse=True)
-        return Found(tuple(runs), tuple(damage))
+        return FinishedRuns(tuple(runs), tuple(damage))
 
     def _read(self, key: str) -> Run | str | None:
         """The run, the line that says why it cannot be read, or None where it is not finished."""

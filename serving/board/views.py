@@ -119,7 +119,7 @@ class Board:
         """How these examples look, by their ids; why they are not shown is a line in `damage`."""
 
         def look() -> dict[str, Shown]:
-            manifest = holdout_examples.manifest_of(self.store, name, version)
+            manifest = packages.known(self.store, name, version, "the version")
             return holdout_examples.shown(self.store, manifest, ids)
 
         return pipeline_records.readable(damage, look, {})
