@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from leptonflow.core import store_keys
-from leptonflow.storage.objects import read_models
+from leptonflow.storage.objects import read_model, read_models
 from leptonflow.storage.store import Store
 from schemas.drift import DriftRecord
 

@@ -21,7 +21,8 @@ from leptonflow.core.code_digests import code_digests
 from leptonflow.core.concurrency import in_order
 from leptonflow.core.hashing import canonical, sha256
 from leptonflow.core.store_keys import run_key
-from leptonflow.data.dataset.batch_outcomes import newest_outcome, read_outcome, recorded_outcomes
+from leptonflow.data.dataset.batch_outcomes import newest_outcome, recorded_outcomes
+from leptonflow.data.ingest import batch_state
 from leptonflow.runs import approvals, planning
 from leptonflow.storage import commit_log as commits
 from leptonflow.storage.objects import BACK, adopt, location, parsed, steady
@@ -261,8 +262,7 @@ def _outcomes(store: Store, config: Pipeline, plan: Plan, told: RunRecord) -> tu
     for batch in told.batches:
         if batch not in names:
             keys = [key for key in store.keys(store_keys.outcomes_folder(config.name, batch)) if key.endswith(".json")]
-            found = [read_outcome(data, key) for key, data in zip(keys, store.get_many(keys), strict=True)]
-            refused += newest_outcome(found)
+            refused += newest_outcome(batch_state.outcomes(store, keys))
     return (*accepted, *refused)
 
 
