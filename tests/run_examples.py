@@ -43,6 +43,7 @@ COST = FitCost(
     device="gpu:0", compiled=True, steps=120, examples_per_second=1234.5, waiting=0.03, peak_memory=3 * 2**29,
     peak_device_memory=2**30, device_seconds=7.5,
 )  # fmt: skip
+PAGE = b"<!DOCTYPE html>\nThe report of an earlier call"
 HOSTILE = "<script>alert(1)</script>\u202e$x^2$\n&amp;"
 
 
@@ -117,8 +118,13 @@ def make(
     seed: int = 0,
     batch_size: int = 32,
     created_at: str = "2026-11-24T10:00:40+00:00",
+    page: bytes | None = PAGE,
 ) -> Run:
-    """A run whose predictions and package lie on the store, as before `record`. One seed, one set of numbers."""
+    """A run whose predictions and package lie on the store, as before `record`. One seed, one set of numbers.
+
+    page: the report that lies there, as one that a killed call wrote, and that `record` keeps: its own takes it half
+    a second. None: there is none yet.
+    """
     from leptonflow.data.dataset.example_sets import Examples
 
     rng = np.random.default_rng(seed)
@@ -190,6 +196,8 @@ def make(
     )  # fmt: skip
     lying = _put(store, f"models/{pipeline}/{version}/manifest.json", canonical(manifest))
     package = PackageRef(pipeline=pipeline, version=version, manifest_sha256=lying.sha256, bytes=model.bytes)
+    if page is not None:
+        _put(store, f"runs/{pipeline}/{run_id}/report.html", page)
     per_class = {name: int((labels == n).sum()) for n, name in enumerate(classes)}
     split = Split(train=examples * 4, holdout=examples, train_per_class={n: c * 4 for n, c in per_class.items()},
                   holdout_per_class=per_class, rejected=None)  # fmt: skip

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from leptonflow.core import progress, spools
+from leptonflow.core import garbage_collection, progress, spools
 from leptonflow.core.code_digests import backend
 from schemas.errors import ConfigurationError, TrainingError, words_of
 from schemas.settings import quiet
@@ -59,7 +59,7 @@ def keras(unused: Sequence[str] = UNUSED) -> Any:
         quiet()
         for name, value in DEVICE.items():
             os.environ.setdefault(name, value)
-        with _without_noise():
+        with _without_noise(), garbage_collection.paused():  # collections take a sixth of the import
             try:
                 with _hidden([name for name in unused if name != backend()]):
                     import keras as module

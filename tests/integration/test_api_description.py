@@ -6,28 +6,22 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis.strategies import booleans
-from schemathesis.checks import not_a_server_error
-from schemathesis.specs.openapi.checks import (
-    content_type_conformance,
-    response_schema_conformance,
-    status_code_conformance,
-)
 
 from leptonflow.storage.memory_store import MemoryStore
 from serving.app import Options, create_app
 from tests import served_champions
 from tests.served_champions import NAME, until
 
-CHECKS = (not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance)
 HOW: dict[str, Any] = {"deadline": None, "derandomize": True, "suppress_health_check": list(HealthCheck)}
 
 
 @pytest.fixture(scope="module")
 def described() -> Iterator[Any]:
     """The document of a server that runs, the pipeline's name in its paths."""
+    import schemathesis  # a second, which every process that collects the tests would spend
+
     store = MemoryStore("memory://described")
     served_champions.promote(store, "one", served_champions.model(1))
     app = create_app(store, [served_champions.config(seconds=60)], Options(poll=0.05))
@@ -38,6 +32,15 @@ def described() -> Iterator[Any]:
 
 def checked(described: Any, examples: int) -> int:
     """Hold so many requests for each route against the description; how many routes there are."""
+    from schemathesis.checks import not_a_server_error
+    from schemathesis.specs.openapi import checks
+
+    every = (
+        not_a_server_error,
+        checks.status_code_conformance,
+        checks.content_type_conformance,
+        checks.response_schema_conformance,
+    )
     operations = [each.ok() for each in described.get_all_operations()]
     for operation in operations:
 
@@ -46,7 +49,7 @@ def checked(described: Any, examples: int) -> int:
         def holds(case: Any, known: bool) -> None:
             if known and "pipeline" in (case.path_parameters or {}):
                 case.path_parameters["pipeline"] = NAME
-            case.call_and_validate(checks=CHECKS)
+            case.call_and_validate(checks=every)
 
         holds()
     return len(operations)

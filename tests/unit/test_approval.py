@@ -137,10 +137,11 @@ def store() -> Interrupted:
 
 
 def waiting(
-    store: Store, number: int = 1, timeout: str | float = "3d", people: Any = "none", canary: bool = False
+    store: Store, number: int = 1, timeout: str | float = "3d", people: Any = "none", canary: bool = False,
+    page: bytes | None = run_examples.PAGE,
 ) -> tuple[Pipeline, Verdict]:
     """A finished run whose candidate passed its gate, as a retraining leaves it; and the pass of its load check."""
-    run = run_examples.make(store, version=f"a{number}" * 6, run_id=f"b{number}" * 6, seed=number)
+    run = run_examples.make(store, version=f"a{number}" * 6, run_id=f"b{number}" * 6, seed=number, page=page)
     config = run.config.model_copy(
         update={"promotion": of_yaml(promotion={"approve": people, "timeout": timeout}).promotion}
     )
@@ -181,7 +182,7 @@ def history(store: Store) -> list[tuple[str, str | None, str]]:
 
 
 def test_a_waiting_run_is_shown_and_promoted_once_it_is_approved(store: Interrupted) -> None:
-    config, verdict = waiting(store)
+    config, verdict = waiting(store, page=None)
     run_id, version = verdict.run_id, verdict.version
     status = pipeline_status.status(store, config)
     assert (status["champion"], status["approval"]["run_id"], status["last_run"]["verdict"]) == (

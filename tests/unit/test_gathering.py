@@ -23,7 +23,7 @@ def store() -> Store:
 
 @pytest.fixture
 def run(store: Store) -> Run:
-    return make(store, champion="c1" * 6)
+    return make(store, champion="c1" * 6, page=None)
 
 
 def swapped(store: Store, run: Run, file: ObjectRef) -> None:

@@ -7,6 +7,7 @@ import io
 import re
 import uuid
 from dataclasses import replace
+from functools import partial
 from html.parser import HTMLParser
 from typing import Any
 
@@ -27,7 +28,10 @@ from leptonflow.workloads.classification_errors import MOST_SHOWN
 from leptonflow.workloads.media.image import thumbnail
 from schemas.errors import Damaged
 from schemas.records import RuleResult
-from tests.run_examples import HOSTILE, make
+from tests import run_examples
+from tests.run_examples import HOSTILE
+
+make = partial(run_examples.make, page=None)
 
 
 def page(run: Any, store: Store, **changed: Any) -> str:
