@@ -5,6 +5,7 @@ The commands run in a folder like a newcomer's after `make retrain`, except that
 
 from __future__ import annotations
 
+import ast
 import csv
 import functools
 import json
@@ -26,6 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 CONFIGS = sorted(p for p in (ROOT / "pipelines").glob("*.yaml") if not p.name.endswith(".contract.yaml"))
+RULE = r"[a-z]+(-[a-z]+)+8?"  # of the quarantine; not-utf8 ends with a digit
 SOME_ID = "0123456789ab"  # how the pages write a version or a run id
 
 # Commands that other checks run, and which.
@@ -251,6 +253,23 @@ def test_every_table_is_documented() -> None:
 
     page = (ROOT / "docs" / "tables.md").read_text(encoding="utf-8")
     assert not [name for name in COLUMNS if f"`{name}`" not in page]
+
+
+def test_every_rule_of_the_quarantine_is_documented() -> None:
+    """A person finds a rule in the table `quarantine`, and then on the page."""
+    from leptonflow.data.validation import acceptance
+
+    rules = {acceptance.DUPLICATE, acceptance.RETRACTED, acceptance.UNKNOWN_LABEL, acceptance.CONFLICT}
+    for room in ("data/ingest", "data/validation", "workloads"):
+        for path in (ROOT / "leptonflow" / room).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                # A rule is written beside its reason: in a tuple, or as the first argument of a refusal.
+                first = node.elts[:1] if isinstance(node, ast.Tuple) and len(node.elts) == 2 else ()
+                if isinstance(node, ast.Call) and re.search("Refus|Examined", ast.unparse(node.func)):
+                    first = node.args[:1]
+                rules |= {n.value for n in first if isinstance(n, ast.Constant) and re.fullmatch(RULE, str(n.value))}
+    page = (ROOT / "docs" / "bring-your-own-data.md").read_text(encoding="utf-8")
+    assert len(rules) > 25 and sorted(rule for rule in rules if f"`{rule}`" not in page) == []
 
 
 CHECK_ENTRYPOINT = """
