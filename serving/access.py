@@ -21,6 +21,7 @@ from serving.problems import Problem, response, told
 OPEN = frozenset(("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"))
 LOOPBACK = frozenset(("localhost", "127.0.0.1", "[::1]", "::1"))
 READS = ("GET", "HEAD")
+FOREIGN = (b"cross-site", b"same-site")  # of Sec-Fetch-Site, which no page can forge
 OWN_LIMITS = ("/predict", "/infer")  # how large and slow a body may be is the pipeline's to say there
 BODY_BYTES, BODY_SECONDS = 16_000_000, 30.0
 PAGES = ("/", "/p/", "/board.css")
@@ -34,7 +35,7 @@ class Rules:
     """keys: who may ask; none: everybody may. hosts: the names in a Host header that are served; None: every one.
 
     readable: prefixes of pages that this machine may read without a key, under a name that is its own, so that neither
-    a web page nor a proxy opens them to others; "/" is the first page alone.
+    a web page nor a proxy opens them to others; "/" is the first page by_itself.
     """
 
     keys: Keys
@@ -83,8 +84,9 @@ class Access:
             await response(failed, path=scope["path"])(scope, receive, answered)
 
     def _admit(self, scope: Scope) -> None:
-        """Raises Problem: 421 for a name that is not served, 401 for a missing or unknown key."""
-        host = key = None
+        """Raises Problem: 421 for a name that is not served, 401 without a known key, 403 for a foreign page's post."""
+        host = key = site = None
+        by_itself = not self._rules.keys and self._rules.hosts is not None
         for name, value in scope["headers"]:
             if name == b"host":
                 host = value
@@ -93,12 +95,20 @@ class Access:
             elif name == b"authorization" and value[:7].lower() == b"bearer ":
                 key = value[7:].strip()
             elif name == b"authorization" and value[:6].lower() == b"basic ":
-                key = _password(value[6:])
+                key, by_itself = _password(value[6:]), True
+            elif name == b"sec-fetch-site":
+                site = value
         hosts = self._rules.hosts
         if hosts is not None and _name(host) not in hosts:
             raise told(
                 421, "this server is not called so", expected="localhost, or the address that it listens on",
                 received="another Host", close=True,
+            )  # fmt: skip
+        # What a browser sends by itself, an address of this machine or a login, is no proof of who asks.
+        if by_itself and site in FOREIGN and scope["method"] not in READS:
+            raise told(
+                403, "the request came from a page of another server", expected="a program, or a page of this server",
+                close=True,
             )  # fmt: skip
         who = owner(self._rules.keys, key) if key and self._rules.keys else None
         scope.setdefault("state", {})["who"] = who

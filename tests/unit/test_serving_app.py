@@ -415,6 +415,26 @@ def test_a_server_of_this_machine_answers_to_its_own_name_alone(store: Store) ->
             assert client.get("/healthz", headers={"host": host}).status_code == 200
 
 
+def test_a_page_of_another_server_posts_nothing(store: Store) -> None:
+    """A browser sends it: a form needs no CORS, and what it posts would be in the prediction log."""
+    from serving import api_keys, running
+
+    key, entry = api_keys.new("alice")
+    login = {"authorization": f"Basic {base64.b64encode(f'x:{key}'.encode()).decode()}"}
+    cases: tuple[tuple[str, dict[str, str], int], ...] = (
+        ("", {}, 403), (entry, login, 403), (entry, {"x-api-key": key}, 200),  # a key in a header is a script's own
+    )  # fmt: skip
+    for entries, headers, status in cases:
+        rules = running.rules("127.0.0.1", api_keys.configured({api_keys.VARIABLE: entries}), False)
+        app = create_app(store, [served_champions.config()], Options(rules, poll=0.05))
+        with TestClient(app, base_url="http://127.0.0.1") as client:
+            until(lambda client=client: client.get("/readyz").status_code == 200)  # type: ignore[misc]
+            for site, expected in (("cross-site", status), ("same-site", status), ("same-origin", 200), ("none", 200)):
+                told = client.post(URL, content=png(1), headers={**headers, "sec-fetch-site": site})
+                assert told.status_code == expected, (entries, site, told.text)
+            assert client.get("/v1", headers={**headers, "sec-fetch-site": "cross-site"}).status_code == 200
+
+
 def test_a_version_that_is_pinned_is_served_and_recorded(store: MemoryStore, models: list[Any]) -> None:
     served_champions.promote(store, "two", models[1])
     pin = serving_decisions.checked("one", "alice", "two is slow")
