@@ -41,7 +41,13 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The commands of the pages come first: in one file, they would keep one process busy after all others."""
+    """The commands of the pages come first: in one file, they would keep one process busy after all others.
+
+    A slow test may take long on a busy machine: its limit is there for one that hangs.
+    """
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(1800))
     gc.freeze()  # the modules, which stay
     items.sort(key=lambda item: item.path != HERE / "test_docs.py")
 

@@ -77,7 +77,7 @@ def command(*arguments: object, cwd: Path, **how: Any) -> Result:
     """The command in a process of its own."""
     given = [str(a) for a in arguments]
     process = start(*arguments, cwd=cwd, **how)
-    out, err = process.communicate(timeout=240)
+    out, err = process.communicate()
     return checked(given, Result(process.returncode, out, err))
 
 
@@ -130,7 +130,7 @@ def together(cwd: Path, every: Iterable[list[object]]) -> list[Result]:
     """Several commands at once, each in a process of its own."""
     given = [[str(a) for a in arguments] for arguments in every]
     processes = [start(*arguments, cwd=cwd) for arguments in given]
-    ended = [(process.communicate(timeout=240), process.returncode) for process in processes]
+    ended = [(process.communicate(), process.returncode) for process in processes]
     return [checked(a, Result(status, *told)) for a, (told, status) in zip(given, ended, strict=True)]
 
 

@@ -112,7 +112,6 @@ def computing() -> list[int]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)  # each of its processes imports Keras, on two cores
 def test_folds_on_two_workers_of_a_ray_cluster_one_of_them_killed_are_those_of_one_process(
     work: Path, local: dict[str, Any], cluster: tuple[str, str]
 ) -> None:
@@ -133,7 +132,6 @@ def test_folds_on_two_workers_of_a_ray_cluster_one_of_them_killed_are_those_of_o
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_a_cluster_is_reached_by_its_address_for_clients(
     work: Path, local: dict[str, Any], cluster: tuple[str, str]
 ) -> None:

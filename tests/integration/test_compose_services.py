@@ -29,7 +29,7 @@ from tests.e2e.helpers import digits, pipeline
 from tests.postgres import Database, binaries, postgres
 from tests.servers import weed_binary
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.slow
 
 KEY, ENTRY = api_keys.new("a-client")
 SECRETS = {

@@ -228,7 +228,6 @@ def check_readers(seen: Sequence[Seen], rows: list[dict[str, Any]]) -> None:
 
 
 @pytest.mark.slow  # eight processes are in every run: test_promotions.py
-@pytest.mark.timeout(1800)
 def test_twenty_processes_promote_and_roll_back_at_once(store_uri: str) -> None:
     uri = store_uri
     begin(uri)

@@ -137,7 +137,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
     with full_server(folder / "prefect") as server:
         done = subprocess.run(
             [sys.executable, "-c", RUNS, f"http://127.0.0.1:{receiver.server_port}"],
-            cwd=folder, capture_output=True, text=True, timeout=240,
+            cwd=folder, capture_output=True, text=True,
             env={**server.environment, "PYTHONPATH": str(ROOT), "AWS_SECRET_ACCESS_KEY": SECRETS[0]},
         )  # fmt: skip
         assert done.returncode == 0, done.stderr

@@ -279,7 +279,7 @@ def trained(folder: Path, backend: str, kills: Sequence[int] = ()) -> tuple[byte
             while not saved(store):  # a thread writes it, while the steps go on
                 next(lines)
             child.kill()
-        _, errors = child.communicate(timeout=300)
+        _, errors = child.communicate()
         assert child.returncode == (0 if steps is None else -signal.SIGKILL), errors
     assert not saved(store)
     (key,) = [key for key in store.keys("fits") if key.endswith("oof.parquet")]

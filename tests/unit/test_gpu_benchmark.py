@@ -25,7 +25,6 @@ def test_what_the_machine_lacks_is_locked_and_without_tensorflow() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("part", ["digits", "resume", "cnn float32"])
 def test_a_part_runs_on_jax(part: str) -> None:
     pytest.importorskip("jax", reason="jax is not installed: `pip install jax` to run this")

@@ -13,7 +13,6 @@ GATE = [{"rule": "at_least", "metric": "accuracy", "value": 0.0}]
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_transfer_learning_from_ingest_to_promotion(work: Path, tmp_path: Path) -> None:
     training = {"epochs": 2, "batch_size": 16, "folds": 2}
     yaml = example(tmp_path / "p", random_weights(tmp_path), training=training, gate=GATE)

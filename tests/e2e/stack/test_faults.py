@@ -87,7 +87,6 @@ def test_the_prefect_server_is_killed_in_the_middle_of_a_run(stack: Stack) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_a_worker_and_its_run_are_killed_and_a_later_worker_finishes_the_run(stack: Stack) -> None:
     """Found by its missing heartbeats, within their limit and a minute; no fold is trained again."""
     run, fits = training(stack, "group")

@@ -18,7 +18,6 @@ def scheduled(stack: Stack, name: str) -> list[dict[str, object]]:
 
 
 @pytest.mark.slow  # a schedule fires once a minute at most
-@pytest.mark.timeout(600)
 def test_a_schedule_fires_and_an_interrupted_run_is_finished_by_the_next_up(tmp_path: Path) -> None:
     folder = project(
         tmp_path / "work", debounce=3600,
