@@ -24,7 +24,7 @@ def check(text: str) -> None:
     try:
         parser.croniter(text, datetime(2020, 1, 1)).get_next(datetime)
     except parser.CroniterBadDateError:
-        raise ValueError("it never comes") from None
+        raise ValueError("this one never comes") from None
     except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
         raise ValueError(str(error)) from None
 

@@ -24,7 +24,7 @@ def test_a_retraining_tells_each_new_batchs_warnings_once(place: Store, source: 
         index = Index(classes=None if name == "first" else ("caat", "cat", "dog"))
         admission.admit(place, config, land(place, folder, name, index).batch)
     first, second = batch_warnings.of_new_batches(place, "pets")
-    assert first.startswith("batch first: classes with few examples: 'caat' has 1 and is spelt nearly like 'cat'")
+    assert first.startswith("batch first: classes with few examples: 'caat' has 1 (spelt nearly like 'cat'")
     assert second.startswith("batch second: ") and "look alike" in second
     assert batch_warnings.of_new_batches(place, "pets", ["first"]) == [second]
 

@@ -34,7 +34,7 @@ def test_a_rare_label_that_is_spelt_nearly_like_another(counts: dict[str, int], 
 def test_what_is_told_of_them() -> None:
     (told,) = rare_labels.warnings({"cat": 60, "caat": 6, "dog": 50, "owl": 1}, folds=5)
     assert told.startswith(
-        "classes with few examples: 'owl' has 1, 'caat' has 6 and is spelt nearly like 'cat', which has 60; "
+        "classes with few examples: 'owl' has 1, 'caat' has 6 (spelt nearly like 'cat', which has 60); "
         "training in 5 folds needs 5 of each class. Where one is a typing error"
     )
     assert "--correct" in told and "`classes` in the YAML" in told
@@ -48,7 +48,7 @@ def test_a_first_batch_tells_of_them(place: Store, source: Path) -> None:
     put(source, *(f"{label}/{n}.png" for label in ("cat", "dog") for n in range(10)), "caat/0.png")
     told = admission.admit(place, CONFIG, land(place, source, "first").batch).warnings
     assert [line.partition(";")[0] for line in told] == [
-        "classes with few examples: 'caat' has 1 and is spelt nearly like 'cat', which has 10"
+        "classes with few examples: 'caat' has 1 (spelt nearly like 'cat', which has 10)"
     ]
     put(source, "more/cat/11.png", seed=90)
     again = land(place, source / "more", "second")

@@ -42,7 +42,7 @@ def warnings(counts: Mapping[str, int], folds: int) -> list[str]:
         return []
     told = [
         f"{name!r} has {counts[name]}"
-        + (f" and is spelt nearly like {near[name]!r}, which has {counts[near[name]]}" if name in near else "")
+        + (f" (spelt nearly like {near[name]!r}, which has {counts[near[name]]})" if name in near else "")
         for name in few[:MOST]
     ]
     told += [f"{len(few) - MOST} more have few as well"] if few[MOST:] else []
