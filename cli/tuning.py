@@ -68,7 +68,8 @@ def _show(document: dict[str, Any], pipeline: str, path: Path, target: Path) -> 
     show.rows(shown[-20:], ("trial", "state", "value", "std", "seconds", *tried), long=tried)
     number = counted(len(shown), "trial")
     as_it_is = "" if document["default"] is None else f"; with the YAML as it is {document['default']:.4f}"
-    print(f"\nThe best {metric} of {number} is {best['value']:.4f} (trial {best['number']}){as_it_is}.")
+    which = "trial 1, the YAML as it is)" if best["number"] == 1 else f"trial {best['number']}){as_it_is}"
+    print(f"\nThe best {metric} of {number} is {best['value']:.4f} ({which}.")
     print(f"page: {printable(document['report'])}")
     if best["number"] == 1:
         print("No trial was better than the YAML as it is: nothing is written.")

@@ -61,7 +61,7 @@ def tune(store: Store, config: Pipeline, wanted: int, seconds: float | None = No
         raise TrainingError(
             f"no trial of the study {study.study} is complete", expected="at least one",
             received=f"{counted(len(done), 'trial')}; the last: {done[-1].sentence if done else 'none'}",
-            hint="Run the same command with more --trials, or change the ranges in the section tune",
+            hint="Give more --trials or a longer --timeout, or change the ranges in the section tune",
         )  # fmt: skip
     return _document(store, study, done, best, where), best
 

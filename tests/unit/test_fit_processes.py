@@ -86,13 +86,13 @@ def test_a_fit_in_a_process_of_its_own_is_the_fit_in_this_one(
     told: list[Any] = []
     notes: list[str] = []
     (uri, plan), (other, same) = (landed(tmp_path / name, config) for name in ("there", "here"))
-    limit = Limit("train", 100, time.time() + 100)
+    limit = Limit("train", 1000, time.time() + 1000)
     with progress.listen(lambda *at: told.append(at), notes.append), deadlines.within(limit):
         found = Processes([Seat()]).fit(uri, config, plan, 1)
     assert started.read_text() == ".."
     assert notes[:1] == [
         "the process of fold 2 was killed by signal 9, most often by the kernel for want of memory; "
-        "it starts again (2 of 3)"
+        "it starts again (2 of 3), from its last checkpoint if there is one"
     ]
     assert "built by the user" in capfd.readouterr().out
     assert told[0][0] == "fold 2" and told[-1][1] == told[-1][2] > 0

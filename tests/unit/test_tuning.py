@@ -309,7 +309,7 @@ def test_a_metric_of_a_class_that_the_data_do_not_have_is_told(tmp_path: Path, s
 def test_no_time_no_trial(tmp_path: Path) -> None:
     store, config = open_store(str(tmp_path)), small()
     dataset(store, config)
-    with pytest.raises(TrainingError, match=r"no trial of the study .* is complete.*0 trials"):
+    with pytest.raises(TrainingError, match=r"no trial of the study .* is complete.*0 trials.*a longer --timeout"):
         search.tune(store, config, 3, 0.0)
 
 

@@ -74,7 +74,7 @@ class Processes:
                     raise child_processes.raised(ended.word)
                 if ended.status >= 0 or attempt == MOST_KILLS:
                     raise _lost(fold, ended, attempt)
-                again = f"it starts again ({attempt + 1} of {MOST_KILLS})"
+                again = f"it starts again ({attempt + 1} of {MOST_KILLS}), from its last checkpoint if there is one"
                 progress.note(f"the process of {name(fold)} was {_killed(ended)}; {again}")
         finally:
             self._seats.put(seat)
