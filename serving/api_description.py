@@ -91,7 +91,8 @@ FILES: Json = {
     "properties": {"file": {"type": "array", "items": {"type": "string", "format": "binary"}}},
 }
 ERRORS = {
-    400: "the request does not hold together", 401: "no key, or an unknown one", 404: "no such pipeline",
+    400: "the request does not hold together", 401: "no key, or an unknown one",
+    403: "a page of another server", 404: "no such pipeline",
     408: "the body did not come in time", 413: "more bytes or examples than allowed", 415: "no example in such a body",
     422: "the only example, or one of a tensor, cannot be read", 429: "the queue is full: Retry-After says when",
     500: "the model failed", 503: "no version is loaded: the reason is in the error", 504: "it took too long",
@@ -128,7 +129,7 @@ def _operation(summary: str, answer: Mapping[str, Any], *errors: int, body: Json
 def paths() -> Json:
     """What the plain routes of serving.app take and give."""
     anything, text = _body({"type": "object"}), _body(TEXT, "text/plain")
-    posted = (400, 401, 404, 408, 413, 415, 422, 429, 500, 503, 504)
+    posted = (400, 401, 403, 404, 408, 413, 415, 422, 429, 500, 503, 504)
     examples = {
         **_body({"type": "string", "format": "binary"}, "application/octet-stream"),
         **_body(FILES, "multipart/form-data"),
