@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from leptonflow.registry import champion_log
-from leptonflow.runs import early_refusals, recording, untrained
+from leptonflow.runs import early_refusals, recording, rejections
+from leptonflow.runs import unchanged as unchanged_run
 from leptonflow.storage.address import open_store
 from schemas.config import Pipeline
 from schemas.records import Evaluation, FitResult, InfraResult, Outcome, Plan, RuleResult, Split, Verdict
@@ -60,7 +61,7 @@ def refuse_early(
 @stage("unchanged")
 def unchanged(store: str, config: Pipeline, plan: Plan) -> Document:
     """The document of the run that was finished before."""
-    return untrained.unchanged(open_store(store), plan)
+    return unchanged_run.of_finished(open_store(store), plan)
 
 
 @stage("reject-data")
@@ -73,4 +74,4 @@ def reject_data(
     seconds: dict[str, float],
 ) -> Document:
     """The document of data that cannot be trained."""
-    return untrained.rejected_data(open_store(store), plan, split, outcomes, seconds)
+    return rejections.document(open_store(store), plan, split, outcomes, seconds)

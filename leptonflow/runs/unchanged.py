@@ -1,4 +1,4 @@
-"""Decides `unchanged`: with neither Prefect, a server, TensorFlow nor Great Expectations."""
+"""The document `unchanged` of `retrain`, decided with neither Prefect, a server, TensorFlow nor Great Expectations."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from leptonflow.registry import champion_log
 from leptonflow.runs import approvals, planning, recording
 from leptonflow.storage.store import Store
 from schemas.config import Pipeline
+from schemas.errors import Damaged
+from schemas.records import Plan
 
 
 def document(store: Store, config: Pipeline) -> dict[str, Any] | None:
@@ -25,8 +27,20 @@ def document(store: Store, config: Pipeline) -> dict[str, Any] | None:
     if earlier is None:
         return None
     batch_outcomes.repair_batches(store, config.name)
-    found = approvals.again(store, config.name, earlier)
-    return {**found, "champion": champion_log.current_version(store, config.name)}
+    return _again(store, config.name, earlier)
+
+
+def of_finished(store: Store, plan: Plan) -> dict[str, Any]:
+    """The same of a plan whose run is finished already. Raises Damaged where its manifest is gone meanwhile."""
+    assert plan.run_id is not None
+    earlier = recording.finished(store, plan.pipeline, plan.run_id)
+    if earlier is None:
+        raise Damaged(f"the manifest of the run {plan.run_id} is gone", hint="Put it back from a copy of the store")
+    return _again(store, plan.pipeline, earlier)
+
+
+def _again(store: Store, pipeline: str, earlier: dict[str, Any]) -> dict[str, Any]:
+    return {**approvals.again(store, pipeline, earlier), "champion": champion_log.current_version(store, pipeline)}
 
 
 def why_not_champion(pipeline: str, document: dict[str, Any]) -> str | None:

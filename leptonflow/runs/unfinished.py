@@ -6,7 +6,7 @@ Looks and writes nothing. What does not belong here: finished runs (recording), 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -66,7 +66,8 @@ def _begun(store: Store, pipeline: str, finished: Collection[str] | None) -> lis
         key for key in sorted(keys)
         if key.endswith("/started.json") and key.replace("/started.json", "/manifest.json") not in keys
     ]  # fmt: skip
-    return list(in_order(lambda found: _one(store, pipeline, *found), _with_data(store, started)))
+    with_data = zip(started, store.get_many(started), strict=True)
+    return list(in_order(lambda found: _one(store, pipeline, *found), with_data))
 
 
 def _keys(store: Store, pipeline: str, finished: Collection[str] | None) -> set[str]:
@@ -75,10 +76,6 @@ def _keys(store: Store, pipeline: str, finished: Collection[str] | None) -> set[
         return set(store.keys(store_keys.runs_folder(pipeline)))
     left = [name for name in store.folders(store_keys.runs_folder(pipeline)) if name not in finished]
     return {key for name in left for key in store.keys(store_keys.run_folder(pipeline, name))}
-
-
-def _with_data(store: Store, keys: Sequence[str]) -> list[tuple[str, bytes]]:
-    return list(zip(keys, store.get_many(keys), strict=True))
 
 
 def _one(store: Store, pipeline: str, key: str, data: bytes) -> Unfinished:

@@ -31,7 +31,7 @@ def environment() -> Environment:
     """The templates with their filters; to be made once."""
     made = pages.environment(Path(__file__).parent / "templates")
     made.filters.update(day=day, ago=ago, path=path, value=value, lasted=lasted, measured=measured)
-    made.globals.update(chart=metric_chart, growth=growth_chart, kind=kind, amiss=amiss)
+    made.globals.update(chart=metric_chart, growth=charts.growth, kind=kind, amiss=amiss)
     return made
 
 
@@ -124,7 +124,3 @@ def metric_chart(pipeline: str, runs: Sequence[Run], width: int, height: int, wh
         low, high = found.ends or (None, None)
         points.append(charts.Point(found.value, low, high, kind(run.verdict), told, link))
     return charts.metric(points, width, height, where)
-
-
-def growth_chart(record: PipelineRecord, width: int, height: int) -> Markup:
-    return charts.growth(record.growth, width, height)

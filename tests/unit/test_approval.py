@@ -16,7 +16,7 @@ from leptonflow.core import clock
 from leptonflow.core.hashing import canonical
 from leptonflow.evaluation import load_check
 from leptonflow.registry import champion_log
-from leptonflow.runs import approval, approvals, canary, pipeline_status, recording, run_explanation, untrained
+from leptonflow.runs import approval, approvals, canary, pipeline_status, recording, run_explanation, unchanged
 from leptonflow.runs.approvals import standing
 from leptonflow.storage import commit_log
 from leptonflow.storage.address import open_store
@@ -190,7 +190,7 @@ def test_a_waiting_run_is_shown_and_promoted_once_it_is_approved(store: Interrup
         run_id,
         "waiting",
     )
-    again = untrained.unchanged(store, run_examples.make(store, version=version, run_id=run_id, seed=1).plan)
+    again = unchanged.of_finished(store, run_examples.make(store, version=version, run_id=run_id, seed=1).plan)
     assert (again["verdict"], again["run_id"], again["approval"]["state"]) == ("waiting", run_id, "waiting")
     assert "waits for approval" in store.get(f"runs/digits/{run_id}/report.html").decode()
     told = run_explanation.explain(store, config, run_id)
@@ -205,7 +205,7 @@ def test_a_waiting_run_is_shown_and_promoted_once_it_is_approved(store: Interrup
     assert pipeline_status.runs(store, config)[0]["verdict"] == "promoted"
     assert pipeline_status.status(store, config)["approval"] is None
     assert "Approval: approved by ana" in run_explanation.explain(store, config, run_id)["paragraph"]
-    assert untrained.unchanged(store, run_examples.make(store, version=version, run_id=run_id, seed=1).plan)[
+    assert unchanged.of_finished(store, run_examples.make(store, version=version, run_id=run_id, seed=1).plan)[
         "verdict"
     ] == "unchanged"  # fmt: skip
 
@@ -227,7 +227,7 @@ def test_a_rejected_run_is_not_promoted(store: Interrupted) -> None:
         with pytest.raises(LeptonflowError, match=r"rejected: rejected by ana: odd.*promote digits --version a1a1"):
             decide(store, config, verdict.run_id, "bo", "no", NOW)
     assert history(store) == []
-    told = untrained.unchanged(store, run_examples.make(store, version="a1" * 6, run_id="b1" * 6, seed=1).plan)
+    told = unchanged.of_finished(store, run_examples.make(store, version="a1" * 6, run_id="b1" * 6, seed=1).plan)
     assert (told["verdict"], told["approval"]["state"]) == ("unchanged", "rejected")
 
 

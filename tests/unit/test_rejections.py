@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from leptonflow.runs import pipeline_status, rejections, untrained
+from leptonflow.runs import pipeline_status, rejections
 from leptonflow.storage.store import Store
 from schemas.records import Split
 from tests import run_examples
@@ -14,7 +14,7 @@ def test_a_rejected_retraining_leaves_its_reason_once(place: Store) -> None:
     run = run_examples.make(place)
     assert rejections.newest(place, "digits") is None
     for _ in range(2):
-        assert untrained.rejected_data(place, run.plan, SPLIT, [], {})["sentence"] == "the holdout is empty"
+        assert rejections.document(place, run.plan, SPLIT, [], {})["sentence"] == "the holdout is empty"
     assert len(place.keys("runs/digits/rejected-data")) == 1
     told = pipeline_status.rejected(place, run.config, [])
     assert told is not None and (told["snapshot"], told["sentence"]) == ("5aa5" * 3, "the holdout is empty")
@@ -25,5 +25,5 @@ def test_a_rejected_retraining_leaves_its_reason_once(place: Store) -> None:
 def test_without_any_data_there_is_nothing_to_record(place: Store) -> None:
     run = run_examples.make(place)
     plan = run.plan.model_copy(update={"snapshot": None})
-    assert "there is no data yet" in untrained.rejected_data(place, plan, None, [], {})["sentence"]
+    assert "there is no data yet" in rejections.document(place, plan, None, [], {})["sentence"]
     assert place.keys("runs/digits/rejected-data") == []

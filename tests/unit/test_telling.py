@@ -12,7 +12,7 @@ import pytest
 from flows import naming, telling
 from flows.telling import Artifact, Story, Trained
 from leptonflow.reports import plots
-from leptonflow.runs import recording, untrained
+from leptonflow.runs import recording, rejections, unchanged
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
 from leptonflow.workloads.confusion_matrix import Matrix
@@ -161,7 +161,7 @@ def test_a_report_has_an_address_to_copy_and_a_command(store: Store, tmp_path: A
 
 def test_unchanged_names_the_earlier_run_and_why_its_version_is_not_the_champion(store: Store) -> None:
     run, story = told(store, version="0a" * 6, run_id="0b" * 6, promoted=False)
-    document = {**untrained.unchanged(store, run.plan), "champion": "d" * 12}
+    document = {**unchanged.of_finished(store, run.plan), "champion": "d" * 12}
     (summary, report) = telling.artifacts("digits", STORE, Story(document))
     assert summary.description.startswith(f"nothing new since run {'0b' * 6}, which was: digits: ")
     assert lines(summary.data)[0] == "# unchanged" and f"the champion is {'d' * 12}" in summary.data
@@ -176,7 +176,7 @@ def test_rejected_data_says_why_and_counts_by_rule(store: Store) -> None:
     )
     run = run_examples.make(store, version="1a" * 6, run_id="1b" * 6)
     plan = run.plan.model_copy(update={"snapshot": None})
-    document = untrained.rejected_data(store, plan, None, [refused], {"validate": 1.0})
+    document = rejections.document(store, plan, None, [refused], {"validate": 1.0})
     (summary,) = telling.artifacts("digits", STORE, Story(document, (refused,)))
     assert summary.description == "first: 90 of 100 rows are bad; at most 20% are allowed"
     assert "| unreadable | 90 |\n| duplicate | 7 |" in summary.data
