@@ -50,7 +50,7 @@ def reject(
 
 def _decided(document: dict[str, Any]) -> None:
     from cli import show
-    from cli.standing import when
+    from cli.status_tables import when
 
     at = f" at {when(document['at'])}" if document["at"] else ""
     print(show.advice(f"run {document['run_id']} {document['outcome']}: {document['sentence']}{at}"))

@@ -35,7 +35,7 @@ def init(
     as_json: JSON = False,
 ) -> int:
     """Write a commented pipeline YAML and contract to start from."""
-    from cli import show, starting
+    from cli import pipeline_template, show
 
     summary = None
     if source is not None:
@@ -47,15 +47,15 @@ def init(
         summary = source_summary.summarise(found, workload)
         for warning in (*([why] if why else []), *summary.warnings()):
             show.warn(warning)
-    path = starting.write(target, summary, source)
+    path = pipeline_template.write(target, summary, source)
     document = {"path": str(path), **({"seen": summary.document()} if summary else {})}
 
     def tell() -> None:
-        for line in starting.lines(summary) if summary is not None else ():
+        for line in pipeline_template.lines(summary) if summary is not None else ():
             print(printable(line))
         written = summary is not None and summary.columns  # the YAML names the column of labels beside those
-        given = starting.options(path_column, None if written else label_column, root)
-        print(starting.next_steps(path, source, given))
+        given = pipeline_template.options(path_column, None if written else label_column, root)
+        print(pipeline_template.next_steps(path, source, given))
 
     return answer(Answer(document, tell), as_json)
 

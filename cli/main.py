@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli import approvals, asking, batches, canary, dataset, monitoring, output, predictions, registry
+from cli import approvals, batches, canary, dataset, monitoring, output, pipeline_state, predictions, registry
 from cli import board as boards
 from cli import gate as gates
 from cli import query as queries
@@ -23,7 +23,7 @@ from cli import serve as serving
 from cli import tuning as tunings
 from cli.common import JSON, PIPELINE, STORE, Answer
 from cli.common import answer as _answer
-from cli.ending import leave
+from cli.process_exit import leave
 from schemas.errors import LeptonflowError, UsageError
 from schemas.settings import quiet, store_uri
 
@@ -85,9 +85,9 @@ def retrain(
     with show.progress(), run_lock.one_at_a_time(opened, config.name):
         document = None if force else unchanged.document(opened, config)
         if document is None:
-            from flows import running
+            from flows import local_run
 
-            document = running.retrain(config, pipeline, uri, force)
+            document = local_run.retrain(config, pipeline, uri, force)
     for warning in document.get("warnings") or ():
         show.warn(warning)
     if document["verdict"] == "unchanged":
@@ -99,11 +99,11 @@ def retrain(
     return VERDICT_STATUS[document["verdict"]]
 
 
-app.command()(asking.status)
-app.command()(asking.runs)
+app.command()(pipeline_state.status)
+app.command()(pipeline_state.runs)
 app.command()(registry.models)
-app.command()(asking.history)
-app.command()(asking.verify)
+app.command()(pipeline_state.history)
+app.command()(pipeline_state.verify)
 
 
 @app.command()
@@ -200,18 +200,18 @@ def watch(
     store: STORE = None,
 ) -> int:
     """Raise the event leptonflow.batch.arrived for each closed batch."""
-    from cli import watching
+    from cli import watch_loop
 
-    return watching.watch(pipelines or [], store, poll, once, webhook_port)
+    return watch_loop.watch(pipelines or [], store, poll, once, webhook_port)
 
 
 @app.command()
 def deploy(as_json: JSON = False) -> int:
     """Register every pipeline and its schedule on the Prefect server. Also what prefect.yaml adds."""
     from cli import show
-    from flows import deploying, server
+    from flows import deployments, server
 
-    document = deploying.deploy(Path.cwd(), server.found(say=show.warn))
+    document = deployments.deploy(Path.cwd(), server.found(say=show.warn))
     return _answer(Answer(document, lambda: show.deployed(document)), as_json)
 
 
@@ -256,9 +256,9 @@ def doctor(
     as_json: JSON = False,
 ) -> int:
     """Check whether this machine and store are ready. One line per check."""
-    from cli import checkup, show
+    from cli import health_checks, show
 
-    checks = checkup.checks(store_uri(store), fix)
+    checks = health_checks.checks(store_uri(store), fix)
     status = 0 if all(c["ok"] for c in checks) else 1
     return _answer(Answer({"checks": checks}, lambda: show.checks(checks), status), as_json)
 

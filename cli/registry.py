@@ -26,7 +26,7 @@ def models(
 ) -> int:
     """The model versions, newest last. With --show all about one, with --diff two side by side."""
     from cli import show as shown
-    from cli import standing
+    from cli import status_tables
     from leptonflow.core import pipeline_files
     from leptonflow.runs import comparison, pipeline_status
 
@@ -44,7 +44,7 @@ def models(
     for row in rows:
         if row["damage"]:
             shown.warn(row["damage"])
-    return answer(Answer(rows, lambda: standing.models(rows)), as_json)
+    return answer(Answer(rows, lambda: status_tables.models(rows)), as_json)
 
 
 def explain(

@@ -1,7 +1,7 @@
 """What a Prefect server does by itself for our runs: retrain when a batch arrives, and run again what did not end.
 
 Automations as documents of Prefect's API, with what they rely on (docs/decisions/0008-arrivals-and-heartbeats.md).
-What does not belong here: how they are registered (deploying).
+What does not belong here: how they are registered (deployments).
 """
 
 from __future__ import annotations

@@ -11,10 +11,10 @@ from typing import Any
 from prefect import State, flow
 from prefect.states import Completed, Failed
 
-from flows import notifying
-from flows.arrivals.events import Api
-from flows.showing import Page
-from flows.telling import looked
+from flows import notifications
+from flows.arrivals.prefect_api import Api
+from flows.artifacts import looked
+from flows.run_page import Page
 from leptonflow.core.pipeline_files import load_config
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store_identity import store_id
@@ -30,8 +30,8 @@ ENDS = {"drift": "drift", "none": "no-drift", "too-few": "too-few", None: "uncha
 @flow(
     name=MONITOR,
     persist_result=False,
-    on_failure=[notifying.failed],
-    on_crashed=[notifying.failed],
+    on_failure=[notifications.failed],
+    on_crashed=[notifications.failed],
 )
 def monitor(pipeline: PipelineName, store: StoreUri = None) -> State[dict[str, Any]]:
     """Look for drift in what the champion is served, as the YAML's section `serving.monitor` says.

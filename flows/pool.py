@@ -2,7 +2,8 @@
 
 Prefect's own template lets whoever asks for a run give its command, its folder and any variable. `closed` makes the
 template of the pool that has only the list; `kept` is for a worker, which Prefect tells of some runs that its server
-has not held against the template. Pure functions of documents. What does not belong here: Prefect's API (registering).
+has not held against the template. Pure functions of documents. What does not belong here: Prefect's API
+(server_objects).
 """
 
 from __future__ import annotations

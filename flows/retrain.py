@@ -3,7 +3,7 @@
 discover -> validate -> preprocess -> split -> train folds -> fit final -> package
 -> evaluate -> infra-validate -> gate -> promote -> record
 
-It needs a Prefect API: `flows.running` brings one in a terminal, a worker has its own.
+It needs a Prefect API: `flows.local_run` brings one in a terminal, a worker has its own.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from prefect import State, flow
 from prefect.runtime import flow_run
 from prefect.states import Failed
 
-from flows import fit_runners, gpu_host, notifying, ray_cluster
+from flows import fit_runners, gpu_host, notifications, ray_cluster
+from flows.artifacts import Story, Trained
 from flows.automations import MOST_LOSSES
 from flows.steps import Steps
-from flows.telling import Story, Trained
 from leptonflow.core import machine
 from leptonflow.core.pipeline_files import load_config
 from leptonflow.evaluation.fresh_process import FreshProcess
@@ -124,8 +124,8 @@ def _all_refused(outcomes: list[Outcome]) -> bool:
 @flow(
     name=FLOW,
     persist_result=False,
-    on_failure=[notifying.failed],
-    on_crashed=[notifying.failed],
+    on_failure=[notifications.failed],
+    on_crashed=[notifications.failed],
 )
 def retrain(pipeline: PipelineName, store: StoreUri = None, force: bool = False) -> State[dict[str, Any]]:
     """Ingest pending batches, train, evaluate, and promote if the gate passes.

@@ -11,8 +11,8 @@ from prefect import State, flow
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
-from flows import notifying, telling
-from flows.showing import Page
+from flows import artifacts, notifications
+from flows.run_page import Page
 from leptonflow.core.pipeline_files import load_config
 from schemas.arrivals import SCORE
 from schemas.errors import LeptonflowError
@@ -26,8 +26,8 @@ SCORED = "scored"
 @flow(
     name=SCORE,
     persist_result=False,
-    on_failure=[notifying.failed],
-    on_crashed=[notifying.failed],
+    on_failure=[notifications.failed],
+    on_crashed=[notifications.failed],
 )
 def score(pipeline: PipelineName, store: StoreUri = None) -> State[dict[str, Any]]:
     """Score the source of the YAML's section `score` by the champion, to files on the store.
@@ -43,8 +43,8 @@ def score(pipeline: PipelineName, store: StoreUri = None) -> State[dict[str, Any
         at = flow_run.get_scheduled_start_time().strftime("%Y%m%dT%H%M%SZ")
         document = score_source(uri, config, at)
         page = Page(config.name)
-        page.show([telling.scores(config.name, uri, document)])
+        page.show([artifacts.scores(config.name, uri, document)])
         page.name(None, SCORED, end=SCORED)
-        return Completed(name=SCORED, message=telling.scored(document), data=document)
+        return Completed(name=SCORED, message=artifacts.scored(document), data=document)
     except LeptonflowError as error:
         return Failed(message=error.line(), data=error)

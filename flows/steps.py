@@ -16,9 +16,9 @@ from prefect.futures import PrefectFuture
 from prefect.states import Completed
 from prefect.utilities.callables import get_call_parameters
 
-from flows import naming, notifying, preemption, run_log, showing, telling
+from flows import artifacts, notifications, preemption, run_log, run_names, run_page
+from flows.artifacts import Story
 from flows.fit_runners import Computing
-from flows.telling import Story
 from leptonflow.core import deadlines, garbage_collection, progress
 from leptonflow.core.deadlines import Limit
 from leptonflow.data.dataset import admission
@@ -42,7 +42,7 @@ class Steps:
         self.config = config
         self.seconds: dict[str, float] = {}
         self._limits: dict[str, Limit] = {}
-        self._page = showing.Page(config.name)
+        self._page = run_page.Page(config.name)
         self._stop: Callable[[], None] = lambda: None  # ends the work of the tasks, while `at_work`
         self._fits: set[PrefectFuture[Any]] = set()  # those under way
 
@@ -50,7 +50,7 @@ class Steps:
         """The task's result, computed here and now. Raises what the engine raises."""
         with self._timed(task.name) as told:
             result = task(self.store, self.config, *args, **kwargs)
-            told.append(naming.line(task.name, result))
+            told.append(run_names.line(task.name, result))
         return result
 
     def fan_out(
@@ -79,7 +79,7 @@ class Steps:
             except BaseException:
                 self._stop()  # others compute already, and would be waited for
                 raise
-            told.append(naming.line(task.name, results))
+            told.append(run_names.line(task.name, results))
         return results
 
     def limit(self, stage: str) -> Limit:
@@ -92,13 +92,13 @@ class Steps:
     def at_work(self) -> Iterator[None]:
         """Hold the pipeline's lock, and follow the work on the run's page."""
         page = self._page
-        page.name(None, naming.STARTING)
+        page.name(None, run_names.STARTING)
         with ExitStack() as stack:
             stack.enter_context(_plain_log())
             path = stack.enter_context(run_log.kept(self.config.name))
             if path is not None:
                 page.log.info("this log is kept in %s", path.absolute())
-            moving = showing.Moving(page, self.config.training.folds)
+            moving = run_page.Moving(page, self.config.training.folds)
             stack.callback(moving.close)
             told = progress.listen(moving.report, lambda text: page.log.info("%s", text), moving.detail)
             self._stop = stack.enter_context(told)
@@ -125,21 +125,22 @@ class Steps:
 
     def trains_on(self, snapshot: str) -> None:
         """Rename the run: its snapshot is known once the batches are ingested."""
-        self._page.name(snapshot, naming.TRAINING)
+        self._page.name(snapshot, run_names.TRAINING)
 
     def end(self, story: Story) -> State[dict[str, Any]]:
         """Put the outcome on the run's page and send notifications; the final state, named by the verdict."""
         document, page, name = story.document, self._page, self.config.name
-        why = naming.sentence(document)
+        why = run_names.sentence(document)
         address = page.report_address(document["run_id"]) if document["report"] else None
-        page.show(telling.artifacts(name, self.store, story, address))
-        with showing.tolerated(page.log):
-            champion = telling.champion(name, self.store, pipeline_status.history(open_store(self.store), self.config))
+        page.show(artifacts.artifacts(name, self.store, story, address))
+        with run_page.tolerated(page.log):
+            history = pipeline_status.history(open_store(self.store), self.config)
+            champion = artifacts.champion(name, self.store, history)
             if champion is not None:
                 page.show_changed(champion)
         page.name(document["snapshot"], document["verdict"], end=document["verdict"])
         if document["verdict"] != WAITING or story.trained:  # once, not at each run that finds it waiting still
-            notifying.notify(self.config, document["verdict"], why, page.run, page.log)
+            notifications.notify(self.config, document["verdict"], why, page.run, page.log)
         return Completed(name=document["verdict"], message=why, data=document)
 
     @contextmanager

@@ -1,6 +1,6 @@
 """One local stack from its start to its end: the folder's lock, the ports, the plan, the children.
 
-What does not belong here: the command line, and how a service is started (services) or kept (supervising).
+What does not belong here: the command line, and how a service is started (services) or kept (supervisor).
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from pathlib import Path
 from flows import addresses, credentials, reports, server
 from flows.stack import place, ports, processes, s3, services, tether
 from flows.stack.prefect_server import PrefectServer, await_leaving
-from flows.stack.supervising import Supervisor
-from flows.waking import Stop
+from flows.stack.supervisor import Supervisor
+from flows.wake_signals import Stop
 from leptonflow.core import progress
 from schemas.errors import LeptonflowError
 from schemas.settings import store_uri

@@ -1,6 +1,6 @@
 """The one table of what `up` starts: each service's command, environment, and how it is known to be healthy.
 
-What does not belong here: starting and ending them (supervising).
+What does not belong here: starting and ending them (supervisor).
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from flows import addresses, credentials, deployable, environment, server
+from flows import addresses, credentials, environment, server, wanted_deployments
 from flows.stack import place, processes, s3, tether
 from flows.stack.prefect_server import ANSWER_SECONDS, PrefectServer
-from flows.stack.supervising import Service
+from flows.stack.supervisor import Service
 from leptonflow.core.child_processes import python_path
 from leptonflow.core.pipeline_files import PIPELINES, available, load_config
 from schemas.arrivals import FLOW, POOL
@@ -26,7 +26,7 @@ from schemas.config import Pipeline
 from schemas.errors import UsageError
 
 NO_PIPELINES = "none under pipelines/: `leptonflow init NAME` writes one there"
-SAVE_SECONDS = 1.5  # in which the fits may save themselves: the worker has CLIENT_SECONDS to end (supervising)
+SAVE_SECONDS = 1.5  # in which the fits may save themselves: the worker has CLIENT_SECONDS to end (supervisor)
 # The programs of our own that `up` runs: a module and its arguments.
 PROGRAMS: dict[str, tuple[str, ...]] = {
     "bucket": ("flows.stack.s3",),
@@ -97,7 +97,7 @@ def deployments(names: Sequence[str], folder: Path) -> str:
     """The deployments that `deploy` registers for the folder, in one line; of what it refuses, the retrainings."""
     found: list[str] = []
     with suppress(UsageError):
-        found = [f"{each.flow}/{each.name}" for each in deployable.read(folder, {})]
+        found = [f"{each.flow}/{each.name}" for each in wanted_deployments.read(folder, {})]
     return ", ".join(found or [f"{FLOW}/{name}" for name in names]) or NO_PIPELINES
 
 
@@ -108,7 +108,7 @@ def configuration() -> object:
         files = list(available(PIPELINES).values())
     except UsageError as error:  # as `deploy` says it
         return error.message
-    for file in [*files, deployable.FILE]:
+    for file in [*files, wanted_deployments.FILE]:
         with suppress(OSError):
             stat = file.stat()
             found.append((str(file), stat.st_mtime_ns, stat.st_size))

@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from flows import automations, deploying
+from flows import automations, deployments
 from schemas.arrivals import FLOW, POOL, SCORE, batch_event
 from tests.e2e import helpers
 from tests.prefect_servers import PrefectServer, full_server
@@ -38,7 +38,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
 def deployed(server: PrefectServer, folder: Path, name: str, **keys: Any) -> str:
     """The id of the deployment of a pipeline in a folder of its own."""
     helpers.pipeline(folder / "pipelines", name=name, **keys)
-    deploying.deploy(folder, server.url)
+    deployments.deploy(folder, server.url)
     return str(server.call("GET", f"/deployments/name/{FLOW}/{name}")["id"])
 
 
@@ -133,7 +133,7 @@ def test_a_run_that_lost_its_worker_is_scheduled_again_and_no_other_is(
             server.call("DELETE", f"/automations/{each['id']}")
     become("forgotten", "PENDING")
     become("forgotten", "RUNNING")
-    deploying.deploy(folders["silent"], server.url)
+    deployments.deploy(folders["silent"], server.url)
 
     for name in ("silent", "alive", "done", "unstarted"):
         become(name, "PENDING")

@@ -21,7 +21,7 @@ from urllib.error import HTTPError
 import pytest
 import yaml
 
-from flows import deploying, gpu_host
+from flows import deployments, gpu_host
 from leptonflow.core import progress
 from leptonflow.core.pipeline_files import load_config
 from schemas.arrivals import FLOW, POOL
@@ -52,7 +52,7 @@ def folder(server: PrefectServer, tmp_path: Path) -> Iterator[Path]:
 
 def deploy(server: PrefectServer, folder: Path) -> dict[str, str]:
     """What was done: the outcome by deployment, and by automation."""
-    document = deploying.deploy(folder, server.url)
+    document = deployments.deploy(folder, server.url)
     lines = document["deployments"] + document["automations"]
     assert len({line["name"] for line in lines}) == len(lines)
     return {line["name"]: line["outcome"] for line in lines}
@@ -85,14 +85,14 @@ def eventually(found: Callable[[], Any], seconds: float = 30) -> Any:
 
 
 def in_folder(folder: Path) -> list[dict[str, Any]]:
-    return [{deploying.SET_FOLDER: {"directory": str(folder)}}]
+    return [{deployments.SET_FOLDER: {"directory": str(folder)}}]
 
 
 def test_every_pipeline_of_a_folder_is_registered_once(server: PrefectServer, folder: Path) -> None:
     pipeline(folder, "cats", schedule=SCHEDULE, debounce=5)
     pipeline(folder, "dogs")
     (folder / "pipelines" / "cats.contract.yaml").write_text("suite: none of a pipeline's")
-    document = deploying.deploy(folder, server.url)
+    document = deployments.deploy(folder, server.url)
     assert document["deployments"] == [
         {"name": "retrain/cats", "schedule": "0 3 * * 1 Europe/Berlin", "debounce": 5, "outcome": "created"},
         {"name": "retrain/dogs", "schedule": None, "debounce": 30, "outcome": "created"},
@@ -114,7 +114,7 @@ def test_every_pipeline_of_a_folder_is_registered_once(server: PrefectServer, fo
 
 def test_a_pipeline_that_scores_has_a_second_deployment_while_it_does(server: PrefectServer, folder: Path) -> None:
     pipeline(folder, "cats", schedule=SCHEDULE, score={"source": "in", "schedule": {"cron": "0 5 * * *"}})
-    document = deploying.deploy(folder, server.url)
+    document = deployments.deploy(folder, server.url)
     assert document["deployments"] == [
         {"name": "retrain/cats", "schedule": "0 3 * * 1 Europe/Berlin", "debounce": 30, "outcome": "created"},
         {"name": "score/cats", "schedule": "0 5 * * * UTC", "debounce": None, "outcome": "created"},
@@ -132,7 +132,7 @@ def test_a_pipeline_that_is_monitored_has_a_deployment_for_it_and_retrains_on_dr
     server: PrefectServer, folder: Path
 ) -> None:
     pipeline(folder, "cats", serving={"monitor": {"schedule": {"cron": "*/5 * * * *"}}})
-    assert [each["name"] for each in deploying.deploy(folder, server.url)["deployments"]] == [
+    assert [each["name"] for each in deployments.deploy(folder, server.url)["deployments"]] == [
         "retrain/cats", "monitor/cats",
     ]  # fmt: skip
     found = server.call("GET", "/deployments/name/monitor/cats")
@@ -209,12 +209,12 @@ def test_a_host_with_a_gpu_trains_one_pipeline_at_a_time(
 
     path = pipeline(folder, "cats")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
-    assert deploying.deploy(folder, server.url)["limits"] == []
+    assert deployments.deploy(folder, server.url)["limits"] == []
 
     gpu(folder / "driver", monkeypatch)
     name = f"leptonflow-gpus-{socket.gethostname()}"
-    assert deploying.deploy(folder, server.url)["limits"] == [{"name": name, "outcome": "created"}]
-    assert deploying.deploy(folder, server.url)["limits"] == [{"name": name, "outcome": "unchanged"}]
+    assert deployments.deploy(folder, server.url)["limits"] == [{"name": name, "outcome": "created"}]
+    assert deployments.deploy(folder, server.url)["limits"] == [{"name": name, "outcome": "unchanged"}]
 
     config, order, said = load_config(str(path)), list[str](), list[str]()
 
@@ -240,10 +240,10 @@ def test_a_host_with_a_gpu_trains_one_pipeline_at_a_time(
     eventually(lambda: server.call("GET", f"/v2/concurrency_limits/{name}")["active_slots"] == 0)
 
     server.call("PATCH", f"/v2/concurrency_limits/{name}", {"limit": 2})  # a person's
-    assert deploying.deploy(folder, server.url)["limits"] == [{"name": name, "outcome": "unchanged"}]
+    assert deployments.deploy(folder, server.url)["limits"] == [{"name": name, "outcome": "unchanged"}]
     assert server.call("GET", f"/v2/concurrency_limits/{name}")["limit"] == 2
     monkeypatch.setenv(gpu_host.VARIABLE, "rack-7")
-    assert deploying.deploy(folder, server.url)["limits"][0]["name"] == "leptonflow-gpus-rack-7"
+    assert deployments.deploy(folder, server.url)["limits"][0]["name"] == "leptonflow-gpus-rack-7"
 
 
 def test_a_changed_debounce_replaces_the_trigger(server: PrefectServer, folder: Path) -> None:
@@ -397,7 +397,7 @@ def test_what_is_wrong_in_prefect_yaml_is_said_before_anything_is_registered(
     listed = {"entrypoint": "flows.retrain.retrain", **entry}
     (folder / "prefect.yaml").write_text(yaml.safe_dump({"deployments": [listed]}))
     with pytest.raises(ConfigurationError) as refused:
-        deploying.deploy(folder, server.url)
+        deployments.deploy(folder, server.url)
     assert not [each for each in expected if each not in refused.value.line()], refused.value.line()
     assert "s3cret" not in refused.value.line()
     assert not server.call("POST", "/deployments/filter", {})
@@ -407,11 +407,11 @@ def test_two_yamls_of_one_name_and_a_wrong_schedule_are_said_too(server: Prefect
     pipeline(folder, "cats")
     shutil.copy(folder / "pipelines" / "cats.yaml", folder / "pipelines" / "kitty.yaml")
     with pytest.raises(ConfigurationError, match="two deployments name the pipeline cats"):
-        deploying.deploy(folder, server.url)
+        deployments.deploy(folder, server.url)
     (folder / "pipelines" / "kitty.yaml").unlink()
     pipeline(folder, "cats", schedule={"cron": "0 3 * * 8"})
     with pytest.raises(ConfigurationError, match=r"cats\.yaml: schedule\.cron is not valid"):
-        deploying.deploy(folder, server.url)
+        deployments.deploy(folder, server.url)
 
 
 def test_a_wrong_yaml_keeps_no_other_pipeline_from_being_registered(server: PrefectServer, folder: Path) -> None:
@@ -420,7 +420,7 @@ def test_a_wrong_yaml_keeps_no_other_pipeline_from_being_registered(server: Pref
 
     pipeline(folder, "cats", schedule={"cron": "0 3 * * 1"})
     pipeline(folder, "dogs")
-    deploying.deploy(folder, server.url)
+    deployments.deploy(folder, server.url)
     before = registered()
     (folder / "pipelines/cats.yaml").write_text("name: cats\nworkload: nonsense\n")
     (folder / "pipelines/dogs.yaml").unlink()
@@ -428,7 +428,7 @@ def test_a_wrong_yaml_keeps_no_other_pipeline_from_being_registered(server: Pref
     (folder / "pipelines/._cats.yaml").write_bytes(b"\x00\x05\x16\x07\xff")  # macOS' on a foreign disk
     pipeline(folder, "birds")
     with pytest.raises(ConfigurationError, match=r"cats\.yaml: workload is not valid"):
-        deploying.deploy(folder, server.url)
+        deployments.deploy(folder, server.url)
     assert set(registered()) == {"birds", "cats"}
     assert registered()["cats"] == before["cats"]
 
@@ -439,7 +439,7 @@ def test_a_module_that_a_worker_would_take_for_ours_is_said(server: PrefectServe
     (folder / name).parent.mkdir(exist_ok=True)
     (folder / name).touch()
     with pytest.raises(ConfigurationError) as refused:
-        deploying.deploy(folder, server.url)
+        deployments.deploy(folder, server.url)
     assert refused.value.message.startswith(name)
     assert not server.call("POST", "/deployments/filter", {})
 
@@ -469,10 +469,10 @@ def test_a_server_that_is_gone_or_wants_credentials(tmp_path: Path) -> None:
     pipeline(tmp_path, "cats")
     with full_server(tmp_path / "server", PREFECT_SERVER_API_AUTH_STRING="admin:s3cret") as guarded:
         with pytest.raises(ServerError, match="refused the credentials") as refused:
-            deploying.deploy(tmp_path, guarded.url.replace("://", "://me:my-word@"))
+            deployments.deploy(tmp_path, guarded.url.replace("://", "://me:my-word@"))
         assert "my-word" not in refused.value.line() and "s3cret" not in refused.value.line()
         environment = {**guarded.environment, "PREFECT_API_AUTH_STRING": "admin:s3cret"}
         result = helpers.command("deploy", "--json", cwd=tmp_path, environment=environment)
         assert result.document["deployments"][0]["outcome"] == "created"
     with pytest.raises(ServerError, match="stopped answering"):
-        deploying.deploy(tmp_path, guarded.url)
+        deployments.deploy(tmp_path, guarded.url)

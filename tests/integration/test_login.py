@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from flows import credentials, server
-from flows.arrivals.events import Api
+from flows.arrivals.prefect_api import Api
 from flows.stack import local, place
 from schemas.errors import LeptonflowError, UsageError
 from tests.integration.test_prefect_server import USER, line, python

@@ -45,12 +45,12 @@ def test_a_drift_asks_for_a_retraining_once(work: Path) -> None:
 
 def run(path: Path, store: Path, event: str | None = None, expected: bool = True) -> tuple[str | None, bool | None]:
     """(the name of the run's final state, whether the server has that event)."""
-    from flows import running
+    from flows import local_run
 
-    with running.prefect():
+    with local_run.prefect():
         from prefect.settings import PREFECT_API_URL
 
-        from flows.arrivals.events import Api
+        from flows.arrivals.prefect_api import Api
         from flows.monitor import monitor
 
         state: Any = monitor(pipeline=str(path), store=str(store), return_state=True)  # type: ignore[call-overload]

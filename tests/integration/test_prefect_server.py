@@ -35,9 +35,9 @@ with server.api() as api:
 # A flow as the retraining one is run: in this process, from the folder's own server.
 FLOW = """
 import sys
-from flows import running
+from flows import local_run
 
-with running.prefect():
+with local_run.prefect():
     from prefect import flow
     from tasks import stage
 

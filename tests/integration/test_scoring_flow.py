@@ -42,9 +42,9 @@ def test_a_run_scores_the_source_of_the_yaml(work: Path) -> None:
 
 def run(path: Path, store: Path) -> tuple[Any, Any]:
     """(the run's document or error, its final state)."""
-    from flows import running
+    from flows import local_run
 
-    with running.prefect():
+    with local_run.prefect():
         from flows.score import score
 
         state = score(pipeline=str(path), store=str(store), return_state=True)  # type: ignore[call-overload]

@@ -20,8 +20,8 @@ SCRIPT = """
 import os, subprocess, sys
 from pathlib import Path
 from flows.stack import processes
-from flows.stack.supervising import Service, Supervisor
-from flows.waking import Stop
+from flows.stack.supervisor import Service, Supervisor
+from flows.wake_signals import Stop
 
 def spawn(program):
     return lambda: subprocess.Popen([sys.executable, "-c", program], start_new_session=True)
@@ -96,7 +96,7 @@ def test_what_ended_well_is_started_again_when_what_it_depends_on_changes(tmp_pa
     (tmp_path / "well").touch()
     script = SCRIPT.replace(
         'lambda pid: f"first {pid}")', 'lambda pid: "first", once=True, depends=lambda: Path("given").read_text())'
-    ).replace("with Stop()", "import flows.stack.supervising as module; module.DEPENDS_SECONDS = 0.1\nwith Stop()")
+    ).replace("with Stop()", "import flows.stack.supervisor as module; module.DEPENDS_SECONDS = 0.1\nwith Stop()")
     with supervised(tmp_path, program, script) as process:
         lines = [line(process) for _ in range(4)]
         assert lines[:2] == ["deployed one", "first"] and lines[2].startswith("second") and lines[3] == "ready"
@@ -117,7 +117,7 @@ def test_what_runs_is_started_anew_when_what_it_depends_on_changes(tmp_path: Pat
     (tmp_path / "well").touch()
     script = SCRIPT.replace(
         'lambda pid: f"first {pid}")', 'lambda pid: "first", depends=lambda: Path("given").read_text())'
-    ).replace("with Stop()", "import flows.stack.supervising as module; module.DEPENDS_SECONDS = 0.1\nwith Stop()")
+    ).replace("with Stop()", "import flows.stack.supervisor as module; module.DEPENDS_SECONDS = 0.1\nwith Stop()")
     with supervised(tmp_path, program, script) as process:
         told = {line(process) for _ in range(4)}
         assert {"serves one", "first", "ready"} < told

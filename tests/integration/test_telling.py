@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from flows import naming
+from flows import run_names
 from tests.e2e import helpers
 from tests.prefect_servers import PrefectServer, full_server
 
@@ -35,7 +35,7 @@ RUNS = """
 import json, shutil, sys
 from pathlib import Path
 import yaml
-from flows import running
+from flows import local_run
 from leptonflow.core.pipeline_files import load_config
 from leptonflow.evaluation import load_check
 from leptonflow.registry import manual_decisions
@@ -48,12 +48,12 @@ whole = yaml.safe_load(Path("small.yaml").read_text())
 def run(force=False, **changed):
     Path("small.yaml").write_text(yaml.safe_dump({**whole, **changed}))
     try:
-        told = running.retrain(load_config("small.yaml"), "small.yaml", store, force)
+        told = local_run.retrain(load_config("small.yaml"), "small.yaml", store, force)
     except LeptonflowError as error:
         told = error.document()
     print(json.dumps(told), flush=True)
 
-with running.prefect():
+with local_run.prefect():
     from prefect.blocks.notifications import CustomWebhookNotificationBlock as Block
     body = {"subject": "{{subject}}", "body": "{{body}}"}
     Block(name="ops", url=f"{receiver}/{{{{token}}}}", json_data=body,
@@ -170,7 +170,7 @@ def test_the_final_state_is_named_and_says_why(told: Told) -> None:
             assert state["message"].startswith(document["error"]["message"])
         else:
             assert (state["type"], state["name"]) == ("COMPLETED", document["verdict"])
-            assert state["message"] == naming.sentence(document)
+            assert state["message"] == run_names.sentence(document)
     assert "nothing new since run" in told.runs[1]["state"]["message"]
     for number, stage, seconds in ((5, "train", "0.01"), (7, "validate", "0.0001")):
         message = told.runs[number]["state"]["message"]

@@ -221,7 +221,7 @@ def test_what_was_there_is_told_once_and_the_poll_finds_what_no_event_told(
     store = open_store(str(tmp_path / "store"))
     close(store, name, "before")
     yaml_path = pipeline(tmp_path, name)
-    deaf = "from flows.arrivals.listening import Listener; Listener._matters = lambda self, path: False\n"
+    deaf = "from flows.arrivals.file_events import Listener; Listener._matters = lambda self, path: False\n"
     watcher = watch(yaml_path, "--store", tmp_path / "store", "--poll", "0.5", prelude=deaf)
     watcher.says("batch before has arrived, 0 files, 0 bytes (there at the start): event raised")
     close(store, name, "after")

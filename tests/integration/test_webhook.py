@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from cli import checkup
+from cli import health_checks
 from flows.arrivals import webhook
 from flows.arrivals.webhook import Receiver
 from leptonflow.storage import bucket, s3
@@ -325,7 +325,7 @@ def test_the_buckets_other_notifications_stay(
 
 
 def arrivals(uri: str, fix: bool) -> dict[str, Any]:
-    (found,) = (check for check in checkup.checks(uri, fix) if check["name"] == "arrivals")
+    (found,) = (check for check in health_checks.checks(uri, fix) if check["name"] == "arrivals")
     return found
 
 

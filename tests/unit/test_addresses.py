@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from flows import addresses
-from flows.arrivals.events import Api
+from flows.arrivals.prefect_api import Api
 from flows.stack import certificate
 from schemas.errors import ServerError, UsageError
 
@@ -117,5 +117,5 @@ def test_certificates_are_those_of_prefects_settings(
 
 
 def test_what_every_command_imports_leaves_httpx_out() -> None:
-    code = "import sys, flows.server, flows.arrivals.watching; sys.exit('httpx' in sys.modules)"
+    code = "import sys, flows.server, flows.arrivals.watcher; sys.exit('httpx' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2]).returncode == 0

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from flows import deployable, telling
+from flows import artifacts, wanted_deployments
 from leptonflow.batch_scoring import scored_tables, scoring_job, stored_scores
 from leptonflow.data.ingest.label_columns import Columns
 from leptonflow.evaluation import champion_predictions
@@ -278,8 +278,8 @@ def test_a_scheduled_run_writes_files_and_a_manifest_to_the_store_once(store: St
         stored_scores.score(store, CONFIG, at)
     found = integrity.verify(store, ["digits"], lambda *_: None)
     assert not [each for each in found["damaged"] if each["key"].startswith("scores/")]
-    assert telling.scored(first) == f"40 rows, 1 without a prediction, by version v1 ({first['runtime']})"
-    shown = telling.scores("digits", "s3://b/p", first)
+    assert artifacts.scored(first) == f"40 rows, 1 without a prediction, by version v1 ({first['runtime']})"
+    shown = artifacts.scores("digits", "s3://b/p", first)
     assert (shown.key, "s3://b/p/scores/digits/nightly/" in shown.data) == ("scores-digits", True)
 
 
@@ -288,11 +288,11 @@ def test_a_pipeline_with_a_section_score_has_a_second_deployment(tmp_path: Path)
     document = CONFIG.model_dump(mode="json", exclude_defaults=True)
     score = {"source": "in", "schedule": {"cron": "0 3 * * *"}}
     (tmp_path / "pipelines" / "digits.yaml").write_text(yaml.safe_dump({**document, "score": score}))
-    retrain, scores = deployable.read(tmp_path)
+    retrain, scores = wanted_deployments.read(tmp_path)
     assert (retrain.key, retrain.schedule) == (("retrain", "digits"), None)
     assert scores.key == ("score", "digits") and scores.parameters == {"pipeline": "digits"}
     assert scores.schedule is not None and scores.schedule.cron == "0 3 * * *"
     listed = {"parameters": {"pipeline": "digits", "store": "s3://b", "force": True}}
     (tmp_path / "prefect.yaml").write_text(yaml.safe_dump({"deployments": [listed]}))
-    _, scores = deployable.read(tmp_path)
+    _, scores = wanted_deployments.read(tmp_path)
     assert scores.parameters == {"pipeline": "digits", "store": "s3://b"}, "on the store of the retraining"

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from cli import checkup
+from cli import health_checks
 from leptonflow.core import accelerators, progress
 from leptonflow.core.hashing import digest
 from leptonflow.keras_runtime import devices
@@ -147,7 +147,7 @@ def test_doctor_names_what_tensorflow_lacks(
 ) -> None:
     (gpu / "tensorflow.py").write_text(f"LIBRARIES, SEEN = {libraries}, {seen}\n{TENSORFLOW}")
     monkeypatch.setenv("PYTHONPATH", str(gpu))
-    told = checkup._accelerator()
+    told = health_checks._accelerator()
     if expected is None:
         assert told == "NVIDIA H100"
     else:
@@ -157,14 +157,14 @@ def test_doctor_names_what_tensorflow_lacks(
 
 @pytest.mark.slow
 def test_doctor_asks_tensorflow_itself(gpu: Path) -> None:
-    told = checkup._accelerator()
+    told = health_checks._accelerator()
     assert "unused" in told and "cannot load lib" in told and "not installed: nvidia-cublas-cu12" in told
 
 
 def test_doctor_says_that_the_driver_fails(gpu: Path) -> None:
     (gpu / "nvidia-smi").write_text("#!/bin/sh\necho 'Driver/library version mismatch' >&2\nexit 18\n")
     with pytest.raises(LeptonflowError, match=r"nvidia-smi fails.*Driver/library version mismatch"):
-        checkup._accelerator()
+        health_checks._accelerator()
 
 
 # --- data parallel on JAX ------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cli import checkup
+from cli import health_checks
 from leptonflow.core import clock
 from leptonflow.monitoring import labels
 from leptonflow.monitoring.labels import Given
@@ -35,14 +35,14 @@ def test_labels_and_approvals_from_the_future_are_named(store: Store, monkeypatc
     now = clock.now()
     labels.record(store, "digits", [Given(one.request_id, "1")], "bob")
     assert future_records.found(store, now) == []
-    assert checkup._clocks(store.uri) == "no record is dated in the future"
+    assert health_checks._clocks(store.uri) == "no record is dated in the future"
     with monkeypatch.context() as patch:
         patch.setattr(clock, "now", lambda: AHEAD)
         labels.record(store, "digits", [Given(one.request_id, "5")], "bob")
     (told,) = future_records.found(store, now)
     assert told.startswith("labels of digits at 2099-01-01")
     with pytest.raises(LeptonflowError, match=r"records are dated in the future. .* labels of digits at 2099"):
-        checkup._clocks(store.uri)
+        health_checks._clocks(store.uri)
 
 
 def test_the_newest_run_waits_whatever_the_clocks_say(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cli import starting
-from flows import deployable
+from cli import pipeline_template
+from flows import wanted_deployments
 from leptonflow.core import pipeline_files
 from leptonflow.data.ingest.label_columns import DEFAULT, Columns
 from leptonflow.data.ingest.source_summary import Summary, summarise
@@ -67,7 +67,7 @@ def test_the_model_has_room_in_the_input(side: int, tmp_path: Path, monkeypatch:
     monkeypatch.chdir(tmp_path)
     for name in "abc":
         picture(tmp_path / "s" / name / "1.png", side, side)
-    starting.write("small", summary(tmp_path / "s"))
+    pipeline_template.write("small", summary(tmp_path / "s"))
     config = pipeline_files.load_config("small")
     assert config.input[:2] == (side, side)
     assert list(config.model.filters) == ([32, 64, 64] if side == 18 else [32, 64])
@@ -79,7 +79,7 @@ def test_the_gate_asks_for_small_classes_and_more_than_a_baseline(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     put(tmp_path / "s", *(f"com mon/{n}.png" for n in range(24)), "rare/0.png", "rare/1.png", '"x": y/0.png')
-    path = starting.write("Zoo", summary(tmp_path / "s"))
+    path = pipeline_template.write("Zoo", summary(tmp_path / "s"))
     assert path == Path("pipelines/zoo.yaml")
     config = pipeline_files.load_config("zoo")
     rules = [(rule.rule, getattr(rule, "metric", None)) for rule in config.gate]
@@ -87,9 +87,10 @@ def test_the_gate_asks_for_small_classes_and_more_than_a_baseline(
     assert [metric for rule, metric in rules if rule == "at_least"] == ["accuracy", 'recall["x": y]', "recall[rare]"]
     assert "leptonflow retrain zoo\n" in path.read_text()
     put(tmp_path / "t", "only/0.png")
-    starting.write("one", summary(tmp_path / "t"))
+    pipeline_template.write("one", summary(tmp_path / "t"))
     assert pipeline_files.load_config("one").classes is None  # one class is no valid list of them
-    assert "ingest zoo s --label-column breed" in starting.next_steps(path, Path("s"), ["--label-column", "breed"])
+    steps = pipeline_template.next_steps(path, Path("s"), ["--label-column", "breed"])
+    assert "ingest zoo s --label-column breed" in steps
 
 
 @pytest.mark.parametrize(
@@ -107,7 +108,7 @@ def test_a_name_that_no_pipeline_can_have(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError) as error:
-        starting.write(target, None)
+        pipeline_template.write(target, None)
     assert re.search(told, error.value.line()) and len(error.value.line()) < 400
     assert list(tmp_path.glob("**/*.yaml")) == []
 
@@ -115,10 +116,10 @@ def test_a_name_that_no_pipeline_can_have(
 def test_nothing_is_written_into_a_folder_of_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     put(tmp_path / "takes", "cat/0.png", "dog/0.png")
-    assert starting.write("takes", None, Path("takes")) == Path("pipelines/takes.yaml")
+    assert pipeline_template.write("takes", None, Path("takes")) == Path("pipelines/takes.yaml")
     for inside in ("takes/cat", str(tmp_path / "takes"), "takes/new"):
         with pytest.raises(UsageError, match="would lie among the data"):
-            starting.write(inside, None, Path("takes"))
+            pipeline_template.write(inside, None, Path("takes"))
     assert list((tmp_path / "takes").glob("**/*.yaml")) == []
 
 
@@ -126,13 +127,13 @@ def test_the_margin_is_one_that_the_holdout_can_show(tmp_path: Path, monkeypatch
     monkeypatch.chdir(tmp_path)
     put(tmp_path / "s", *(f"cat/{n}.png" for n in range(30)), *(f"dog/{n}.png" for n in range(30)))
     found = summary(tmp_path / "s")
-    text = starting.write("small", found).read_text()
+    text = pipeline_template.write("small", found).read_text()
     assert pipeline_files.load_config("small").gate[-1].margin == 0.2  # type: ignore[union-attr]
     assert "# Proposed: a holdout of about 12 can show no smaller one: 0.03 needs about 890 examples in all." in text
-    assert starting.lines(found)[-1].startswith("margin   0.2: a holdout of about 12")
+    assert pipeline_template.lines(found)[-1].startswith("margin   0.2: a holdout of about 12")
     # A folder per class has no column, and a table of texts no files.
     assert "# group: {pattern:" in text and "# group: {folder: parent}" in text and "group: {column" not in text
-    starting.write("plain", None)
+    pipeline_template.write("plain", None)
     assert pipeline_files.load_config("plain").gate[-1].margin == 0.03  # type: ignore[union-attr]
     assert propose(10_000, 0.2).needed is None and propose(5, 0.2).least == 40
 
@@ -141,18 +142,18 @@ def test_a_bare_name_goes_under_pipelines_and_a_path_or_folder_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert starting.write("a", None) == Path("pipelines/a.yaml")
+    assert pipeline_template.write("a", None) == Path("pipelines/a.yaml")
     assert Path("pipelines/a.contract.yaml").is_file()
     with pytest.raises(UsageError, match=r"pipelines/a\.yaml exists"):
-        starting.write("a", None)
-    assert starting.write("pipelines/b", None) == Path("pipelines/b/b.yaml")
+        pipeline_template.write("a", None)
+    assert pipeline_template.write("pipelines/b", None) == Path("pipelines/b/b.yaml")
     Path("c").mkdir()
-    assert starting.write("c", None) == Path("c/c.yaml")
-    assert starting.write(str(tmp_path / "d"), None) == tmp_path / "d" / "d.yaml"
+    assert pipeline_template.write("c", None) == Path("c/c.yaml")
+    assert pipeline_template.write(str(tmp_path / "d"), None) == tmp_path / "d" / "d.yaml"
     # A pipeline in a folder of its own is found by its name: by every command, and by deploy.
     assert pipeline_files.load_config("b").name == "b"
-    assert [each.parameters["pipeline"] for each in deployable.read(tmp_path)] == ["a", "b"]
-    assert [each.name for each in deployable.read(tmp_path)] == ["a", "b"]
+    assert [each.parameters["pipeline"] for each in wanted_deployments.read(tmp_path)] == ["a", "b"]
+    assert [each.name for each in wanted_deployments.read(tmp_path)] == ["a", "b"]
     Path("pipelines/b/notes.yaml").write_text("a: 1\n")
     assert list(pipeline_files.available()) == ["a", "b"]
     Path("pipelines/e").mkdir()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cli import starting
+from cli import pipeline_template
 from leptonflow.core import pipeline_files
 from leptonflow.data.ingest.label_columns import DEFAULT, Columns
 from leptonflow.data.ingest.source_summary import Summary, summarise
@@ -47,7 +47,7 @@ def test_a_table_of_texts_is_proposed_as_it_is(tmp_path: Path, monkeypatch: pyte
     assert "'title' may hold texts too: --text-column title --text-column text joins them" in told
     document = found.document()
     assert json.loads(json.dumps(document)) == document and document["words"] == {"median": 1, "most": 5}
-    starting.write("mood", found)
+    pipeline_template.write("mood", found)
     config = pipeline_files.load_config("mood")
     assert (config.workload, config.input.columns, config.input.length) == ("text_classification", ("text",), 16)
     assert config.classes == ("neg", "pos") and config.model.kind == "bag"
@@ -63,7 +63,7 @@ def test_odd_columns_of_text_are_quoted(tmp_path: Path, monkeypatch: pytest.Monk
     with (tmp_path / "t.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([("mood", odd), ("good", "a b"), ("bad", "c d")])
     found, _ = seen(tmp_path / "t.csv", Columns(label="mood", cells=(odd,)))
-    starting.write("odd", found)
+    pipeline_template.write("odd", found)
     own = pipeline_files.load_config("odd").input
     assert (own.columns, own.label) == ((odd,), "mood")
     assert "label" not in TextInput().model_dump(), "a pipeline without it keeps its digests"
@@ -154,7 +154,7 @@ def test_labels_that_are_free_text_are_told_and_make_no_classes(
         "the labels look like free text: 18 different ones in 20 examples; --label-column names the column of labels"
     ]
     assert not any("fewer than 10" in line for line in found.warnings())
-    text = starting.write("free", found).read_text()
+    text = pipeline_template.write("free", found).read_text()
     config = pipeline_files.load_config("free")
     assert config.classes is None and "look like free text" in text
     assert "# group: {column: patient}" in text and "{folder: parent}" not in text and "pattern" not in text

@@ -95,9 +95,9 @@ def test_notify_has_four_ends_by_default() -> None:
 
 
 def test_what_init_writes_shows_both_keys_with_their_defaults(tmp_path: Path) -> None:
-    from cli import starting
+    from cli import pipeline_template
 
-    text = starting.write(str(tmp_path / "mine"), None).read_text()
+    text = pipeline_template.write(str(tmp_path / "mine"), None).read_text()
     lines = [line.removeprefix("# ") for line in text.splitlines() if line.startswith(("# limits:", "# notify:"))]
     shown = yaml.safe_load("\n".join(lines).replace(" on:", ' "on":'))  # YAML 1.1 takes a bare `on` for true
     assert shown["limits"] == STAGES

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from flows import automations, deployable, deploying, registering
+from flows import automations, deployments, server_objects, wanted_deployments
 from leptonflow.core.pipeline_files import load_config
 from schemas.config import Pipeline
 from schemas.errors import ConfigurationError
@@ -28,19 +28,20 @@ def config(name: str) -> Pipeline:
 
 
 def test_every_pipeline_is_listed_and_read_as_deploy_reads_it() -> None:
-    assert set(DEPLOYMENTS) == set(deployable.available(ROOT))
-    for each in deployable.read(ROOT):
+    assert set(DEPLOYMENTS) == set(wanted_deployments.available(ROOT))
+    for each in wanted_deployments.read(ROOT):
         listed = DEPLOYMENTS[each.name]
         assert listed["parameters"] == each.parameters == {"pipeline": each.name}
         assert listed["tags"] == list(each.tags)
-        assert (listed["entrypoint"], listed["description"]) == (deployable.ENTRYPOINT, deployable.DESCRIPTION)
+        assert listed["entrypoint"] == wanted_deployments.ENTRYPOINT
+        assert listed["description"] == wanted_deployments.DESCRIPTION
 
 
 @pytest.mark.parametrize("name", DEPLOYMENTS)
 def test_schedule_and_trigger_are_those_of_the_pipeline(name: str) -> None:
     schedule = config(name).schedule
     assert schedule is not None
-    assert DEPLOYMENTS[name]["schedules"] == [{"slug": registering.SLUG, **schedule.model_dump()}]
+    assert DEPLOYMENTS[name]["schedules"] == [{"slug": server_objects.SLUG, **schedule.model_dump()}]
 
     (trigger,) = DEPLOYMENTS[name]["triggers"]
     wanted = automations.on_arrival(config(name), "an id")
@@ -51,7 +52,8 @@ def test_schedule_and_trigger_are_those_of_the_pipeline(name: str) -> None:
 
 @pytest.mark.parametrize("name", DEPLOYMENTS)
 def test_a_second_retraining_waits(name: str) -> None:
-    limit = {"limit": deploying.ONE_AT_A_TIME["concurrency_limit"], **deploying.ONE_AT_A_TIME["concurrency_options"]}
+    ours = deployments.ONE_AT_A_TIME
+    limit = {"limit": ours["concurrency_limit"], **ours["concurrency_options"]}
     assert DEPLOYMENTS[name]["concurrency_limit"] == limit == {"limit": 1, "collision_strategy": "ENQUEUE"}
 
 
@@ -71,8 +73,8 @@ def test_every_entrypoint_loads_in_a_users_folder(tmp_path: Path) -> None:
         "for entrypoint in sys.argv[1:]: print(load(entrypoint, use_placeholder_flow=False).name)"
     )
     clean = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    files = [each for each in deployable.OURS if ".py:" in each]
-    modules = [each for each in deployable.OURS if each not in files]
+    files = [each for each in wanted_deployments.OURS if ".py:" in each]
+    modules = [each for each in wanted_deployments.OURS if each not in files]
     assert {each["entrypoint"] for each in DEPLOYMENTS.values()} <= set(modules)
     for folder, entrypoints in ((tmp_path, modules), (ROOT, files)):
         done = subprocess.run(

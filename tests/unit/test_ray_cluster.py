@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from cli import checkup
+from cli import health_checks
 from flows import ray_cluster, ray_fits
 from leptonflow.storage.address import open_store
 from schemas.config import Pipeline
@@ -109,14 +109,14 @@ def test_a_cluster_that_takes_one_driver_and_not_the_next_is_one_line(monkeypatc
 def test_doctor_asks_each_cluster_that_is_named(tmp_path: Path, closed: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    assert checkup._ray() == "no cluster is named"
+    assert health_checks._ray() == "no cluster is named"
     helpers.pipeline(tmp_path / "pipelines", training={"runner": {"name": "ray", "address": closed}})
     with pytest.raises(ClusterError, match=f"at {closed} does not answer"):
-        checkup._ray()
+        health_checks._ray()
     (tmp_path / "pipelines" / "small.yaml").unlink()
     monkeypatch.setenv("RAY_ADDRESS", f"ray://{closed}")
     with pytest.raises(ClusterError, match=f"at ray://{closed} does not answer"):
-        checkup._ray()
+        health_checks._ray()
 
 
 def test_a_worker_without_the_runs_code_or_store_says_so(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from flows import showing
+from flows import run_page
 
 
 class Client:
@@ -27,10 +27,10 @@ class Client:
         raise AssertionError("nobody listens on the port")
 
 
-def moving(client: Client) -> showing.Moving:
+def moving(client: Client) -> run_page.Moving:
     page = SimpleNamespace(pipeline="p", client=client, log=logging.getLogger("test"), run=SimpleNamespace(id=None))
     page.create = client.create_artifact
-    return showing.Moving(page, 2)  # type: ignore[arg-type]
+    return run_page.Moving(page, 2)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("ended", [True, False])
@@ -38,7 +38,7 @@ def test_a_client_that_is_closed_at_the_runs_end_is_no_error(ended: bool, monkey
     """A server that does not answer is not waited for, so the thread may come to a client that is closed by then."""
     told: list[Any] = []
     monkeypatch.setattr(threading, "excepthook", told.append)
-    monkeypatch.setattr(showing, "LAST_WORD", 0.01)
+    monkeypatch.setattr(run_page, "LAST_WORD", 0.01)
     client = Client()
     found = moving(client)
     found.report("fold 1", 1, 2)
@@ -58,8 +58,8 @@ def test_a_report_is_linked_on_the_board_where_one_is_named(monkeypatch: pytest.
         pipeline="digits", log=logging.getLogger("test"), client=SimpleNamespace(api_url="http://127.0.0.1:9/api")
     )
     monkeypatch.setenv("LEPTONFLOW_BOARD_URL", "https://board.example.com/")
-    found = showing.Page.report_address(page, "ab" * 6)
+    found = run_page.Page.report_address(page, "ab" * 6)
     assert found == f"https://board.example.com/p/digits/runs/{'ab' * 6}/report.html"
-    assert showing.Page.report_address(page, None) is None
+    assert run_page.Page.report_address(page, None) is None
     monkeypatch.setenv("LEPTONFLOW_BOARD_URL", "javascript:alert(1)")
-    assert showing.Page.report_address(page, "ab" * 6) is None
+    assert run_page.Page.report_address(page, "ab" * 6) is None

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cli import standing
+from cli import status_tables
 from leptonflow.runs import summaries
 from schemas.workloads import overall
 
@@ -26,7 +26,7 @@ LAST = {"run_id": "r0", "verdict": "refused", "finished_at": "2026-11-24T09:00:0
 
 
 def told(capsys: pytest.CaptureFixture[str], **changed: Any) -> str:
-    standing.status("p.yaml", {**EMPTY, **changed})
+    status_tables.status("p.yaml", {**EMPTY, **changed})
     return " ".join(capsys.readouterr().out.split())
 
 
@@ -91,7 +91,7 @@ def test_data_that_the_last_retraining_rejected(capsys: pytest.CaptureFixture[st
     assert "rejected data `retrain` at 2026-11-24 10:00 UTC trained nothing: the holdout is empty" in text
     assert "not trained" not in text
     assert "not trained" in told(capsys, snapshot="s3", examples=3, rejected=found)  # more data came since
-    standing.runs([{**LAST, "key_metric": None, "version": "v0"}], found)
+    status_tables.runs([{**LAST, "key_metric": None, "version": "v0"}], found)
     printed = " ".join(capsys.readouterr().out.split())
     assert "rejected data: `retrain` at 2026-11-24 10:00 UTC trained nothing" in printed
 
@@ -115,5 +115,5 @@ def test_the_metrics_are_in_their_workloads_order_whatever_the_document_sorts() 
 
 
 def test_a_run_tells_the_seconds_of_its_device() -> None:
-    assert standing.cost({"device_seconds": 1234.5, "device": "gpu:0"}) == "1,234 s gpu:0"
-    assert standing.cost(None) == "-"  # a run of an earlier release
+    assert status_tables.cost({"device_seconds": 1234.5, "device": "gpu:0"}) == "1,234 s gpu:0"
+    assert status_tables.cost(None) == "-"  # a run of an earlier release

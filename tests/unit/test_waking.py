@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # Another thread takes the signal while the main thread waits for what never comes.
 TAKEN = """
 import os, signal, threading
-from flows.waking import Stop, waking
+from flows.wake_signals import Stop, waking
 
 def take(number=signal.SIGINT):
     stat = f"/proc/self/task/{os.getpid()}/stat"

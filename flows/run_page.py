@@ -1,7 +1,7 @@
 """Puts a run's name, tags and artifacts on the Prefect server.
 
 The store is right without them: what the server does not take is one line in the log, and fails no run.
-What does not belong here: what they say (naming, telling).
+What does not belong here: what they say (run_names, artifacts).
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from prefect.client.schemas.sorting import ArtifactSort
 from prefect.context import FlowRunContext
 from prefect.exceptions import PrefectException
 
-from flows import addresses, credentials, naming, reports, telling
-from flows.telling import Artifact
+from flows import addresses, artifacts, credentials, reports, run_names
+from flows.artifacts import Artifact
 from schemas.errors import StoreError, UsageError
 from schemas.settings import board_url
 
@@ -68,8 +68,8 @@ class Page:
     def name(self, snapshot: str | None, doing: str, end: str | None = None) -> None:
         """Say what the run is about and does; `end` is how it ended."""
         with tolerated(self.log):
-            name = naming.run_name(self.pipeline, snapshot, doing)
-            tags = naming.tags(self.run.tags, self.pipeline, end)
+            name = run_names.run_name(self.pipeline, snapshot, doing)
+            tags = run_names.tags(self.run.tags, self.pipeline, end)
             self.client.update_flow_run(self.run.id, name=name, tags=tags)
             self.run.name = name
 
@@ -138,11 +138,11 @@ class Moving:
         """Take note of how far a fit is. Costs microseconds: it is called after every batch."""
         with self._lock:
             self._shares[stage] = done / total if total else 0.0
-            now = naming.moved(self._shares, self._folds)
+            now = run_names.moved(self._shares, self._folds)
             if now is None:
                 return
             under_way = {each: self._details.get(each) for each, share in self._shares.items() if share < 1}
-            self._now = now[0], naming.detailed(now[1], under_way)
+            self._now = now[0], run_names.detailed(now[1], under_way)
             if self._thread is None:
                 context = contextvars.copy_context()  # with the settings of the run's own thread
                 self._thread = threading.Thread(target=context.run, args=(self._follow,), name="progress", daemon=True)
@@ -178,7 +178,7 @@ class Moving:
                     continue
                 percent, told = round(now[0], 1), now[1]
                 if identity is None:
-                    key = telling.key("progress", self._page.pipeline)
+                    key = artifacts.key("progress", self._page.pipeline)
                     identity = self._page.create(Artifact(key, "progress", told, percent))
                 else:
                     self._page.client.update_artifact(identity, ArtifactUpdate(data=percent, description=told))

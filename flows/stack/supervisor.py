@@ -15,7 +15,7 @@ from pathlib import Path
 
 from flows.server import complaint
 from flows.stack import processes
-from flows.waking import Stop
+from flows.wake_signals import Stop
 from schemas.errors import LeptonflowError
 
 START_SECONDS = 120.0  # from a service's start to its health, the first time

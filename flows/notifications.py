@@ -15,8 +15,8 @@ from prefect.client.orchestration import get_client
 from prefect.logging.loggers import flow_run_logger
 from prefect.utilities.urls import url_for
 
-from flows import naming
-from flows.showing import Log, error_name, tolerated
+from flows import run_names
+from flows.run_page import Log, error_name, tolerated
 from leptonflow.core.pipeline_files import load_config
 from schemas.config import Pipeline
 from schemas.errors import LeptonflowError
@@ -62,12 +62,12 @@ def failed(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     """
     log = flow_run_logger(flow_run, flow)
     given = str(flow_run.parameters.get("pipeline", flow.name))
-    end = naming.CRASHED if state.is_crashed() else naming.FAILED
+    end = run_names.CRASHED if state.is_crashed() else run_names.FAILED
     with tolerated(log), get_client(sync_client=True) as client:
         flow_run = client.read_flow_run(flow_run.id)
         pipeline = Path(given).stem
-        name = naming.failed_name(flow_run.name, pipeline, end)
-        client.update_flow_run(flow_run.id, name=name, tags=naming.tags(flow_run.tags, pipeline, end))
+        name = run_names.failed_name(flow_run.name, pipeline, end)
+        client.update_flow_run(flow_run.id, name=name, tags=run_names.tags(flow_run.tags, pipeline, end))
         flow_run.name = name
     try:
         config = load_config(given)

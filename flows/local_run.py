@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Any
 
 from flows import addresses, credentials, environment, ray_cluster, server
-from flows.waking import waking
+from flows.wake_signals import waking
 from leptonflow.core import garbage_collection, progress
 from leptonflow.data.dataset import admission, dataset_state
 from leptonflow.data.ingest import pending_batches

@@ -2,7 +2,7 @@
 
 A person reads a run there without its logs, so each artifact says what it is about in its description, which is
 all that the run's page shows of it. Names come from outside: they are escaped. What does not belong here: names and
-tags (naming), Prefect's API (showing), and what a run decides.
+tags (run_names), Prefect's API (run_page), and what a run decides.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flows.naming import sentence, some
+from flows.run_names import sentence, some
 from leptonflow.core import store_keys
 from leptonflow.core.hashing import digest, short
 from leptonflow.reports import html_report, plot_files, plots

@@ -2,7 +2,7 @@
 
 The run lists the store itself, so a duplicate event costs an `unchanged` run at most. An event that the server lost is
 found by its batch, which is still pending although no run was due since. What does not belong here: when the store is
-listed (watching), and what a run does.
+listed (watcher), and what a run does.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from flows.arrivals.due import Due
-from flows.arrivals.events import Api
+from flows.arrivals.dataset_events import Due
+from flows.arrivals.prefect_api import Api
 from leptonflow.core import pipeline_files
 from leptonflow.data.ingest.closed_batches import Arrival, Arrivals
 from leptonflow.storage.store import Store

@@ -1,8 +1,8 @@
 """Registers a folder's pipelines on a Prefect server: deployments, their schedules and triggers, the work pool.
 
 Done twice, nothing is there twice, and what is as wanted is not touched. What the folder no longer has is taken away,
-and only what this folder registered. What does not belong here: what the folder wants (deployable), what the
-automations say (automations), how one thing is made as wanted (registering).
+and only what this folder registered. What does not belong here: what the folder wants (wanted_deployments), what the
+automations say (automations), how one thing is made as wanted (server_objects).
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows import automations, deployable, gpu_host, pool, registering
-from flows.deployable import Deployable
+from flows import automations, gpu_host, pool, server_objects, wanted_deployments
+from flows.wanted_deployments import Deployable
 from schemas.arrivals import FLOW, FLOWS, POOL, TAG
 from schemas.errors import ConfigurationError, UsageError
 
@@ -59,23 +59,23 @@ def _alone(folder: Path) -> Iterator[None]:
 
 def _deploy(folder: Path, api: str) -> Document:
     wrong: dict[Path, UsageError] = {}
-    wanted = deployable.read(folder, wrong)
+    wanted = wanted_deployments.read(folder, wrong)
     schedules = {each.key: _schedule(each) for each in wanted}
-    with registering.connected(api) as client:
+    with server_objects.connected(api) as client:
         flows = {name: str(client.create_flow_from_name(name)) for name in FLOWS}
         named = {identity: name for name, identity in flows.items()}
-        there = {(named[each["flow_id"]], each["name"]): each for each in registering.deployments(client)}
+        there = {(named[each["flow_id"]], each["name"]): each for each in server_objects.deployments(client)}
         for each in wanted:
             _check_owner(there.get(each.key), folder, each.flow)
         names = sorted({each.work_pool.name for each in wanted} - {POOL})
-        pools = {name: registering.work_pool(client, name) for name in [*names, POOL]}
+        pools = {name: server_objects.work_pool(client, name) for name in [*names, POOL]}
         documents = {each.key: _document(each, folder, pools[each.work_pool.name]) for each in wanted}
         # An open template takes the deployments of before and those of now, a closed one the names that it lists.
         wishes = {name for each in documents.values() for name in each["job_variables"]["env"]}
         ours = pools[POOL]["type"] == "process"
         was_closed = pool.is_closed(pools[POOL]["base_job_template"])
         if ours and was_closed:
-            registering.close_pool(client, pools[POOL], wishes)
+            server_objects.close_pool(client, pools[POOL], wishes)
         lines: list[Document] = []
         triggers: list[Document] = []
         for each in wanted:
@@ -84,16 +84,16 @@ def _deploy(folder: Path, api: str) -> Document:
             lines.append(line)
             triggers += trigger
         for key in sorted(there.keys() - {each.key for each in wanted}):
-            yaml = deployable.yaml_of(folder, there[key]["parameters"].get("pipeline"))
+            yaml = wanted_deployments.yaml_of(folder, there[key]["parameters"].get("pipeline"))
             if _is_ours(there[key], folder) and yaml.resolve() not in wrong:
-                triggers += registering.remove(client, there[key])
+                triggers += server_objects.remove(client, there[key])
                 lines.append(_line(*key, "removed"))
         for wish in automations.for_lost_runs():
-            triggers.append(registering.automation(client, wish, registering.named(client, wish["name"])))
+            triggers.append(server_objects.automation(client, wish, server_objects.named(client, wish["name"])))
         if ours and not was_closed:
-            registering.close_pool(client, pools[POOL], wishes)
+            server_objects.close_pool(client, pools[POOL], wishes)
         limits = gpu_host.limit(client)
-        registering.watch_runs(client)
+        server_objects.watch_runs(client)
     for error in wrong.values():
         raise error
     return {"deployments": lines, "automations": triggers, "limits": limits}
@@ -103,12 +103,12 @@ def _registered(
     client: SyncPrefectClient, each: Deployable, wanted: Document, there: Document | None, schedule: Document | None
 ) -> tuple[Document, list[Document]]:
     """Make one deployment as wanted; its line, and that of the automation on arrival, which a retraining has."""
-    outcome, identity = registering.deployment(client, wanted, there, schedule)
+    outcome, identity = server_objects.deployment(client, wanted, there, schedule)
     if each.flow != FLOW:
         return _line(*each.key, outcome, each), []
-    owned = registering.arrivals(client, identity) if there is not None else []
+    owned = server_objects.arrivals(client, identity) if there is not None else []
     wish = automations.on_arrival(each.config, identity)
-    trigger = registering.automation(client, wish, owned, f"prefect.deployment.{identity}")
+    trigger = server_objects.automation(client, wish, owned, f"prefect.deployment.{identity}")
     if outcome == "unchanged" and trigger["outcome"] != "unchanged":
         outcome = "updated"
     return _line(*each.key, outcome, each), [trigger]
@@ -151,12 +151,12 @@ def _document(each: Deployable, folder: Path, there: Document) -> Document:
         _check_names(folder)
         steps = [{SET_FOLDER: {"directory": variables.pop("working_dir", str(folder))}}]
     if there["type"] == "process" and there["name"] == POOL:
-        pool.check(variables, f"{deployable.FILE}: work_pool.job_variables of {each.name}")
+        pool.check(variables, f"{wanted_deployments.FILE}: work_pool.job_variables of {each.name}")
     return {
         "name": each.name,
         "description": each.description,
         "tags": list(each.tags),
-        "entrypoint": deployable.ENTRYPOINTS[each.flow],
+        "entrypoint": wanted_deployments.ENTRYPOINTS[each.flow],
         "path": None,
         "pull_steps": steps,
         "parameters": each.parameters,
@@ -171,7 +171,7 @@ def _document(each: Deployable, folder: Path, there: Document) -> Document:
 
 
 def _flow(name: str) -> Any:
-    module, function = deployable.ENTRYPOINTS[name].rsplit(".", 1)
+    module, function = wanted_deployments.ENTRYPOINTS[name].rsplit(".", 1)
     return getattr(importlib.import_module(module), function)
 
 
@@ -211,7 +211,7 @@ def _check_owner(there: Document | None, folder: Path, flow: str) -> None:
         return
     owner = _folder(there)
     moved = owner is not None and _here(there) and not Path(owner).exists()
-    ours = (*deployable.OURS, deployable.ENTRYPOINTS[flow])
+    ours = (*wanted_deployments.OURS, wanted_deployments.ENTRYPOINTS[flow])
     if owner == str(folder) or moved or (owner is None and there["entrypoint"] in ours):
         return
     raise ConfigurationError(

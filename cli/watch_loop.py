@@ -15,9 +15,9 @@ END_SECONDS = 3.0
 
 def watch(pipelines: list[str], store: str | None, poll: float | None, once: bool, webhook_port: int | None) -> int:
     """Watch until SIGTERM or Ctrl-C, which end it without a failure."""
-    from flows.arrivals.watching import Watcher
+    from flows.arrivals.watcher import Watcher
     from flows.stack import tether
-    from flows.waking import Stop
+    from flows.wake_signals import Stop
     from leptonflow.storage.address import open_store
 
     tether.hold()

@@ -1,7 +1,7 @@
 """One thing at a time on a Prefect server: made where it is missing, changed where it differs, else left alone.
 
 Each function says what it did: created, updated, unchanged or removed. What a person paused stays paused. What does
-not belong here: what is wanted (deployable, automations), and whose a deployment is (deploying).
+not belong here: what is wanted (wanted_deployments, automations), and whose a deployment is (deployments).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from flows import addresses, automations, credentials, deployable, pool, server
+from flows import addresses, automations, credentials, pool, server, wanted_deployments
 from schemas.arrivals import EVENT, FLOWS, POOL, TAG
 from schemas.errors import ConfigurationError, ServerError
 
@@ -78,7 +78,7 @@ def work_pool(client: SyncPrefectClient, name: str) -> Document:
     except ObjectNotFound:
         if name != POOL:
             raise ConfigurationError(
-                f"{deployable.FILE} names a work pool that the Prefect server does not have",
+                f"{wanted_deployments.FILE} names a work pool that the Prefect server does not have",
                 expected="a work pool of that server",
                 received=name,
                 hint=f"Create it there: `prefect work-pool create {name} --type TYPE`",

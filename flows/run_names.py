@@ -1,6 +1,6 @@
 """Short texts about a run: its name, its tags, a log line for each stage, a sentence for its end. Pure functions.
 
-What does not belong here: artifacts (telling), and Prefect's API (showing).
+What does not belong here: artifacts (artifacts), and Prefect's API (run_page).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Once for each state of data and configuration, and again only where no run followed or all that did have failed. What
 was raised before is read from the Prefect server, so that a new watcher continues there. What does not belong here:
-pending batches (raising).
+pending batches (batch_events).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from flows.arrivals.events import UNDER_WAY, Api
+from flows.arrivals.prefect_api import UNDER_WAY, Api
 from leptonflow.runs import planning
 from leptonflow.runs.heads import Heads
 from leptonflow.storage.store import Store

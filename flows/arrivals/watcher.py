@@ -1,7 +1,7 @@
 """The watcher's loop: which pipelines it watches, what wakes it, what it does where store or Prefect server are away.
 
 It keeps nothing on disk: pending batches are on the store, so that a watcher that was killed finds them again.
-What does not belong here: what is raised (raising), and how it is sent (events).
+What does not belong here: what is raised (batch_events), and how it is sent (prefect_api).
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable, Sequence
 
 from flows import addresses, server
-from flows.arrivals.events import Api
-from flows.arrivals.listening import Listener
-from flows.arrivals.raising import Raiser
+from flows.arrivals.batch_events import Raiser
+from flows.arrivals.file_events import Listener
+from flows.arrivals.prefect_api import Api
 from flows.arrivals.webhook import Receiver
 from flows.credentials import CredentialsRefused
 from leptonflow.core import store_keys

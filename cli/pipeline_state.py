@@ -13,7 +13,7 @@ from schemas.settings import named_store, store_uri
 
 def status(pipeline: PIPELINE, store: STORE = None, as_json: JSON = False) -> int:
     """Champion, dataset, batches that need attention, last run."""
-    from cli import standing
+    from cli import status_tables
     from leptonflow.core import pipeline_files
     from leptonflow.runs import pipeline_status
     from leptonflow.storage.address import open_store
@@ -23,19 +23,23 @@ def status(pipeline: PIPELINE, store: STORE = None, as_json: JSON = False) -> in
     opened = looked_at(store, required=True) if named else open_store(store_uri())
     document = pipeline_status.status(opened, config)
     failed = 1 if document["damage"] else 0
-    return answer(Answer(document, lambda: standing.status(pipeline, document), failed), as_json)
+    return answer(Answer(document, lambda: status_tables.status(pipeline, document), failed), as_json)
 
 
 def runs(pipeline: PIPELINE, store: STORE = None, as_json: JSON = False) -> int:
     """The runs of a pipeline, newest last."""
-    from cli import standing
+    from cli import status_tables
     from leptonflow.core import pipeline_files
     from leptonflow.runs import pipeline_status
 
     config = pipeline_files.load_config(pipeline)
     opened = looked_at(store)
     found = pipeline_status.runs(opened, config)
-    return answer(Answer(found, lambda: standing.runs(found, pipeline_status.rejected(opened, config, found))), as_json)
+
+    def shown() -> None:
+        status_tables.runs(found, pipeline_status.rejected(opened, config, found))
+
+    return answer(Answer(found, shown), as_json)
 
 
 def history(pipeline: PIPELINE, store: STORE = None, as_json: JSON = False) -> int:
