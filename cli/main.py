@@ -14,15 +14,24 @@ from typing import Annotated, Any
 
 import typer
 
-from cli import approvals, batches, canary, dataset, monitoring, output, pipeline_state, predictions, registry
-from cli import board as boards
-from cli import gate as gates
-from cli import query as queries
-from cli import report as reports
-from cli import serve as serving
-from cli import tuning as tunings
-from cli.common import JSON, PIPELINE, STORE, Answer
-from cli.common import answer as _answer
+from cli import (
+    approvals,
+    batches,
+    board,
+    canary,
+    dataset,
+    gate,
+    monitoring,
+    output,
+    pipeline_state,
+    predictions,
+    query,
+    registry,
+    report,
+    serve,
+    tuning,
+)
+from cli.common import JSON, PIPELINE, STORE, Answer, answer
 from cli.process_exit import leave
 from schemas.errors import LeptonflowError, UsageError
 from schemas.settings import quiet, store_uri
@@ -94,8 +103,7 @@ def retrain(
         line = unchanged.why_not_champion(config.name, document)
         if line:
             show.warn(line)
-    answer = Answer(document, lambda: show.retrained(opened, config, pipeline, document))
-    _answer(answer, as_json)
+    answer(Answer(document, lambda: show.retrained(opened, config, pipeline, document)), as_json)
     return VERDICT_STATUS[document["verdict"]]
 
 
@@ -161,26 +169,26 @@ def _override(
         return load_check.validate(opened, config, candidate, manifest_sha256)
 
     document = decide(opened, config.name, version, reason, person.person(), ensure)
-    return _answer(Answer(document, lambda: show.overridden(document)), as_json)
+    return answer(Answer(document, lambda: show.overridden(document)), as_json)
 
 
 app.command()(approvals.approve)
 app.command()(approvals.reject)
 app.command()(canary.canary)
-app.command()(tunings.tune)
-app.command()(gates.gate)
+app.command()(tuning.tune)
+app.command()(gate.gate)
 
 
 app.command()(predictions.predict)
-app.command()(serving.serve)
+app.command()(serve.serve)
 app.command()(monitoring.label)
 app.command()(monitoring.labels)
 app.command()(monitoring.monitor)
-app.command()(boards.board)
-app.command()(queries.query)
+app.command()(board.board)
+app.command()(query.query)
 
 
-app.command()(reports.report)
+app.command()(report.report)
 app.command()(registry.explain)
 app.command()(registry.reproduce)
 
@@ -212,7 +220,7 @@ def deploy(as_json: JSON = False) -> int:
     from flows import deployments, server
 
     document = deployments.deploy(Path.cwd(), server.found(say=show.warn))
-    return _answer(Answer(document, lambda: show.deployed(document)), as_json)
+    return answer(Answer(document, lambda: show.deployed(document)), as_json)
 
 
 @app.command()
@@ -260,7 +268,7 @@ def doctor(
 
     checks = health_checks.checks(store_uri(store), fix)
     status = 0 if all(c["ok"] for c in checks) else 1
-    return _answer(Answer({"checks": checks}, lambda: show.checks(checks), status), as_json)
+    return answer(Answer({"checks": checks}, lambda: show.checks(checks), status), as_json)
 
 
 def main(arguments: list[str]) -> int:

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from leptonflow.core import store_keys
 from leptonflow.core.hashing import canonical, digest
-from leptonflow.storage import commit_log as commits
+from leptonflow.storage import commit_log
 from leptonflow.storage.commit_log import Entry, Log, LostRace
 from leptonflow.storage.objects import adopt, steady
 from leptonflow.storage.store import Store
@@ -57,7 +57,7 @@ def promotions(store: Store, pipeline: str, complete: bool = False) -> Log:
 
     complete: held against a listing too, for whoever shows the champion or decides about it.
     """
-    return (commits.complete if complete else commits.read)(store, store_keys.promotions_log(pipeline))
+    return (commit_log.complete if complete else commit_log.read)(store, store_keys.promotions_log(pipeline))
 
 
 def promotion(log: Log, entry: Entry) -> Promotion:
@@ -199,7 +199,7 @@ def _promoted(
         **_data(plan),
     )
     id = digest("promotion", verdict.run_id, log.number)
-    return commits.commit(store, log, id=id, kind=PROMOTION, body=body.model_dump(mode="json"), who=who, why=why)
+    return commit_log.commit(store, log, id=id, kind=PROMOTION, body=body.model_dump(mode="json"), who=who, why=why)
 
 
 def standing_decision(store: Store, plan: Plan, log: Log) -> Verdict | None:

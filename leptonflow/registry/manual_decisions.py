@@ -25,7 +25,7 @@ from leptonflow.registry.champion_log import (
     way_down,
     write_conflict,
 )
-from leptonflow.storage import commit_log as commits
+from leptonflow.storage import commit_log
 from leptonflow.storage.commit_log import Log
 from leptonflow.storage.store import Store
 from schemas.errors import Damaged, LeptonflowError, NotFound
@@ -144,11 +144,11 @@ def _decide(
             return {"champion": now.version if now else None, "record": None}
         body = _body(store, pipeline, log, kind, version, ensure_infra)
         id = digest(kind, version, log.number, call)
-        log = commits.commit(store, log, id=id, kind=kind, body=body.model_dump(mode="json"), who=who, why=reason)
+        log = commit_log.commit(store, log, id=id, kind=kind, body=body.model_dump(mode="json"), who=who, why=reason)
         record = next(row for row, entry in zip(history(log), log.entries, strict=True) if entry.id == id)
         return {"champion": version, "record": record}
 
-    return commits.retried(ATTEMPTS, once)
+    return commit_log.retried(ATTEMPTS, once)
 
 
 def _body(store: Store, pipeline: str, log: Log, kind: str, version: str, ensure_infra: EnsureInfra) -> Promotion:

@@ -11,7 +11,7 @@ from typing import Any
 from leptonflow.core import person, store_keys
 from leptonflow.core.hashing import digest
 from leptonflow.registry import champion_log, packages
-from leptonflow.storage import commit_log as commits
+from leptonflow.storage import commit_log
 from leptonflow.storage.store import Store
 
 PIN = "pin"
@@ -37,7 +37,7 @@ def record(store: Store, pipeline: str, pin: Pin) -> None:
     """Write down that it is served, unless the last record says so. Raises NotFound, Damaged, Overtaken."""
 
     def once() -> None:
-        log = commits.read(store, store_keys.pins_log(pipeline))
+        log = commit_log.read(store, store_keys.pins_log(pipeline))
         head = log.head
         if head is not None and (head.body.get("version"), head.who, head.why) == (pin.version, pin.who, pin.reason):
             return
@@ -47,14 +47,14 @@ def record(store: Store, pipeline: str, pin: Pin) -> None:
             "champion": champion_log.current_version(store, pipeline),
         }
         id = digest(PIN, pin.version, pin.who, pin.reason, log.number)
-        commits.commit(store, log, id=id, kind=PIN, body=body, who=pin.who, why=pin.reason)
+        commit_log.commit(store, log, id=id, kind=PIN, body=body, who=pin.who, why=pin.reason)
 
-    commits.retried(ATTEMPTS, once)
+    commit_log.retried(ATTEMPTS, once)
 
 
 def history(store: Store, pipeline: str) -> list[dict[str, Any]]:
     """Every pin, oldest first: number, version, champion (then), who, reason, at."""
-    log = commits.read(store, store_keys.pins_log(pipeline))
+    log = commit_log.read(store, store_keys.pins_log(pipeline))
     return [
         {"number": each.number, "version": each.body.get("version"), "champion": each.body.get("champion"),
          "who": each.who, "reason": each.why, "at": each.at}

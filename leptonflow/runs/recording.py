@@ -24,7 +24,7 @@ from leptonflow.core.store_keys import run_key
 from leptonflow.data.dataset.batch_outcomes import newest_outcome, recorded_outcomes
 from leptonflow.data.ingest import batch_state
 from leptonflow.runs import approvals, planning
-from leptonflow.storage import commit_log as commits
+from leptonflow.storage import commit_log
 from leptonflow.storage.objects import BACK, adopt, location, parsed, steady
 from leptonflow.storage.store import Store
 from leptonflow.training import checkpoints, fit_cost
@@ -247,7 +247,7 @@ def runs(store: Store, pipeline: str) -> list[dict[str, Any]]:
 def _snapshot_numbers(store: Store, pipeline: str) -> dict[str, int]:
     """The number of the record that first made each snapshot; none where the log cannot be read."""
     try:
-        entries = commits.read(store, store_keys.dataset_log(pipeline)).entries
+        entries = commit_log.read(store, store_keys.dataset_log(pipeline)).entries
     except Damaged:  # whoever asks about the dataset is told
         return {}
     return {str(entry.body.get("snapshot")): entry.number for entry in reversed(entries)}

@@ -9,10 +9,10 @@ here: SQL (`queries`), writing rows (`table_files`) and compacting them (`compac
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from leptonflow.core import parquet, store_keys
 from leptonflow.core.store_keys import PROMOTIONS, SNAPSHOTS
@@ -164,9 +164,7 @@ def broken(store: Store, keys: Sequence[str]) -> Damaged | None:
 
 def _quarantine_parts(store: Store) -> list[tuple[str, int]]:
     """(key, size) of the parts that an outcome names: one that a lost race left behind belongs to no outcome."""
-    outcomes: list[dict[str, Any]] = []
-    for pipeline in store.folders(SNAPSHOTS):
-        outcomes += [e.body["outcome"] for e in _entries(store, SNAPSHOTS, pipeline) if e.body.get("outcome")]
+    outcomes = [entry.body["outcome"] for _, entry in _entries(store, SNAPSHOTS) if entry.body.get("outcome")]
     known = {store_keys.outcome_key(o["pipeline"], o["batch"], o["contract"]) for o in outcomes}
     others = [key for key in store.keys(store_keys.BATCHES) if key.endswith(".json") and key not in known]
     outcomes += [json.loads(data) for data in store.get_many(others)]
@@ -180,9 +178,11 @@ def _quarantine_parts(store: Store) -> list[tuple[str, int]]:
     return [(key, there[key]) for key in sorted(named)]
 
 
-def _entries(store: Store, root: str, pipeline: str) -> Sequence[commit_log.Entry]:
-    found: Sequence[commit_log.Entry] = commit_log.read(store, store_keys.log_folder(root, pipeline)).entries
-    return found
+def _entries(store: Store, root: str) -> Iterator[tuple[str, commit_log.Entry]]:
+    """(pipeline, record) of each pipeline's log under this root."""
+    for pipeline in store.folders(root):
+        for entry in commit_log.read(store, store_keys.log_folder(root, pipeline)).entries:
+            yield pipeline, entry
 
 
 def _snapshots(store: Store) -> list[table_files.Row]:
@@ -198,8 +198,7 @@ def _snapshots(store: Store) -> list[table_files.Row]:
             **{name: entry.body.get(name) for name in ("snapshot", "batch", "examples")},
             **{name: (entry.body.get("counts") or {}).get(name) for name in counts},
         }
-        for pipeline in store.folders(SNAPSHOTS)
-        for entry in _entries(store, SNAPSHOTS, pipeline)
+        for pipeline, entry in _entries(store, SNAPSHOTS)
     ]
 
 
@@ -216,8 +215,7 @@ def _promotions(store: Store) -> list[table_files.Row]:
             "at": entry.at,
             **{name: entry.body.get(name) for name in body},
         }
-        for pipeline in store.folders(PROMOTIONS)
-        for entry in _entries(store, PROMOTIONS, pipeline)
+        for pipeline, entry in _entries(store, PROMOTIONS)
     ]
 
 
@@ -261,8 +259,7 @@ def _corrections(store: Store) -> list[table_files.Row]:
             "why": entry.why,
             "at": entry.at,
         }
-        for pipeline in store.folders(SNAPSHOTS)
-        for entry in _entries(store, SNAPSHOTS, pipeline)
+        for pipeline, entry in _entries(store, SNAPSHOTS)
         if (named := entry.body.get("changes"))
         for change in parquet.read(recorded(store, named["key"], named["sha256"])).to_pylist()
     ]

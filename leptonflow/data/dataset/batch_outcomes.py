@@ -7,7 +7,7 @@ from typing import Any
 
 from leptonflow.core import parquet, store_keys
 from leptonflow.core.hashing import canonical
-from leptonflow.storage import commit_log as commits
+from leptonflow.storage import commit_log
 from leptonflow.storage.objects import read_model, recorded, steady
 from leptonflow.storage.store import Store
 from schemas.records import Outcome
@@ -39,7 +39,7 @@ def repair_batches(store: Store, pipeline: str) -> None:
 
 def recorded_outcomes(store: Store, pipeline: str, until: int | None = None) -> list[dict[str, Any]]:
     """The outcomes in the first `until` records of the dataset's log (None: in all)."""
-    entries = commits.read(store, store_keys.dataset_log(pipeline)).entries[:until]
+    entries = commit_log.read(store, store_keys.dataset_log(pipeline)).entries[:until]
     return [entry.body["outcome"] for entry in entries if entry.body.get("outcome")]
 
 

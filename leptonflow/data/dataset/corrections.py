@@ -10,8 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from leptonflow.core import progress
-from leptonflow.data.dataset import dataset_contents, dataset_state, identities
-from leptonflow.data.dataset import known_examples as knows
+from leptonflow.data.dataset import dataset_contents, dataset_state, identities, known_examples
 from leptonflow.data.dataset.change_records import Change, commit, rows, with_id
 from leptonflow.data.dataset.dataset_contents import RELABELLED, RETRACTED
 from leptonflow.data.dataset.holdout_split import in_holdout
@@ -36,7 +35,7 @@ def correct(store: Store, config: Pipeline, batch: str, reason: str | None) -> l
     if history.head is None or discards.of(store, config.name, batch) is not None:
         return []
     identities.upgrade(store, config)
-    classes = knows.classes(config, history) or ()
+    classes = known_examples.classes(config, history) or ()
     workload = catalog.load(config.workload)
 
     def valid(label: str) -> bool:
