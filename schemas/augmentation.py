@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from schemas.rules import Frozen
+from schemas.rules import Frozen, left_out
 
 Range = tuple[float, float]
 
@@ -33,10 +33,6 @@ def _between(low: float, high: float, *, around: bool = False) -> BeforeValidato
     return BeforeValidator(read)
 
 
-def _left_out() -> Any:
-    return Field(default=None, exclude_if=lambda value: value is None)
-
-
 class Operation(Frozen):
     """One operation: exactly one of the keys.
 
@@ -54,17 +50,17 @@ class Operation(Frozen):
     token_dropout  the share of a text's tokens that are made unknown
     """
 
-    flip: Literal["horizontal", "vertical", "both"] | None = _left_out()
-    shift: Annotated[Range, _between(-1, 1, around=True)] | None = _left_out()
-    rotate: Annotated[Range, _between(-180, 180, around=True)] | None = _left_out()
-    zoom: Annotated[Range, _between(-0.9, 1, around=True)] | None = _left_out()
-    crop: Annotated[Range, _between(0.05, 1)] | None = _left_out()
-    brightness: Annotated[Range, _between(-1, 1, around=True)] | None = _left_out()
-    contrast: Annotated[float, Field(gt=0, lt=1)] | None = _left_out()
-    colour: Annotated[float, Field(gt=0, lt=1)] | None = _left_out()
-    cutout: Annotated[Range, _between(0, 1)] | None = _left_out()
-    mixup: Annotated[float, Field(gt=0, le=10)] | None = _left_out()
-    token_dropout: Annotated[float, Field(gt=0, lt=1)] | None = _left_out()
+    flip: Literal["horizontal", "vertical", "both"] | None = left_out(None)
+    shift: Annotated[Range, _between(-1, 1, around=True)] | None = left_out(None)
+    rotate: Annotated[Range, _between(-180, 180, around=True)] | None = left_out(None)
+    zoom: Annotated[Range, _between(-0.9, 1, around=True)] | None = left_out(None)
+    crop: Annotated[Range, _between(0.05, 1)] | None = left_out(None)
+    brightness: Annotated[Range, _between(-1, 1, around=True)] | None = left_out(None)
+    contrast: Annotated[float, Field(gt=0, lt=1)] | None = left_out(None)
+    colour: Annotated[float, Field(gt=0, lt=1)] | None = left_out(None)
+    cutout: Annotated[Range, _between(0, 1)] | None = left_out(None)
+    mixup: Annotated[float, Field(gt=0, le=10)] | None = left_out(None)
+    token_dropout: Annotated[float, Field(gt=0, lt=1)] | None = left_out(None)
 
     @model_validator(mode="after")
     def _one(self) -> Operation:

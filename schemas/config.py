@@ -10,27 +10,24 @@ import difflib
 import re
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from schemas import stopping, training, tuning
-from schemas.augmentation import Operation
 from schemas.errors import ConfigurationError
 from schemas.groups import Group, of_text
 from schemas.metrics import class_of
-from schemas.own_model import Weights
 from schemas.promotion import Approval
+from schemas.rules import AS_TUPLE, MOST, Calibration, Frozen, Looks, Rule, Slices, left_out, wrong
 from schemas.rules import KINDS as RULES
-from schemas.rules import MOST, Calibration, Frozen, Looks, Rule, Slices, wrong
 from schemas.rules import AgainstChampion as AgainstChampion
-from schemas.runner import Runner
 from schemas.schedule import Schedule
 from schemas.scoring import Score
 from schemas.serving import Serving
 from schemas.stopping import StopEarly
 from schemas.text import nfc
-from schemas.training import Checkpoint, EarlyStopping, Optimizer, Training
+from schemas.training import Training
 from schemas.workloads import SECTIONS
 from schemas.yaml_text import Yaml
 
@@ -64,18 +61,14 @@ class Limits(Frozen):
         return float(getattr(self, "validation" if stage == "validate" else stage))
 
 
+End = Literal["failure", "refused", "promoted", "waiting", "rejected-data"]
+
+
 class Notify(Frozen):
     """Which Prefect notification block is notified of which outcomes of a run."""
 
     block: str
-    on: tuple[Literal["failure", "refused", "promoted", "waiting", "rejected-data"], ...] = (
-        "failure", "refused", "promoted", "waiting",
-    )  # fmt: skip
-
-    @field_validator("on", mode="before")
-    @classmethod
-    def _as_tuple(cls, value: Any) -> Any:
-        return tuple(value) if isinstance(value, list) else value
+    on: Annotated[tuple[End, ...], AS_TUPLE] = ("failure", "refused", "promoted", "waiting")
 
     @field_validator("on")
     @classmethod
@@ -98,16 +91,16 @@ class Pipeline(Frozen):
     name: str
     workload: str
     input: Any  # a record of the workload's own section: schemas.workloads
-    gate: tuple[Rule, ...]
-    classes: tuple[str, ...] | None = None
+    gate: Annotated[tuple[Rule, ...], AS_TUPLE]
+    classes: Annotated[tuple[str, ...], AS_TUPLE] | None = None
     contract: str | None = None
     holdout: Holdout = Holdout()
     quarantine: Quarantine = Quarantine()
     # Left out where there is none: documents and digests are those of before there were groups.
-    group: Group | None = Field(default=None, exclude_if=lambda value: value is None)
+    group: Group | None = left_out(None)
     model: Any = Field(default=None, validate_default=True)  # likewise
     training: Training = Training()
-    stop_early_if: StopEarly | None = Field(default=None, exclude_if=lambda value: value is None)
+    stop_early_if: StopEarly | None = left_out(None)
     schedule: Schedule | None = None
     debounce: Annotated[float, Field(ge=0, le=MOST)] = 30
     # How long, and who is told: no matter of what is made, hence in no document, id or digest.
@@ -136,11 +129,6 @@ class Pipeline(Frozen):
         if info.field_name == "model":
             return sections.model.model_validate({} if value is None else value)
         return sections.input.validate_python(value)
-
-    @field_validator("gate", "classes", mode="before")
-    @classmethod
-    def _as_tuple(cls, value: Any) -> Any:
-        return tuple(value) if isinstance(value, list) else value
 
     @field_validator("tune", mode="plain")
     @classmethod
@@ -273,44 +261,25 @@ def _explain(error: ValidationError, document: dict[Any, Any], where: str, lines
 
 def _valid_keys(path: list[Any], document: dict[Any, Any]) -> list[str]:
     """The keys that may stand at this path of the YAML."""
-    if not path:
-        return [k for k in Pipeline.model_fields if k != "folder"]
     own = SECTIONS.get(str(document.get("workload")))
-    if path == ["model", "weights"]:
-        return list(Weights.model_fields)
-    if path[0] == "model" and own is not None:
-        return list(own.model.model_fields)
-    if path[0] == "input" and own is not None:
+    records: list[type[BaseModel]] = [Pipeline]
+    if path == ["input"] and own is not None:
         return list(own.input_keys)
-    sections: dict[str, type[BaseModel]] = {
-        "holdout": Holdout,
-        "quarantine": Quarantine,
-        "group": Group,
-        "training": Training,
-        "schedule": Schedule,
-        "limits": Limits,
-        "notify": Notify,
-        "promotion": Approval,
-        "score": Score,
-        "looks": Looks,
-        "serving": Serving,
-        "stop_early_if": StopEarly,
-    }
-    if path[-1:] == ["schedule"]:
-        return list(Schedule.model_fields)
-    if path[:2] == ["training", "augment"]:
-        return list(Operation.model_fields)
-    if path[:2] == ["training", "optimizer"]:
-        return list(Optimizer.model_fields)
-    if path[:2] == ["training", "runner"]:
-        return list(Runner.model_fields)
-    if path[:2] == ["training", "early_stopping"]:
-        return list(EarlyStopping.model_fields)
-    if path[:2] == ["training", "checkpoint"]:
-        return list(Checkpoint.model_fields)
-    if path[0] in sections:
-        return [field.alias or name for name, field in sections[path[0]].model_fields.items()]
-    if path[0] == "gate" and len(path) > 1:
+    if path[:1] == ["model"] and own is not None:
+        records, path = [own.model], path[1:]
+    if path[:1] == ["gate"] and len(path) > 1:
         rule = document["gate"][path[1]].get("rule")
-        return list(RULES[rule].model_fields) if rule in RULES else []
-    return []
+        records, path = [RULES[rule]] if rule in RULES else [], []
+    for part in path:
+        fields = [field for record in records for name, field in record.model_fields.items() if name == part]
+        if fields:  # else a number in a list
+            records = [record for field in fields for record in _records(field.annotation)]
+    found = (field.alias or name for record in records for name, field in record.model_fields.items())
+    return [name for name in found if name != "folder"]
+
+
+def _records(kind: Any) -> list[type[BaseModel]]:
+    """The records that a value of this type may be."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return [kind]
+    return [record for each in get_args(kind) for record in _records(each)]

@@ -6,33 +6,23 @@ Its keys and what they may be belong here. How an example's group is found: `lep
 from __future__ import annotations
 
 import string
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import model_validator
 
-from schemas.rules import Frozen
-from schemas.text import nfc
+from schemas.rules import COMPOSED, Frozen, left_out
 
 LABEL = "label"
-
-
-def _absent(value: object) -> bool:
-    return value is None
 
 
 class Group(Frozen):
     """One of three: a column of the table, a field of a pattern that names or paths have, the parent folder."""
 
-    column: str | None = Field(default=None, exclude_if=_absent)
-    pattern: str | None = Field(default=None, exclude_if=_absent)
+    column: Annotated[str, COMPOSED] | None = left_out(None)
+    pattern: Annotated[str, COMPOSED] | None = left_out(None)
     # of the pattern; None: the one called group, or the only one that is not the label
-    field: str | None = Field(default=None, exclude_if=_absent)
-    folder: Literal["parent"] | None = Field(default=None, exclude_if=_absent)
-
-    @field_validator("column", "pattern")
-    @classmethod
-    def _composed(cls, value: str | None) -> str | None:
-        return value and nfc(value)
+    field: str | None = left_out(None)
+    folder: Literal["parent"] | None = left_out(None)
 
     @model_validator(mode="after")
     def _one_of_three(self) -> Group:

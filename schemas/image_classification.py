@@ -5,18 +5,16 @@ Their keys, bounds and defaults belong here. What is built of them: `leptonflow.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from schemas.own_model import OwnModel
-from schemas.rules import Count, ModelFunction
+from schemas.rules import AS_TUPLE, Count, ModelFunction, left_out
 
 Side = Annotated[int, Field(ge=1, le=4096)]
 # height, width, channels
-ImageInput = Annotated[
-    tuple[Side, Side, Literal[1, 3]], BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
-]
+ImageInput = Annotated[tuple[Side, Side, Literal[1, 3]], AS_TUPLE]
 
 
 class ImageModel(OwnModel):
@@ -26,17 +24,12 @@ class ImageModel(OwnModel):
     resnet  a stage for each of `filters`, each of `blocks` residual blocks
     """
 
-    kind: Literal["cnn", "resnet"] = Field(default="cnn", exclude_if=lambda value: value == "cnn")
-    filters: tuple[Count, ...] = (32, 64, 64)
-    blocks: Annotated[int, Field(ge=1, le=64)] = Field(default=2, exclude_if=lambda value: value == 2)
+    kind: Literal["cnn", "resnet"] = left_out("cnn")
+    filters: Annotated[tuple[Count, ...], AS_TUPLE] = (32, 64, 64)
+    blocks: Annotated[int, Field(ge=1, le=64)] = left_out(2)
     dense: Count = 64
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     function: ModelFunction | None = None
-
-    @field_validator("filters", mode="before")
-    @classmethod
-    def _as_tuple(cls, value: Any) -> Any:
-        return tuple(value) if isinstance(value, list) else value
 
     @field_validator("filters")
     @classmethod

@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import ValidationInfo, field_validator
 
-from schemas.rules import Frozen, ModelFunction
+from schemas.rules import AS_TUPLE, Frozen, ModelFunction, left_out
 
 FUNCTIONS = ("function", "compile", "callbacks", "custom_objects")
 
@@ -57,12 +57,12 @@ class Weights(Frozen):
 class OwnModel(Frozen):
     """The user's own functions. Each is left out of every document and digest where the YAML does not have it."""
 
-    function: ModelFunction | None = Field(default=None, exclude_if=lambda value: value is None)
-    compile: ModelFunction | None = Field(default=None, exclude_if=lambda value: value is None)
-    callbacks: ModelFunction | None = Field(default=None, exclude_if=lambda value: value is None)
-    custom_objects: ModelFunction | None = Field(default=None, exclude_if=lambda value: value is None)
-    weights: str | Weights | None = Field(default=None, exclude_if=lambda value: value is None)
-    files: tuple[str, ...] = Field(default=(), exclude_if=lambda value: not value)
+    function: ModelFunction | None = left_out(None)
+    compile: ModelFunction | None = left_out(None)
+    callbacks: ModelFunction | None = left_out(None)
+    custom_objects: ModelFunction | None = left_out(None)
+    weights: str | Weights | None = left_out(None)
+    files: Annotated[tuple[str, ...], AS_TUPLE] = left_out(())
 
     @field_validator("weights", mode="plain")
     @classmethod
@@ -76,11 +76,6 @@ class OwnModel(Frozen):
         if isinstance(value, Mapping | Weights):
             return Weights.model_validate(value)
         raise ValueError("a file in the YAML's folder, or {uri: ..., sha256: ...} of one that lies elsewhere")
-
-    @field_validator("files", mode="before")
-    @classmethod
-    def _as_tuple_of_globs(cls, value: Any) -> Any:
-        return tuple(value) if isinstance(value, list) else value
 
     @field_validator("files")
     @classmethod

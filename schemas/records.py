@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
 from schemas.groups import Group
+from schemas.rules import left_out
 from schemas.starting import Start, Started
 from schemas.workloads import SECTIONS
 
@@ -163,7 +164,7 @@ class SnapshotRef(Record):
     batches: tuple[str, ...]
     examples: int
     changes: tuple[ChangesRef, ...] = ()  # to the labels in the parts, in the order of their records
-    group: Group | None = Field(default=None, exclude_if=lambda value: value is None)  # fixed by the first snapshot
+    group: Group | None = left_out(None)  # fixed by the first snapshot
 
 
 class Split(Record):
@@ -241,10 +242,10 @@ class FitResult(Record):
     files: tuple[ObjectRef, ...]
     seconds: float
     examples: int
-    precision: str | None = Field(default=None, exclude_if=lambda value: value is None)  # of training, or float32
-    best_epoch: int | None = Field(default=None, exclude_if=lambda value: value is None)  # early stopping kept this one
-    cost: FitCost | None = Field(default=None, exclude_if=lambda value: value is None)  # null: of an earlier release
-    start: Started | None = Field(default=None, exclude_if=lambda value: value is None)  # null: from scratch
+    precision: str | None = left_out(None)  # of training, or float32
+    best_epoch: int | None = left_out(None)  # early stopping kept this one
+    cost: FitCost | None = left_out(None)  # null: of an earlier release
+    start: Started | None = left_out(None)  # null: from scratch
 
 
 class PackageRef(Record):
@@ -280,7 +281,7 @@ class Lineage(Record):
     libraries: dict[str, str]
     started_at: str | None
     finished_at: str
-    start: Started | None = Field(default=None, exclude_if=lambda value: value is None)  # null: from scratch
+    start: Started | None = left_out(None)  # null: from scratch
 
 
 class ModelManifest(Record):
@@ -395,4 +396,4 @@ class Verdict(Record):
     looks: int = 0  # finished verdicts of this pipeline before this one: each has looked at the holdout
     warnings: tuple[str, ...] = ()
     # Of the holdout, where several examples are one: every test and interval resamples them.
-    groups: int | None = Field(default=None, exclude_if=lambda value: value is None)
+    groups: int | None = left_out(None)

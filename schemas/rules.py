@@ -10,13 +10,18 @@ import re
 import sys
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError
 
 from schemas.text import nfc
 
 MOST = 2**31 - 1  # what TensorFlow counts, and seconds that a thread can wait
 Count = Annotated[int, Field(ge=1, le=MOST)]
+
+
+def left_out(default: Any) -> Any:
+    """A field that is left out of a document at its default: digests are those of before there was such a key."""
+    return Field(default=default, exclude_if=lambda value: value == default)
 
 
 class Frozen(BaseModel):
@@ -41,7 +46,9 @@ def _module_and_function(value: str) -> str:
 
 
 ModelFunction = Annotated[str, AfterValidator(_module_and_function)]  # of the user's own: `module:function`
-Metric = Annotated[str, Field(min_length=1)]
+AS_TUPLE = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)  # a YAML has lists
+COMPOSED = AfterValidator(nfc)
+Metric = Annotated[str, Field(min_length=1), COMPOSED]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Margin = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Confidence = Annotated[float, Field(gt=0.5, lt=1)]
@@ -49,11 +56,6 @@ Confidence = Annotated[float, Field(gt=0.5, lt=1)]
 
 class _Rule(Frozen):
     metric: Metric
-
-    @field_validator("metric")
-    @classmethod
-    def _composed(cls, value: str) -> str:
-        return nfc(value)
 
 
 class AtLeast(_Rule):
@@ -95,16 +97,11 @@ class Slices(Frozen):
 
     rule: Literal["slices"]
     metric: Literal["accuracy"] = "accuracy"
-    by: tuple[str, ...] = ("class",)
+    by: Annotated[tuple[str, ...], AS_TUPLE] = ("class",)
     margin: Margin = 0.05
     confidence: Confidence = 0.95
     minimum: Annotated[int, Field(ge=1)] = 30
     buckets: Annotated[int, Field(ge=2, le=100)] = 4
-
-    @field_validator("by", mode="before")
-    @classmethod
-    def _as_tuple(cls, value: Any) -> Any:
-        return tuple(value) if isinstance(value, list) else value
 
     @field_validator("by")
     @classmethod

@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from schemas.metrics import class_of
 from schemas.rules import Confidence, Count, Frozen, Metric, Number, wrong
-from schemas.text import nfc
 from schemas.training import Training
 from schemas.workloads import Sections, lower_is_better
 
@@ -31,11 +30,6 @@ class StopEarly(Frozen):
     above: Number | None = None
     folds: Annotated[Count, Field(ge=3)] = 3
     confidence: Confidence = 0.99
-
-    @field_validator("metric")
-    @classmethod
-    def _composed(cls, value: str) -> str:
-        return nfc(value)
 
     @model_validator(mode="after")
     def _one_bound(self) -> StopEarly:

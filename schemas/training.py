@@ -17,7 +17,7 @@ from schemas.augmentation import Operation
 from schemas.errors import ConfigurationError
 from schemas.metrics import class_of
 from schemas.own_model import below
-from schemas.rules import MOST, Count, Frozen, wrong
+from schemas.rules import AS_TUPLE, MOST, Count, Frozen, Metric, left_out, wrong
 from schemas.runner import Runner, RunnerName
 from schemas.text import nfc
 from schemas.workloads import Sections
@@ -50,9 +50,7 @@ class Optimizer(Frozen):
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     clip_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
-    gradient_accumulation: Annotated[int, Field(ge=2, le=MOST)] | None = Field(
-        default=None, exclude_if=lambda value: value is None
-    )
+    gradient_accumulation: Annotated[int, Field(ge=2, le=MOST)] | None = left_out(None)
 
     @model_validator(mode="after")
     def _no_warmup_before_a_plateau(self) -> Optimizer:
@@ -82,14 +80,9 @@ class EarlyStopping(Frozen):
     fraction  of the fit's training examples, of its groups where there are some
     """
 
-    metric: Annotated[str, Field(min_length=1)] | None = None
+    metric: Metric | None = None
     patience: Count = 5
     fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
-
-    @field_validator("metric")
-    @classmethod
-    def _composed(cls, value: str | None) -> str | None:
-        return value and nfc(value)
 
 
 class Checkpoint(Frozen):
@@ -121,30 +114,21 @@ class Training(Frozen):
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0  # NumPy takes no greater one
     optimizer: OptimizerName | Optimizer = "adam"
     learning_rate: Rate | None = Field(default=0.001, exclude_if=lambda value: value is None)
-    label_smoothing: Share = Field(default=0.0, exclude_if=lambda value: value == 0)
-    class_weights: Literal["none", "balanced"] | dict[str, float] = Field(
-        default="none", exclude_if=lambda value: value == "none"
-    )
+    label_smoothing: Share = left_out(0.0)
+    class_weights: Literal["none", "balanced"] | dict[str, float] = left_out("none")
 
-    early_stopping: EarlyStopping | None = Field(default=None, exclude_if=lambda value: value is None)
-    final_epochs: Literal["own", "folds_median"] = Field(default="own", exclude_if=lambda value: value == "own")
+    early_stopping: EarlyStopping | None = left_out(None)
+    final_epochs: Literal["own", "folds_median"] = left_out("own")
 
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
-        default="float32", exclude_if=lambda value: value == "float32"
-    )
-    deterministic: bool = Field(default=False, exclude_if=lambda value: not value)
-    augment: tuple[Operation, ...] = Field(default=(), exclude_if=lambda value: value == ())
-    start_from: str = Field(default="scratch", exclude_if=lambda value: value == "scratch")
+    precision: Literal["auto", "float32", "bfloat16"] = left_out("float32")
+    deterministic: bool = left_out(False)
+    augment: Annotated[tuple[Operation, ...], AS_TUPLE] = left_out(())
+    start_from: str = left_out("scratch")
     # Where a fit is computed, and who watches it: no matter of what is made, hence in no document, id or digest.
     devices: Literal["auto"] | Annotated[int, Field(ge=1, le=MOST)] = Field(default="auto", exclude=True)
     tensorboard: bool = Field(default=False, exclude=True)
     runner: Runner = Field(default=Runner(), exclude=True)
     checkpoint: Checkpoint = Field(default=Checkpoint(), exclude=True)
-
-    @field_validator("augment", mode="before")
-    @classmethod
-    def _as_tuple(cls, value: Any) -> Any:
-        return tuple(value) if isinstance(value, list) else value
 
     @model_validator(mode="before")
     @classmethod

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticCustomError
 
 from schemas.metrics import class_of
 from schemas.own_model import OwnModel
-from schemas.rules import Frozen, wrong
+from schemas.rules import Frozen, left_out, wrong
 from schemas.text import nfc
 from schemas.training import EarlyStopping, Optimizer, Training
 from schemas.workloads import Sections
@@ -46,7 +46,7 @@ class Tune(Frozen):
     """What `leptonflow tune` tries. metric: what is best; None: the workload's first, such as accuracy."""
 
     ranges: dict[str, Range | Choices]
-    metric: str | None = Field(default=None, exclude_if=lambda value: value is None)
+    metric: str | None = left_out(None)
 
 
 class Changed(NamedTuple):

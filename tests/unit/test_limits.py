@@ -48,6 +48,10 @@ def test_each_stage_has_a_limit_and_the_yaml_can_set_it() -> None:
 @pytest.mark.parametrize(
     ("document", "told"),
     [
+        (
+            {"serving": {"monitor": {"rws": 5}}},
+            r"unknown key serving\.monitor\.rws.*one of schedule, after, rows, retrain.*mean rows",
+        ),
         ({"limits": {"trian": 5}}, r"unknown key limits\.trian.*one of validate, preprocess, train.*mean train"),
         ({"limits": {"train": 0}}, r"limits\.train is not valid"),
         ({"limits": {"train": float("inf")}}, r"limits\.train is not valid"),
