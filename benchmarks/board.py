@@ -12,7 +12,7 @@ import statistics
 import time
 from typing import Any
 
-from fastapi.testclient import TestClient
+from starlette.testclient import TestClient
 
 from benchmarks import measure
 from benchmarks.measure import table

@@ -5,16 +5,16 @@ from __future__ import annotations
 import html
 import json
 from collections.abc import Mapping
-from functools import partial
+from functools import cache
+from importlib import metadata
 from typing import Any
 
-from fastapi import FastAPI
-from fastapi.openapi.utils import get_openapi
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from schemas.errors import LeptonflowError
 from serving.inference_protocol import NUMBERS
+from serving.labels import Labels
 
 Json = dict[str, Any]
 WORDS = LeptonflowError("").document()["error"].keys()
@@ -127,7 +127,7 @@ def _operation(summary: str, answer: Mapping[str, Any], *errors: int, body: Json
 
 
 def paths() -> Json:
-    """What the plain routes of serving.app take and give."""
+    """What the routes of serving.app take and give."""
     anything, text = _body({"type": "object"}), _body(TEXT, "text/plain")
     posted = (400, 401, 403, 404, 408, 413, 415, 422, 429, 500, 503, 504)
     examples = {
@@ -159,6 +159,11 @@ def paths() -> Json:
     found[infer] = {"post": _operation(
         "Predict a tensor of examples", anything, *posted, body=_body(_ref("Tensors")), path=infer
     )}  # fmt: skip
+    labels = "/v1/{pipeline}/labels"
+    found[labels] = {"post": _operation(
+        "Labels for served requests, by their ids", anything, *(each for each in posted if each not in (429, 504)),
+        body=_body(_ref("Labels")), path=labels,
+    )}  # fmt: skip
     of_version = "/v2/models/{pipeline}/versions/{version}"
     for end in ("", "/ready", "/infer"):
         ((method, operation),) = found[f"/v2/models/{{pipeline}}{end}"].items()
@@ -166,30 +171,29 @@ def paths() -> Json:
     return found
 
 
-def describe(app: FastAPI) -> Json:
-    """The whole document: the plain routes, and those that FastAPI describes by itself."""
-    if app.openapi_schema is None:
-        made = get_openapi(title=app.title, version=app.version, routes=app.routes)
-        for operations in made["paths"].values():
-            for operation in operations.values():  # every route answers errors in one form
-                operation["responses"].update(_errors(*(each for each in ERRORS if each not in (429, 504))))
-        made["paths"] = {**paths(), **made["paths"]}
-        schemas = made.setdefault("components", {}).setdefault("schemas", {})
-        schemas.update(SCHEMAS)
-        made["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-        app.openapi_schema = made
-    return app.openapi_schema
+@cache
+def described() -> Json:
+    """The whole document."""
+    labels = Labels.model_json_schema(ref_template="#/components/schemas/{model}")
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "leptonflow", "version": metadata.version("leptonflow")},
+        "paths": paths(),
+        "components": {
+            "schemas": {**SCHEMAS, **labels.pop("$defs"), "Labels": labels},
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+        },
+    }
 
 
-def include(app: FastAPI) -> None:
-    """Add the document and its page."""
-    app.openapi = partial(describe, app)  # type: ignore[method-assign]
-    app.router.add_route("/docs", page, methods=["GET"])
+async def document(request: Request) -> Response:
+    """`GET /openapi.json`."""
+    return Response(json.dumps(described()), media_type="application/json")
 
 
 async def page(request: Request) -> Response:
     """`GET /docs`."""
-    document = request.app.openapi()
+    document = described()
     rows = [
         f"<h2><code>{html.escape(method.upper())} {html.escape(path)}</code></h2>"
         f"<p>{html.escape(operation.get('summary', ''))}</p>"

@@ -1,6 +1,6 @@
 """The HTTP application: its routes, and what lives as long as it does.
 
-`app.state`: store, pipelines and services by the pipelines' names, keys, decoders, metrics; hung: the pipelines whose
+`app.state`: store, services by the pipelines' names, keys, decoders, explainer, metrics; hung: the pipelines whose
 model never ended. What a route does does not belong here (predictions, inference_protocol, probes, labels).
 """
 
@@ -14,20 +14,21 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from fastapi import FastAPI
-from fastapi.exceptions import RequestValidationError
+from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
 from leptonflow.registry import serving_decisions
 from leptonflow.storage.store import Store
 from schemas.config import Pipeline
-from schemas.text import printable
 from serving import api_description, api_keys, inference_protocol, labels, predictions, probes
 from serving.access import Access, Rules
 from serving.board import router
+from serving.board.views import Board
 from serving.candidates import POLL as POLL_CANDIDATES
 from serving.candidates import Candidates
 from serving.champion_watch import POLL, Watch
@@ -59,24 +60,25 @@ class Options:
 
 def create_app(
     store: Store, pipelines: Sequence[Pipeline], options: Options | None = None, log: Log | None = None
-) -> FastAPI:
+) -> Starlette:
     """The application over that store. It loads nothing before it is started; `log` is closed when it ends."""
     options = options or Options()
     version = options.pin.version if options.pin else None
     services = {config.name: Service(config, log, version) for config in pipelines}
-    looked = threading.Event()
+    looked, board = threading.Event(), Board(store, services, options.rules.keys)
 
     def pinned(service: Service) -> None:
         if options.pin is not None:
             serving_decisions.record(store, service.name, options.pin)
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
         watch = Watch(store, list(services.values()), options.say, pinned, options.poll, looked)
         candidates = Candidates(store, list(services.values()), options.say, options.poll_candidates)
         watch.start()
         candidates.start()
         keys = asyncio.create_task(api_keys.follow(options.rules.keys, options.say))
+        router.warm(board, looked)
         try:
             yield
         finally:
@@ -86,19 +88,14 @@ def create_app(
             for pool in (app.state.decoders, app.state.explainer):
                 pool.shutdown(wait=False, cancel_futures=True)
 
-    app = FastAPI(title="leptonflow", docs_url=None, redoc_url=None, lifespan=lifespan)
+    app = Starlette(
+        routes=[*_routes(), *router.routes(board)], lifespan=lifespan,
+        middleware=[Middleware(Access, rules=options.rules)], exception_handlers={HTTPException: _refused},
+    )  # fmt: skip
     app.state.store, app.state.services, app.state.hung = store, services, []
     app.state.keys, app.state.probe = options.rules.keys, None
-    app.state.pipelines = {config.name: config for config in pipelines}
     app.state.explainer = explainer()
     app.state.decoders, app.state.metrics = decoders(), Metrics(list(services.values()), log)
-    _include_predictions(app)
-    app.include_router(labels.router)
-    app.include_router(router.make(store, services, options.rules.keys, looked))
-    api_description.include(app)
-    app.add_exception_handler(HTTPException, _refused)
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_middleware(Access, rules=options.rules)
     return app
 
 
@@ -115,27 +112,29 @@ def _close(watch: Watch, services: Sequence[Service], log: Log | None) -> list[s
     return hung
 
 
-def _include_predictions(app: FastAPI) -> None:
-    """Plain routes: what they take and give is described by api_description."""
+def _routes() -> list[Route]:
+    """What they take and give is described by api_description. The first that fits is taken: busy ones first."""
     routes: dict[str, tuple[str, Any]] = {
+        "/v1/{pipeline}/predict": ("POST", predictions.predict),
+        "/v2/models/{pipeline}/infer": ("POST", inference_protocol.infer),
+        "/v1/{pipeline}/labels": ("POST", labels.give),
         "/healthz": ("GET", probes.healthz),
         "/readyz": ("GET", probes.readyz),
         "/metrics": ("GET", probes.metrics),
         "/v1": ("GET", predictions.listing),
         "/v1/{pipeline}": ("GET", predictions.show),
-        "/v1/{pipeline}/predict": ("POST", predictions.predict),
         "/v2": ("GET", inference_protocol.server),
         "/v2/health/live": ("GET", inference_protocol.live),
         "/v2/health/ready": ("GET", probes.readyz),
         "/v2/models/{pipeline}": ("GET", inference_protocol.model),
         "/v2/models/{pipeline}/ready": ("GET", inference_protocol.model_ready),
-        "/v2/models/{pipeline}/infer": ("POST", inference_protocol.infer),
         "/v2/models/{pipeline}/versions/{version}": ("GET", inference_protocol.model),
         "/v2/models/{pipeline}/versions/{version}/ready": ("GET", inference_protocol.model_ready),
         "/v2/models/{pipeline}/versions/{version}/infer": ("POST", inference_protocol.infer),
+        "/openapi.json": ("GET", api_description.document),
+        "/docs": ("GET", api_description.page),
     }
-    for path, (method, endpoint) in routes.items():
-        app.router.add_route(path, endpoint, methods=[method])
+    return [Route(path, endpoint, methods=[method]) for path, (method, endpoint) in routes.items()]
 
 
 async def _refused(request: Request, error: Exception) -> Response:
@@ -144,11 +143,3 @@ async def _refused(request: Request, error: Exception) -> Response:
     problem = told(error.status_code, str(error.detail), hint="/docs lists what there is")
     problem.headers.update(error.headers or {})
     return response(problem, path=request.url.path)
-
-
-async def _invalid(request: Request, error: Exception) -> Response:
-    """A body that is not what a described route takes."""
-    assert isinstance(error, RequestValidationError)
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    return response(told(422, printable(f"{where} is not valid"[:200]), expected=printable(str(first["msg"])[:200])))

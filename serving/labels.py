@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import json
+from typing import Annotated
 
-from fastapi import APIRouter, HTTPException, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
 
 from leptonflow.monitoring import labels
 from schemas.errors import LeptonflowError
+from schemas.text import printable
+from serving.predictions import service_of
+from serving.problems import told
 
 MOST = 10_000  # labels in one request
-
-router = APIRouter()
 
 
 class Label(BaseModel):
@@ -32,14 +36,19 @@ class Labels(BaseModel):
     labels: Annotated[list[Label], Field(min_length=1, max_length=MOST)]
 
 
-@router.post("/v1/{pipeline}/labels", summary="Labels for served requests, by their ids")
-def give(pipeline: str, given: Labels, request: Request) -> dict[str, Any]:
+async def give(request: Request) -> Response:
     """Record each label that belongs to a served request; the others are refused, each with the reason."""
-    if pipeline not in request.app.state.pipelines:
-        raise HTTPException(404, "no such pipeline is served here")
+    name = service_of(request).name
+    try:
+        given = Labels.model_validate_json(await request.body())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(("body", *map(str, first["loc"])))
+        raise told(422, printable(f"{where} is not valid"[:200]), expected=printable(str(first["msg"])[:200])) from None
     who = getattr(request.state, "who", None) or "http"  # the name of the key
     rows = [labels.Given(each.request_id, each.label) for each in given.labels]
     try:
-        return labels.record(request.app.state.store, pipeline, rows, who)
+        found = await run_in_threadpool(labels.record, request.app.state.store, name, rows, who)
     except LeptonflowError:  # its line names keys of the store
-        raise HTTPException(503, "the store cannot be read or written now", {"Retry-After": "10"}) from None
+        raise told(503, "the store cannot be read or written now", hint="Try again later", retry_after=10) from None
+    return Response(json.dumps(found), media_type="application/json")

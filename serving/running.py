@@ -15,7 +15,7 @@ from contextlib import suppress
 from types import FrameType
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.applications import Starlette
 
 from leptonflow.monitoring.prediction_log import PredictionLog
 from leptonflow.registry.serving_decisions import Pin
@@ -107,7 +107,7 @@ class Server(uvicorn.Server):
             os._exit(INTERRUPTED)
 
 
-def server(app: FastAPI, host: str, port: int) -> uvicorn.Server:
+def server(app: Starlette, host: str, port: int) -> uvicorn.Server:
     """uvicorn with that application, not started. port 0: one that is free."""
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # who sends a bad form is told; the log would fill
     return Server(

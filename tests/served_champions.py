@@ -10,8 +10,8 @@ from io import BytesIO
 from typing import Any
 
 import numpy as np
-from fastapi import FastAPI
 from PIL import Image
+from starlette.applications import Starlette
 
 from leptonflow.core.hashing import canonical, sha256
 from leptonflow.data.dataset.example_sets import Examples
@@ -67,7 +67,7 @@ def until(true: Callable[[], bool], seconds: float = 60) -> None:
 
 
 @contextmanager
-def listening(app: FastAPI) -> Iterator[int]:
+def listening(app: Starlette) -> Iterator[int]:
     """A real server on this machine, in a thread; yields its port."""
     server = running.server(app, "127.0.0.1", 0)
     thread = threading.Thread(target=server.run, daemon=True)

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fastapi.testclient import TestClient
 from PIL import Image
+from starlette.testclient import TestClient
 
 from leptonflow.core.pipeline_files import load_config
 from leptonflow.data.dataset import admission

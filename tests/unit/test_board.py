@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fastapi.testclient import TestClient
 from httpx import Response
+from starlette.testclient import TestClient
 
 from leptonflow.core import store_keys
 from leptonflow.monitoring import drift_looks, prediction_log
@@ -302,7 +302,7 @@ def test_a_store_of_an_earlier_release_has_every_page_with_its_pictures(earlier:
 
 def test_no_page_imports_a_training_library(earlier: Path) -> None:
     code = (
-        "import sys; from fastapi.testclient import TestClient; from serving.app import create_app\n"
+        "import sys; from starlette.testclient import TestClient; from serving.app import create_app\n"
         "from leptonflow.storage.address import open_store\n"
         f"web = TestClient(create_app(open_store({earlier.as_uri()!r}), []))\n"
         "assert all(web.get(path).status_code == 200 for path in ('/', '/p/pets', '/p/pets/quarantine'))\n"

@@ -6,8 +6,8 @@ import uuid
 from typing import Any
 
 import pytest
-from fastapi.testclient import TestClient
 from httpx import Response
+from starlette.testclient import TestClient
 
 from leptonflow.registry import champion_log, serving_decisions
 from leptonflow.storage.address import open_store

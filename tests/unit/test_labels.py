@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fastapi.testclient import TestClient
+from starlette.testclient import TestClient
 
 from leptonflow.data.dataset import dataset_state, part_files
 from leptonflow.data.ingest import pending_batches
