@@ -22,8 +22,6 @@ from serving.problems import Problem, told
 from serving.request_bodies import Example, Look
 from serving.service import Answer, Asked, NotReady, Service, examined
 
-INLINE = 8_192  # bytes: what is larger is decoded beside the queue's thread, which decodes what is smaller itself
-
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
@@ -58,9 +56,10 @@ async def predicted(
     ids = [arrival.request_id, *(new_request_id(arrival.at) for _ in examples[1:])]
     try:
         async with asyncio.timeout_at(_of_loop(arrival.deadline)):
+            looks = await _looks(service, pool, examples)
             asked = [
-                Asked(id, each.name, await _look(service, pool, each), source, arrival.at, arrival.began)
-                for id, each in zip(ids, examples, strict=True)
+                Asked(id, each.name, look, source, arrival.at, arrival.began)
+                for id, each, look in zip(ids, examples, looks, strict=True)
             ]
             answers = await service.batcher.submit(asked, arrival.deadline)
     except QueueFull as error:
@@ -84,11 +83,19 @@ def not_ready(service: Service, why: str) -> Problem:
     return Problem(503, error, {"retry-after": "1"})
 
 
-async def _look(service: Service, pool: ThreadPoolExecutor, example: Example) -> Look:
-    """How the queue's thread gets the example: of a large one, what was decoded here."""
+async def _looks(service: Service, pool: ThreadPoolExecutor, examples: Sequence[Example]) -> list[Look]:
+    """How the queue's thread gets each example: of a large one, what was decoded here.
+
+    The queue holds room for what is decoded, so that what waits for the pool is bounded too. Raises QueueFull.
+    """
     live = service.live
-    if example.size is None or example.size <= INLINE or live is None:
-        return example.look
+    if live is None or not any(each.large for each in examples):
+        return [each.look for each in examples]
+    with service.batcher.held(len(examples)):
+        return [await _decoded(live, pool, each) if each.large else each.look for each in examples]
+
+
+async def _decoded(live: Live, pool: ThreadPoolExecutor, example: Example) -> Look:
     seen = await asyncio.get_running_loop().run_in_executor(pool, examined, example.look, live)
 
     def look(other: Live) -> Examined:

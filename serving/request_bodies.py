@@ -33,6 +33,7 @@ RAW_FAMILIES = ("image/", "audio/", "text/")
 FORMS = "multipart/form-data"
 TYPES = f"application/json, {FORMS}, application/octet-stream, or image/..., audio/..., text/..."
 KEYS = ("base64", "text", "array")
+INLINE = 8_192  # bytes: what is larger is decoded beside the queue's thread, which decodes what is smaller itself
 
 
 class Example(NamedTuple):
@@ -41,6 +42,11 @@ class Example(NamedTuple):
     name: str
     look: Look
     size: int | None = None
+
+    @property
+    def large(self) -> bool:
+        """Whether it is decoded before it is queued."""
+        return self.size is not None and self.size > INLINE
 
 
 async def read(request: Request, most: int) -> bytes:

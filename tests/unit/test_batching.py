@@ -73,6 +73,36 @@ def test_a_full_queue_refuses_and_takes_again_when_it_has_room() -> None:
     run(story)
 
 
+def test_room_that_is_held_counts_as_waiting() -> None:
+    async def story(batcher: Batcher[int, int], gate: Gate) -> None:
+        gate.open.set()
+        with batcher.held(3):
+            assert batcher.waiting == 3
+            with pytest.raises(QueueFull), batcher.held(2):
+                pass
+            with pytest.raises(QueueFull):
+                batcher.submit([1, 2], soon())
+            assert await batcher.submit([2], soon()) == [4]
+        assert batcher.waiting == 0
+
+    run(story)
+
+
+def test_requests_that_come_together_are_one_batch_again() -> None:
+    """Clients that ask again as soon as they are answered."""
+
+    async def client(batcher: Batcher[int, int]) -> None:
+        for number in range(30):
+            assert await batcher.submit([number], soon()) == [number * number]
+
+    async def story(batcher: Batcher[int, int], gate: Gate) -> None:
+        gate.open.set()
+        await asyncio.gather(*(client(batcher) for _ in range(8)))
+
+    sizes = run(story, queue=20, batch=10).sizes
+    assert sum(sizes) == 240 and len(sizes) < 90
+
+
 def test_a_request_whose_time_is_over_is_not_predicted() -> None:
     async def story(batcher: Batcher[int, int], gate: Gate) -> None:
         first = batcher.submit([1], soon())

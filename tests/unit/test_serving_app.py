@@ -303,6 +303,23 @@ def test_a_name_from_outside_names_nothing(client: TestClient) -> None:
     assert client.get("/nothing").json()["error"]["message"] == "Not Found"
 
 
+def test_what_waits_to_be_decoded_is_bounded_too(store: Store) -> None:
+    """Threads that decode something else: large examples fill the queue."""
+    large, freed = png(1, size=200), threading.Event()
+    app = create_app(store, [served_champions.config(queue=2)], Options(poll=0.05))
+    with TestClient(app) as client, ThreadPoolExecutor(8) as pool:
+        until(lambda: client.get("/readyz").status_code == 200)
+        for _ in range(app.state.decoders._max_workers):
+            app.state.decoders.submit(freed.wait, 30)
+        kept = [pool.submit(client.post, URL, content=large) for _ in range(2)]
+        until(lambda: app.state.services[NAME].batcher.waiting == 2)
+        refused = client.post(URL, content=large)
+        freed.set()
+        assert refused.status_code == 429 and refused.headers["retry-after"]
+        assert [each.result().status_code for each in kept] == [200, 200]
+        assert client.post(URL, content=large).status_code == 200
+
+
 def test_a_large_example_is_decoded_beside_the_queue(client: TestClient, store: Store, tmp_path: Path) -> None:
     buffer = io.BytesIO()
     pixels = np.random.default_rng(7).integers(0, 256, (300, 300, 3), np.uint8)
