@@ -6,6 +6,7 @@ store is away, what is loaded goes on answering.
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -57,6 +58,8 @@ class Watch:
             for service in self._services:
                 if not self._stop.is_set():
                     self._look(service)
+            if not self._looked.is_set():
+                gc.freeze()  # what is loaded stays: to go through it again and again delays the requests
             self._looked.set()
             if self._stop.wait(self._poll):
                 return

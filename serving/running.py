@@ -8,6 +8,7 @@ import os
 import resource
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -29,6 +30,7 @@ from serving.app import Options, create_app
 from serving.connections import Protocol
 
 CONNECTIONS = 2048  # at once; beyond them a request is answered 503
+SWITCH_SECONDS = 0.001  # a thread that computes in Python makes way for the event loop after so long
 STOP_SECONDS = 30  # for the requests that have begun
 INTERRUPTED = 130  # the exit status of what Ctrl-C ended at once
 END_SECONDS = 5.0  # for what they still do in threads of their own
@@ -70,6 +72,7 @@ def run(
     listen at that address.
     """
     _many_connections()
+    sys.setswitchinterval(SWITCH_SECONDS)
     listening = _listening(host, port)
     app = create_app(store, pipelines, Options(rules, pin, say=say), PredictionLog(store))
     made = server(app, host, port)

@@ -87,6 +87,9 @@ class PredictionLog:
             self._held = self._bytes = 0
 
     def _write(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._closing)
+        table_files.arrow("served", [])  # what this imports takes a second: now, and not beside more requests
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._waiting or self._writing or self._closing)
