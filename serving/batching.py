@@ -1,9 +1,8 @@
 """Requests wait in a bounded queue, and one thread per pipeline predicts what is there at once.
 
 The batch is whatever waits. Only under load, when the batch before had several requests, is it worth a short wait for
-those that are on their way. The queue belongs to the event loop, and the thread is woken once for each batch: to wake it
-for each request takes a third as long as the request itself. What a request asks, and which model answers it, does not
-belong here.
+those that are on their way. The queue belongs to the event loop, which hands the thread whole batches. What a request
+asks, and which model answers it, does not belong here.
 """
 
 from __future__ import annotations
