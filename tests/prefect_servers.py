@@ -30,12 +30,13 @@ SERVE = """
 import sys
 import uvicorn
 from flows import server_database
+from leptonflow.core import garbage_collection
 server_database.create()
-server_database.write_in_turn()
-uvicorn.run(
-    "prefect.server.api.server:create_app", factory=True, host=sys.argv[1], port=int(sys.argv[2]),
-    log_level="warning", timeout_graceful_shutdown=2,
-)
+with garbage_collection.paused(freeze=True):
+    server_database.write_in_turn()
+    from prefect.server.api.server import create_app
+    app = create_app()
+uvicorn.run(app, host=sys.argv[1], port=int(sys.argv[2]), log_level="warning", timeout_graceful_shutdown=2)
 """
 SETTINGS = {
     "DO_NOT_TRACK": "1",

@@ -14,13 +14,13 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.e2e.helpers import call, share_server
+from leptonflow.data.dataset import admission
+from tests.e2e.helpers import call, working_folder
 from tests.texts import CLASSES, sample
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -86,12 +86,15 @@ def shell(command: str, folder: Path, timeout: float = 240) -> subprocess.Comple
 
 @pytest.fixture(scope="module")
 def newcomer(
-    tmp_path_factory: pytest.TempPathFactory, prefect_folder: Path
-) -> Iterator[tuple[Path, dict[str, str]]]:
-    """A folder after `make retrain`, with pictures and texts to bring; and the ids of its run."""
+    tmp_path_factory: pytest.TempPathFactory, admission_tools: admission.Tools, prefect_folder: Path
+) -> tuple[Path, dict[str, str]]:
+    """A folder after `make retrain`, with pictures and texts to bring; and the ids of its run.
+
+    Its commands run in this process, which has imported what they need or will; those of the pages do not.
+    """
     from pipelines.digits_images import write_digits
 
-    folder = share_server(tmp_path_factory.mktemp("newcomer"), prefect_folder)
+    folder = tmp_path_factory.mktemp("newcomer")
     shutil.copytree(ROOT / "pipelines", folder / "pipelines")
     digits = folder / "pipelines" / "digits.yaml"
     config = yaml.safe_load(digits.read_text())
@@ -104,11 +107,11 @@ def newcomer(
     write_digits(folder / "build" / "digits", limit=120)
     bring_pictures(folder)
     bring_texts(folder / "reviews.csv")
-    for line in ("leptonflow ingest digits build/digits --batch sklearn-digits", "leptonflow retrain digits --json"):
-        done = shell(line, folder)
-        assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
-    document = json.loads(done.stdout)
-    yield folder, {"run_id": document["run_id"], "version": document["version"]}
+    with working_folder(folder, prefect_folder):
+        for line in ("ingest digits build/digits --batch sklearn-digits", "retrain digits --json"):
+            done = call(*line.split())
+            assert done.status == 0, f"{line}\n{done.told()}"
+    return folder, {"run_id": done.document["run_id"], "version": done.document["version"]}
 
 
 def bring_pictures(folder: Path) -> None:
@@ -143,6 +146,7 @@ def bring_texts(path: Path) -> None:
 ran: set[str] = set()  # a command that two pages show is run once
 
 
+@pytest.mark.timeout(600)  # two trainings, and some twenty commands
 @pytest.mark.parametrize(
     "page", [PAGES[0], *(pytest.param(page, marks=pytest.mark.slow) for page in PAGES[1:])], ids=map(name_of, PAGES)
 )

@@ -76,7 +76,7 @@ def own(verdict: Verdict) -> list[RuleResult]:
     return list(verdict.rules[: -len(ALWAYS)])
 
 
-@settings(deadline=None, max_examples=60)  # a bootstrap takes tens of milliseconds
+@settings(deadline=None, max_examples=30)  # a bootstrap takes tens of milliseconds
 @given(rules, worlds())
 def test_promoted_needs_no_false_and_a_true_of_its_own(gate: list[dict[str, Any]], world: dict[str, Any]) -> None:
     verdict = decide(pipeline(*gate), **world)
@@ -92,7 +92,7 @@ def test_promoted_needs_no_false_and_a_true_of_its_own(gate: list[dict[str, Any]
         assert found.passed is None or found.value is not None or found.rule in (*ALWAYS[1::2], *pair)
 
 
-@settings(deadline=None, max_examples=60)  # a bootstrap takes tens of milliseconds
+@settings(deadline=None, max_examples=30)  # a bootstrap takes tens of milliseconds
 @given(rules, worlds())
 def test_a_verdict_is_the_same_each_time_and_survives_json(gate: list[dict[str, Any]], world: dict[str, Any]) -> None:
     verdict = decide(pipeline(*gate), **world)
@@ -102,7 +102,7 @@ def test_a_verdict_is_the_same_each_time_and_survives_json(gate: list[dict[str, 
     json.loads(written, parse_constant=lambda name: (_ for _ in ()).throw(AssertionError(name)))
 
 
-@settings(deadline=None, max_examples=60)  # a bootstrap takes tens of milliseconds
+@settings(deadline=None, max_examples=30)  # a bootstrap takes tens of milliseconds
 @given(rules, worlds(st.floats(0, 1)), higher_is_better, st.floats(0, 1))
 def test_a_better_candidate_is_never_refused_for_it(
     gate: list[dict[str, Any]], world: dict[str, Any], metric: str, gain: float
@@ -129,7 +129,7 @@ def against(b: int, c: int, both: int, neither: int, margin: float, test: str = 
     return decide(config, champion=champion(), against=1, **pairs(b, c, both, neither)).rules[0]
 
 
-@settings(deadline=None, max_examples=60)  # a bootstrap takes tens of milliseconds
+@settings(deadline=None, max_examples=30)  # a bootstrap takes tens of milliseconds
 @given(counts, counts, counts, counts, margins, st.sampled_from(("non_inferiority", "superiority")))
 def test_one_more_example_that_the_candidate_gets_right_never_turns_a_pass_into_a_refusal(
     b: int, c: int, both: int, neither: int, margin: float, test: str
@@ -141,7 +141,7 @@ def test_one_more_example_that_the_candidate_gets_right_never_turns_a_pass_into_
         assert (after.value or 0) > (before.value or 0)
 
 
-@settings(deadline=None, max_examples=60)  # a bootstrap takes tens of milliseconds
+@settings(deadline=None, max_examples=30)  # a bootstrap takes tens of milliseconds
 @given(counts, counts, st.integers(1, 60), counts, margins)
 def test_the_interval_and_the_decision_say_the_same(b: int, c: int, both: int, neither: int, margin: float) -> None:
     rule = against(b, c, both, neither, margin)
@@ -152,7 +152,7 @@ def test_the_interval_and_the_decision_say_the_same(b: int, c: int, both: int, n
     assert turned.value == -rule.value and abs((turned.low or 0) + rule.high) < 1e-6
 
 
-@settings(deadline=None, max_examples=60)  # a bootstrap takes tens of milliseconds
+@settings(deadline=None, max_examples=30)  # a bootstrap takes tens of milliseconds
 @given(
     st.lists(st.booleans(), min_size=2, max_size=80),
     st.sampled_from(("accuracy", "f1", "recall[cat]", "log_loss")),
@@ -173,7 +173,7 @@ def test_a_confidence_only_ever_asks_for_more(right: list[bool], metric: str, va
     assert sure.passed is (sure.low >= value - 1e-12 if kind == "at_least" else sure.high <= value + 1e-12)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(st.lists(st.tuples(st.booleans(), st.booleans(), st.integers(0, 4)), min_size=1, max_size=120), margins)
 def test_slices_cover_the_holdout_once_and_the_small_ones_never_pass(
     examples: list[tuple[bool, bool, int]], margin: float
