@@ -16,7 +16,7 @@ from leptonflow.storage.store import Store
 from schemas.errors import LeptonflowError, StoreUnreachable, line_of
 from serving import live_models
 from serving.live_models import Live
-from serving.service import Beside, Service
+from serving.service import LiveCandidate, Service
 
 POLL = 3.0  # seconds between two looks
 DECIDE = 30.0  # seconds between two questions whether a canary has labels enough
@@ -96,7 +96,7 @@ class Candidates:
             return
         if beside is not None and beside.live.version == version and _alike(beside.live, live):
             if beside.share != share:
-                service.beside = Beside(beside.live, share, asked.shadow is not None)
+                service.beside = LiveCandidate(beside.live, share, asked.shadow is not None)
             self._problem(service, self._undecided.get(service.name))
             return
         pair = (version, live.version)
@@ -112,7 +112,7 @@ class Candidates:
         except (Exception, SystemExit):
             self._failed[service.name] = pair
             raise
-        service.beside = Beside(other, share, asked.shadow is not None)
+        service.beside = LiveCandidate(other, share, asked.shadow is not None)
         self._problem(service, self._undecided.get(service.name))
         what = f"answers {share:.1%} of the requests" if share else "predicts every request too"
         self._say(f"{service.name}: the candidate {version} {what}")

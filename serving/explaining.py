@@ -19,7 +19,7 @@ from schemas.errors import UsageError
 from serving.predicting import Arrival
 from serving.problems import Problem, told
 from serving.request_bodies import Example
-from serving.service import Answer, Service, examined
+from serving.service import Prediction, Service, examined
 
 MOST = 4  # examples of one request: each costs as many predictions as full batches do
 WANTED = ("1", "true")
@@ -46,7 +46,11 @@ def wanted(request: Request, service: Service, examples: Sequence[Example]) -> b
 
 
 async def explained(
-    pool: ThreadPoolExecutor, service: Service, arrival: Arrival, examples: Sequence[Example], answers: Sequence[Answer]
+    pool: ThreadPoolExecutor,
+    service: Service,
+    arrival: Arrival,
+    examples: Sequence[Example],
+    answers: Sequence[Prediction],
 ) -> list[dict[str, Any] | None]:
     """The document of each example, by the version that predicted it; None where there is no prediction.
 
@@ -65,7 +69,7 @@ async def explained(
         ) from None  # fmt: skip
 
 
-def _document(arrival: Arrival, example: Example, answer: Answer) -> dict[str, Any] | None:
+def _document(arrival: Arrival, example: Example, answer: Prediction) -> dict[str, Any] | None:
     live = answer.live
     seen = None if answer.error else examined(example.look, live)
     if seen is None or seen.encoded is None:

@@ -23,7 +23,7 @@ from serving.predicting import Arrival, predicted
 from serving.predictions import body_of, measured, service_of
 from serving.problems import Problem, told
 from serving.request_bodies import Example, array_examples, document, of_base64, of_text, too_many
-from serving.service import Answer, Service
+from serving.service import Prediction, Service
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -123,7 +123,7 @@ async def infer(request: Request, service: Service, arrival: Arrival) -> Respons
     return _json(reply, 200, {"x-request-id": arrival.request_id, "x-model-version": version})
 
 
-def _outputs(answers: list[Answer]) -> list[dict[str, Any]]:
+def _outputs(answers: list[Prediction]) -> list[dict[str, Any]]:
     rows = [[] if each.outputs is None else each.outputs.tolist() for each in answers]
     count = len(answers)
     return [

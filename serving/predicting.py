@@ -20,7 +20,7 @@ from serving.batching import QueueFull, TooLate
 from serving.live_models import Live
 from serving.problems import Problem, told
 from serving.request_bodies import Example, Look
-from serving.service import Answer, Asked, NotReady, Service, examined
+from serving.service import ExampleRequest, NotReady, Prediction, Service, examined
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ def decoders() -> ThreadPoolExecutor:
 
 async def predicted(
     service: Service, pool: ThreadPoolExecutor, arrival: Arrival, examples: Sequence[Example], source: str
-) -> list[tuple[str, str, Answer]]:
+) -> list[tuple[str, str, Prediction]]:
     """(request id, name, answer) of each example. The first has the request's id, each other one its own.
 
     Raises Problem: 503 where no version is loaded, 429 where the queue is full, 504 where time ran out, 500.
@@ -58,7 +58,7 @@ async def predicted(
         async with asyncio.timeout_at(_of_loop(arrival.deadline)):
             looks = await _looks(service, pool, examples)
             asked = [
-                Asked(id, each.name, look, source, arrival.at, arrival.began)
+                ExampleRequest(id, each.name, look, source, arrival.at, arrival.began)
                 for id, each, look in zip(ids, examples, looks, strict=True)
             ]
             answers = await service.batcher.submit(asked, arrival.deadline)

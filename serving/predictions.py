@@ -17,7 +17,7 @@ from serving import explaining, problems, request_bodies
 from serving.predicting import Arrival, arrived, predicted
 from serving.problems import Problem, told
 from serving.request_bodies import read
-from serving.service import Answer, Service
+from serving.service import Prediction, Service
 
 CLIENT_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 MEGABYTE = 1_000_000
@@ -95,7 +95,7 @@ async def predict(request: Request, service: Service, arrival: Arrival) -> Respo
     return Response(json.dumps(document), 200, headers, "application/json")
 
 
-def row(request_id: str, name: str, answer: Answer) -> dict[str, Any]:
+def row(request_id: str, name: str, answer: Prediction) -> dict[str, Any]:
     """The columns of `predict --json`, with the example's own id and all outputs: by class, where there are any."""
     outputs = None if answer.outputs is None else answer.outputs.tolist()
     classes = answer.live.served.classes

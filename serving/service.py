@@ -43,7 +43,7 @@ class NotReady(LeptonflowError):
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ExampleRequest:
     """One example of a request.
 
     look    reads it for the version that answers
@@ -60,7 +60,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Prediction:
     """A prediction by `live`, or the error why there is none."""
 
     live: Live
@@ -71,7 +71,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Beside:
+class LiveCandidate:
     """A candidate that predicts beside the version that answers.
 
     share  of the requests that it answers, 0..1; all: it predicts every request, else only those
@@ -95,7 +95,7 @@ class Service:
     def __init__(self, config: Pipeline, log: Log | None = None, pin: str | None = None) -> None:
         self.config, self.pin = config, pin
         self.live: Live | None = None
-        self.beside: Beside | None = None
+        self.beside: LiveCandidate | None = None
         self.champion: Champion | None = None
         self.problem: str | None = "no version is loaded yet"
         self.store_problem: str | None = None
@@ -103,7 +103,7 @@ class Service:
         self.swaps = self.failed_loads = 0
         self._log = log
         limits = config.serving
-        self.batcher: Batcher[Asked, Answer] = Batcher(
+        self.batcher: Batcher[ExampleRequest, Prediction] = Batcher(
             config.name, self._predict, queue=limits.queue, batch=limits.batch
         )
 
@@ -115,19 +115,19 @@ class Service:
         """Why no prediction can be made, in one line; None where a version is loaded."""
         return None if self.live is not None else self.store_problem or self.problem
 
-    def canary(self) -> Asked:
+    def canary(self) -> ExampleRequest:
         """The first reference row of whichever version answers."""
         now = datetime.now().astimezone()
-        return Asked("", "canary", lambda live: Examined(None, None, encoded=live.canary[0]), None, now, 0.0)
+        return ExampleRequest("", "canary", lambda live: Examined(None, None, encoded=live.canary[0]), None, now, 0.0)
 
-    def _predict(self, asked: list[Asked]) -> list[Answer]:
+    def _predict(self, asked: list[ExampleRequest]) -> list[Prediction]:
         """Called by the queue's thread: one batch, one version."""
         live = self.live
         if live is None:
             raise NotReady(f"the pipeline {self.name} cannot be served", received=self.why_not(), hint="Try again")
         seen = [examined(each.look, live) for each in asked]
         good = [number for number, each in enumerate(seen) if each.encoded is not None]
-        answers = [Answer(live, error=each.refusal) for each in seen]
+        answers = [Prediction(live, error=each.refusal) for each in seen]
         if not good:
             return answers
         found, beside = _predictions(live, [seen[number] for number in good]), self.beside
@@ -146,8 +146,8 @@ class Service:
         return answers
 
     def _others(
-        self, beside: Beside, asked: list[Asked], seen: list[Examined], good: list[int]
-    ) -> dict[int, _Prediction]:
+        self, beside: LiveCandidate, asked: list[ExampleRequest], seen: list[Examined], good: list[int]
+    ) -> dict[int, _WithFeatures]:
         """What the version beside predicts, of those examples that it predicts.
 
         One that fails predicts no more: the version that answers is not to suffer from it.
@@ -162,7 +162,7 @@ class Service:
             return {}
         return {number: each for number, each in zip(real, found, strict=True) if each.answer.error is None}
 
-    def _served(self, asked: Asked, found: _Prediction, examined: Examined, shadow: bool = False) -> Served:
+    def _served(self, asked: ExampleRequest, found: _WithFeatures, examined: Examined, shadow: bool = False) -> Served:
         """The row of the prediction log."""
         answer, features, statistics = found
         outputs: Any = answer.outputs
@@ -186,13 +186,13 @@ def examined(look: Callable[[Live], Examined], live: Live) -> Examined:
         return Examined(None, f"it could not be examined: {type(error).__name__}")
 
 
-class _Prediction(NamedTuple):
-    answer: Answer
+class _WithFeatures(NamedTuple):
+    answer: Prediction
     features: NDArray[np.float32] | None
     input_statistics: dict[str, float] | None
 
 
-def _predictions(live: Live, seen: list[Examined]) -> list[_Prediction]:
+def _predictions(live: Live, seen: list[Examined]) -> list[_WithFeatures]:
     """What a version predicts of examples that were read; an error where that is no finite number."""
     import numpy as np
 
@@ -201,9 +201,9 @@ def _predictions(live: Live, seen: list[Examined]) -> list[_Prediction]:
     statistics = live.input_statistics(encoded)
     answer, classes = live.workload.target.answer, live.served.classes
     return [
-        _Prediction(
-            Answer(live, None, *answer(row, classes), row) if np.isfinite(row).all()
-            else Answer(live, error="the model's output is not a finite number"),
+        _WithFeatures(
+            Prediction(live, None, *answer(row, classes), row) if np.isfinite(row).all()
+            else Prediction(live, error="the model's output is not a finite number"),
             None if features is None else features[number],
             statistics[number] if statistics else None,
         )

@@ -19,7 +19,7 @@ from schemas.served import Served, canary_chosen, new_request_id
 from serving import live_models
 from serving.app import Options, create_app
 from serving.candidates import Candidates
-from serving.service import Beside, Service
+from serving.service import LiveCandidate, Service
 from tests import served_champions, small_packages
 from tests.served_champions import NAME, SHAPE, png, until
 
@@ -75,7 +75,7 @@ def test_a_shadow_predicts_every_request_and_answers_none(
     served: tuple[TestClient, Service, Kept], store: MemoryStore
 ) -> None:
     client, service, log = served
-    service.beside = Beside(live_models.load(store, service.config, "two", None), 0.0, all=True)
+    service.beside = LiveCandidate(live_models.load(store, service.config, "two", None), 0.0, all=True)
     for _, version, rows in answered(client, log, 8):
         assert (version, rows) == ("one", [("one", False), ("two", True)])
     assert client.get(f"/v1/{NAME}").json()["candidate"] == "two"
@@ -86,7 +86,7 @@ def test_a_canary_answers_its_share_by_the_ids_and_the_champion_predicts_the_sam
     served: tuple[TestClient, Service, Kept], store: MemoryStore
 ) -> None:
     client, service, log = served
-    service.beside = Beside(live_models.load(store, service.config, "two", None), 0.5, all=False)
+    service.beside = LiveCandidate(live_models.load(store, service.config, "two", None), 0.5, all=False)
     found = answered(client, log, 40)
     for id, version, rows in found:
         chosen = canary_chosen(id, 0.5)
@@ -110,7 +110,7 @@ def test_a_candidate_that_fails_is_left_out_and_the_champion_answers(
     def broken(*_: Any) -> Any:
         raise RuntimeError("secret of the model")
 
-    service.beside = Beside(other, 0.5, all=True)
+    service.beside = LiveCandidate(other, 0.5, all=True)
     object.__setattr__(other, "predict", broken)
     for _, version, rows in answered(client, log, 3):
         assert (version, rows) == ("one", [("one", False)])
@@ -213,7 +213,7 @@ def test_a_candidate_that_ends_the_process_ends_neither_a_thread_nor_an_answer(
 
     other = live_models.load(store, service.config, "two", None)
     object.__setattr__(other, "predict", ends)
-    service.beside = Beside(other, 0.5, all=True)
+    service.beside = LiveCandidate(other, 0.5, all=True)
     for _, version, rows in answered(client, log, 2):
         assert (version, rows) == ("one", [("one", False)])
     assert service.problem_beside == "two failed: SystemExit"
@@ -227,7 +227,7 @@ def test_a_candidate_that_has_just_become_the_champion_is_no_candidate(
     served: tuple[TestClient, Service, Kept], store: MemoryStore
 ) -> None:
     client, service, log = served
-    service.beside = Beside(live_models.load(store, service.config, "one", None), 0.5, all=True)
+    service.beside = LiveCandidate(live_models.load(store, service.config, "one", None), 0.5, all=True)
     for _, version, rows in answered(client, log, 4):
         assert (version, rows) == ("one", [("one", False)])
     service.beside = None
