@@ -129,8 +129,8 @@ def test_a_run_that_loses_its_worker_each_time_is_not_begun_for_ever(
 
     script = (
         "import sys\n"
-        "from flows import running\n"
-        "with running.prefect():\n"
+        "from flows import local_run\n"
+        "with local_run.prefect():\n"
         "    from prefect.client.orchestration import get_client\n"
         "    from prefect.flow_engine import run_flow\n"
         "    from flows.retrain import retrain\n"
@@ -168,8 +168,8 @@ def test_refused_credentials_fail_at_once_and_no_secret_is_logged(
     environment = {**prefect_server.environment, **seaweedfs.environment, "AWS_SECRET_ACCESS_KEY": secret}
     script = (
         "import json, sys\n"
-        "from flows import running\n"
-        "with running.prefect():\n"
+        "from flows import local_run\n"
+        "with local_run.prefect():\n"
         "    from flows.retrain import retrain\n"
         "    state = retrain('small.yaml', sys.argv[1], return_state=True)\n"
         "print(json.dumps([state.type.value, state.message, str(state.state_details.flow_run_id)]))"

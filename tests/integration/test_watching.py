@@ -237,7 +237,7 @@ def test_where_there_are_no_file_system_events_it_looks_more_often(
         "import watchfiles._rust_notify as rust\n"
         "def refuse(*_): raise OSError('OS file watch limit reached')\n"
         "rust.RustNotify = refuse\n"
-        "from flows.arrivals import watching; watching.NEAR_SECONDS = 0.5\n"
+        "from flows.arrivals import watcher; watcher.NEAR_SECONDS = 0.5\n"
     )
     store = open_store(str(tmp_path / "store"))
     watcher = watch(pipeline(tmp_path, name), "--store", tmp_path / "store", prelude=none_left)
@@ -292,7 +292,7 @@ def test_a_burst_is_folded_into_one_run(
     assert watcher.told().count("event raised") == 20
 
 
-QUICK = "from flows.arrivals import raising; raising.OVERDUE_SECONDS, raising.FIND_SECONDS = 1.5, 0.5\n"
+QUICK = "from flows.arrivals import batch_events; batch_events.OVERDUE_SECONDS, batch_events.FIND_SECONDS = 1.5, 0.5\n"
 
 
 def test_an_event_that_started_nothing_is_made_good_by_one_run(
@@ -323,7 +323,7 @@ def test_a_deployment_that_comes_later_gets_a_run_for_what_came_before(
     tmp_path: Path, prefect: PrefectServer, watch: Callable[..., Watching], name: str
 ) -> None:
     store = open_store(str(tmp_path / "store"))
-    prelude = "from flows.arrivals import raising; raising.FIND_SECONDS = 0.5\n"
+    prelude = "from flows.arrivals import batch_events; batch_events.FIND_SECONDS = 0.5\n"
     watcher = watch(pipeline(tmp_path, name), "--store", tmp_path / "store", prelude=prelude)
     close(store, name, "early")
     watcher.says(f"{name}: batch early has arrived")
@@ -341,7 +341,7 @@ def test_an_event_that_the_server_forgot_is_raised_again(
     """As after a server's restart, over which Prefect may lose events."""
     store = open_store(str(tmp_path / "store"))
     deployment = deploy(prefect, name, debounce=1)
-    slow = "from flows.arrivals import raising; raising.OVERDUE_SECONDS = 8\n"
+    slow = "from flows.arrivals import batch_events; batch_events.OVERDUE_SECONDS = 8\n"
     watcher = watch(pipeline(tmp_path, name, debounce=0), "--store", tmp_path / "store", prelude=slow)
     close(store, name, "lost")
     until(lambda: batches(prefect, name) == ["lost"] and len(runs(prefect, deployment)) == 1)
@@ -374,7 +374,7 @@ def test_a_dataset_that_no_run_has_finished_gets_a_run_and_not_for_ever(
     store, path = open_store(str(root)), pipeline(tmp_path, name, debounce=0)
     grown(store, name, "a")
     deployment = deploy(prefect, name, debounce=0)
-    quick = QUICK + "from flows.arrivals import due; due.AGAIN_SECONDS, due.SETTLING_SECONDS = 4, 10\n"
+    quick = QUICK + "from flows.arrivals import dataset_events as e; e.AGAIN_SECONDS, e.SETTLING_SECONDS = 4, 10\n"
     given = (path, "--store", root, "--poll", "0.5")
     watcher = watch(*given, prelude=quick)
 
@@ -441,7 +441,7 @@ def test_a_configuration_that_is_wrong_for_a_while(
     contract = tmp_path / "c.yaml"
     contract.write_text((ROOT / "schemas" / "image_classification.contract.yaml").read_text())
     path = pipeline(tmp_path, name, contract="c.yaml")
-    prelude = "from flows.arrivals import watching; watching.NEAR_SECONDS = 0.5\n"
+    prelude = "from flows.arrivals import watcher; watcher.NEAR_SECONDS = 0.5\n"
     watcher = watch(path, "--store", tmp_path / "store", "--poll", "0.5", prelude=prelude)
     contract.rename(tmp_path / "away")
     close(store, name, "a")
@@ -513,7 +513,7 @@ def test_a_server_that_is_not_there_or_refuses(
 ) -> None:
     path = pipeline(tmp_path, name)
     (port,) = servers.free_ports(1)
-    impatient = "from flows.arrivals import watching; watching.PATIENCE_SECONDS = 1\n"
+    impatient = "from flows.arrivals import watcher; watcher.PATIENCE_SECONDS = 1\n"
     for url in (f"http://127.0.0.1:{port}/api", f"http://ada:{SECRET}@127.0.0.1:{port}/api?k={SECRET}"):
         away = watch(path, environment={"PREFECT_API_URL": url}, prelude=impatient, ready=False)
         assert away.ended() == 1
