@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from flows import ray_cluster
 from leptonflow.core import progress
 from leptonflow.data.dataset import admission
 from tests.e2e.helpers import call, good, ingest, pipeline, rows, working_folder
@@ -92,7 +93,9 @@ def cluster() -> Iterator[tuple[str, str]]:
     try:
         for _ in range(2):
             found.add_node(num_cpus=1, **room)
-        yield found.address, f"ray://127.0.0.1:{port}"
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(ray_cluster, "PATIENCE", 600.0)  # its server starts a process for each client, on two cores
+            yield found.address, f"ray://127.0.0.1:{port}"
     finally:
         found.shutdown()
 
