@@ -284,7 +284,7 @@ def test_more_than_the_machine_has_is_a_wrong_configuration(
         ("rya", r"training\.runner is not valid.*one of local, process, ray, or a mapping of name, cpus.*'rya'"),
         ({"name": "process", "cpu": 2}, r"unknown key training\.runner\.cpu.*Did you mean cpus"),
         ({"name": "process", "cpus": 0}, r"training\.runner\.cpus.*greater than or equal to 1.*0"),
-        ({"name": "process", "memory": 4}, r"training\.runner\.memory.*string.*4"),
+        ({"name": "process", "memory": 4}, r"training\.runner\.memory.*500MB or 4GB.*4"),
         ({"name": "process", "memory": "4"}, r"training\.runner\.memory.*a size such as 500MB or 4GB.*'4'"),
         ({"name": "process", "gpus": 1.5}, r"training\.runner\.gpus.*a share of one such as 0\.5.*1\.5"),
         ({"name": "process", "gpus": 2}, r"training\.runner\.gpus.*at most 1:.*training\.devices is auto"),
