@@ -98,7 +98,7 @@ def waiting(place: Place, new_store: Callable[[], str]) -> Scene:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(10800)
 @pytest.mark.parametrize("kind", ["directory", "seaweedfs"])
 def test_a_kill_at_every_write_loses_nothing(
     kind: str, place: Place, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
