@@ -104,13 +104,18 @@ def _predicted(predictions: Sequence[dict[str, Any]]) -> None:
 
 
 def _explained(found: dict[str, Any] | None) -> list[str]:
-    """The words that mattered most; of an image the effect of every part, in hundredths, as the parts lie in it."""
+    """The words that mattered most; of an image the effect of every part, in hundredths, as the parts lie in it.
+
+    The line before them says what the numbers are.
+    """
     if found is None:
         return []
     if "marks" in found:
         told = sorted(found["marks"], key=lambda mark: -abs(mark["effect"]))[:MOST_WORDS]
-        return [f"{mark['effect']:+.4f}  {printable(mark['text'])}" for mark in told]
+        lines = [f"{mark['effect']:+.4f}  {printable(mark['text'])}" for mark in told]
+        return ["what the probability loses without each word, the words that matter most first:", *lines]
     rows: dict[int, list[str]] = {}
     for patch in found["patches"]:
         rows.setdefault(patch["top"], []).append(f"{round(100 * patch['effect']):+4d}")
-    return [" ".join(row) for row in rows.values()]
+    lines = [" ".join(row) for row in rows.values()]
+    return ["what the probability loses without each part of the image, in hundredths, as the parts lie in it:", *lines]

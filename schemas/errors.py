@@ -55,7 +55,7 @@ class LeptonflowError(Exception):
             parts.append(f"Received: {self.received.rstrip('.')}")
         if self.hint:
             parts.append(self.hint.rstrip("."))
-        return printable(". ".join(parts) + ("" if parts[-1].endswith("?") else "."))
+        return printable(" ".join(part if part.endswith("?") else f"{part}." for part in parts))
 
     def document(self) -> dict[str, dict[str, str | None]]:
         """The error as the `--json` document."""

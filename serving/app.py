@@ -140,6 +140,10 @@ def _routes() -> list[Route]:
 async def _refused(request: Request, error: Exception) -> Response:
     """What no route takes, in the words of every other error."""
     assert isinstance(error, HTTPException)
-    problem = told(error.status_code, str(error.detail), hint="/docs lists what there is")
+    allowed = (error.headers or {}).get("Allow")  # of a path that is there, but not by this method
+    problem = told(
+        error.status_code, str(error.detail), expected=allowed, received=request.method if allowed else None,
+        hint="/docs lists what there is",
+    )  # fmt: skip
     problem.headers.update(error.headers or {})
     return response(problem, path=request.url.path)

@@ -156,7 +156,7 @@ class Raiser:
             if self._deployed is not False:
                 self._say(
                     f"{self.name}: the Prefect server at {api.shown} has no deployment {FLOW}/{self.name}, so that its "
-                    "events start nothing: run `leptonflow deploy`"
+                    "events start nothing until `leptonflow deploy` has run, as `leptonflow up` does by itself"
                 )
             self._find = time.monotonic() + FIND_SECONDS
         else:

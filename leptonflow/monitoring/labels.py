@@ -112,7 +112,7 @@ def _faults(store: Store, pipeline: str) -> Callable[[str, str], str | None]:
             return manifest
         target = catalog.load(manifest.workload).target
         if target.classes and label not in manifest.classes:
-            return f"expected one of {', '.join(manifest.classes[:SHOWN])}"
+            return f"expected one of {', '.join(manifest.classes[:SHOWN])}; received {label[:SHOWN]}"
         return target.fault(label) or ("too long" if len(label) > LONGEST else None)
 
     return fault

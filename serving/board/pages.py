@@ -100,6 +100,8 @@ def amiss(p: PipelineRecord, service: Service | None) -> bool:
     """Whether what this server serves of a pipeline is not what it should be: its champion, without a problem."""
     if service is None:
         return False
+    if p.champion is None and service.pin is None:
+        return bool(service.store_problem)  # nothing to serve yet is no fault of a new pipeline
     live = service.live.version if service.live else None
     champion = p.champion["version"] if p.champion else None
     return bool(service.problem or service.store_problem) or live != champion

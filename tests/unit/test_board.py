@@ -30,8 +30,10 @@ from schemas.served import Served, new_request_id
 from serving import api_keys, running
 from serving.access import PAGES
 from serving.app import Options, create_app
-from serving.board import charts, landed_pictures
+from serving.board import charts, landed_pictures, pages, pipeline_records
 from serving.board.run_records import RunRecords
+from serving.service import Service
+from tests import served_champions
 from tests.run_examples import HOSTILE, Run, make
 from tests.small_packages import fit_to_run
 
@@ -100,6 +102,14 @@ def test_the_first_page_shows_each_pipelines_champion_metric_and_runs(two: Store
     assert re.search(rf"Champion {B} .* override by kim@lab", page)
     assert re.search(r"accuracy, cross-validation 0\.\d{4} 0\.\d{4} to \d\.\d{4}", page)
     assert "none 1 finished run, none promoted" in page
+
+
+def test_a_pipeline_without_a_champion_yet_needs_no_attention(two: Store) -> None:
+    record, service = pipeline_records.read(two, "cats", RunRecords(two)), Service(served_champions.config())
+    service.problem = "the pipeline cats has no champion yet"
+    assert not pages.amiss(record, service)
+    service.pin = A  # what was pinned cannot be loaded
+    assert pages.amiss(record, service)
 
 
 def test_a_pipelines_page_tells_its_runs_with_the_reason_and_its_promotions(two: Store) -> None:

@@ -151,7 +151,8 @@ def test_the_command_explains_what_it_predicts(tmp_path: Path) -> None:
     (plain,) = call(*given, "--json").document
     assert "explanation" not in plain and plain["label"] == one["label"]
     shown = call(*given, "--explain").out.splitlines()
-    assert len(shown) == 4 and all(len(line.split()) == 3 for line in shown[1:]), "the effects lie as the parts do"
+    assert "in hundredths" in shown[1]
+    assert len(shown) == 5 and all(len(line.split()) == 3 for line in shown[2:]), "the effects lie as the parts do"
     refused = call(*given, "--explain", "--output", tmp_path / "out.parquet")
     assert refused.status == 2 and "--explain" in refused.err
     many = call(*given, *[tmp_path / "one.png"] * 64, "--explain")

@@ -102,6 +102,7 @@ def test_each_wrong_row_is_refused_with_its_reason_and_the_others_count(store: S
     assert found["reasons"] == {"malformed-id": 1, "unknown-id": 3, "wrong-label": 1}
     assert [row["row"] for row in found["rows"]] == [1, 2, 3, 5, 6]
     assert "expected one of 0, 1" in found["rows"][2]["sentence"]
+    assert found["rows"][2]["sentence"].endswith("; received cat")
 
 
 def test_ten_thousand_forged_ids_read_each_file_of_their_time_once(

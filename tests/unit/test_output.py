@@ -16,6 +16,7 @@ from rich.console import Console
 
 from cli import show
 from leptonflow.core import progress
+from schemas.errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -131,3 +132,10 @@ def test_a_stage_that_begins_anew_takes_the_bars_after_it_away(
         progress.report("fold 1", 0, 8)
     last = capsys.readouterr().err.rpartition("fold 1")[2]
     assert "0/8" in last and "fold 2" not in last and "epoch" not in last
+
+
+def test_a_question_in_an_error_ends_with_its_own_mark() -> None:
+    inner = UsageError("unknown key epoch", received="epoch", hint="Did you mean epochs?")
+    outer = UsageError("deploy failed", received=inner.line(), hint="See deploy.log")
+    expected = "deploy failed. Received: unknown key epoch. Received: epoch. Did you mean epochs? See deploy.log."
+    assert outer.line() == expected

@@ -298,7 +298,8 @@ def test_a_name_from_outside_names_nothing(client: TestClient) -> None:
     for path in ("/v1/..%2f..%2fetc/predict", "/v1/nobody/predict", "/v1/%00/predict", "/v1/%0d%0aa:b/predict"):
         response = client.post(path, content=png(1))
         assert response.status_code == 404 and response.json()["line"]
-    assert client.get(URL).status_code == 405
+    wrong = client.get(URL)
+    assert wrong.status_code == 405 and "Expected: POST. Received: GET." in wrong.json()["line"]
     assert client.get("/v2/models/digits/versions/other").status_code == 404
     assert client.get("/nothing").json()["error"]["message"] == "Not Found"
 
