@@ -165,7 +165,7 @@ def wrapped(text: str, width: int, indent: int = 0) -> str:
 
 def ingested(pipeline: str, name: str, document: dict[str, Any]) -> None:
     """The outcome of a batch. pipeline: as it was given; name: the pipeline's name in the tables."""
-    rows = {"reused": "already ingested", "accepted": "accepted", "refused": "refused"}
+    rows = {"reused": "ingested before, with these counts", "accepted": "accepted", "refused": "refused"}
     print(f"batch {document['batch']}: {rows[document['outcome']]}")
     counts = ", ".join(f"{document[n]} {name}" for n, name in COUNTS.items())
     print(f"  {document['arrived']} arrived: {counts}; {counted(document['ignored'], 'file')} ignored")

@@ -74,6 +74,8 @@ def logs(service: str | None, follow: bool) -> int:
             expected=f"one of {', '.join(there)}" if there else "a folder in which `leptonflow up` ran",
             received=service,
         )
+    if not there and not follow:
+        show.warn("nothing is logged in this folder: `leptonflow up` has not run here")
     opened: dict[str, BinaryIO] = {}
     try:
         while True:

@@ -17,6 +17,7 @@ from tasks import stage
 def split(store: str, config: Pipeline, snapshot: SnapshotRef, told: Collection[str]) -> Split:
     """The counts, and why the snapshot cannot be trained where it cannot. told: batches whose warnings were told."""
     opened = open_store(store)
-    for line in batch_warnings.of_new_batches(opened, config.name, told):
+    found = holdout_split.split(opened, config, snapshot)
+    for line in batch_warnings.of_new_batches(opened, config.name, told, found.warnings):
         progress.note(line)
-    return holdout_split.split(opened, config, snapshot)
+    return found

@@ -19,10 +19,13 @@ def line(batch: str, warnings: Sequence[str]) -> list[str]:
     return [f"batch {batch}: {'; '.join(warnings)}"] if warnings else []
 
 
-def of_new_batches(store: Store, pipeline: str, besides: Collection[str] = ()) -> list[str]:
+def of_new_batches(
+    store: Store, pipeline: str, besides: Collection[str] = (), said: Collection[str] = ()
+) -> list[str]:
     """A line for each batch with warnings that no earlier retraining found in its data, oldest first.
 
-    besides: batches of which this retraining has told already.
+    besides: batches of which this retraining has told already. said: warnings of the dataset as a whole, which one of
+    its only batch repeats.
     """
     history = dataset_state.snapshots(store, pipeline)
     seen = _seen(store, pipeline)
@@ -31,7 +34,7 @@ def of_new_batches(store: Store, pipeline: str, besides: Collection[str] = ()) -
         if entry.body["snapshot"] in seen:
             break
         if entry.kind == "batch" and entry.body["batch"] not in besides:
-            found += line(entry.body["batch"], entry.body["outcome"]["warnings"])
+            found += line(entry.body["batch"], [each for each in entry.body["outcome"]["warnings"] if each not in said])
     return found[::-1]
 
 

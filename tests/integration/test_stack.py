@@ -268,6 +268,7 @@ def test_kill_9_of_up_ends_its_children(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_detached_then_logs_then_down(tmp_path: Path) -> None:
     project(tmp_path)
+    assert "has not run here" in cli(tmp_path, "logs")[2]
     process = python(["-m", "tests.stack_programs", "up", "--detach"], tmp_path)
     out, err = process.communicate(timeout=START_SECONDS)
     assert (process.returncode, err) == (0, "") or "taken" in err, (out, err)

@@ -27,6 +27,7 @@ def test_a_retraining_tells_each_new_batchs_warnings_once(place: Store, source: 
     assert first.startswith("batch first: classes with few examples: 'caat' has 1 (spelt nearly like 'cat'")
     assert second.startswith("batch second: ") and "look alike" in second
     assert batch_warnings.of_new_batches(place, "pets", ["first"]) == [second]
+    assert batch_warnings.of_new_batches(place, "pets", ["first"], [second.removeprefix("batch second: ")]) == []
 
     rejections.record(place, "pets", dataset_state.snapshots(place, "pets").entries[0].body["snapshot"], ["first"], "x")
     assert batch_warnings.of_new_batches(place, "pets") == [second]

@@ -63,3 +63,5 @@ def test_where_the_quarantined_rows_are(outcome: str, capsys: pytest.CaptureFixt
     assert ("next: " in told) == (outcome == "accepted")
     show.ingested("p.yaml", "p", {**document, "quarantined": 0, "reasons": {}, "quarantine": []})
     assert "row by row" not in capsys.readouterr().out
+    show.ingested("p.yaml", "p", {**document, "outcome": "reused", "known": 1})
+    assert "ingested before, with these counts\n  2 arrived: 1 accepted" in capsys.readouterr().out
