@@ -30,7 +30,7 @@ retrain: $(READY) ## the digits: land them if they are not there, train, evaluat
 	  $(BIN)/leptonflow ingest digits $(DIGITS) --batch sklearn-digits; }
 	@$(BIN)/leptonflow retrain digits
 
-up: $(READY) ## Prefect's server and UI, a worker, the deployments and the arrival watcher, until Ctrl-C
+up: $(READY) ## Prefect's server and UI, the board with predictions, a worker and the watcher, until Ctrl-C
 	@$(BIN)/leptonflow up
 
 lint: $(READY) ## style, types, and who may import whom

@@ -82,7 +82,8 @@ def _run_lines(pipeline: str, document: Mapping[str, Any]) -> Iterator[tuple[str
     if lost:
         newest = f"{lost[-1]['run_id']}, started {when(lost[-1]['started_at'])}"
         others = f" (and {len(lost) - 1} before it)" if len(lost) > 1 else ""
-        way = f"`{_command('retrain', pipeline)}` resumes it, if data and YAML are as they were"
+        forced = " --force" if lost[-1].get("attempt") else ""
+        way = f"`{_command('retrain', pipeline)}{forced}` resumes it, if data and YAML are as they were"
         yield "lost run", f"{newest}, stopped before it finished{others}; {way}"
     rejected = document.get("rejected")
     if rejected:

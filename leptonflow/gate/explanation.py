@@ -208,8 +208,8 @@ def _changes(verdict: Verdict, promoted: bool, measured: Measured) -> list[str]:
     if promoted:
         return [f"nearest to failing was {changes[0].rule}: {changes[0].sentence}"] if changes else []
     failed = any(rule.passed is False for rule in verdict.rules)  # then each one's sentence has been said already
-    told = [AS_SAID if failed and c.needed is None and c.reachable else c.sentence for c in changes]
-    return [f"it would have passed {_title(c)} with {what}" for c, what in zip(changes, told, strict=True)]
+    told = [c for c in changes if not (failed and c.needed is None and c.reachable)]
+    return [f"it would have passed {_title(c)} with {c.sentence}" for c in told]
 
 
 def _way_out(pipeline: str, verdict: Verdict) -> str:

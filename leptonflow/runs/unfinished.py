@@ -29,11 +29,15 @@ class Unfinished:
     started_at: str | None
     changed: datetime | None
     number: int = 0  # one more than there were runs begun; 0 in one of a release that gave none
+    attempt: int = 0  # above 0: of `retrain --force`
 
     def document(self) -> dict[str, Any]:
         """As `status --json` gives it."""
         changed = self.changed.isoformat(timespec="seconds") if self.changed else None
-        return {"run_id": self.run_id, "version": self.version, "started_at": self.started_at, "last_change": changed}
+        return {
+            "run_id": self.run_id, "version": self.version, "attempt": self.attempt, "started_at": self.started_at,
+            "last_change": changed,
+        }  # fmt: skip
 
 
 def runs(
@@ -82,12 +86,13 @@ def _one(store: Store, pipeline: str, key: str, data: bytes) -> Unfinished:
     run_id = key.split("/")[2]
     try:
         found = json.loads(data)
-        version, at, number = str(found["version"]), str(found["started_at"]), int(found.get("number") or 0)
+        version, at = str(found["version"]), str(found["started_at"])
+        number, attempt = int(found.get("number") or 0), int(found.get("attempt") or 0)
     except (ValueError, TypeError, KeyError):  # damaged: begun all the same
-        version, at, number = None, None, 0
+        version, at, number, attempt = None, None, 0, 0
     places = [store_keys.run_folder(pipeline, run_id)]
     if version:
         places += [store_keys.fits_folder(pipeline, version), store_keys.package_folder(pipeline, version)]
         places.append(store_keys.scratch_folder(pipeline, version))
     changes = [when for when in map(store.modified, places) if when is not None]
-    return Unfinished(run_id, version, at, max(changes, default=None), number)
+    return Unfinished(run_id, version, at, max(changes, default=None), number, attempt)

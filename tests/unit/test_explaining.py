@@ -223,7 +223,7 @@ def test_no_way_around_the_infra_validation() -> None:
 def test_a_sentence_is_not_said_twice() -> None:
     text = explanation.paragraph("digits", verdict(rule("rolled-back", None, None, False, sentence="kim took it down")))
     assert text.count("kim took it down") == 1
-    assert "It would have passed rolled-back with what its sentence requires." in text
+    assert "It would have passed" not in text
 
 
 def test_a_first_candidate_that_nothing_could_weigh() -> None:

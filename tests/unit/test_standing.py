@@ -102,6 +102,7 @@ def test_runs_that_are_not_finished(capsys: pytest.CaptureFixture[str]) -> None:
     lost = told(capsys, lost=[{**RUN, "run_id": "r9"}, RUN], last_run=LAST)
     assert "lost run r1, started 2026-11-24 10:00 UTC, stopped before it finished (and 1 before it); `" in lost
     assert "retrain p.yaml` resumes it, if data and YAML are as they were" in lost
+    assert "retrain p.yaml --force` resumes it" in told(capsys, lost=[{**RUN, "attempt": 1}], last_run=LAST)
     assert "last run r0 refused at 2026-11-24 09:00 UTC: at_least: too low" in lost
     assert "lost run" not in told(capsys, lost=[RUN], last_run={**LAST, "finished_at": "2026-11-24T11:00:00.5Z"})
 

@@ -83,7 +83,7 @@ def test_a_damaged_beginning_is_a_beginning(place: Store) -> None:
     place.create("runs/p/x/started.json", b"garbage")
     _, (lost,) = unfinished.runs(place, "p")
     assert lost.document() | {"last_change": None} == {
-        "run_id": "x", "version": None, "started_at": None, "last_change": None,
+        "run_id": "x", "version": None, "attempt": 0, "started_at": None, "last_change": None,
     }  # fmt: skip
 
 
