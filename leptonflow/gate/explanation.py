@@ -25,6 +25,7 @@ PASSED = (PROMOTED, WAITING)
 # In every verdict, never in a YAML.
 ALWAYS = frozenset({"infra_validate", "same-predictions", "stale-snapshot", "rolled-back"})
 EARLY = "stop_early_if"  # the one rule of a run that its first folds ended
+CANARY = "waiting for labelled predictions"  # how the sentence of a canary's verdict begins
 AS_SAID = "what its sentence requires"
 Measured = Mapping[str, float | None]
 NOTHING: Measured = MappingProxyType({})
@@ -75,7 +76,7 @@ def paragraph(pipeline: str, verdict: Verdict, measured: Measured = NOTHING) -> 
     else:
         opening += f"against the champion {verdict.champion}"
     decided = "promoted it" if promoted and not same else "kept it" if promoted else "refused it"
-    decided = "passed it, for a person to approve" if verdict.verdict == WAITING else decided
+    decided = f"passed it, which waits for {_awaited(verdict)}" if verdict.verdict == WAITING else decided
     sentences = [f"{opening} and {decided}", *_reasons(verdict, promoted)]
     sentences += _changes(verdict, promoted, measured)
     if not promoted:
@@ -128,12 +129,17 @@ def _outcome(verdict: Verdict, promoted: bool) -> str:
         return f"the champion {version} {passes}"
     if verdict.verdict == WAITING:
         stays = f"the champion {champion} stays until then" if champion else "there is no champion"
-        return f"version {version} passed its gate and waits for approval; {stays}"
+        return f"version {version} passed its gate and waits for {_awaited(verdict)}; {stays}"
     if champion is None:
         ended = "was promoted, the first champion" if promoted else "was refused; there is no champion"
         return f"version {version} {ended}"
     ended = f"was promoted over the champion {champion}" if promoted else f"was refused; the champion {champion} stays"
     return f"version {version} {ended}"
+
+
+def _awaited(verdict: Verdict) -> str:
+    """A person's approval, or the labels of a canary: the verdict's sentence says which."""
+    return "labelled predictions" if verdict.sentence.startswith(CANARY) else "approval"
 
 
 def _failed(verdict: Verdict) -> list[RuleResult]:

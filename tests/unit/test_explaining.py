@@ -272,3 +272,11 @@ def test_an_empty_run_id_is_no_finished_run(store: Store) -> None:
     recording.record(store, run.config, run.plan, run.results())
     with pytest.raises(NotFound, match=r"no finished run ''.*Received: ''"):
         run_explanation.explain(store, run.config, "")
+
+
+def test_what_a_run_waits_for() -> None:
+    found = verdict(rule("at_least", 0.99, 0.5, True)).model_copy(update={"verdict": "waiting"})
+    for awaited in ("approval", "labelled predictions"):
+        told = found.model_copy(update={"sentence": f"waiting for {awaited} to replace the champion"})
+        assert f"passed it, which waits for {awaited}." in explanation.paragraph("digits", told)
+        assert f"passed its gate and waits for {awaited};" in explanation.summary("digits", told)
