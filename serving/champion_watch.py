@@ -58,8 +58,6 @@ class Watch:
             for service in self._services:
                 if not self._stop.is_set():
                     self._look(service)
-            if not self._looked.is_set():
-                gc.freeze()  # what is loaded stays: to go through it again and again delays the requests
             self._looked.set()
             if self._stop.wait(self._poll):
                 return
@@ -127,4 +125,6 @@ class Watch:
         runtime = live.served.runtime
         why = f", because {live.served.why_keras}" if live.served.why_keras else ""
         self._say(f"{service.name}: {version} is served by {runtime}{why}{f', before {before}' if before else ''}")
+        if before:
+            gc.collect()  # the version before: a server hardly looks for garbage by itself
         return True

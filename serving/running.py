@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import ipaddress
 import logging
 import os
@@ -31,6 +32,7 @@ from serving.connections import Protocol
 
 CONNECTIONS = 2048  # at once; beyond them a request is answered 503
 SWITCH_SECONDS = 0.001  # a thread that computes in Python makes way for the event loop after so long
+COLLECTED = (10_000, 50, 1_000)  # a full collection goes through all modules and models, and no request is answered
 STOP_SECONDS = 30  # for the requests that have begun
 INTERRUPTED = 130  # the exit status of what Ctrl-C ended at once
 END_SECONDS = 5.0  # for what they still do in threads of their own
@@ -73,6 +75,7 @@ def run(
     """
     _many_connections()
     sys.setswitchinterval(SWITCH_SECONDS)
+    gc.set_threshold(*COLLECTED)
     listening = _listening(host, port)
     app = create_app(store, pipelines, Options(rules, pin, say=say), PredictionLog(store))
     made = server(app, host, port)

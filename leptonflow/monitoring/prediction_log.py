@@ -12,20 +12,25 @@ import secrets
 import threading
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from leptonflow.core import store_keys
 from leptonflow.storage import store_identity
 from leptonflow.storage.store import Store
 from leptonflow.tables import table_files
+from schemas import tables
 from schemas.errors import AlreadyExists, line_of
 from schemas.served import REQUEST_ID, Served, date_of, requested_at
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 ROWS = 5_000  # a file is written when so many wait,
 SECONDS = 30.0  # or when the oldest has waited so long
 MOST_ROWS = 50_000  # in memory, those that are being written among them
 MOST_BYTES = 64 * 2**20
 ROW_BYTES = 1_000  # of a row besides its arrays, about
+_as_json = json.JSONEncoder(sort_keys=True).encode
 
 
 class PredictionLog:
@@ -89,7 +94,7 @@ class PredictionLog:
     def _write(self) -> None:
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._closing)
-        table_files.arrow("served", [])  # what this imports takes a second: now, and not beside more requests
+        _table([])  # what this imports takes a second: now, and not beside more requests
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._waiting or self._writing or self._closing)
@@ -125,10 +130,10 @@ class PredictionLog:
     def _create(self, key: str, rows: Sequence[Served]) -> int:
         """Write one file; how many of its rows could be written at all."""
         try:
-            table = table_files.arrow("served", [_row(row) for row in rows])
+            table = _table(rows)
         except Exception:  # noqa: BLE001 - whatever a row's values raise, it is dropped alone
             rows = [row for row in rows if _fits(row)]
-            table = table_files.arrow("served", [_row(row) for row in rows])
+            table = _table(rows)
         if rows:
             store_identity.require(self._store)  # a folder that is not mounted would take them, and lose them
             with suppress(AlreadyExists):  # the name is random: it is this file, and the reply was lost
@@ -156,25 +161,26 @@ def _bytes(row: Served) -> int:
     return ROW_BYTES + len(row.inputs or b"") + sum(each.nbytes for each in arrays if each is not None)
 
 
-def _row(row: Served) -> dict[str, Any]:
-    """The row of the table `served`."""
+def _table(rows: Sequence[Served]) -> pa.Table:
+    """The rows of the table `served`, a column at a time: while this runs, requests wait for the interpreter."""
     import numpy as np
+    import pyarrow as pa
 
-    found: dict[str, Any] = {name: getattr(row, name) for name in Served.__slots__ if name != "shadow"}
-    features = None if row.features is None else np.asarray(row.features, np.float32)
-    return {
-        **found,
-        "at": row.at.isoformat(),
-        "metadata": json.dumps(dict(row.metadata), sort_keys=True),
-        "outputs": np.asarray(row.outputs, np.float32),
-        "input_statistics": None if row.input_statistics is None else json.dumps(dict(row.input_statistics)),
-        "features": features,
-    }
+    def column(name: str) -> list[Any]:
+        values = [getattr(row, name) for row in rows]
+        if name in ("outputs", "features"):
+            return [None if each is None else np.asarray(each, np.float32) for each in values]
+        if name in ("metadata", "input_statistics"):
+            return [None if each is None else _as_json(dict(each)) for each in values]
+        return values
+
+    schema = tables.schema("served")
+    return pa.Table.from_arrays([pa.array(column(each.name), each.type) for each in schema], schema=schema)
 
 
 def _fits(row: Served) -> bool:
     try:
-        table_files.arrow("served", [_row(row)])
+        _table([row])
     except Exception:  # noqa: BLE001 - as above
         return False
     return True
