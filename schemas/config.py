@@ -165,7 +165,8 @@ class Pipeline(Frozen):
     @model_validator(mode="after")
     def _one_decides(self) -> Pipeline:
         if self.promotion is not None and self.serving.canary is not None:
-            raise wrong("serving.canary", "it decides about a candidate in a person's place: `promotion` or this", None)
+            expected = "either `promotion`, by which a person decides, or serving.canary, by which labels do"
+            raise wrong("serving.canary", expected, ["promotion", "serving.canary"])
         return self
 
     @property
@@ -222,7 +223,11 @@ def parse(document: object, *, where: str, folder: Path, lines: Yaml = NO_LINES)
 
 
 def _explain(error: ValidationError, document: dict[Any, Any], where: str, lines: Yaml) -> ConfigurationError:
-    first = error.errors(include_url=False)[0]
+    faults = error.errors(include_url=False)
+    first = faults[0]
+    if first["type"] == "missing":  # a required key that is misspelt is an unknown key
+        unknown = [each for each in faults if each["type"] == "extra_forbidden"]
+        first = next((each for each in unknown if each["loc"][:-1] == first["loc"][:-1]), first)
     path = [p for p in first["loc"] if p not in RULES]  # pydantic names the rule beside its number
     key = ".".join(str(p) for p in path) or "(the whole file)"
     choices: str | None = None

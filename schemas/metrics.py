@@ -18,12 +18,12 @@ class Metrics(NamedTuple):
     right: bool = True
 
     def fault(self, metric: str) -> str | None:
-        """Why it is none of them; None: it is one."""
+        """Those that there are, where it is none of them; None: it is one."""
         found = re.fullmatch(r"(\w+)\[(.+)\]", metric, re.DOTALL)
         if metric in self.names or (found and found[1] in self.of_class):
             return None
         each = f", or per class {', '.join(f'{name}[CLASS]' for name in self.of_class)}" if self.of_class else ""
-        return f"no metric is named {metric!r}; choose from {', '.join(self.names)}{each}"
+        return f"one of {', '.join(self.names)}{each}"
 
 
 CLASSIFICATION = Metrics(

@@ -132,7 +132,7 @@ def test_it_predicts_and_reproduces(place: Place) -> None:
     ("change", "told"),
     [
         ({"classes": ["a", "b"]}, "has no classes"),
-        ({"gate": [{"rule": "at_least", "metric": "accuracy", "value": 1}]}, "choose from mean_absolute_error"),
+        ({"gate": [{"rule": "at_least", "metric": "accuracy", "value": 1}]}, "one of mean_absolute_error"),
         ({"gate": [{"rule": "slices"}]}, "not right or wrong"),
         ({"gate": [{"rule": "calibration", "value": 0.1}]}, "not right or wrong"),
     ],

@@ -61,6 +61,7 @@ def test_the_section_takes_people_or_none_and_a_duration() -> None:
         ({"approve": "ana"}, r"promotion\.approve is not valid.*a list of the names"),
         ({"approve": [""]}, r"promotion\.approve\.0 is not valid"),
         ({"timeout": "3d"}, r"promotion\.approve is missing"),
+        ({"aprove": "none"}, r"unknown key promotion\.aprove.*Did you mean approve"),
         ({"approve": "none", "timeout": "soon"}, r"promotion\.timeout is not valid.*a duration, such as 90m"),
         ({"approve": "none", "timeout": 0}, r"promotion\.timeout is not valid"),
         (

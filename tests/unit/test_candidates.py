@@ -155,7 +155,7 @@ def test_one_decides_about_a_candidate_people_or_a_canary() -> None:
     canary = {"share": 0.05, "promote_after": 200}
     found = parse({**base, "serving": {"canary": canary}}, where="digits.yaml", folder=Path())
     assert found.waits == 7 * 86400 and parse(base, where="digits.yaml", folder=Path()).waits is None
-    with pytest.raises(ConfigurationError, match=r"serving\.canary"):
+    with pytest.raises(ConfigurationError, match=r"serving\.canary.*either `promotion`"):
         parse({**base, "serving": {"canary": canary}, "promotion": {"approve": "none"}}, where="x.yaml", folder=Path())
 
 

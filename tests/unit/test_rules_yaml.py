@@ -71,7 +71,7 @@ AGAINST = {"rule": "against_champion", "metric": "accuracy"}
         ({**AGAINST, "confidence": 95}, "gate.0.confidence", "less than 1"),
         ({**AGAINST, "confidence": float("nan")}, "gate.0.confidence", "less than 1"),
         ({**AGAINST, "test": "better"}, "gate.0.test", "'non_inferiority' or 'superiority'"),
-        ({**AGAINST, "metric": "accuracies"}, "gate.0.metric", "no metric is named 'accuracies'"),
+        ({**AGAINST, "metric": "accuracies"}, "gate.0.metric", "one of accuracy, precision, recall, f1, log_loss, or"),
         ({"rule": "at_least", "metric": "accuracy", "value": float("nan")}, "gate.0.value", "finite"),
         ({"rule": "at_least", "metric": "accuracy", "value": 1, "confidence": 0.3}, "gate.0.confidence", "0.5"),
         ({"rule": "slices", "by": []}, "gate.0.by", "at least one of class, batch, newest"),

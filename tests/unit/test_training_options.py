@@ -110,7 +110,7 @@ def test_a_new_key_is_in_the_digest_and_the_document_is_read_again_as_it_was(giv
         ({"early_stopping": True}, r"training\.early_stopping is not valid.*True"),
         ({"early_stopping": {"patience": 0}}, r"training\.early_stopping\.patience.*greater than or equal to 1"),
         ({"early_stopping": {"fraction": 1.0}}, r"training\.early_stopping\.fraction.*less than 1"),
-        ({"early_stopping": {"metric": "val_loss"}}, r"training\.early_stopping\.metric.*choose from accuracy"),
+        ({"early_stopping": {"metric": "val_loss"}}, r"training\.early_stopping\.metric.*one of accuracy"),
         ({"early_stopping": {"wait": 3}}, r"training\.early_stopping\.wait.*one of metric, patience, fraction"),
         ({"final_epochs": "folds_median"}, r"training\.final_epochs.*early_stopping beside"),
         ({"precision": "float16"}, r"training\.precision.*'auto', 'float32' or 'bfloat16'.*'float16'"),

@@ -55,7 +55,7 @@ def loaded(folder: Path, more: str) -> Pipeline:
         ("{batch_size: {choices: [8, 8]}}", r"tune\.batch_size.*once"),
         ("{optimizer: {choices: [adam, sgdx]}}", r"tune\.optimizer.*one of adam.*sgdx"),
         ("{optimizer.momentum: [0, 1]}", r"tune\.optimizer\.momentum"),
-        ("{metric: acc, epochs: [1, 2]}", r"tune\.metric.*choose from accuracy"),
+        ("{metric: acc, epochs: [1, 2]}", r"tune\.metric.*one of accuracy"),
         ("{metric: accuracy}", r"tune is not valid.*one or more keys"),
         ("[learning_rate]", r"tune is not valid.*a mapping"),
     ],
