@@ -67,6 +67,12 @@ gate:
 # How long each stage may take in one run, in seconds. These are the defaults.
 # limits: {{validate: 3600, preprocess: 3600, train: 86400, evaluate: 3600, infra_validate: 600}}
 
+# Deployed (`leptonflow deploy`, `leptonflow up`), it is retrained when a batch arrives, and by a schedule.
+# schedule: {{cron: "0 3 * * 1", timezone: Europe/Berlin}}  # Mondays at 3:00
+
+# Of what is served: the share of inputs to keep, and whether drift asks for a retraining (docs/monitoring.md).
+# serving: {{log_inputs: {{rate: 0.05}}, monitor: {{retrain: true}}}}
+
 # Which Prefect notification block is notified of which outcomes of a run (rejected-data is one more).
 # notify: {{block: custom-webhook/ops, on: [failure, refused, promoted, waiting]}}
 # promotion: {{approve: none, timeout: 3d}}  # a person approves what the gate passed; approve: [ana, bo]: one of these

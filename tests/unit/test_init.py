@@ -160,3 +160,14 @@ def test_a_bare_name_goes_under_pipelines_and_a_path_or_folder_is_kept(
     Path("pipelines/e/b.yaml").write_text(Path("pipelines/b/b.yaml").read_text())
     with pytest.raises(UsageError, match="two pipelines are called b"):
         pipeline_files.load_config("b")
+
+
+def test_what_stands_in_comments_is_valid_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = pipeline_template.write("zoo", None)
+    optional = ("schedule", "serving", "notify", "promotion", "limits", "looks")
+    text = re.sub(rf"^# (?=({'|'.join(optional)}): \{{)", "", path.read_text(), flags=re.MULTILINE)
+    path.write_text(text)
+    config = pipeline_files.load_config("zoo")
+    assert config.schedule and config.notify and config.promotion
+    assert config.serving.monitor and config.serving.log_inputs
