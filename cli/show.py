@@ -171,7 +171,9 @@ def ingested(pipeline: str, name: str, document: dict[str, Any]) -> None:
     print(f"  {document['arrived']} arrived: {counts}; {counted(document['ignored'], 'file')} ignored")
     first = {each["rule"]: each for each in document["quarantine"]}
     for rule, count in document["reasons"].items():
-        print(f"  {count} {such_as(first[rule]) if rule in first else rule}")
+        line = f"{count} {such_as(first[rule]) if rule in first else rule}"
+        if document["outcome"] != "refused" or line not in printable(document["sentence"]):
+            print(f"  {line}")
     for change in document["corrected"][:SHOWN]:
         old = printable(change["old"] or "retracted")
         new, source = printable(change["new"]), printable(change["source"])

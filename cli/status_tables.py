@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from cli import show
-from schemas.text import counted
+from schemas.text import counted, printable
 from schemas.workloads import overall
 
 MOST = 20
@@ -44,8 +44,8 @@ def _batch_lines(pipeline: str, document: Mapping[str, Any]) -> Iterator[tuple[s
     yield "pending batches", _some(document["waiting"]) or "none"
     for each in document["refused"]:
         yield "refused", f"{each['batch']} at {when(each['at'])}: {each['sentence']}"
-        for found in each.get("quarantine", ()):
-            yield "", f"{found['rows']} {show.such_as(found)}"
+        told = [f"{found['rows']} {show.such_as(found)}" for found in each.get("quarantine", ())]
+        yield from (("", line) for line in told if line not in printable(each["sentence"]))
     if document["refused"]:
         newest = max(document["refused"], key=lambda each: str(each["at"]))
         yield "", f"row by row: `{show.quarantine_query(newest['batch'])}`"

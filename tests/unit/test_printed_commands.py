@@ -63,5 +63,7 @@ def test_where_the_quarantined_rows_are(outcome: str, capsys: pytest.CaptureFixt
     assert ("next: " in told) == (outcome == "accepted")
     show.ingested("p.yaml", "p", {**document, "quarantined": 0, "reasons": {}, "quarantine": []})
     assert "row by row" not in capsys.readouterr().out
+    show.ingested("p.yaml", "p", {**document, "sentence": "too many; 1 empty-file, such as cat/a.png: 0 bytes"})
+    assert capsys.readouterr().out.count("1 empty-file") == 1, "a refused batch's sentence names the rule already"
     show.ingested("p.yaml", "p", {**document, "outcome": "reused", "known": 1})
     assert "ingested before, with these counts\n  2 arrived: 1 accepted" in capsys.readouterr().out

@@ -96,6 +96,13 @@ def test_data_that_the_last_retraining_rejected(capsys: pytest.CaptureFixture[st
     assert "rejected data: `retrain` at 2026-11-24 10:00 UTC trained nothing" in printed
 
 
+def test_a_rule_that_a_refused_batchs_sentence_names_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    row = {"rule": "unknown-label", "rows": 3, "source": "cow/a.png", "reason": "no class"}
+    sentence = "3 of 4 rows newly quarantined; 3 unknown-label, such as cow/a.png: no class"
+    refused = {"batch": "b", "sentence": sentence, "at": "2026-11-24T10:00:00.5Z", "quarantine": [row]}
+    assert told(capsys, refused=[refused]).count("3 unknown-label") == 1
+
+
 def test_runs_that_are_not_finished(capsys: pytest.CaptureFixture[str]) -> None:
     assert "in progress r1, started 2026-11-24 10:00 UTC" in told(capsys, running=RUN)
     assert "in progress a run that is preparing its data" in told(capsys, running=dict.fromkeys(RUN))
