@@ -44,7 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def quick() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("leptonflow.storage.objects", "leptonflow.runs.integrity", "leptonflow.storage.commit_log"):
+        for name in ("leptonflow.storage.objects", "leptonflow.runs.integrity"):
             patch.setattr(f"{name}.PAUSES", (0.0, 0.0))
         yield
 
