@@ -6,6 +6,7 @@ other inputs than the version that answers, predicts nothing, and the reason is 
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -102,7 +103,8 @@ class Candidates:
         pair = (version, live.version)
         if self._failed.get(service.name) == pair or (service.problem_beside or "").startswith(f"{version} failed"):
             return
-        service.beside = None
+        beside = service.beside = None
+        gc.collect()  # the candidate before: a server hardly looks for garbage by itself
         try:
             other = live_models.load(self._store, service.config, version, None)
             if not _alike(other, live):
