@@ -136,6 +136,7 @@ def _parquet(path: Path, columns: Columns) -> Iterator[Cell]:
                     rows = enumerate(zip(*held, strict=True))
                     yield from (broken.get(number) or _cell(row, columns) for number, row in rows)
                 else:
-                    yield from (NO_EXAMPLE if each is None else each for each in files)
+                    found = enumerate(files)
+                    yield from (broken.get(number, NO_EXAMPLE) if each is None else each for number, each in found)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError, KeyError) as error:
         yield "unreadable-table", words_of(error)

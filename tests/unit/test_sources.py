@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from leptonflow.batch_scoring import scored_tables
 from leptonflow.data.dataset.admission import _first_classes
 from leptonflow.data.ingest import landing
 from leptonflow.data.ingest.label_columns import DEFAULT, Columns
@@ -254,6 +255,19 @@ def test_parquet_that_holds_the_pictures(place: Store, source: Path, by_hand: bo
     assert [(r.row, r.label, r.sha256) for r in examined(place, "again") if r.rule is None] == [
         (2, "dog", rows[2].sha256)
     ]
+
+
+def test_a_path_beside_a_picture_that_is_not_utf8_is_one_bad_row(place: Store, source: Path) -> None:
+    raw = pa.array([b"a.png", b"caf\xe9.png", b"c.png"], pa.binary())
+    paths = pa.Array.from_buffers(pa.string(), 3, raw.buffers())  # Parquet does not check what it calls a string
+    pictures = pa.StructArray.from_arrays([pa.array(map(image, range(3))), paths], ["bytes", "path"])
+    source.mkdir(exist_ok=True)
+    pq.write_table(pa.table({"image": pictures, "label": ["cat", "dog", "dog"]}), source / "t.parquet")
+    listing = land(place, source, "b").listing
+    assert listing.rows == (0, 2)
+    assert [(row.source, row.rule) for row in listing.refused] == [("t.parquet[1]", "not-utf8")]
+    scored = list(scored_tables.rows(source / "t.parquet", Columns()))
+    assert [scored[0], scored[2]] == [image(0), image(2)] and scored[1][0] == "not-utf8"
 
 
 def test_class_numbers_of_such_a_table_are_those_of_the_pipeline(place: Store, source: Path) -> None:

@@ -89,29 +89,24 @@ def cells_rule(line: int, cells: Sequence[str], header: Sequence[str]) -> Rule |
 def column_cells(
     column: pa.Array | pa.ChunkedArray, name: str, *, text: bool = True
 ) -> tuple[list[Any], dict[int, Rule]]:
-    """The cells of a Parquet table's column, and the rule of each text that is not UTF-8, by its number.
+    """The cells of a Parquet table's column, and the rule of each with a text that is not UTF-8, by its number.
 
     text: a column of bytes holds texts too, of a writer that did not say so. Parquet does not check that a text is
-    UTF-8, and Arrow gives either every cell of a column as text or none.
+    UTF-8, and Arrow gives either every cell of a column as text or none: then each is asked for.
     """
-    import pyarrow as pa
-    from pyarrow import types
-
-    kind = column.type.value_type if types.is_dictionary(column.type) else column.type
-    if not (text and (types.is_binary(kind) or types.is_large_binary(kind))):
-        try:
-            return column.to_pylist(), {}
-        except UnicodeDecodeError:
-            if not (types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)):
-                raise
-    found: list[Any] = column.cast(kind).cast(pa.large_binary()).to_pylist()
+    try:
+        found = column.to_pylist()
+        return ([each.decode() if isinstance(each, bytes) else each for each in found] if text else found), {}
+    except UnicodeDecodeError:
+        found = []
     broken: dict[int, Rule] = {}
-    for number, cell in enumerate(found):
+    for number, cell in enumerate(column):
         try:
-            found[number] = None if cell is None else cell.decode()
+            value = cell.as_py()
+            found.append(value.decode() if text and isinstance(value, bytes) else value)
         except UnicodeDecodeError as error:
-            found[number] = None
-            told = f"byte {error.start} of the cell is 0x{cell[error.start]:02x}, which is not UTF-8"
+            found.append(None)
+            told = f"byte {error.start} of the cell is 0x{error.object[error.start]:02x}, which is not UTF-8"
             broken[number] = ("not-utf8", f"column {name!r}: {told}; {SAVE}")
     return found, broken
 
