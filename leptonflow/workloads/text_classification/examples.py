@@ -70,11 +70,14 @@ def examine(data: bytes) -> ExaminedText:
 def examine_cells(cells: Sequence[str | None]) -> ExaminedText:
     """The text columns of a row, in the order of the columns -> ExaminedText. None is an empty cell.
 
-    Refuses by empty-text, not-utf8 (a lone surrogate, which JSON can spell), near-constant, markup-only.
+    Refuses by empty-text, nul-character, not-utf8 (a lone surrogate, which JSON can spell), near-constant, markup-only.
     """
     whole = canonical(cells)
     if not whole:
         return ExaminedText("empty-text", "nothing but whitespace" if any(cells) else "there is no text")
+    if "\0" in whole:  # the tokenizer would leave it out, so that two examples would be one to the model
+        told = f"character {whole.index(chr(0))} is a NUL, which no text has"
+        return ExaminedText("nul-character", f"{told}: is it binary, or UTF-16 without a byte order mark?")
     try:
         identity = hashlib.sha256(whole.encode()).hexdigest()
     except UnicodeEncodeError as error:

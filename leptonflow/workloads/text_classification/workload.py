@@ -54,7 +54,7 @@ WORKLOAD = Workload(
     name="text_classification",
     noun="texts",
     preprocessing_version=1,
-    checks_version=1,
+    checks_version=2,
     contract="text_classification.contract.yaml",
     layouts=frozenset(("folders", "table")),
     suffixes=Suffixes(frozenset(examples.SUFFIXES), only=True),
