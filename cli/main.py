@@ -83,7 +83,7 @@ def retrain(
 ) -> int:
     """Ingest batches, train, evaluate, promote if the gate passes."""
     from cli import show
-    from leptonflow.core import pipeline_files
+    from leptonflow.core import pipeline_files, progress
     from leptonflow.runs import unchanged
     from leptonflow.storage import run_lock
     from leptonflow.storage.address import open_store
@@ -91,14 +91,16 @@ def retrain(
     uri = store_uri(store)
     config = pipeline_files.load_config(pipeline)
     opened = open_store(uri)
-    with show.progress(), run_lock.one_at_a_time(opened, config.name):
+    said: list[str] = []
+    with show.progress(), progress.listen(None, said.append), run_lock.one_at_a_time(opened, config.name):
         document = None if force else unchanged.document(opened, config)
         if document is None:
             from flows import local_run
 
             document = local_run.retrain(config, pipeline, uri, force)
     for warning in document.get("warnings") or ():
-        show.warn(warning)
+        if not any(warning in line for line in said):  # of its only batch, told when that came
+            show.warn(warning)
     if document["verdict"] == "unchanged":
         line = unchanged.why_not_champion(config.name, document)
         if line:

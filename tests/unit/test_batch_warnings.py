@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from leptonflow.core import progress
 from leptonflow.data.dataset import admission, dataset_state
@@ -34,6 +36,24 @@ def test_a_retraining_tells_each_new_batchs_warnings_once(place: Store, source: 
     at = dataset_state.snapshots(place, "pets").entries[2].body["snapshot"]
     rejections.record(place, "pets", at, [], "too few")
     assert batch_warnings.of_new_batches(place, "pets") == []
+
+
+def test_retrain_does_not_repeat_at_its_end_what_was_said_of_its_batch(
+    source: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from cli import main
+
+    def retrain(*given: Any) -> dict[str, Any]:
+        progress.note("batch first: 2 look alike; 5 of 9 texts are long")
+        return {"verdict": "promoted", "warnings": ["5 of 9 texts are long", "a single group"]}
+
+    monkeypatch.setattr("flows.local_run.retrain", retrain)
+    source.parent.mkdir(exist_ok=True)
+    (source.parent / "pets.yaml").write_text(yaml.safe_dump(CONFIG.model_dump(mode="json", exclude_unset=True)))
+    assert main.retrain(str(source.parent / "pets.yaml"), True, (source.parent / "store").as_uri(), True) == 0
+    assert capsys.readouterr().err.splitlines() == [
+        "leptonflow: batch first: 2 look alike; 5 of 9 texts are long", "leptonflow: a single group",
+    ]  # fmt: skip
 
 
 @pytest.mark.usefixtures("admission_tools")
