@@ -41,6 +41,7 @@ _CONFIG: dict[str, str | bool | int | float | list[str]] = {
 # What a query may load does not change: LOAD is no SELECT, and external access ends before the query begins.
 _HTTPFS: dict[str, str | bool | int | float | list[str]] = {"allow_unsigned_extensions": "true"}
 _BARE_AT = re.compile(r'(?<![\w".])at\b(?!")', re.IGNORECASE)
+_NAMED = re.compile(r"\b(?:from|join)\s+['\"]?(\w+)", re.IGNORECASE)
 _CATALOG = re.compile(r"show|describe|schema|duckdb_|sqlite_|pg_|query")  # what could list or compose a view's name
 
 
@@ -132,11 +133,13 @@ def _explained(error: Exception, sql: str = "") -> LeptonflowError:
         return UsageError(f"SQL: {first}", expected=f"one of the tables {', '.join(_names())}")
     if isinstance(error, duckdb.ParserException) and _BARE_AT.search(sql):
         return UsageError(f"SQL: {first}", hint='Write the column at as "at": the bare word is one of SQL\'s own')
+    named = [each for each in dict.fromkeys(_NAMED.findall(sql.lower())) if each in _names()]
     candidates = re.search(r"Candidate bindings: (.*)", text)
     return UsageError(
         f"SQL: {first}",
         expected=f"a column such as {candidates[1]}" if candidates else None,
-        hint="docs/tables.md describes the tables; `DESCRIBE runs` lists the columns of one",
+        hint="docs/tables.md describes the tables; for the columns, "
+        + " or ".join(f"`DESCRIBE {each}`" for each in named or ["runs"]),
     )
 
 

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from cli import predictions
 from leptonflow.evaluation import explanations
 from leptonflow.keras_runtime.keras_models import keras
 from leptonflow.storage.address import open_store
@@ -125,6 +126,17 @@ def test_an_explanation_is_a_document_of_what_mattered() -> None:
     assert effects == {"a": 0, "storm": 0.3, "came": 0}
     assert first["marks"][1]["start"] == 2 and first["marks"][1]["end"] == 7
     assert second["marks"][0]["effect"] == 0
+
+
+def test_a_prediction_that_no_part_changes_says_so_instead_of_a_list_of_zeros() -> None:
+    words = [{"text": "storm", "effect": 3e-7}, {"text": "came", "effect": -2e-8}]
+    told = "no single word matters: without any one of them the probability changes by less than 0.0001"
+    assert predictions._explained({"marks": words}) == [told]
+    assert predictions._explained({"marks": [*words, {"text": "a", "effect": 0.3}]})[1:] == [
+        "+0.3000  a", "+0.0000  storm", "-0.0000  came",
+    ]  # fmt: skip
+    patches = [{"top": top, "effect": 0.004} for top in (0, 4)]
+    assert predictions._explained({"patches": patches})[0].startswith("no single part of the image matters")
 
 
 def test_too_many_and_what_has_no_parts_are_refused() -> None:

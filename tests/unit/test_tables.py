@@ -24,8 +24,8 @@ from leptonflow.runs import recording
 from leptonflow.storage import commit_log
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
-from leptonflow.tables import formats, table_files
-from schemas.errors import Damaged
+from leptonflow.tables import formats, queries, table_files
+from schemas.errors import Damaged, UsageError
 from schemas.tables import COLUMNS, schema
 from tests.misread import WRONG, misread
 from tests.run_examples import CONTRACT, PAGE, make, outcome
@@ -354,6 +354,16 @@ print([name for name in {unwanted} if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", code, store.uri], capture_output=True, text=True, check=True)
     assert "2026-11-24T10:00:00" in done.stdout.replace(" ", "T") and done.stdout.splitlines()[-1] == "[]", done.stdout
+
+
+@pytest.mark.parametrize(
+    ("sql", "described"),
+    [("select foo from fits", "`DESCRIBE fits`"), ("selec 1", "`DESCRIBE runs`"),
+     ("select foo from runs join fits on true", "`DESCRIBE runs` or `DESCRIBE fits`")],
+)  # fmt: skip
+def test_an_error_of_a_query_names_the_tables_that_it_read(memory: Store, sql: str, described: str) -> None:
+    with pytest.raises(UsageError, match=f"for the columns, {described}"):
+        queries.query(memory, sql)
 
 
 def test_csv_quotes_what_it_must_and_leaves_null_empty() -> None:
