@@ -65,7 +65,7 @@ def verify(
     """Find damaged or missing objects. Reads every object that the store's records name."""
     from cli import show
     from leptonflow.core import pipeline_files, progress
-    from leptonflow.runs import integrity
+    from leptonflow.runs import integrity, stored_pipelines
 
     if (pipeline is None) != everything:
         received = "neither" if pipeline is None else "both"
@@ -73,6 +73,6 @@ def verify(
     config = pipeline_files.load_config(pipeline) if pipeline is not None else None
     opened = looked_at(store, required=True)
     with show.progress():
-        names = [config.name] if config is not None else integrity.pipelines(opened)
+        names = [config.name] if config is not None else stored_pipelines.names(opened)
         document = integrity.verify(opened, names, progress.report)
     return answer(Answer(document, lambda: show.verified(document), 1 if document["damaged"] else 0), as_json)

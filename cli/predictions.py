@@ -110,8 +110,8 @@ def _explained(found: dict[str, Any] | None) -> list[str]:
     """
     if found is None:
         return []
-    part, least = ("word", 0.0001) if "marks" in found else ("part of the image", 0.01)
-    if all(abs(each["effect"]) < least / 2 for each in found.get("marks", found.get("patches"))):
+    of, part, least = ("marks", "word", 0.0001) if "marks" in found else ("patches", "part of the image", 0.01)
+    if all(abs(each["effect"]) < least / 2 for each in found[of]):
         return [f"no single {part} matters: without any one of them the probability changes by less than {least}"]
     if "marks" in found:
         told = sorted(found["marks"], key=lambda mark: -abs(mark["effect"]))[:MOST_WORDS]

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from leptonflow.core.store_keys import LANDING, SNAPSHOTS
+from leptonflow.runs import stored_pipelines
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
 from leptonflow.storage.store_identity import require
-from schemas.config import NAME
 from schemas.errors import UsageError
 from schemas.settings import quiet, store_uri
 
@@ -44,9 +43,8 @@ class OpenedStore:
         return QueryResult.of(queries.query(self._store, sql))
 
     def pipelines(self) -> list[str]:
-        """The names of the pipelines that the store has data of, sorted."""
-        names = {*self._store.folders(LANDING), *self._store.folders(SNAPSHOTS)}
-        return sorted(name for name in names if NAME.fullmatch(name))
+        """The names of the pipelines that the store holds something of, sorted."""
+        return stored_pipelines.names(self._store)
 
     def runs(self, pipeline: str) -> QueryResult:
         """The pipeline's finished runs, newest last: the rows of the table `runs`."""

@@ -10,23 +10,15 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from leptonflow.core import store_keys
 from leptonflow.core.concurrency import in_order
 from leptonflow.core.hashing import sha256
 from leptonflow.runs.inventory import GONE, Named, Verified, everything
 from leptonflow.storage.objects import PAUSES
 from leptonflow.storage.store import STORE_KEY, Store
-from leptonflow.storage.store_identity import LOGS, known_id
+from leptonflow.storage.store_identity import known_id
 from schemas.errors import Damaged, NotFound
 
-# Those that hold a folder for each pipeline.
-FOLDERS = (*LOGS, store_keys.BATCHES, store_keys.FITS, store_keys.LANDING, store_keys.MODELS, store_keys.RUNS)
 READERS = 4
-
-
-def pipelines(store: Store) -> list[str]:
-    """Every pipeline that the store holds something of."""
-    return sorted({name for folder in FOLDERS for name in store.folders(folder)})
 
 
 def verify(store: Store, names: Sequence[str], report: Callable[[str, int, int], None]) -> dict[str, Any]:

@@ -20,7 +20,6 @@ from leptonflow.runs.approvals import Approval
 from leptonflow.storage import commit_log
 from leptonflow.storage.commit_log import Entry
 from leptonflow.storage.store import Store
-from schemas.config import NAME
 from schemas.constants import WAITING
 from schemas.drift import DriftRecord
 from schemas.errors import Damaged, NotFound
@@ -107,13 +106,6 @@ class PipelineRecord:
         folders = bool(found.refused) or any(each.wrong for each in found.open)
         asks = self.waiting is not None and self.waiting.request.labels is None  # a canary decides by itself
         return bool(self.damage or self.lost or self.rejected or self.drift) or asks or folders
-
-
-def names(store: Store) -> list[str]:
-    """The pipelines that the store has anything of, sorted."""
-    roots = (store_keys.LANDING, store_keys.SNAPSHOTS, store_keys.RUNS, store_keys.PROMOTIONS, store_keys.BATCHES)
-    found = {name for root in roots for name in store.folders(root)}
-    return sorted(name for name in found if NAME.fullmatch(name))
 
 
 def readable(damage: list[str], look: Callable[[], Part], otherwise: Part) -> Part:

@@ -20,6 +20,7 @@ from leptonflow.core.concurrency import in_order
 from leptonflow.monitoring import drift_records
 from leptonflow.registry import packages
 from leptonflow.reports import drift_page
+from leptonflow.runs import stored_pipelines
 from leptonflow.storage import commit_log
 from leptonflow.storage.store import Store
 from leptonflow.workloads.base import Shown
@@ -91,7 +92,7 @@ class Board:
     def warm(self) -> None:
         """Read every run once, so that the first page need not; what cannot be read is told by the pages."""
         with suppress(LeptonflowError):
-            for name in pipeline_records.names(self.store):
+            for name in stored_pipelines.names(self.store):
                 self.records.of(name)
             if not self.services:  # a server of predictions keeps its memory for them
                 self.templates.get_template("pipeline.html.j2")
@@ -108,7 +109,7 @@ class Board:
     def named(self, request: Request) -> str:
         """The name of a pipeline that the store holds. Raises NotFound."""
         name = str(request.path_params["name"])
-        if not NAME.fullmatch(name) or name not in pipeline_records.names(self.store):
+        if not NAME.fullmatch(name) or name not in stored_pipelines.names(self.store):
             raise NotFound("the store holds no such pipeline", expected="one of the pipelines of the first page")
         return name
 
@@ -137,7 +138,7 @@ def overview(board: Board, request: Request) -> Response:
 
 
 def first_page(board: Board) -> Response:
-    names = pipeline_records.names(board.store)
+    names = stored_pipelines.names(board.store)
     found = list(in_order(lambda name: pipeline_records.read(board.store, name, board.records), names, TOGETHER))
     troubled = {p.name for p in found if p.wants_attention or pages.amiss(p, board.services.get(p.name))}
     found.sort(key=lambda p: p.name not in troubled)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from leptonflow.runs import integrity
+from leptonflow.runs import integrity, stored_pipelines
 from leptonflow.storage import commit_log
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
@@ -59,7 +59,7 @@ def memory(folder: Path, quick: None) -> Store:
 
 def damaged(store: Store) -> dict[str, str]:
     commit_log._verified.clear()  # as a new process
-    document = integrity.verify(store, integrity.pipelines(store), lambda *_: None)
+    document = integrity.verify(store, stored_pipelines.names(store), lambda *_: None)
     return {each["key"]: each["received"] for each in document["damaged"]}
 
 
