@@ -22,8 +22,6 @@ OPEN = frozenset(("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"))
 LOOPBACK = frozenset(("localhost", "127.0.0.1", "[::1]", "::1"))
 READS = ("GET", "HEAD")
 FOREIGN = (b"cross-site", b"same-site")  # of Sec-Fetch-Site, which no page can forge
-OWN_LIMITS = ("/predict", "/infer")  # how large and slow a body may be is the pipeline's to say there
-BODY_BYTES, BODY_SECONDS = 16_000_000, 30.0
 PAGES = ("/", "/p/", "/board.css")
 DECISION = re.compile(r"/p/[^/]+/runs/[^/]+/decision")
 BROWSER = 'Basic realm="leptonflow", charset="UTF-8"'
@@ -54,21 +52,17 @@ class Access:
             await self._app(scope, receive, send)
             return
         started = False
-        body = _Body(receive)
 
         async def answered(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
                 message["headers"] = [*message["headers"], *_missing(message["headers"])]
-                if body.cut:
-                    message["headers"].append((b"connection", b"close"))
             await send(message)
 
         try:
             self._admit(scope)
-            limited = scope["method"] not in READS and not scope["path"].endswith(OWN_LIMITS)
-            await self._app(scope, body.receive if limited else receive, answered)
+            await self._app(scope, receive, answered)
         except Problem as problem:
             await response(problem, path=scope["path"])(scope, receive, answered)
         except asyncio.CancelledError:  # the server ends, and its time for the requests that have begun is over
@@ -84,12 +78,15 @@ class Access:
             await response(failed, path=scope["path"])(scope, receive, answered)
 
     def _admit(self, scope: Scope) -> None:
-        """Raises Problem: 421 for a name that is not served, 401 without a known key, 403 for a foreign page's post."""
+        """Raises Problem: 400 without one Host, 421 for a name that is not served, 401 without a known key, 403 for a
+        foreign page's post.
+        """
         host = key = site = None
+        hosts_given = 0
         by_itself = not self._rules.keys and self._rules.hosts is not None
         for name, value in scope["headers"]:
             if name == b"host":
-                host = value
+                host, hosts_given = value, hosts_given + 1
             elif name == b"x-api-key":
                 key = value
             elif name == b"authorization" and value[:7].lower() == b"bearer ":
@@ -98,6 +95,8 @@ class Access:
                 key, by_itself = _password(value[6:]), True
             elif name == b"sec-fetch-site":
                 site = value
+        if hosts_given > 1 or (host is None and scope["http_version"] == "1.1"):  # RFC 9112, section 3.2
+            raise told(400, "the request is for no host, or for several", expected="one Host", close=True)
         hosts = self._rules.hosts
         if hosts is not None and _name(host) not in hosts:
             raise told(
@@ -126,31 +125,6 @@ class Access:
         # A browser asks a person for the key, as the password of any name.
         problem.headers["www-authenticate"] = BROWSER if _among(scope["path"], PAGES) else "Bearer"
         raise problem
-
-
-class _Body:
-    """The body of a request, of so many bytes and within so many seconds. cut: it had more, or did not come."""
-
-    def __init__(self, receive: Receive) -> None:
-        self._receive, self._size, self._until = receive, 0, asyncio.get_running_loop().time() + BODY_SECONDS
-        self._more, self.cut = True, False
-
-    async def receive(self) -> Message:
-        """As ASGI's. Raises Problem 408, 413."""
-        if not self._more:
-            return await self._receive()
-        try:
-            async with asyncio.timeout_at(self._until):
-                message = await self._receive()
-        except TimeoutError:
-            self.cut = True
-            raise told(408, "the body did not come in time", close=True) from None
-        self._size += len(message.get("body", b""))
-        self._more = bool(message.get("more_body"))
-        if self._size > BODY_BYTES:
-            self.cut = True
-            raise told(413, "the body is too large", expected=f"at most {BODY_BYTES} bytes", close=True)
-        return message
 
 
 def _among(path: str, prefixes: Iterable[str]) -> bool:

@@ -102,7 +102,7 @@ async def infer(request: Request, service: Service, arrival: Arrival) -> Respons
             415, "tensors in binary are not read", expected="tensors as JSON lists", received="binary tensor data",
             hint="tritonclient sends JSON with binary_data=False, for inputs and for requested outputs", close=True,
         )  # fmt: skip
-    asked = document(await body_of(request, service, arrival))
+    asked = document(await body_of(request, service))
     typed = catalog.load(service.config.workload).typed is not None
     examples = _examples(asked, service.config.serving, typed)
     wanted = _wanted(asked)

@@ -15,8 +15,9 @@ from schemas.errors import LeptonflowError
 from schemas.text import printable
 from serving.predictions import service_of
 from serving.problems import told
+from serving.request_bodies import document, read
 
-MOST = 10_000  # labels in one request
+MOST, MOST_BYTES = 10_000, 16_000_000  # labels in one request, and bytes of it
 
 
 class Label(BaseModel):
@@ -40,7 +41,7 @@ async def give(request: Request) -> Response:
     """Record each label that belongs to a served request; the others are refused, each with the reason."""
     name = service_of(request).name
     try:
-        given = Labels.model_validate_json(await request.body())
+        given = Labels.model_validate(document(await read(request, MOST_BYTES)))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(("body", *map(str, first["loc"])))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 from collections.abc import Awaitable, Callable
@@ -59,22 +58,17 @@ def measured(endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
     return wrapped
 
 
-async def body_of(request: Request, service: Service, arrival: Arrival) -> bytes:
-    """The request's body, within the limits. Raises Problem: 408 where it does not come in time, 413, 415."""
+async def body_of(request: Request, service: Service) -> bytes:
+    """The request's body, within the limits of the pipeline's YAML. Raises what `read` raises."""
     limits = service.config.serving
-    try:
-        async with asyncio.timeout(limits.seconds):
-            return await read(request, int(limits.body_mb * MEGABYTE))
-    except TimeoutError:
-        raise told(
-            408, "the body did not come in time", expected=f"all of it within {limits.seconds:g} seconds", close=True
-        ) from None
+    hint = "Send fewer or smaller examples; `serving: {body_mb: N}` in the pipeline's YAML is the limit"
+    return await read(request, int(limits.body_mb * MEGABYTE), limits.seconds, hint)
 
 
 @measured
 async def predict(request: Request, service: Service, arrival: Arrival) -> Response:
     """A row for each example of the request, in its order."""
-    body = await body_of(request, service, arrival)
+    body = await body_of(request, service)
     typed = catalog.load(service.config.workload).typed is not None
     examples = await request_bodies.examples(request, body, service.config.serving, typed)
     explain = explaining.wanted(request, service, examples)

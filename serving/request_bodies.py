@@ -6,6 +6,7 @@ What becomes of an example is the workload's to say (live_models); tensors are o
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import json
@@ -33,6 +34,9 @@ RAW_FAMILIES = ("image/", "audio/", "text/")
 FORMS = "multipart/form-data"
 TYPES = f"application/json, {FORMS}, application/octet-stream, or image/..., audio/..., text/..."
 KEYS = ("base64", "text", "array")
+MOST_MARKS = 1_000_000  # of a JSON document, one or two a value: while they are read, every other request waits
+MARKS = (b",", b":", b"[", b"{")
+SECONDS = 30.0  # for a body whose route has no limit of its own
 INLINE = 8_192  # bytes: what is larger is decoded beside the queue's thread, which decodes what is smaller itself
 
 
@@ -49,8 +53,10 @@ class Example(NamedTuple):
         return self.size is not None and self.size > INLINE
 
 
-async def read(request: Request, most: int) -> bytes:
-    """The whole body. Raises Problem: 413 for more than `most` bytes, which are not read, 415 for a packed one."""
+async def read(request: Request, most: int, seconds: float = SECONDS, hint: str | None = None) -> bytes:
+    """The whole body. Raises Problem: 408 where it does not come in time, 415 for a packed one, and 413 with the hint
+    for more than `most` bytes, which are not read.
+    """
     encoding = request.headers.get("content-encoding", "identity")
     if encoding != "identity":
         raise told(
@@ -59,21 +65,25 @@ async def read(request: Request, most: int) -> bytes:
         )  # fmt: skip
     declared = request.headers.get("content-length", "0")
     if declared.isascii() and declared.isdigit() and int(declared[:20]) > most:
-        raise _too_large(most, f"{declared[:20]} bytes")
+        raise _too_large(most, f"{declared[:20]} bytes", hint)
     chunks, size = [], 0
     try:
-        async for chunk in request.stream():
-            size += len(chunk)
-            if size > most:
-                raise _too_large(most, f"more than {most} bytes")
-            chunks.append(chunk)
+        async with asyncio.timeout(seconds):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > most:
+                    raise _too_large(most, f"more than {most} bytes", hint)
+                chunks.append(chunk)
     except ClientDisconnect:
         raise told(400, "the client ended before its request did", close=True) from None
+    except TimeoutError:
+        raise told(
+            408, "the body did not come in time", expected=f"all of it within {seconds:g} seconds", close=True
+        ) from None
     return b"".join(chunks)
 
 
-def _too_large(most: int, received: str) -> Exception:
-    hint = "Send fewer or smaller examples; `serving: {body_mb: N}` in the pipeline's YAML is the limit"
+def _too_large(most: int, received: str, hint: str | None) -> Exception:
     return told(
         413, "the body is too large", expected=f"at most {most} bytes", received=received, hint=hint, close=True
     )
@@ -139,7 +149,12 @@ def too_many(count: int, limits: Serving) -> Exception:
 
 
 def document(body: bytes) -> Any:
-    """The JSON of a body. Raises Problem 400."""
+    """The JSON of a body. Raises Problem 400, and 413 for more values than are read."""
+    if len(body) > MOST_MARKS and (marks := sum(map(body.count, MARKS))) > MOST_MARKS:
+        raise told(
+            413, "the JSON has too many values", expected=f"at most {MOST_MARKS} commas, colons and opening brackets",
+            received=str(marks), hint="Send images as files, in base64 or in a form",
+        )  # fmt: skip
     try:
         return json.loads(body)
     except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError

@@ -42,7 +42,10 @@ def routes(board: Board) -> list[Route]:
     ]
 
     async def decided(request: Request) -> Response:
-        body = await read(request, decisions.LARGEST)
+        try:
+            body = await read(request, decisions.LARGEST)
+        except Problem as problem:
+            return board.refused(problem)
         return await run_in_threadpool(
             _answering(board, lambda board, request: views.decide(board, request, body)), request
         )

@@ -104,7 +104,9 @@ class Board:
     def refused(self, problem: Problem) -> Response:
         """For who may have no key: nothing of the store."""
         line = problem.error.line()
-        return self.page("problem.html.j2", [], problem.status, title="This was refused", line=line, store="")
+        page = self.page("problem.html.j2", [], problem.status, title="This was refused", line=line, store="")
+        page.headers.update(problem.headers)
+        return page
 
     def named(self, request: Request) -> str:
         """The name of a pipeline that the store holds. Raises NotFound."""

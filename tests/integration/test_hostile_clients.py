@@ -17,6 +17,7 @@ from tests import served_champions
 from tests.served_champions import NAME, png, until
 
 PATH = f"/v1/{NAME}/predict"
+OTHERS = (f"/v1/{NAME}/labels", f"/p/{NAME}/runs/{'a' * 12}/decision")  # with a body, and limits of their own
 SECONDS = 0.5  # for a body, and for the head of a request
 
 
@@ -70,8 +71,8 @@ def rest(client: socket.socket) -> bytes:
     return found
 
 
-def head(*lines: str) -> bytes:
-    return "\r\n".join([f"POST {PATH} HTTP/1.1", "Host: localhost", *lines, "", ""]).encode("latin-1")
+def head(*lines: str, path: str = PATH) -> bytes:
+    return "\r\n".join([f"POST {path} HTTP/1.1", "Host: localhost", *lines, "", ""]).encode("latin-1")
 
 
 def status(answer: bytes) -> int:
@@ -103,8 +104,9 @@ def test_a_body_that_does_not_come_is_408(port: int) -> None:
 
 def test_a_body_that_is_too_large_is_not_read(port: int) -> None:
     """Whether it says so or not; and a client that asks first sends nothing."""
-    answer = say(port, head("Content-Length: 50000000", "Expect: 100-continue"))
-    assert status(answer) == 413 and b"100 Continue" not in answer
+    for path in (PATH, *OTHERS):
+        answer = say(port, head("Content-Length: 50000000", "Expect: 100-continue", path=path))
+        assert status(answer) == 413 and b"100 Continue" not in answer
     piece = b"%x\r\n%s\r\n" % (65536, bytes(65536))
     answer = say(port, head("Transfer-Encoding: chunked"), *[piece] * 40)
     assert not answer or status(answer) == 413  # the answer is lost where the client still sends
@@ -126,6 +128,12 @@ NO_REQUESTS = {
     "a path of bytes": b"GET /\xff\xfe HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "no path": b"GET  HTTP/1.1\r\n\r\n",
 }
+
+
+@pytest.mark.parametrize("hosts", [[], ["Host: localhost", "Host: localhost"], ["Host: a", "Host: localhost"]])
+def test_a_request_is_for_one_host(port: int, hosts: list[str]) -> None:
+    answer = say(port, "\r\n".join(["GET /healthz HTTP/1.1", *hosts, "", ""]).encode())
+    assert status(answer) == 400 and b"one Host" in answer
 
 
 @pytest.mark.parametrize("case", NO_REQUESTS)
@@ -153,10 +161,12 @@ def test_a_bad_form_is_told_to_who_sends_it_and_fills_no_log(port: int, caplog: 
     assert not caplog.records
 
 
-def test_a_client_that_leaves_in_the_middle_leaves_nothing_behind(port: int) -> None:
-    for cut in (b"", b"half", png(1)):
-        with socket.create_connection(("127.0.0.1", port)) as client:
-            client.sendall(head(f"Content-Length: {len(png(1))}") + cut)
+def test_a_client_that_leaves_in_the_middle_leaves_nothing_behind(port: int, caplog: pytest.LogCaptureFixture) -> None:
+    for path in (PATH, *OTHERS):
+        for cut in (b"", b"half", png(1)):
+            with socket.create_connection(("127.0.0.1", port)) as client:
+                client.sendall(head(f"Content-Length: {len(png(1))}", path=path) + cut)
+    assert ask(port, png(1))[0] == 200 and not caplog.records
 
 
 def crowd(port: int, count: int) -> None:

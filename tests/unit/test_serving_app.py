@@ -26,6 +26,7 @@ from leptonflow.storage.directory_store import DirectoryStore
 from leptonflow.storage.memory_store import MemoryStore
 from leptonflow.storage.store import Store
 from schemas.served import REQUEST_ID, Served
+from serving import request_bodies
 from serving.access import Rules
 from serving.app import Options, create_app
 from tests import served_champions
@@ -272,6 +273,16 @@ def test_a_model_or_a_decoder_that_fails_fails_its_own_examples(store: MemorySto
         response = client.post(URL, content=png(1))
         assert response.status_code == 422 and "not a finite number" in response.json()["line"]
         assert client.get("/readyz").status_code == 503
+
+
+def test_a_json_of_too_many_values_is_not_read(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody else is answered while it is read."""
+    monkeypatch.setattr(request_bodies, "MOST_MARKS", 1_000)
+    for path in (URL, f"/v2/models/{NAME}/infer", f"/v1/{NAME}/labels"):
+        for value in ([7], {"a": 7}, 7):
+            response = client.post(path, json=[value] * 1_001)
+            assert response.status_code == 413 and "too many values" in response.json()["line"]
+    assert client.post(URL, json=["A" * 4_000]).status_code == 422  # it is no image, but one value
 
 
 def test_a_packed_body_is_refused(client: TestClient) -> None:
