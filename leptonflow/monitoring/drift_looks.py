@@ -22,7 +22,6 @@ from leptonflow.workloads import catalog
 from leptonflow.workloads.predictions import matrix
 from schemas.config import Pipeline
 from schemas.drift import DriftRecord, DriftTest
-from schemas.errors import AlreadyExists
 from schemas.serving import Monitor
 from schemas.text import counted
 
@@ -84,14 +83,12 @@ def _unasked(store: Store, config: Pipeline) -> bool:
 def _served(store: Store, pipeline: str, version: str, most: int, since: int) -> pa.Table:
     """The newest predictions of the version, `most` of them, the newest last."""
     import pyarrow as pa
-    import pyarrow.compute as pc
 
     from schemas.tables import schema
 
-    found = [schema("served").empty_table().select(list(COLUMNS))]
-    for table in served_log.newest(store, pipeline, COLUMNS, most, since):
-        found.append(table.filter(pc.equal(table["version"], version)))
-    return pa.concat_tables(found).sort_by("request_id")[-most:]
+    none = schema("served").empty_table().select(list(COLUMNS))
+    found = served_log.newest(store, pipeline, COLUMNS, most, since, version)
+    return pa.concat_tables([none, *found]).sort_by("request_id")[-most:]
 
 
 def _observed(served: pa.Table, config: Pipeline) -> Observed:
@@ -129,14 +126,11 @@ def _not_compared(absent: Sequence[str]) -> str:
 
 def record(store: Store, found: DriftRecord) -> DriftRecord:
     """Record a look, and write its page. Under another number than `found` has, if another look was recorded first."""
-    while True:
-        try:
-            store.create(store_keys.drift_record_key(found.pipeline, found.number), canonical(found))
-        except AlreadyExists:
-            found = _numbered(store, found)
-            continue
-        adopt(store, store_keys.drift_page_key(found.pipeline, found.number), drift_page.render(found))
-        return found
+    # A call whose reply was lost, or that was made again, finds its own record.
+    while adopt(store, store_keys.drift_record_key(found.pipeline, found.number), canonical(found)) != canonical(found):
+        found = _numbered(store, found)
+    adopt(store, store_keys.drift_page_key(found.pipeline, found.number), drift_page.render(found))
+    return found
 
 
 def _numbered(store: Store, found: DriftRecord) -> DriftRecord:
@@ -150,11 +144,14 @@ def _numbered(store: Store, found: DriftRecord) -> DriftRecord:
 
 
 def unseen(store: Store, pipeline: str, most: int) -> int:
-    """How many predictions came since the last one of the newest record (all of them without one); `most` at most."""
+    """How many predictions came since the last one of the newest record (all of them without one); `most` at most.
+
+    Where that record is of none, because another version answers (`serve --pin`): since that look.
+    """
     before = drift_records.last(store, pipeline)
     since = 0
-    if before is not None and before.last:
-        since = int(datetime.fromisoformat(before.last).timestamp() * 1000) + 1
+    if before is not None:
+        since = int(datetime.fromisoformat(before.last or before.at).timestamp() * 1000) + 1
     return min(most, sum(len(table) for table in served_log.newest(store, pipeline, ["request_id"], most, since)))
 
 

@@ -16,6 +16,7 @@ from leptonflow.core import clock, store_keys
 from leptonflow.monitoring import served_log
 from leptonflow.registry import packages
 from leptonflow.storage import store_identity
+from leptonflow.storage.objects import adopt
 from leptonflow.storage.store import Store
 from leptonflow.tables import table_files, table_sources
 from leptonflow.workloads import catalog
@@ -94,7 +95,7 @@ def _row(pipeline: str, given: Given, who: str, at: str, served: Mapping[str, An
 
 def _write(store: Store, pipeline: str, rows: Iterable[Mapping[str, Any]]) -> None:
     table = table_files.arrow("labels", list(rows))
-    store.create(store_keys.table_key("labels", pipeline, secrets.token_hex(16)), table_files.encode(table))
+    adopt(store, store_keys.table_key("labels", pipeline, secrets.token_hex(16)), table_files.encode(table))
 
 
 def _faults(store: Store, pipeline: str) -> Callable[[str, str], str | None]:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from leptonflow.core import parquet, progress, store_keys
+from leptonflow.core import progress, store_keys
 from leptonflow.data.dataset import dataset_contents, dataset_state
 from leptonflow.data.dataset.holdout_split import in_holdout
 from leptonflow.monitoring.drift_tests import Observed
@@ -21,6 +21,7 @@ from leptonflow.registry import packages, served_models
 from leptonflow.registry.champion_log import Champion
 from leptonflow.storage.objects import adopt
 from leptonflow.storage.store import Store
+from leptonflow.tables import table_files
 from leptonflow.workloads import catalog
 from leptonflow.workloads.predictions import matrix
 from schemas import own_model
@@ -47,7 +48,8 @@ def of(store: Store, config: Pipeline, champion: Champion) -> tuple[Observed, in
     manifest = packages.manifest(store, config.name, champion.version)
     there = store.size(key) is not None
     data = store.get(key) if there else adopt(store, key, _made(store, config, champion, manifest))
-    return _observed(parquet.read(data), manifest.classes if catalog.load(config.workload).target.classes else None)
+    classes = manifest.classes if catalog.load(config.workload).target.classes else None
+    return _observed(table_files.decode(data, key), classes)
 
 
 def _observed(rows: pa.Table, classes: Sequence[str] | None) -> tuple[Observed, int]:

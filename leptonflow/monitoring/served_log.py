@@ -69,10 +69,12 @@ def find(
 _LATEST = 253_402_300_799_000  # the last second of the year 9999, after which there is no date
 
 
-def newest(store: Store, pipeline: str, columns: Sequence[str], most: int, since: int = 0) -> Iterator[pa.Table]:
+def newest(
+    store: Store, pipeline: str, columns: Sequence[str], most: int, since: int = 0, version: str | None = None
+) -> Iterator[pa.Table]:
     """The newest rows, the newest files first, until there are `most`; none of requests before `since` (milliseconds).
 
-    Each table is of one file, and the last may go beyond `most`.
+    Each table is of one file, and the last may go beyond `most`. version: of this one alone; `columns` has it then.
     """
     import pyarrow.compute as pc
 
@@ -88,6 +90,8 @@ def newest(store: Store, pipeline: str, columns: Sequence[str], most: int, since
             if file.first < since:
                 own = pc.utf8_slice_codeunits(rows["request_id"], 0, 12)
                 rows = rows.filter(pc.greater_equal(own, f"{since:012x}"))
+            if version is not None:
+                rows = rows.filter(pc.equal(rows["version"], version))
             left -= len(rows)
             yield rows
 

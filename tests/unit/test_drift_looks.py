@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from leptonflow.core import parquet, store_keys
+from leptonflow.core import clock, parquet, store_keys
 from leptonflow.core.pipeline_files import load_config
 from leptonflow.data.dataset import dataset_contents, dataset_state, part_files
 from leptonflow.evaluation import champion_predictions
 from leptonflow.monitoring import drift_looks, drift_records, references
 from leptonflow.monitoring.prediction_log import PredictionLog
-from leptonflow.registry import served_models
+from leptonflow.registry import manual_decisions, served_models
 from leptonflow.runs import integrity
 from leptonflow.storage import commit_log
 from leptonflow.storage.address import open_store
@@ -28,9 +28,9 @@ from leptonflow.workloads.image_classification import input_statistics
 from schemas import tables
 from schemas.config import Pipeline
 from schemas.drift import DriftRecord, DriftTest
-from schemas.errors import NotFound
+from schemas.errors import Damaged, NotFound
 from schemas.served import Served, new_request_id
-from tests import served_champions
+from tests import served_champions, small_packages
 
 VERSION = "a1" * 6
 COUNT = 300
@@ -155,6 +155,12 @@ def test_the_reference_is_of_examples_that_the_champion_did_not_learn_from(store
     again, _ = references.of(store, config, champion)
     assert np.array_equal(again.features, found.features)  # type: ignore[arg-type]
     assert {key: store.get(key) for key in store.keys("monitoring")} == before, "it is made once"
+    (key,) = before
+    path = Path(store.path(key) or "")
+    path.chmod(0o644)
+    path.write_bytes(b"garbage")
+    with pytest.raises(Damaged, match=key):
+        references.of(store, config, champion)
 
 
 def test_predictions_logged_before_the_numbers_of_the_inputs_are_not_compared_by_these(
@@ -221,11 +227,13 @@ def test_one_cause_asks_once_for_each_champion() -> None:
     assert not asks(record("b"), before) and not asks(first, first)
 
 
-def test_a_drift_that_a_person_found_is_asked_about_by_the_next_scheduled_look(store: Store) -> None:
+def test_a_drift_that_a_person_found_is_asked_about_by_the_next_scheduled_look(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = served_champions.config(monitor={"after": 60, "rows": 60})
     commit(store, config)
     served_champions.promote(store, VERSION, served_champions.model(0))
-    serve(store, config, 1, 60, lighter=1.5)
+    serve(store, config, 0, 60, lighter=1.5)
     by_hand = drift_looks.record(store, drift_looks.examine(store, config, 60))
     assert (by_hand.verdict, by_hand.triggers) == ("drift", False)
     assert drift_looks.unseen(store, config.name, 60) == 0
@@ -235,10 +243,19 @@ def test_a_drift_that_a_person_found_is_asked_about_by_the_next_scheduled_look(s
     assert found is not None and found.triggers
     asked = drift_looks.record(store, found)
     assert asked.triggers and drift_looks.due(store, config) is None, "it asks once"
+    assert drift_looks.record(store, found) == asked, "made again after a lost reply, it finds its own record"
     again = drift_looks.record(store, drift_looks.examine(store, config, 60))
     assert set(again.asked) >= asked.drifted and drift_looks.due(store, config) is None
     served_champions.promote(store, "b2" * 6, served_champions.model(1))
     assert drift_looks.due(store, config) is None, "that was about another champion"
+    serve(store, config, 6_000, 60)
+    manual_decisions.rollback(store, config.name, VERSION, "t", "t", small_packages.fit_to_run)
+    monkeypatch.setattr(clock, "now", lambda: "2999-01-01T00:00:00.000000Z")
+    none = drift_looks.due(store, config)  # a server goes on with the other version
+    assert none is not None and drift_looks.record(store, none).served == 0
+    assert drift_looks.due(store, config) is None, "no prediction came since"
+    serve(store, config, 5_000, 60)
+    assert drift_looks.examine(store, config, 60).served == 60, "the newest of the champion, not of all"
 
 
 def test_the_command_says_what_was_found(store: Store, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -77,6 +77,20 @@ def test_a_label_is_recorded_with_what_was_predicted_and_a_later_one_supersedes_
     assert [row["label"] for row in labels.current(store, "digits").to_pylist()] == ["0", "1"]
 
 
+def test_labels_whose_reply_was_lost_are_recorded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_examples.make(store)
+    (one,) = serve(store, 1)
+    create = store.create
+
+    def twice(key: str, data: bytes) -> None:  # what an S3 client does that has lost the first reply
+        create(key, data)
+        create(key, data)
+
+    monkeypatch.setattr(store, "create", twice)
+    assert labels.record(store, "digits", [Given(one.request_id, "0")], "bob")["accepted"] == 1
+    assert labels.current(store, "digits").num_rows == 1
+
+
 def test_labels_for_a_store_that_is_not_there_are_not_called_unknown(tmp_path: Path) -> None:
     away = open_store((tmp_path / "away").as_uri())
     with pytest.raises(LeptonflowError, match="there is no store"):
