@@ -54,6 +54,7 @@ def runs(
     begun.sort(key=lambda run: (run.number, run.changed or _NEVER, run.started_at or ""))
     held = run_lock.held(store, pipeline)
     if held is None:
+        begun.sort(key=lambda run: run.changed or _NEVER)  # by one clock, the store's
         newest = begun[-1].changed if begun else None
         held = newest is not None and datetime.now(UTC) - newest < QUIET
     if not held:

@@ -50,6 +50,8 @@ def one_at_a_time(store: Store, pipeline: str) -> Iterator[bool]:
             waited = True
             progress.note(f"another retraining of {pipeline} is running on this store; waiting for it to end")
             fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError:  # a file system without locks: as on S3
+            pass
         _HELD.add(mine)
         leftovers.remove(store)
         yield waited

@@ -167,8 +167,12 @@ def _quarantine_parts(store: Store) -> list[tuple[str, int]]:
     outcomes = [entry.body["outcome"] for _, entry in _entries(store, SNAPSHOTS) if entry.body.get("outcome")]
     known = {store_keys.outcome_key(o["pipeline"], o["batch"], o["contract"]) for o in outcomes}
     others = [key for key in store.keys(store_keys.BATCHES) if key.endswith(".json") and key not in known]
-    outcomes += [json.loads(data) for data in store.get_many(others)]
     named = {o["quarantine"]["key"] for o in outcomes if o.get("quarantine")}
+    if others:
+        from schemas.records import Outcome  # pydantic, which a query need not wait for
+
+        refused = read_models(store, Outcome, others, "a batch's outcome")
+        named |= {outcome.quarantine.key for outcome in refused if outcome.quarantine}
     there = dict(store.list(store_keys.QUARANTINE))
     if missing := sorted(named - there.keys()):
         raise Damaged(

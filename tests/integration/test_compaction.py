@@ -277,11 +277,14 @@ def test_a_compaction_that_fails_is_a_warning_and_the_run_is_whole(
     fill(directory, compaction.MOST_LOOSE)
     broken = store_keys.table_key("runs", "digits", "zz")
     directory.create(broken, b"garbage, and long enough to be opened")
+    outcome = store_keys.outcome_key("digits", "first", "c" * 64)
+    directory.create(outcome, b"garbage")  # which the rows of `quarantine` are found by
     run = make(directory)
     with caplog.at_level(logging.WARNING):
         document = recording.record(directory, run.config, run.plan, run.results())
     assert document["verdict"] == "promoted"
-    (warning,) = caplog.messages
+    other, warning = caplog.messages
+    assert outcome in other and other.startswith("the table quarantine was not compacted")
     assert broken in warning and warning.startswith("the table runs was not compacted")
     assert len(table_sources.files(directory, "folds")) == 1, "the other tables are compacted"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
@@ -99,6 +100,15 @@ def test_the_next_retraining_removes_them_and_locks_are_this_users_alone(store: 
         with run_lock.one_at_a_time(store, pipeline):
             assert stat.S_IMODE((root / ".locks" / pipeline).stat().st_mode) == 0o600
     assert not path.exists()
+
+
+def test_a_file_system_without_locks_ends_no_retraining(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    with run_lock.one_at_a_time(store, "p") as waited:
+        assert not waited and run_lock.held(store, "p") is None
 
 
 def test_a_store_without_files_has_none() -> None:

@@ -17,8 +17,10 @@ from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
 
 
-def begin(store: Store, run_id: str, at: str = "2026-11-24T10:00:00.000000Z", finished: bool = False) -> None:
-    begun = {"started_at": at, "version": f"v{run_id}", "attempt": 0}
+def begin(
+    store: Store, run_id: str, at: str = "2026-11-24T10:00:00.000000Z", finished: bool = False, number: int = 0
+) -> None:
+    begun = {"started_at": at, "version": f"v{run_id}", "attempt": 0, "number": number}
     store.create(f"runs/p/{run_id}/started.json", json.dumps(begun).encode())
     if finished:
         store.create(f"runs/p/{run_id}/manifest.json", b"{}")
@@ -65,8 +67,8 @@ def test_a_run_that_prepares_its_data_has_no_id_yet(tmp_path: Path) -> None:
 
 def test_without_locks_the_last_write_says_it(monkeypatch: pytest.MonkeyPatch) -> None:
     store = open_store(f"memory://{os.urandom(8).hex()}")
-    begin(store, "older", "2026-11-24T09:00:00.000000Z")
-    begin(store, "newer")
+    begin(store, "older", "2026-11-24T09:00:00.000000Z", number=1)
+    begin(store, "newer", number=2)
     assert ids(unfinished.runs(store, "p")) == (None, ["older", "newer"])  # the store does not say when
     written = {"runs/p/older": timedelta(minutes=59), "runs/p/newer": timedelta(hours=2)}
 
