@@ -46,4 +46,3 @@ def kept(pipeline: str) -> Iterator[Path | None]:
         for logger in loggers:
             logger.removeHandler(handler)
         handler.close()
-

@@ -17,6 +17,7 @@ class DriftTest(Record):
     n, m    examples of the reference, and of what was served
     values  means of the reference and of what was served; where it is about names or classes, the share of the one, or
             its mean probability, that differs most, which `of` names. None of vectors, and in records from before
+    spreads standard deviations of the reference and of what was served, of numbers alone
     """
 
     what: Literal["metadata", "inputs", "features", "predictions", "probabilities", "confidence"]
@@ -31,6 +32,7 @@ class DriftTest(Record):
     sentence: str
     of: str | None = None
     values: tuple[float, float] | None = None
+    spreads: tuple[float, float] | None = None
 
     @property
     def key(self) -> str:

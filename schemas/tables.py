@@ -358,6 +358,8 @@ DRIFT = _columns(
     of="text",
     reference_value="float",
     served_value="float",
+    reference_spread="float",
+    served_spread="float",
     triggers="bool",
     at="time",
 )

@@ -92,5 +92,3 @@ class Protocol(HttpToolsProtocol):
     def _too_slow(self) -> None:
         if not self.transport.is_closing():
             self.transport.close()
-
-

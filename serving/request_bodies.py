@@ -248,4 +248,3 @@ async def _of_form(request: Request, body: bytes, limits: Serving) -> list[Examp
     if len(found) > limits.examples:
         raise too_many(len(found), limits)
     return found
-

@@ -299,9 +299,7 @@ def test_modules_are_short() -> None:
 
 def test_every_page_that_the_code_names_is_there() -> None:
     named = {
-        page
-        for path in MODULES.values()
-        for page in re.findall(r"docs/[\w/.-]+\.md", path.read_text(encoding="utf-8"))
+        page for path in MODULES.values() for page in re.findall(r"docs/[\w/.-]+\.md", path.read_text(encoding="utf-8"))
     }
     assert named and not [page for page in named if not (ROOT / page).is_file()]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 PACKAGES = ("litserve==0.2.19", "bentoml==1.4.40")
 
-MODEL = '''
+MODEL = """
 import base64, io, json, os
 import numpy as np
 from PIL import Image
@@ -48,9 +48,9 @@ def answer(row):
     best = int(row.argmax())
     named = dict(zip(CLASSES, map(float, row)))
     return {"label": CLASSES[best], "probability": float(row[best]), "probabilities": named}
-'''
+"""
 
-LITSERVE = '''
+LITSERVE = """
 import sys
 import litserve
 import numpy as np
@@ -79,9 +79,9 @@ if __name__ == "__main__":
     api = Served(max_batch_size=32, batch_timeout=0.002)
     litserve.LitServer(api, accelerator="cpu", workers_per_device=1).run(
         host="127.0.0.1", port=int(sys.argv[1]), log_level="warning", generate_client_file=False, num_api_servers=1)
-'''
+"""
 
-BENTOML = '''
+BENTOML = """
 import bentoml
 import numpy as np
 from model import answer, decode, loaded
@@ -94,7 +94,7 @@ class Served:
     @bentoml.api(batchable=True, max_batch_size=32, max_latency_ms=1000)
     def predict(self, examples: list[str]) -> list[dict]:
         return [answer(row) for row in self.model(np.stack([decode(each) for each in examples]))]
-'''
+"""
 
 
 def environment(folder: Path) -> Path:

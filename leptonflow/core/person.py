@@ -24,7 +24,5 @@ def person() -> str:
 def reason(given: str) -> str:
     """The reason of a decision, without spaces around it. Raises UsageError where it is empty."""
     if not given.strip():
-        raise UsageError(
-            "--reason is empty", expected="a few words that explain the decision", received=repr(given)
-        )
+        raise UsageError("--reason is empty", expected="a few words that explain the decision", received=repr(given))
     return given.strip()

@@ -30,9 +30,7 @@ COLUMNS = ("file", "label", "probability", "version", "error")
 TOGETHER = 512  # examples
 
 
-def predict(
-    store: Store, config: Pipeline, given: Sequence[str | Path], explain: bool = False
-) -> list[dict[str, Any]]:
+def predict(store: Store, config: Pipeline, given: Sequence[str | Path], explain: bool = False) -> list[dict[str, Any]]:
     """A row of COLUMNS for each example, in the order given: files, folders, tables, typed examples.
 
     explain: each has `explanation` too, the document of `explanations`; null where there is no prediction.

@@ -78,9 +78,7 @@ def _folder(path: Path, suffixes: Suffixes) -> Iterator[Requested]:
         yield str(path), f"cannot be read: {error.strerror or error}"
         return
     inside: dict[str, Look | str] = {
-        each.name: partial(_file, Path(each.real))
-        for each in found.files
-        if not layouts.is_litter(each.name, suffixes)
+        each.name: partial(_file, Path(each.real)) for each in found.files if not layouts.is_litter(each.name, suffixes)
     }
     inside |= {name: f"{each.rule}: {each.reason}" for name, each in found.refused.items()}
     if not inside:

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from leptonflow.statistics.two_samples import TwoSamples
 
     Columns = Mapping[str, Sequence[Any]]
-    Found = tuple[Any, str | None, TwoSamples]  # what and name of a DriftTest, and its test
+    Spreads = tuple[float, float] | None
+    Found = tuple[Any, str | None, TwoSamples, Spreads]  # what and name of a DriftTest, its test, and its spreads
 
 CONFIDENCE = 0.99  # chance alone makes a drift of any test in 1% of looks at most
 FEWEST = 50  # values on either side
@@ -33,7 +34,7 @@ WORDS = {
     "mmd": "the means are {effect:.3f} apart (kernel distance, from {least:g} on it matters)",
 }
 VALUES = {
-    "ks": "; mean {1:.4g}, of the reference {0:.4g}",
+    "ks": "; mean {1:.4g} (standard deviation {3:.4g}), of the reference {0:.4g} ({2:.4g})",
     "chi-square": "; share of {of} {1:.1%}, of the reference {0:.1%}",
     "shares": "; mean probability of {of} {1:.4g}, of the reference {0:.4g}",
 }
@@ -82,7 +83,7 @@ def _adjusted(found: Sequence[Found]) -> list[float]:
     """
     from leptonflow.statistics.multiple import holm
 
-    of_classes = [what == "probabilities" for what, _, _ in found]
+    of_classes = [what == "probabilities" for what, *_ in found]
     adjusted = [0.0] * len(found)
     for kind in set(of_classes):
         places = [place for place, each in enumerate(of_classes) if each is kind]
@@ -97,23 +98,23 @@ def _tests(reference: Observed, served: Observed, seed: int) -> Iterator[Found]:
     for what in ("metadata", "inputs"):
         first, second = getattr(reference, what), getattr(served, what)
         for name in sorted(first.keys() & second.keys()):
-            test = _column(*_both(first, second, name))
-            if test is not None:
-                yield what, name, test
+            column = _column(*_both(first, second, name))
+            if column is not None:
+                yield what, name, *column
     if _enough(reference.predicted, served.predicted):
-        yield "predictions", None, two_samples.names(reference.predicted, served.predicted)
+        yield "predictions", None, two_samples.names(reference.predicted, served.predicted), None
     for what in ("values", "confidence"):
         first, second = getattr(reference, what), getattr(served, what)
         if _enough(first, second):
-            yield "predictions" if what == "values" else what, None, two_samples.numbers(first, second)
+            yield "predictions" if what == "values" else what, None, *_numbers(first, second)
     for what in ("outputs", "features"):
         first, second = getattr(reference, what), getattr(served, what)
         if not _enough(first, second) or first.shape[1:] != second.shape[1:]:
             continue
         if what == "outputs":
-            yield "probabilities", None, two_samples.shares(first, second)
+            yield "probabilities", None, two_samples.shares(first, second), None
         else:
-            yield "features", None, two_samples.vectors(first, second, seed)
+            yield "features", None, two_samples.vectors(first, second, seed), None
 
 
 def _enough(first: Any, second: Any) -> bool:
@@ -126,7 +127,13 @@ def _both(first: Columns, second: Columns, name: str) -> tuple[list[Any], list[A
     return one, other
 
 
-def _column(first: Sequence[Any], second: Sequence[Any]) -> TwoSamples | None:
+def _numbers(first: NDArray[np.float64], second: NDArray[np.float64]) -> tuple[TwoSamples, Spreads]:
+    from leptonflow.statistics import two_samples
+
+    return two_samples.numbers(first, second), (float(first.std()), float(second.std()))
+
+
+def _column(first: Sequence[Any], second: Sequence[Any]) -> tuple[TwoSamples, Spreads] | None:
     """Of a column; None where there are too few values, or one alone on both sides."""
     import numpy as np
 
@@ -135,19 +142,21 @@ def _column(first: Sequence[Any], second: Sequence[Any]) -> TwoSamples | None:
     if not _enough(first, second) or len(set(map(str, first)) | set(map(str, second))) < 2:
         return None
     if all(isinstance(value, int | float) and not isinstance(value, bool) for value in (*first, *second)):
-        return two_samples.numbers(np.asarray(first, np.float64), np.asarray(second, np.float64))
-    return two_samples.names([str(value) for value in first], [str(value) for value in second])
+        return _numbers(np.asarray(first, np.float64), np.asarray(second, np.float64))
+    return two_samples.names([str(value) for value in first], [str(value) for value in second]), None
 
 
-def _told(what: Any, name: str | None, test: TwoSamples, p_value: float, classes: Sequence[str]) -> DriftTest:
+def _told(
+    what: Any, name: str | None, test: TwoSamples, spreads: Spreads, p_value: float, classes: Sequence[str]
+) -> DriftTest:  # fmt: skip
     least = LEAST[test.method]
     drifted = p_value < 1 - CONFIDENCE and test.effect >= least
     chance = f"p {p_value:.2g}" if p_value >= 1e-6 else "p below 1e-6"
     said = WORDS[test.method].format(effect=test.effect, least=least)
     of = classes[test.of] if isinstance(test.of, int) and test.of < len(classes) else test.of
-    values = VALUES[test.method].format(*test.values, of=of) if test.values else ""
+    values = VALUES[test.method].format(*test.values, *(spreads or ()), of=of) if test.values else ""
     return DriftTest(
         what=what, name=name, method=test.method, effect=test.effect, least=least, p_value=p_value, n=test.n, m=test.m,
         drifted=drifted, sentence=f"{said}{values}; {chance} after correction", of=None if of is None else str(of),
-        values=test.values,
+        values=test.values, spreads=spreads,
     )  # fmt: skip

@@ -188,9 +188,7 @@ def approve(store: Store, plan: Plan, log: Log, verdict: Verdict, manifest_sha25
     return _promoted(store, plan, log, verdict, manifest_sha256, who, why)
 
 
-def _promoted(
-    store: Store, plan: Plan, log: Log, verdict: Verdict, manifest_sha256: str, who: str, why: str
-) -> Log:
+def _promoted(store: Store, plan: Plan, log: Log, verdict: Verdict, manifest_sha256: str, who: str, why: str) -> Log:
     body = Promotion(
         version=verdict.version,
         previous=verdict.champion,

@@ -27,9 +27,7 @@ Put = Callable[[str, bytes], bytes]
 OFF = "serving.onnx is false in the pipeline's YAML"
 
 
-def files(
-    config: Pipeline, lying: Mapping[str, bytes], put: Put, process: RequestProcess | None
-) -> dict[str, bytes]:
+def files(config: Pipeline, lying: Mapping[str, bytes], put: Put, process: RequestProcess | None) -> dict[str, bytes]:
     """The files by their names, as they lie in the package.
 
     lying: the package's others. put: creates one, and returns what lies there. process: one that exports.

@@ -158,9 +158,7 @@ def verify(store: Store, pipeline: str, version: str, manifest_sha256: str | Non
     return found
 
 
-def load(
-    store: Store, pipeline: str, version: str, manifest_sha256: str | None = None, code: bool = False
-) -> Package:
+def load(store: Store, pipeline: str, version: str, manifest_sha256: str | None = None, code: bool = False) -> Package:
     """The version, ready to predict. Every file that is used is hashed before Keras opens one.
 
     code: the classes and functions in source.zip may be run that the model needs and that are not Keras's own.

@@ -12,7 +12,7 @@ from schemas.drift import DriftRecord, DriftTest
 def render(record: DriftRecord, back: str | None = None) -> bytes:
     """The page (UTF-8), with no reference to anything outside itself. back: the address of the pipeline's page."""
     made = pages.environment()
-    made.filters["value"] = value
+    made.filters |= {"value": value, "spread": spread, "change": change}
     return made.get_template("drift.html.j2").render(record=record, back=back).encode("utf-8", "replace")
 
 
@@ -22,3 +22,18 @@ def value(test: DriftTest, which: int) -> str:
         return "–"
     found = test.values[which]
     return f"{found:.1%}" if test.method == "chi-square" else f"{found:.4g}".replace("-", "−")
+
+
+def spread(test: DriftTest, which: int) -> str:
+    """The standard deviation of the reference (0) or of what was served (1); empty where the test has none."""
+    return "" if test.spreads is None else f"± {test.spreads[which]:.4g}"
+
+
+def change(test: DriftTest) -> str:
+    """What a drift did to the values, or to their spread where that changed by more than the mean."""
+    moved, widened = (0.0 if pair is None else pair[1] - pair[0] for pair in (test.values, test.spreads))
+    if abs(widened) > abs(moved):
+        return "↔ wider" if widened > 0 else "↔ narrower"
+    if moved == 0:
+        return "yes"
+    return "↑ higher" if moved > 0 else "↓ lower"

@@ -19,9 +19,7 @@ def line(batch: str, warnings: Sequence[str]) -> list[str]:
     return [f"batch {batch}: {'; '.join(warnings)}"] if warnings else []
 
 
-def of_new_batches(
-    store: Store, pipeline: str, besides: Collection[str] = (), said: Collection[str] = ()
-) -> list[str]:
+def of_new_batches(store: Store, pipeline: str, besides: Collection[str] = (), said: Collection[str] = ()) -> list[str]:
     """A line for each batch with warnings that no earlier retraining found in its data, oldest first.
 
     besides: batches of which this retraining has told already. said: warnings of the dataset as a whole, which one of

@@ -31,9 +31,7 @@ class Rejection(Record):
 def record(store: Store, pipeline: str, snapshot: str | None, batches: Sequence[str], sentence: str) -> None:
     """Record a retraining that trained nothing: once for the same reason, until a run finishes."""
     finished = len(recording.manifests(store, pipeline))
-    found = Rejection(
-        pipeline=pipeline, snapshot=snapshot, batches=tuple(batches), sentence=sentence, at=clock.now()
-    )
+    found = Rejection(pipeline=pipeline, snapshot=snapshot, batches=tuple(batches), sentence=sentence, at=clock.now())
     name = short(digest("rejected-data", snapshot, sentence, finished))
     adopt(store, store_keys.rejection_key(pipeline, name), canonical(found))
 

@@ -196,9 +196,7 @@ def _version(store: Store, pipeline: str, run_id: str) -> str | None:
         ) from None  # fmt: skip
 
 
-def snapshot_of(
-    store: Store, config: Pipeline, manifest: ModelManifest, number: int | None = None
-) -> SnapshotRef:
+def snapshot_of(store: Store, config: Pipeline, manifest: ModelManifest, number: int | None = None) -> SnapshotRef:
     """The dataset as of the recorded snapshot number (by default the one in the manifest), whatever came later."""
     log = dataset_state.snapshots(store, config.name)
     number = manifest.snapshot_number if number is None else number
@@ -245,9 +243,7 @@ class _Again:
     workspace: Workspace = field(default_factory=Workspace)
 
 
-def _plan(
-    store: Store, config: Pipeline, manifest: ModelManifest, snapshot: SnapshotRef, run_id: str
-) -> Plan:
+def _plan(store: Store, config: Pipeline, manifest: ModelManifest, snapshot: SnapshotRef, run_id: str) -> Plan:
     return Plan(
         pipeline=config.name, attempt=0, version=manifest.version, run_id=run_id, snapshot=snapshot, waiting=(),
         trained=False, finished=False, start=ancestry.recorded(store, manifest),
@@ -261,9 +257,7 @@ def _final(again: _Again, store: Store) -> Predictions:
     examples = example_sets.holdout_set(again.scratch, again.config, again.snapshot)
     workload = catalog.load(again.config.workload)
     vocabulary = again.scratch.get(fit.files[1].key).decode() if workload.vocabulary else None
-    return examples.ids, keras_models.predict(
-        model, workload.encode(examples.inputs, vocabulary, again.config.input)
-    )
+    return examples.ids, keras_models.predict(model, workload.encode(examples.inputs, vocabulary, again.config.input))
 
 
 def _fold(again: _Again, fold: int) -> Predictions:

@@ -95,5 +95,3 @@ def overwrites(uri: str) -> StoreRefused:
 def not_found(uri: str, key: str, why: str = "no object has this key") -> NotFound:
     """The same sentence from every store."""
     return NotFound(f"{uri}: {key!r} was not found: {why}")
-
-

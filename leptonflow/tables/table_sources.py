@@ -299,9 +299,9 @@ def _drift(store: Store) -> list[table_files.Row]:
     same = ("pipeline", "number", "version", "verdict", "triggers", "at")
     return [
         {
-            **test.model_dump(exclude={"values"}),
-            "reference_value": None if test.values is None else test.values[0],
-            "served_value": None if test.values is None else test.values[1],
+            **test.model_dump(exclude={"values", "spreads"}),
+            **dict(zip(("reference_value", "served_value"), test.values or (None, None), strict=True)),
+            **dict(zip(("reference_spread", "served_spread"), test.spreads or (None, None), strict=True)),
             **{name: getattr(record, name) for name in same},
         }
         for record in records

@@ -253,9 +253,7 @@ def _group(name: str, members: NDArray[np.bool_], mine: _Answers, its: _Answers 
     if its is None:
         return Group(name, mine.share(members), None, None, None)
     own, other = mine.right[members], its.right[members]
-    return Group(
-        name, mine.share(members), its.share(members), int((other & ~own).sum()), int((own & ~other).sum())
-    )
+    return Group(name, mine.share(members), its.share(members), int((other & ~own).sum()), int((own & ~other).sum()))
 
 
 def _by_name(names: Sequence[str], mine: _Answers, its: _Answers | None) -> tuple[Group, ...]:

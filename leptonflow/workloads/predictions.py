@@ -53,9 +53,7 @@ def write(
     return bytes(sink.getvalue())
 
 
-def read(
-    target: Target, data: bytes, classes: Sequence[str]
-) -> tuple[list[str], NDArray[Any], NDArray[np.float64]]:
+def read(target: Target, data: bytes, classes: Sequence[str]) -> tuple[list[str], NDArray[Any], NDArray[np.float64]]:
     """(ids, N true values, N outputs) of a file that `write` made."""
     table = parquet.read(data, ["example_id", *target.stored])
     return table["example_id"].to_pylist(), *target.restore(table, classes)

@@ -181,5 +181,3 @@ def test_keys_are_read_and_never_shown(place: Path, tmp_path: Path, monkeypatch:
     monkeypatch.setenv(api_keys.FILE, str(tmp_path / "none"))
     told = call("serve", place / "digits.yaml", "--store", place / "store")
     assert told.status == 2 and "LEPTONFLOW_API_KEYS_FILE cannot be read" in told.err
-
-

@@ -13,8 +13,10 @@ from leptonflow.data.ingest import label_columns, label_tables, layouts, source_
 from schemas.config import NAME
 
 # What a file on Linux may be called: any bytes but NUL and the slash.
-COMPONENT = st.binary(min_size=1, max_size=255).map(lambda b: b.translate(None, b"\0/")).filter(
-    lambda b: b not in (b"", b".", b"..")
+COMPONENT = (
+    st.binary(min_size=1, max_size=255)
+    .map(lambda b: b.translate(None, b"\0/"))
+    .filter(lambda b: b not in (b"", b".", b".."))
 )
 FILE = st.lists(COMPONENT, min_size=1, max_size=4).map(lambda parts: os.fsdecode(b"/".join(parts)))
 

@@ -24,5 +24,3 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     if request.param == "memory":
         return open_store(f"memory://{uuid.uuid4().hex}")
     return open_store((tmp_path / "store").as_uri())
-
-

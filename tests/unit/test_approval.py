@@ -138,7 +138,11 @@ def store() -> Interrupted:
 
 
 def waiting(
-    store: Store, number: int = 1, timeout: str | float = "3d", people: Any = "none", canary: bool = False,
+    store: Store,
+    number: int = 1,
+    timeout: str | float = "3d",
+    people: Any = "none",
+    canary: bool = False,
     page: bytes | None = run_examples.PAGE,
 ) -> tuple[Pipeline, Verdict]:
     """A finished run whose candidate passed its gate, as a retraining leaves it; and the pass of its load check."""

@@ -91,9 +91,7 @@ def test_zeros_at_the_end(
 
 
 @pytest.mark.parametrize(("kind", "mode", "options"), [*JPEGS, *OTHERS])
-def test_zeros_in_the_middle(
-    kind: str, mode: str, options: dict[str, Any], capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_zeros_in_the_middle(kind: str, mode: str, options: dict[str, Any], capfd: pytest.CaptureFixture[str]) -> None:
     assert "truncated" in refused(hole(saved(kind, mode, options)))
     assert capfd.readouterr() == ("", "")
 
@@ -101,9 +99,7 @@ def test_zeros_in_the_middle(
 @pytest.mark.parametrize("part", [0.5, 0.9, 0.97])
 @pytest.mark.parametrize(("kind", "mode", "options"), JPEGS)
 @pytest.mark.parametrize("size", [64, 200])
-def test_a_jpeg_that_is_cut_and_closed(
-    kind: str, mode: str, options: dict[str, Any], part: float, size: int
-) -> None:
+def test_a_jpeg_that_is_cut_and_closed(kind: str, mode: str, options: dict[str, Any], part: float, size: int) -> None:
     assert "truncated" in refused(cut(saved(kind, mode, options, photo(size)), part) + EOI)
 
 

@@ -15,9 +15,10 @@ from leptonflow.core import clock, parquet, store_keys
 from leptonflow.core.pipeline_files import load_config
 from leptonflow.data.dataset import dataset_contents, dataset_state, part_files
 from leptonflow.evaluation import champion_predictions
-from leptonflow.monitoring import drift_looks, drift_records, references
+from leptonflow.monitoring import drift_looks, drift_records, drift_tests, references
 from leptonflow.monitoring.prediction_log import PredictionLog
 from leptonflow.registry import manual_decisions, served_models
+from leptonflow.reports import drift_page
 from leptonflow.runs import integrity
 from leptonflow.storage import commit_log
 from leptonflow.storage.address import open_store
@@ -213,6 +214,22 @@ def record(version: str, *drifted: str, triggers: bool = False) -> DriftRecord:
         pipeline="p", number=1, at="", version=version, verdict="drift" if drifted else "none", served=99, first=None,
         last=None, reference=99, tests=tests, triggers=triggers, quality=(), sentence="",
     )  # fmt: skip
+
+
+def test_the_page_shows_a_drift_of_the_spread_alone() -> None:
+    values = np.random.default_rng(0).normal(0, 10, 1_000)
+    for factor, word in ((2.0, "↔ wider"), (0.5, "↔ narrower")):
+        around, served = ({"x": list(100 + each)} for each in (values, factor * values))
+        (test,) = drift_tests.compare(drift_tests.Observed(around), drift_tests.Observed(served))
+        assert test.drifted and test.spreads == pytest.approx((values.std(), factor * values.std()))
+        record = DriftRecord(
+            pipeline="p", number=1, at="2026-01-01T00:00:00Z", version="v", verdict="drift", served=1_000, first=None,
+            last=None, reference=1_000, tests=(test,), triggers=False, quality=(), sentence="s",
+        )  # fmt: skip
+        page = drift_page.render(record).decode()
+        assert word in page and all(f"± {spread:.4g}" in page for spread in test.spreads or ())
+        before = test.model_copy(update={"spreads": None})  # as releases before recorded it
+        assert "±" not in drift_page.render(record.model_copy(update={"tests": (before,)})).decode()
 
 
 def test_one_cause_asks_once_for_each_champion() -> None:

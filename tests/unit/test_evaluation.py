@@ -266,9 +266,7 @@ def test_a_champion_whose_answers_are_no_numbers_is_not_comparable_and_says_so(
     assert "predictions are not finite numbers" in found.not_comparable
 
 
-def test_the_best_proven_champion_is_scored_beside_the_last_one(
-    store: MemoryStore, trained: Any, second: Any
-) -> None:
+def test_the_best_proven_champion_is_scored_beside_the_last_one(store: MemoryStore, trained: Any, second: Any) -> None:
     _, config, plan, sha = trained
     other, _ = second
     damaged = dataclasses.replace(champion_of(plan, "0" * 64, number=7), version="e" * 12)

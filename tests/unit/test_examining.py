@@ -25,6 +25,7 @@ from tests.misread import WRONG, misread
 
 # --- batches that others put there -------------------------------------------------------------------
 
+
 def test_a_plain_batch(place: Store) -> None:
     keys = ["cat/a b#1.png", "dog/100%.png", "stray.png", ".DS_Store", "cat/.x"]
     for number, key in enumerate(keys):
@@ -113,6 +114,7 @@ def test_a_damaged_ready_names_its_key(place: Store, ready: bytes) -> None:
 
 # --- changes after the landing -----------------------------------------------------------------------
 
+
 def test_what_changed_after_landing(source: Path, tmp_path: Path) -> None:
     store = open_store((tmp_path / "store").as_uri())
     put(source, "cat/a.png", "cat/b.png", "cat/c.png", "cat/d.png", "emu/e.png")
@@ -159,6 +161,7 @@ def test_a_table_that_changed_after_landing(source: Path, tmp_path: Path) -> Non
 
 
 # --- child processes ---------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("how", WRONG)
 @pytest.mark.parametrize("layout", ["folders", "npy", "table"])

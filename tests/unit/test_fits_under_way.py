@@ -101,9 +101,7 @@ def test_the_folds_of_a_run_that_was_stopped_early_have_their_rows_once(store: S
     say(store, 2, 2)
     assert found("epochs") == [*first, (2, "d4" * 6, 2)]
 
-    table_files.write(
-        store, table_files.version_files(store, run.manifest, run.package, run.fits, run.final)
-    )
+    table_files.write(store, table_files.version_files(store, run.manifest, run.package, run.fits, run.final))
     stopped("a7" * 6, 3)
     assert found("epochs") == [*first, (2, "d4" * 6, 24), (None, "d4" * 6, 12)]
     assert found("fits") == [(0, "e5" * 6, 1), (1, "f6" * 6, 1), (2, "d4" * 6, 1), (None, "d4" * 6, 1)]

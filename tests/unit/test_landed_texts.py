@@ -21,7 +21,7 @@ from leptonflow.workloads import catalog
 from schemas.config import Pipeline
 from schemas.errors import Damaged, UsageError
 
-CSV = b"n,label,text\n1,good,\"a fine, long day\"\n2,bad,it rained\n3,good,\n"
+CSV = b'n,label,text\n1,good,"a fine, long day"\n2,bad,it rained\n3,good,\n'
 
 
 def pipeline(**own: Any) -> Pipeline:

@@ -78,7 +78,7 @@ def png(width: int, height: int, mode: str = "RGBA") -> bytes:
 
 
 def test_an_image_that_needs_more_memory_than_its_bound_is_refused_by_its_header(
-    monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     data = png(4000, 3000)  # 12 megapixels of 24 bytes at the peak
     found = example.examine(data[:200], SHAPE)

@@ -146,9 +146,7 @@ def test_a_compiled_model_keeps_its_optimizer_loss_and_metrics(tmp_path: Path) -
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_weights_that_the_users_optimizer_averages_are_evaluated(tmp_path: Path, precision: str) -> None:
-    config = own(
-        tmp_path, {"function": "build", "compile": "averaged"}, training={**TRAINING, "precision": precision}
-    )
+    config = own(tmp_path, {"function": "build", "compile": "averaged"}, training={**TRAINING, "precision": precision})
     models = Workspace().models(WORKLOAD, config, CLASSES, 0, 9)
     models.learner.get_layer("first").trainable = False  # as a callback may, which compiles again
     user_model.compiled(config, models.trainer)

@@ -21,6 +21,7 @@ from tests.batches import arrive, examined, image, land, npy, put, random_rows
 
 # --- .npy pairs --------------------------------------------------------------------------------------
 
+
 def test_a_npy_pair(place: Store, source: Path) -> None:
     data = random_rows(4)
     rows = arrive(place, npy(source, data, np.array([0, 1, 2, 1])))
@@ -146,6 +147,7 @@ def test_a_pair_is_landed_whole_unless_each_row_is_known(place: Store, source: P
 
 
 # --- tables ------------------------------------------------------------------------------------------
+
 
 def write_table(path: Path, rows: list[dict[str, Any]]) -> None:
     if path.suffix == ".parquet":

@@ -182,9 +182,7 @@ def test_wrong_readings_leave_no_wrong_digest(memory: Store, monkeypatch: pytest
 WRITES = 13  # the verdict, eleven tables' files, the manifest; and before it the report, where none lies there
 
 
-@pytest.mark.parametrize(
-    ("writes", "page"), [*((n, PAGE) for n in range(WRITES)), (WRITES - 1, None), (WRITES, None)]
-)
+@pytest.mark.parametrize(("writes", "page"), [*((n, PAGE) for n in range(WRITES)), (WRITES - 1, None), (WRITES, None)])
 def test_a_kill_before_any_write_and_a_second_call_leave_each_row_once(
     memory: Store, writes: int, page: bytes | None
 ) -> None:

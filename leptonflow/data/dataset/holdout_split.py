@@ -200,9 +200,7 @@ def _remarks(store: Store, config: Pipeline, snapshot: SnapshotRef) -> tuple[str
     return tuple(catalog.load(config.workload).remarks(list(facts), config.input))
 
 
-def folds(
-    labels: NDArray[Any], count: int, seed: int, groups: Sequence[str] | None = None
-) -> NDArray[np.int64]:
+def folds(labels: NDArray[Any], count: int, seed: int, groups: Sequence[str] | None = None) -> NDArray[np.int64]:
     """The fold number of each training example, shuffled with `seed`; a group lies in one fold.
 
     Stratified where the labels are class numbers.

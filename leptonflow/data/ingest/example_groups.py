@@ -69,9 +69,7 @@ def check(group: Group | None, layout: str, inside: bool) -> None:
         raise _impossible(group, "the table holds the texts itself, so no row has a file", "Use {column: NAME}")
 
 
-def check_names(
-    group: Group | None, names: Iterable[tuple[str, str | None]], roots: Collection[str] | None
-) -> None:
+def check_names(group: Group | None, names: Iterable[tuple[str, str | None]], roots: Collection[str] | None) -> None:
     """Raise ConfigurationError where of some files, their names and labels given, not a single one has a group."""
     if group is None or group.column is not None:
         return

@@ -189,8 +189,7 @@ def closed_batches(store: Store, pipeline: str, besides: Collection[str] = ()) -
     return [
         name
         for name in names
-        if landing_state.readable(store, pipeline, name)
-        and store.size(landed_key(pipeline, name, READY)) is not None
+        if landing_state.readable(store, pipeline, name) and store.size(landed_key(pipeline, name, READY)) is not None
     ]
 
 

@@ -54,9 +54,7 @@ class Summary:
     @cached_property
     def proposal(self) -> Proposal:
         """What the workload says of the examples, and where a pipeline of them starts."""
-        return self.workload.propose(
-            self.facts, sum(self.classes.values()), self.columns, self.source.columns.label
-        )
+        return self.workload.propose(self.facts, sum(self.classes.values()), self.columns, self.source.columns.label)
 
     @property
     def free_text(self) -> bool:

@@ -151,9 +151,7 @@ def _over(refused: Sequence[Refusal], arrived: int, limit: float) -> str | None:
     return f"{found}; {rows} {rule}, such as {first.row.source}: {first.reason}"
 
 
-def _unfit(
-    row: Row, valid: Collection[str], fault: Callable[[str], str | None] | None
-) -> tuple[str, str] | None:
+def _unfit(row: Row, valid: Collection[str], fault: Callable[[str], str | None] | None) -> tuple[str, str] | None:
     """(rule, reason) of a row that is bad by itself, whatever the dataset holds."""
     if row.rule is not None:
         return row.rule, row.reason or row.rule

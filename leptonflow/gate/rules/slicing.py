@@ -84,9 +84,7 @@ class _Counted:
         return counted(self.n, "example") + of
 
 
-def _count(
-    rule: Slices, case: Case, found: Slice, mine: NDArray[np.bool_], theirs: NDArray[np.bool_]
-) -> _Counted:
+def _count(rule: Slices, case: Case, found: Slice, mine: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> _Counted:
     from leptonflow.statistics import clusters, paired
 
     where, groups = found.members, case.evidence.groups

@@ -25,9 +25,7 @@ BYTES = 2_000  # of a text in memory, its tokens apart: news and comments are sh
 
 def vocabulary(texts: NDArray[Any], given: TextInput) -> str:
     """The tokenizer of a fit's own training texts, as JSON."""
-    return tokens.fit(
-        list(texts), given.vocabulary, minimum_count=given.minimum_count, lowercase=given.lowercase
-    )
+    return tokens.fit(list(texts), given.vocabulary, minimum_count=given.minimum_count, lowercase=given.lowercase)
 
 
 def encode(texts: NDArray[Any], document: str | None, given: TextInput) -> NDArray[np.int32]:

@@ -36,9 +36,7 @@ BASELINE = """\
   # and word pairs. A network that is not is not worth its cost."""
 
 
-def propose(
-    facts: Sequence[Mapping[str, Any]], count: int, columns: tuple[str, ...], label: str | None
-) -> Proposal:
+def propose(facts: Sequence[Mapping[str, Any]], count: int, columns: tuple[str, ...], label: str | None) -> Proposal:
     """facts: the metadata of the texts that were looked at; count: how many there are; columns, label: of a table."""
     words = sorted(int(fact["words"]) for fact in facts)
     length, why = _length(words) if words else (LOOK.length, None)
@@ -75,4 +73,3 @@ def _length(words: Sequence[int]) -> tuple[int, str]:
     length = next((length for length in LENGTHS if length >= TOKENS * most), LENGTHS[-1])
     told = f"{WHOLE:.0%} of the inspected texts have at most {most} words"
     return length, told if length >= TOKENS * most else f"{told}; a larger length shows more and takes longer"
-
