@@ -35,6 +35,7 @@ up: $(READY) ## Prefect's server and UI, the board with predictions, a worker an
 
 lint: $(READY) ## style, types, and who may import whom
 	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
 	@$(BIN)/lint-imports --no-logo 2>/dev/null >.venv/lint-imports.log || { cat .venv/lint-imports.log; exit 1; }
 	@$(BIN)/mypy
 
