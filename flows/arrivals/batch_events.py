@@ -48,6 +48,7 @@ class Raiser:
         self._store, self._say = store, say
         self.renamed = False  # its YAML names another pipeline now
         self._changed = self._yaml_stamp()
+        self._wrong = False  # its YAML is, and an earlier one is in use
         self._measured: dict[str, Arrival] = {}
         self._raised: dict[str, Raised] = {}  # no run was due since, as far as is known
         self._deployed: bool | None = None  # None: not asked yet
@@ -188,12 +189,15 @@ class Raiser:
             config: Pipeline = pipeline_files.load_config(self.given)
         except UsageError as error:
             self._say(f"{self.name}: {error.line()} Until then it is watched with the earlier YAML")
+            self._wrong = True
             return
         if config.name != self.name:
             self._say(f"{self.name}: its YAML now names another pipeline, {config.name}")
             self.renamed = True
             return
-        self.config = config
+        if self._wrong:
+            self._say(f"{self.name}: its YAML is right again, and in use")
+        self.config, self._wrong = config, False
 
 
 def _told(arrival: Arrival) -> str:

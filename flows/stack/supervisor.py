@@ -66,6 +66,7 @@ class Child:
     due: float = 0.0  # monotonic: not started again before that
     asked: float | None = None  # monotonic: when it was first started
     depended: object = None  # what `depends` returned when it was last started
+    wrong: bool = False  # what it depends on was wrong when it last ended
     renewed: bool = False  # it was asked to end, for a start that reads what it depends on
 
     @property
@@ -187,7 +188,10 @@ class Supervisor:
         if service.once and (status == 0 or wrong):
             if wrong:
                 self._note(self._failure(child, f"{service.name} failed ({how})", status).line())
+            elif child.wrong:
+                self._note(f"{service.name} succeeded: what it depends on is right again")
             child.healthy = child.was_healthy = True
+            child.wrong = wrong
             self._publish()
             return
         child.healthy = False

@@ -105,6 +105,9 @@ def test_what_ended_well_is_started_again_when_what_it_depends_on_changes(tmp_pa
         assert line(process).startswith("note: first failed (status 2)")
         given.write_text("two")
         assert line(process) == "deployed two"
+        assert line(process) == "note: first succeeded: what it depends on is right again"
+        given.write_text("three")
+        assert line(process) == "deployed three"
         process.send_signal(signal.SIGTERM)
         assert line(process) == "ended []"
 

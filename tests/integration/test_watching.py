@@ -452,6 +452,8 @@ def test_a_configuration_that_is_wrong_for_a_while(
     watcher.says("Until then it is watched with the earlier YAML")
     close(store, name, "b")
     watcher.says("batch b has arrived")
+    pipeline(tmp_path, name, contract="c.yaml")
+    watcher.says(f"{name}: its YAML is right again, and in use")
     assert watcher.told().count("cannot be read") == 2
 
 
