@@ -172,21 +172,25 @@ def discordance_seen(store: Store, config: Pipeline) -> Seen:
     """Candidate against champion in the newest run that scored two versions; else an assumption, named.
 
     The assumption: two independent models that are right with the newest version's out-of-fold
-    probability p of the true label disagree in being right on 2 mean(p (1 - p)) of the examples.
-    Raises LeptonflowError where there is neither, or the two never differed.
+    probability p of the true label disagree in being right on 2 mean(p (1 - p)) of the examples. Where the two never
+    differed on n examples it is the one-sided 95% limit of Clopper and Pearson (1934), 1 - 0.05^(1/n).
+    Raises LeptonflowError where there is neither.
     """
     for run in reversed(recording.runs(store, config.name)):
         found = _compared(store, config.name, run["run_id"])
         if found is None:
             continue
-        share = _discordance(_read(store, found.predictions), _read(store, found.champion_predictions))
-        if share > 0:
-            where = f"{found.version} against the champion {found.champion} on the holdout of run {found.run_id}"
-            return Seen(share, where, None)
-        raise LeptonflowError(
-            f"candidate and champion of run {found.run_id} were right on the same examples: the discordance is 0",
-            hint="Give one with --discordance D",
+        differ, n = _discordant(_read(store, found.predictions), _read(store, found.champion_predictions))
+        if not n:
+            continue
+        where = f"{found.version} against the champion {found.champion} on the holdout of run {found.run_id}"
+        if differ:
+            return Seen(differ / n, where, None)
+        told = (
+            f"the two were right on the same {counted(n, 'example')}, so the discordance is assumed to be the most "
+            "that this leaves possible at 95% confidence; --discordance D gives another"
         )
+        return Seen(1 - 0.05 ** (1 / n), where, told)
     return _assumed(store, config)
 
 
@@ -205,14 +209,14 @@ def _last_evaluation(store: Store, pipeline: str, run_id: str) -> Evaluation | N
     return parsed(store, last, Evaluation.model_validate_json)
 
 
-def _discordance(candidate: pa.Table, champion: pa.Table) -> float:
-    """The share of examples on which exactly one of the two is right."""
+def _discordant(candidate: pa.Table, champion: pa.Table) -> tuple[int, int]:
+    """(on how many examples exactly one of the two is right, of how many)."""
     rights = []
     for table in (candidate, champion):
         columns = (table[name].to_pylist() for name in ("example_id", "label", "predicted"))
         rights.append({example: label == said for example, label, said in zip(*columns, strict=True)})
     shared = rights[0].keys() & rights[1].keys()
-    return sum(rights[0][e] != rights[1][e] for e in shared) / len(shared) if shared else 0.0
+    return sum(rights[0][e] != rights[1][e] for e in shared), len(shared)
 
 
 def _assumed(store: Store, config: Pipeline) -> Seen:
@@ -234,7 +238,10 @@ def _assumed(store: Store, config: Pipeline) -> Seen:
         raise _nothing(config, f"has no out-of-fold predictions of version {version}", "--discordance D")
     value = simulation.independent_discordance(np.asarray(chances, np.float64))
     if not 0 < value <= 1:
-        raise _nothing(config, f"has a version {version} whose predictions are all certain", "--discordance D")
+        raise LeptonflowError(
+            f"every out-of-fold prediction of {version} has the probability 0 or 1, which tells no discordance",
+            expected="probabilities between them", hint="Give one with --discordance D",
+        )  # fmt: skip
     assumption = (
         "no run has scored a candidate beside another champion yet, so the discordance is assumed to be "
         "2 mean(p (1 - p)), p the out-of-fold probability of the true label "

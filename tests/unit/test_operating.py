@@ -121,11 +121,12 @@ def test_changed_predictions_are_refused(memory: Store, tmp_path: Path) -> None:
         operating_curve.discordance_seen(memory, CONFIG)
 
 
-def test_two_versions_that_never_differ_show_no_discordance(memory: Store) -> None:
-    compared(memory, "b1" * 6, 0)
-    with pytest.raises(LeptonflowError, match="the discordance is 0") as refused:
-        operating_curve.discordance_seen(memory, CONFIG)
-    assert "--discordance" in str(refused.value.hint)
+def test_of_two_versions_that_never_differ_it_is_what_is_still_possible(memory: Store) -> None:
+    compared(memory, "b1" * 6, 40)
+    compared(memory, "b2" * 6, 0)
+    seen = operating_curve.discordance_seen(memory, CONFIG)
+    assert (1 - seen.value) ** 400 == pytest.approx(0.05) and "b2" * 6 in seen.source
+    assert seen.assumption is not None and "right on the same 400 examples" in seen.assumption
 
 
 def test_todays_holdout_is_counted_in_the_dataset(memory: Store) -> None:
