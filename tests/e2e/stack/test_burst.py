@@ -26,7 +26,7 @@ DEBOUNCE = 5
 BATCHES = 20
 
 
-@pytest.mark.slow  # each of these faults alone is in every run: test_watching.py, test_webhook.py, test_arrivals.py
+@pytest.mark.slow  # each of these faults alone is in every run: test_watcher.py, test_webhook.py, test_arrivals.py
 @pytest.mark.skipif(servers.minio_binary() is None, reason="no `minio` binary on PATH or under $GOPATH/bin")
 def test_a_burst_with_duplicates_forgeries_and_a_killed_watcher(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -26,7 +26,7 @@ def served(stack: Stack, name: str) -> bool:
         return False
 
 
-@pytest.mark.slow  # its parts are in every run: test_watching.py and test_supervising.py
+@pytest.mark.slow  # its parts are in every run: test_watcher.py and test_supervisor.py
 def test_a_pipeline_that_comes_while_up_runs_is_trained_and_one_that_goes_is_taken_off(tmp_path: Path) -> None:
     folder = project(tmp_path / "work", "first")
     with up(folder) as stack:
