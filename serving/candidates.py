@@ -92,7 +92,9 @@ class Candidates:
         if version is None and asked.shadow is not None:
             version = self._newest(service)
         if version is None or live is None or version == live.version:
-            service.beside = None
+            if beside is not None:
+                beside = service.beside = None
+                gc.collect()  # the model's memory: a server hardly looks for garbage by itself
             self._problem(service, self._undecided.get(service.name))
             return
         if beside is not None and beside.live.version == version and _alike(beside.live, live):
@@ -104,7 +106,7 @@ class Candidates:
         if self._failed.get(service.name) == pair or (service.problem_beside or "").startswith(f"{version} failed"):
             return
         beside = service.beside = None
-        gc.collect()  # the candidate before: a server hardly looks for garbage by itself
+        gc.collect()  # the candidate before, one that failed too
         try:
             other = live_models.load(self._store, service.config, version, None)
             if not _alike(other, live):

@@ -102,6 +102,8 @@ class Watch:
 
     def _load(self, service: Service, version: str, number: int) -> bool:
         """Whether the version is served now. Raises what a store raises that is away."""
+        if service.name in self._failed:
+            gc.collect()  # the model of the load before: a server hardly looks for garbage by itself
         sha256 = service.champion.manifest_sha256 if service.champion and not service.pin else None
         before = service.live.version if service.live else None
         try:
@@ -126,5 +128,5 @@ class Watch:
         why = f", because {live.served.why_keras}" if live.served.why_keras else ""
         self._say(f"{service.name}: {version} is served by {runtime}{why}{f', before {before}' if before else ''}")
         if before:
-            gc.collect()  # the version before: a server hardly looks for garbage by itself
+            gc.collect()  # the version before
         return True

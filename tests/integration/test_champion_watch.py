@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import http.client
 import json
 import threading
 import time
+import weakref
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +21,10 @@ from leptonflow.data.dataset.example_sets import Examples
 from leptonflow.registry import manual_decisions, package_builder
 from leptonflow.storage.directory_store import DirectoryStore
 from leptonflow.storage.memory_store import MemoryStore
+from schemas.errors import Damaged
+from serving import champion_watch, live_models
 from serving.app import Options, create_app
+from serving.service import Service
 from tests import served_champions, small_packages
 from tests.served_champions import NAME, SHAPE, config, png, until
 
@@ -133,3 +138,32 @@ def test_a_broken_version_replaces_nothing(models: list[Any]) -> None:
         manual_decisions.rollback(store, NAME, "one", "broken", "tester", small_packages.fit_to_run)
         until(lambda: service.problem is None)
         assert service.swaps == 0 and service.failed_loads == 2
+
+
+def test_a_version_that_is_tried_again_and_again_leaves_no_model_of_each_try(
+    models: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Keras' models do, this one holds itself: only a collection of garbage frees it."""
+    store, tries = MemoryStore("memory://again"), list[Any]()
+    served_champions.promote(store, "one", models[0])
+
+    def fails(*_: Any) -> Any:
+        assert not any(each() for each in tries), "the model of the try before is in memory"
+
+        def model() -> None: ...
+
+        model.__dict__["model"] = model
+        tries.append(weakref.ref(model))
+        raise Damaged("it predicts something else")
+
+    monkeypatch.setattr(live_models, "load", fails)
+    monkeypatch.setattr(champion_watch, "AGAIN", 0)
+    service = Service(config())
+    watch = champion_watch.Watch(store, [service], lambda _: None, lambda _: None)
+    gc.disable()  # none but its own
+    try:
+        for _ in range(3):
+            watch._look(service)
+    finally:
+        gc.enable()
+    assert service.failed_loads == 3 and "something else" in str(service.problem)

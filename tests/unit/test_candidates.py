@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -259,6 +261,43 @@ def test_what_is_recorded_of_approvals_is_read_again_only_where_there_is_more(st
     assert not counted
     candidates._decided(service)
     assert not counted, "a canary that ended is not evaluated again and again"
+
+
+class Model:
+    """As Keras' models do, it holds itself: only a collection of garbage frees it."""
+
+    def __init__(self) -> None:
+        self.model = self
+
+
+def test_a_candidate_that_is_replaced_or_taken_back_leaves_no_model_in_memory(
+    served: tuple[TestClient, Service, Kept], store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service, models = Service(served_champions.config(shadow="candidate")), list[Any]()
+    live = service.live = served[1].live
+    assert live is not None
+
+    def loaded(store: Any, config: Any, version: str, sha256: Any) -> Any:
+        assert not any(each() for each in models), "the model before is freed before the next one is loaded"
+        model = Model()
+        models.append(weakref.ref(model))
+        manifest = live.served.manifest.model_copy(update={"version": version})
+        return dataclasses.replace(
+            live,
+            served=dataclasses.replace(live.served, manifest=manifest, _compute=model),  # type: ignore[arg-type]
+        )
+
+    candidates = Candidates(store, [service], lambda _: None)
+    monkeypatch.setattr(live_models, "load", loaded)
+    gc.disable()  # none but its own
+    try:
+        for version in ("two", "four", None):
+            monkeypatch.setattr(candidates, "_newest", lambda _, version=version: version)
+            candidates._look(service, decide=False)
+            beside = service.beside.live.version if service.beside else None
+            assert beside == version and (models[-1]() is not None) == (version is not None)
+    finally:
+        gc.enable()
 
 
 def test_a_candidate_that_takes_other_inputs_than_a_new_champion_predicts_no_more(store: MemoryStore) -> None:
