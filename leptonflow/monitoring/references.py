@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from leptonflow.core import progress, store_keys
-from leptonflow.data.dataset import dataset_contents, dataset_state
+from leptonflow.data.dataset import dataset_contents
 from leptonflow.data.dataset.holdout_split import in_holdout
 from leptonflow.monitoring.drift_tests import Observed
-from leptonflow.registry import packages, served_models
+from leptonflow.registry import lineage, packages, served_models
 from leptonflow.registry.champion_log import Champion
 from leptonflow.storage.objects import adopt
 from leptonflow.storage.store import Store
@@ -26,7 +25,6 @@ from leptonflow.workloads import catalog
 from leptonflow.workloads.predictions import matrix
 from schemas import own_model
 from schemas.config import Pipeline
-from schemas.errors import Damaged
 from schemas.records import ModelManifest, SnapshotRef
 
 if TYPE_CHECKING:
@@ -84,7 +82,7 @@ def _made(store: Store, config: Pipeline, champion: Champion, manifest: ModelMan
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    snapshot = _snapshot(store, config, manifest)
+    snapshot = lineage.snapshot_of(store, config, manifest)
     held, others = _sample(store, config, snapshot)
     as_trained = config.model_copy(update={"input": manifest.input})
     rows = [
@@ -151,18 +149,3 @@ def _predicted(
                     "features": None if features is None else features[place],
                     "input_statistics": json.dumps(said) if said else None,
                 }  # fmt: skip
-
-
-def _snapshot(store: Store, config: Pipeline, manifest: ModelManifest) -> SnapshotRef:
-    """The dataset that the version learned from, whatever came later."""
-    log = dataset_state.snapshots(store, config.name)
-    number = manifest.snapshot_number
-    state = dataset_state.state(config, replace(log, entries=log.entries[:number]))
-    if state is None or log.number < number:
-        raise Damaged(
-            f"{log.prefix} is shorter than it was",
-            expected=f"record {number}, which the version {manifest.version} learned from",
-            received=f"{log.number} records",
-            hint="Put the missing records back from a backup",
-        )
-    return state.model_copy(update={"classes": manifest.classes})

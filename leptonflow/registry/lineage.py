@@ -10,19 +10,22 @@ import json
 import os
 import platform
 import subprocess
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
 from leptonflow.core import clock, store_keys
 from leptonflow.core.code_digests import ROOT, backend, libraries
 from leptonflow.core.hashing import sha256
+from leptonflow.data.dataset import dataset_state
 from leptonflow.keras_runtime import keras_models
 from leptonflow.storage.objects import parsed
 from leptonflow.storage.store import Store
 from schemas.config import Pipeline
-from schemas.errors import NotFound
-from schemas.records import Hardware, Lineage, Plan, SnapshotRef
+from schemas.errors import Damaged, NotFound
+from schemas.records import Hardware, Lineage, ModelManifest, Plan, SnapshotRef
 from schemas.starting import Started
+from schemas.text import counted
 
 LOCK = "requirements.lock"
 GIT_SECONDS = 5.0
@@ -65,6 +68,24 @@ def _started(store: Store, plan: Plan) -> str | None:
         return str(parsed(store, key, json.loads)["started_at"])
     except (NotFound, ValueError, TypeError, KeyError):  # not begun by a run, or not what one writes there
         return None
+
+
+def snapshot_of(store: Store, config: Pipeline, manifest: ModelManifest, number: int | None = None) -> SnapshotRef:
+    """The dataset that a version learned from, or as of another record of its log, whatever came later.
+
+    Raises Damaged where the log does not reach so far.
+    """
+    log = dataset_state.snapshots(store, config.name)
+    number = manifest.snapshot_number if number is None else number
+    state = dataset_state.state(config, replace(log, entries=log.entries[:number]))
+    if state is None or log.number < number:
+        raise Damaged(
+            f"{log.prefix} is shorter than it was",
+            expected=f"record {number}, which the version {manifest.version} learned from",
+            received=counted(log.number, "record"),
+            hint="Put the missing records back from a backup",
+        )
+    return state.model_copy(update={"classes": manifest.classes})
 
 
 def versions() -> dict[str, str]:

@@ -13,8 +13,8 @@ from typing import Any
 from leptonflow.core import person, store_keys
 from leptonflow.core.hashing import canonical
 from leptonflow.evaluation import holdout_evaluation, load_check
-from leptonflow.registry import champion_log, packages, proven_champions
-from leptonflow.runs import approvals, reproduction, verdicts
+from leptonflow.registry import champion_log, lineage, packages, proven_champions
+from leptonflow.runs import approvals, verdicts
 from leptonflow.runs.approvals import APPROVED, REJECTED, UNDECIDED, Approval
 from leptonflow.runs.verdicts import Opponent
 from leptonflow.storage.commit_log import Log, LostRace
@@ -142,7 +142,7 @@ def case_of(store: Store, config: Pipeline, approval: Approval) -> Case:
     """Raises LeptonflowError where the YAML asks for another gate than the one that the run passed."""
     request = approval.request
     manifest = packages.manifest(store, config.name, request.version)
-    snapshot = reproduction.snapshot_of(store, config, manifest, request.snapshot_number)
+    snapshot = lineage.snapshot_of(store, config, manifest, request.snapshot_number)
     if approvals.configuration(config, snapshot.content) != request.configuration:
         raise LeptonflowError(
             f"the gate, the input or the model of {config.name} is no longer that of the run {request.run_id}",

@@ -39,8 +39,8 @@ def of_new_batches(store: Store, pipeline: str, besides: Collection[str] = (), s
 def _seen(store: Store, pipeline: str) -> set[str | None]:
     """The snapshots that a retraining trained on, or could not train on. Damage is told elsewhere, and ends no run."""
     try:
-        rejected = rejections.newest(store, pipeline)
+        rejected = rejections.every(store, pipeline)
         trained = recording.runs(store, pipeline)
     except Damaged:
         return set()
-    return {*(run["snapshot"] for run in trained), *([rejected.snapshot] if rejected else [])}
+    return {*(run["snapshot"] for run in trained), *(each.snapshot for each in rejected)}

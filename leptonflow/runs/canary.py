@@ -95,8 +95,7 @@ def _act(store: Store, case: approval.Case, log: Log, found: Labelled, now: str)
     verdict = read_model(Verdict, key, store.get(key), "the verdict on a canary")
     if verdict.verdict != PROMOTED:
         return verdict.sentence
-    reason = f"on {counted(len(found.labels), 'labelled request')}: {verdict.sentence}"
-    approval.approve(store, case.config, request.run_id, WHO, reason, now, evaluates=False)
+    approval.approve(store, case.config, request.run_id, WHO, verdict.sentence, now, evaluates=False)
     return None
 
 
@@ -115,7 +114,8 @@ def _verdict(store: Store, case: approval.Case, log: Log, found: Labelled) -> Ve
         evidence=live, champion=champion, against=log.number, history=log, snapshot_number=plan.snapshot.number,
         champion_snapshot_number=champion.snapshot_number,
     )  # fmt: skip
-    return live_evidence.worded(verdict)
+    told = live_evidence.worded(verdict)
+    return told.model_copy(update={"sentence": f"on {counted(len(found.labels), 'labelled request')}: {told.sentence}"})
 
 
 def _labelled(store: Store, config: Pipeline, newest: Approval) -> Labelled | None:

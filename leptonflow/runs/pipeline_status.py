@@ -80,10 +80,8 @@ def rejected(store: Store, config: Pipeline, finished: Sequence[dict[str, Any]])
     """{snapshot, batches, sentence, at} of the last `retrain` that trained nothing, if no run has finished since."""
     found = None
     with suppress(Damaged):  # `verify` names it, and no run depends on it
-        found = rejections.newest(store, config.name)
-    if found is None or (finished and finished[-1]["finished_at"] > found.at):
-        return None
-    return found.model_dump(mode="json", exclude={"pipeline"})
+        found = rejections.standing(store, config.name, len(finished))
+    return None if found is None else found.model_dump(mode="json", exclude={"pipeline"})
 
 
 def _unfinished(store: Store, pipeline: str) -> dict[str, Any]:

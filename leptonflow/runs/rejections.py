@@ -30,10 +30,14 @@ class Rejection(Record):
 
 def record(store: Store, pipeline: str, snapshot: str | None, batches: Sequence[str], sentence: str) -> None:
     """Record a retraining that trained nothing: once for the same reason, until a run finishes."""
-    finished = len(recording.manifests(store, pipeline))
     found = Rejection(pipeline=pipeline, snapshot=snapshot, batches=tuple(batches), sentence=sentence, at=clock.now())
-    name = short(digest("rejected-data", snapshot, sentence, finished))
-    adopt(store, store_keys.rejection_key(pipeline, name), canonical(found))
+    adopt(store, _key(found, len(recording.manifests(store, pipeline))), canonical(found))
+
+
+def _key(found: Rejection, finished: int) -> str:
+    """finished: how many runs had finished by then."""
+    name = short(digest("rejected-data", found.snapshot, found.sentence, finished))
+    return store_keys.rejection_key(found.pipeline, name)
 
 
 def document(
@@ -68,8 +72,14 @@ def document(
     }
 
 
-def newest(store: Store, pipeline: str) -> Rejection | None:
-    """The last of them, None where there is none. Raises Damaged, naming the key."""
+def standing(store: Store, pipeline: str, finished: int) -> Rejection | None:
+    """The last one after so many finished runs, None where there is none. Raises Damaged, naming the key."""
+    there = set(store.keys(store_keys.rejections_folder(pipeline)))
+    since = [each for each in every(store, pipeline) if _key(each, finished) in there]
+    return max(since, key=lambda each: each.at, default=None)
+
+
+def every(store: Store, pipeline: str) -> list[Rejection]:
+    """All of them. Raises Damaged, naming the key."""
     keys = store.keys(store_keys.rejections_folder(pipeline))
-    found = read_models(store, Rejection, keys, "the record of a rejected retraining")
-    return max(found, key=lambda each: each.at, default=None)
+    return read_models(store, Rejection, keys, "the record of a rejected retraining")

@@ -13,14 +13,14 @@ import os
 import sys
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from leptonflow.core import code_digests, pipeline_files, store_keys
-from leptonflow.data.dataset import dataset_state, example_sets
+from leptonflow.data.dataset import example_sets
 from leptonflow.keras_runtime import keras_models
 from leptonflow.registry import ancestry, lineage, model_sources, packages
 from leptonflow.runs import recording
@@ -33,7 +33,6 @@ from leptonflow.workloads import catalog, predictions, user_model
 from schemas.config import NAME, Pipeline, parse
 from schemas.errors import Damaged, NotFound, UsageError
 from schemas.records import ModelManifest, Plan, SnapshotRef
-from schemas.text import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -102,7 +101,7 @@ def _reproduced(
     folds: bool,
 ) -> dict[str, Any]:
     config = _as_trained(store, config, manifest)
-    snapshot = snapshot_of(store, config, manifest)
+    snapshot = lineage.snapshot_of(store, config, manifest)
     before = _read(recorded, f"the holdout predictions of run {run_id}", config, manifest.classes)
     out_of_fold = _out_of_fold(store, config, manifest) if folds else None
     _same_device(manifest)
@@ -194,21 +193,6 @@ def _version(store: Store, pipeline: str, run_id: str) -> str | None:
             f"{begun} is not what a run writes as it begins", expected="JSON with the run's version",
             received="something else", hint=BACK,
         ) from None  # fmt: skip
-
-
-def snapshot_of(store: Store, config: Pipeline, manifest: ModelManifest, number: int | None = None) -> SnapshotRef:
-    """The dataset as of the recorded snapshot number (by default the one in the manifest), whatever came later."""
-    log = dataset_state.snapshots(store, config.name)
-    number = manifest.snapshot_number if number is None else number
-    state = dataset_state.state(config, replace(log, entries=log.entries[:number]))
-    if state is None or log.number < number:
-        raise Damaged(
-            f"{log.prefix} is shorter than it was",
-            expected=f"record {number}, which the version {manifest.version} learned from",
-            received=counted(log.number, "record"),
-            hint="Put the missing records back from a backup",
-        )
-    return state.model_copy(update={"classes": manifest.classes})
 
 
 def _as_trained(store: Store, config: Pipeline, manifest: ModelManifest) -> Pipeline:

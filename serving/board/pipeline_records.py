@@ -195,6 +195,5 @@ def _folders(store: Store, pipeline: str, entries: Sequence[Entry]) -> Folders:
 
 def _rejected(store: Store, pipeline: str, found: FinishedRuns) -> str | None:
     """Why the last retraining trained nothing, if no run has finished since."""
-    last = rejections.newest(store, pipeline)
-    newer: Sequence[Run] = found.runs[:1]
-    return None if last is None or any(run.finished_at > last.at for run in newer) else last.sentence
+    last = rejections.standing(store, pipeline, len(found.runs) + len(found.damage))
+    return None if last is None else last.sentence

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -18,6 +19,7 @@ from leptonflow.evaluation import load_check
 from leptonflow.registry import champion_log
 from leptonflow.runs import approval, approvals, canary, pipeline_status, recording, run_explanation, unchanged
 from leptonflow.runs.approvals import standing
+from leptonflow.runs.live_evidence import Labelled
 from leptonflow.storage import commit_log
 from leptonflow.storage.address import open_store
 from leptonflow.storage.memory_store import MemoryStore
@@ -440,3 +442,16 @@ def test_a_canary_whose_promotion_was_interrupted_waits_no_more_once_another_cha
         assert (found["state"], found["version"]) == ("refused", verdict.version)
         assert "then another champion came" in found["sentence"]
     assert canary.waiting(store, config, NOW) is None
+
+
+def test_a_canary_is_promoted_by_the_labels_that_its_verdict_is_about(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More may have come by the time an interrupted decision is completed."""
+    config, verdict = waiting(store, canary=True)
+    live = verdict.model_copy(update={"verdict": "promoted", "sentence": "on 200 labelled requests: promoted"})
+    store.create(f"approvals/digits/{verdict.run_id}/live.json", canonical(live))
+    rows = np.zeros((250, 2))
+    monkeypatch.setattr(canary, "_labelled", lambda *_: Labelled(("0",) * 250, rows, rows, ()))
+    assert canary.decide(store, config, NOW)["state"] == "promoted"
+    assert approvals.every(store, "digits", NOW)[verdict.run_id].reason == live.sentence
