@@ -39,6 +39,19 @@ def test_rare_names_count_together_and_a_single_name_is_no_difference() -> None:
     assert two_samples.names(["a"] * 50, ["a"] * 60).p_value == 1.0
 
 
+def test_a_name_too_rare_for_the_approximation_is_tested_exactly() -> None:
+    """Once in 100 and never in 10,000: by chance in 1 of 101 cases, by Pearson's approximation in 1 of 10^23."""
+    reference = ["a", "b"] * 5_000
+    once = two_samples.names(reference, ["a"] * 50 + ["b"] * 49 + ["c"])
+    assert once.p_value == pytest.approx(2 * 100 / 10_100)
+    assert two_samples.names(["a"] * 10_000, ["a"] * 99 + ["c"]).p_value == pytest.approx(100 / 10_100)
+    often = two_samples.names(reference, ["a"] * 50 + ["b"] * 40 + ["c"] * 10)
+    assert often.p_value < 1e-15 and often.effect > 0.15
+    moved = two_samples.names(reference, ["a"] * 90 + ["b"] * 9 + ["c"])
+    assert moved.p_value < 1e-12, "what the common names show is seen beside it"
+    assert two_samples.names(reference, [str(n) for n in range(60)]).p_value < 1e-15, "no common name is left"
+
+
 def test_a_class_that_is_rarely_the_largest_is_seen_by_its_mean_probability() -> None:
     """Twice as often, the third class raises its mean from 0.12 to 0.14; what is predicted never changes."""
 
