@@ -46,7 +46,9 @@ class Joined:
 
 
 class Protocol(HttpToolsProtocol):
-    """A connection is closed where the head of its first or next request is not whole in time."""
+    """A connection is closed where the head of its first or next request is not whole in time, nor the rest of one that
+    was answered before it ended.
+    """
 
     _timer: TimerHandle | None = None
     _head = 0  # bytes of a head that is not whole
@@ -76,10 +78,20 @@ class Protocol(HttpToolsProtocol):
             self._wait_for_head()
         super().on_message_begin()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A field of the head. Those after a chunked body are dropped: there may be no end of them."""
+        if self._in_head:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         self._in_head, self._head = False, 0
         self._stop_waiting()
         super().on_headers_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._timer is None and self.cycle.response_complete and self.cycle.more_body:
+            self._wait_for_head()
 
     def _wait_for_head(self) -> None:
         self._timer = self.loop.call_later(HEAD_SECONDS, self._too_slow)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from leptonflow.storage.memory_store import MemoryStore
 from serving import connections
@@ -110,6 +111,36 @@ def test_a_body_that_is_too_large_is_not_read(port: int) -> None:
     piece = b"%x\r\n%s\r\n" % (65536, bytes(65536))
     answer = say(port, head("Transfer-Encoding: chunked"), *[piece] * 40)
     assert not answer or status(answer) == 413  # the answer is lost where the client still sends
+
+
+@pytest.mark.parametrize("rest", [b"a: b\r\n", b"%x\r\n%s\r\n" % (4, bytes(4)), b""])
+def test_the_rest_of_a_request_that_was_answered_is_not_waited_for(
+    port: int, rest: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who needs no key could send without end: the fields after a body, or the body."""
+    taken: list[bytes] = []
+    take = HttpToolsProtocol.on_header
+
+    def on_header(self: HttpToolsProtocol, name: bytes, value: bytes) -> None:
+        taken.append(name)
+        take(self, name, value)
+
+    monkeypatch.setattr(HttpToolsProtocol, "on_header", on_header)
+    start = b"0\r\n" if rest.startswith(b"a") else b""
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
+        client.sendall(head("Transfer-Encoding: chunked", path="/healthz") + start + rest)
+        assert client.recv(65536).startswith(b"HTTP/1.1 405")
+        client.settimeout(0.05)
+
+        def closed() -> bool:
+            try:
+                client.sendall(rest)
+                return client.recv(1) == b""
+            except OSError as error:
+                return not isinstance(error, TimeoutError)
+
+        until(closed, 10)
+    assert taken == [b"Host", b"Transfer-Encoding"]
 
 
 def test_a_head_without_an_end_is_cut_off(port: int) -> None:
