@@ -103,7 +103,11 @@ def _lines(path: Path, columns: Columns) -> Iterator[Cell]:
             names = [header[each] for each in _places(header, columns)]
             later = ((_row(number, line), number) for number, line in found)
             for row, _ in chain(looked, later):
-                yield _cell([row.get(name) for name in names], columns) if isinstance(row, dict) else row
+                if isinstance(row, dict):
+                    rules = (table_text.value_rule(row.get(name), name) for name in names)
+                    yield next(filter(None, rules), None) or _cell([row.get(name) for name in names], columns)
+                else:
+                    yield row
         except UnicodeError as error:
             yield "unreadable-table", f"it is not text: {error}"
 

@@ -177,3 +177,29 @@ def test_rows_that_are_no_text_are_told(tmp_path: Path) -> None:
     (told,) = [line for line in found.warnings() if "quarantine" in line]
     assert told.startswith("1 row goes to quarantine, such as t.csv[1] (not-utf8: line 3, column 'text': the byte 0xe9")
     assert found.classes == {"bad": 1, "good": 1}
+
+
+def test_a_column_whose_name_stands_twice_is_told(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("text,label,label\na fine day,good,1\nrain,bad,2\n")
+    found, _ = seen(tmp_path / "t.csv")
+    assert "several columns are called 'label': the first is read" in found.warnings()
+
+
+def test_rows_whose_files_are_missing_are_told(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("path,label\nC:\\a.png,x\nb.png,y\n")
+    found, _ = seen(tmp_path / "t.csv")
+    (told,) = [line for line in found.warnings() if "quarantine" in line]
+    assert told.startswith("2 rows go to quarantine, such as t.csv[0] (path-escape: 'C:")
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("t.csv", "the table has no rows"), ("photos.zip", "Unpack it"), ("t.xlsx", "Save the sheet as CSV"),
+     ("t.json", "as .jsonl"), ("folder/photos.zip", "Unpack it")],
+)  # fmt: skip
+def test_what_is_no_source_is_told_with_what_to_do(tmp_path: Path, name: str, told: str) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / name).write_bytes(b"text,label\n")
+    with pytest.raises(UsageError) as error:
+        choose(tmp_path / name.split("/")[0], DEFAULT, None)
+    assert told in error.value.line()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from leptonflow.batch_scoring import scored_tables
 from leptonflow.data.ingest import intake, label_tables, landing
 from leptonflow.data.ingest.label_columns import Columns, of_pipeline
 from leptonflow.data.validation import examination
@@ -144,6 +146,25 @@ def test_a_parquet_table_lands_without_its_rows_that_are_not_utf8(store: Store, 
     named = label_tables.read("t.parquet", table, Columns(path="text", group="group"))  # a column of paths, with groups
     assert named.paths == ["a fine day", None, "it rained", "sunny and warm"] and list(named.ragged) == [1]
     assert named.groups == ["a", None, "c", "d"]
+
+
+def test_a_structure_or_a_nul_where_a_text_belongs_is_one_bad_row(store: Store, tmp_path: Path) -> None:
+    lines = [
+        {"text": "a fine day", "label": "good"}, {"text": {"en": "rain"}, "label": "bad"},
+        {"text": "rain", "label": ["bad", "good"]}, {"text": "it rained", "label": "bad\0"},
+        {"text": "a day", "label": "bad"},
+    ]  # fmt: skip
+    data = "".join(map(json.dumps, lines)).replace("}{", "}\n{").encode()
+    found = rows(store, pipeline(), t_dot_jsonl=data)
+    assert [row.rule for row in found] == [None, "not-text", "not-text", "nul-character", None]
+    assert found[2].reason == "column 'label': the cell is a list, where a text belongs; name another column"
+    (tmp_path / "t.jsonl").write_bytes(data)
+    scored = scored_tables.rows(tmp_path / "t.jsonl", Columns(cells=()))
+    told = [each if isinstance(each, bytes) else each[0] for each in scored]
+    assert told == [b"a fine day", "not-text", b"rain", b"it rained", b"a day"]
+    nested = parquet(text=pa.array([["rain"], None]), label=pa.array(["good", "bad\0"]))
+    broken = label_tables.read("t.parquet", nested, Columns(cells=())).ragged
+    assert [broken[number][0] for number in range(2)] == ["not-text", "nul-character"]
 
 
 def test_hugging_faces_parquet_names_its_classes(store: Store, tmp_path: Path) -> None:

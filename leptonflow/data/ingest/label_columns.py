@@ -217,6 +217,14 @@ def group_column(header: Sequence[str], columns: Columns) -> int | None:
     return None if columns.group is None else list(map(nfc, header)).index(columns.group)
 
 
+def doubled(header: Sequence[str], columns: Columns) -> list[str]:
+    """A sentence where a column that is read has the name of another one."""
+    at, label_at = find_examples(header, columns)
+    read = [header[each] for each in (*(at or ()), label_at) if each is not None]
+    twice = [name for name in dict.fromkeys((*read, columns.group)) if name and list(header).count(name) > 1]
+    return [f"several columns are called {', '.join(map(repr, twice))}: the first is read"] if twice else []
+
+
 def joined(row: Sequence[Any]) -> bytes:
     """The cells of a row that hold the example, as one."""
     text = "\n\n".join(filter(None, ("" if each is None else str(each).strip() for each in row))) or "\n"
@@ -234,6 +242,11 @@ def of_texts(
     texts = [None if row is None else joined(row) for row in rows]
     found = of_cells(header, [None] * len(texts), labels, ragged)
     return replace(found, cells=texts)
+
+
+def no_rows(table: str) -> UsageError:
+    """A table that is empty but for its header."""
+    return UsageError("the table has no rows", expected="a row per example", received=table)
 
 
 def unknown(header: Sequence[str], columns: Columns) -> UsageError:

@@ -106,7 +106,7 @@ def name_of(path: str | None) -> tuple[str | None, Rule | None]:
         return None, ("missing-file", "the row names no file")
     name = posixpath.normpath(path)
     if path.startswith("/") or _DRIVE.match(path) or name == ".." or name.startswith("../"):
-        return None, ("path-escape", f"{path!r} points outside the table's folder")
+        return None, ("path-escape", f"{path!r} points outside the table's folder, to which paths are relative")
     return name, None
 
 
@@ -231,6 +231,10 @@ def _read_lines(data: bytes, columns: Columns) -> LabelTable:
     if len(rows) == len(broken):
         raise ValueError(broken[0][1] if broken else "the table is empty")
     header = list(dict.fromkeys(key for row in rows for key in row))
+    at, label_at = find_examples(header, columns)
+    for name in {header[each] for each in (*(at or ()), label_at) if each is not None}:
+        broken |= {n: rule for n, row in enumerate(rows) if (rule := table_text.value_rule(row.get(name), name))}
+    rows = [{} if number in broken else row for number, row in enumerate(rows)]
     return of_columns(
         header, columns, len(rows), lambda at: (row.get(header[at]) for row in rows), broken=broken,
         as_label=lambda each: json.dumps(each) if isinstance(each, bool) else each,  # true, as it stands there

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -221,39 +221,43 @@ def _table(source: Source, workload: Workload) -> Summary:
     if why:
         return Summary(workload, source, {}, note=f"{source.layout.table}: {why[1]}")
     examples: dict[str | None, list[bytes | str]] = {}
+    refused = dict(found.ragged)
+    places: Sequence[bytes | str | Refusal | None]
     if found.cells is not None:
-        places: Iterable[bytes | str | Refusal | None] = found.cells
+        places = found.cells
     else:
         meant = table_paths.Paths(source, found.paths)
         places = [meant.places.get(row or "") for row, _ in meant.rows]
+        refused = {number: rule for number, (_, rule) in enumerate(meant.rows) if rule} | refused
+        refused |= {n: (each.rule, each.reason) for n, each in enumerate(places) if isinstance(each, Refusal)}
     for label, place in zip(found.labels, places, strict=True):
         if isinstance(place, bytes | str):
             examples.setdefault(label, []).append(place)
-    broken = _ragged(found, source)
+    told = [*_quarantined(refused, source), *label_columns.doubled(found.header, source.columns)]
     if source.columns.cells is None:
-        return replace(_looked(source, workload, examples), note=broken)
+        return replace(_looked(source, workload, examples), note="; ".join(told) or None)
     at, label_at = label_columns.find_texts(found.header, source.columns)
     columns = tuple(found.header[each] for each in at or ())
-    note = None if source.columns.cells else _other_texts(found.header, columns, label_at)
-    note = "; ".join(filter(None, (broken, note))) or None
-    return replace(_looked(source, workload, examples), columns=columns, note=note)
+    if not source.columns.cells:
+        told += _other_texts(found.header, columns, label_at)
+    return replace(_looked(source, workload, examples), columns=columns, note="; ".join(told) or None)
 
 
-def _ragged(found: LabelTable, source: Source) -> str | None:
-    """The rows that are quarantined whatever they name."""
-    if not found.ragged:
-        return None
-    number, (rule, reason) = next(iter(found.ragged.items()))
-    rows = counted(len(found.ragged), "row goes", "rows go")
-    return f"{rows} to quarantine, such as {source.layout.table}[{number}] ({rule}: {reason})"
+def _quarantined(refused: Mapping[int, label_columns.Rule], source: Source) -> list[str]:
+    """The rows that are quarantined before an example is looked at."""
+    if not refused:
+        return []
+    number, (rule, reason) = min(refused.items())
+    rows = counted(len(refused), "row goes", "rows go")
+    return [f"{rows} to quarantine, such as {source.layout.table}[{number}] ({rule}: {reason})"]
 
 
-def _other_texts(header: Sequence[str], columns: tuple[str, ...], label_at: int | None) -> str | None:
+def _other_texts(header: Sequence[str], columns: tuple[str, ...], label_at: int | None) -> list[str]:
     """Which columns that nobody named may hold texts as well."""
     named = [name for at, name in enumerate(header) if name.strip().lower() in label_columns.TEXTS and at != label_at]
     others = ", ".join(repr(name) for name in named if name not in columns)
     options = " ".join(f"--text-column {shlex.quote(name)}" for name in named)
-    return f"{others} may hold texts too: {options} joins them" if others else None
+    return [f"{others} may hold texts too: {options} joins them"] if others else []
 
 
 def _short(name: str) -> str:

@@ -74,6 +74,8 @@ def choose(path: Path, columns: Columns, root: Path | None) -> Chosen:
         raise refused[0]
     if all(each.table is not None and (each.table.broken or each.table.missing) for each in found):
         raise _unfit(found)
+    if all(each.table is not None and not len(each.table) for each in found):
+        raise label_columns.no_rows(found[0].source.layout.table or "")
     most = max(each.examples for each in found)
     best = next(each for each in found if 2 * each.examples >= most)
     others = [each for each in found if each is not best and (each.named or set(each.columns) - set(IDS))]

@@ -91,10 +91,20 @@ def open_source(
         "this source cannot be ingested",
         expected=KINDS,
         received=f"{path} ({'another kind of file' if os.path.lexists(path) else 'there is nothing'})",
-        hint="Check the path",
+        hint=_way(path.name) if os.path.lexists(path) else "Check the path",
     )
 
 
+def _way(name: str) -> str:
+    """What to do with a file that is no source."""
+    return next((way for suffixes, way in _WAYS.items() if name.lower().endswith(suffixes)), "Check the path")
+
+
+_WAYS = {
+    (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar"): "Unpack it, and pass what was in it",
+    (".xlsx", ".xlsm", ".xls", ".ods"): "Save the sheet as CSV in UTF-8",
+    (".json",): "Write one object a line, as .jsonl",
+}
 _WORDS = {"folders": "a folder per class", "npy": "arrays"}
 
 
@@ -147,7 +157,7 @@ def _folder(path: Path, classes: Collection[str] | None, columns: Columns, suffi
             "the source holds no examples",
             expected=KINDS,
             received=f"{path} with {counted(len(source.litter), 'file')}, such as {layouts.shown(source.litter[0])!r}",
-            hint=". ".join(w[0].upper() + w[1:] for w in shape.warnings) or "Check the path",
+            hint=". ".join(w[0].upper() + w[1:] for w in shape.warnings) or _way(source.litter[0]),
         )
     return source
 

@@ -36,7 +36,7 @@ def arrive_table(source: Source, index: Index, classes: Sequence[str] | None, pr
     itself = _whole(source)
     found = label_tables.read(itself.found.name, itself.bytes(), source.columns, classes or index.classes)
     if not len(found) and not found.broken:
-        raise UsageError("the table has no rows", expected="a row per example", received=shown(table))
+        raise label_columns.no_rows(shown(table))
     if found.missing:
         raise label_columns.unknown(found.header, source.columns)
     label_columns.check_texts(found.header, source.columns)
@@ -76,6 +76,7 @@ def arrive_table(source: Source, index: Index, classes: Sequence[str] | None, pr
         warnings=(
             *source.warnings,
             *((layouts.beside_warning(rows.left),) if rows.left else ()),
+            *label_columns.doubled(found.header, source.columns),
             *layouts.lookalikes(found.written, index.classes or ()),
             *example_groups.warnings(new.moved),
         ),

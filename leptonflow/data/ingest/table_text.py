@@ -86,28 +86,42 @@ def cells_rule(line: int, cells: Sequence[str], header: Sequence[str]) -> Rule |
     return None
 
 
+def value_rule(value: Any, column: str) -> Rule | None:
+    """The rule of a value that JSON or Parquet holds where a text or a number belongs."""
+    if isinstance(value, dict | list):
+        kind = "a list" if isinstance(value, list) else "a structure"
+        return "not-text", f"column {column!r}: the cell is {kind}, where a text belongs; name another column"
+    if isinstance(value, str) and "\0" in value:
+        return "nul-character", f"column {column!r}: a NUL, which no text has"
+    return None
+
+
 def column_cells(
     column: pa.Array | pa.ChunkedArray, name: str, *, text: bool = True
 ) -> tuple[list[Any], dict[int, Rule]]:
-    """The cells of a Parquet table's column, and the rule of each with a text that is not UTF-8, by its number.
+    """The cells of a Parquet table's column, and the rule of each that is no text, by its number.
 
-    text: a column of bytes holds texts too, of a writer that did not say so. Parquet does not check that a text is
-    UTF-8, and Arrow gives either every cell of a column as text or none: then each is asked for.
+    text: not of files, whose cells may be structures; a column of bytes holds texts too, of a writer that did not say
+    so. Parquet does not check that a text is UTF-8, and Arrow gives either every cell of a column as text or none: then
+    each is asked for.
     """
+    broken: dict[int, Rule] = {}
     try:
         found = column.to_pylist()
-        return ([each.decode() if isinstance(each, bytes) else each for each in found] if text else found), {}
+        found = [each.decode() if isinstance(each, bytes) else each for each in found] if text else found
     except UnicodeDecodeError:
         found = []
-    broken: dict[int, Rule] = {}
-    for number, cell in enumerate(column):
-        try:
-            value = cell.as_py()
-            found.append(value.decode() if text and isinstance(value, bytes) else value)
-        except UnicodeDecodeError as error:
-            found.append(None)
-            told = f"byte {error.start} of the cell is 0x{error.object[error.start]:02x}, which is not UTF-8"
-            broken[number] = ("not-utf8", f"column {name!r}: {told}; {SAVE}")
+        for number, cell in enumerate(column):
+            try:
+                value = cell.as_py()
+                found.append(value.decode() if text and isinstance(value, bytes) else value)
+            except UnicodeDecodeError as error:
+                found.append(None)
+                told = f"byte {error.start} of the cell is 0x{error.object[error.start]:02x}, which is not UTF-8"
+                broken[number] = ("not-utf8", f"column {name!r}: {told}; {SAVE}")
+    for number, value in enumerate(found if text else ()):
+        if rule := value_rule(value, name):
+            broken[number] = rule
     return found, broken
 
 
