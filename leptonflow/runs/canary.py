@@ -32,8 +32,14 @@ LIVE = "live.json"
 
 def waiting(store: Store, config: Pipeline, now: str) -> str | None:
     """The version that answers a share of the requests and waits for labels. now: as `clock.now` gives it."""
-    found = approvals.pending(store, config.name, now)
-    return None if found is None or found.request.labels is None else found.request.version
+    newest = _current(store, config, now)
+    return newest.request.version if newest is not None and newest.state in approvals.UNDECIDED else None
+
+
+def _current(store: Store, config: Pipeline, now: str) -> Approval | None:
+    """The canary that is decided about: one before it whose promotion was interrupted waits for a person."""
+    found = [each for each in approvals.every(store, config.name, now).values() if each.request.labels is not None]
+    return found[-1] if found else None
 
 
 def newest(store: Store, config: Pipeline) -> str | None:
@@ -51,10 +57,9 @@ def decide(store: Store, config: Pipeline, now: str) -> dict[str, Any]:
     approval; run_id is null where no canary is or was. Raises what reading and committing raise.
     """
     approvals.close(store, config.name, now)
-    every = [each for each in approvals.every(store, config.name, now).values() if each.request.labels is not None]
-    if not every:
+    newest = _current(store, config, now)
+    if newest is None:
         return _document(config, None, 0, None)
-    newest = every[-1]
     found = _labelled(store, config, newest)
     count = 0 if found is None else len(found.labels)
     if newest.state not in approvals.UNDECIDED:

@@ -455,3 +455,15 @@ def test_a_canary_is_promoted_by_the_labels_that_its_verdict_is_about(
     monkeypatch.setattr(canary, "_labelled", lambda *_: Labelled(("0",) * 250, rows, rows, ()))
     assert canary.decide(store, config, NOW)["state"] == "promoted"
     assert approvals.every(store, "digits", NOW)[verdict.run_id].reason == live.sentence
+
+
+def test_a_canary_answers_although_the_promotion_of_one_before_it_was_interrupted(store: Interrupted) -> None:
+    """Only the newest one's labels decide: if another answered, they would never come."""
+    config, before = waiting(store, canary=True)
+    store.down = True
+    with pytest.raises(KeyboardInterrupt):
+        approval.approve(store, config, before.run_id, canary.WHO, "labels", NOW, evaluates=False)
+    store.down = False
+    assert canary.waiting(store, config, NOW) == before.version
+    _, verdict = waiting(store, 2, canary=True)
+    assert canary.waiting(store, config, NOW) == verdict.version == canary.decide(store, config, NOW)["version"]
