@@ -127,7 +127,7 @@ def _labelled(store: Store, config: Pipeline, newest: Approval) -> Labelled | No
     """None where the two versions cannot be compared, one that cannot be read among them."""
     request = newest.request
     try:
-        both = live_evidence.manifests(store, config.name, request.version, request.champion or "")
+        both = [packages.manifest(store, config.name, each) for each in (request.version, request.champion or "")]
     except (NotFound, Damaged):
         return None
     return live_evidence.labelled(store, config.name, *both)

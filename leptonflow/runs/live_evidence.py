@@ -16,7 +16,6 @@ from leptonflow.evaluation import holdout_evaluation
 from leptonflow.gate import evidence as gathering
 from leptonflow.gate.evidence import Evidence
 from leptonflow.monitoring import labels, served_log
-from leptonflow.registry import packages
 from leptonflow.storage.store import Store
 from leptonflow.workloads import catalog
 from schemas.config import Pipeline
@@ -136,8 +135,3 @@ def worded(verdict: Verdict) -> Verdict:
     rules = tuple(rule.model_copy(update={"sentence": told(rule.sentence)}) for rule in verdict.rules)
     warnings = tuple(map(told, verdict.warnings))
     return verdict.model_copy(update={"sentence": told(verdict.sentence), "rules": rules, "warnings": warnings})
-
-
-def manifests(store: Store, pipeline: str, *versions: str) -> tuple[ModelManifest, ...]:
-    """Of those versions. Raises NotFound, Damaged."""
-    return tuple(packages.manifest(store, pipeline, version) for version in versions)

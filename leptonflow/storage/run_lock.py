@@ -20,15 +20,15 @@ _HELD: set[tuple[str, str]] = set()  # store and pipeline: the kernel gives a lo
 
 
 @contextmanager
-def one_at_a_time(store: Store, pipeline: str) -> Iterator[bool]:
-    """Hold the pipeline's lock; True where another process had to be waited for. kill -9 frees it.
+def one_at_a_time(store: Store, pipeline: str) -> Iterator[None]:
+    """Hold the pipeline's lock, once another process has let go of it. kill -9 frees it.
 
     Within a block of the same process, the inner one passes: a command holds it before its flow does.
     """
     root = store.path("")
     mine = (store.uri, pipeline)
     if root is None or mine in _HELD:
-        yield False
+        yield
         return
     folder = root / ".locks"
     try:
@@ -42,19 +42,17 @@ def one_at_a_time(store: Store, pipeline: str) -> Iterator[bool]:
             received=error.strerror or str(error),
             hint="Check the folder's owner and free space",
         ) from None
-    waited = False
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            waited = True
             progress.note(f"another retraining of {pipeline} is running on this store; waiting for it to end")
             fcntl.flock(handle, fcntl.LOCK_EX)
         except OSError:  # a file system without locks: as on S3
             pass
         _HELD.add(mine)
         leftovers.remove(store)
-        yield waited
+        yield
     finally:
         _HELD.discard(mine)
         os.close(handle)
