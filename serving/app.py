@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -84,7 +83,7 @@ def create_app(
         finally:
             keys.cancel()
             candidates.stop()
-            app.state.hung = await run_in_threadpool(_close, watch, list(services.values()), log)
+            app.state.hung = await asyncio.to_thread(_close, watch, list(services.values()), log)
             for pool in (app.state.decoders, app.state.explainer):
                 pool.shutdown(wait=False, cancel_futures=True)
 

@@ -6,6 +6,7 @@ The routes that show them are predictions and inference_protocol.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import Sequence
@@ -72,8 +73,10 @@ async def predicted(
             504, "the prediction took too long", expected=f"an answer within {limit:g} seconds",
             hint="Try again, with fewer examples in one request", retry_after=1,
         ) from None  # fmt: skip
-    except TrainingError as error:
-        raise Problem(500, error) from None
+    except Exception as error:  # whatever a model raises
+        logging.getLogger("leptonflow.serving").exception("a model failed")
+        hidden = LeptonflowError("the model failed", hint="The server's log says why")
+        raise Problem(500, error if isinstance(error, TrainingError) else hidden) from None
     return list(zip(ids, (each.name for each in examples), answers, strict=True))
 
 

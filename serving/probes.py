@@ -8,7 +8,6 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
@@ -71,6 +70,5 @@ async def _canary(service: Service) -> str | None:
 
 
 async def metrics(request: Request) -> Response:
-    """`GET /metrics`."""
-    page = await run_in_threadpool(request.app.state.metrics.page)
-    return Response(page, media_type=TYPE)
+    """`GET /metrics`. Not in a thread: those may all wait for a slow store, which this page is to tell of."""
+    return Response(request.app.state.metrics.page(), media_type=TYPE)

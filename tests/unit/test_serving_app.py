@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import anyio.to_thread
 import numpy as np
 import pytest
 from PIL import Image
@@ -20,6 +21,7 @@ from starlette.testclient import TestClient
 
 from leptonflow.evaluation import champion_predictions
 from leptonflow.registry import champion_log, serving_decisions
+from leptonflow.runs import stored_pipelines
 from leptonflow.storage import s3
 from leptonflow.storage.address import open_store
 from leptonflow.storage.directory_store import DirectoryStore
@@ -251,7 +253,9 @@ def test_a_wrong_tensor_is_told_in_one_line(client: TestClient, case: str) -> No
     assert "Traceback" not in response.text
 
 
-def test_a_model_or_a_decoder_that_fails_fails_its_own_examples(store: MemoryStore) -> None:
+def test_a_model_or_a_decoder_that_fails_fails_its_own_examples(
+    store: MemoryStore, caplog: pytest.LogCaptureFixture
+) -> None:
     """The others of the batch are answered; the readiness says that the model gives no numbers."""
     app = create_app(store, [served_champions.config()], Options(poll=0.05))
     with TestClient(app) as client:
@@ -273,6 +277,10 @@ def test_a_model_or_a_decoder_that_fails_fails_its_own_examples(store: MemorySto
         response = client.post(URL, content=png(1))
         assert response.status_code == 422 and "not a finite number" in response.json()["line"]
         assert client.get("/readyz").status_code == 503
+        service.live = dataclasses.replace(service.live, served=dataclasses.replace(served, _compute=broken))
+        failed = client.post(URL, content=png(1))
+        assert failed.status_code == 500 and "a bug" not in failed.text and "a bug" in caplog.text
+        assert f'requests_total{{pipeline="{NAME}",status="500",version=""}} 1.0' in client.get("/metrics").text
 
 
 def test_a_json_of_too_many_values_is_not_read(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -338,6 +346,33 @@ def test_a_large_example_is_decoded_beside_the_queue(client: TestClient, store: 
     Image.fromarray(pixels).save(buffer, "PNG")
     response = client.post(URL, content=buffer.getvalue())
     same(response.json()["predictions"][0], offline(store, tmp_path, [buffer.getvalue()])[0])
+
+
+def test_metrics_are_told_while_every_thread_waits_for_a_slow_store(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    freed, waiting = threading.Event(), threading.Semaphore(0)
+
+    async def threads(count: int) -> None:
+        anyio.to_thread.current_default_thread_limiter().total_tokens = count
+
+    def slow(_: Store) -> list[str]:
+        waiting.release()
+        assert freed.wait(30)
+        return []
+
+    monkeypatch.setattr(stored_pipelines, "names", slow)
+    assert client.portal is not None
+    client.portal.call(threads, 2)
+    with ThreadPoolExecutor() as pool:
+        pages = [pool.submit(client.get, "/") for _ in range(2)]
+        try:
+            assert all(waiting.acquire(timeout=30) for _ in range(2))
+            assert pool.submit(client.get, "/metrics").result(10).status_code == 200
+        finally:
+            freed.set()
+            client.portal.call(threads, 40)  # as by default
+        assert {page.result().status_code for page in pages} == {200}
 
 
 def test_metrics_count_requests_by_version_and_status(client: TestClient) -> None:
