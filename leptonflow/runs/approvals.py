@@ -19,6 +19,7 @@ from leptonflow.reports.wording import when
 from leptonflow.storage.commit_log import Log
 from leptonflow.storage.objects import adopt, read_model
 from leptonflow.storage.store import Store
+from schemas import promotion
 from schemas.approvals import ApprovalDecision, ApprovalRequest
 from schemas.config import Pipeline
 from schemas.constants import PROMOTED, REFUSED, WAITING
@@ -59,11 +60,13 @@ def ask(store: Store, config: Pipeline, plan: Plan, verdict: Verdict, number: in
         return
     assert plan.snapshot is not None
     canary = config.serving.canary
+    # A killed run may go on under a YAML that asks nobody any more.
+    waits = config.waits or promotion.Approval(approve=()).timeout
     request = ApprovalRequest(
         pipeline=config.name, run_id=verdict.run_id, version=verdict.version, number=number or 0,
         snapshot_number=plan.snapshot.number, against=verdict.against, champion=verdict.champion,
         configuration=configuration(config, plan.snapshot.content),
-        sentence=verdict.sentence, at=at, expires_at=clock.after(at, config.waits or 0.0),
+        sentence=verdict.sentence, at=at, expires_at=clock.after(at, waits),
         labels=canary.promote_after if canary is not None else None,
     )  # fmt: skip
     adopt(store, store_keys.approval_key(config.name, verdict.run_id, REQUEST), canonical(request))

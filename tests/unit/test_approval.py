@@ -467,3 +467,12 @@ def test_a_canary_answers_although_the_promotion_of_one_before_it_was_interrupte
     assert canary.waiting(store, config, NOW) == before.version
     _, verdict = waiting(store, 2, canary=True)
     assert canary.waiting(store, config, NOW) == verdict.version == canary.decide(store, config, NOW)["version"]
+
+
+def test_a_run_that_goes_on_under_a_yaml_that_asks_nobody_waits_as_long_as_by_default(store: Store) -> None:
+    run = run_examples.make(store)
+    verdict = run.verdict.model_copy(update={"verdict": "waiting", "against": 0, "champion": None})
+    champion_log.settle(store, run.plan, verdict, run.package.manifest_sha256)
+    document = recording.record(store, run.config, run.plan, run.results(verdict=verdict, champion_after=None))
+    asked = document["approval"]
+    assert asked["state"] == "waiting" and asked["expires_at"] == clock.after(asked["requested_at"], 3 * 86_400)
