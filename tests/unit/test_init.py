@@ -62,6 +62,14 @@ def test_the_input_follows_the_images(tmp_path: Path) -> None:
     assert (found.document()["input"], found.classes) == ([28, 28, 1], {"1": 2, "2": 1, "10": 1})
 
 
+def test_rows_of_arrays_that_go_to_quarantine_are_told_with_the_first_reason(tmp_path: Path) -> None:
+    np.save(tmp_path / "X.npy", np.zeros((4, 8, 8), np.uint8))
+    np.save(tmp_path / "y.npy", np.array(["cat", "dog"] * 2))
+    found = summary(tmp_path)
+    assert found.warnings()[0].startswith("4 rows go to quarantine, such as X.npy[0] (unreadable-array: the labels are")
+    assert not found.no_label
+
+
 @pytest.mark.parametrize("side", [8, 12, 17, 18])
 def test_the_model_has_room_in_the_input(side: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

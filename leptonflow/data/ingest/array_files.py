@@ -224,7 +224,7 @@ def _open(source: Source, what: str) -> NDArray[Any]:
     if dtype.hasobject:
         # A pickled object takes a byte at least: a larger count is a header's lie.
         rows = shape[0] if shape and shape[0] <= size else None
-        raise _Refused("object-array", f"{what} are an array of objects, which is never unpickled", rows)
+        raise _Refused("object-array", f"{what} are objects, which are never unpickled: save them as numbers", rows)
     if dtype.kind in "US" and what == "the labels":
         raise _Refused("unreadable-array", f"{what} are text ({dtype}) and not numbers; {NUMBERED}")
     if dtype.kind not in "buif":

@@ -126,7 +126,11 @@ class Summary:
         else:
             told += self._doubtful()
         if len(self.classes) < 2:
-            told.append(f"a dataset needs at least two classes; here is {', '.join(self.classes) or 'none'}")
+            way = "; each class has a folder of its own, or a table names the files and their labels"
+            told.append(
+                f"a dataset needs at least two classes; here is {', '.join(self.classes) or 'none'}"
+                + (way if self.source.layout.kind == "folders" else "")
+            )
         return told
 
     def _doubtful(self) -> list[str]:
@@ -199,19 +203,19 @@ def _bytes(place: bytes | str) -> bytes:
 def _arrays(source: Source, workload: Workload) -> Summary:
     files = {file.name: file.real for file in source.files}
     classes: Counter[str] = Counter()
-    nameless = 0
+    refused: dict[str, label_columns.Rule] = {}
     facts: list[dict[str, Any]] = []
     for data, labels in source.layout.pairs:
-        for _, pair in array_files.read_each(data, files[data], None if data == labels else files[labels], None):
+        for name, pair in array_files.read_each(data, files[data], None if data == labels else files[labels], None):
             good = [number for number, rule in enumerate(pair.rules) if rule is None]
             classes.update(str(pair.labels[number]) for number in good)
-            nameless += len(pair) - len(good)
+            refused |= {f"{layouts.shown(name)}[{n}]": rule for n, rule in enumerate(pair.rules) if rule is not None}
             examine = workload.examine_array
             assert examine is not None
             looked = (examine(pair.row(number), workload.look, pair.scale) for number in _spread(good, SAMPLE))
             facts += [examined.facts for examined in looked if examined.facts is not None]
     ordered = {name: classes[name] for name in sorted(classes, key=int)}
-    return Summary(workload, source, ordered, facts, no_label=nameless)
+    return Summary(workload, source, ordered, facts, note="; ".join(_quarantined(refused)) or None)
 
 
 def _table(source: Source, workload: Workload) -> Summary:
@@ -233,7 +237,8 @@ def _table(source: Source, workload: Workload) -> Summary:
     for label, place in zip(found.labels, places, strict=True):
         if isinstance(place, bytes | str):
             examples.setdefault(label, []).append(place)
-    told = [*_quarantined(refused, source), *label_columns.doubled(found.header, source.columns)]
+    named = {f"{source.layout.table}[{number}]": rule for number, rule in sorted(refused.items())}
+    told = [*_quarantined(named), *label_columns.doubled(found.header, source.columns)]
     if source.columns.cells is None:
         return replace(_looked(source, workload, examples), note="; ".join(told) or None)
     at, label_at = label_columns.find_texts(found.header, source.columns)
@@ -243,13 +248,13 @@ def _table(source: Source, workload: Workload) -> Summary:
     return replace(_looked(source, workload, examples), columns=columns, note="; ".join(told) or None)
 
 
-def _quarantined(refused: Mapping[int, label_columns.Rule], source: Source) -> list[str]:
-    """The rows that are quarantined before an example is looked at."""
+def _quarantined(refused: Mapping[str, label_columns.Rule]) -> list[str]:
+    """The rows that are quarantined before an example is looked at, by their names, the first one first."""
     if not refused:
         return []
-    number, (rule, reason) = min(refused.items())
+    name, (rule, reason) = next(iter(refused.items()))
     rows = counted(len(refused), "row goes", "rows go")
-    return [f"{rows} to quarantine, such as {source.layout.table}[{number}] ({rule}: {reason})"]
+    return [f"{rows} to quarantine, such as {name} ({rule}: {reason})"]
 
 
 def _other_texts(header: Sequence[str], columns: tuple[str, ...], label_at: int | None) -> list[str]:

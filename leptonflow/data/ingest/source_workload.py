@@ -103,8 +103,8 @@ def _unfit(found: Sequence[_Read]) -> UsageError:
     assert best.table is not None
     if best.table.broken:
         return UsageError(
-            f"the table {best.source.layout.table} cannot be read", expected="a table in UTF-8",
-            received=best.table.broken[1],
+            f"the table {best.source.layout.table} cannot be read",
+            expected="a whole CSV, TSV or JSON Lines table in UTF-8, or Parquet", received=best.table.broken[1],
         )  # fmt: skip
     return label_columns.unknown(best.table.header, best.source.columns)
 
