@@ -78,8 +78,8 @@ class Access:
             await response(failed, path=scope["path"])(scope, receive, answered)
 
     def _admit(self, scope: Scope) -> None:
-        """Raises Problem: 400 without one Host, 421 for a name that is not served, 401 without a known key, 403 for a
-        foreign page's post.
+        """Raises Problem: 400 without one Host or for another protocol with a body, 421 for a name that is not served,
+        401 without a known key, 403 for a foreign page's post.
         """
         host = key = site = None
         hosts_given = 0
@@ -95,6 +95,11 @@ class Access:
                 key, by_itself = _password(value[6:]), True
             elif name == b"sec-fetch-site":
                 site = value
+            elif name == b"upgrade" and scope["method"] not in READS:  # the parser takes no body after it
+                raise told(
+                    400, "a request with a body cannot ask for another protocol", expected="no header Upgrade",
+                    hint="Ask for HTTP/1.1: curl without --http2, Java's HttpClient with version(HTTP_1_1)", close=True,
+                )  # fmt: skip
         if hosts_given > 1 or (host is None and scope["http_version"] == "1.1"):  # RFC 9112, section 3.2
             raise told(400, "the request is for no host, or for several", expected="one Host", close=True)
         hosts = self._rules.hosts

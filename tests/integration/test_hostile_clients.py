@@ -98,6 +98,27 @@ def test_a_second_request_that_never_comes_whole_ends_the_connection(port: int) 
     assert answer.count(b"HTTP/1.1") == 1 and status(answer) == 200
 
 
+def test_a_body_after_an_upgrade_is_not_taken_for_nothing(port: int) -> None:
+    """So curl --http2 and Java's HttpClient ask; the parser reads what follows as another request."""
+    upgrade = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA")
+    body = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    for pieces in (
+        [head(*upgrade, f"Content-Length: {len(body)}"), body],
+        [head(*upgrade, "Content-Length: 1") + b"x"],
+    ):
+        answer = say(port, *pieces, pause=0.02)
+        assert status(answer) == 400 and b"no header Upgrade" in answer and answer.count(b"HTTP/1.1 ") == 1
+
+
+def test_requests_that_wait_for_the_answer_before_are_few(port: int) -> None:
+    """Else a client without a key fills the memory with them."""
+    some = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    last = some.replace(b"localhost", b"localhost\r\nConnection: close")
+    assert say(port, some * connections.PIPELINED + last).count(b"HTTP/1.1 200") == connections.PIPELINED + 1
+    answers = say(port, some * 10_000)
+    assert not answers or (answers.count(b"HTTP/1.1 400") == 1 and answers.count(b"HTTP/1.1") <= connections.PIPELINED)
+
+
 def test_a_body_that_does_not_come_is_408(port: int) -> None:
     answer = say(port, head("Content-Length: 100"), b"only this")
     assert status(answer) == 408 and b"did not come in time" in answer
