@@ -39,13 +39,15 @@ def test_init_sees_what_ingest_will(tmp_path: Path) -> None:
     (source / "train" / "notes" / "a.txt").write_text("x")
     (source / "train" / "broken").mkdir()
     (source / "train" / "broken" / "a.png").write_text("no image")
+    (source / "train" / "cat" / "f.png").write_text("no image")
     found = summary(source)
-    assert found.classes == {"cat": 3, "dog": 2} and found.unreadable == ("broken",)
+    assert found.classes == {"cat": 4, "dog": 2} and found.unreadable == ("broken",)
     document = found.document()
     assert document["sizes"] == [[9, 9, 5]] and document["input"] == [9, 9, 3]
     assert (document["layout"], document["splits"], document["ignored"]) == ("folders", ["train", "val"], 1)
     told = " ".join([*found.lines(), *found.warnings()])
-    assert "cat 3, dog 2" in told and "5 of 9 x 9" in told and "train, val" in told and "notes" in told
+    assert "cat 4, dog 2" in told and "5 of 9 x 9" in told and "train, val" in told and "notes" in told
+    assert "1 of 6 inspected images goes to quarantine (unreadable-image: " in told
 
 
 def test_the_input_follows_the_images(tmp_path: Path) -> None:

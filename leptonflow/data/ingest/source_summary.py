@@ -17,7 +17,7 @@ from leptonflow.data.ingest import array_files, label_columns, label_tables, lay
 from leptonflow.data.ingest.folder_walk import Refusal, read_file
 from leptonflow.data.ingest.label_columns import LabelTable
 from leptonflow.data.ingest.sources import Source
-from leptonflow.workloads.base import Proposal, Workload
+from leptonflow.workloads.base import Examined, Proposal, Workload
 from schemas.text import counted
 from schemas.workloads import SECTIONS
 
@@ -39,6 +39,8 @@ class Summary:
     facts     the metadata of the examples that were looked at
     columns   of a table that hold the examples themselves
     no_label  examples without a label; unreadable: labels without an example that can be read
+    refused   examples of the classes that were looked at and go to quarantine, each as its rule and reason
+    looked    how many examples of the classes were looked at
     note      why a table, or some of its rows, cannot be looked at; which of its columns may be meant as well
     """
 
@@ -49,6 +51,8 @@ class Summary:
     columns: tuple[str, ...] = ()
     no_label: int = 0
     unreadable: tuple[str, ...] = ()
+    refused: Sequence[tuple[str, str]] = ()
+    looked: int = 0
     note: str | None = None
 
     @cached_property
@@ -115,6 +119,10 @@ class Summary:
             told.append(self.note)
         if self.unreadable:
             told.append(f"no readable example, and so not a class: {', '.join(self.unreadable[:5])}")
+        if self.refused:
+            some = f"{len(self.refused)} of {self.looked} inspected {self.workload.noun}"
+            go = "goes" if len(self.refused) == 1 else "go"
+            told.append(f"{some} {go} to quarantine ({': '.join(self.refused[0])})")
         proposed = SECTIONS[self.workload.name].input.validate_python(self.proposal.input)
         told += self.workload.remarks(self.facts, proposed)
         if self.free_text:
@@ -183,16 +191,21 @@ def _looked(source: Source, workload: Workload, examples: dict[str | None, list[
     """The examples of each label, their bytes or the paths of their files, of which some are looked at."""
     nameless = len(examples.pop(None, ()))
     share = max(TRIED, SAMPLE // max(1, len(examples)))
-    facts: list[dict[str, Any]] = []
+    looked: list[Examined] = []
     unreadable: list[str] = []
     for label, mine in examples.items():
-        looked = [workload.examine(_bytes(each), workload.look) for each in _spread(mine, share)]
-        found = [examined.facts for examined in looked if examined.facts is not None]
-        facts += found
-        if not found:
+        found = [workload.examine(_bytes(each), workload.look) for each in _spread(mine, share)]
+        if any(each.facts is not None for each in found):
+            looked += found
+        else:
             unreadable.append(str(label))
     classes = {str(label): len(mine) for label, mine in sorted(examples.items(), key=str) if label not in unreadable}
-    return Summary(workload, source, classes, facts, no_label=nameless, unreadable=tuple(unreadable))
+    facts = [each.facts for each in looked if each.facts is not None]
+    refused = [(each.rule, each.reason or "") for each in looked if each.rule is not None]
+    return Summary(
+        workload, source, classes, facts,
+        no_label=nameless, unreadable=tuple(unreadable), refused=refused, looked=len(looked),
+    )  # fmt: skip
 
 
 def _bytes(place: bytes | str) -> bytes:

@@ -76,7 +76,7 @@ def _input(facts: Sequence[Mapping[str, Any]], sizes: Counter[tuple[int, int]]) 
     middle = median(min(size) for size in sizes.elements())
     side = min(max((side for side in SIDES if side <= middle), default=SIDES[0]), LOOK[0])
     return (side, side, channels), (
-        f"the shorter side is {middle:g} pixels in the middle, {colour}; a larger input shows more and takes longer"
+        f"the median of the shorter sides is {middle:g} pixels, {colour}; a larger input shows more and takes longer"
     )
 
 

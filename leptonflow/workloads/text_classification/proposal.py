@@ -64,7 +64,7 @@ def propose(facts: Sequence[Mapping[str, Any]], count: int, columns: tuple[str, 
 def _spread(words: Sequence[int]) -> str:
     if words[0] == words[-1]:
         return f"each of {words[0]} words"
-    return f"{words[0]} to {words[-1]} words, {words[len(words) // 2]} in the middle"
+    return f"{words[0]} to {words[-1]} words, median {words[len(words) // 2]}"
 
 
 def _length(words: Sequence[int]) -> tuple[int, str]:
