@@ -50,7 +50,7 @@ def current(store: Store, pipeline: str) -> Champion:
             f"the pipeline {pipeline} has no champion",
             expected="a promoted version",
             received="none yet",
-            hint=f"Run `leptonflow retrain {pipeline}`",
+            hint=f"Run `leptonflow retrain {pipeline}`; if its gate refused, `leptonflow explain {pipeline}` says why",
         )
     return champion
 

@@ -21,6 +21,7 @@ AT_MOST = frozenset({"at_most", "fold_spread", "calibration", "overfit", "latenc
 AT_LEAST = frozenset(
     {"at_least", "against_champion", "against_best_champion", "against_champion_cv", "baseline", "slices"}
 )
+STRICT = frozenset({"baseline"})  # a value that is equal to the bound fails
 PASSED = (PROMOTED, WAITING)
 # In every verdict, never in a YAML.
 ALWAYS = frozenset({"infra_validate", "same-predictions", "stale-snapshot", "rolled-back"})
@@ -233,7 +234,8 @@ def _change(rule: RuleResult, measured: Measured) -> Change:
     needed, by, needed_n = _needed(rule)
     sentence, sign, can = _what(rule, needed, by, needed_n), _sign(rule), True
     limit = reachable.best(rule, sign, measured) if sign is not None and not rule.passed else None
-    if needed is not None and sign is not None and limit is not None and reachable.beyond(needed, limit, sign):
+    strict = rule.rule in STRICT
+    if needed is not None and sign is not None and limit is not None and reachable.beyond(needed, limit, sign, strict):
         sentence, can = _out_of_reach(rule, needed, limit, needed_n), False
         needed = by = None
     return Change(
@@ -246,10 +248,9 @@ def _change(rule: RuleResult, measured: Measured) -> Change:
 def _out_of_reach(rule: RuleResult, needed: float, limit: float, needed_n: int | None) -> str:
     """What would have to be otherwise where no candidate could have passed."""
     sign, of = _sign(rule) or 1, _subject(rule)
-    side, than = ("at least", "more") if sign > 0 else ("at most", "less")
-    most = f"no candidate can have {than} than {_figure(limit)}"
+    side, most = _side(rule), f"no candidate can have {'more' if sign > 0 else 'less'} than {_figure(limit)}"
     assert rule.bound is not None
-    if reachable.beyond(rule.bound, limit, sign):
+    if reachable.beyond(rule.bound, limit, sign, rule.rule in STRICT):
         return f"another bound: {of} of {side} {_figure(rule.bound)} is required, and {most}"
     more = "groups" if "cluster" in (rule.method or "") else "examples"
     about = f", about {needed_n} examples instead of {rule.n}" if needed_n else ""
@@ -295,15 +296,23 @@ def _what(rule: RuleResult, needed: float | None, by: float | None, needed_n: in
         return f"{AS_SAID} ({rule.sentence.rstrip('.')})"
     of = _subject(rule)
     about = "" if needed == rule.bound else "about "  # an interval keeps its width only about
-    side = "at least" if _sign(rule) == 1 else "at most"
     assert rule.value is not None
     if rule.passed:
         word = "below" if _sign(rule) == 1 else "above"
+        if rule.rule in STRICT:
+            word = "of at most" if _sign(rule) == 1 else "of at least"
         return f"{of} {word} {about}{_figure(needed)} would have refused it; it was {_figure(rule.value)}"
-    told = f"{of} of {side} {about}{_figure(needed)} instead of {_figure(rule.value)}, {_figure(by)} more"
+    told = f"{of} of {_side(rule)} {about}{_figure(needed)} instead of {_figure(rule.value)}, {_figure(by)} more"
     told = told if _sign(rule) == 1 else told.removesuffix(" more") + " less"
     more = "examples in more groups" if "cluster" in (rule.method or "") else "examples"
     return told + (f", or with about {needed_n} {more} at the same value instead of {rule.n}" if needed_n else "")
+
+
+def _side(rule: RuleResult) -> str:
+    """On which side of its bound a value passes."""
+    if rule.rule in STRICT:
+        return "more than" if _sign(rule) == 1 else "less than"
+    return "at least" if _sign(rule) == 1 else "at most"
 
 
 def _subject(rule: RuleResult) -> str:

@@ -34,6 +34,6 @@ def best(rule: RuleResult, sign: int, measured: Mapping[str, float | None]) -> f
     return 1.0 - (mine - rule.value) if share else None
 
 
-def beyond(value: float, limit: float | None, sign: int) -> bool:
-    """Whether no candidate can have this value."""
-    return limit is not None and sign * (value - limit) > TOLERANCE
+def beyond(value: float, limit: float, sign: int, strict: bool = False) -> bool:
+    """Whether no candidate can have this value, or with `strict` a better one."""
+    return sign * (value - limit) > (-TOLERANCE if strict else TOLERANCE)

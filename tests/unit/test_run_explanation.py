@@ -82,6 +82,8 @@ def test_a_difference_to_the_champion_and_a_slice() -> None:
          "about 0.06, and no candidate can have more than 0.04"),
         (rule("against_champion", 0.02, 0.2, False, n=60), {"accuracy": 0.92},
          "another bound: a difference in accuracy of at least 0.2 is required, and no candidate can have more"),
+        (rule("baseline", 0.98, 1.0, False, n=60), {},
+         "another bound: accuracy of more than 1 is required, and no candidate can have more than 1"),
         (rule("at_most", 0.01, -0.1, False, metric="log_loss"), {}, "another bound: log_loss of at most -0.1"),
     ],
 )  # fmt: skip
@@ -115,9 +117,11 @@ def test_an_interval_that_is_shown_and_did_not_decide() -> None:
 
 def test_a_baseline_in_a_metric_that_should_be_low_and_a_budget() -> None:
     found = change(rule("baseline", 0.9, 0.7, False, metric="log_loss", n=300))
-    assert found.sentence == "log_loss of at most 0.7 instead of 0.9, 0.2 less"
+    assert found.sentence == "log_loss of less than 0.7 instead of 0.9, 0.2 less"
     found = change(rule("baseline", 0.6, 0.7, False, n=300))
-    assert found.sentence == "accuracy of at least 0.7 instead of 0.6, 0.1 more"
+    assert found.sentence == "accuracy of more than 0.7 instead of 0.6, 0.1 more", "0.7 itself fails"
+    found = change(rule("baseline", 0.8, 0.7, True, n=300))
+    assert found.sentence == "accuracy of at most 0.7 would have refused it; it was 0.8"
     found = change(rule("latency", 31.0, 20.0, False, metric=None))
     assert found.sentence == "latency of at most 20 instead of 31, 11 less"
     found = change(rule("overfit", 0.2, 0.05, False))
