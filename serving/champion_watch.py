@@ -126,7 +126,10 @@ class Watch:
         self._failed.pop(service.name, None)
         runtime = live.served.runtime
         why = f", because {live.served.why_keras}" if live.served.why_keras else ""
-        self._say(f"{service.name}: {version} is served by {runtime}{why}{f', before {before}' if before else ''}")
+        why += f", before {before}" if before else ""
+        champion = service.champion.version if service.champion else "none"
+        why += f"; it is pinned, the champion is {champion}" if service.pin else ""
+        self._say(f"{service.name}: {version} is served by {runtime}{why}")
         if before:
             gc.collect()  # the version before
         return True

@@ -98,7 +98,7 @@ def test_the_first_page_of_an_empty_store_says_what_to_do(store: Store) -> None:
 
 def test_the_first_page_shows_each_pipelines_champion_metric_and_runs(two: Store) -> None:
     page = text(client(two).get("/").text)
-    assert "2 pipelines" in page
+    assert "2 pipelines, nothing needs attention" in page
     assert re.search(rf"Champion {B} .* override by kim@lab", page)
     assert re.search(r"accuracy, cross-validation 0\.\d{4} 0\.\d{4} to \d\.\d{4}", page)
     assert "none 1 finished run, none promoted" in page

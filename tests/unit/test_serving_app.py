@@ -503,10 +503,12 @@ def test_a_version_that_is_pinned_is_served_and_recorded(store: MemoryStore, mod
     served_champions.promote(store, "two", models[1])
     pin = serving_decisions.checked("one", "alice", "two is slow")
     for _ in range(2):  # a second server of the same decision
-        app = create_app(store, [served_champions.config()], Options(pin=pin, poll=0.05))
+        said: list[str] = []
+        app = create_app(store, [served_champions.config()], Options(pin=pin, poll=0.05, say=said.append))
         with TestClient(app) as client:
             until(lambda client=client: client.get("/readyz").status_code == 200)  # type: ignore[misc]
             assert client.post(URL, content=png(1)).json()["version"] == "one"
+            assert said[0].endswith("; it is pinned, the champion is two")
             text = client.get("/metrics").text
             assert f'leptonflow_serves_champion{{pipeline="{NAME}"}} 0.0' in text
             assert f'leptonflow_pinned{{pipeline="{NAME}"}} 1.0' in text
