@@ -302,6 +302,7 @@ def test_a_store_of_an_earlier_release_has_every_page_with_its_pictures(earlier:
             found = set(re.findall(r'(?:href|src)="(/[^"]*)"', page.text))
             waiting += sorted({link.replace("&amp;", "&") for link in found} - seen - set(waiting))
     assert "/p/pets" in first
+    assert "be between min value 0, max value 255 brightness" in text(web.get("/p/pets/batches/first").text)
     kinds = {path.split("/")[3] for path in seen if path.count("/") > 2}
     assert {"runs", "batches", "quarantine"} <= {kind.partition("?")[0] for kind in kinds}
     holdouts = [web.get(path).text for path in seen if path.endswith("/holdout")]
