@@ -113,8 +113,8 @@ def test_a_run_that_lost_its_worker_is_scheduled_again_and_no_other_is(
     monkeypatch.setattr(automations, "SILENT_SECONDS", 10)  # Prefect's least
     monkeypatch.setattr(automations, "UNSTARTED_SECONDS", 25)  # well after the other, on a busy machine too
     folders = {name: tmp_path / name for name in ("silent", "alive", "done", "unstarted", "forgotten")}
-    deployments = {name: deployed(server, folder, name) for name, folder in folders.items()}
-    run = {name: started(server, deployment) for name, deployment in deployments.items()}
+    ids = {name: deployed(server, folder, name) for name, folder in folders.items()}
+    run = {name: started(server, deployment) for name, deployment in ids.items()}
     by_hand = {"flow_id": flow(server), "tags": ["leptonflow"]}
     run["terminal"] = str(server.call("POST", "/flow_runs/", by_hand)["id"])  # no deployment: a command's own
 
@@ -124,7 +124,7 @@ def test_a_run_that_lost_its_worker_is_scheduled_again_and_no_other_is(
 
     def beat(*names: str, occurred: datetime | None = None) -> None:
         moment = (occurred or datetime.now().astimezone()).isoformat()
-        beats = [heartbeat(run[each], deployments[each]) for each in names]
+        beats = [heartbeat(run[each], ids[each]) for each in names]
         server.call("POST", "/events", [{**each, "occurred": moment} for each in beats])
 
     # A server that was down for long has forgotten whom it watched, as this one of a run that began before.
@@ -152,9 +152,9 @@ def test_a_run_that_lost_its_worker_is_scheduled_again_and_no_other_is(
 
     for name in lost:
         assert history(server, run[name])[-2:] == ["WorkerLost", "AwaitingRetry"]
-        (found,) = runs(server, deployments[name])  # the same run, whose slot is free again
+        (found,) = runs(server, ids[name])  # the same run, whose slot is free again
         assert (found["id"], found["state_type"]) == (run[name], "SCHEDULED")
-        limit = server.call("GET", f"/deployments/{deployments[name]}")["global_concurrency_limit"]
+        limit = server.call("GET", f"/deployments/{ids[name]}")["global_concurrency_limit"]
         assert (limit["limit"], limit["active_slots"]) == (1, 0)
         become(name, "PENDING")  # a worker takes it
     assert history(server, run["alive"])[-1] == "Running"
