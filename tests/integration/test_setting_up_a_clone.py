@@ -1,6 +1,6 @@
 """The first `make` in a clone: two at once, a clone that was moved, and a folder whose name no command can hold.
 
-The Makefile and .ci/setup are the real ones; the packages, 3.3 GB of them, are not fetched: the Python on the PATH
+The Makefile and .ci/setup are the real ones; the packages, 4.4 GB of them, are not fetched: the Python on the PATH
 only notes that it was asked to.
 """
 
