@@ -274,7 +274,7 @@ def _next(config: Pipeline, pipeline: str, document: Mapping[str, Any], metric: 
         return [f"status {given}", f'query "select batch, source, rule, reason from quarantine {where}"']
     commands = [
         f"{'explain' if verdict == 'refused' else 'status'} {given}",
-        f"history {given}",
+        *([f"history {given}"] if document["champion"] else []),
         f"query \"select version, fold, value from folds {where} and metric = '{metric}'\"",
     ]
     if verdict == "waiting":

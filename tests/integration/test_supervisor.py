@@ -88,16 +88,20 @@ def test_lines_come_in_order_and_what_dies_is_started_again_ever_later(tmp_path:
         assert line(process) == "ended []"
 
 
+def depending(keys: str = "") -> str:
+    """SCRIPT whose first program depends on the file `given`, looked at ten times a second."""
+    return SCRIPT.replace(
+        'lambda pid: f"first {pid}")', f'lambda pid: "first", {keys}depends=lambda: Path("given").read_text())'
+    ).replace("with Stop()", "import flows.stack.supervisor as module; module.DEPENDS_SECONDS = 0.1\nwith Stop()")
+
+
 def test_what_ended_well_is_started_again_when_what_it_depends_on_changes(tmp_path: Path) -> None:
     """Where that is wrong it says so once, and waits until it has changed again. Nothing else is touched."""
     program = "print('deployed', text := open('given').read(), flush=True); raise SystemExit(2 * (text == 'bad'))"
     given = tmp_path / "given"
     given.write_text("one")
     (tmp_path / "well").touch()
-    script = SCRIPT.replace(
-        'lambda pid: f"first {pid}")', 'lambda pid: "first", once=True, depends=lambda: Path("given").read_text())'
-    ).replace("with Stop()", "import flows.stack.supervisor as module; module.DEPENDS_SECONDS = 0.1\nwith Stop()")
-    with supervised(tmp_path, program, script) as process:
+    with supervised(tmp_path, program, depending("once=True, ")) as process:
         lines = [line(process) for _ in range(4)]
         assert lines[:2] == ["deployed one", "first"] and lines[2].startswith("second") and lines[3] == "ready"
         given.write_text("bad")
@@ -118,10 +122,7 @@ def test_what_runs_is_started_anew_when_what_it_depends_on_changes(tmp_path: Pat
     given = tmp_path / "given"
     given.write_text("one")
     (tmp_path / "well").touch()
-    script = SCRIPT.replace(
-        'lambda pid: f"first {pid}")', 'lambda pid: "first", depends=lambda: Path("given").read_text())'
-    ).replace("with Stop()", "import flows.stack.supervisor as module; module.DEPENDS_SECONDS = 0.1\nwith Stop()")
-    with supervised(tmp_path, program, script) as process:
+    with supervised(tmp_path, program, depending()) as process:
         told = {line(process) for _ in range(4)}
         assert {"serves one", "first", "ready"} < told
         for word in ("two", "three"):

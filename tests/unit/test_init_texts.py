@@ -89,7 +89,7 @@ def test_a_folder_is_what_most_of_its_files_are(tmp_path: Path) -> None:
         (tmp_path / "photos" / name).write_text("0 0.5 0.5 1 1")
     found, why = seen(tmp_path / "photos")
     assert found.workload.name == "image_classification" and found.classes == {"cat": 2, "dog": 1}
-    assert "by their names, 3 files are images, and 4 texts" in why
+    assert "by their names, 3 files are of images, and 4 of texts" in why
     for label, text in (("good", "a fine day"), ("bad", "it rained")):
         (tmp_path / "texts" / label).mkdir(parents=True)
         (tmp_path / "texts" / label / "words.vocab").write_text("a")

@@ -118,8 +118,8 @@ def _files(source: Source, table: LabelTable) -> int:
 def _why(best: _Read, other: _Read) -> str:
     if best.source.layout.kind != "table":
         return (
-            f"read as {best.workload.noun}: by their names, {counted(best.named, 'file is', 'files are')} "
-            f"{best.workload.noun}, and {other.named} {other.workload.noun}"
+            f"read as {best.workload.noun}: by their names, {counted(best.named, 'file is', 'files are')} of "
+            f"{best.workload.noun}, and {other.named} of {other.workload.noun}"
         )
     theirs, mine = " and ".join(map(repr, other.columns)), " and ".join(map(repr, best.columns))
     if best.workload.cells is None:
