@@ -25,9 +25,6 @@ from schemas.settings import quiet
 
 Message = dict[str, Any]
 
-# glibc's default, which it raises by itself unless it is set: an ONNX export then keeps 130 MB that it has freed.
-ALLOCATION = {"MALLOC_TRIM_THRESHOLD_": "131072"}
-
 
 @dataclass(frozen=True)
 class _Child:
@@ -65,7 +62,7 @@ class RequestProcess:
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", self._module],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
-            env={**ALLOCATION, **os.environ, **self._environment, "PYTHONPATH": python_path()},
+            env={**os.environ, **self._environment, "PYTHONPATH": python_path()},
         )  # fmt: skip
         self._child = _Child(process, errors)
 
