@@ -35,9 +35,9 @@ def port() -> Iterator[int]:
 
 @pytest.fixture(autouse=True)
 def answered_after(port: int) -> Iterator[None]:
-    """Every test ends with a good client that is answered."""
+    """Every test ends with a good client that is answered: on a busy machine after a 504, SECONDS being few."""
     yield
-    assert ask(port, png(1))[0] == 200
+    until(lambda: ask(port, png(1))[0] == 200)
 
 
 def ask(port: int, body: bytes, headers: dict[str, str] | None = None) -> tuple[int, bytes]:
