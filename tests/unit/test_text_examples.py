@@ -105,7 +105,9 @@ def test_a_long_text_is_cut_and_counted() -> None:
 def test_texts_that_the_model_sees_cut_are_counted() -> None:
     rows = [examples.metadata("word " * count) for count in (5, 10, 11, 200)]
     (said,) = examples.remarks(rows, 10)
-    assert said.startswith("2 of 4 texts have more than 10 words")
+    assert said.startswith("2 of 4 texts have more than 10 words, and the model sees their beginning alone")
+    (said,) = examples.remarks(rows[1:3], 10)
+    assert said.startswith("1 of 2 texts has more than 10 words, and the model sees its beginning alone")
     assert examples.remarks(rows[:2], 10) == []
 
 

@@ -138,7 +138,7 @@ def remarks(metadata: Sequence[dict[str, int | float]], length: int) -> list[str
         return []
     of = f"{long} of {counted(len(metadata), 'text')} {noun(long, 'has', 'have')}"
     return [
-        f"{of} more than {length} words, and the model sees their beginning alone: "
+        f"{of} more than {length} words, and the model sees {noun(long, 'its', 'their')} beginning alone: "
         f"a greater `input.length` in the YAML shows it more and takes longer"
     ]
 
