@@ -107,7 +107,9 @@ def _quality(document: dict[str, Any]) -> None:
     for row in document["quality"]:
         told = []
         for name, found in row["metrics"].items():
-            ends = "" if found["low"] is None else f" ({found['low']:.4f} to {found['high']:.4f})"
-            told.append(f"{name} {found['value']:.4f}{ends}")
+            ends = "no interval" if found["low"] is None else f"{found['low']:.4f} to {found['high']:.4f}"
+            told.append(f"{name} {found['value']:.4f} ({ends})")
         of = row["slice"] or "all"
         print(printable(f"{row['version']}  {of}  {counted(row['n'], 'label')}  {', '.join(told)}"))
+    if any(found["low"] is None for row in document["quality"] for found in row["metrics"].values()):
+        print("no interval: no resample of these labels changes the metric, which says nothing about how sure it is")

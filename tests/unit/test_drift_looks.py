@@ -232,6 +232,13 @@ def test_the_page_shows_a_drift_of_the_spread_alone() -> None:
         assert "±" not in drift_page.render(record.model_copy(update={"tests": (before,)})).decode()
 
 
+def test_the_page_says_that_a_metric_has_no_interval() -> None:
+    metrics = {"precision": {"value": 1.0, "low": None, "high": None}, "f1": {"value": 1.0, "low": 0.9, "high": 1.0}}
+    row = {"version": "v", "slice": None, "n": 40, "metrics": metrics, "confidence": 0.95}
+    page = drift_page.render(record("v").model_copy(update={"quality": (row,)})).decode()
+    assert page.count("none: no resample changes it") == 1 and "0.9000 to 1.0000" in page
+
+
 def test_one_cause_asks_once_for_each_champion() -> None:
     asks = drift_records.asks
     first = record("a", "brightness", "contrast", triggers=True)

@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from starlette.testclient import TestClient
 
+from cli import monitoring
 from leptonflow.data.dataset import dataset_state, part_files
 from leptonflow.data.ingest import pending_batches
 from leptonflow.monitoring import label_files, labelled_batch, labels, live_quality, served_log
@@ -152,6 +154,24 @@ def test_live_quality_is_that_of_the_workload_s_scoring_with_intervals(store: St
     assert all(list(each["metrics"]) == ["accuracy"] and each["n"] == 40 for each in slices)
     by = config.model_copy(update={"gate": (*config.gate, slices_rule("brightness"))})
     assert [each["n"] for each in live_quality.measure(store, by)[1:]] == [100] * 4
+
+
+def test_a_metric_that_no_resample_changes_is_told_to_have_no_interval(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = run_examples.make(store).config
+    path = tmp_path / "digits.yaml"
+    path.write_text(yaml.safe_dump(config.model_dump(mode="json", exclude_unset=True)))
+    rows = serve(store, 40)  # all right
+    labels.record(store, "digits", [Given(row.request_id, str(n % 10)) for n, row in enumerate(rows)], "ada")
+    assert monitoring.labels(str(path), store=store.uri) == 0
+    every, *rest = capsys.readouterr().out.splitlines()
+    assert "accuracy 1.0000 (0.9124 to 1.0000), " in every and "precision 1.0000 (no interval)" in every
+    assert rest[-1].startswith("no interval: no resample of these labels changes the metric")
+
+    labels.record(store, "digits", [Given(row.request_id, "9") for row in rows[:9]], "bob")  # they vary now
+    assert monitoring.labels(str(path), store=store.uri) == 0
+    assert "no interval" not in capsys.readouterr().out
 
 
 def slices_rule(*by: str) -> Any:
