@@ -24,7 +24,8 @@ from schemas.parameters import PipelineName, StoreUri
 from schemas.settings import store_uri
 from tasks.monitor import look, record
 
-ENDS = {"drift": "drift", "none": "no-drift", "too-few": "too-few", None: "unchanged"}
+ENDS = {"drift": "drift", "none": "no-drift", "too-few": "too-few"}
+UNCHANGED = "unchanged"
 
 
 @flow(
@@ -47,15 +48,16 @@ def monitor(pipeline: PipelineName, store: StoreUri = None) -> State[dict[str, A
         uri, config = store_uri(store), load_config(pipeline)
         page = Page(config.name)
         found = look(uri, config)
-        if found is not None:
-            if found.triggers:
-                event = drift_event(store_id(open_store(uri)), config.name, found.version, found.number, found.sentence)
-                Api(str(page.client.api_url).rstrip("/")).raise_events([event])
-            found = record(uri, found)
-            page.show([looked(uri, found)])
-        end = ENDS[found.verdict if found else None]
+        if isinstance(found, str):
+            page.name(None, UNCHANGED, end=UNCHANGED)
+            return Completed(name=UNCHANGED, message=found, data={})
+        if found.triggers:
+            event = drift_event(store_id(open_store(uri)), config.name, found.version, found.number, found.sentence)
+            Api(str(page.client.api_url).rstrip("/")).raise_events([event])
+        found = record(uri, found)
+        page.show([looked(uri, found)])
+        end = ENDS[found.verdict]
         page.name(None, end, end=end)
-        told = found.sentence if found else "too few new predictions since the last look"
-        return Completed(name=end, message=told, data=found.model_dump(mode="json") if found else {})
+        return Completed(name=end, message=found.sentence, data=found.model_dump(mode="json"))
     except LeptonflowError as error:
         return Failed(message=error.line(), data=error)

@@ -10,8 +10,8 @@ from tasks import stage
 
 
 @stage("look for drift")
-def look(store: str, config: Pipeline) -> DriftRecord | None:
-    """What was found, not recorded yet; None where too few predictions are new."""
+def look(store: str, config: Pipeline) -> DriftRecord | str:
+    """What was found, not recorded yet; a sentence where too few predictions are new."""
     return drift_looks.due(open_store(store), config)
 
 

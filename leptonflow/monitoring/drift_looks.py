@@ -22,6 +22,7 @@ from leptonflow.workloads import catalog
 from leptonflow.workloads.predictions import matrix
 from schemas.config import Pipeline
 from schemas.drift import DriftRecord, DriftTest
+from schemas.served import date_of
 from schemas.serving import Monitor
 from schemas.text import counted
 
@@ -33,6 +34,7 @@ COLUMNS = (
     "request_id", "at", "version", "predicted", "probability", "outputs", "metadata", "features", "input_statistics",
 )  # fmt: skip
 SEED = 20261128
+TOO_FEW = "too few new predictions since the last look"
 
 
 def examine(store: Store, config: Pipeline, rows: int = ROWS, may_ask: bool = False) -> DriftRecord:
@@ -42,7 +44,7 @@ def examine(store: Store, config: Pipeline, rows: int = ROWS, may_ask: bool = Fa
     raises.
     """
     champion = champion_predictions.current(store, config.name)
-    since = int(datetime.fromisoformat(champion.since).timestamp() * 1000)
+    since = _milliseconds(datetime.fromisoformat(champion.since))
     served = _served(store, config.name, champion.version, rows, since)
     reference, held_out = references.of(store, config, champion)
     observed = _observed(served, config)
@@ -56,19 +58,19 @@ def examine(store: Store, config: Pipeline, rows: int = ROWS, may_ask: bool = Fa
         first=min(times).isoformat() if times else None, last=max(times).isoformat() if times else None,
         reference=held_out, tests=tests, triggers=False,
         quality=tuple(live_quality.measure(store, config, champion.version)),
-        sentence=_sentence(len(served), held_out, tests, enough) + _not_compared(absent),
+        sentence=_sentence(len(served), held_out, tests, enough) + _not_compared(absent) + _ahead(store, config.name),
     )  # fmt: skip
     return _numbered(store, found.model_copy(update={"triggers": may_ask}))
 
 
-def due(store: Store, config: Pipeline) -> DriftRecord | None:
-    """A look as the YAML's `serving.monitor` says; None where too few predictions came since the last one.
+def due(store: Store, config: Pipeline) -> DriftRecord | str:
+    """A look as the YAML's `serving.monitor` says; a sentence where too few predictions came since the last one.
 
     Where the last one, by hand, found a drift that nothing has asked about, it looks again, so as to ask.
     """
     wanted = config.serving.monitor or Monitor()
     if unseen(store, config.name, wanted.after) < wanted.after and not (wanted.retrain and _unasked(store, config)):
-        return None
+        return TOO_FEW + _ahead(store, config.name)
     return examine(store, config, wanted.rows, wanted.retrain)
 
 
@@ -124,6 +126,19 @@ def _not_compared(absent: Sequence[str]) -> str:
     return f"; {named} not compared: fewer than {drift_tests.FEWEST} of these predictions were logged with it"
 
 
+def _milliseconds(at: datetime) -> int:
+    return int(at.timestamp() * 1000)
+
+
+def _ahead(store: Store, pipeline: str) -> str:
+    """That predictions are left out which a wrong clock dated; nothing where there are none."""
+    last = served_log.last(store, pipeline)
+    if last is None or last <= served_log.latest():
+        return ""
+    told = f"; predictions dated up to {date_of(last)} are left out"
+    return f"{told}: the clock of a server, or of this machine, is wrong"
+
+
 def record(store: Store, found: DriftRecord) -> DriftRecord:
     """Record a look, and write its page. Under another number than `found` has, if another look was recorded first."""
     # A call whose reply was lost, or that was made again, finds its own record.
@@ -151,7 +166,9 @@ def unseen(store: Store, pipeline: str, most: int) -> int:
     before = drift_records.last(store, pipeline)
     since = 0
     if before is not None:
-        since = int(datetime.fromisoformat(before.last or before.at).timestamp() * 1000) + 1
+        looked = datetime.fromisoformat(before.at)
+        last = datetime.fromisoformat(before.last) if before.last else looked
+        since = _milliseconds(min(last, looked + served_log.AHEAD)) + 1
     return min(most, sum(len(table) for table in served_log.newest(store, pipeline, ["request_id"], most, since)))
 
 

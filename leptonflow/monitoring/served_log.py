@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from leptonflow.core import parquet, store_keys
+from leptonflow.core import clock, parquet, store_keys
 from leptonflow.storage.store import Store
 from schemas.errors import NotFound
 from schemas.served import date_of, requested_at
@@ -14,6 +15,8 @@ from schemas.served import date_of, requested_at
 if TYPE_CHECKING:
     import pyarrow as pa
 
+AHEAD = timedelta(minutes=10)  # how far the clock of a server may be ahead of this one
+_LATEST = 253_402_300_799_000  # the last second of the year 9999, after which there is no date
 PREDICTED = ("request_id", "at", "version", "predicted", "probability", "outputs", "metadata")
 
 
@@ -66,37 +69,50 @@ def find(
     return found
 
 
-_LATEST = 253_402_300_799_000  # the last second of the year 9999, after which there is no date
-
-
 def newest(
     store: Store, pipeline: str, columns: Sequence[str], most: int, since: int = 0, version: str | None = None
 ) -> Iterator[pa.Table]:
     """The newest rows, the newest files first, until there are `most`; none of requests before `since` (milliseconds).
 
     Each table is of one file, and the last may go beyond `most`. version: of this one alone; `columns` has it then.
+    What a wrong clock dated far ahead waits for its time: it would be the newest until then.
     """
     import pyarrow.compute as pc
 
-    left = most
+    left, until = most, latest()
     dates = [name.removeprefix("date=") for name in store.folders(store_keys.served_folder(pipeline))]
-    for date in sorted((each for each in dates if each >= date_of(since)), reverse=True):
+    for date in sorted((each for each in dates if date_of(since) <= each <= date_of(until)), reverse=True):
         for file in reversed(files(store, pipeline, date)):
             if left <= 0:
                 return
-            if file.last < since:
+            if file.last < since or file.first > until:
                 continue
-            rows = _read(store, file.key, columns)
-            if file.first < since:
+            rows = _read(store, file.key, dict.fromkeys((*columns, "request_id")))
+            if file.first < since or file.last > until:
                 own = pc.utf8_slice_codeunits(rows["request_id"], 0, 12)
-                rows = rows.filter(pc.greater_equal(own, f"{since:012x}"))
+                inside = pc.and_(pc.greater_equal(own, f"{since:012x}"), pc.less_equal(own, f"{until:012x}"))
+                rows = rows.filter(inside)
             if version is not None:
                 rows = rows.filter(pc.equal(rows["version"], version))
             left -= len(rows)
-            yield rows
+            yield rows.select(list(columns))
 
 
-def _read(store: Store, key: str, columns: Sequence[str]) -> pa.Table:
+def latest() -> int:
+    """Until when a prediction can be dated now, in milliseconds."""
+    return int((datetime.fromisoformat(clock.now()) + AHEAD).timestamp() * 1000)
+
+
+def last(store: Store, pipeline: str) -> int | None:
+    """The time of the newest request, in milliseconds; None where nothing was served."""
+    dates = store.folders(store_keys.served_folder(pipeline))
+    for date in sorted((name.removeprefix("date=") for name in dates), reverse=True):
+        if there := files(store, pipeline, date):
+            return max(file.last for file in there)
+    return None
+
+
+def _read(store: Store, key: str, columns: Iterable[str]) -> pa.Table:
     """These columns of a file, null where it is of a release that had none; no row where it has just been deleted."""
     import pyarrow as pa
 

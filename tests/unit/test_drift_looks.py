@@ -31,6 +31,7 @@ from schemas.config import Pipeline
 from schemas.drift import DriftRecord, DriftTest
 from schemas.errors import Damaged, NotFound
 from schemas.served import Served, new_request_id
+from schemas.serving import Serving
 from tests import served_champions, small_packages
 
 VERSION = "a1" * 6
@@ -74,8 +75,14 @@ def commit(store: Store, config: Pipeline) -> None:
     commit_log.commit(store, log, id="first", kind="batch", body=body, who="t", why="t")
 
 
-def serve(store: Store, config: Pipeline, seed: int, count: int, lighter: float = 1.0, statistics: bool = True) -> None:
-    """`count` more predictions of the champion, logged as the server does; or as one of an earlier release did."""
+def serve(
+    store: Store, config: Pipeline, seed: int, count: int, lighter: float = 1.0, statistics: bool = True,
+    ahead: timedelta = timedelta(),
+) -> None:  # fmt: skip
+    """`count` more predictions of the champion, logged as the server does; or as one of an earlier release did.
+
+    ahead: how far its clock is.
+    """
     champion = champion_predictions.current(store, config.name)
     model = served_models.load(store, config.name, champion.version)
     workload = catalog.load(config.workload)
@@ -84,7 +91,7 @@ def serve(store: Store, config: Pipeline, seed: int, count: int, lighter: float 
     outputs, features = model.predict_encoded(model.encode(pixels))
     noise = input_statistics.of(pixels, served_champions.SHAPE)["noise"]
     log = PredictionLog(store, seconds=600)
-    start = datetime.now(UTC) + timedelta(seconds=seed)
+    start = datetime.now(UTC) + timedelta(seconds=seed) + ahead
     for n, each in enumerate(found):
         at = start + timedelta(milliseconds=n)
         predicted, probability = workload.target.answer(outputs[n], model.classes)
@@ -138,6 +145,29 @@ def test_from_what_was_served_to_a_record_that_asks_once(store: Store) -> None:
     assert "metadata.<wbr>brightness" in page and "↑ higher" in page
     served_champions.promote(store, "b2" * 6, served_champions.model(1))
     assert drift_looks.examine(store, config, may_ask=True).verdict == "too-few", "those are another version's"
+
+
+def test_a_wrong_clock_of_a_server_delays_no_look(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = served_champions.config().model_copy(
+        update={"serving": Serving.model_validate({"monitor": {"after": 60, "rows": 60}})}
+    )
+    commit(store, config)
+    served_champions.promote(store, VERSION, served_champions.model(0))
+    serve(store, config, 1, 80, ahead=timedelta(days=400))
+    told = drift_looks.due(store, config)
+    assert isinstance(told, str) and told.startswith(f"{drift_looks.TOO_FEW}; predictions dated up to 20")
+    serve(store, config, 2, 60)
+    found = drift_looks.due(store, config)
+    assert isinstance(found, DriftRecord) and found.served == 60 and "the clock of a server" in found.sentence
+    assert found.last is not None and datetime.fromisoformat(found.last) < datetime.now(UTC) + timedelta(minutes=1)
+    # As a release before looked at them: the mark lies next year.
+    drift_looks.record(store, found.model_copy(update={"last": (datetime.now(UTC) + timedelta(days=400)).isoformat()}))
+    assert drift_looks.unseen(store, config.name, 500) == 0
+    serve(store, config, 700, 70)  # ten minutes after that look
+    assert drift_looks.unseen(store, config.name, 500) == 0
+    monkeypatch.setattr(clock, "now", lambda: (datetime.now(UTC) + timedelta(minutes=15)).isoformat())
+    assert drift_looks.unseen(store, config.name, 500) == 70
+    assert isinstance(drift_looks.due(store, config), DriftRecord)
 
 
 def test_the_reference_is_of_examples_that_the_champion_did_not_learn_from(store: Store) -> None:
@@ -262,22 +292,22 @@ def test_a_drift_that_a_person_found_is_asked_about_by_the_next_scheduled_look(
     assert (by_hand.verdict, by_hand.triggers) == ("drift", False)
     assert drift_looks.unseen(store, config.name, 60) == 0
     silent = served_champions.config(monitor={"after": 60, "rows": 60, "retrain": False})
-    assert drift_looks.due(store, silent) is None
+    assert drift_looks.due(store, silent) == drift_looks.TOO_FEW
     found = drift_looks.due(store, config)
     assert found is not None and found.triggers
     asked = drift_looks.record(store, found)
-    assert asked.triggers and drift_looks.due(store, config) is None, "it asks once"
+    assert asked.triggers and drift_looks.due(store, config) == drift_looks.TOO_FEW, "it asks once"
     assert drift_looks.record(store, found) == asked, "made again after a lost reply, it finds its own record"
     again = drift_looks.record(store, drift_looks.examine(store, config, 60))
-    assert set(again.asked) >= asked.drifted and drift_looks.due(store, config) is None
+    assert set(again.asked) >= asked.drifted and drift_looks.due(store, config) == drift_looks.TOO_FEW
     served_champions.promote(store, "b2" * 6, served_champions.model(1))
-    assert drift_looks.due(store, config) is None, "that was about another champion"
+    assert drift_looks.due(store, config) == drift_looks.TOO_FEW, "that was about another champion"
     serve(store, config, 6_000, 60)
     manual_decisions.rollback(store, config.name, VERSION, "t", "t", small_packages.fit_to_run)
     monkeypatch.setattr(clock, "now", lambda: "2999-01-01T00:00:00.000000Z")
     none = drift_looks.due(store, config)  # a server goes on with the other version
     assert none is not None and drift_looks.record(store, none).served == 0
-    assert drift_looks.due(store, config) is None, "no prediction came since"
+    assert drift_looks.due(store, config) == drift_looks.TOO_FEW, "no prediction came since"
     serve(store, config, 5_000, 60)
     assert drift_looks.examine(store, config, 60).served == 60, "the newest of the champion, not of all"
 
