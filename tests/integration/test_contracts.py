@@ -113,6 +113,14 @@ def test_a_child_that_is_killed_is_an_error_and_the_next_batch_has_a_new_one() -
         with pytest.raises(LeptonflowError, match="Great Expectations ended"):
             validator.validate(facts(), contracts.read_contract(pipeline()))
         assert validator.validate(facts(), contracts.read_contract(pipeline()))
+        # What a distribution needs is imported for an expectation about one, not for every batch.
+        assert validator._child is not None
+        maps = Path(f"/proc/{validator._child.pid}/maps")
+        assert "/scipy/stats/" not in maps.read_text()
+        half = {"values": ["cat", "dog"], "weights": [0.5, 0.5]}
+        kinds = {"column": "label", "partition_object": half, "threshold": 0.1}
+        (told,) = validator.validate(facts(), suite(("expect_column_kl_divergence_to_be_less_than", kinds)))
+        assert told.success and told.observed == "0.0" and "/scipy/stats/" in maps.read_text()
 
 
 def test_the_child_ends_with_a_parent_that_was_killed_and_prints_nothing() -> None:

@@ -22,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any
 
-from leptonflow.core import files, garbage_collection, hashing
+from leptonflow.core import files, garbage_collection, hashing, late_imports
 from leptonflow.core.child_processes import python_path
 from leptonflow.core.code_digests import ROOT
 from leptonflow.workloads import catalog
@@ -267,6 +267,7 @@ def _import() -> Any:
     import logging
 
     logging.disable(logging.WARNING)
+    late_imports.late("altair", "scipy.stats")  # a third of the import, for the few expectations about distributions
     import great_expectations
 
     return great_expectations
