@@ -1,7 +1,7 @@
 """The HTTP application: its routes, and what lives as long as it does.
 
-`app.state`: store, services by the pipelines' names, keys, decoders, explainer, metrics; hung: the pipelines whose
-model never ended. What a route does does not belong here (predictions, inference_protocol, probes, labels).
+`app.state`: store, services by the pipelines' names, keys, decoders, explainer, recorder, metrics; hung: the pipelines
+whose model never ended. What a route does does not belong here (predictions, inference_protocol, probes, labels).
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def create_app(
             keys.cancel()
             candidates.stop()
             app.state.hung = await asyncio.to_thread(_close, watch, list(services.values()), log)
-            for pool in (app.state.decoders, app.state.explainer):
+            for pool in (app.state.decoders, app.state.explainer, app.state.recorder):
                 pool.shutdown(wait=False, cancel_futures=True)
 
     app = Starlette(
@@ -93,7 +93,7 @@ def create_app(
     )  # fmt: skip
     app.state.store, app.state.services, app.state.hung = store, services, []
     app.state.keys, app.state.probe = options.rules.keys, None
-    app.state.explainer = explainer()
+    app.state.explainer, app.state.recorder = explainer(), labels.recorder()
     app.state.decoders, app.state.metrics = decoders(), Metrics(list(services.values()), log)
     return app
 

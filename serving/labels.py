@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -37,9 +38,18 @@ class Labels(BaseModel):
     labels: Annotated[list[Label], Field(min_length=1, max_length=MOST)]
 
 
+def recorder() -> ThreadPoolExecutor:
+    """Threads of their own: while the store hangs, they hang, and nothing else waits for them."""
+    return ThreadPoolExecutor(max_workers=4, thread_name_prefix="labels")
+
+
 async def give(request: Request) -> Response:
-    """Record each label that belongs to a served request; the others are refused, each with the reason."""
-    name = service_of(request).name
+    """Record each label that belongs to a served request; the others are refused, each with the reason.
+
+    503 where the store does not answer in time. What has begun is still recorded when it does; to give the same labels
+    again changes nothing.
+    """
+    service = service_of(request)
     try:
         given = Labels.model_validate(document(await read(request, MOST_BYTES)))
     except ValidationError as error:
@@ -48,8 +58,10 @@ async def give(request: Request) -> Response:
         raise told(422, printable(f"{where} is not valid"[:200]), expected=printable(str(first["msg"])[:200])) from None
     who = getattr(request.state, "who", None) or "http"  # the name of the key
     rows = [labels.Given(each.request_id, each.label) for each in given.labels]
+    state, loop = request.app.state, asyncio.get_running_loop()
     try:
-        found = await run_in_threadpool(labels.record, request.app.state.store, name, rows, who)
-    except LeptonflowError:  # its line names keys of the store
+        async with asyncio.timeout(service.config.serving.seconds):
+            found = await loop.run_in_executor(state.recorder, labels.record, state.store, service.name, rows, who)
+    except (LeptonflowError, TimeoutError):  # the error's line names keys of the store
         raise told(503, "the store cannot be read or written now", hint="Try again later", retry_after=10) from None
     return Response(json.dumps(found), media_type="application/json")

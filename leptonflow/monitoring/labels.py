@@ -51,11 +51,11 @@ def record(store: Store, pipeline: str, given: Sequence[Given], who: str) -> dic
     refused rows, numbered from 1. `who` is recorded where a label names nobody. Raises LeptonflowError where there is
     no store: a request that is not found there may well have been served.
     """
+    at, rows = clock.now(), []  # when they were given: a store that hangs makes no label newer than a later one
     store_identity.require(store)
     known = [each for each in given if REQUEST_ID.fullmatch(each.request_id)]
     served = served_log.find(store, pipeline, [each.request_id for each in known])
     fault = _faults(store, pipeline)
-    at, rows = clock.now(), []
     refused: list[tuple[int, str, str, str]] = []
     for number, each in enumerate(given, start=1):
         answered = served.get(each.request_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -28,6 +29,7 @@ from leptonflow.workloads import catalog
 from schemas.config import Pipeline
 from schemas.errors import LeptonflowError, UsageError
 from schemas.served import Served, new_request_id
+from schemas.serving import Serving
 from serving.app import create_app
 from tests import run_examples
 
@@ -257,6 +259,40 @@ def test_a_text_is_a_file_again() -> None:
     assert one.encoded is not None and workload.file is not None
     suffix, data = workload.file(one.encoded, given)
     assert suffix in workload.suffixes.held and workload.examine(data, given).id == one.id
+
+
+def test_a_store_that_hangs_holds_no_request_and_loses_no_label(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = run_examples.make(store).config.model_copy(update={"serving": Serving(seconds=0.5)})
+    one, two = serve(store, 2)
+    back, require = threading.Event(), store_identity.require
+
+    def hangs(asked: Store) -> None:
+        assert back.wait(60)
+        require(asked)
+
+    def give(label: str, request_id: str = one.request_id) -> int:
+        answer = client.post("/v1/digits/labels", json={"labels": [{"request_id": request_id, "label": label}]})
+        assert answer.status_code == 200 or (answer.headers["retry-after"], answer.status_code) == ("10", 503)
+        return answer.status_code
+
+    app = create_app(store, [config])
+    with TestClient(app) as client:
+        with monkeypatch.context() as away:
+            away.setattr(store_identity, "require", hangs)
+            began = time.monotonic()
+            for number in range(6):  # more than there are threads
+                assert give("3" if number else "2") == 503
+            assert time.monotonic() - began < 30
+        # Those of before still hang, and what waits for their threads is not answered either.
+        assert give("4", two.request_id) == 503
+        back.set()
+        assert give("5") == 200
+        app.state.recorder.shutdown()  # those that hung have ended
+    kept = labels.current(store, "digits")
+    assert dict(zip(kept["request_id"].to_pylist(), kept["label"].to_pylist(), strict=True)) == {one.request_id: "5"}
+    assert queries.query(store, "SELECT label FROM labels ORDER BY label").to_pylist() == [
+        {"label": label} for label in ("2", "3", "3", "3", "5")
+    ]  # fmt: skip
 
 
 def test_labels_over_http(store: Store) -> None:
