@@ -83,8 +83,8 @@ def retrain(
 ) -> int:
     """Ingest batches, train, evaluate, promote if the gate passes."""
     from cli import show
-    from leptonflow.core import pipeline_files, progress
-    from leptonflow.runs import unchanged
+    from leptonflow.core import person, pipeline_files, progress
+    from leptonflow.runs import batch_warnings, unchanged
     from leptonflow.storage import run_lock
     from leptonflow.storage.address import open_store
 
@@ -98,9 +98,11 @@ def retrain(
             from flows import local_run
 
             document = local_run.retrain(config, pipeline, uri, force)
-    for warning in document.get("warnings") or ():
-        if not any(warning in line for line in said):  # of its only batch, told when that came
-            show.warn(warning)
+    if warnings := document.get("warnings"):
+        told = batch_warnings.told_to(opened, config.name, person.person())
+        for warning in warnings:
+            if warning not in told and not any(warning in line for line in said):  # of its only batch
+                show.warn(warning)
     if document["verdict"] == "unchanged":
         line = unchanged.why_not_champion(config.name, document)
         if line:

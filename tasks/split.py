@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from leptonflow.core import progress
+from prefect.runtime import deployment
+
+from leptonflow.core import person, progress
 from leptonflow.data.dataset import holdout_split
 from leptonflow.runs import batch_warnings
 from leptonflow.storage.address import open_store
@@ -18,6 +20,7 @@ def split(store: str, config: Pipeline, snapshot: SnapshotRef, told: Collection[
     """The counts, and why the snapshot cannot be trained where it cannot. told: batches whose warnings were told."""
     opened = open_store(store)
     found = holdout_split.split(opened, config, snapshot)
-    for line in batch_warnings.of_new_batches(opened, config.name, told, found.warnings):
+    reader = None if deployment.id else person.person()  # of a deployment's run nobody is known to read along
+    for line in batch_warnings.of_new_batches(opened, config.name, told, found.warnings, reader):
         progress.note(line)
     return found

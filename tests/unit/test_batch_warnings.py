@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from leptonflow.core import progress
+from leptonflow.core import person, progress
 from leptonflow.data.dataset import admission, dataset_state
 from leptonflow.data.ingest.landing import Index
 from leptonflow.runs import batch_warnings, rejections
@@ -30,6 +30,9 @@ def test_a_retraining_tells_each_new_batchs_warnings_once(place: Store, source: 
     assert second.startswith("batch second: ") and "look alike" in second
     assert batch_warnings.of_new_batches(place, "pets", ["first"]) == [second]
     assert batch_warnings.of_new_batches(place, "pets", ["first"], [second.removeprefix("batch second: ")]) == []
+    assert batch_warnings.of_new_batches(place, "pets", reader=person.person()) == []
+    mine = batch_warnings.told_to(place, "pets", person.person())
+    assert second.removeprefix("batch second: ") in mine and not batch_warnings.told_to(place, "pets", "another")
 
     rejections.record(place, "pets", dataset_state.snapshots(place, "pets").entries[0].body["snapshot"], ["first"], "x")
     assert batch_warnings.of_new_batches(place, "pets") == [second]
@@ -45,8 +48,9 @@ def test_retrain_does_not_repeat_at_its_end_what_was_said_of_its_batch(
 
     def retrain(*given: Any) -> dict[str, Any]:
         progress.note("batch first: 2 look alike; 5 of 9 texts are long")
-        return {"verdict": "promoted", "warnings": ["5 of 9 texts are long", "a single group"]}
+        return {"verdict": "promoted", "warnings": ["5 of 9 texts are long", "a single group", "said by ingest"]}
 
+    monkeypatch.setattr(batch_warnings, "told_to", lambda *_: {"said by ingest"})
     monkeypatch.setattr("flows.local_run.retrain", retrain)
     source.parent.mkdir(exist_ok=True)
     (source.parent / "pets.yaml").write_text(yaml.safe_dump(CONFIG.model_dump(mode="json", exclude_unset=True)))
@@ -57,7 +61,9 @@ def test_retrain_does_not_repeat_at_its_end_what_was_said_of_its_batch(
 
 
 @pytest.mark.usefixtures("admission_tools")
-def test_the_split_tells_them_and_validate_says_its_own_in_one_line(source: Path) -> None:
+def test_the_split_tells_them_to_whoever_was_not_told_and_validate_says_its_own_in_one_line(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from leptonflow.core import deadlines
     from leptonflow.storage.address import open_store
     from tasks.split import split
@@ -67,6 +73,7 @@ def test_the_split_tells_them_and_validate_says_its_own_in_one_line(source: Path
     put(source, *(f"{label}/{n}.png" for label in ("cat", "dog") for n in range(10)), "Dog/0.png", "caat/0.png")
     land(store, source, "first")
     told: list[str] = []
+    monkeypatch.setenv("LEPTONFLOW_USER", "ada")
     with progress.listen(None, told.append):
         validate.fn(store.uri, CONFIG, "first", deadlines.start(CONFIG, "validate"))
         snapshot = dataset_state.state(CONFIG, dataset_state.snapshots(store, "pets"))
@@ -75,4 +82,10 @@ def test_the_split_tells_them_and_validate_says_its_own_in_one_line(source: Path
         (line,) = told
         assert "'Dog', 'dog' look alike" in line and "; classes with few examples: " in line
         split.fn(store.uri, CONFIG, snapshot, [])
-    assert told == [line, line]
+        assert told == [line], "ada was told when the batch came"
+        with monkeypatch.context() as deployed:
+            deployed.setenv("PREFECT__RUNTIME__DEPLOYMENT__ID", "5")  # what a watcher starts is read by whoever looks
+            split.fn(store.uri, CONFIG, snapshot, [])
+        monkeypatch.setenv("LEPTONFLOW_USER", "bob")
+        split.fn(store.uri, CONFIG, snapshot, [])
+    assert told == [line] * 3
