@@ -16,6 +16,7 @@ from leptonflow.data.ingest.label_columns import DEFAULT, Columns
 from leptonflow.data.ingest.source_summary import Summary, summarise
 from leptonflow.data.ingest.source_workload import choose
 from leptonflow.gate.proposed_margin import propose
+from leptonflow.workloads import proposed_epochs
 from leptonflow.workloads.image_classification.cnn import smallest_side
 from schemas.errors import UsageError
 from tests.batches import put
@@ -181,3 +182,19 @@ def test_what_stands_in_comments_is_valid_too(tmp_path: Path, monkeypatch: pytes
     config = pipeline_files.load_config("zoo")
     assert config.schedule and config.notify and config.promotion
     assert config.serving.monitor and config.serving.log_inputs
+
+
+def test_few_examples_have_more_epochs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    put(tmp_path / "s", *(f"{label}/{n}.png" for label in ("cat", "dog") for n in range(100)))
+    found = summary(tmp_path / "s")
+    text = pipeline_template.write("small", found).read_text()
+    assert pipeline_files.load_config("small").training.epochs == 75
+    assert "\n# Epochs proposed: a fold learns from about 128 examples, 4 steps an epoch.\ntraining: {" in text
+    assert "epochs   75: a fold learns from about 128 examples, 4 steps an epoch" in pipeline_template.lines(found)
+    assert "# Epochs" not in pipeline_template.write("plain", None).read_text()
+    assert pipeline_files.load_config("plain").training.epochs == 10
+
+    assert proposed_epochs.propose(10, 32, 10, 300).number == proposed_epochs.MOST
+    assert proposed_epochs.propose(1_500, 32, 10, 300) == (10, None)
+    assert proposed_epochs.propose(1_400, 32, 10, 300).number == 11

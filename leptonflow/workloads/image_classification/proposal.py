@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
+from leptonflow.workloads import proposed_epochs
 from leptonflow.workloads.base import Proposal
 
 Shape = tuple[int, int, int]
@@ -28,7 +29,9 @@ MODEL = """\
 # A small CNN: one 3x3 convolution per width, then a dense layer. Or your own: {{function: my_model:build}},
 # where build(input, classes) returns a Keras model and my_model.py lies beside this file.
 model: {{filters: {filters}, dense: 64, dropout: 0.0}}"""
-TRAINING = "training: {epochs: 10, batch_size: 32, folds: 5, seed: 0, optimizer: adam, learning_rate: 0.001}"
+TRAINING = """\
+{why}training: {{epochs: {epochs}, batch_size: 32, folds: 5, seed: 0, optimizer: adam, learning_rate: 0.001}}"""
+EPOCHS, STEPS = 10, 300  # the usual number, and the steps that a fit has at least, where 100 epochs allow it
 BASELINE = """\
   # Better on the holdout than always predicting the largest class, and than a logistic regression on 8 x 8 grey
   # pixels. A network that is not is not worth its cost."""
@@ -38,8 +41,9 @@ def propose(facts: Sequence[Mapping[str, Any]], count: int, columns: tuple[str, 
     """facts: the metadata of the images that were looked at."""
     sizes = Counter((fact["width"], fact["height"]) for fact in facts)
     (height, width, channels), why = _input(facts, sizes) if facts else (DEFAULT, None)
+    shape, epochs = f"[{height}, {width}, {channels}]", proposed_epochs.propose(count, 32, EPOCHS, STEPS)
     return Proposal(
-        told=(*_told(facts, sizes), ("input", f"[{height}, {width}, {channels}]: {why or 'no image could be read'}")),
+        told=(*_told(facts, sizes), ("input", f"{shape}: {why or 'no image could be read'}"), *epochs.told),
         seen={"sizes": [[wide, high, number] for (wide, high), number in sizes.most_common(20)]},
         input=[height, width, channels],
         why=why,
@@ -49,7 +53,7 @@ def propose(facts: Sequence[Mapping[str, Any]], count: int, columns: tuple[str, 
             height=height, width=width, channels=channels, why=f"\n# Proposed: {why}." if why else ""
         ),
         model=MODEL.format(filters=_filters(min(height, width))),
-        training=TRAINING,
+        training=TRAINING.format(epochs=epochs.number, why=epochs.comment),
         baseline=BASELINE,
     )
 

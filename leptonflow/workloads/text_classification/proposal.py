@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from leptonflow.workloads import proposed_epochs
 from leptonflow.workloads.base import Proposal
 from schemas.text_classification import TextInput
 
@@ -30,7 +31,9 @@ MODEL = """\
 # bag: embeddings of words and of word pairs, averaged. Or cnn, gru, lstm, rnn; or your own: {function: my_model:build},
 # where build(input, classes) returns a Keras model of token ids and my_model.py lies beside this file.
 model: {kind: bag}"""
-TRAINING = "training: {{epochs: 14, batch_size: {batch}, folds: 5, seed: 0, optimizer: adam, learning_rate: 0.005}}"
+TRAINING = """\
+{why}training: {{epochs: {epochs}, batch_size: {batch}, folds: 5, seed: 0, optimizer: adam, learning_rate: 0.005}}"""
+EPOCHS, STEPS = 14, 360  # the usual number, and the steps that a fit has at least, where 100 epochs allow it
 BASELINE = """\
   # Better on the holdout than always predicting the largest class, and than a logistic regression on TF-IDF of words
   # and word pairs. A network that is not is not worth its cost."""
@@ -43,8 +46,10 @@ def propose(facts: Sequence[Mapping[str, Any]], count: int, columns: tuple[str, 
     section = {"columns": list(columns) or None, "label": label, "length": length, "vocabulary": 20_000}
     section = {key: value for key, value in section.items() if value is not None}
     told = () if not words else (("texts", f"{len(words)} inspected: {_spread(words)}"),)
+    batch = 128 if count >= LARGE else 32
+    epochs = proposed_epochs.propose(count, batch, EPOCHS, STEPS)
     return Proposal(
-        told=(*told, ("input", f"length {length}: {why or 'no text could be read'}")),
+        told=(*told, ("input", f"length {length}: {why or 'no text could be read'}"), *epochs.told),
         seen={"words": {"median": words[len(words) // 2], "most": words[-1]} if words else None},
         input=section,
         why=why,
@@ -56,7 +61,7 @@ def propose(facts: Sequence[Mapping[str, Any]], count: int, columns: tuple[str, 
             input=f"{{{', '.join(f'{k}: {json.dumps(v, ensure_ascii=False)}' for k, v in section.items())}}}",
         ),
         model=MODEL,
-        training=TRAINING.format(batch=128 if count >= LARGE else 32),
+        training=TRAINING.format(batch=batch, epochs=epochs.number, why=epochs.comment),
         baseline=BASELINE,
     )
 
