@@ -24,6 +24,7 @@ from leptonflow.core import machine
 from leptonflow.core.pipeline_files import load_config
 from leptonflow.evaluation.fresh_process import FreshProcess
 from leptonflow.gate import early_refusal
+from leptonflow.runs import early_refusals
 from leptonflow.storage.address import open_store
 from leptonflow.training import fit_status
 from leptonflow.training.workspace import Workspace
@@ -71,6 +72,10 @@ def _stages(step: Steps, force: bool) -> Story:
     step.trains_on(snapshot.snapshot)
     with gpu_host.alone(step.config), FreshProcess() as fresh:
         started_at = step(begin, plan)
+        before = early_refusals.decided(open_store(step.store), step.config, plan)
+        if before is not None:
+            document = step(refuse_early, plan, *before, parts, outcomes, started_at, dict(step.seconds))
+            return Story(document, outcomes)
         fresh.start()  # it imports Keras, at low priority, while the fits compute
         with fit_runners.opened(step.store, step.config, plan, workspace) as on:
             folds = [(number,) for number in range(step.config.training.folds)]

@@ -15,12 +15,35 @@ from leptonflow.gate import early_refusal, evidence
 from leptonflow.registry import champion_log
 from leptonflow.runs import recording
 from leptonflow.runs.recording import RunRecord
-from leptonflow.storage.objects import adopt
+from leptonflow.storage.objects import adopt, read_model, steady
 from leptonflow.storage.store import Store
 from leptonflow.training import checkpoints, fit_cost, model_fits
 from schemas.config import Pipeline
 from schemas.constants import EARLY
-from schemas.records import FitResult, Plan, RuleResult, Split
+from schemas.records import FitResult, Plan, Record, RuleResult, Split
+
+
+class Decided(Record):
+    """runs/<pipeline>/<run_id>/early-refusal.json: the metrics of the folds that the rule saw, and its row."""
+
+    folds: dict[str, dict[str, float | None]]
+    rule: RuleResult
+
+
+def decided(store: Store, config: Pipeline, plan: Plan) -> tuple[RuleResult, list[FitResult]] | None:
+    """What an earlier, killed attempt of this run has decided: the row, and the folds that it saw; None: nothing.
+
+    Folds that end side by side come in another order each time, and more of them may be there now, so that they are
+    not judged again: they could be found to have a chance. Raises Damaged.
+    """
+    version, _ = model_fits.planned(plan)
+    assert plan.run_id is not None
+    key = run_key(config.name, plan.run_id, EARLY)
+    if store.size(key) is None:
+        return None
+    found = read_model(Decided, key, steady(store, key), "the decision of stop_early_if")
+    fits = [model_fits.fit_result(store, config.name, version, int(fold)) for fold in found.folds]
+    return found.rule, [fit for fit in fits if fit is not None]
 
 
 def record(
@@ -29,7 +52,7 @@ def record(
 ) -> dict[str, Any]:  # fmt: skip
     """Write what such a run leaves behind; the document of `retrain --json`, whose version is null.
 
-    row: the rule that refused; fits: the finished folds. Safe to repeat, as `recording.record` is.
+    row: the rule that refused; fits: the folds that it saw. Safe to repeat with what `decided` returns.
     """
     from leptonflow.reports import early_page
     from leptonflow.tables import compaction, table_files
@@ -48,9 +71,9 @@ def record(
         batches=tuple(batches), started_at=started_at, finished_at=clock.now(), seconds=dict(seconds),
         number=len(recording.manifests(store, config.name)) + 1,
     )  # fmt: skip
-    scores = {fit.fold: fit.metrics for fit in fits}
+    scores = {str(fit.fold): fit.metrics for fit in fits}
     written = {}
-    for name, value in ((EARLY, {"folds": scores, "rule": row.model_dump()}), ("verdict.json", mine)):
+    for name, value in ((EARLY, Decided(folds=scores, rule=row)), ("verdict.json", mine)):
         key = run_key(config.name, plan.run_id, name)
         written[key] = adopt(store, key, canonical(value))
     told = RunRecord.model_validate_json(written[run_key(config.name, plan.run_id, "verdict.json")])

@@ -96,6 +96,8 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
         monkeypatch.setattr(module, "load_config", lambda name: None)
         monkeypatch.setattr(module.FreshProcess, "start", lambda fresh: script.order.append("(fresh process)"))
         monkeypatch.setattr(module.Workspace, "check_own_files", lambda *_: script.order.append("(own files)"))
+        decided = script.answers.pop("decided", None)
+        monkeypatch.setattr(module.early_refusals, "decided", lambda *_: decided)
         return script, module.retrain.fn("digits", "file:///nowhere")
 
     return run
@@ -169,6 +171,12 @@ def test_the_first_folds_of_a_hopeless_candidate_end_the_run(run: Run) -> None:
     assert script.order[-3:] == ["(fresh process)", "train-fold", "record"]
     row, done = script.given["record"][1:3]
     assert (row.rule, done, story.trained) == ("stop_early_if", fits[:3], None)
+
+
+def test_what_a_killed_attempt_has_decided_by_its_first_folds_is_recorded_and_nothing_is_trained(run: Run) -> None:
+    script, story = run(discover=plan(), decided=("<row>", ["fold 1"]), **{**GOOD, "record": {"verdict": "refused"}})
+    assert script.order[-2:] == ["begin", "record"]
+    assert (script.given["record"][1:3], story.trained) == (("<row>", ["fold 1"]), None)
 
 
 def test_an_overtaken_decision_is_weighed_again_three_times_at_most(run: Run) -> None:

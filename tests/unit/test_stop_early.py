@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from leptonflow.core import progress
+from leptonflow.core.store_keys import fit_key
 from leptonflow.gate import early_refusal, evidence, explanation
 from leptonflow.runs import early_refusals, pipeline_status, planning, recording, unchanged
 from leptonflow.statistics import folds
@@ -144,6 +145,44 @@ def test_a_stopped_run_is_a_finished_one_without_a_version() -> None:
     (listed,) = pipeline_status.runs(store, given)
     assert listed["key_metric"] == {"name": "accuracy", "on": "cv", "value": pytest.approx(0.3)}
     assert listed["reason"].startswith("stop_early_if: accuracy is 0.3000 on average in folds 1, 2, 3 of 5")
+
+
+@pytest.mark.parametrize("killed_before", ["verdict.json", "report.html", "manifest.json"])
+def test_a_run_that_is_killed_while_it_is_recorded_says_the_same_afterwards(
+    killed_before: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Meanwhile another fold has ended, with which the candidate would have a chance."""
+    store, given = MemoryStore(f"memory://killed-{killed_before}"), config()
+    plan = land(store, given)
+    assert plan.run_id is not None
+    every = fits(0.3, 0.31, 0.29, 0.62)
+    for each in every:
+        store.create(fit_key(given.name, "a" * 12, each.fold, "manifest.json"), each.model_dump_json().encode())
+    assert early_refusals.decided(store, given, plan) is None
+    row = early_refusal.judged(given, every[:3])
+    assert row is not None and early_refusal.judged(given, every) is None
+    split = Split(
+        train=100, holdout=50, train_per_class={}, holdout_per_class={}, rejected=None, train_groups=None,
+        holdout_groups=None,
+    )  # fmt: skip
+    rest = (split, ["first"], "2026-01-01T00:00:00+00:00", {"train-fold": 1.0})
+    create = store.create
+
+    def killed(key: str, data: bytes) -> None:
+        if key.endswith(killed_before):
+            raise KeyboardInterrupt
+        create(key, data)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(store, "create", killed)
+        early_refusals.record(store, given, plan, row, every[:3], *rest)
+    assert recording.finished(store, given.name, plan.run_id) is None
+    found = early_refusals.decided(store, given, plan)
+    assert found == (row, every[:3])
+    document = early_refusals.record(store, given, plan, *found, *rest)
+    assert document["cv"]["accuracy"]["folds"] == [0.3, 0.31, 0.29]
+    assert "in folds 1, 2, 3 of 5" in document["sentence"]
+    assert queries.query(store, "select distinct fold from fits order by fold")["fold"].to_pylist() == [0, 1, 2]
 
 
 def test_a_part_of_the_work_ends_by_itself() -> None:
