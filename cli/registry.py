@@ -60,7 +60,8 @@ def explain(
 
     config = pipeline_files.load_config(pipeline)
     document = run_explanation.explain(looked_at(store), config, run_id)
-    return answer(Answer(document, lambda: print(show.wrapped(show.advice(document["paragraph"]), _width()))), as_json)
+    told = " ".join(filter(None, (document["paragraph"], document.get("advice"))))
+    return answer(Answer(document, lambda: print(show.wrapped(show.advice(told), _width()))), as_json)
 
 
 def reproduce(

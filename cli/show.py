@@ -258,12 +258,22 @@ def retrained(store: Store, config: Pipeline, pipeline: str, document: dict[str,
         console.print()
         console.print(_gate_table(document["gate"]))
     console.print()
+    if document["verdict"] == "refused" and (told := _advice(store, config, document["run_id"])):
+        console.print(Text(f"{told}\n"))
     if document["report"]:
         console.print(Text(f"report    {document['report']}"), soft_wrap=True)
     console.print(Text(f"tables    {store.uri}/tables"), soft_wrap=True)
     commands = _next(config, pipeline, document, next(iter(metrics), None))
     for number, text in enumerate(commands):
         console.print(Text(f"{'' if number else 'next':<10}{typed(text)}"), soft_wrap=True)
+
+
+def _advice(store: Store, config: Pipeline, run_id: str) -> str | None:
+    """What a person may try after a refusal."""
+    from leptonflow.runs import recording, refusal_advice
+
+    verdict = recording.standing(store, config.name, run_id)
+    return refusal_advice.advice(store, config.name, verdict) if verdict is not None else None
 
 
 def _next(config: Pipeline, pipeline: str, document: Mapping[str, Any], metric: str | None) -> list[str]:

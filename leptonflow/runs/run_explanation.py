@@ -6,7 +6,7 @@ from typing import Any
 
 from leptonflow.core import store_keys
 from leptonflow.gate import explanation
-from leptonflow.runs import approvals, recording
+from leptonflow.runs import approvals, recording, refusal_advice
 from leptonflow.storage.objects import BACK
 from leptonflow.storage.store import Store
 from schemas.config import NAME, Pipeline
@@ -17,8 +17,8 @@ def explain(store: Store, config: Pipeline, run_id: str | None = None) -> dict[s
     """{run_id, version, verdict, champion, against, paragraph, would_change} of a finished run, by default the newest.
 
     champion is the version after the run, against the one that the candidate was compared with; both may
-    be null. Where the pipeline has groups, `groups` is as in the run's document. Raises NotFound where there is no
-    such finished run, Damaged where its verdict is gone.
+    be null. Where the pipeline has groups, `groups` is as in the run's document; where there is some, `advice` says
+    what to try. Raises NotFound where there is no such finished run, Damaged where its verdict is gone.
     """
     run = None if run_id is None or not NAME.fullmatch(run_id) else recording.finished(store, config.name, run_id)
     if run is None:  # the newest, or none that is finished
@@ -37,6 +37,7 @@ def explain(store: Store, config: Pipeline, run_id: str | None = None) -> dict[s
     measured = run.get("holdout") or {}
     now = approvals.told(store, config.name, run)
     approval = now.get("approval")
+    advice = refusal_advice.advice(store, config.name, verdict)
     paragraph = explanation.paragraph(config.name, verdict, measured)
     return {
         "run_id": verdict.run_id,
@@ -46,6 +47,7 @@ def explain(store: Store, config: Pipeline, run_id: str | None = None) -> dict[s
         "against": verdict.champion,
         "paragraph": paragraph if approval is None else f"{paragraph} Approval: {approval['sentence']}.",
         "would_change": [change.model_dump() for change in explanation.would_change(verdict, measured)],
+        **({"advice": advice} if advice is not None else {}),
         **({"approval": approval} if approval is not None else {}),
         **({"groups": run["groups"]} if "groups" in run else {}),
     }
