@@ -310,11 +310,11 @@ def test_a_pipe_is_never_opened(tmp_path: Path, shared: Store) -> None:
 FOR_EVER = {
     "a cross join": "SELECT count(*) FROM range(1000000) a, range(1000000) b, range(1000000) c",
     "a recursion": "WITH RECURSIVE t AS (SELECT 1 AS i UNION ALL SELECT i + 1 FROM t) SELECT max(i) FROM t",
-    "one value, deaf to an interrupt": "SELECT list_reduce(range(3000000), lambda a, b: a + b)",
+    "one value, deaf to an interrupt": "SELECT list_reduce(range(2200000), lambda a, b: a + b)",
 }
 LARGE = {
     "rows": "FROM range(1000000000000)",
-    "one value": "SELECT repeat('x', 1000000000)",
+    "one value": "SELECT repeat('x', 300000000)",
     "a sort": "SELECT repeat('x', 1000000) || range AS a FROM range(100000) ORDER BY 1",
     "a list": "SELECT list(range) FROM range(1000000000)",
     "groups": "SELECT a.range * 100000 + b.range AS i, count(*) FROM range(100000) a, range(100000) b GROUP BY 1",
@@ -325,14 +325,14 @@ LARGE = {
 def test_a_query_ends_in_its_time(shared: Store, sql: str) -> None:
     began = time.monotonic()
     with pytest.raises(LeptonflowError, match="LEPTONFLOW_QUERY_SECONDS"):
-        queries.query(shared, sql, Allowance(0.5, 2 * 10**9))
+        queries.query(shared, sql, Allowance(0.2, 2 * 10**9))
     assert time.monotonic() - began < 8
 
 
 @pytest.mark.parametrize("sql", LARGE.values(), ids=LARGE)
 def test_a_query_takes_no_more_memory_than_it_may(shared: Store, sql: str) -> None:
     with pytest.raises(LeptonflowError, match="LEPTONFLOW_QUERY_MEMORY"):
-        queries.query(shared, sql, Allowance(60, 300 * 10**6))
+        queries.query(shared, sql, Allowance(60, 100 * 10**6))
 
 
 def test_a_query_sees_no_variable_of_ours(directory: Store) -> None:
