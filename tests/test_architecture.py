@@ -197,8 +197,9 @@ def keys_by_hand(code: str) -> list[int]:
     key = re.compile(rf"\??({'|'.join(roots)})/\S*")
     found = [line for line, text in texts(tree) if key.fullmatch(text)]
     for node in ast.walk(tree):
-        listing = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
-        if listing and node.func.attr in ("keys", "folders", "list") and node.args:
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+            continue
+        if node.func.attr in ("keys", "folders", "list"):
             found += [each.lineno for each in node.args if isinstance(each, ast.Constant) and each.value in roots]
     return found
 
@@ -254,14 +255,14 @@ def changing(code: str) -> set[str]:
             if isinstance(node.value, ast.Call) and ast.unparse(node.value.func).split(".")[-1] in KINDS:
                 found |= names
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
-    for node in (each for function in functions for each in ast.walk(function)):
+    for each in (inner for function in functions for inner in ast.walk(function)):
         changed: ast.expr | None = None
-        if isinstance(node, ast.Global):
-            found |= set(node.names)
-        elif isinstance(node, ast.Subscript | ast.Attribute) and not isinstance(node.ctx, ast.Load):
-            changed = node.value
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in CHANGES:
-            changed = node.func.value
+        if isinstance(each, ast.Global):
+            found |= set(each.names)
+        elif isinstance(each, ast.Subscript | ast.Attribute) and not isinstance(each.ctx, ast.Load):
+            changed = each.value
+        elif isinstance(each, ast.Call) and isinstance(each.func, ast.Attribute) and each.func.attr in CHANGES:
+            changed = each.func.value
         if isinstance(changed, ast.Name) and changed.id in top:
             found.add(changed.id)
     return found

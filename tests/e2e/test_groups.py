@@ -55,7 +55,7 @@ GATE: list[dict[str, Any]] = [
     {"rule": "at_least", "metric": "accuracy", "on": "holdout", "value": 0.1, "confidence": 0.9},
     {"rule": "against_champion", "metric": "accuracy", "margin": 0.9},
 ]
-SOURCES = {
+SOURCES: dict[str, tuple[Any, dict[str, Any]]] = {
     "table": (
         table,
         {

@@ -79,7 +79,8 @@ def fill(store: Store, pipeline: str = "digits") -> None:
         higher_is_better=True, ranges={"epochs": [1, 9]}, created_at="2026-11-24T10:00:00.000000Z",
     )  # fmt: skip
     store.create(f"studies/{pipeline}/{study.study}/study.json", study.model_dump_json().encode())
-    for number, state in enumerate(("complete", "failed"), start=1):
+    states: list[Any] = ["complete", "failed"]
+    for number, state in enumerate(states, start=1):
         trial = Trial(
             pipeline=pipeline, study=study.study, number=number, state=state, parameters={"epochs": number},
             version="a1" * 6, values=(0.9, 0.8), value=0.85, std=0.07, sentence=None, seconds=2.5,

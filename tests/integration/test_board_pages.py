@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -28,7 +29,9 @@ pytestmark = pytest.mark.slow  # a browser, or minutes of writing: tests/unit/te
 ROOT = Path(__file__).parents[2]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 PICTURES = os.environ.get("LEPTONFLOW_PICTURES")  # a folder to keep the screenshots in
-SEEN = {"light": (1280, 900, "light"), "dark": (1280, 900, "dark"), "phone": (390, 844, "light")}
+SEEN: dict[str, tuple[int, int, Any]] = {
+    "light": (1280, 900, "light"), "dark": (1280, 900, "dark"), "phone": (390, 844, "light"),
+}  # fmt: skip
 
 
 @contextmanager

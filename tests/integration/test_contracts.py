@@ -69,7 +69,8 @@ def test_good_facts_meet_every_expectation_of_the_shipped_contract(validator: co
 def test_each_expectation_of_the_shipped_contract_can_fail(
     column: str, values: list[Any], validator: contracts.Validator
 ) -> None:
-    results = validator.validate(facts(**{column: values}), contracts.read_contract(pipeline()))
+    named: dict[str, Any] = {column: values}
+    results = validator.validate(facts(**named), contracts.read_contract(pipeline()))
     failed = [r for r in results if not r.success]
     assert [(r.column, r.unexpected) for r in failed] == [(column, 1)]
     assert (failed[0].observed or "").startswith("1 of 6 unexpected")

@@ -10,6 +10,7 @@ import pytest
 
 from leptonflow.evaluation import load_check
 from leptonflow.registry import package_builder, packages, served_models
+from leptonflow.registry.onnx_session import TOLERANCE
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
 from leptonflow.training import model_fits, workspace
@@ -89,14 +90,14 @@ def test_each_package_runs_its_own_code_where_that_is_allowed(tmp_path: Path, mo
     for named in (first, second, first):
         inputs, expected = packages.read_reference(store, packages.manifest(*named[:3]))
         package = packages.load(*named, code=True)
-        assert np.abs(package.predict(inputs) - expected).max() <= load_check.TOLERANCE
+        assert np.abs(package.predict(inputs) - expected).max() <= TOLERANCE
         assert float(package.model.layers[-2].activation(3.0)) == (1.5 if named is first else -2.0)
         packages._models.clear()
     with pytest.raises(TrainingError, match=r"cannot be loaded without its own code, layered:objects.*source\.zip"):
         packages.load(*first)
     served = served_models.load(*first)  # what ONNX Runtime takes needs no code
     assert served.runtime == "onnxruntime"
-    np.testing.assert_allclose(served.predict(inputs), expected, atol=load_check.TOLERANCE)
+    np.testing.assert_allclose(served.predict(inputs), expected, atol=TOLERANCE)
     monkeypatch.setenv("LEPTONFLOW_PACKAGE_CODE", "1")
     packages.load(*first)
 

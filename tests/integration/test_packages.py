@@ -24,6 +24,7 @@ from leptonflow.data.validation import contracts
 from leptonflow.evaluation import fresh_process, holdout_evaluation, load_check
 from leptonflow.keras_runtime import keras_models
 from leptonflow.registry import onnx_export, onnx_files, onnx_session, package_builder, packages, served_models
+from leptonflow.registry.onnx_session import TOLERANCE
 from leptonflow.storage.address import open_store
 from leptonflow.storage.memory_store import MemoryStore
 from leptonflow.storage.store import Store
@@ -87,6 +88,7 @@ def passed(trained: tuple[Path, Pipeline, Plan], tmp_path_factory: pytest.TempPa
     folder = tmp_path_factory.mktemp("passed") / "store"
     shutil.copytree(trained[0], folder)
     store, (_, config, plan) = open_store(str(folder)), trained
+    assert plan.version is not None
     sha = packages.reference(store, config.name, plan.version).manifest_sha256
     return folder, load_check.validate(store, config, plan.version, sha, plan)
 
@@ -357,7 +359,7 @@ def test_a_changed_file_is_named_before_keras_opens_it(
     key = f"models/{config.name}/{plan.version}/{name}"
     change(store, key)
     monkeypatch.setattr(packages, "_models", {})
-    monkeypatch.setattr(packages.keras_models, "load", lambda *_: pytest.fail("Keras opened an unverified file"))
+    monkeypatch.setattr(keras_models, "load", lambda *_: pytest.fail("Keras opened an unverified file"))
     load = served_models.load if name == "model.onnx" else packages.load  # Keras does not take that one
     for check in (packages.verify, load):
         with pytest.raises(Damaged, match=key):
@@ -381,8 +383,8 @@ def test_a_fresh_process_reproduces_the_predictions_and_the_pass_is_recorded(val
     store, first = validated
     sha = packages.reference(store, config.name, plan.version).manifest_sha256
     assert first.passed and not first.reused, first.sentence
-    assert first.largest_difference is not None and first.largest_difference <= load_check.TOLERANCE
-    assert first.onnx_difference is not None and first.onnx_difference <= load_check.TOLERANCE and first.onnx is None
+    assert first.largest_difference is not None and first.largest_difference <= TOLERANCE
+    assert first.onnx_difference is not None and first.onnx_difference <= TOLERANCE and first.onnx is None
     holdout = len(example_sets.holdout_set(store, config, plan.snapshot).ids)
     assert first.examples == package_builder.REFERENCE_EXAMPLES + holdout
     began = time.perf_counter()

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -155,7 +156,7 @@ def test_a_flow_leaves_its_run_in_the_folder_and_nothing_on_the_terminal(tmp_pat
     assert any("the flow's own error" in message for message in messages)
 
 
-def rows(folder: Path, query: str) -> list[tuple[object, ...]]:
+def rows(folder: Path, query: str) -> list[tuple[Any, ...]]:
     connection = sqlite3.connect(prefect_folder(folder) / "prefect.db")
     try:
         return connection.execute(query).fetchall()

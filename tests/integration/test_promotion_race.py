@@ -195,7 +195,7 @@ def check_history(uri: str, told: Sequence[Told]) -> list[dict[str, Any]]:
     assert [row["previous"] for row in rows[1:]] == [row["version"] for row in rows[:-1]]
     assert [row["against"] for row in rows] == list(range(len(rows)))
     assert len({entry.id for entry in log.entries}) == len(rows)
-    won = {one.number: one for one in told if one.what == "won"}
+    won = {one.number or 0: one for one in told if one.what == "won"}
     assert len(won) == sum(one.what == "won" for one in told), "no record has two winners"
     assert sorted(won) == list(range(len(VERSIONS) + 1, len(rows) + 1)), "as many records as winners"
     for number, one in won.items():

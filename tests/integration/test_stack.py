@@ -384,8 +384,8 @@ def test_an_s3_server_with_it_and_what_was_stored_is_there_again(kind: str, tmp_
                     assert any(f"port {port} is taken" in line for line in up.err), up.err
             assert stat.S_IMODE((stack / "s3.env").stat().st_mode) == 0o600
             shell = [". .leptonflow/stack/s3.env && env"]
-            told = subprocess.run(["sh", "-c", *shell], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
-            found = dict(line.partition("=")[::2] for line in told.splitlines())
+            ran = subprocess.run(["sh", "-c", *shell], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+            found = dict(line.partition("=")[::2] for line in ran.splitlines())
             variables = {name: found[name] for name in S3_VARIABLES}
             given = json.loads((tmp_path / "given.json").read_text())
             assert variables["LEPTONFLOW_STORE"] == "s3://leptonflow" and variables.items() <= given.items()
@@ -393,7 +393,7 @@ def test_an_s3_server_with_it_and_what_was_stored_is_there_again(kind: str, tmp_
             secrets = [variables["AWS_SECRET_ACCESS_KEY"], given.get("LEPTONFLOW_WEBHOOK_TOKEN", "no webhook")]
             for text in (up.told(), *(log.read_text(errors="replace") for log in stack.glob("*.log"))):
                 assert not [secret for secret in secrets if secret in text]
-            identity, err = python(["-c", STORE_ID], tmp_path, **variables).communicate()
+            identity, err = python(["-c", STORE_ID], tmp_path, None, **variables).communicate()
             assert identity, err
             identities.append(identity)
             assert up.end(signal.SIGINT if again else signal.SIGKILL) < END_SECONDS

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from httpx import Response
 from starlette.testclient import TestClient
 
 from leptonflow.core import store_keys
@@ -78,7 +77,7 @@ def made() -> Store:
     finish(store, make(store, version=B, run_id="b2" * 6, seed=1, promoted=False, champion=A), champion_after=A)
     manual_decisions.promote(store, "digits", B, "seen on the floor", "kim@lab", fit_to_run)
     finish(store, make(store, version=C, run_id="c2" * 6, batch_size=64, promoted=False), champion_after=B)
-    names = {"classes": ("cat", HOSTILE, "dog"), "sources": HOSTILE + "{n}"}
+    names: dict[str, Any] = {"classes": ("cat", HOSTILE, "dog"), "sources": HOSTILE + "{n}"}
     finish(store, make(store, pipeline="cats", run_id="d2" * 6, promoted=False, **names), champion_after=None)
     return store
 
@@ -249,7 +248,7 @@ def test_who_may_read_the_pages(store: Store) -> None:
     key, entry = api_keys.new("kim")
     keys = api_keys.configured({api_keys.VARIABLE: entry})
 
-    def ask(host: str, name: str | None = None, pages: tuple[str, ...] = PAGES, **given: Any) -> Response:
+    def ask(host: str, name: str | None = None, pages: tuple[str, ...] = PAGES, **given: Any) -> Any:
         rules = running.rules(host, keys, insecure=False, readable=pages)
         return TestClient(create_app(store, [], Options(rules)), base_url=f"http://{name or host}").get("/", **given)
 

@@ -6,7 +6,6 @@ import uuid
 from typing import Any
 
 import pytest
-from httpx import Response
 from starlette.testclient import TestClient
 
 from leptonflow.registry import champion_log, serving_decisions
@@ -32,7 +31,7 @@ def served(store: Store, config: Any, keys: str = ENTRY) -> TestClient:
     return TestClient(create_app(store, [config], Options(rules)), base_url=HOME)
 
 
-def send(web: TestClient, run_id: str, origin: str | None = HOME, **fields: str) -> Response:
+def send(web: TestClient, run_id: str, origin: str | None = HOME, **fields: str) -> Any:
     form = {"key": KEY, "reason": "right on the floor", "decision": "approve", **fields}
     headers = {} if origin is None else {"Origin": origin}
     return web.post(f"/p/digits/runs/{run_id}/decision", data=form, headers=headers)

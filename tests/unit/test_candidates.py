@@ -127,7 +127,7 @@ def test_a_candidate_that_cannot_be_loaded_predicts_nothing_and_is_told_of_once(
     service = Service(served_champions.config(shadow="candidate"))
     service.live = live_models.load(other, service.config, "one", None)
     candidates = Candidates(other, [service], said.append)
-    candidates._newest = lambda _: "gone"  # type: ignore[method-assign]
+    candidates._newest = lambda _: "gone"  # type: ignore[method-assign, assignment]
     candidates._look(service, decide=False)
     candidates._look(service, decide=False)
     assert service.beside is None and "gone" in (service.problem_beside or "")
@@ -177,7 +177,7 @@ def looking(store: MemoryStore, said: list[str]) -> tuple[Service, Candidates]:
     service = Service(served_champions.config(shadow="candidate"))
     service.live = live_models.load(store, service.config, "one", None)
     candidates = Candidates(store, [service], said.append)
-    candidates._newest = lambda _: "two"  # type: ignore[method-assign]
+    candidates._newest = lambda _: "two"  # type: ignore[method-assign, assignment]
     return service, candidates
 
 
@@ -197,10 +197,10 @@ def test_a_store_that_is_away_for_a_moment_costs_no_candidate_and_leaves_no_prob
     def away(_: Service) -> str | None:
         raise StoreUnreachable("the store is away")
 
-    candidates._newest = away  # type: ignore[method-assign]
+    candidates._newest = away  # type: ignore[method-assign, assignment]
     candidates._look(service, decide=False)
     assert service.beside is not None and service.problem_beside == "the store is away."
-    candidates._newest = lambda _: "two"  # type: ignore[method-assign]
+    candidates._newest = lambda _: "two"  # type: ignore[method-assign, assignment]
     candidates._look(service, decide=False)
     assert service.problem_beside is None
 
@@ -220,7 +220,7 @@ def test_a_candidate_that_ends_the_process_ends_neither_a_thread_nor_an_answer(
         assert (version, rows) == ("one", [("one", False)])
     assert service.problem_beside == "two failed: SystemExit"
     own, candidates = looking(store, [])
-    candidates._newest = ends  # type: ignore[method-assign]
+    candidates._newest = ends  # type: ignore[method-assign, assignment]
     candidates._look(own, decide=False)
     assert own.problem_beside == "SystemExit: 3"
 

@@ -92,7 +92,7 @@ def test_columns_that_cannot_be_compared_are_left_out() -> None:
 def convolutional() -> tuple[Any, Any, Any, Seen]:
     """As `quick`, with the project's small network."""
     from leptonflow.keras_runtime.keras_models import keras
-    from leptonflow.registry.served_models import with_features
+    from leptonflow.registry.onnx_export import with_features
     from leptonflow.workloads.image_classification import cnn
     from schemas.image_classification import ImageModel
 

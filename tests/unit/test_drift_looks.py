@@ -294,7 +294,7 @@ def test_a_drift_that_a_person_found_is_asked_about_by_the_next_scheduled_look(
     silent = served_champions.config(monitor={"after": 60, "rows": 60, "retrain": False})
     assert drift_looks.due(store, silent) == drift_looks.TOO_FEW
     found = drift_looks.due(store, config)
-    assert found is not None and found.triggers
+    assert isinstance(found, DriftRecord) and found.triggers
     asked = drift_looks.record(store, found)
     assert asked.triggers and drift_looks.due(store, config) == drift_looks.TOO_FEW, "it asks once"
     assert drift_looks.record(store, found) == asked, "made again after a lost reply, it finds its own record"
@@ -306,7 +306,7 @@ def test_a_drift_that_a_person_found_is_asked_about_by_the_next_scheduled_look(
     manual_decisions.rollback(store, config.name, VERSION, "t", "t", small_packages.fit_to_run)
     monkeypatch.setattr(clock, "now", lambda: "2999-01-01T00:00:00.000000Z")
     none = drift_looks.due(store, config)  # a server goes on with the other version
-    assert none is not None and drift_looks.record(store, none).served == 0
+    assert isinstance(none, DriftRecord) and drift_looks.record(store, none).served == 0
     assert drift_looks.due(store, config) == drift_looks.TOO_FEW, "no prediction came since"
     serve(store, config, 5_000, 60)
     assert drift_looks.examine(store, config, 60).served == 60, "the newest of the champion, not of all"

@@ -66,6 +66,7 @@ def trained() -> tuple[MemoryStore, Pipeline, Plan, str]:
 def second(trained: tuple[MemoryStore, Pipeline, Plan, str]) -> tuple[Plan, str]:
     """Another version on the same store: its plan and its manifest's sha256."""
     store, config, plan, _ = trained
+    assert plan.snapshot is not None
     other = plan_of(config, plan.snapshot, version="c" * 12, run_id="d" * 12)
     return other, train(store, config, other)
 
@@ -162,8 +163,9 @@ def test_a_champion_with_other_preprocessing_is_scored_through_its_own(
 def test_a_champion_with_other_classes_is_not_comparable(store: Store, trained: Any) -> None:
     _, config, plan, sha = trained
     four = (*CLASSES[:2], "top", "bottom")
-    other = land(store, config, classes=four)
-    other = plan_of(config, other.snapshot, version="e" * 12, run_id="f" * 12)
+    snapshot = land(store, config, classes=four).snapshot
+    assert snapshot is not None
+    other = plan_of(config, snapshot, version="e" * 12, run_id="f" * 12)
     train(store, config, other)
     found = holdout_evaluation.evaluate(store, config, other, champion_of(plan, sha))
     assert found.champion_scores is None

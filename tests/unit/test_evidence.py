@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -13,7 +15,7 @@ from leptonflow.storage.memory_store import MemoryStore
 from leptonflow.workloads import catalog
 from leptonflow.workloads.image_classification import baselines
 from schemas.errors import ConfigurationError, Damaged
-from schemas.records import ModelManifest, Plan
+from schemas.records import Evaluation, ModelManifest, Plan
 from tests.fit_examples import land, pipeline
 from tests.run_examples import make
 
@@ -153,7 +155,7 @@ def test_what_a_slice_needs_is_gathered_in_the_order_of_the_predictions() -> Non
         evidence.gather(store, config, plan, None, evaluation, run.infra)
 
 
-def _scored(store: MemoryStore, run: object, holdout: example_sets.Examples, classes: tuple[str, ...]) -> object:
+def _scored(store: MemoryStore, run: Any, holdout: example_sets.Examples, classes: tuple[str, ...]) -> Evaluation:
     from leptonflow.core.hashing import sha256
     from leptonflow.workloads import predictions
     from leptonflow.workloads.classification import ONE_CLASS
@@ -164,7 +166,8 @@ def _scored(store: MemoryStore, run: object, holdout: example_sets.Examples, cla
     key = "runs/squares/x/holdout-predictions.parquet"
     store.create(key, data)
     reference = ObjectRef(key=key, sha256=sha256(data), bytes=len(data))
-    return run.evaluation.model_copy(update={"predictions": reference})  # type: ignore[attr-defined]
+    found: Evaluation = run.evaluation.model_copy(update={"predictions": reference})
+    return found
 
 
 def test_baselines_learn_what_is_plain_to_see() -> None:

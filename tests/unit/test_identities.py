@@ -11,6 +11,7 @@ import pytest
 
 from leptonflow.core import pipeline_files
 from leptonflow.data.dataset import (
+    change_records,
     corrections,
     dataset_contents,
     dataset_state,
@@ -142,7 +143,7 @@ def test_a_newer_label_is_recorded_and_everyone_reads_it(store: Store, config: P
     shutil.copy(place / "first" / "cat" / "03_RGB.png", moved)
     document, _ = intake.ingest(store, config, moved.parent.parent, None)
     assert (document["outcome"], document["corrected"]) == ("refused", [])  # one row, and it conflicts
-    copies = [row for row in corrections.rows(store, history(store)) if row["source"].startswith("cat/03_")]
+    copies = [row for row in change_records.rows(store, history(store)) if row["source"].startswith("cat/03_")]
     document, _ = intake.ingest(store, config, moved.parent.parent, None, correct=True, reason="a wrong folder")
     assert (document["accepted"], document["quarantined"], document["known"]) == (0, 0, 1)
     assert {(c["id"], c["old"], c["new"]) for c in document["corrected"]} == {(r["id"], "cat", "dog") for r in copies}
@@ -166,7 +167,7 @@ def test_what_was_retracted_does_not_come_back_unless_it_is_asked_for(
     store: Store, config: Pipeline, place: Path
 ) -> None:
     identities.upgrade(store, config)
-    row = next(row for row in corrections.rows(store, history(store)) if row["source"] == "cat/04_L.png")
+    row = next(row for row in change_records.rows(store, history(store)) if row["source"] == "cat/04_L.png")
     before = dataset_contents.pairs(store, history(store).entries)
     (change,) = corrections.retract(store, config, [row["id"][:8]], "a person is in it")
     assert change.row == row
@@ -195,7 +196,7 @@ def test_what_was_retracted_does_not_come_back_unless_it_is_asked_for(
 def test_another_input_encodes_what_is_left(store: Store, config: Pipeline, place: Path) -> None:
     """A retracted example's file may be gone; the others are encoded again under the labels that they have now."""
     identities.upgrade(store, config)
-    row = next(row for row in corrections.rows(store, history(store)) if row["source"] == "cat/04_L.png")
+    row = next(row for row in change_records.rows(store, history(store)) if row["source"] == "cat/04_L.png")
     corrections.retract(store, config, [row["id"]], "must go")
     (place / "store" / "landing" / "pets" / "first" / "cat" / "04_L.png").unlink()
     before = sorted(dataset_contents.pairs(store, history(store).entries))

@@ -228,8 +228,8 @@ def test_the_exif_orientation_is_applied(orientation: int, kind: str) -> None:
 
     exif = Image.Exif()
     exif[0x0112] = orientation
-    options: dict[str, Any] = {"WEBP": {"lossless": True}, "JPEG": {"quality": 95}}.get(kind, {})
-    data = saved(picture(size=(16, 8)), kind, exif=exif, **options)
+    every: dict[str, dict[str, Any]] = {"WEBP": {"lossless": True}, "JPEG": {"quality": 95}}
+    data = saved(picture(size=(16, 8)), kind, exif=exif, **every.get(kind, {}))
     with Image.open(io.BytesIO(data)) as image:
         upright = ImageOps.exif_transpose(image).convert("RGB")
     found = good(data, (upright.height, upright.width, 3))

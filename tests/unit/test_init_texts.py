@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ ROWS = [("pos", "a.png", "Fine", "a good and long day"), ("neg", "b.png", "Bad",
 HEADER = ("label", "image", "title", "text")
 
 
-def table(path: Path, *names: str, rows: list[tuple[str, ...]] = ROWS) -> Path:
+def table(path: Path, *names: str, rows: Sequence[tuple[str, ...]] = ROWS) -> Path:
     """A CSV of these columns."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -154,7 +154,7 @@ def test_the_strictest_of_several_rules_is_simulated() -> None:
 
 def test_superiority_is_a_bound_above_nothing() -> None:
     class Superior(AgainstChampion):
-        test: str = "superiority"
+        test: Literal["non_inferiority", "superiority"] = "superiority"
 
     rule = Superior.model_validate({**GATE[0], "margin": 0.02})
     assert simulation.strictest_rule(CONFIG.model_copy(update={"gate": (rule,)})) == (-0.02, 0.95)

@@ -11,7 +11,7 @@ from leptonflow.data.ingest import discards, intake, landing, pending_batches
 from leptonflow.data.ingest.closed_batches import Arrivals
 from leptonflow.data.validation import examination
 from leptonflow.data.validation.examined_rows import Row
-from leptonflow.storage import commit_log
+from leptonflow.storage import commit_log, objects
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
 from schemas.errors import ExaminerLost, LeptonflowError, NotFound, StoreUnreachable, UsageError
@@ -156,12 +156,11 @@ def test_what_cannot_be_discarded(place: Store) -> None:
 
 def test_a_run_that_accepts_it_meanwhile_wins(place: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     put(place, "b", cat__a_dot_png=image(1))
-    adopt = discards.adopt
 
     def accepted_first(store: Store, key: str, data: bytes) -> bytes:
         history = commit_log.read(store, f"snapshots/{PETS}/log")
         commit_log.commit(store, history, id="x", kind="batch", body={"batch": "b"}, who="test", why="accepted")
-        return adopt(store, key, data)
+        return objects.adopt(store, key, data)
 
     monkeypatch.setattr(discards, "adopt", accepted_first)
     with pytest.raises(LeptonflowError, match="is in the dataset"):

@@ -64,7 +64,7 @@ def test_a_worker_that_knows_no_list_runs_no_command_either(template: dict[str, 
     """Any other worker of the pool: the template has no place for one."""
     client = PrefectClient("http://127.0.0.1:1/api")
     values = {"command": "touch owned", "working_dir": "/tmp", "env": HEARTBEAT}
-    made = asyncio.run(ProcessJobConfiguration.from_template_and_values(template, values, client=client))
+    made: Any = asyncio.run(ProcessJobConfiguration.from_template_and_values(template, values, client=client))
     assert made.command is None and made.working_dir is None and made.env == HEARTBEAT
 
 

@@ -52,7 +52,7 @@ def test_schedule_and_trigger_are_those_of_the_pipeline(name: str) -> None:
 
 @pytest.mark.parametrize("name", DEPLOYMENTS)
 def test_a_second_retraining_waits(name: str) -> None:
-    ours = deployments.ONE_AT_A_TIME
+    ours: dict[str, Any] = deployments.ONE_AT_A_TIME
     limit = {"limit": ours["concurrency_limit"], **ours["concurrency_options"]}
     assert DEPLOYMENTS[name]["concurrency_limit"] == limit == {"limit": 1, "collision_strategy": "ENQUEUE"}
 

@@ -20,7 +20,8 @@ from flows import ray_cluster, ray_fits
 from leptonflow.storage.address import open_store
 from schemas.config import Pipeline
 from schemas.errors import ClusterError, ConfigurationError, TrainingError
-from tests.deployments import ROOT, pins
+from tests.compose import ROOT
+from tests.deployments import pins
 from tests.e2e import helpers
 from tests.fit_examples import land, pipeline
 

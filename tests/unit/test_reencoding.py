@@ -52,7 +52,7 @@ def test_an_accepted_example_stays_accepted(place: Store, monkeypatch: pytest.Mo
         ]  # fmt: skip
 
     with monkeypatch.context() as patched:
-        patched.setattr(admission.examination, "examine", of_before)
+        patched.setattr(examination, "examine", of_before)
         assert admission.admit(place, OPEN, "old").accepted == 10
     wider = OPEN.model_copy(update={"input": (12, 10, 3)})
     snapshot = reencoding.preprocess(place, wider)

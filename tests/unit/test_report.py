@@ -144,8 +144,8 @@ def test_texts_are_shown_with_the_words_that_mattered(memory: Store) -> None:
     """Each marked part is a part of the text, escaped; what has no effect to speak of is not marked."""
     given = contents(make(memory, accuracy=0.5), memory)
     text = f"{HOSTILE} rain  or\nhail"
-    marks = (Mark(len(HOSTILE) + 1, len(HOSTILE) + 5, 0.31), Mark(len(text) - 4, len(text), -0.05), Mark(0, 1, 0.001))
-    marks = tuple(sorted(marks))
+    some = (Mark(len(HOSTILE) + 1, len(HOSTILE) + 5, 0.31), Mark(len(text) - 4, len(text), -0.05), Mark(0, 1, 0.001))
+    marks = tuple(sorted(some))
     shown = {index: Shown(text=text, marks=marks) for index in given.analysis.shown}
     html = html_report.render(replace(given, shown=shown, note="Blue words speak for it.")).decode()
     section = html.split("<h2>The worst mistakes</h2>")[1].split("</section>")[0]
@@ -159,6 +159,7 @@ def test_texts_are_shown_with_the_words_that_mattered(memory: Store) -> None:
 
 def test_slices_of_the_workload_have_a_table_each(memory: Store) -> None:
     given = contents(make(memory, champion="0123456789ab"), memory)
+    assert given.analysis is not None
     slices = {"words": given.analysis.per_batch, "length": given.analysis.per_batch}
     html = html_report.render(replace(given, analysis=replace(given.analysis, per_slice=slices))).decode()
     assert "<h2>By class, by batch, by words and by length</h2>" in html

@@ -146,7 +146,7 @@ def test_arrays_are_read_as_those_of_a_file(client: TestClient, store: Store) ->
 def test_tensors_of_bytes_hold_one_example_each(client: TestClient, store: Store, tmp_path: Path) -> None:
     images = [png(5), png(6)]
     data = [base64.b64encode(image).decode() for image in images]
-    tensor = {"name": "x", "datatype": "BYTES", "shape": [2], "data": data}
+    tensor: dict[str, Any] = {"name": "x", "datatype": "BYTES", "shape": [2], "data": data}
     asked = {"inputs": [tensor], "outputs": [{"name": "label"}]}
     reply = client.post(f"/v2/models/{NAME}/versions/one/infer", json=asked).json()
     assert [each["name"] for each in reply["outputs"]] == ["label"]

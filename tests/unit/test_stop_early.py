@@ -128,8 +128,8 @@ def test_a_stopped_run_is_a_finished_one_without_a_version() -> None:
     (finished,) = recording.runs(store, given.name)
     assert finished["run_id"] == plan.run_id
     joined = "select fold, e.value, f.seconds from fits f join epochs e using (run_id, version, fold) order by fold"
-    told = [{"fold": fold, "value": 0.5, "seconds": 2.5} for fold in range(3)]
-    assert queries.query(store, joined).to_pylist() == told
+    rows = [{"fold": fold, "value": 0.5, "seconds": 2.5} for fold in range(3)]
+    assert queries.query(store, joined).to_pylist() == rows
 
     page = store.get(f"runs/{given.name}/{plan.run_id}/report.html").decode()
     assert "3 of 5 folds trained" in page and "0.31" in page
@@ -140,8 +140,8 @@ def test_a_stopped_run_is_a_finished_one_without_a_version() -> None:
     (change,) = explanation.would_change(verdict)
     assert change.rule == "stop_early_if"
     assert evidence.looks(store, given.name) == 0  # the holdout was not read
-    told = unchanged.why_not_champion(given.name, {**document, "verdict": "unchanged"})
-    assert told is not None and "was stopped early before" in told
+    why = unchanged.why_not_champion(given.name, {**document, "verdict": "unchanged"})
+    assert why is not None and "was stopped early before" in why
     (listed,) = pipeline_status.runs(store, given)
     assert listed["key_metric"] == {"name": "accuracy", "on": "cv", "value": pytest.approx(0.3)}
     assert listed["reason"].startswith("stop_early_if: accuracy is 0.3000 on average in folds 1, 2, 3 of 5")
@@ -165,7 +165,7 @@ def test_a_run_that_is_killed_while_it_is_recorded_says_the_same_afterwards(
         train=100, holdout=50, train_per_class={}, holdout_per_class={}, rejected=None, train_groups=None,
         holdout_groups=None,
     )  # fmt: skip
-    rest = (split, ["first"], "2026-01-01T00:00:00+00:00", {"train-fold": 1.0})
+    rest: tuple[Any, ...] = (split, ["first"], "2026-01-01T00:00:00+00:00", {"train-fold": 1.0})
     create = store.create
 
     def killed(key: str, data: bytes) -> None:

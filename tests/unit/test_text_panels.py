@@ -107,5 +107,5 @@ def test_options_that_cannot_be_built_are_refused(kind: type, options: dict[str,
 
 
 def test_options_are_read_as_yaml_gives_them() -> None:
-    assert TextModel(kind="cnn", widths=[2, 3]).widths == (2, 3)
-    assert TextInput(columns=["title", "text"]).columns == ("title", "text")
+    assert TextModel.model_validate({"kind": "cnn", "widths": [2, 3]}).widths == (2, 3)
+    assert TextInput.model_validate({"columns": ["title", "text"]}).columns == ("title", "text")

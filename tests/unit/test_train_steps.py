@@ -75,9 +75,9 @@ def test_the_batches_of_an_epoch_are_the_same_however_many_go_into_a_call() -> N
     resident = batches.calls(
         of, catalog.load(config.workload), Order.of(of.kept, 7, 1, 0.2), 16, 0, of.encoded, lambda: 9, 9
     )
-    for call, theirs in zip(resident, gathered(config, of, 9), strict=True):
+    for call, same in zip(resident, gathered(config, of, 9), strict=True):
         examples = call.batches.examples[call.batches.indices[: call.steps]]
-        np.testing.assert_array_equal(examples, theirs.batches.examples[theirs.batches.indices[: call.steps]])
+        np.testing.assert_array_equal(examples, same.batches.examples[same.batches.indices[: call.steps]])
 
 
 def test_a_call_lasts_half_a_second_by_what_the_last_ones_took() -> None:

@@ -190,7 +190,7 @@ def rates(given: Optimizer, steps: int) -> list[float]:
 
 
 def test_the_learning_rate_follows_its_schedule() -> None:
-    highest = {"learning_rate": 0.1}
+    highest: dict[str, Any] = {"learning_rate": 0.1}
     assert rates(Optimizer(**highest), 3) == pytest.approx([0.1] * 3)
     assert rates(Optimizer(**highest, warmup=0.5), 8) == pytest.approx([0.025, 0.05, 0.075, 0.1, *[0.1] * 4])
     cosine = [0.05 * (1 + np.cos(np.pi * step / 8)) for step in range(8)]
@@ -272,6 +272,7 @@ def test_smoothing_and_weights_are_in_the_loss(store: Store) -> None:
     made = pipeline(model=plain_model, training={**still, **given})
     plan, workspace = land(store, made), Workspace()
     fit = model_fits.fit_final(store, made, plan, workspace)
+    assert plan.snapshot is not None
     examples = workspace.examples(store, made, plan.snapshot)
     rows = keras_models.predict(keras_models.load(store.get(fit.files[0].key)), examples.inputs)
     targets = np.eye(3)[examples.labels] * 0.7 + 0.1

@@ -151,10 +151,11 @@ def test_a_notebook_predicts_texts(place: Any, tmp_path: Path, monkeypatch: pyte
     holes = champion.predict(pd.Series(["goal and referee", None, np.nan], dtype=object))
     assert holes["error"].tolist()[1:] == ["empty-text: there is no text"] * 2
     Path("a.txt").write_text(texts[0])
-    files = champion.predict([Path("a.txt"), "a.txt"])
+    named: list[str | Path] = [Path("a.txt"), "a.txt"]
+    files = champion.predict(named)
     assert files["label"][0] == "sport" and "looks like a file" in files["error"][1]
     with pytest.raises(UsageError, match=r"not an example.*Received: 3"):
-        champion.predict([3])
+        champion.predict([3])  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="takes no arrays"):
         champion.predict(np.zeros((1, 8, 8)))
 

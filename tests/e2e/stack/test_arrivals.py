@@ -155,7 +155,8 @@ def test_no_run_executes_a_command_of_its_own(stack: Stack, tmp_path: Path) -> N
     asked = f"{stack.api}/deployments/{deployment['id']}/create_flow_run"
     document = {"state": {"type": "SCHEDULED"}, "job_variables": variables, "parameters": {"pipeline": "attacked"}}
     with httpx.Client(trust_env=False, timeout=30) as client:
-        for login in (None, ("leptonflow", "guess")):
+        logins: list[Any] = [None, ("leptonflow", "guess")]
+        for login in logins:
             assert client.post(asked, json=document, auth=login).status_code == 401
         for key, value in variables.items():
             one = {**document, "job_variables": {key: value}}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,7 @@ from tests.e2e.helpers import command, digits
 from tests.e2e.stack.stacks import ENDED, TINY, Stack, project, until, up
 
 
-def scheduled(stack: Stack, name: str) -> list[dict[str, object]]:
+def scheduled(stack: Stack, name: str) -> list[dict[str, Any]]:
     """The ended runs that the pipeline's schedule asked for."""
     wanted = {"deployments": {"id": {"any_": [stack.deployment(name)["id"]]}}, "sort": "EXPECTED_START_TIME_ASC"}
     found = stack.ask("/flow_runs/filter", wanted)
