@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 import shlex
 import unicodedata
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from leptonflow.workloads.base import Workload
 
 FRACTION = 0.2  # of the holdout
-FOLDS, SPREAD = 5, 0.1  # of the folds' accuracies, where chance alone does not make a greater one
 LONGEST_PATH = 200  # characters that an error shows
 MOST_RULES = 10  # classes that get a rule of their own
 
@@ -58,7 +56,7 @@ gate:
   - {{rule: at_least, metric: accuracy, on: cv, value: 0.5}}
 {baseline}
   - {{rule: baseline, metric: accuracy, margin: 0.0}}
-{small}{why_spread}  - {{rule: fold_spread, metric: accuracy, value: {spread:g}}}
+{small}  - {{rule: fold_spread, metric: accuracy, value: 0.1}}
   # Shown to be at most this much worse than the champion, on the same holdout examples, with 0.95 confidence:
   # the smaller the margin, the larger the holdout that is needed (docs/gate-rules.md).{why_margin}
   - {{rule: against_champion, metric: accuracy, margin: {margin:g}}}
@@ -172,14 +170,11 @@ def _text(name: str, path: str, summary: Summary | None) -> str:
         classes = NO_CLASSES
     proposal = summary.proposal if summary is not None else _default().propose((), 0, (), None)
     margin = _margin(summary) if summary is not None else None
-    spread, why_spread = _spread(sum(summary.classes.values())) if summary is not None else (SPREAD, "")
     return TEMPLATE.format(
         name=name,
         fraction=FRACTION,
         groups=_groups(summary),
         margin=margin.margin if margin is not None else MARGINS[0],
-        spread=spread,
-        why_spread=why_spread,
         why_margin=f"\n  # Proposed: {margin.sentence}." if margin is not None else "",
         kind=proposal.kind,
         workload=(summary.workload if summary is not None else _default()).name,
@@ -196,19 +191,6 @@ def _text(name: str, path: str, summary: Summary | None) -> str:
 
 def _margin(summary: Summary) -> Proposed:
     return propose(sum(summary.classes.values()), FRACTION)
-
-
-def _spread(examples: int) -> tuple[float, str]:
-    """The standard deviation of the folds' accuracies that is allowed, and a comment where chance makes it greater.
-
-    An accuracy over m examples has a standard deviation of up to 0.5 / sqrt(m) by chance: twice that.
-    """
-    fold = max(1, round(examples * (1 - FRACTION) / FOLDS))
-    found = min(0.5, math.ceil(20 / math.sqrt(fold)) / 20)
-    if not examples or found <= SPREAD:
-        return SPREAD, ""
-    told = f"Folds of about {fold} examples have a standard deviation of up to {0.5 / math.sqrt(fold):.2f} by chance"
-    return found, f"  # {told}: twice that.\n"
 
 
 def lines(summary: Summary) -> list[str]:
