@@ -5,15 +5,26 @@ Names come from outside and are hostile: the template escapes everything.
 
 from __future__ import annotations
 
+from functools import cache
+from typing import TYPE_CHECKING
+
 from leptonflow.reports import pages
 from schemas.drift import DriftRecord, DriftTest
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 
 def render(record: DriftRecord, back: str | None = None) -> bytes:
     """The page (UTF-8), with no reference to anything outside itself. back: the address of the pipeline's page."""
+    return _template().render(record=record, back=back).encode("utf-8", "replace")
+
+
+@cache
+def _template() -> Template:
     made = pages.environment()
     made.filters |= {"value": value, "spread": spread, "change": change}
-    return made.get_template("drift.html.j2").render(record=record, back=back).encode("utf-8", "replace")
+    return made.get_template("drift.html.j2")
 
 
 def value(test: DriftTest, which: int) -> str:

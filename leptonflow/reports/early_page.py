@@ -24,4 +24,4 @@ def render(config: Pipeline, document: Mapping[str, Any], verdict: Verdict, fits
         "fits": sorted(fits, key=lambda fit: fit.fold or 0),
         "metrics": list(document["cv"]),
     }
-    return pages.environment().get_template("early.html.j2").render(**view).encode("utf-8", "replace")
+    return pages.shared().get_template("early.html.j2").render(**view).encode("utf-8", "replace")

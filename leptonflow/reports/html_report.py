@@ -86,7 +86,7 @@ class Contents:
 
 def render(contents: Contents) -> bytes:
     """The report as one HTML file (UTF-8) with no reference to anything outside itself."""
-    return pages.environment().get_template("report.html.j2").render(**_view(contents)).encode("utf-8", "replace")
+    return pages.shared().get_template("report.html.j2").render(**_view(contents)).encode("utf-8", "replace")
 
 
 # --- what the template sees ----------------------------------------------------------------------

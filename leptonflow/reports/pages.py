@@ -5,6 +5,7 @@ What a page shows does not belong here (html_report, study_page).
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,12 @@ from schemas.text import noun, printable
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+
+
+@cache
+def shared() -> Environment:
+    """For pages that add nothing to it: a template is compiled once in a process."""
+    return environment()
 
 
 def environment(*others: Path) -> Environment:

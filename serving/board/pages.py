@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -27,8 +28,9 @@ if TYPE_CHECKING:
 LATEST = 4  # runs that a card of the overview lists
 
 
+@cache
 def environment() -> Environment:
-    """The templates with their filters; to be made once."""
+    """The templates with their filters, compiled once in a process."""
     made = pages.environment(Path(__file__).parent / "templates")
     made.filters.update(day=day, ago=ago, path=path, value=value, lasted=lasted, measured=measured)
     made.globals.update(chart=metric_chart, growth=charts.growth, kind=kind, amiss=amiss)

@@ -97,11 +97,13 @@ def start(
 
 LOOP = """
 import json, sys
+from leptonflow.data.dataset import admission
 from tests.e2e import helpers
 answers = sys.stdout
-for line in sys.stdin:
-    found = helpers.call(*json.loads(line))
-    print(json.dumps([found.status, found.out, found.err]), file=answers, flush=True)
+with admission.tools():
+    for line in sys.stdin:
+        found = helpers.call(*json.loads(line))
+        print(json.dumps([found.status, found.out, found.err]), file=answers, flush=True)
 """
 
 

@@ -31,6 +31,7 @@ from leptonflow.storage.store import Store
 from leptonflow.storage.store_identity import store_id
 from schemas.arrivals import EVENT, FLOW, PIPELINE_LABEL, event_id
 from tests import servers
+from tests.e2e.helpers import call
 from tests.prefect_servers import PrefectServer, full_server, plain_environment
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -533,7 +534,7 @@ def test_a_server_that_is_not_there_or_refuses(
     assert watch(path, "--once", environment=mine, ready=False).ended() == 0
 
 
-def test_wrong_usage_is_one_line(tmp_path: Path, watch: Callable[..., Watching], name: str) -> None:
+def test_wrong_usage_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     path = pipeline(tmp_path, name)
     s3 = {"AWS_ENDPOINT_URL": "http://127.0.0.1:1", "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": SECRET}
     token = {"LEPTONFLOW_WEBHOOK_TOKEN": SECRET}
@@ -551,10 +552,13 @@ def test_wrong_usage_is_one_line(tmp_path: Path, watch: Callable[..., Watching],
             ([path, "--store", "s3://bucket/x"], s3 | {"LEPTONFLOW_WEBHOOK_PORT": "x"}, 2, "LEPTONFLOW_WEBHOOK_PORT"),
             ([path, "--store", f"s3://a:{SECRET}@bucket/x"], s3, 2, "user information"),
         )
-        started = [watch(*arguments, environment=more, ready=False) for arguments, more, _, _ in cases]
-        for watcher, (_, _, status, what) in zip(started, cases, strict=True):
-            assert (watcher.ended(), what in watcher.told()) == (status, True), watcher.told()
-            assert watcher.told().count("\n") == 1 and watcher.told().startswith("leptonflow: ")
+        for arguments, more, status, what in cases:
+            with monkeypatch.context() as patch:
+                for variable, value in more.items():
+                    patch.setenv(variable, value)
+                done = call("watch", *arguments)
+            assert (done.status, done.out, what in done.err) == (status, "", True), done.told()
+            assert done.err.count("\n") == 1 and done.err.startswith("leptonflow: ") and SECRET not in done.err
 
 
 def test_wrong_s3_credentials(
