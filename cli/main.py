@@ -9,10 +9,12 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.main import get_command
 
 from cli import (
     approvals,
@@ -292,9 +294,15 @@ def _wants_a_document(arguments: list[str]) -> bool:
     return "--json" in arguments and not {"--help", "-h"} & set(arguments)
 
 
+@cache
+def _command() -> Any:
+    """All subcommands, made once in a process: it takes as long as many a command."""
+    return get_command(app)
+
+
 def _run(arguments: list[str], as_json: bool, debug: bool) -> int:
     try:
-        status = app(arguments, prog_name="leptonflow", standalone_mode=False)
+        status = _command()(arguments, prog_name="leptonflow", standalone_mode=False)
     except LeptonflowError as error:
         return _failed(error, as_json, debug)
     except typer.TyperException as error:
