@@ -7,13 +7,16 @@ a single command should say.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -235,15 +238,22 @@ def good(folder: Path, classes: Iterable[str], each: int, first: int = 0) -> Non
             number += 1
 
 
-def digits(folder: Path, classes: int, each: int, skip: int = 0) -> Path:
-    """Handwritten digits, real scans: `each` of the first classes, a folder per class."""
+@functools.cache
+def _some_digits() -> Path:
+    """600 of them, written once in a process."""
     from pipelines.digits_images import write_digits
 
-    everything = folder.with_name("every-digit")
-    write_digits(everything, 600)
+    folder = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, folder)
+    write_digits(Path(folder) / "digits", 600)
+    return Path(folder) / "digits"
+
+
+def digits(folder: Path, classes: int, each: int, skip: int = 0) -> Path:
+    """Handwritten digits, real scans: `each` of the first classes, a folder per class."""
     for name in map(str, range(classes)):
         (folder / name).mkdir(parents=True)
-        for file in sorted((everything / name).glob("*.png"))[skip : skip + each]:
+        for file in sorted((_some_digits() / name).glob("*.png"))[skip : skip + each]:
             shutil.copy(file, folder / name)
     return folder
 
