@@ -1,15 +1,15 @@
-"""The data, the one Prefect server and the run that nobody disturbed, each made once for the package."""
+"""The data, the one Prefect server and the commands that nobody disturbed, each made once for the package."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from flows import server
-from tests.e2e.crash.scenes import CLASSES, YAML, Place, Scene, scenes
+from tests.e2e.crash.scenes import CLASSES, YAML, Place, Scene, ingest_scene, retrain_scene
 
 
 @pytest.fixture(scope="package")
@@ -52,6 +52,17 @@ def place(source: Path, api: server.ApiHandle) -> Place:
 
 
 @pytest.fixture(scope="package")
-def undisturbed(place: Place, tmp_path_factory: pytest.TempPathFactory) -> tuple[Scene, Scene]:
-    """Both commands on a directory store."""
-    return scenes(place, lambda: (tmp_path_factory.mktemp("stores") / "store").as_uri())
+def new_store(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], str]:
+    return lambda: (tmp_path_factory.mktemp("stores") / "store").as_uri()
+
+
+@pytest.fixture(scope="package")
+def ingested(place: Place, new_store: Callable[[], str]) -> Scene:
+    """`ingest` that nobody disturbed, on a directory store."""
+    return ingest_scene(place, new_store)
+
+
+@pytest.fixture(scope="package")
+def retrained(place: Place, ingested: Scene, new_store: Callable[[], str]) -> Scene:
+    """`retrain` after it."""
+    return retrain_scene(place, ingested.after, new_store)

@@ -74,15 +74,20 @@ class Scene:
     ended: Ended
 
 
-def scenes(place: Place, new_store: Callable[[], str]) -> tuple[Scene, Scene]:
-    """`ingest` on an empty store, and `retrain` on what it leaves."""
-    empty, ingested, retrained = new_store(), new_store(), new_store()
-    ingest = place.run(ingested, *INGEST)
-    assert ingest.document["accepted"] == 60 and ingest.document["quarantined"] == 1
-    copy(ingested, retrained)
-    retrain = place.run(retrained, *RETRAIN)
-    assert retrain.document["verdict"] == "promoted"
-    return Scene(INGEST, empty, ingested, ingest), Scene(RETRAIN, ingested, retrained, retrain)
+def ingest_scene(place: Place, new_store: Callable[[], str]) -> Scene:
+    """`ingest` on an empty store."""
+    empty, ingested = new_store(), new_store()
+    ended = place.run(ingested, *INGEST)
+    assert ended.document["accepted"] == 60 and ended.document["quarantined"] == 1
+    return Scene(INGEST, empty, ingested, ended)
+
+
+def retrain_scene(place: Place, ingested: str, new_store: Callable[[], str]) -> Scene:
+    """`retrain` on what `ingest` leaves."""
+    retrained = copy(ingested, new_store())
+    ended = place.run(retrained, *RETRAIN)
+    assert ended.document["verdict"] == "promoted"
+    return Scene(RETRAIN, ingested, retrained, ended)
 
 
 # --- what is compared ----------------------------------------------------------------------------

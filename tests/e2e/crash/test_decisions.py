@@ -36,10 +36,10 @@ def more(place: Place, uri: str, batch: str) -> None:
 
 @pytest.mark.slow
 def test_a_rollback_after_a_kill_right_after_the_promotion_stands(
-    place: Place, undisturbed: tuple[Scene, Scene], tmp_path: Path
+    place: Place, retrained: Scene, tmp_path: Path
 ) -> None:
-    uri = copy(undisturbed[1].after, (tmp_path / "store").as_uri())
-    first = undisturbed[1].ended.document["version"]
+    uri = copy(retrained.after, (tmp_path / "store").as_uri())
+    first = retrained.ended.document["version"]
     more(place, uri, "second")
     place.killed(uri, RETRAIN, Kill(AFTER, pattern="^promotions/"))
     second = history(uri)[-1][1]
@@ -61,10 +61,10 @@ def test_a_rollback_after_a_kill_right_after_the_promotion_stands(
 
 @pytest.mark.slow
 def test_a_version_taken_down_after_a_kill_right_before_its_promotion_is_weighed_again_and_refused(
-    place: Place, undisturbed: tuple[Scene, Scene], tmp_path: Path
+    place: Place, retrained: Scene, tmp_path: Path
 ) -> None:
-    uri = copy(undisturbed[1].after, (tmp_path / "store").as_uri())
-    first = undisturbed[1].ended.document["version"]
+    uri = copy(retrained.after, (tmp_path / "store").as_uri())
+    first = retrained.ended.document["version"]
     more(place, uri, "second")
     place.killed(uri, RETRAIN, Kill(BEFORE, pattern="^promotions/"))
     assert len(history(uri)) == 1
@@ -84,10 +84,10 @@ def test_a_version_taken_down_after_a_kill_right_before_its_promotion_is_weighed
 
 @pytest.mark.slow
 def test_a_version_killed_right_before_its_promotion_is_weighed_again_against_whom_a_rollback_made_champion(
-    place: Place, undisturbed: tuple[Scene, Scene], tmp_path: Path
+    place: Place, retrained: Scene, tmp_path: Path
 ) -> None:
-    uri = copy(undisturbed[1].after, (tmp_path / "store").as_uri())
-    first = undisturbed[1].ended.document["version"]
+    uri = copy(retrained.after, (tmp_path / "store").as_uri())
+    first = retrained.ended.document["version"]
     more(place, uri, "second")
     second = place.run(uri, *RETRAIN).document["champion"]
     more(place, uri, "third")

@@ -14,7 +14,18 @@ from leptonflow.core.pipeline_files import load_config
 from leptonflow.storage.address import open_store
 from tasks.discover import discover
 from tests.conftest import fresh_uri
-from tests.e2e.crash.scenes import INGEST, RETRAIN, Place, Scene, agree, copy, keys_of, scenes, survives
+from tests.e2e.crash.scenes import (
+    INGEST,
+    RETRAIN,
+    Place,
+    Scene,
+    agree,
+    copy,
+    ingest_scene,
+    keys_of,
+    retrain_scene,
+    survives,
+)
 from tests.e2e.killing import AFTER, BEFORE, WITHIN, Kill
 
 AT_ONCE = 2  # commands side by side: most of their time goes into imports, on one core each
@@ -29,10 +40,7 @@ THREE = {
 
 @pytest.fixture(scope="module")
 def three(
-    request: pytest.FixtureRequest,
-    place: Place,
-    undisturbed: tuple[Scene, Scene],
-    tmp_path_factory: pytest.TempPathFactory,
+    request: pytest.FixtureRequest, place: Place, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, Future[str]]]:
     """The kills that were asked for, side by side, while the tests wait for each in turn."""
     names = {item.name for item in request.session.items}
@@ -40,7 +48,7 @@ def three(
         futures = {}
         for name, (command, moment, pattern) in THREE.items():
             if any(f"[{name}]" in asked for asked in names):
-                (scene,) = [scene for scene in undisturbed if scene.command == command]
+                scene = request.getfixturevalue("ingested" if command == INGEST else "retrained")
                 uri = (tmp_path_factory.mktemp("killed") / "store").as_uri()
                 futures[name] = pool.submit(survives, place, scene, uri, Kill(moment, pattern=pattern))
         yield futures
@@ -58,17 +66,17 @@ def test_a_kill_at_three_writes_loses_nothing(write: str, three: dict[str, Futur
 
 
 def test_what_a_kill_left_out_of_a_batch_is_written_by_the_next_retrain(
-    place: Place, undisturbed: tuple[Scene, Scene], tmp_path: Path
+    place: Place, ingested: Scene, tmp_path: Path
 ) -> None:
     """A `retrain` that was killed right after the snapshot record finds no batch waiting the next time."""
-    ingested = open_store(undisturbed[0].after)
+    before = open_store(ingested.after)
     left_out = ("batches/", "tables/")
-    keys = [key for key in keys_of(ingested) if not key.startswith(left_out)]
+    keys = [key for key in keys_of(before) if not key.startswith(left_out)]
     store = open_store((tmp_path / "store").as_uri())
-    store.create_many(zip(keys, ingested.get_many(keys), strict=True))
+    store.create_many(zip(keys, before.get_many(keys), strict=True))
     plan = discover.fn(store.uri, load_config(str(place.folder / "tiny.yaml")), False)
     assert plan.waiting == () and plan.snapshot is not None
-    agree(store.uri, ingested.uri)
+    agree(store.uri, before.uri)
 
 
 # --- make test-all: every write ----------------------------------------------------------------------
@@ -109,7 +117,8 @@ def test_a_kill_at_every_write_loses_nothing(
     def new_store() -> str:
         return f"{uri}/{next(numbers)}"
 
-    ingest, retrain = scenes(place, new_store)
+    ingest = ingest_scene(place, new_store)
+    retrain = retrain_scene(place, ingest.after, new_store)
     waits = waiting(place, new_store)
     admission = next(n for n, key in enumerate(waits.ended.writes) if key.startswith("runs/"))
     tasks = [
