@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from leptonflow.data.validation.drift import ClassShare, Drift, Moved
-from leptonflow.reports import html_report, wording
+from leptonflow.reports import html_report, plots, wording
 from leptonflow.runs import recording
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
@@ -43,6 +43,13 @@ def page(run: Any, store: Store, **changed: Any) -> str:
 @pytest.fixture
 def memory() -> Store:
     return open_store(f"memory://{uuid.uuid4().hex}")
+
+
+@pytest.fixture
+def unplotted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a test that looks at no plot: they take most of a report's time."""
+    for plot in ("folds", "curves", "reliability", "operating_curve"):
+        monkeypatch.setattr(plots, plot, lambda *_, **__: "<svg></svg>")
 
 
 class Tags(HTMLParser):
@@ -78,6 +85,7 @@ def test_it_opens_offline(memory: Store) -> None:
     assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
+@pytest.mark.usefixtures("unplotted")
 def test_the_verdict_comes_first_and_every_rule_has_its_numbers(memory: Store) -> None:
     run = make(memory, promoted=False, accuracy=0.7)
     text = Tags(page(run, memory).split("<body>")[1]).text
@@ -140,6 +148,7 @@ def contents(run: Any, store: Store, **changed: Any) -> html_report.Contents:
     return replace(found[0], **changed)
 
 
+@pytest.mark.usefixtures("unplotted")
 def test_texts_are_shown_with_the_words_that_mattered(memory: Store) -> None:
     """Each marked part is a part of the text, escaped; what has no effect to speak of is not marked."""
     given = contents(make(memory, accuracy=0.5), memory)
@@ -157,6 +166,7 @@ def test_texts_are_shown_with_the_words_that_mattered(memory: Store) -> None:
     assert "rain +0.31 hail −0.05" in caption
 
 
+@pytest.mark.usefixtures("unplotted")
 def test_slices_of_the_workload_have_a_table_each(memory: Store) -> None:
     given = contents(make(memory, champion="0123456789ab"), memory)
     assert given.analysis is not None
@@ -166,6 +176,7 @@ def test_slices_of_the_workload_have_a_table_each(memory: Store) -> None:
     assert re.findall(r"<th>(words|length)</th><th class=\"n\">holdout</th>", html) == ["words", "length"]
 
 
+@pytest.mark.usefixtures("unplotted")
 def test_intervals_warnings_and_looks_are_told(memory: Store) -> None:
     run = make(memory, champion="0123456789ab")
     rule = run.verdict.rules[1].model_copy(
@@ -181,6 +192,7 @@ def test_intervals_warnings_and_looks_are_told(memory: Store) -> None:
     assert text.index("900 examples") < text.index("too few examples") < text.index("Gate")
 
 
+@pytest.mark.usefixtures("unplotted")
 def test_a_warning_that_the_paragraph_gives_is_not_said_twice(memory: Store) -> None:
     run = make(memory, champion="0123456789ab")
     changed = {"warnings": ("with 400 examples it is a coin",)}
@@ -189,6 +201,7 @@ def test_a_warning_that_the_paragraph_gives_is_not_said_twice(memory: Store) -> 
     assert html_report.render(given).decode().count("with 400 examples it is a coin") == 1
 
 
+@pytest.mark.usefixtures("unplotted")
 def test_every_metric_has_its_intervals_and_every_value_its_unit(memory: Store) -> None:
     run = make(memory, champion="0123456789ab", accuracy=0.8)
     units = (("latency", 2.141, 50.0), ("size", 2.1505, 5.0))
@@ -211,6 +224,7 @@ def test_every_metric_has_its_intervals_and_every_value_its_unit(memory: Store) 
             assert wording.interval(*ends) in row
 
 
+@pytest.mark.usefixtures("unplotted")
 def test_stages_are_told_in_the_order_of_the_flow(memory: Store) -> None:
     run = make(memory)
     recorded = {"evaluate": 2.0, "promote": 0.1, "train-fold": 30.0, "fit-final": 6.0, "of a later release": 1.0}
@@ -220,6 +234,7 @@ def test_stages_are_told_in_the_order_of_the_flow(memory: Store) -> None:
     assert told == ["train-fold", "fit-final", "evaluate", "promote", "of a later release"]
 
 
+@pytest.mark.usefixtures("unplotted")
 def test_what_the_training_took_is_one_line(memory: Store) -> None:
     run = make(memory)
     told = "30 s on gpu:0, 1,234 examples/s, 3% of the time without a batch, 1.5 GiB of memory, 1.0 GiB of the device"
@@ -228,6 +243,7 @@ def test_what_the_training_took_is_one_line(memory: Store) -> None:
     assert fit_cost.together((*run.fits, earlier)) is None  # one of a release before
 
 
+@pytest.mark.usefixtures("unplotted")
 def test_slices_that_passed_are_folded_away_and_the_others_are_not(memory: Store) -> None:
     def sliced(name: str, passed: bool | None) -> RuleResult:
         return RuleResult(rule="slices", metric="accuracy", value=0.01, bound=-0.02, passed=passed, slice=name,
@@ -246,6 +262,7 @@ def test_slices_that_passed_are_folded_away_and_the_others_are_not(memory: Store
     assert "not tested" in opened and "batch=&lt;script&gt;" in opened and "<script" not in gate
 
 
+@pytest.mark.usefixtures("unplotted")
 def test_what_changed_hands_is_shown_with_both_answers(memory: Store) -> None:
     run = make(memory, champion="0123456789ab", accuracy=0.8)
     given = contents(run, memory)
@@ -268,6 +285,7 @@ def test_what_changed_hands_is_shown_with_both_answers(memory: Store) -> None:
     assert f'<b class="failed">{pairs.only_champion}</b>' in html
 
 
+@pytest.mark.usefixtures("unplotted")
 def test_a_champion_that_cannot_be_compared_has_no_part(memory: Store) -> None:
     run = make(memory, champion="0123456789ab")
     evaluation = run.evaluation.model_copy(
@@ -284,6 +302,7 @@ def test_predictions_of_other_examples_are_refused(memory: Store) -> None:
         page(run, memory, holdout=replace(run.holdout, ids=["x", *run.holdout.ids[1:]]))
 
 
+@pytest.mark.usefixtures("unplotted")
 def test_drift_and_lineage_are_shown_where_they_are(memory: Store) -> None:
     run = make(memory)
     moved = Moved(fact=HOSTILE, newest=120.0, rest=100.0, distance=0.61, p_value=1e-9)
@@ -334,6 +353,7 @@ def test_a_margin_that_no_curve_can_be_drawn_for_ends_no_run(memory: Store) -> N
     assert given.operating is None and "Error rates of this gate" not in html_report.render(given).decode()
 
 
+@pytest.mark.usefixtures("unplotted")
 def test_mistakes_are_pictures_of_the_stored_pixels(memory: Store) -> None:
     run = make(memory, shape=(8, 6, 3), accuracy=0.8)
     given = contents(run, memory)
@@ -373,6 +393,7 @@ def test_many_classes_are_listed_as_confusions(memory: Store) -> None:
     assert len(html) < 400_000
 
 
+@pytest.mark.usefixtures("unplotted")
 @pytest.mark.parametrize(("count", "kind"), [(2, "matrix few"), (4, "matrix few"), (5, "matrix long")])
 def test_the_headers_of_few_classes_are_not_cut(memory: Store, count: int, kind: str) -> None:
     html = page(make(memory, classes=tuple(f"negative {n}" for n in range(count))), memory)
