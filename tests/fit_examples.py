@@ -14,6 +14,7 @@ from schemas.config import Pipeline
 from schemas.records import Plan, SnapshotRef
 
 CLASSES = ("left", "middle", "right")
+COUNT = 140  # 96 of them train, 64 or 48 in a fold: whole batches of 16. Each other size would be traced as well
 
 
 def pipeline(**changes: Any) -> Pipeline:
@@ -30,7 +31,7 @@ def pipeline(**changes: Any) -> Pipeline:
     return Pipeline.model_validate({**document, **changes})
 
 
-def land(store: Store, config: Pipeline, count: int = 150, classes: tuple[str, ...] = CLASSES) -> Plan:
+def land(store: Store, config: Pipeline, count: int = COUNT, classes: tuple[str, ...] = CLASSES) -> Plan:
     """`count` examples as one part on the store, and the plan that trains on them."""
     height, width, channels = config.input
     random = np.random.default_rng(0)

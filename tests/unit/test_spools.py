@@ -85,7 +85,7 @@ def test_a_fit_from_a_file_learns_what_it_learns_from_memory(monkeypatch: pytest
     assert found[0].metrics == found[1].metrics
     told = [line for line in said if "examples" in line]
     assert len(told) == 2, "once for a run, before its first step"
-    assert told[0] == "150 examples of 64 x 64 x 1 (0.6 MB) are kept in memory"
+    assert told[0] == "140 examples of 64 x 64 x 1 (0.6 MB) are kept in memory"
     assert "(0.6 MB) are read from a file in" in told[1] and "LEPTONFLOW_TRAINING_MEMORY" in told[1]
 
 
