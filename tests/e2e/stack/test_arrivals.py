@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from tests import servers
-from tests.e2e.helpers import command, digits
+from tests.e2e.helpers import call, command, digits
 from tests.e2e.stack.stacks import Stack, project, until, up
 
 SECONDS = 30  # from `_READY` to a run, debounce 5 included
@@ -117,7 +117,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         yield running
 
 
-def test_a_closed_batch_is_retrained_on(stack: Stack, tmp_path: Path) -> None:
+def test_a_closed_batch_is_retrained_on(stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first_batch(stack, into_folder(stack.folder / ".leptonflow"), digits(tmp_path / "monday", 3, 20))
     assert batches(stack.folder, {}) == {"monday"}
     board = stack.services["board"]["url"]
@@ -125,7 +125,9 @@ def test_a_closed_batch_is_retrained_on(stack: Stack, tmp_path: Path) -> None:
     picture = next((tmp_path / "monday").rglob("*.png"))
     until(lambda: httpx.get(f"{board}/v1/small").json()["version"], SECONDS, "the champion to be served")
     served = httpx.post(f"{board}/v1/small/predict", content=picture.read_bytes(), timeout=30).json()["predictions"]
-    (told,) = command("predict", "small", picture, "--json", cwd=stack.folder).document
+    monkeypatch.chdir(stack.folder)
+    monkeypatch.delenv("LEPTONFLOW_STORE", raising=False)
+    (told,) = call("predict", "small", picture, "--json").document
     assert (served[0]["label"], served[0]["version"]) == (told["label"], told["version"])
     assert abs(served[0]["probability"] - told["probability"]) <= 1e-5
 
