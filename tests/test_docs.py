@@ -123,7 +123,7 @@ def bring_pictures(folder: Path) -> None:
     rows = ["path,label"]
     for colour, kind in (((230, 220, 60), "daisy"), ((200, 30, 60), "rose"), ((90, 60, 200), "tulip")):
         for number in range(60):
-            picture = np.clip(source.normal(colour, 8, (16, 16, 3)), 0, 255).astype(np.uint8)
+            picture = np.clip(source.normal(colour, 8, (8, 8, 3)), 0, 255).astype(np.uint8)
             for target in (folder / "photos" / kind, folder / "table" / "more" / kind):
                 target.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(picture).save(target / f"{number}.png")
