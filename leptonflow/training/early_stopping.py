@@ -82,7 +82,12 @@ class Watch:
     def ends(self, epoch: int, value: float) -> bool:
         """Whether the fit ends with this epoch, counted from 1."""
         self.callback.on_epoch_end(epoch - 1, {"value": value})
-        return bool(self._model.stop_training)
+        return self.ended
+
+    @property
+    def ended(self) -> bool:
+        """Whether an epoch has ended the fit, in this process or in the one whose checkpoint it goes on from."""
+        return bool(self.callback.stopped_epoch)
 
     def end(self) -> int:
         """The best epoch, whose weights the model has from now on."""

@@ -82,7 +82,8 @@ def run(
     if keeper is not None:
         keeper.resume(state)
     fit = _fit(state, of, workload, config, start, (stage, total), hooks, keeper)
-    for epoch in range(state.epoch, most + 1):
+    last = state.epoch - 1 if watch is not None and watch.ended else most  # it goes on from the end of its last epoch
+    for epoch in range(state.epoch, last + 1):
         hooks.call("on_epoch_begin", epoch - 1)
         found = _epoch(fit)
         hooks.call("on_epoch_end", epoch - 1, logs=found)  # without the fold's, which may decide nothing of its fit
@@ -102,10 +103,10 @@ def run(
         if plateau is not None:
             plateau.on_epoch_end(epoch - 1, dict(found))
         ended = watch is not None and watch.ends(epoch, found[f"stop_{watch.metric}"])
+        state.next_epoch()
         if ended or hooks.stopped:
             progress.report(stage, total, total)
             break
-        state.next_epoch()
         if keeper is not None:
             keeper.between(state)
     hooks.call("on_train_end")

@@ -22,6 +22,7 @@ from leptonflow.storage.address import open_store
 from leptonflow.storage.memory_store import MemoryStore
 from leptonflow.storage.store import Store
 from leptonflow.training import batches, checkpoints, model_fits
+from leptonflow.training.early_stopping import Watch
 from leptonflow.training.fit_state import FitPlace, FitState
 from leptonflow.training.runners.fit_process import Processes
 from leptonflow.training.runners.seats import Seat
@@ -108,6 +109,32 @@ def test_a_fit_that_was_stopped_twice_ends_as_one_that_never_was() -> None:
     assert same == predictions
     assert values(again) == values(whole) and again.best_epoch == whole.best_epoch
     assert again.cost is not None and again.cost.steps == whole.cost.steps
+
+
+@pytest.mark.usefixtures("single")
+def test_a_fit_that_is_stopped_as_early_stopping_ends_it_has_no_epoch_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    still = {"name": "sgd", "learning_rate": 1e-30}
+    early = {"metric": "log_loss", "patience": 1, "fraction": 0.2}
+    config, store = (
+        pipeline(training={**PLAIN, "epochs": 9, "optimizer": still, "early_stopping": early}),
+        MemoryStore("memory://ends"),
+    )
+    plan, workspace, judged = land(store, config, count=120), Workspace(), list[int]()
+    ends = Watch.ends
+
+    def signalled(self: Watch, epoch: int, value: float) -> bool:
+        judged.append(epoch)
+        if judged == [1, 2]:
+            end()
+        return ends(self, epoch, value)
+
+    monkeypatch.setattr(Watch, "ends", signalled)
+    with progress.listen() as end, pytest.raises(progress.Stopped):
+        model_fits.train_fold(store, config, plan, 0, workspace)
+    assert len(saved(store)) == 1
+    made = model_fits.train_fold(store, config, plan, 0, workspace)
+    assert judged == [1, 2] and made.best_epoch == 1
+    assert [each.epoch for each in made.epochs if each.metric == "loss"] == [1, 2]
 
 
 PLAIN = {"epochs": 2, "batch_size": 16, "folds": 2, "checkpoint": {"minutes": 1e-9}}
