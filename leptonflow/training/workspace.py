@@ -89,16 +89,16 @@ class Workspace:
         return self._examples
 
     def for_other_values(self) -> Workspace:
-        """For a plan on the same snapshot with other values: of this one it has the examples alone."""
+        """For a plan on the same snapshot with other values: of this one it has the examples, and the user's files."""
         other = Workspace()
-        other._examples = self._examples
+        other._examples, other._own = self._examples, self._own
         return other
 
     def check_own_files(self, config: Pipeline) -> None:
         """Raises ConfigurationError where the user's code or files are others than at the first call."""
         found = user_model.contents(config)
-        before, self._own = self._own, found
-        if before is not None and before != found:
+        before = self._own = found if self._own is None else self._own
+        if before != found:
             changed = sorted(name for name in before.keys() | found.keys() if before.get(name) != found.get(name))
             raise ConfigurationError(
                 f"{', '.join(changed)} changed while the run was under way",
@@ -138,13 +138,17 @@ class Workspace:
         every variable of a new one is copied into it: weights, moving statistics, the states of random
         layers, and the optimiser's moments, step count and learning rate. A schedule of learning rates is
         traced with its number of steps: another number is another model. So is one that the user's callbacks may
-        have changed in other ways. Raises as `check_loadable`.
+        have changed in other ways.
+        Raises as `check_loadable`, and ConfigurationError where two calls of model.function share weights.
         """
         self.check_own_files(config)
+        checked = None
         if self._models is None:
             devices.tell_of_unused(config.training)
-            check_loadable(workload, config, classes)
+            checked = check_loadable(workload, config, classes)
         fresh = _fresh(workload, config, classes, seed, steps, start)._replace(steps=self._train_steps)
+        if checked is not None:
+            _check_new(fresh.model, checked)
         rescheduled = config.training.steering.scheduled and steps != self._steps
         if self._models is None or rescheduled or user_model.changes_the_model(config):
             self._models, self._steps = fresh, steps
@@ -190,6 +194,19 @@ def _check_not_compiled(model: Any) -> None:
         )
 
 
+def _check_new(model: Any, before: Any) -> None:
+    """Raises ConfigurationError where two models share variables: a fit would start with what another has learned."""
+    known = {id(variable) for variable in before.variables}
+    shared = [variable.path for variable in model.variables if id(variable) in known]
+    if shared:
+        raise ConfigurationError(
+            "two calls of model.function gave models with the same weights",
+            expected="a model of new layers at each call: a fold must not start with what another fold has learned",
+            received=f"{len(shared)} variables that both have, such as {shared[0]}",
+            hint="Make all layers within the function, not when the module is imported",
+        )
+
+
 def _check_copyable(model: Any) -> None:
     """Raises ConfigurationError where the layers of the model are its own code's to call."""
     if not isinstance(model, keras().Sequential | keras().Function):
@@ -226,8 +243,8 @@ def copy_variables(source: Sequence[Any], target: Sequence[Any]) -> None:
         old.assign(copy(new.value))
 
 
-def check_loadable(workload: Workload, config: Pipeline, classes: Sequence[str]) -> None:
-    """Save the untrained model and load it again in safe mode.
+def check_loadable(workload: Workload, config: Pipeline, classes: Sequence[str]) -> Any:
+    """Save the untrained model and load it again in safe mode; the model.
 
     A model with classes or functions of the user's own that model.custom_objects does not name could be
     trained and never be loaded again. So are the user's functions called once that compile it and make its callbacks.
@@ -260,6 +277,7 @@ def check_loadable(workload: Workload, config: Pipeline, classes: Sequence[str])
                 received=", ".join(sorted(foreign)),
                 hint="Build it of keras.layers and keras.ops, or name what else it has in model.custom_objects",
             )
+        return model
 
 
 def _layers(data: bytes) -> Any:

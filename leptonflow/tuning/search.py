@@ -31,8 +31,8 @@ from schemas.trials import Study, Trial
 def tune(store: Store, config: Pipeline, wanted: int, seconds: float | None = None) -> tuple[dict[str, Any], Trial]:
     """(the document, the best trial) of the study, once it has `wanted` trials; no trial starts after `seconds`.
 
-    Raises ConfigurationError without a section `tune`, TrainingError where there is nothing to train on and where no
-    trial is complete.
+    Raises ConfigurationError without a section `tune` and where the user's code or files change meanwhile,
+    TrainingError where there is nothing to train on and where no trial is complete.
     """
     if config.tune is None:
         raise ConfigurationError(
@@ -40,15 +40,18 @@ def tune(store: Store, config: Pipeline, wanted: int, seconds: float | None = No
             hint="Such as tune: {learning_rate: [1e-4, 1e-2, log]}; docs/tuning.md has more",
         )  # fmt: skip
     upgrade(store)
+    workspace = Workspace()
+    workspace.check_own_files(config)  # before the ids that follow from them
     plan = _ready(store, config)
     study = study_records.begin(store, config, plan)
     ends = None if seconds is None else time.monotonic() + seconds
-    done, workspace = study_records.trials(store, study), Workspace()
+    done = study_records.trials(store, study)
     if done:
         progress.note(f"the study {study.study} goes on after {counted(len(done), 'trial')}")
     while len(done) < wanted and (ends is None or time.monotonic() < ends):
         workspace = workspace.for_other_values()
         trial = _next(store, config, plan, study, done, workspace)
+        workspace.check_own_files(config)  # a trial of others is not one of this study
         if study_records.record(store, trial):
             done.append(trial)
             progress.note(_line(study, trial, done, wanted))

@@ -282,6 +282,38 @@ def _in_the_tables(store: Store) -> None:
     assert rows[0]["folds"] == 2 and '"learning_rate": 0.001' in rows[0]["parameters"]
 
 
+OWN = """
+import keras
+from pathlib import Path
+
+
+def build(input, classes):
+    width = int(Path(__file__).with_name("width.txt").read_text())
+    layers = keras.layers
+    stack = [layers.Input(input), layers.Flatten(), layers.Dense(width), layers.Dense(len(classes), "softmax")]
+    return keras.Sequential(stack)
+"""
+
+
+@pytest.mark.parametrize("name", ["own.py", "width.txt"])
+def test_a_study_ends_where_the_model_changes_under_way(tmp_path: Path, name: str) -> None:
+    (tmp_path / "own.py").write_text(OWN)
+    (tmp_path / "width.txt").write_text("2")
+    config = small(model={"function": "own:build", "files": ["*.txt"]}, tune={"learning_rate": [1e-4, 1e-2, "log"]})
+    config = config.model_copy(update={"folder": tmp_path})
+    store = MemoryStore("memory://changes")
+    dataset(store, config)
+
+    def edited(line: str) -> None:
+        if line.startswith("trial 1 of 3"):
+            (tmp_path / name).write_text((tmp_path / name).read_text() + "\n")
+
+    told = rf"{name.replace('.', '[.]')} changed while the run was under way"
+    with progress.listen(None, edited), pytest.raises(ConfigurationError, match=told):
+        search.tune(store, config, 3)
+    assert [key[-13:] for key in store.keys("studies") if store_keys.is_trial(key)] == ["00000001.json"]
+
+
 def test_what_cannot_be_tuned_is_told_before_anything_is_trained(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
     with pytest.raises(ConfigurationError, match=r"does not say what to tune.*docs/tuning\.md"):
