@@ -207,7 +207,8 @@ def _check_loss(logs: dict[str, float], where: str, sources: Sequence[str], batc
         examples = [sources[number] for number in batch]
         named = ", ".join(examples[:SHOWN]) + (f" and {len(examples) - SHOWN} more" if len(examples) > SHOWN else "")
         name, value = next(iter(wrong.items()))
-        raise diverged(f"{name} {value} at {where}, on the examples {named}")
+        received = f"{name} {value} at {where}, on the examples {named}"
+        raise diverged(received) if "loss" in wrong else _no_number(name, received)
 
 
 def _check_finite(model: Any, found: dict[str, float]) -> None:
@@ -225,6 +226,15 @@ def finite(numbers: NDArray[Any]) -> NDArray[Any]:
     if not np.isfinite(numbers).all():
         raise diverged("NaN or infinity")
     return numbers
+
+
+def _no_number(metric: str, received: str) -> TrainingError:
+    return TrainingError(
+        f"the metric {metric} of the compiled model is not a finite number",
+        expected="a number for every batch, also for one without an example of some class",
+        received=received,
+        hint="Leave it out of model.compile, or make it 0 where it is not defined",
+    )
 
 
 def diverged(received: str) -> TrainingError:

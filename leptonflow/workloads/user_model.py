@@ -236,11 +236,13 @@ def _check(config: Pipeline, model: Any, count: int, example: NDArray[Any]) -> N
         raise wrong("does not return a model", "a keras.Model", type(model).__name__)
     try:
         outputs = model(example, training=False)
-        shape = tuple(outputs.shape)
-        values = module.ops.convert_to_numpy(outputs)
     except Exception as error:
         wanted = f"a model for (N, {', '.join(map(str, example.shape[1:]))}) {example.dtype}"
         raise wrong("does not take the input", wanted, _told(config, error)) from error
+    if not module.ops.is_tensor(outputs):
+        received = f"a {type(outputs).__name__} of {len(outputs)}" if hasattr(outputs, "__len__") else repr(outputs)
+        raise wrong("does not return one output", f"(N, {count}), one per class", received)
+    shape, values = tuple(outputs.shape), module.ops.convert_to_numpy(outputs)
     if shape != (2, count):
         received = f"(N, {', '.join(map(str, shape[1:]))})"
         raise wrong("returns outputs of another shape", f"(N, {count}), one per class", received)

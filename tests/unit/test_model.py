@@ -152,6 +152,13 @@ def build(input_shape, classes):
         keras.layers.Dense(UNITS), keras.layers.Dense(len(classes), activation="softmax"),
     ])
 """
+TWICE = """
+one = build
+
+def build(*of):
+    model = one(*of)
+    return keras.Model(model.inputs, [model.outputs[0], model.outputs[0]])
+"""
 
 
 def own_model(folder: Path, text: str, **changes: Any) -> Any:
@@ -180,6 +187,7 @@ def test_a_function_of_the_users_own_is_imported_anew_when_it_changes(tmp_path: 
         ("def build(input_shape, classes): raise SystemExit('so it is')", "raised an error.*so it is"),
         (GOOD.replace("len(classes)", "9"), r"another shape.*\(N, 3\).*\(N, 9\)"),
         (GOOD.replace("softmax", "relu"), "does not return probabilities"),
+        (GOOD + TWICE, r"does not return one output.*\(N, 3\), one per class.*a list of 2"),
         (GOOD.replace("Input(input_shape)", "Input((5, 5, 1))"), "does not take the input"),
     ],
 )

@@ -21,7 +21,7 @@ from leptonflow.training import model_fits, workspace
 from leptonflow.training.workspace import Workspace
 from leptonflow.workloads import catalog, user_model
 from schemas.config import Pipeline
-from schemas.errors import ConfigurationError
+from schemas.errors import ConfigurationError, TrainingError
 from tests.fit_examples import CLASSES, land, pipeline
 
 WORKLOAD = catalog.load("image_classification")
@@ -103,6 +103,21 @@ def averaged(model, training):
 
 def of_each_class(model, training):
     model.compile(optimizer="sgd", loss="categorical_crossentropy", metrics=[keras.metrics.F1Score()])
+
+def undefined(model, training):
+    def undefined_metric(y, p):
+        return keras.ops.log(keras.ops.mean(y) - 1)
+    model.compile(optimizer="sgd", loss="categorical_crossentropy", metrics=[undefined_metric])
+
+SHARED = None
+
+def shared(input, classes):
+    global SHARED
+    SHARED = SHARED or keras.layers.Dense(4, name="base")
+    layers = keras.layers
+    return keras.Sequential(
+        [layers.Input(input), layers.Flatten(), SHARED, layers.Dense(len(classes), activation="softmax")]
+    )
 
 def nothing(model, training):
     pass
@@ -262,6 +277,7 @@ def test_what_is_wrong_is_told_before_any_training(tmp_path: Path, keys: dict[st
         ({"function": "build", "callbacks": "failing_callbacks"}, r"RuntimeError: no more \(mine_too\.py:\d+\)"),
         ({"function": "build", "compile": "of_each_class"}, r"metric f1_score .*has several values.*3 numbers"),
         ({"function": "build", "compile": "sparse"}, r"model\.compile mine_too:sparse.*one-hot rows"),
+        ({"function": "shared"}, r"two calls of model\.function gave models with the same weights.*2 variables.*base/"),
     ],
 )
 def test_what_fails_in_a_fit_is_the_users_to_change(tmp_path: Path, keys: dict[str, str], told: str) -> None:
@@ -270,6 +286,13 @@ def test_what_fails_in_a_fit_is_the_users_to_change(tmp_path: Path, keys: dict[s
     with pytest.raises(ConfigurationError, match=told) as caught:
         model_fits.train_fold(store, config, plan, 0)
     placed(caught.value)
+
+
+def test_a_metric_that_is_no_number_is_named_and_not_the_loss(tmp_path: Path) -> None:
+    config, store = own(tmp_path, {"function": "build", "compile": "undefined"}), MemoryStore("memory://undefined")
+    told = "the metric undefined_metric of the compiled model is not a finite number.*nan at step 1 of epoch 1, fold 1"
+    with pytest.raises(TrainingError, match=told):
+        model_fits.train_fold(store, config, land(store, config), 0)
 
 
 def test_the_package_of_a_compiled_model_has_no_optimizer(tmp_path: Path) -> None:
