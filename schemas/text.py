@@ -26,6 +26,11 @@ def counted(number: int, one: str, many: str = "") -> str:
     return f"{number} {noun(number, one, many)}"
 
 
+def shortened(text: str, most: int) -> str:
+    """A text of more than `most` characters ends after a word, with an ellipsis."""
+    return text if len(text) <= most else f"{text[:most].rpartition(' ')[0] or text[:most]} …"
+
+
 def markdown(text: str) -> str:
     """The text as one line of Markdown that shows it and means nothing else: no markup, no HTML."""
     return re.sub(r"([\\`*_{}\[\]<>()#+!|~&$])", r"\\\1", printable(text))

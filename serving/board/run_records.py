@@ -18,6 +18,7 @@ from leptonflow.core.hashing import sha256
 from leptonflow.runs import recording, summaries
 from leptonflow.storage.store import Store
 from schemas.errors import Damaged, NotFound
+from schemas.text import shortened
 from schemas.workloads import lower_is_better, overall
 
 CONFIDENCE = 0.95  # of every interval, two-sided
@@ -148,7 +149,7 @@ def _run(manifest: Mapping[str, Any]) -> Run:
         version=document["version"],
         verdict=document["verdict"],
         champion=document.get("champion"),
-        reason=summaries.reason(document)[:LONGEST_REASON],
+        reason=shortened(summaries.reason(document), LONGEST_REASON),
         key=(key["name"], key["on"]) if key else None,
         metrics=dict(_metrics(document)),
         started_at=manifest["started_at"],

@@ -139,12 +139,23 @@ def test_runs_are_paged_and_kept_within_bounds(two: Store, monkeypatch: pytest.M
     monkeypatch.setattr("serving.board.views.RUNS_OF_A_PAGE", 1)
     web = client(two)
     first, last = web.get("/p/digits").text, web.get("/p/digits?page=3").text
-    assert "page 1 of 3" in first and "page 3 of 3" in last
+    assert "page 1 of 3" in first and "page 3 of 3" in last and "older →" in first
     assert f'{"c2" * 6}/report.html">report' in first and f'{"a2" * 6}/report.html">report' in last
     assert web.get("/p/digits?page=-1").text == web.get("/p/digits?page=x").text == web.get("/p/digits").text
     records = RunRecords(two, most=1)
     assert [run.number for run in records.of("digits").runs] == [3, 2, 1]
     assert len(records._kept) == 1
+
+
+def test_examples_by_their_certainty_have_no_newer_ones(two: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.board.views.EXAMPLES_OF_A_PAGE", 1)
+    page = text(client(two).get(f"/p/cats/runs/{'d2' * 6}/holdout").text)
+    assert re.search(r"← previous page 1 of \d+ next →", page)
+
+
+def test_a_long_reason_of_a_run_ends_with_an_ellipsis(two: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.board.run_records.LONGEST_REASON", 26)
+    assert "at_least: accuracy over 3 …" in text(client(two).get("/p/digits").text)
 
 
 @pytest.mark.parametrize("damaged", [b"{}", b"\x00", b'{"document": {"report": "x", "cv": 1}}'])
