@@ -105,6 +105,32 @@ def test_a_source_that_contradicts_itself_corrects_nothing(store: Store, tmp_pat
     assert told["corrected"] == [] and labels(store) == ["cat"] * 3 + ["dog"] * 3
 
 
+@pytest.mark.parametrize("ending", ["png", "bmp"])
+def test_a_source_with_a_copy_is_corrected_and_the_original_is_no_duplicate(
+    store: Store, tmp_path: Path, ending: str
+) -> None:
+    """The copy has the very bytes of the original (png), or its pixels alone (bmp)."""
+    pipeline, source = config("cat", "dog"), tmp_path / "s"
+    for seed, label in enumerate(("cat", "dog")):
+        pictures(source / label, seed)
+    if ending == "png":
+        shutil.copy(source / "cat" / "0.png", source / "cat" / "copy.png")
+    else:
+        Image.open(source / "cat" / "0.png").save(source / "cat" / "copy.bmp")
+    assert ingest(store, pipeline, source)["reasons"] == {"duplicate": 1}
+    shutil.move(source / "cat" / "1.png", source / "dog" / "was_cat.png")
+    assert ingest(store, pipeline, source)["reasons"]["conflicting-label"] == 1
+    for batch in (None, "again"):
+        told = intake.ingest(store, pipeline, source, batch, correct=True)[0]
+        assert told["quarantined"] == 0 and told["known"] == told["arrived"] == 7, batch
+        assert len(told["corrected"]) == (batch is None)
+    assert labels(store) == ["cat"] * 2 + ["dog"] * 4
+    for name in ("0.png", f"copy.{ending}"):  # the copy has to move too: one in either class corrects nothing
+        shutil.move(source / "cat" / name, source / "dog" / f"was_cat_{name}")
+        assert len(ingest(store, pipeline, source, correct=True)["corrected"]) == (name != "0.png")
+    assert labels(store) == ["cat"] + ["dog"] * 5
+
+
 CAFE, CAFE_APART = "caf\u00e9", "cafe\u0301"  # composed, and as macOS writes it
 
 

@@ -23,7 +23,7 @@ RETRACTED = "retracted"
 REFUSED = "batch-refused"
 BY_MACHINE = ("too-large",)  # what another machine or setting may accept is not remembered
 ADD = "add it to `classes`, then ingest the source again"
-CORRECTABLE = (CONFLICT, RETRACTED)  # by `ingest --correct`
+CORRECTABLE = (CONFLICT, RETRACTED, DUPLICATE)  # examined again by `ingest --correct`: a copy has a label too
 BY_SOURCE = ("out-of-range",)  # of an array's row: what its whole source decides, which may be another one now
 
 
