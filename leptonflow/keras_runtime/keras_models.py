@@ -6,6 +6,7 @@ not belong here: examples, folds, stores, and which model a workload builds.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import random
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from leptonflow.core import garbage_collection, progress, spools
 from leptonflow.core.code_digests import backend
-from schemas.errors import ConfigurationError, TrainingError, words_of
+from schemas.errors import ConfigurationError, LeptonflowError, TrainingError, words_of
 from schemas.settings import quiet
 
 if TYPE_CHECKING:
@@ -249,9 +250,11 @@ def uncompiled(model: Any, objects: Mapping[str, Any] | None = None) -> Any:
 
 
 def save(model: Any) -> bytes:
-    """The model as the bytes of a `.keras` file. It should be uncompiled: the optimiser doubles its size."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.keras"
+    """The model as the bytes of a `.keras` file. It should be uncompiled: the optimiser doubles its size.
+
+    Raises LeptonflowError where the disk of temporary files is full.
+    """
+    with _model_file() as path:
         model.save(path)
         return path.read_bytes()
 
@@ -262,12 +265,13 @@ def load(data: bytes, objects: Mapping[str, Any] | None = None) -> Any:
     objects: classes and functions in it that are not Keras's own, by the names that they are saved under.
     """
     module = keras()
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.keras"
+    with _model_file() as path:
         path.write_bytes(data)
         try:
             model = module.saving.load_model(path, dict(objects or {}), compile=False, safe_mode=True)
         except Exception as error:
+            if _no_room(error):
+                raise
             raise TrainingError(
                 "Keras cannot load the saved model",
                 expected="a .keras file of Keras's own layers",
@@ -276,6 +280,28 @@ def load(data: bytes, objects: Mapping[str, Any] | None = None) -> Any:
             ) from error
     model.jit_compile = jit() is not False
     return model
+
+
+@contextmanager
+def _model_file() -> Iterator[Path]:
+    """The path of a file of this block's own, for a model. Raises LeptonflowError where the disk is full."""
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder) / "model.keras"
+    except OSError as error:
+        if not _no_room(error):
+            raise
+        raise LeptonflowError(
+            "a model cannot be written to the folder of temporary files",
+            expected=f"room for it in {tempfile.gettempdir()}",
+            received=os.strerror(errno.ENOSPC),
+            hint="Free some space there, or let TMPDIR name a folder with more room, and run the same command again",
+        ) from error
+
+
+def _no_room(error: Exception) -> bool:
+    """HDF5's errors have no number."""
+    return isinstance(error, OSError) and (error.errno == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error))
 
 
 def _first_line(error: BaseException) -> str:

@@ -34,7 +34,7 @@ from leptonflow.training.starting_weights import Weights
 from leptonflow.workloads import user_model
 from leptonflow.workloads.base import Workload
 from schemas.config import Pipeline
-from schemas.errors import ConfigurationError
+from schemas.errors import ConfigurationError, LeptonflowError, TrainingError
 from schemas.records import Plan, SnapshotRef
 
 MODEL_LOCK = threading.RLock()  # Keras keeps seeds and graphs for the whole process: one fit at a time
@@ -264,6 +264,8 @@ def check_loadable(workload: Workload, config: Pipeline, classes: Sequence[str])
             if not foreign:
                 load(data, objects)
         except Exception as error:
+            if isinstance(error, LeptonflowError) and not isinstance(error, TrainingError):
+                raise  # no room for the file, say, whatever the model is
             raise ConfigurationError(
                 "the model cannot be saved and loaded again in safe mode",
                 expected="a model of Keras's own layers, without Python lambdas",

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import random
+import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from leptonflow.training import workspace
 from leptonflow.workloads import catalog
+from schemas.errors import LeptonflowError
 from tests.fit_examples import CLASSES, pipeline
 
 
@@ -57,3 +60,14 @@ def test_keras_draws_from_the_global_generator_again_afterwards() -> None:
 
     weights(7)
     assert seed_generator.python_random is random
+
+
+def test_a_disk_of_temporary_files_without_room_is_no_fault_of_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "model.keras").symlink_to("/dev/full")
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", lambda: nullcontext(str(tmp_path)))
+    config = pipeline()
+    with pytest.raises(LeptonflowError, match=r"folder of temporary files.*No space left.*TMPDIR") as caught:
+        workspace.check_loadable(catalog.load(config.workload), config, CLASSES)
+    assert type(caught.value) is LeptonflowError, "a trial of `tune` that raises it is not one that failed"
