@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 FRACTION = 0.2  # of the holdout
 LONGEST_PATH = 200  # characters that an error shows
 MOST_RULES = 10  # classes that get a rule of their own
+ACCURACY = 0.5  # that the gate requires, where always predicting one class has much less
 
 TEMPLATE = """\
 # {name}: {kind} that retrains itself.
@@ -53,7 +54,7 @@ quarantine: {{limit: 0.2}}
 
 # Every rule must hold before a candidate becomes the champion. `on` is cv (the folds' mean) or holdout.
 gate:
-  - {{rule: at_least, metric: accuracy, on: cv, value: 0.5}}
+{why_accuracy}  - {{rule: at_least, metric: accuracy, on: cv, value: {accuracy:.4g}}}
 {baseline}
   - {{rule: baseline, metric: accuracy, margin: 0.0}}
 {small}  - {{rule: fold_spread, metric: accuracy, value: 0.1}}
@@ -170,9 +171,12 @@ def _text(name: str, path: str, summary: Summary | None) -> str:
         classes = NO_CLASSES
     proposal = summary.proposal if summary is not None else _default().propose((), 0, (), None)
     margin = _margin(summary) if summary is not None else None
+    share = _largest_share(summary)
     return TEMPLATE.format(
         name=name,
         fraction=FRACTION,
+        accuracy=_accuracy(share),
+        why_accuracy=_why_accuracy(share),
         groups=_groups(summary),
         margin=margin.margin if margin is not None else MARGINS[0],
         why_margin=f"\n  # Proposed: {margin.sentence}." if margin is not None else "",
@@ -186,6 +190,27 @@ def _text(name: str, path: str, summary: Summary | None) -> str:
         baseline=proposal.baseline,
         classes=classes,
         small=_rules_of_small_classes(summary) if summary is not None else "",
+    )
+
+
+def _largest_share(summary: Summary | None) -> float:
+    """Of the largest class; 0 where no classes are proposed."""
+    if summary is None or summary.free_text or len(summary.classes) < 2:
+        return 0.0
+    return max(summary.classes.values()) / sum(summary.classes.values())
+
+
+def _accuracy(share: float) -> float:
+    """What the gate requires: a quarter of what always predicting the largest class gets wrong must be right."""
+    return max(ACCURACY, share + (1 - share) / 4)
+
+
+def _why_accuracy(share: float) -> str:
+    if _accuracy(share) == ACCURACY:
+        return ""
+    return (
+        f"  # Always predicting the largest class has an accuracy of {share:.4g}; this is a quarter of the way from\n"
+        "  # there to 1. Write here what your use needs.\n"
     )
 
 

@@ -105,6 +105,30 @@ def test_the_gate_asks_for_small_classes_and_more_than_a_baseline(
 
 
 @pytest.mark.parametrize(
+    ("counts", "least"),
+    [
+        ((4, 4), 0.625),  # of two a model that guesses has 0.5
+        ((18, 2), 0.925),
+        ((3, 3, 3), 0.5),
+        ((5, 1, 1, 1), 0.7188),
+        ((1,) * 10, 0.5),
+        ((1,) * 100, 0.5),
+    ],
+)
+def test_the_accuracy_that_the_gate_requires_is_more_than_the_largest_class_has(
+    counts: tuple[int, ...], least: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    put(tmp_path / "s", *(f"c{label}/{n}.png" for label, count in enumerate(counts) for n in range(count)))
+    path = pipeline_template.write("pets", summary(tmp_path / "s"))
+    rule = pipeline_files.load_config("pets").gate[0]
+    assert (rule.rule, rule.value) == ("at_least", least)  # type: ignore[union-attr]
+    share = max(counts) / sum(counts)
+    told = f"Always predicting the largest class has an accuracy of {share:.4g};"
+    assert rule.value > share and (told in path.read_text()) == (least > 0.5)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
     ("target", "told"),
     [
         ("", "1 to 63 of the characters.*Received: ''"),
