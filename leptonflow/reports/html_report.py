@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from leptonflow.data.validation.drift import ClassShare, Drift
 from leptonflow.evaluation.metric_intervals import Between
 from leptonflow.reports import pages, plots
-from leptonflow.reports.wording import cost, when
+from leptonflow.reports.wording import cost, label, when
 from leptonflow.training import fit_cost
 from leptonflow.workloads import catalog
 from leptonflow.workloads.base import Shown
@@ -161,7 +161,7 @@ def _errors(c: Contents, found: Analysis) -> dict[str, Any]:
     classes, theirs = c.manifest.classes, found.champion_reliability
     return {
         "classes": classes,
-        "longest": max(len(name) for name in classes),
+        "longest": max(len(label(name)) for name in classes),
         "matrix": found.matrix.rows,
         "mistakes": found.matrix.mistakes,
         "per_class": _per_class(c, found),

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from leptonflow.reports.wording import bound, chance, duration, interval, label, number, signed, when
+from leptonflow.reports.wording import bound, chance, duration, file_name, interval, label, number, signed, when
 from schemas.text import noun, printable
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def environment(*others: Path) -> Environment:
     )
     made.filters.update(
         number=number, bound=bound, signed=signed, seconds=duration, when=when, printable=printable, p=chance,
-        label=label, noun=noun,
+        label=label, noun=noun, file_name=file_name,
     )  # fmt: skip
     made.globals["interval"] = interval
     return made

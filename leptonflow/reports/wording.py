@@ -6,8 +6,13 @@ In the report and in the artifacts of the Prefect UI. What does not belong here:
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from schemas.records import FitCost
 from schemas.text import printable
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 LONGEST_LABEL = 16  # characters
 
@@ -69,3 +74,12 @@ def label(text: str) -> str:
     """A class name for the edge of a matrix: of a long one the beginning and the end, where such names differ."""
     shown = printable(text)
     return shown if len(shown) <= LONGEST_LABEL else f"{shown[:6]}…{shown[7 - LONGEST_LABEL :]}"
+
+
+def file_name(text: str) -> Markup:
+    """A file's name in a narrow caption, with its folder: it breaks after that, and a long one keeps its end."""
+    from markupsafe import Markup
+
+    *above, name = text.split("/")
+    folder = f"{'…/' if len(above) > 1 else ''}{label(above[-1])}/" if above else ""
+    return Markup("{}<wbr>{}").format(folder, label(name))

@@ -397,7 +397,9 @@ def test_many_classes_are_listed_as_confusions(memory: Store) -> None:
 @pytest.mark.parametrize(("count", "kind"), [(2, "matrix few"), (4, "matrix few"), (5, "matrix long")])
 def test_the_headers_of_few_classes_are_not_cut(memory: Store, count: int, kind: str) -> None:
     html = page(make(memory, classes=tuple(f"negative {n}" for n in range(count))), memory)
-    assert [a["class"] for t, a in Tags(html).tags if t == "table" and "matrix" in str(a.get("class"))] == [kind]
+    tables = [a for t, a in Tags(html).tags if t == "table" and "matrix" in str(a.get("class"))]
+    assert [a["class"] for a in tables] == [kind]
+    assert [a["style"] for a in tables] == ["--longest: 10"]  # one width for all columns
 
 
 def test_a_class_without_holdout_examples_is_named(memory: Store) -> None:
@@ -427,6 +429,26 @@ def test_long_class_names_keep_the_end_that_tells_them_apart() -> None:
     names = [wording.label(f"a rather long class name {n}") for n in (2, 13)]
     assert names == ["a rath…ss name 2", "a rath…s name 13"] and wording.label("cat") == "cat"
     assert all(len(name) == wording.LONGEST_LABEL for name in names)
+
+
+@pytest.mark.parametrize(
+    ("source", "shown"),
+    [
+        ("ship/wronglabel.jpg", "ship/<wbr>wronglabel.jpg"),
+        ("a/b/automobile/a name that is far too long 17.jpg", "…/automobile/<wbr>a name…ng 17.jpg"),
+        ("headlines.csv[500]", "<wbr>headli….csv[500]"),
+        ("<b>/\u202e", "&lt;b&gt;/<wbr>\\u202e"),
+    ],
+)
+def test_a_file_name_breaks_after_its_folder_and_keeps_its_end(source: str, shown: str) -> None:
+    assert wording.file_name(source) == shown
+
+
+@pytest.mark.usefixtures("unplotted")
+def test_a_candidate_alone_is_not_called_a_comparison(memory: Store) -> None:
+    found = Tags(page(make(memory), memory))
+    assert "Candidate on the holdout" in found.text and "Candidate and champion" not in found.text
+    assert {"class": "compare alone"} in [attrs for tag, attrs in found.tags if tag == "table"]
 
 
 @pytest.mark.parametrize(("value", "written"), [(0.04, "0.0 s"), (9.96, "10.0 s"), (75.2, "75 s"), (725, "12 min 5 s")])
