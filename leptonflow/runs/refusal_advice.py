@@ -1,4 +1,4 @@
-"""What to try after the gate refused a candidate for `baseline`: by how many examples, and what the folds' curves say.
+"""What to try after the gate refused a first candidate, or one for `baseline`: what it lacks, and the folds' curves.
 
 What does not belong here: why it was refused and which number would have passed (gate.explanation).
 """
@@ -14,24 +14,26 @@ from schemas.records import FitResult, RuleResult, Verdict
 from schemas.text import counted
 
 LEARNED = 0.25  # of the first epoch's loss: where less is left, the training examples are known
+FIRST = ("baseline", "at_least", "fold_spread")  # what mostly refuses where there is no champion yet
 PAGE = "See `A first small dataset` in docs/bring-your-own-data.md"
 
 
 def advice(store: Store, pipeline: str, verdict: Verdict) -> str | None:
-    """Some sentences in one line; None where `baseline` is not what refused, or nothing is known of the folds."""
-    row = next((rule for rule in verdict.rules if rule.rule == "baseline" and rule.passed is False), None)
-    if row is None:
+    """Some sentences in one line; None where it is another refusal, or nothing is known of the folds."""
+    wanted = FIRST if verdict.champion is None else FIRST[:1]
+    failed = {rule.rule: rule for rule in verdict.rules if rule.passed is False and rule.rule in wanted}
+    if not failed:
         return None
     fits: list[FitResult] = []
     while (fit := model_fits.fit_result(store, pipeline, verdict.version, len(fits))) is not None:
         fits.append(fit)
-    told = [each for each in (_short(row), _curves(fits)) if each]
+    told = [each for each in (_short(failed.get("baseline")), _curves(fits)) if each]
     return f"{'. '.join(each[:1].upper() + each[1:] for each in (*told, PAGE))}." if told else None
 
 
-def _short(row: RuleResult) -> str | None:
+def _short(row: RuleResult | None) -> str | None:
     """How many examples it lacks, of an accuracy."""
-    if row.metric != "accuracy" or row.value is None or row.bound is None or not row.n:
+    if row is None or row.metric != "accuracy" or row.value is None or row.bound is None or not row.n:
         return None
     right, needed = round(row.value * row.n), math.floor(row.bound * row.n + 1e-9) + 1
     if needed > row.n:

@@ -68,9 +68,19 @@ def test_the_curves_tell_whether_more_epochs_may_help(
     assert of_another is not None and "holdout examples" not in of_another and told.removeprefix(". ") in of_another
 
 
+@pytest.mark.parametrize("rule", ["at_least", "fold_spread"])
+def test_a_first_candidate_has_it_whichever_of_the_first_rules_refused(store: Store, rule: str) -> None:
+    folds(store, (1.1, 1.0, 0.9, 0.8), (1.1, 1.06, 1.05, 1.04))
+    told = refusal_advice.advice(store, "digits", refused(rule=rule))
+    assert told is not None and STILL in told.lower() and told.endswith(f"{refusal_advice.PAGE}.")
+    assert "holdout" not in told  # neither rule counts its examples
+    later = refused(rule=rule).model_copy(update={"champion": "c3" * 6})
+    assert refusal_advice.advice(store, "digits", later) is None
+
+
 def test_other_refusals_have_no_such_advice(store: Store) -> None:
     folds(store, (1.1, 1.0), (1.1, 1.0))
-    assert refusal_advice.advice(store, "digits", refused(rule="at_least")) is None
+    assert refusal_advice.advice(store, "digits", refused(rule="against_champion")) is None
     passed = refused().rules[0].model_copy(update={"passed": True})
     assert refusal_advice.advice(store, "digits", refused().model_copy(update={"rules": (passed,)})) is None
     assert refusal_advice.advice(store, "another", refused(metric="log_loss")) is None  # nothing is known of it
