@@ -44,14 +44,13 @@ def runs(pipeline: PIPELINE, store: STORE = None, as_json: JSON = False) -> int:
 
 def history(pipeline: PIPELINE, store: STORE = None, as_json: JSON = False) -> int:
     """The promotions log, oldest first."""
-    from cli import show
+    from cli import status_tables
     from leptonflow.core import pipeline_files
     from leptonflow.runs import pipeline_status
 
     config = pipeline_files.load_config(pipeline)
     found = pipeline_status.history(looked_at(store), config)
-    columns = ("number", "version", "previous", "kind", "who", "reason", "at")
-    return answer(Answer(found, lambda: show.rows(found, columns)), as_json)
+    return answer(Answer(found, lambda: status_tables.history(found)), as_json)
 
 
 def verify(

@@ -122,6 +122,12 @@ def models(found: Sequence[dict[str, Any]]) -> None:
     show.rows(lines, columns)
 
 
+def history(found: Sequence[dict[str, Any]]) -> None:
+    """One line per record of the promotions log."""
+    columns = ("number", "version", "previous", "kind", "who", "reason", "at")
+    show.rows([{**row, "at": when(row["at"])} for row in found], columns)
+
+
 def metric(found: Mapping[str, Any] | None) -> str:
     """Such as: accuracy 0.9312 (holdout)."""
     return f"{found['name']} {show.figure(found['value'])} ({found['on']})" if found else "-"

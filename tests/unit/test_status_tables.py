@@ -125,3 +125,13 @@ def test_the_metrics_are_in_their_workloads_order_whatever_the_document_sorts() 
 def test_a_run_tells_the_seconds_of_its_device() -> None:
     assert status_tables.cost({"device_seconds": 1234.5, "device": "gpu:0"}) == "1,234 s gpu:0"
     assert status_tables.cost(None) == "-"  # a run of an earlier release
+
+
+def test_the_history_has_its_times_as_the_other_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    record = {
+        "number": 1, "version": "a" * 12, "previous": None, "kind": "promotion", "who": "retrain", "reason": "it is",
+        "at": "2026-11-29T05:57:28.017Z",
+    }  # fmt: skip
+    status_tables.history([record])
+    shown = capsys.readouterr().out
+    assert "2026-11-29 05:57 UTC" in shown and "05:57:28" not in shown
