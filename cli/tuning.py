@@ -41,13 +41,14 @@ def tune(
     text = tuned_yaml.text(source, config, best, comment)
     target = tuned_yaml.path(path)
     document["difference"] = tuned_yaml.difference(source, text)
-    document["yaml"] = None if best.number == 1 else _written(target, text, as_json)
-    return answer(Answer(document, lambda: _show(document, pipeline, path, target)), as_json)
+    lay_there = target.exists() and target.read_text(encoding="utf-8") == text
+    document["yaml"] = None if best.number == 1 else str(target) if lay_there else _written(target, text, as_json)
+    return answer(Answer(document, lambda: _show(document, pipeline, path, target, lay_there)), as_json)
 
 
 def _written(target: Path, text: str, as_json: bool) -> str | None:
     """The path of the tuned YAML; None where another one lies there that a person does not want to lose."""
-    if target.exists() and target.read_text(encoding="utf-8") != text:
+    if target.exists():
         asks = not as_json and sys.stdin.isatty() and sys.stdout.isatty()
         if not (asks and typer.confirm(f"{target} exists and is another one. Overwrite it?")):
             return None
@@ -55,7 +56,8 @@ def _written(target: Path, text: str, as_json: bool) -> str | None:
     return str(target)
 
 
-def _show(document: dict[str, Any], pipeline: str, path: Path, target: Path) -> None:
+def _show(document: dict[str, Any], pipeline: str, path: Path, target: Path, lay_there: bool) -> None:
+    """The trials, the best of them, and what to do with its YAML. lay_there: it was written before."""
     from cli import show
     from leptonflow.reports.study_page import text
 
@@ -78,7 +80,8 @@ def _show(document: dict[str, Any], pipeline: str, path: Path, target: Path) -> 
     if document["yaml"] is None:
         print(f"\n{target} exists and was kept: move it away, and run the same command again to write this one.")
         return
-    print(f"\nwrote {target}: look at it, then replace {path} by it and retrain:")
+    wrote = f"{target} is written already" if lay_there else f"wrote {target}"
+    print(f"\n{wrote}: look at it, then replace {path} by it and retrain:")
     given = [shlex.quote(str(each)) for each in (target, path, pipeline)]
     print(f"  {printable(f'mv {given[0]} {given[1]}')}\n  {printable(show.typed(f'retrain {given[2]}'))}")
     print("Its folds are trained already. The gate decides on the holdout, which no trial has seen.")

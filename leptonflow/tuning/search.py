@@ -46,7 +46,9 @@ def tune(store: Store, config: Pipeline, wanted: int, seconds: float | None = No
     study = study_records.begin(store, config, plan)
     ends = None if seconds is None else time.monotonic() + seconds
     done = study_records.trials(store, study)
-    if done:
+    if len(done) >= wanted:
+        progress.note(f"the study {study.study} has {counted(len(done), 'trial')} already: nothing is trained")
+    elif done:
         progress.note(f"the study {study.study} goes on after {counted(len(done), 'trial')}")
     while len(done) < wanted and (ends is None or time.monotonic() < ends):
         workspace = workspace.for_other_values()

@@ -240,8 +240,11 @@ def test_a_study_goes_on_elsewhere_and_loses_at_most_the_running_trial(tmp_path:
     assert Path(document["report"]).read_text().count("<svg") == 1
     _holdout_unseen(store, config, plan, after)
     _in_the_tables(store)
-    again, _ = search.tune(store, config, 4)
+    notes.clear()
+    with progress.listen(None, notes.append):
+        again, _ = search.tune(store, config, 4)
     assert again == document and contents(store) == after, "as many as wanted: nothing is done"
+    assert notes == [f"the study {document['study']} has 4 trials already: nothing is trained"]
     _failed_trials_are_recorded(store, config)
     keys = {each.key for each in inventory._documents(store, f"studies/{config.name}")}
     assert {key for key in after if store_keys.is_trial(key)} <= keys, "verify reads them"

@@ -26,6 +26,9 @@ def test_the_best_becomes_a_yaml_that_passes_the_same_gate(copy: Place) -> None:
     assert [line for line in document["difference"] if "learning_rate" in line]
     again = copy("tune", "--trials", 3).document
     assert again == document, "done, and the same file"
+    shown = call("tune", copy.yaml, "--trials", 3, "--store", copy.store)
+    assert "has 3 trials already: nothing is trained" in shown.err and "goes on" not in shown.err
+    assert f"{target} is written already: look at it" in shown.out and "wrote" not in shown.out
     target.write_text("# my own notes\n")
     kept = copy("tune", "--trials", 3).document
     assert kept["yaml"] is None and target.read_text() == "# my own notes\n"
