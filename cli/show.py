@@ -193,7 +193,12 @@ def such_as(found: Mapping[str, Any]) -> str:
     """A rule that quarantined rows, and the first of them with its reason. A batch that is refused has its own."""
     if found["rule"] == WHOLE_BATCH:
         return f"{found['rule']}: good rows of a batch that is refused as a whole"
-    return printable(f"{found['rule']}, such as {found['source']}: {found['reason']}")
+    from leptonflow.data.validation.acceptance import NEWER
+
+    told = f"{found['rule']}, such as {found['source']}: {found['reason']}"
+    if 0 < found.get("newer", 0) < found["rows"]:  # they have several reasons, and one row is shown
+        told += f"; of {found['newer']} the dataset has another label: {NEWER}"
+    return printable(told)
 
 
 def quarantine_query(batch: str, name: str | None = None) -> str:

@@ -53,6 +53,7 @@ def test_all_copies_under_two_labels_conflict() -> None:
     result = judged(row("a", id="x"), row("b", "dog", id="x"), row("c", id="x"), row("d"))
     assert [r.source for r in result.accepted] == ["d"]
     assert result.reasons() == {"conflicting-label": 3}
+    assert {r.reason for r in result.refused} == {"this example is in the batch with the labels 'cat' (a), 'dog' (b)"}
 
 
 def test_known_by_file_and_by_example() -> None:

@@ -180,6 +180,13 @@ def test_rows_that_are_no_text_are_told(tmp_path: Path) -> None:
     assert found.classes == {"bad": 1, "good": 1}
 
 
+@pytest.mark.parametrize(("empty", "told"), [(1, "1 without a label, which goes"), (2, "2 without a label, which go")])
+def test_rows_without_a_label_are_told(tmp_path: Path, empty: int, told: str) -> None:
+    (tmp_path / "t.csv").write_text("text,label\na fine day,good\nrain,bad\n" + "snow,\n" * empty)
+    found, _ = seen(tmp_path / "t.csv")
+    assert [line.strip() for line in found.lines() if "without a label" in line] == [f"{told} to quarantine"]
+
+
 def test_a_column_whose_name_stands_twice_is_told(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("text,label,label\na fine day,good,1\nrain,bad,2\n")
     found, _ = seen(tmp_path / "t.csv")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cli import show
 from leptonflow.data.dataset import dataset_contents, dataset_state, known_examples
 from leptonflow.data.ingest import intake
 from leptonflow.storage.address import open_store
@@ -129,6 +130,24 @@ def test_a_source_with_a_copy_is_corrected_and_the_original_is_no_duplicate(
         shutil.move(source / "cat" / name, source / "dog" / f"was_cat_{name}")
         assert len(ingest(store, pipeline, source, correct=True)["corrected"]) == (name != "0.png")
     assert labels(store) == ["cat"] + ["dog"] * 5
+
+
+def test_that_a_label_is_newer_is_told_beside_a_conflict_in_the_batch(store: Store, tmp_path: Path) -> None:
+    """Both are of one rule, of which a single row is shown."""
+    pipeline, source = config("cat", "dog"), tmp_path / "s"
+    for seed, label in enumerate(("cat", "dog")):
+        pictures(source / label, seed)
+    ingest(store, pipeline, source)
+    shutil.move(source / "dog" / "1.png", source / "cat" / "was_dog.png")
+    pictures(source / "new", 7, count=1)
+    for label in ("cat", "dog"):
+        shutil.copy(source / "new" / "0.png", source / label / "again.png")
+    shutil.rmtree(source / "new")
+    (found,) = ingest(store, pipeline, source)["quarantine"]
+    assert (found["rule"], found["rows"], found["newer"]) == ("conflicting-label", 3, 1)
+    assert "in the batch with the labels 'cat' (cat/again.png), 'dog' (dog/again.png)" in found["reason"]
+    assert show.such_as(found).endswith("; of 1 the dataset has another label: `ingest --correct` uses the newer label")
+    assert "of 1 the dataset" not in show.such_as({**found, "rows": 1})
 
 
 CAFE, CAFE_APART = "caf\u00e9", "cafe\u0301"  # composed, and as macOS writes it

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from leptonflow.core import parquet, store_keys
 from leptonflow.core.hashing import canonical
+from leptonflow.data.validation.acceptance import NEWER
 from leptonflow.storage import commit_log
 from leptonflow.storage.objects import read_model, recorded, steady
 from leptonflow.storage.store import Store
@@ -65,19 +67,22 @@ def read_outcome(data: bytes, key: str) -> Outcome:
 
 
 def examples(store: Store, outcome: Outcome) -> list[dict[str, Any]]:
-    """{rule, rows, source, reason} of each rule that quarantined rows of a batch: how many, and the first of them.
+    """{rule, rows, source, reason, newer} of each rule that quarantined rows of a batch: how many, and the first.
 
-    In the order of `reasons`. Raises Damaged where the quarantine part is not what was recorded.
+    newer: of how many the dataset has another label. In the order of `reasons`. Raises Damaged where the quarantine
+    part is not what was recorded.
     """
     if outcome.quarantine is None:
         return []
     data = recorded(store, outcome.quarantine.key, outcome.quarantine.sha256)
     table = parquet.read(data, ["rule", "source", "reason"])
     first: dict[str, tuple[str, str]] = {}
+    newer: Counter[str] = Counter()
     for rule, source, reason in zip(*(column.to_pylist() for column in table.columns), strict=True):
         first.setdefault(rule, (source, reason))
+        newer[rule] += reason.endswith(NEWER)
     return [
-        {"rule": rule, "rows": rows, "source": first[rule][0], "reason": first[rule][1]}
+        {"rule": rule, "rows": rows, "source": first[rule][0], "reason": first[rule][1], "newer": newer[rule]}
         for rule, rows in outcome.reasons.items()
         if rule in first
     ]

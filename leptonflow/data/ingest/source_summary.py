@@ -90,7 +90,8 @@ class Summary:
             ("classes", f"{len(self.classes)}: {listed}{more}"),
         ]
         if self.no_label:
-            told.append(("", f"{self.no_label} without a label, which go to quarantine"))
+            go = "goes" if self.no_label == 1 else "go"
+            told.append(("", f"{self.no_label} without a label, which {go} to quarantine"))
         told += self.proposal.told
         if self.source.ignored:
             litter = ", ".join(map(layouts.shown, self.source.litter[:3]))

@@ -24,6 +24,7 @@ REFUSED = "batch-refused"
 BY_MACHINE = ("too-large",)  # what another machine or setting may accept is not remembered
 ADD = "add it to `classes`, then ingest the source again"
 CORRECTABLE = (CONFLICT, RETRACTED, DUPLICATE)  # examined again by `ingest --correct`: a copy has a label too
+NEWER = "`ingest --correct` uses the newer label"  # ends the reason where the dataset has another label
 BY_SOURCE = ("out-of-range",)  # of an array's row: what its whole source decides, which may be another one now
 
 
@@ -92,10 +93,10 @@ def judge(
     valid, known = set(classes), known_at_landing
     accepted: list[Row] = []
     refused: list[Refusal] = []
-    labels_of: dict[str, set[str]] = defaultdict(set)
+    labels_of: dict[str, dict[str, str]] = defaultdict(dict)  # id -> label -> the first row that has it
     for row in rows:
         if row.id is not None and _unfit(row, valid, fault) is None and not _is_known(row, knowledge):
-            labels_of[row.id].add(str(row.label))
+            labels_of[row.id].setdefault(str(row.label), row.source)
     seen: dict[str, Row] = {}
     moved: list[Moved] = []
     for row in rows:
@@ -116,14 +117,14 @@ def judge(
             moved += _moved(row, knowledge)
         elif (held := knowledge.examples.get(row.id or "")) is not None:
             other, batch = held
-            told = f"batch {batch} has this example with the label {other!r}; `ingest --correct` uses the newer label"
+            told = f"batch {batch} has this example with the label {other!r}; {NEWER}"
             refused.append(Refusal(row, CONFLICT, told, new))
         elif (gone := knowledge.retracted.get(row.id or "")) is not None:
             refused.append(Refusal(row, RETRACTED, gone, new))
         elif row.no_group is not None:
             refused.append(Refusal(row, MISSING_GROUP, row.no_group, new))
         elif len(labels_of[row.id or ""]) > 1:
-            names = ", ".join(map(repr, sorted(labels_of[row.id or ""])))
+            names = ", ".join(f"{label!r} ({first})" for label, first in sorted(labels_of[row.id or ""].items()))
             refused.append(Refusal(row, CONFLICT, f"this example is in the batch with the labels {names}", new))
         elif row.id in seen:
             first = seen[row.id or ""]
