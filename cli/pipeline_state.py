@@ -23,7 +23,7 @@ def status(pipeline: PIPELINE, store: STORE = None, as_json: JSON = False) -> in
     opened = looked_at(store, required=True) if named else open_store(store_uri())
     document = pipeline_status.status(opened, config)
     failed = 1 if document["damage"] else 0
-    return answer(Answer(document, lambda: status_tables.status(pipeline, document), failed), as_json)
+    return answer(Answer(document, lambda: status_tables.status(pipeline, config.name, document), failed), as_json)
 
 
 def runs(pipeline: PIPELINE, store: STORE = None, as_json: JSON = False) -> int:

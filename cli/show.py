@@ -185,7 +185,9 @@ def ingested(pipeline: str, name: str, document: dict[str, Any]) -> None:
         print(f"  {advice(document['sentence'])}")
     if document["quarantined"]:
         print(f"  row by row: {quarantine_query(document['batch'], name)}")
-    if document["outcome"] != "refused":
+    if document["outcome"] == "refused":
+        print(f"  next: {after_refusal(pipeline, document['batch'])}")
+    else:
         print(f"  dataset {document['snapshot']}; next: {typed('retrain ' + shlex.quote(pipeline))}")
 
 
@@ -201,10 +203,16 @@ def such_as(found: Mapping[str, Any]) -> str:
     return printable(told)
 
 
-def quarantine_query(batch: str, name: str | None = None) -> str:
-    """The command that lists the quarantined rows of a batch. name: the pipeline's in the tables, where it is known."""
-    where = (f"pipeline = '{name}' and " if name else "") + f"batch = '{batch}'"
+def quarantine_query(batch: str, name: str) -> str:
+    """The command that lists the quarantined rows of a batch. name: the pipeline's in the tables."""
+    where = f"pipeline = '{name}' and batch = '{batch}'"
     return typed(f'query "select source, rule, reason from quarantine where {where}"')
+
+
+def after_refusal(pipeline: str, batch: str) -> str:
+    """What to do about a refused batch. pipeline: as it was given."""
+    discard = typed(f"discard {shlex.quote(pipeline)} {batch} --reason TEXT")
+    return f"fix the data and land it under another name; then `{discard}`"
 
 
 def retracted(document: dict[str, Any]) -> None:

@@ -14,14 +14,14 @@ MOST = 20
 INDENT = 17  # the text begins in this column
 
 
-def status(pipeline: str, document: Mapping[str, Any]) -> None:
-    """The state of a pipeline. pipeline: as it was given, for the commands that are printed."""
+def status(pipeline: str, name: str, document: Mapping[str, Any]) -> None:
+    """The state of a pipeline. pipeline: as it was given, for the commands that are printed; name: in the tables."""
     width = show.terminal().width
-    for name, text in _lines(pipeline, document):
-        print(show.wrapped(f"{name:<{INDENT}}{show.advice(text)}", width, INDENT))
+    for word, text in _lines(pipeline, name, document):
+        print(show.wrapped(f"{word:<{INDENT}}{show.advice(text)}", width, INDENT))
 
 
-def _lines(pipeline: str, document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _lines(pipeline: str, name: str, document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     store = document["store"]
     yield "store", store["uri"] + ("" if store["exists"] else " (does not exist yet: the first `ingest` creates it)")
     since = f" since {when(document['since'])}" if document["champion"] else ""
@@ -35,11 +35,11 @@ def _lines(pipeline: str, document: Mapping[str, Any]) -> Iterator[tuple[str, st
     yield "dataset", f"{document['snapshot'] or 'empty'} ({counted(document['examples'], 'example')}{batches})"
     if document["examples_per_class"]:
         yield "classes", ", ".join(f"{name} {count}" for name, count in document["examples_per_class"].items())
-    yield from _batch_lines(pipeline, document)
+    yield from _batch_lines(pipeline, name, document)
     yield from _run_lines(pipeline, document)
 
 
-def _batch_lines(pipeline: str, document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _batch_lines(pipeline: str, name: str, document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """A line for each kind of batch; pending batches always have one."""
     yield "pending batches", _some(document["waiting"]) or "none"
     for each in document["refused"]:
@@ -48,9 +48,8 @@ def _batch_lines(pipeline: str, document: Mapping[str, Any]) -> Iterator[tuple[s
         yield from (("", line) for line in told if line not in printable(each["sentence"]))
     if document["refused"]:
         newest = max(document["refused"], key=lambda each: str(each["at"]))
-        yield "", f"row by row: `{show.quarantine_query(newest['batch'])}`"
-        way = f"`{_command('discard', pipeline)} BATCH --reason TEXT`"
-        yield "", f"fix the data and land it under another name; then {way}"
+        yield "", f"row by row: `{show.quarantine_query(newest['batch'], name)}`"
+        yield "", show.after_refusal(pipeline, "BATCH")
     for each in document["open"]:
         newest = f", the newest written {when(each['newest'])}" if each["newest"] else ""
         note = each["note"] or "it is not read until an empty _READY closes it"

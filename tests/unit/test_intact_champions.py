@@ -88,7 +88,7 @@ def test_a_damaged_champion_is_said_and_the_last_whole_one_named(
     assert document["champion"] == C, "the log is right: no other is made champion silently"
     assert f"{C}/{name}" in document["damage"] or f"no version {C}" in document["damage"]
     assert back in document["damage"]
-    status_tables.status(PIPELINE, document)
+    status_tables.status(PIPELINE, PIPELINE, document)
     assert A in "".join(capsys.readouterr().out.split())
     # The way back that was named is one.
     assert rollback(store, A)["champion"] == A

@@ -50,7 +50,10 @@ def test_what_init_writes_and_prints(name: str, tmp_path: Path, capsys: pytest.C
 
 
 @pytest.mark.parametrize("outcome", ["accepted", "refused"])
-def test_where_the_quarantined_rows_are(outcome: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_where_the_quarantined_rows_are_and_what_is_next(
+    outcome: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["leptonflow", "ingest"])
     document = {
         "batch": "b", "outcome": outcome, "arrived": 2, "accepted": 1, "quarantined": 1, "known": 0, "ignored": 0,
         "reasons": {"empty-file": 1}, "corrected": [], "sentence": "too many", "snapshot": "s",
@@ -60,7 +63,9 @@ def test_where_the_quarantined_rows_are(outcome: str, capsys: pytest.CaptureFixt
     told = capsys.readouterr().out
     assert "quarantine where pipeline = 'p' and batch = 'b'\"" in told
     assert "  1 empty-file, such as cat/a.png: 0 bytes\n" in told
-    assert ("next: " in told) == (outcome == "accepted")
+    way = "next: fix the data and land it under another name; then `leptonflow discard p.yaml b --reason TEXT`"
+    assert (way in told) == (outcome == "refused")
+    assert ("next: leptonflow retrain p.yaml" in told) == (outcome == "accepted")
     show.ingested("p.yaml", "p", {**document, "quarantined": 0, "reasons": {}, "quarantine": []})
     assert "row by row" not in capsys.readouterr().out
     show.ingested("p.yaml", "p", {**document, "sentence": "too many; 1 empty-file, such as cat/a.png: 0 bytes"})

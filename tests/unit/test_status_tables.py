@@ -26,7 +26,7 @@ LAST = {"run_id": "r0", "verdict": "refused", "finished_at": "2026-11-24T09:00:0
 
 
 def told(capsys: pytest.CaptureFixture[str], **changed: Any) -> str:
-    status_tables.status("p.yaml", {**EMPTY, **changed})
+    status_tables.status("p.yaml", "p", {**EMPTY, **changed})
     return " ".join(capsys.readouterr().out.split())
 
 
@@ -64,7 +64,7 @@ def test_batches_that_need_a_hand(capsys: pytest.CaptureFixture[str]) -> None:
         "refused b at 2026-11-24 10:00 UTC: too many 3 unreadable-image",
         r"3 unreadable-image, such as cat/a.png: no\nimage 7 batch-refused: good rows of a batch that is refused as a",
         "row by row: `",
-        """query "select source, rule, reason from quarantine where batch = 'b'"`""",
+        """query "select source, rule, reason from quarantine where pipeline = 'p' and batch = 'b'"`""",
         "discard p.yaml BATCH --reason TEXT`",
         "open o: 1 file, the newest written 2026-11-24 10:00 UTC; it is not read until an empty _READY closes it",
         "open m: 2 files; x",
@@ -100,7 +100,9 @@ def test_a_rule_that_a_refused_batchs_sentence_names_is_said_once(capsys: pytest
     row = {"rule": "unknown-label", "rows": 3, "source": "cow/a.png", "reason": "no class"}
     sentence = "3 of 4 rows newly quarantined; 3 unknown-label, such as cow/a.png: no class"
     refused = {"batch": "b", "sentence": sentence, "at": "2026-11-24T10:00:00.5Z", "quarantine": [row]}
-    assert told(capsys, refused=[refused]).count("3 unknown-label") == 1
+    text = told(capsys, refused=[refused])
+    assert text.count("3 unknown-label") == 1
+    assert "quarantine where pipeline = 'p' and batch = 'b'" in text
 
 
 def test_runs_that_are_not_finished(capsys: pytest.CaptureFixture[str]) -> None:
