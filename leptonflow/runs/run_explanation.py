@@ -6,7 +6,7 @@ from typing import Any
 
 from leptonflow.core import store_keys
 from leptonflow.gate import explanation
-from leptonflow.runs import approvals, recording, refusal_advice
+from leptonflow.runs import approvals, recording, refusal_advice, rejections
 from leptonflow.storage.objects import BACK
 from leptonflow.storage.store import Store
 from schemas.config import NAME, Pipeline
@@ -23,6 +23,8 @@ def explain(store: Store, config: Pipeline, run_id: str | None = None) -> dict[s
     run = None if run_id is None or not NAME.fullmatch(run_id) else recording.finished(store, config.name, run_id)
     if run is None:  # the newest, or none that is finished
         finished = recording.runs(store, config.name)
+        if run_id is None and not finished and (rejected := rejections.standing(store, config.name, 0)) is not None:
+            raise _trained_nothing(rejected)
         if run_id is not None or not finished:
             raise _no_run(config.name, run_id, [each["run_id"] for each in reversed(finished)])
         run = finished[-1]
@@ -51,6 +53,15 @@ def explain(store: Store, config: Pipeline, run_id: str | None = None) -> dict[s
         **({"approval": approval} if approval is not None else {}),
         **({"groups": run["groups"]} if "groups" in run else {}),
     }
+
+
+def _trained_nothing(rejected: rejections.Rejection) -> NotFound:
+    return NotFound(
+        f"the pipeline {rejected.pipeline} has no finished run: `retrain` at {rejected.at} trained nothing",
+        expected="data to train on",
+        received=rejected.sentence,
+        hint=f"When that is put right, run `leptonflow retrain {rejected.pipeline}`",
+    )
 
 
 def _no_run(pipeline: str, run_id: str | None, there: list[str]) -> NotFound:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from leptonflow.gate import explanation
-from leptonflow.runs import recording, run_explanation
+from leptonflow.runs import recording, rejections, run_explanation
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
 from schemas.errors import Damaged, NotFound
@@ -268,6 +268,14 @@ def test_the_newest_finished_run_or_the_one_that_is_named(store: Store) -> None:
 def test_no_run_yet(store: Store) -> None:
     config = make(store).config
     with pytest.raises(NotFound, match=r"no finished run.*there is none yet.*retrain digits"):
+        run_explanation.explain(store, config)
+
+
+def test_a_retraining_that_trained_nothing_is_why_there_is_no_run(store: Store) -> None:
+    config = make(store).config
+    rejections.record(store, config.name, "a" * 12, ["b"], "there are too few of Sport: 1")
+    said = r"no finished run: `retrain` at 2.*trained nothing.*too few of Sport: 1.*put right"
+    with pytest.raises(NotFound, match=said):
         run_explanation.explain(store, config)
 
 
