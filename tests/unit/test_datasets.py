@@ -110,6 +110,18 @@ def test_too_few_of_a_class_cannot_be_trained(store: Store) -> None:
     assert split.train + split.holdout == 120
 
 
+def test_a_class_by_a_typing_error_is_told_with_all_that_mends_it(store: Store) -> None:
+    """A single example can be in no number of folds; where it was put right, the YAML must go without the class."""
+    gate = [{"rule": "at_least", "metric": "recall[sport]", "value": 0.5}]
+    for count in (3, 1, 0):
+        snapshot = dataset(store, {"arts": 60, "sports": 60, "sport": count}, classes=("arts", "sports", "sport"))
+        told = str(holdout_split.split(store, config(gate=gate, training={"folds": 5}), snapshot).rejected)
+        assert told.endswith("`classes: [arts, sports]` in the YAML goes without; remove gate.0.metric with it")
+        assert ("(spelt nearly like 'sports', which has 60)" in told) == (count > 0)
+        assert ("lower training.folds" in told) == (count > 1)
+        assert ("no example of sport:" in told) == (count == 0)
+
+
 def test_an_empty_holdout_cannot_be_trained(store: Store) -> None:
     few = [e for e in (example(n, "ab"[n % 2]) for n in range(40)) if not holdout_split.in_holdout(e.id, 0.2)]
     part = part_files.write_part(store, config(), "b", "prep", few)

@@ -208,7 +208,7 @@ def _judged(
     )
     if target.classes and history.head is None:
         accepted = Counter(str(row.label) for row in judgement.accepted)
-        rare = rare_labels.warnings(accepted, config.training.folds)
+        rare = rare_labels.warnings(accepted, config.training.folds, named=config.classes is not None)
         judgement = replace(judgement, warnings=(*judgement.warnings, *rare))
     expectations, part = _validate_and_encode(config, landed.name, judgement, at_hand)
     failed = [e for e in expectations if not e.success]

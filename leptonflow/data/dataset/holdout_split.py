@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from leptonflow.core import capacity, declared_files
 from leptonflow.data.dataset.dataset_contents import tables
 from leptonflow.data.dataset.part_files import read_columns
+from leptonflow.data.ingest import rare_labels
 from leptonflow.storage.store import Store
 from leptonflow.workloads import catalog
 from schemas import own_model
@@ -77,7 +78,7 @@ def split(store: Store, config: Pipeline, snapshot: SnapshotRef) -> Split:
         )
     else:
         counts = train if snapshot.group is None else Counter({name: len(each) for name, each in of_class.items()})
-        rejected = _too_few(config, snapshot, counts, holdout)
+        rejected = _too_few(config, snapshot, counts, train + holdout)
     grouped = {} if snapshot.group is None else {"train_groups": len(trained), "holdout_groups": len(held)}
     found = Split(
         train=train.total(),
@@ -130,12 +131,17 @@ def _unread(config: Pipeline) -> list[str]:
     return [f"not read, because model.function builds the model: {', '.join(keys)}"] if keys else []
 
 
-def _check_classes(config: Pipeline, snapshot: SnapshotRef) -> None:
-    unknown = unknown_classes(config.training, snapshot.classes)
+def _unknown(config: Pipeline, classes: Sequence[str]) -> list[tuple[str, str]]:
+    """(key, class) of each key outside the gate that names a class which is none of these."""
+    unknown = unknown_classes(config.training, classes)
     for section in ("stop_early_if", "tune"):
         name = class_of(getattr(getattr(config, section), "metric", None))
-        unknown += [] if name is None or name in snapshot.classes else [(f"{section}.metric", name)]
-    for key, name in unknown:
+        unknown += [] if name is None or name in classes else [(f"{section}.metric", name)]
+    return unknown
+
+
+def _check_classes(config: Pipeline, snapshot: SnapshotRef) -> None:
+    for key, name in _unknown(config, snapshot.classes):
         raise ConfigurationError(
             f"{key} names a class that is not there",
             expected=f"one of the classes {', '.join(snapshot.classes)}",
@@ -172,7 +178,7 @@ def _few(groups: int | None) -> list[str]:
     return [f"{has}: every interval is wide, and few candidates can be shown to be as good"]
 
 
-def _too_few(config: Pipeline, snapshot: SnapshotRef, train: Counter[str], holdout: Counter[str]) -> str | None:
+def _too_few(config: Pipeline, snapshot: SnapshotRef, train: Counter[str], examples: Counter[str]) -> str | None:
     """Why the folds cannot be made. train: training examples of each class, or the groups that have some."""
     folds = config.training.folds
     short_of = {name: train[name] for name in snapshot.classes or ALL if train[name] < folds}
@@ -181,17 +187,30 @@ def _too_few(config: Pipeline, snapshot: SnapshotRef, train: Counter[str], holdo
     of = "training examples" if snapshot.group is None else "groups with training examples"
     if not snapshot.classes:
         return f"{folds} folds need at least {folds} {of}; there are {train[ALL[0]]}"
-    counts = ", ".join(f"{name}: {count}" for name, count in short_of.items())
+    near = {name: like for name, like in rare_labels.nearly(examples).items() if name in short_of}
+    counts = ", ".join(
+        f"{name}: {count}" + (f" ({rare_labels.like(near[name], examples)})" if name in near else "")
+        for name, count in short_of.items()
+    )
     rejected = f"{folds} folds need at least {folds} {of} of each class; there are too few of {counts}"
-    if empty := [name for name, count in short_of.items() if not count and not holdout[name]]:
-        kept = ", ".join(name for name in snapshot.classes if name not in empty)
-        rejected += f". There is no example of {', '.join(empty)}: `classes: [{kept}]` in the YAML goes without"
-    else:
-        rejected += (
-            ". Ingest more of these, or lower training.folds; where a label is a mistake, `ingest --correct` of the "
-            "corrected source puts it right"
-        )
-    return rejected
+    if empty := [name for name in short_of if not examples[name]]:
+        return f"{rejected}. There is no example of {', '.join(empty)}: {_without(config, snapshot, empty)}"
+    fewer = ", or lower training.folds" if min(short_of.values()) > 1 else ""
+    return (
+        f"{rejected}. Ingest more of these{fewer}; where a label is a mistake, `ingest --correct` of the corrected "
+        f"source puts it right, and then {_without(config, snapshot, list(near or short_of))}"
+    )
+
+
+def _without(config: Pipeline, snapshot: SnapshotRef, names: Sequence[str]) -> str:
+    """How the YAML goes without these classes: `classes`, and the keys that name one of them."""
+    kept = [name for name in snapshot.classes if name not in names]
+    keys = [
+        f"gate.{n}.metric" for n, rule in enumerate(config.gate) if class_of(getattr(rule, "metric", None)) in names
+    ]
+    keys += [key for key, _ in _unknown(config, kept)]
+    also = f"; remove {', '.join(keys)} with {'it' if len(names) == 1 else 'them'}" if keys else ""
+    return f"`classes: [{', '.join(kept)}]` in the YAML goes without{also}"
 
 
 def _remarks(store: Store, config: Pipeline, snapshot: SnapshotRef) -> tuple[str, ...]:

@@ -31,26 +31,31 @@ def nearly(counts: Mapping[str, int]) -> dict[str, str]:
     return found
 
 
-def warnings(counts: Mapping[str, int], folds: int) -> list[str]:
+def warnings(counts: Mapping[str, int], folds: int, named: bool = False) -> list[str]:
     """A sentence about labels that a first batch makes classes and that cannot be meant, or not be trained; or none.
 
-    counts: label -> accepted examples; folds: so many examples of each class are needed to train.
+    counts: label -> accepted examples; folds: so many examples of each class are needed to train; named:
+    whether `classes` in the YAML names them.
     """
     near = nearly(counts)
     few = sorted((name for name, count in counts.items() if count < folds or name in near), key=counts.__getitem__)
     if not few:
         return []
     told = [
-        f"{name!r} has {counts[name]}"
-        + (f" (spelt nearly like {near[name]!r}, which has {counts[near[name]]})" if name in near else "")
+        f"{name!r} has {counts[name]}" + (f" ({like(near[name], counts)})" if name in near else "")
         for name in few[:MOST]
     ]
     told += [f"{len(few) - MOST} more have few as well"] if few[MOST:] else []
     return [
         f"classes with few examples: {', '.join(told)}; training in {folds} folds needs {folds} of each class. Where "
-        "one is a typing error, correct the source, `ingest` it with --correct, and then name the classes under "
-        "`classes` in the YAML"
+        "one is a typing error, correct the source, `ingest` it with --correct, and then "
+        + ("take it out of `classes` in the YAML" if named else "name the classes under `classes` in the YAML")
     ]
+
+
+def like(other: str, counts: Mapping[str, int]) -> str:
+    """Said of a rare label: which frequent one it is spelt nearly like."""
+    return f"spelt nearly like {other!r}, which has {counts[other]}"
 
 
 def _letters(name: str) -> str:
