@@ -78,7 +78,7 @@ def ingest(
     as_json: JSON = False,
 ) -> int:
     """Validate a source and add it to the dataset. --correct relabels what the dataset holds."""
-    from cli import show
+    from cli import batch_lines, show
     from leptonflow.core import pipeline_files
     from leptonflow.data.ingest import intake
     from leptonflow.data.ingest.label_columns import Columns
@@ -95,7 +95,7 @@ def ingest(
     for warning in warnings:
         show.warn(warning)
     status = 3 if document["outcome"] == "refused" else 0
-    return answer(Answer(document, lambda: show.ingested(pipeline, config.name, document), status), as_json)
+    return answer(Answer(document, lambda: batch_lines.ingested(pipeline, config.name, document), status), as_json)
 
 
 def retract(

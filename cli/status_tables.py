@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from cli import show
+from cli import batch_lines, show
 from schemas.text import counted, printable
 from schemas.workloads import overall
 
@@ -44,12 +44,12 @@ def _batch_lines(pipeline: str, name: str, document: Mapping[str, Any]) -> Itera
     yield "pending batches", _some(document["waiting"]) or "none"
     for each in document["refused"]:
         yield "refused", f"{each['batch']} at {when(each['at'])}: {each['sentence']}"
-        told = [f"{found['rows']} {show.such_as(found)}" for found in each.get("quarantine", ())]
+        told = [f"{found['rows']} {batch_lines.such_as(found)}" for found in each.get("quarantine", ())]
         yield from (("", line) for line in told if line not in printable(each["sentence"]))
     if document["refused"]:
         newest = max(document["refused"], key=lambda each: str(each["at"]))
-        yield "", f"row by row: `{show.quarantine_query(newest['batch'], name)}`"
-        yield "", show.after_refusal(pipeline, "BATCH")
+        yield "", f"row by row: `{batch_lines.quarantine_query(newest['batch'], name)}`"
+        yield "", batch_lines.after_refusal(pipeline, "BATCH")
     for each in document["open"]:
         newest = f", the newest written {when(each['newest'])}" if each["newest"] else ""
         note = each["note"] or "it is not read until an empty _READY closes it"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cli import show
+from cli import batch_lines
 from leptonflow.data.dataset import dataset_contents, dataset_state, known_examples
 from leptonflow.data.ingest import intake
 from leptonflow.storage.address import open_store
@@ -146,8 +146,10 @@ def test_that_a_label_is_newer_is_told_beside_a_conflict_in_the_batch(store: Sto
     (found,) = ingest(store, pipeline, source)["quarantine"]
     assert (found["rule"], found["rows"], found["newer"]) == ("conflicting-label", 3, 1)
     assert "in the batch with the labels 'cat' (cat/again.png), 'dog' (dog/again.png)" in found["reason"]
-    assert show.such_as(found).endswith("; of 1 the dataset has another label: `ingest --correct` uses the newer label")
-    assert "of 1 the dataset" not in show.such_as({**found, "rows": 1})
+    assert batch_lines.such_as(found).endswith(
+        "; of 1 the dataset has another label: `ingest --correct` uses the newer label"
+    )
+    assert "of 1 the dataset" not in batch_lines.such_as({**found, "rows": 1})
 
 
 CAFE, CAFE_APART = "caf\u00e9", "cafe\u0301"  # composed, and as macOS writes it

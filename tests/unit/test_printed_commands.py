@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cli import main, show
+from cli import batch_lines, main, show
 from leptonflow.core import pipeline_files
 
 NAMES = ["it's a #1 folder (50%)", 'a "quoted" $HOME', "ü; rm -rf x", "two\nlines: 3"]
@@ -59,16 +59,16 @@ def test_where_the_quarantined_rows_are_and_what_is_next(
         "reasons": {"empty-file": 1}, "corrected": [], "sentence": "too many", "snapshot": "s",
         "quarantine": [{"rule": "empty-file", "rows": 1, "source": "cat/a.png", "reason": "0 bytes"}],
     }  # fmt: skip
-    show.ingested("p.yaml", "p", document)
+    batch_lines.ingested("p.yaml", "p", document)
     told = capsys.readouterr().out
     assert "quarantine where pipeline = 'p' and batch = 'b'\"" in told
     assert "  1 empty-file, such as cat/a.png: 0 bytes\n" in told
     way = "next: fix the data and land it under another name; then `leptonflow discard p.yaml b --reason TEXT`"
     assert (way in told) == (outcome == "refused")
     assert ("next: leptonflow retrain p.yaml" in told) == (outcome == "accepted")
-    show.ingested("p.yaml", "p", {**document, "quarantined": 0, "reasons": {}, "quarantine": []})
+    batch_lines.ingested("p.yaml", "p", {**document, "quarantined": 0, "reasons": {}, "quarantine": []})
     assert "row by row" not in capsys.readouterr().out
-    show.ingested("p.yaml", "p", {**document, "sentence": "too many; 1 empty-file, such as cat/a.png: 0 bytes"})
+    batch_lines.ingested("p.yaml", "p", {**document, "sentence": "too many; 1 empty-file, such as cat/a.png: 0 bytes"})
     assert capsys.readouterr().out.count("1 empty-file") == 1, "a refused batch's sentence names the rule already"
-    show.ingested("p.yaml", "p", {**document, "outcome": "reused", "known": 1})
+    batch_lines.ingested("p.yaml", "p", {**document, "outcome": "reused", "known": 1})
     assert "ingested before, with these counts\n  2 arrived: 1 accepted" in capsys.readouterr().out
