@@ -33,12 +33,14 @@ from serving.board import (
     batch_records,
     decisions,
     holdout_examples,
+    landed_content,
     landed_pictures,
     pages,
     pipeline_records,
     served_records,
     version_comparison,
 )
+from serving.board.landed_content import Content
 from serving.board.pipeline_records import PipelineRecord
 from serving.board.run_records import Run, RunRecords
 from serving.board.served_records import ServedVersion
@@ -227,18 +229,22 @@ def _quarantined(
     rows = range(counts.total() if only is None else counts[only])
     page, count, some = _paged(request, rows, EXAMPLES_OF_A_PAGE)
     found, damage = batch_records.quarantined(board.store, of, only, some.start, len(some))
-    linked = [(row, _file_address(name, row)) for row in found]
+    contents = landed_content.found(board.store, name, found)
+    shown = [(row, *_shown(name, row, contents.get(row.sha256 or ""))) for row in found]
+    texts = sum(text is not None for _, _, text in shown) > sum(link is not None for _, link, _ in shown)
     return board.page(
-        "batch.html.j2", trail, rows=linked, damage=damage, page=page, pages=count, here=request.url.path,
+        "batch.html.j2", trail, rows=shown, texts=texts, damage=damage, page=page, pages=count, here=request.url.path,
         rules=counts.most_common(), only=only, **view,
     )  # fmt: skip
 
 
-def _file_address(pipeline: str, row: batch_records.Row) -> str | None:
-    if not row.sha256 or not DIGEST.fullmatch(row.sha256):
-        return None
-    base = f"/p/{pages.path(pipeline)}/batches/{pages.path(row.batch)}/files/{row.sha256}"
-    return f"{base}?source={pages.path(row.source)}"
+def _shown(pipeline: str, row: batch_records.Row, content: Content | None) -> tuple[str | None, str | None]:
+    """(the address of the row's file, where that may be a picture; the beginning of its text)."""
+    text, of = (content.text, content.batch) if content else (None, row.batch)
+    if text is not None or of is None or not row.sha256 or not DIGEST.fullmatch(row.sha256):
+        return None, text
+    base = f"/p/{pages.path(pipeline)}/batches/{pages.path(of)}/files/{row.sha256}"
+    return f"{base}?source={pages.path(row.source)}", None
 
 
 def landed_file(board: Board, request: Request) -> Response:

@@ -30,6 +30,8 @@ from serving import api_keys, running
 from serving.access import PAGES
 from serving.app import Options, create_app
 from serving.board import charts, landed_pictures, pages, pipeline_records
+from serving.board.batch_records import Row
+from serving.board.landed_content import Content
 from serving.board.run_records import RunRecords
 from serving.service import Service
 from tests import served_champions
@@ -38,6 +40,7 @@ from tests.small_packages import fit_to_run
 
 ROOT = Path(__file__).parents[2]
 EARLIER = ROOT / "tests" / "stores" / "0.1.0-format-1.tar.gz"
+PETS = "/p/pets/quarantine"
 A, B, C = "a1" * 6, "b1" * 6, "c1" * 6
 
 
@@ -319,6 +322,20 @@ def test_a_store_of_an_earlier_release_has_every_page_with_its_pictures(earlier:
     assert any("data:image/png;base64," in page for page in holdouts)
     files = [web.get(path) for path in seen if "/files/" in path]
     assert any(file.status_code == 200 and file.headers["content-type"].startswith("image/") for file in files)
+
+
+def test_a_quarantined_text_is_shown_as_text(earlier: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def texts(store: Store, pipeline: str, rows: list[Row]) -> dict[str, Content]:
+        return {row.sha256: Content(None, HOSTILE) for row in rows if row.sha256}
+
+    web = client(open_store(earlier.as_uri()))
+    assert 'wrong.png<span class="under">third</span>' in web.get(PETS).text, "the file, then its batch"
+    page = web.get("/p/pets/batches/third").text
+    assert '">dog/<wbr>wrong.png</span>' in page and '<div class="gallery">' in page
+    monkeypatch.setattr("serving.board.landed_content.found", texts)
+    page = web.get(PETS).text
+    assert "<blockquote>&lt;script&gt;alert(1)" in page and "<script" not in page and "\u202e" not in page
+    assert '<div class="gallery texts">' in page
 
 
 def test_no_page_imports_a_training_library(earlier: Path) -> None:
