@@ -251,16 +251,20 @@ def _next(config: Pipeline, pipeline: str, document: Mapping[str, Any], metric: 
     return commands
 
 
+# Rules whose numbers tell nobody whether they hold: a difference that has to exceed its bound, records of a log.
+NUMBERLESS = ("same-predictions", "stale-snapshot")
+
+
 def _gate_table(rules: Sequence[dict[str, Any]]) -> Table:
     from rich.markup import escape
 
     table = grid("gate rule", "metric", "value", "bound", "passed")
     for rule in _gate_lines(rules):
         passed = {True: "[green]yes[/]", False: "[red]no[/]", None: "n/a"}[rule["passed"]]
+        value, bound = (None, None) if rule["rule"] in NUMBERLESS else (rule["value"], rule["bound"])
         table.add_row(
-            escape(printable(rule["rule"])), escape(rule.get("metric") or ""), figure(rule["value"]),
-            figure(rule["bound"]), passed,
-        )  # fmt: skip
+            escape(printable(rule["rule"])), escape(rule.get("metric") or ""), figure(value), figure(bound), passed
+        )
     return table
 
 

@@ -139,3 +139,12 @@ def test_a_question_in_an_error_ends_with_its_own_mark() -> None:
     outer = UsageError("deploy failed", received=inner.line(), hint="See deploy.log")
     expected = "deploy failed. Received: unknown key epoch. Received: epoch. Did you mean epochs? See deploy.log."
     assert outer.line() == expected
+
+
+def test_a_rule_whose_numbers_tell_nothing_shows_none() -> None:
+    names = ("infra_validate", "same-predictions", "stale-snapshot")
+    console = Console(file=io.StringIO(), width=100)
+    console.print(show._gate_table([{"rule": n, "value": 0.5, "bound": 1e-05, "passed": True} for n in names]))
+    lines = console.file.getvalue().splitlines()[-3:]  # type: ignore[attr-defined]
+    cells = [line.split() for line in lines]
+    assert cells == [[names[0], "0.5000", "1e-05", "yes"], *([name, "-", "-", "yes"] for name in names[1:])]
