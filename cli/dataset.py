@@ -100,7 +100,7 @@ def ingest(
 
 def retract(
     pipeline: PIPELINE,
-    examples: Annotated[list[str], typer.Argument(metavar="EXAMPLE...", help="ids, or the beginning of each")],
+    examples: Annotated[list[str], typer.Argument(metavar="EXAMPLE...", help="files or rows as ingested, or ids")],
     reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="recorded")],
     store: STORE = None,
     as_json: JSON = False,

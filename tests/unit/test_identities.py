@@ -29,6 +29,7 @@ from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
 from leptonflow.tables import formats, queries
 from schemas.config import Pipeline
+from schemas.errors import NotFound, UsageError
 
 pytestmark = pytest.mark.usefixtures("admission_tools")
 ARCHIVE = Path(__file__).parent.parent / "stores" / "0.1.0-format-1.tar.gz"
@@ -193,11 +194,24 @@ def test_what_was_retracted_does_not_come_back_unless_it_is_asked_for(
     assert sorted(dataset_contents.pairs(store, history(store).entries)) == sorted(before)
 
 
+def test_examples_of_one_source_are_told_apart_by_their_ids(store: Store, config: Pipeline) -> None:
+    """Two batches may have a file of the same name."""
+    (first,) = corrections.retract(store, config, ["cat/04_L.png"], "a person is in it")
+    with pytest.raises(NotFound, match=r"no example has that id or source.*such as cat/1\.png"):
+        corrections.retract(store, config, ["cat/none.png"], "not there")
+    every = [{**first.row, "id": name * 32, "batch": f"b{name}"} for name in ("ab", "cd")]
+    with pytest.raises(UsageError, match=r"one of the ids abababababab \(batch bab\), cdcdcdcdcdcd \(batch bcd\)"):
+        corrections._of_source(every, "cat/04_L.png")
+    assert corrections._of_source([{**every[0], "label": None}, every[1]], "cat/04_L.png") == every[1]
+
+
 def test_another_input_encodes_what_is_left(store: Store, config: Pipeline, place: Path) -> None:
     """A retracted example's file may be gone; the others are encoded again under the labels that they have now."""
     identities.upgrade(store, config)
     row = next(row for row in change_records.rows(store, history(store)) if row["source"] == "cat/04_L.png")
-    corrections.retract(store, config, [row["id"]], "must go")
+    (change,) = corrections.retract(store, config, ["cat/04_L.png"], "must go")
+    assert change.row == row
+    assert corrections.retract(store, config, ["cat/04_L.png"], "again") == []
     (place / "store" / "landing" / "pets" / "first" / "cat" / "04_L.png").unlink()
     before = sorted(dataset_contents.pairs(store, history(store).entries))
     small = config.model_copy(update={"input": (8, 8, 1)})

@@ -59,7 +59,7 @@ def correct(store: Store, config: Pipeline, batch: str, reason: str | None) -> l
 
 
 def retract(store: Store, config: Pipeline, examples: Sequence[str], reason: str) -> list[Change]:
-    """Take examples out of the dataset by one record, each named by its id or the beginning of it.
+    """Take examples out of the dataset by one record, each named by its source, its id or the beginning of it.
 
     One that is out already is left as it is. Raises UsageError where a name is too short or fits several examples,
     NotFound where it fits none.
@@ -110,12 +110,23 @@ def _named(store: Store, history: commit_log.Log, examples: Sequence[str]) -> li
     found: dict[str, dict[str, Any]] = {}
     every = rows(store, history, retracted=True)
     for name in examples:
-        row = with_id(every, name)
+        row = _of_source(every, name) or with_id(every, name)
         if row is None:
             raise NotFound(
-                "no example has that id",
-                expected="an id, or its beginning, such as `query` shows as predictions.example_id",
+                "no example has that id or source",
+                expected="a file as it lies in the folder that was ingested, such as cat/1.png, a row, such as "
+                "table.csv[3], or an id or its beginning, such as `query` shows as predictions.example_id",
                 received=name,
             )
         found[row["id"]] = row
     return [Change(row, None) for row in found.values() if row["label"] is not None]
+
+
+def _of_source(every: Sequence[dict[str, Any]], name: str) -> dict[str, Any] | None:
+    """The example that came from this file or row: of those that are there, or else of those that left."""
+    same = [row for row in every if row["source"] == name]
+    there = [row for row in same if row["label"] is not None]
+    if len(there) > 1:
+        ids = ", ".join(f"{row['id'][:12]} (batch {row['batch']})" for row in there)
+        raise UsageError("several examples have that source", expected=f"one of the ids {ids}", received=name)
+    return next(iter(there or same), None)
