@@ -116,7 +116,9 @@ def test_a_class_by_a_typing_error_is_told_with_all_that_mends_it(store: Store) 
     for count in (3, 1, 0):
         snapshot = dataset(store, {"arts": 60, "sports": 60, "sport": count}, classes=("arts", "sports", "sport"))
         told = str(holdout_split.split(store, config(gate=gate, training={"folds": 5}), snapshot).rejected)
-        assert told.endswith("`classes: [arts, sports]` in the YAML goes without; remove gate.0.metric with it")
+        assert told.endswith(
+            "`classes: [arts, sports]` in the YAML goes without; remove what names it too: gate.0 (recall[sport])"
+        )
         assert ("(spelt nearly like 'sports', which has 60)" in told) == (count > 0)
         assert ("lower training.folds" in told) == (count > 1)
         assert ("no example of sport:" in told) == (count == 0)

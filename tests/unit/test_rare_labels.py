@@ -39,7 +39,7 @@ def test_what_is_told_of_them() -> None:
     )
     assert told.endswith("`ingest` it with --correct, and then name the classes under `classes` in the YAML")
     (told,) = rare_labels.warnings({"cat": 60, "caat": 6}, folds=5, named=True)
-    assert told.endswith("`ingest` it with --correct, and then take it out of `classes` in the YAML")
+    assert told.endswith("`ingest` it with --correct, and then take it out of `classes` and the gate in the YAML")
     assert rare_labels.warnings({"cat": 60, "dog": 5}, folds=5) == []
     (many,) = rare_labels.warnings({f"{letter * 3}": 1 for letter in "abcdefgh"}, folds=2)
     assert "'eee' has 1, 3 more have few as well;" in many and "fff" not in many

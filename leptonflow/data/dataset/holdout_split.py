@@ -205,11 +205,10 @@ def _too_few(config: Pipeline, snapshot: SnapshotRef, train: Counter[str], examp
 def _without(config: Pipeline, snapshot: SnapshotRef, names: Sequence[str]) -> str:
     """How the YAML goes without these classes: `classes`, and the keys that name one of them."""
     kept = [name for name in snapshot.classes if name not in names]
-    keys = [
-        f"gate.{n}.metric" for n, rule in enumerate(config.gate) if class_of(getattr(rule, "metric", None)) in names
-    ]
+    metrics = [(n, getattr(rule, "metric", None)) for n, rule in enumerate(config.gate)]
+    keys = [f"gate.{n} ({metric})" for n, metric in metrics if class_of(metric) in names]
     keys += [key for key, _ in _unknown(config, kept)]
-    also = f"; remove {', '.join(keys)} with {'it' if len(names) == 1 else 'them'}" if keys else ""
+    also = f"; remove what names {'it' if len(names) == 1 else 'them'} too: {', '.join(keys)}" if keys else ""
     return f"`classes: [{', '.join(kept)}]` in the YAML goes without{also}"
 
 

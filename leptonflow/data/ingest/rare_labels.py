@@ -49,7 +49,11 @@ def warnings(counts: Mapping[str, int], folds: int, named: bool = False) -> list
     return [
         f"classes with few examples: {', '.join(told)}; training in {folds} folds needs {folds} of each class. Where "
         "one is a typing error, correct the source, `ingest` it with --correct, and then "
-        + ("take it out of `classes` in the YAML" if named else "name the classes under `classes` in the YAML")
+        + (
+            "take it out of `classes` and the gate in the YAML"
+            if named
+            else "name the classes under `classes` in the YAML"
+        )
     ]
 
 
