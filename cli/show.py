@@ -241,14 +241,23 @@ def _next(config: Pipeline, pipeline: str, document: Mapping[str, Any], metric: 
     where = f"where pipeline = '{config.name}'"
     if verdict == "rejected-data":
         return [f"status {given}", f'query "select batch, source, rule, reason from quarantine {where}"']
+    first = f"{'explain' if verdict == 'refused' else 'status'} {given}"
+    if verdict == "unchanged" and _was_refused(document):
+        first = f"explain {given} {document['run_id']}"  # another run may be newer
     commands = [
-        f"{'explain' if verdict == 'refused' else 'status'} {given}",
+        first,
         *([f"history {given}"] if document["champion"] else []),
         f"query \"select version, fold, value from folds {where} and metric = '{metric}'\"",
     ]
     if verdict == "waiting":
         commands[:0] = [f"approve {given} {document['run_id']}", f"reject {given} {document['run_id']} --reason TEXT"]
     return commands
+
+
+def _was_refused(document: Mapping[str, Any]) -> bool:
+    """Whether the earlier run of an unchanged one was refused: by a rule, or because none of the YAML applied."""
+    failed = any(rule["passed"] is False for rule in document["gate"] or ())
+    return failed or str(document.get("sentence")).startswith("refused")
 
 
 # Rules whose numbers tell nobody whether they hold: a difference that has to exceed its bound, records of a log.

@@ -44,19 +44,17 @@ def _again(store: Store, pipeline: str, earlier: dict[str, Any]) -> dict[str, An
 
 
 def why_not_champion(pipeline: str, document: dict[str, Any]) -> str | None:
-    """The line for a run that is unchanged although its version is not the champion."""
+    """What to do about a run that is unchanged although its version is not the champion. The document says why."""
     if document["version"] is None:
         return (
-            f"nothing new: the same run was stopped early before ({document.get('sentence') or 'see the report'}). "
-            "Other data, another configuration or `leptonflow retrain` with --force is another attempt"
+            "nothing new: the same run was stopped early before. Other data, another configuration or "
+            "`leptonflow retrain` with --force is another attempt"
         )
-    if document["version"] == document["champion"]:
+    if document["version"] == document["champion"] or document.get("approval"):
         return None
-    if document.get("approval"):
-        return f"nothing new since run {document['run_id']}, which was {document['sentence']}"
     held = f"the champion is {document['champion']}" if document["champion"] else "there is no champion"
     return (
-        f"nothing new, and {held}: version {document['version']} was evaluated before and is not it "
-        f"({document.get('sentence') or 'see the report'}). To make it the champion anyway: "
+        f"nothing new, and {held}: version {document['version']} was evaluated before and is not it. "
+        "To make it the champion anyway: "
         f"{promote_command(pipeline, document['version'])}"
     )

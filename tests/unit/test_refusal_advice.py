@@ -11,7 +11,7 @@ from rich.console import Console
 from cli import show
 from leptonflow.core import store_keys
 from leptonflow.gate import explanation
-from leptonflow.runs import recording, refusal_advice, run_explanation
+from leptonflow.runs import recording, refusal_advice, run_explanation, unchanged
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
 from schemas.records import EpochValue, FitResult, RuleResult, Verdict
@@ -99,3 +99,17 @@ def test_explain_and_retrain_give_it(
     show.retrained(store, run.config, "digits", document)
     assert "\nTry this.\n" in capsys.readouterr().out
     assert explanation.would_change(verdict)[-1].rule == "baseline"
+
+
+@pytest.mark.parametrize("promoted", [False, True])
+def test_a_refused_run_that_is_unchanged_says_why_once_and_is_explained(
+    store: Store, promoted: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make(store, promoted=promoted)
+    recording.record(store, run.config, run.plan, run.results())
+    document = unchanged.of_finished(store, run.plan)
+    monkeypatch.setattr(show, "terminal", lambda: Console(width=300))
+    show.retrained(store, run.config, "digits", document)
+    assert (f"explain digits {document['run_id']}\n" in capsys.readouterr().out) == (not promoted)
+    line = unchanged.why_not_champion("digits", document)
+    assert line is not None and "leptonflow promote" in line and document["sentence"] not in line
