@@ -88,7 +88,7 @@ def decide(
         version=version,
         verdict=word,
         rules=rules,
-        sentence="; ".join([sentence, *(told for told in warnings if told not in sentence)]),
+        sentence="; ".join([sentence, *_unsaid(warnings, sentence, own if passed else ())]),
         champion=champion.version if champion else None,
         against=against,
         looks=evidence.looks,
@@ -157,6 +157,12 @@ def _sentence(
         what = "approval" if config.promotion is not None else "labelled predictions"
         return f"waiting for {what} {over}: {passed}"
     return f"promoted over {champion.version}: {passed}" if champion else f"promoted, the first champion: {passed}"
+
+
+def _unsaid(warnings: Sequence[str], sentence: str, passed: Sequence[RuleResult]) -> list[str]:
+    """The warnings that the verdict's sentence must add; none that a rule which passed says in its own."""
+    said = [sentence, *(rule.sentence for rule in passed)]
+    return [warning for warning in warnings if not any(warning in each for each in said)]
 
 
 def _worn(looks: int, warn: int) -> tuple[str, ...]:

@@ -82,7 +82,8 @@ def paragraph(pipeline: str, verdict: Verdict, measured: Measured = NOTHING) -> 
     sentences += _changes(verdict, promoted, measured)
     if not promoted:
         sentences.append(_way_out(pipeline, verdict))
-    sentences += [warning.rstrip(".") for warning in verdict.warnings]
+    said = " ".join(sentences)
+    sentences += [told for warning in verdict.warnings if (told := warning.rstrip(".")) not in said]
     if verdict.groups is not None:
         sentences.append(f"the examples of the holdout are {verdict.groups} groups, which every test resamples")
     if verdict.looks:

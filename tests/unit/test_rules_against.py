@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from leptonflow.gate import explanation
 from leptonflow.statistics import folds, paired, power
 from schemas.records import RuleResult, Verdict
 from tests.verdicts import CANDIDATE, CHAMPION, champion, decide, fold_scores, measured, only, pairs, pipeline, rows
@@ -80,11 +81,15 @@ def test_the_sentence_says_where_an_equal_candidate_would_seldom_pass_and_the_ho
     chance = power.pass_rate(0.0, 7 / 360, 360, 0.01, 0.95)
     size = power.needed(0.0, 7 / 360, 0.01, 0.95, 0.8)
     assert 0.25 < chance < 0.4 and size is not None
+    verdicts = set()
     for b, c in ((4, 3), (7, 0)):
         verdict = weighed({"margin": 0.01}, pairs(b, c, 353))
-        for sentence in (verdict.sentence, only(verdict, "against_champion").sentence, *verdict.warnings):
-            assert f"would pass in {chance:.0%} of cases" in sentence
-            assert f"a holdout of {size}" in sentence
+        told = f"would pass in {chance:.0%} of cases; a holdout of {size}"
+        assert all(told in each for each in (only(verdict, "against_champion").sentence, *verdict.warnings))
+        assert verdict.sentence.count(told) == (0 if verdict.verdict == "promoted" else 1)
+        assert explanation.paragraph("digits", verdict).count(told) == 1
+        verdicts.add(verdict.verdict)
+    assert verdicts == {"promoted", "refused"}
     enough = weighed({"margin": 0.01}, pairs(20, 20, 4960))
     assert "would pass in" not in enough.sentence and enough.warnings == ()
     assert "without a margin only a better candidate passes" in weighed({}, pairs(4, 3, 353)).sentence
@@ -94,11 +99,11 @@ def test_superiority_says_that_an_equal_candidate_seldom_passes_whatever_the_hol
     chance = power.pass_rate(0.0, 65 / 1000, 1000, -0.02, 0.95)
     assert 0 < chance < 0.01
     verdict = weighed({"test": "superiority", "margin": 0.02}, pairs(60, 5, 900, 35))
-    for sentence in (verdict.sentence, only(verdict, "against_champion").sentence, *verdict.warnings):
+    for sentence in (only(verdict, "against_champion").sentence, *verdict.warnings):
         assert (
             f"an equally accurate one would pass in {chance:.1%} of cases, and no holdout size changes that" in sentence
         )
-    assert len(verdict.warnings) == 1
+    assert len(verdict.warnings) == 1 and "equally accurate" not in verdict.sentence
     alike = weighed({"test": "superiority", "margin": 0.02}, pairs(0, 0, 50))
     assert "0.0% discordant, an equally accurate one would pass in 0.0% of cases" in alike.sentence
     without = weighed({"test": "superiority"}, pairs(4, 3, 353))
