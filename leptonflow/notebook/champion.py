@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from leptonflow.evaluation import champion_predictions
 from leptonflow.registry.champion_log import Champion as Promoted
-from leptonflow.runs import recording
+from leptonflow.runs import champion_metrics, recording
 from leptonflow.storage.store import Store
 from schemas.errors import UsageError
 
@@ -64,9 +64,8 @@ class Champion:
 def champion(store: Store, pipeline: str) -> Champion:
     """The pipeline's champion now. Raises NotFound where it has none."""
     now = champion_predictions.current(store, pipeline)
-    runs = [run for run in recording.runs(store, pipeline) if run["version"] == now.version]
-    metrics = dict(runs[-1]["holdout"]) if runs else {}
-    return Champion(pipeline, now.version, now.since, metrics, now, store)
+    metrics = champion_metrics.newest(store, pipeline, now.version, recording.runs(store, pipeline))
+    return Champion(pipeline, now.version, now.since, metrics or {}, now, store)
 
 
 def _text(value: Any) -> str:

@@ -13,8 +13,8 @@ from leptonflow.core import parquet, store_keys
 from leptonflow.data.dataset import dataset_contents, dataset_state, holdout_split
 from leptonflow.gate import drawn_rules, evidence, simulation
 from leptonflow.registry import champion_log, packages
-from leptonflow.runs import recording
-from leptonflow.storage.objects import parsed, recorded
+from leptonflow.runs import champion_metrics, recording
+from leptonflow.storage.objects import recorded
 from leptonflow.storage.store import Store
 from leptonflow.training import model_fits
 from leptonflow.workloads import catalog
@@ -156,16 +156,8 @@ def champion_accuracy(store: Store, config: Pipeline) -> float | None:
     champion = champion_log.champion(champion_log.promotions(store, config.name))
     if champion is None:
         return None
-    for run in reversed(recording.runs(store, config.name)):
-        found = _last_evaluation(store, config.name, run["run_id"])
-        if found is None:
-            continue
-        for scores in (found.candidate_scores, found.champion_scores):
-            if scores is not None and scores.version == champion.version:
-                accuracy = scores.metrics.get("accuracy")
-                if accuracy is not None:
-                    return accuracy
-    return None
+    metrics = champion_metrics.newest(store, config.name, champion.version, recording.runs(store, config.name))
+    return (metrics or {}).get("accuracy")
 
 
 def discordance_seen(store: Store, config: Pipeline) -> Seen:
@@ -196,17 +188,8 @@ def discordance_seen(store: Store, config: Pipeline) -> Seen:
 
 def _compared(store: Store, pipeline: str, run_id: str) -> Evaluation | None:
     """The run's last evaluation, if it holds the predictions of two versions."""
-    found = _last_evaluation(store, pipeline, run_id)
+    found = champion_metrics.last_evaluation(store, pipeline, run_id)
     return None if found is None or found.champion_predictions is None or found.champion == found.version else found
-
-
-def _last_evaluation(store: Store, pipeline: str, run_id: str) -> Evaluation | None:
-    prefix = store_keys.run_key(pipeline, run_id, "evaluation-")
-    keys = [key for key in store.keys(store_keys.run_folder(pipeline, run_id)) if key.startswith(prefix)]
-    if not keys:
-        return None
-    last = max(keys, key=lambda key: (len(key), key))  # evaluation-10 after evaluation-9
-    return parsed(store, last, Evaluation.model_validate_json)
 
 
 def _discordant(candidate: pa.Table, champion: pa.Table) -> tuple[int, int]:

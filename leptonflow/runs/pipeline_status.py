@@ -10,7 +10,7 @@ from leptonflow.core import clock, store_keys
 from leptonflow.data.dataset import dataset_contents, dataset_state, identities, known_examples
 from leptonflow.data.ingest import batch_state
 from leptonflow.registry import champion_log, intact_champions, packages
-from leptonflow.runs import approvals, recording, rejections, summaries, unfinished
+from leptonflow.runs import approvals, champion_metrics, recording, rejections, summaries, unfinished
 from leptonflow.storage.commit_log import Log
 from leptonflow.storage.objects import BACK, location
 from leptonflow.storage.store import Store
@@ -51,13 +51,18 @@ def status(store: Store, config: Pipeline) -> dict[str, Any]:
         or damage
         or next(iter(damaged.values()), None)
     )
-    own = [r for r in finished if champion and r["version"] == champion.version]
+    metrics = None
+    if champion is not None:
+        try:
+            metrics = champion_metrics.newest(store, config.name, champion.version, finished)
+        except Damaged as error:
+            damage = damage or error
     head = log.head.body if log.head else None
     stands = batch_state.document(store, config, log)
     return {
         "champion": champion.version if champion else None,
         "since": champion.since if champion else None,
-        "metrics": own[-1]["holdout"] if own else None,
+        "metrics": metrics,
         "damage": damage.line() if damage else None,
         "newest": versions[-1].version if versions else None,
         "snapshot": head["snapshot"] if head else None,

@@ -13,8 +13,9 @@ from cli.main import main
 from leptonflow.core.hashing import canonical, sha256
 from leptonflow.data.dataset import dataset_state
 from leptonflow.gate import simulation
+from leptonflow.notebook import champion
 from leptonflow.registry import champion_log
-from leptonflow.runs import operating_curve, recording
+from leptonflow.runs import champion_metrics, operating_curve, pipeline_status, recording
 from leptonflow.storage import commit_log
 from leptonflow.storage.address import open_store
 from leptonflow.storage.store import Store
@@ -186,13 +187,27 @@ def champion_is(store: Store, version: str) -> None:
 
 @pytest.mark.parametrize("version", ["a1" * 6, CHAMPION])
 def test_the_champions_accuracy_is_that_of_the_newest_run_that_scored_it(memory: Store, version: str) -> None:
+    older = make(memory, version=CHAMPION, run_id="d4" * 6, seed=5)
+    recording.record(memory, older.config, older.plan, older.results())
     compared(memory, "b1" * 6, 40)
     assert operating_curve.champion_accuracy(memory, CONFIG) is None, "no champion yet"
     champion_is(memory, version)
-    evaluation = operating_curve._last_evaluation(memory, "digits", "b1" * 6)
+    evaluation = champion_metrics.last_evaluation(memory, "digits", "b1" * 6)
     assert evaluation is not None and evaluation.champion_scores is not None
     scores = evaluation.candidate_scores if version == "a1" * 6 else evaluation.champion_scores
     assert operating_curve.champion_accuracy(memory, CONFIG) == scores.metrics["accuracy"] is not None
+    assert pipeline_status.status(memory, CONFIG)["metrics"] == scores.metrics
+    assert champion.champion(memory, "digits").metrics == scores.metrics
+    assert scores.metrics != older.evaluation.candidate_scores.metrics
+
+
+def test_an_evaluation_that_cannot_be_read_leaves_the_rest_of_status(memory: Store, tmp_path: Path) -> None:
+    compared(memory, "b1" * 6, 40)
+    champion_is(memory, CHAMPION)
+    assert pipeline_status.status(memory, CONFIG)["metrics"] is not None
+    (tmp_path / "store" / "runs" / "digits" / ("b1" * 6) / "evaluation-7.json").write_bytes(b"garbage")
+    told = pipeline_status.status(memory, CONFIG)
+    assert told["metrics"] is None and told["last_run"]["run_id"] == "b1" * 6
 
 
 def test_a_champion_that_no_run_has_scored_has_no_accuracy(memory: Store) -> None:
