@@ -70,7 +70,7 @@ def test_a_wait_expires_and_the_gate_decides_again_where_the_champion_changed(wo
     (told,) = call("runs", path, "--json").document
     assert (told["verdict"], told["approval"]["state"]) == ("expired", "expired")
     again = call("retrain", path, "--json")
-    assert (again.status, again.document["verdict"]) == (0, "unchanged") and "expired" in again.err
+    assert (again.status, again.document["verdict"]) == (0, "unchanged") and "expired" in again.document["sentence"]
 
     pipeline(work, **KEYS, promotion={"approve": "none"})
     same = call("retrain", path, "--force", "--json").document
