@@ -52,10 +52,11 @@ def _curves(fits: Sequence[FitResult]) -> str | None:
             f"the folds were still learning when they ended after {counted(count, 'epoch')} (the loss of their "
             f"training examples fell {ends}, that of the others was falling too): try more `training.epochs` first"
         )
+    learned = "had learned their training examples" if training[-1] <= LEARNED * training[0] else "no longer improved"
     return (
-        f"the folds had learned their training examples when they ended (their loss fell {ends}, that of the others "
-        f"ended at {_three(others[-1])}): more epochs hardly help; more examples, `training.augment` or a pretrained "
-        f"model may"
+        f"the folds {learned} when they ended (the loss of their training examples fell {ends}, that of the others was "
+        f"{_three(min(others))} at best and {_three(others[-1])} at the end): more epochs hardly help; more examples, "
+        f"`training.augment` or a pretrained model may"
     )
 
 
